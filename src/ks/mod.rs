@@ -1,0 +1,346 @@
+//! Kaltura sessions (KS): minting, reading and verifying them (contract, section 8).
+//!
+//! Pure: the secrets, the time, the caller's address and the random bytes are passed in. What must be remembered
+//! between requests (revocations, counted calls) is not kept here.
+
+mod privileges;
+mod v1;
+mod v2;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use sha1::{Digest as _, Sha1};
+use subtle::ConstantTimeEq as _;
+
+pub use privileges::Privileges;
+
+use crate::model::{PartnerId, Timestamp};
+
+/// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
+pub const KS_MAX_BYTES: usize = 8192;
+
+/// How many characters of a KS may be shown to say which one is meant (contract, section 8).
+const SHOWN_CHARACTERS: usize = 6;
+
+/// Base64 that does not mind missing padding. `-` and `_` are turned into `+` and `/` before it is used.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The SHA-1 by which a KS is recognised when it has been revoked or its calls are counted.
+pub type Digest = [u8; 20];
+
+/// What a session may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Type 0: its own links.
+    User,
+    /// Type 2 and above: every link of its partner.
+    Admin,
+}
+
+impl Kind {
+    /// The number in the KS.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::User => 0,
+            Self::Admin => 2,
+        }
+    }
+}
+
+/// Why a KS is not accepted. The numbers are those of the contract's section 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKs {
+    /// Not decodable, not signed by the partner it names, or of a partner who is not known.
+    #[error("INVALID_STR")]
+    Malformed,
+    /// Of a type that is not served (1 = widget).
+    #[error("INVALID_TYPE")]
+    Type,
+    /// Past its expiry.
+    #[error("EXPIRED")]
+    Expired,
+    /// Ended by `session.end`.
+    #[error("LOGOUT")]
+    Revoked,
+    /// More calls than its `actionslimit`.
+    #[error("EXCEEDED_ACTIONS_LIMIT")]
+    ActionsLimit,
+    /// Called from another address than its `iprestrict`.
+    #[error("EXCEEDED_RESTRICTED_IP")]
+    RestrictedIp,
+    /// Called for another URI than its `urirestrict`.
+    #[error("EXCEEDED_RESTRICTED_URI")]
+    RestrictedUri,
+}
+
+impl InvalidKs {
+    /// The error number in `INVALID_KS`.
+    #[must_use]
+    pub const fn number(self) -> i8 {
+        match self {
+            Self::Malformed => -1,
+            Self::Type => -4,
+            Self::Expired => -5,
+            Self::Revoked => -6,
+            Self::ActionsLimit => -8,
+            Self::RestrictedIp => -9,
+            Self::RestrictedUri => -11,
+        }
+    }
+}
+
+/// A text that must not be shown: its `Debug` says only that it is there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret in.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Compares in a time that depends on the lengths alone.
+    #[must_use]
+    pub fn matches(&self, candidate: &str) -> bool {
+        // Digests have one length, so that not even the secret's own is told.
+        let (own, other) = (Sha1::digest(self.as_bytes()), Sha1::digest(candidate.as_bytes()));
+        own.ct_eq(&other).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The secrets of one partner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// At least one. Any of them verifies, the first one signs: that is how they are rotated.
+    pub admin_secrets: Vec<Secret>,
+    /// Good for starting sessions of type 0 only; may be empty.
+    pub user_secrets: Vec<Secret>,
+}
+
+/// The partners that are served.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Partners(HashMap<PartnerId, Partner>);
+
+impl Partners {
+    /// The partners of a configuration.
+    #[must_use]
+    pub fn new(partners: HashMap<PartnerId, Partner>) -> Self {
+        Self(partners)
+    }
+
+    /// The partner with this number.
+    #[must_use]
+    pub fn get(&self, id: PartnerId) -> Option<&Partner> {
+        self.0.get(&id)
+    }
+
+    /// All numbers, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = PartnerId> {
+        self.0.keys().copied()
+    }
+
+    /// Whether `secret` may start a session of this kind: the admin secret any, the user secret only `User`.
+    #[must_use]
+    pub fn may_start(&self, id: PartnerId, kind: Kind, secret: &str) -> bool {
+        let Some(partner) = self.get(id) else {
+            // As much work as for a partner who exists, so that the time does not tell which ones do.
+            let _ = Secret::new(String::new()).matches(secret);
+            return false;
+        };
+        // No early exit: every secret is compared.
+        let admin = partner
+            .admin_secrets
+            .iter()
+            .fold(false, |any, own| any | own.matches(secret));
+        let user = partner
+            .user_secrets
+            .iter()
+            .fold(false, |any, own| any | own.matches(secret));
+        admin | (user & (kind == Kind::User))
+    }
+}
+
+/// A session as its KS says it, with the signature verified and nothing else checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The partner who signed.
+    pub partner: PartnerId,
+    /// The user, if the KS has one.
+    pub user: Option<String>,
+    /// What it may do.
+    pub kind: Kind,
+    /// The first second in which it is no longer valid.
+    pub expiry: Timestamp,
+    /// What else it says.
+    pub privileges: Privileges,
+    /// By which it is recognised.
+    pub digest: Digest,
+}
+
+impl Session {
+    /// The key under which all sessions with the same `sessionid` privilege are revoked.
+    #[must_use]
+    pub fn session_id_digest(&self) -> Option<Digest> {
+        let id = self.privileges.get("sessionid")?;
+        Some(Sha1::digest(format!("{}_{id}", self.partner)).into())
+    }
+
+    /// Whether the session is still good at `now`.
+    ///
+    /// # Errors
+    /// [`InvalidKs::Expired`].
+    pub fn check_expiry(&self, now: Timestamp) -> Result<(), InvalidKs> {
+        if self.expiry > now {
+            Ok(())
+        } else {
+            Err(InvalidKs::Expired)
+        }
+    }
+
+    /// Whether the session may be used from `address` for the request target `uri` (path and query).
+    ///
+    /// # Errors
+    /// [`InvalidKs::RestrictedIp`] or [`InvalidKs::RestrictedUri`], in this order.
+    pub fn check_restrictions(&self, address: IpAddr, uri: &str) -> Result<(), InvalidKs> {
+        if let Some(allowed) = self.privileges.get("iprestrict") {
+            // Kaltura separates several addresses with slashes.
+            let caller = address.to_canonical();
+            if !allowed.split('/').any(|text| {
+                text.trim()
+                    .parse::<IpAddr>()
+                    .is_ok_and(|ip| ip.to_canonical() == caller)
+            }) {
+                return Err(InvalidKs::RestrictedIp);
+            }
+        }
+        if let Some(allowed) = self.privileges.get("urirestrict") {
+            let fits = |pattern: &str| match pattern.strip_suffix('*') {
+                Some(prefix) => uri.starts_with(prefix),
+                None => uri == pattern,
+            };
+            if !allowed.split('|').any(fits) {
+                return Err(InvalidKs::RestrictedUri);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of calls that the session allows. An `actionslimit` that is not a number allows none.
+    #[must_use]
+    pub fn actions_limit(&self) -> Option<u64> {
+        let limit = self.privileges.get("actionslimit")?;
+        Some(limit.trim().parse().unwrap_or(0))
+    }
+}
+
+/// What a new KS shall say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims<'a> {
+    /// The partner whose secret signs.
+    pub partner: PartnerId,
+    /// The user; may be empty.
+    pub user: &'a str,
+    /// What it may do.
+    pub kind: Kind,
+    /// The first second in which it is no longer valid.
+    pub expiry: Timestamp,
+    /// `name`, `name:value`, separated by commas.
+    pub privileges: &'a str,
+}
+
+/// Mints a KS of version 2. `salt` makes it different from any other with the same claims; take it from a CSPRNG.
+///
+/// `None` if the partner has no admin secret.
+#[must_use]
+pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: [u8; 16]) -> Option<String> {
+    Some(v2::mint(claims, partner.admin_secrets.first()?, salt))
+}
+
+/// Mints a KS of version 1, for clients that know no other. `salt` as in [`mint`].
+///
+/// `None` if the partner has no admin secret, or the user or the privileges hold a `;`, which separates the fields.
+#[must_use]
+pub fn mint_v1(claims: &Claims<'_>, partner: &Partner, salt: u64) -> Option<String> {
+    v1::mint(claims, partner.admin_secrets.first()?, salt)
+}
+
+/// Decodes a KS and verifies its signature against the admin secrets of the partner it names.
+///
+/// # Errors
+/// [`InvalidKs::Malformed`] when it cannot be read or was not signed by that partner, [`InvalidKs::Type`] when it is
+/// of a type that is not served.
+pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
+    if ks.is_empty() || ks.len() > KS_MAX_BYTES {
+        return Err(InvalidKs::Malformed);
+    }
+    let standard: String = ks
+        .trim_ascii()
+        .replace("%3D", "=")
+        .replace("%3d", "=")
+        .chars()
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            c => c,
+        })
+        .collect();
+    let decoded = BASE64.decode(standard).map_err(|_| InvalidKs::Malformed)?;
+    match decoded.strip_prefix(b"v2|") {
+        Some(rest) => v2::verify(rest, partners),
+        None => v1::verify(&decoded, partners),
+    }
+}
+
+/// The end of a KS, by which people can tell which one is meant without being able to use it.
+#[must_use]
+pub fn shown(ks: &str) -> &str {
+    let skipped = ks.chars().count().saturating_sub(SHOWN_CHARACTERS);
+    let start = ks.char_indices().nth(skipped).map_or(ks.len(), |(index, _)| index);
+    // What is no longer than the mark itself would be shown whole.
+    if skipped == 0 {
+        ""
+    } else {
+        ks.get(start..).unwrap_or("")
+    }
+}
+
+/// Reads the number of a type: 0 user, 2 and above admin, 1 and everything else refused.
+fn parse_kind(text: &str) -> Result<Kind, InvalidKs> {
+    match text.parse::<i64>() {
+        Ok(0) => Ok(Kind::User),
+        Ok(2..) => Ok(Kind::Admin),
+        Ok(_) => Err(InvalidKs::Type),
+        Err(_) => Err(InvalidKs::Malformed),
+    }
+}
+
+fn parse_partner(bytes: &[u8]) -> Option<PartnerId> {
+    std::str::from_utf8(bytes).ok()?.parse().ok().map(PartnerId)
+}
+
+fn none_if_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests;

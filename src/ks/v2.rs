@@ -1,0 +1,108 @@
+//! Version 2: the fields as a query string behind random bytes and a SHA-1, encrypted with AES-128-CBC.
+
+use aes::Aes128;
+use aes::cipher::block_padding::NoPadding;
+use aes::cipher::{BlockModeDecrypt as _, BlockModeEncrypt as _, KeyIvInit as _};
+use base64::Engine as _;
+use sha1::{Digest as _, Sha1};
+use subtle::ConstantTimeEq as _;
+
+use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
+use super::{parse_kind, parse_partner};
+use crate::model::Timestamp;
+
+/// The cipher's block, in bytes.
+const BLOCK_BYTES: usize = 16;
+/// Random bytes before the query string.
+const SALT_BYTES: usize = 16;
+/// The digest before the random bytes.
+const DIGEST_BYTES: usize = 20;
+/// The format has no vector of its own; the random bytes do its work.
+const IV: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
+const EXPIRY: &str = "_e";
+const TYPE: &str = "_t";
+const USER: &str = "_u";
+/// `_m`, the impersonating partner, and `_d`, data for other services: neither is a privilege.
+const IGNORED: [&str; 2] = ["_m", "_d"];
+
+pub(super) fn mint(claims: &Claims<'_>, secret: &Secret, salt: [u8; SALT_BYTES]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in Privileges::parse(claims.privileges).iter() {
+        query.append_pair(name, value);
+    }
+    query
+        .append_pair(EXPIRY, &claims.expiry.to_string())
+        .append_pair(TYPE, &claims.kind.number().to_string())
+        .append_pair(USER, claims.user);
+
+    let body = [&salt, query.finish().as_bytes()].concat();
+    let mut message = Sha1::digest(&body).to_vec();
+    message.extend_from_slice(&body);
+    message.resize(message.len().next_multiple_of(BLOCK_BYTES), 0);
+    let length = message.len();
+    let encrypted = cbc::Encryptor::<Aes128>::new(&key(secret).into(), &IV.into())
+        .encrypt_padded::<NoPadding>(&mut message, length)
+        // Whole blocks always encrypt.
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default();
+
+    let mut ks = format!("v2|{}|", claims.partner).into_bytes();
+    ks.extend_from_slice(&encrypted);
+    BASE64.encode(ks).replace('+', "-").replace('/', "_")
+}
+
+/// Reads what stands after `v2|`.
+pub(super) fn verify(rest: &[u8], partners: &Partners) -> Result<Session, InvalidKs> {
+    let separator = rest.iter().position(|&byte| byte == b'|').ok_or(InvalidKs::Malformed)?;
+    let (partner_field, encrypted) = rest.split_at(separator);
+    let encrypted = encrypted.get(1..).unwrap_or(&[]);
+    let partner = parse_partner(partner_field).ok_or(InvalidKs::Malformed)?;
+    let secrets = &partners.get(partner).ok_or(InvalidKs::Malformed)?.admin_secrets;
+    let (digest, query) = secrets
+        .iter()
+        .find_map(|secret| open(secret, encrypted))
+        .ok_or(InvalidKs::Malformed)?;
+
+    let (mut expiry, mut kind, mut user) = (None, None, String::new());
+    let mut privileges = Vec::new();
+    for (name, value) in form_urlencoded::parse(&query) {
+        match &*name {
+            EXPIRY => expiry = value.parse().ok().map(Timestamp::from_unix),
+            TYPE => kind = Some(parse_kind(&value)?),
+            USER => user = value.into_owned(),
+            name if IGNORED.contains(&name) => {}
+            _ => privileges.push((name.into_owned(), value.into_owned())),
+        }
+    }
+    Ok(Session {
+        partner,
+        user: none_if_empty(user),
+        kind: kind.ok_or(InvalidKs::Malformed)?,
+        expiry: expiry.ok_or(InvalidKs::Malformed)?,
+        privileges: privileges.into_iter().collect(),
+        digest,
+    })
+}
+
+/// Decrypts with one secret; `None` unless the digest inside fits. Returns the digest and the query string.
+fn open(secret: &Secret, encrypted: &[u8]) -> Option<(Digest, Vec<u8>)> {
+    let mut message = encrypted.to_vec();
+    let decrypted = cbc::Decryptor::<Aes128>::new(&key(secret).into(), &IV.into())
+        .decrypt_padded::<NoPadding>(&mut message)
+        .ok()?;
+    let end = decrypted.iter().rposition(|&byte| byte != 0)? + 1;
+    let (digest, body) = decrypted.get(..end)?.split_at_checked(DIGEST_BYTES)?;
+    let expected: Digest = Sha1::digest(body).into();
+    if !bool::from(expected.as_slice().ct_eq(digest)) {
+        return None;
+    }
+    Some((expected, body.get(SALT_BYTES..)?.to_vec()))
+}
+
+fn key(secret: &Secret) -> [u8; BLOCK_BYTES] {
+    let digest = Sha1::digest(secret.as_bytes());
+    let mut key = [0; BLOCK_BYTES];
+    key.iter_mut().zip(digest).for_each(|(slot, byte)| *slot = byte);
+    key
+}

@@ -1,0 +1,7 @@
+//! tinyd: a single-binary redirect appliance for short links that speaks Kaltura's Short Link API.
+//!
+//! The rooms, bottom to top; each may use those below it and no other. ARCHITECTURE.md is the map.
+
+pub mod ks;
+pub mod model;
+pub mod wire;

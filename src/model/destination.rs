@@ -1,0 +1,152 @@
+//! Where a link leads: which URLs are accepted, and how one is written into a `Location` header.
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
+
+/// Longest accepted destination, in bytes. Browsers and proxies cut URLs off at about this length; Kaltura's column is
+/// `text` (contract, section 5).
+pub const FULL_URL_MAX_BYTES: usize = 8192;
+
+/// What a header cannot carry or a client would read as the end of the URL. Everything else is sent as it was stored.
+const NOT_IN_LOCATION: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
+
+/// A destination that has been checked: an absolute `http` or `https` URL with a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination(String);
+
+/// Why a text is no destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDestination {
+    /// Longer than [`FULL_URL_MAX_BYTES`].
+    #[error("a destination has at most {FULL_URL_MAX_BYTES} bytes")]
+    TooLong,
+    /// A control character, CR and LF among them, stands somewhere in it, or white space around it.
+    #[error("a destination has no control characters and no white space around it")]
+    ControlCharacter,
+    /// Relative, without a host, or not to be parsed.
+    #[error("a destination is an absolute URL with a host")]
+    NotAbsolute,
+    /// `javascript:`, `data:`, `file:` and every other scheme that is not a page on the web.
+    #[error("a destination is an http or https URL")]
+    Scheme,
+}
+
+impl Destination {
+    /// Checks a destination. The text is kept byte for byte.
+    ///
+    /// # Errors
+    /// When it is too long, holds control characters, or is not an absolute http or https URL with a host.
+    pub fn parse(text: &str) -> Result<Self, InvalidDestination> {
+        if text.len() > FULL_URL_MAX_BYTES {
+            return Err(InvalidDestination::TooLong);
+        }
+        // The URL parser strips these silently; a browser might not, so they are refused instead.
+        if text.chars().any(char::is_control) || text.trim() != text {
+            return Err(InvalidDestination::ControlCharacter);
+        }
+        let url = Url::parse(text).map_err(|_| InvalidDestination::NotAbsolute)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(InvalidDestination::Scheme);
+        }
+        // The parser repairs `http:host` and `http:\host`; what was stored would then be a relative reference.
+        let authority = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+        if !authority.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '\\'])) || !url.has_host() {
+            return Err(InvalidDestination::NotAbsolute);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The destination as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The destination, taken out.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+
+    /// A stored destination as the value of a `Location` header: visible ASCII only, the rest percent-encoded.
+    #[must_use]
+    pub fn location_of(full_url: &str) -> String {
+        utf8_percent_encode(full_url, NOT_IN_LOCATION).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn pages_on_the_web_are_accepted_and_kept_to_the_byte() {
+        for good in [
+            "https://www.kaltura.com/",
+            "HTTP://Example.com",
+            "https://user:pw@example.com:8443/a%20b?c=d#e",
+            "http://[::1]/",
+            "https://münchen.example/straße?q=ü ö",
+            "http://127.0.0.1:8080/x",
+        ] {
+            assert_eq!(
+                Destination::parse(good).map(Destination::into_string),
+                Ok(good.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_its_reason() {
+        use InvalidDestination::{ControlCharacter, NotAbsolute, Scheme, TooLong};
+        for (bad, why) in [
+            ("javascript:alert(1)//", Scheme),
+            ("JaVaScRiPt://example.com/%0aalert(1)", Scheme),
+            ("data:text/html,<script>", Scheme),
+            ("file:///etc/passwd", Scheme),
+            ("ftp://example.com/x", Scheme),
+            ("vbscript:msgbox(1)", Scheme),
+            ("java\tscript:alert(1)", ControlCharacter),
+            ("https://example.com/\r\nSet-Cookie: a=b", ControlCharacter),
+            ("https://example.com/\u{85}", ControlCharacter),
+            ("https://example.com/\0", ControlCharacter),
+            (" https://example.com/", ControlCharacter),
+            ("https://example.com/\u{3000}", ControlCharacter),
+            ("//example.com/x", NotAbsolute),
+            ("/relative/path", NotAbsolute),
+            ("www.example.com/page", NotAbsolute),
+            ("http://", NotAbsolute),
+            ("http:///example.com", NotAbsolute),
+            ("http:example.com", NotAbsolute),
+            ("http:\\\\example.com", NotAbsolute),
+            ("https://exa mple.com/", NotAbsolute),
+            ("", NotAbsolute),
+        ] {
+            assert_eq!(Destination::parse(bad), Err(why), "{bad:?}");
+        }
+        let long = format!("https://example.com/{}", "x".repeat(FULL_URL_MAX_BYTES));
+        assert_eq!(Destination::parse(&long), Err(TooLong));
+    }
+
+    #[test]
+    fn a_location_is_visible_ascii() {
+        assert_eq!(
+            Destination::location_of("https://e.example/ü \"<>?a=%20&b=c#d"),
+            "https://e.example/%C3%BC%20%22%3C%3E?a=%20&b=c#d"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_location_that_a_header_refuses(text in "\\PC*|.*") {
+            let location = Destination::location_of(&text);
+            prop_assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+
+        #[test]
+        fn parsing_is_total(text in ".*") {
+            let _ = Destination::parse(&text);
+        }
+    }
+}

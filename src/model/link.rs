@@ -1,0 +1,64 @@
+//! The short link itself.
+
+use crate::model::{LinkId, PartnerId, Timestamp};
+
+/// Whether a link redirects. The numbers are those of `KalturaShortLinkStatus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// Kept, but does not redirect.
+    Disabled = 1,
+    /// Redirects until it expires.
+    Enabled = 2,
+    /// Soft-deleted: does not redirect and is seen only by a list that asks for it.
+    Deleted = 3,
+}
+
+impl Status {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Disabled, Self::Enabled, Self::Deleted];
+
+    /// The status with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: i64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Disabled),
+            2 => Some(Self::Enabled),
+            3 => Some(Self::Deleted),
+            _ => None,
+        }
+    }
+
+    /// The number of the status on the wire and in the store.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A short link, whole (contract, section 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortLink {
+    /// What stands behind `/tiny/`.
+    pub id: LinkId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// The last second in which it redirects; `None` = it never expires.
+    pub expires_at: Option<Timestamp>,
+    /// The tenant to whom it belongs.
+    pub partner_id: PartnerId,
+    /// The user who owns it; at most 100 characters.
+    pub user_id: Option<String>,
+    /// A name for people; at most 63 characters.
+    pub name: Option<String>,
+    /// A name for programs; 3 to 63 characters, not unique.
+    pub system_name: String,
+    /// Where it leads, as it was given; 10 to 8,192 bytes.
+    pub full_url: String,
+    /// A key chosen by the client, unique within the partner among links that are not deleted; at most 63 characters.
+    pub unique_id: Option<String>,
+    /// Whether it redirects.
+    pub status: Status,
+}

@@ -1,0 +1,84 @@
+//! Unix time in whole seconds, and the one place that asks the operating system for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A moment, in seconds since 1970-01-01T00:00:00Z, as the API carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The last second of the year 9999: the latest that the columns of Kaltura's database hold.
+    pub const MAX: Self = Self(253_402_300_799);
+
+    /// The moment `seconds` after (or, negative, before) the epoch.
+    #[must_use]
+    pub const fn from_unix(seconds: i64) -> Self {
+        Self(seconds)
+    }
+
+    /// Seconds since the epoch.
+    #[must_use]
+    pub const fn as_unix(self) -> i64 {
+        self.0
+    }
+
+    /// This moment moved by `seconds`, held at the ends of the range instead of wrapping.
+    #[must_use]
+    pub const fn plus(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the program asks for the time: the system's clock, or one that a test sets.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    set_by_test: Option<Arc<AtomicI64>>,
+}
+
+impl Clock {
+    /// The clock of the operating system.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// A clock that stands at `start` until [`Clock::set`] moves it. Clones move together.
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self {
+            set_by_test: Some(Arc::new(AtomicI64::new(start.as_unix()))),
+        }
+    }
+
+    /// Moves a manual clock; does nothing to the system's.
+    pub fn set(&self, now: Timestamp) {
+        if let Some(seconds) = &self.set_by_test {
+            seconds.store(now.as_unix(), Ordering::SeqCst);
+        }
+    }
+
+    /// The present second.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.set_by_test {
+            Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
+            None => system_now(),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]
+fn system_now() -> Timestamp {
+    // A clock before 1970 counts as 1970: nothing that depends on it could be right anyway.
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
+}

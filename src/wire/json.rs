@@ -1,0 +1,73 @@
+//! JSON and JSONP.
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use super::value::{Exception, Object, Value};
+
+pub(super) fn document(value: &Value) -> Vec<u8> {
+    // Writing to memory cannot fail, and every key is a text.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// `CALLBACK(JSON);`, with the two line separators escaped that JSON allows and older JavaScript does not.
+pub(super) fn call(callback: &str, value: &Value) -> Vec<u8> {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let json = json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+    format!("{callback}({json});").into_bytes()
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(flag) => serializer.serialize_bool(*flag),
+            Self::Int(number) => serializer.serialize_i64(*number),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => {
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    list.serialize_element(item)?;
+                }
+                list.end()
+            }
+            Self::Object(object) => object.serialize(serializer),
+            Self::Exception(exception) => exception.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in &self.fields {
+            if *value != Value::Null {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("objectType", self.class)?;
+        map.end()
+    }
+}
+
+impl Serialize for Exception {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("code", self.code)?;
+        map.serialize_entry("message", &self.message)?;
+        map.serialize_entry("objectType", "KalturaAPIException")?;
+        map.serialize_entry("args", &Args(&self.args))?;
+        map.end()
+    }
+}
+
+struct Args<'a>(&'a [(&'static str, String)]);
+
+impl Serialize for Args<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_empty() {
+            // PHP writes an empty array as a list.
+            return serializer.serialize_seq(Some(0))?.end();
+        }
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}

@@ -1,0 +1,53 @@
+//! The tree of which every answer consists.
+
+/// A result, before it is written in a format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// True or false; 1 or 0 in XML.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A text.
+    Text(String),
+    /// Results one after the other.
+    List(Vec<Value>),
+    /// One of the API's objects.
+    Object(Object),
+    /// An API exception, which stands where a result would.
+    Exception(Exception),
+}
+
+/// An object of the API: its class name and its fields in output order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The value of `objectType`.
+    pub class: &'static str,
+    /// Names and values, in the order of the contract.
+    pub fields: Vec<(&'static str, Value)>,
+}
+
+/// An API exception as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// A code of the contract's section 4.
+    pub code: &'static str,
+    /// The message with its arguments filled in.
+    pub message: String,
+    /// The arguments by name.
+    pub args: Vec<(&'static str, String)>,
+}
+
+impl Value {
+    /// A text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// A text, or null.
+    #[must_use]
+    pub fn optional_text(text: Option<&str>) -> Self {
+        text.map_or(Self::Null, Self::text)
+    }
+}
