@@ -4,4 +4,5 @@
 
 pub mod ks;
 pub mod model;
+pub mod store;
 pub mod wire;

@@ -1,0 +1,106 @@
+//! What can go wrong with the store. None of these texts is for API clients: they go to the log and the operator.
+
+use std::path::PathBuf;
+
+use crate::store::tables;
+
+/// The file could not be read or written, or holds what it should not.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// redb's own word.
+    #[error(transparent)]
+    Database(Box<redb::Error>),
+    /// A record or key does not decode.
+    #[error("damaged record in table {table}: {reason}")]
+    Damaged {
+        /// The table's name.
+        table: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The program is ending.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl StoreError {
+    pub(super) fn damaged(table: &'static str, reason: impl ToString) -> Self {
+        Self::Damaged {
+            table,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// redb has an error type for every kind of call; to us they are one.
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+from_redb!(
+    redb::Error,
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the file.
+    #[error("{} is already in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer program.
+    #[error(
+        "{} has store format {found}, and this program knows formats up to {}: use a newer tinyd",
+        path.display(),
+        tables::FORMAT
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// A redb file, but not one of tinyd.
+    #[error("{} is not a store of tinyd", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not to be opened or made.
+    #[error("{} cannot be opened as a store", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// Opened, but not to be read.
+    #[error("the store cannot be read")]
+    Read(#[from] StoreError),
+    /// The writer's thread could not be started.
+    #[error("the writer's thread cannot be started")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A write was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing was written, and nothing will be until the store works again.
+    #[error("store unavailable")]
+    Unavailable,
+    /// The commit failed in a way that does not tell whether it reached the disk.
+    #[error("outcome unknown")]
+    OutcomeUnknown,
+}

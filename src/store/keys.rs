@@ -1,0 +1,187 @@
+//! Keys of the indexes and counters. Compared as bytes, so numbers are big-endian.
+//!
+//! An index key is `scope | status (1) | time (8) | id (4 to 20)`; a scope is the partner (4) and, for indexes by a
+//! text, its length (2) and the text. Within one scope and status, then, an index is in the order of its time, ties by
+//! id. The length before a text keeps one text from being the beginning of another's entries.
+
+use redb::TableDefinition;
+
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::tables::Bytes;
+
+/// The time that stands for "never expires": after every other.
+const NEVER: u64 = u64::MAX;
+/// Turns two's complement into an order of bytes.
+const SIGN: u64 = 1 << 63;
+
+const STATUS_BYTES: usize = 1;
+const TIME_BYTES: usize = 8;
+
+/// The indexes, each a table of keys without values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Index {
+    /// Links of a partner by creation.
+    Created,
+    /// Links of a partner by last change.
+    Updated,
+    /// Links of a partner by expiry, those that never expire last.
+    Expires,
+    /// Links of a user by creation.
+    User,
+    /// Links with a system name by creation.
+    SystemName,
+    /// Links with a unique id by creation.
+    UniqueId,
+}
+
+impl Index {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Updated,
+        Self::Expires,
+        Self::User,
+        Self::SystemName,
+        Self::UniqueId,
+    ];
+
+    pub(super) const fn table(self) -> TableDefinition<'static, Bytes, ()> {
+        TableDefinition::new(self.name())
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "by_created",
+            Self::Updated => "by_updated",
+            Self::Expires => "by_expires",
+            Self::User => "by_user",
+            Self::SystemName => "by_system_name",
+            Self::UniqueId => "by_unique_id",
+        }
+    }
+
+    /// The key of a link in this index; `None` if the link has none there.
+    pub(super) fn key_of(self, link: &ShortLink) -> Option<Vec<u8>> {
+        let (scope, time) = match self {
+            Self::Created => (partner_scope(link.partner_id), Some(link.created_at)),
+            Self::Updated => (partner_scope(link.partner_id), Some(link.updated_at)),
+            Self::Expires => (partner_scope(link.partner_id), link.expires_at),
+            Self::User => (
+                text_scope(link.partner_id, link.user_id.as_deref()?),
+                Some(link.created_at),
+            ),
+            Self::SystemName => (text_scope(link.partner_id, &link.system_name), Some(link.created_at)),
+            Self::UniqueId => (
+                text_scope(link.partner_id, link.unique_id.as_deref()?),
+                Some(link.created_at),
+            ),
+        };
+        let mut key = scope;
+        key.push(link.status.number());
+        key.extend_from_slice(&encode_time(time).to_be_bytes());
+        key.extend_from_slice(link.id.as_bytes());
+        Some(key)
+    }
+}
+
+/// What the counters count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counter {
+    Partner,
+    User,
+    SystemName,
+}
+
+impl Counter {
+    pub(super) const fn kind(self) -> u8 {
+        match self {
+            Self::Partner => b'P',
+            Self::User => b'U',
+            Self::SystemName => b'S',
+        }
+    }
+
+    pub(super) fn key(self, scope: &[u8]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(1 + scope.len());
+        key.push(self.kind());
+        key.extend_from_slice(scope);
+        key
+    }
+}
+
+/// The keys of the counters that a link is counted in.
+pub(super) fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
+    let partner = link.partner_id;
+    let user = link.user_id.as_deref();
+    [
+        Some(Counter::Partner.key(&partner_scope(partner))),
+        user.map(|user| Counter::User.key(&text_scope(partner, user))),
+        Some(Counter::SystemName.key(&text_scope(partner, &link.system_name))),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+pub(super) fn partner_scope(partner: PartnerId) -> Vec<u8> {
+    partner.0.to_be_bytes().to_vec()
+}
+
+pub(super) fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
+    let mut scope = partner_scope(partner);
+    // Every indexed text is far shorter; a longer one would only share its scope with others of its kind.
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    scope.extend_from_slice(&length.to_be_bytes());
+    scope.extend_from_slice(text.as_bytes());
+    scope
+}
+
+/// The first and last possible key of a scope and status between two times; both ends belong to it. No time at an end
+/// means no bound there; with a bound on either side, links that never expire are outside.
+pub(super) fn bounds(
+    scope: &[u8],
+    status: Status,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> (Vec<u8>, Vec<u8>) {
+    let last = match (from, to) {
+        (None, None) => NEVER,
+        (_, to) => to.map_or(NEVER - 1, |to| encode_time(Some(to))),
+    };
+    let first = from.map_or(0, |from| encode_time(Some(from)));
+    (bound(scope, status, first, 0), bound(scope, status, last, u8::MAX))
+}
+
+/// The bounds of the links that never expire.
+pub(super) fn never_bounds(scope: &[u8], status: Status) -> (Vec<u8>, Vec<u8>) {
+    (bound(scope, status, NEVER, 0), bound(scope, status, NEVER, u8::MAX))
+}
+
+fn bound(scope: &[u8], status: Status, time: u64, filler: u8) -> Vec<u8> {
+    let mut key = scope.to_vec();
+    key.push(status.number());
+    key.extend_from_slice(&time.to_be_bytes());
+    // Ids are ASCII, so one byte of 255 is after all of them.
+    key.push(filler);
+    key
+}
+
+/// What the end of a key says: the time (`None` = never) and the id.
+pub(super) fn decode_tail(
+    index: Index,
+    scope_bytes: usize,
+    key: &[u8],
+) -> Result<(Option<Timestamp>, LinkId), StoreError> {
+    let damaged = || StoreError::damaged(index.name(), "malformed key");
+    let tail = key.get(scope_bytes + STATUS_BYTES..).ok_or_else(damaged)?;
+    let (time, id) = tail.split_first_chunk::<TIME_BYTES>().ok_or_else(damaged)?;
+    let id = LinkId::from_bytes(id).map_err(|_| damaged())?;
+    Ok((decode_time(u64::from_be_bytes(*time)), id))
+}
+
+fn encode_time(time: Option<Timestamp>) -> u64 {
+    time.map_or(NEVER, |time| time.as_unix().cast_unsigned() ^ SIGN)
+}
+
+fn decode_time(encoded: u64) -> Option<Timestamp> {
+    (encoded != NEVER).then(|| Timestamp::from_unix((encoded ^ SIGN).cast_signed()))
+}

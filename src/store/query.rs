@@ -1,0 +1,147 @@
+//! What a list asks for, and what it gets.
+
+use std::collections::BTreeSet;
+
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+
+/// A question to the store: every condition that is given must hold (contract, section 10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The partner whose links are meant; no query reaches another's.
+    pub partner: PartnerId,
+    /// Links with these ids.
+    pub ids: Option<BTreeSet<LinkId>>,
+    /// Links owned by these users.
+    pub users: Option<BTreeSet<String>>,
+    /// Links with these system names.
+    pub system_names: Option<BTreeSet<String>>,
+    /// The link with this unique id.
+    pub unique_id: Option<String>,
+    /// Links with these statuses.
+    pub statuses: BTreeSet<Status>,
+    /// Links made in this time.
+    pub created: TimeRange,
+    /// Links last changed in this time.
+    pub updated: TimeRange,
+    /// Links expiring in this time. One that never expires is in no range.
+    pub expires: TimeRange,
+    /// In which order.
+    pub order: Order,
+    /// Which part of the result.
+    pub page: Page,
+}
+
+/// A span of time; both ends belong to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TimeRange {
+    /// The first second; `None` = no bound.
+    pub from: Option<Timestamp>,
+    /// The last second; `None` = no bound.
+    pub to: Option<Timestamp>,
+}
+
+impl TimeRange {
+    /// Whether it leaves anything out.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether a time (`None` = never) is in it. Never is only in a range without bounds.
+    #[must_use]
+    pub fn contains(&self, time: Option<Timestamp>) -> bool {
+        match time {
+            Some(time) => self.from.is_none_or(|from| from <= time) && self.to.is_none_or(|to| time <= to),
+            None => !self.is_bounded(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
+    }
+}
+
+/// The order of a list: by a time, ties by id in the same direction. Links that never expire come last either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// The time.
+    pub field: OrderField,
+    /// Latest first.
+    pub descending: bool,
+}
+
+impl Default for Order {
+    /// `-createdAt`.
+    fn default() -> Self {
+        Self {
+            field: OrderField::CreatedAt,
+            descending: true,
+        }
+    }
+}
+
+/// The times by which links can be ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderField {
+    /// `createdAt`.
+    CreatedAt,
+    /// `updatedAt`.
+    UpdatedAt,
+    /// `expiresAt`.
+    ExpiresAt,
+}
+
+/// A part of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Links on a page; at most 500.
+    pub size: usize,
+    /// The page, from 1.
+    pub index: usize,
+}
+
+impl Page {
+    pub(super) const fn offset(self) -> usize {
+        self.index.saturating_sub(1).saturating_mul(self.size)
+    }
+}
+
+/// The answer to a query.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The links on the page that was asked for.
+    pub links: Vec<ShortLink>,
+    /// How many there are on all pages.
+    pub total: u64,
+}
+
+impl Query {
+    /// Whether no link can fit, because a condition allows nothing.
+    pub(super) fn is_impossible(&self) -> bool {
+        self.statuses.is_empty()
+            || self.ids.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.users.as_ref().is_some_and(BTreeSet::is_empty)
+            || self.system_names.as_ref().is_some_and(BTreeSet::is_empty)
+            || [self.created, self.updated, self.expires]
+                .iter()
+                .any(TimeRange::is_empty)
+    }
+
+    /// Whether a link fits every condition.
+    #[must_use]
+    pub fn matches(&self, link: &ShortLink) -> bool {
+        link.partner_id == self.partner
+            && self.statuses.contains(&link.status)
+            && self.ids.as_ref().is_none_or(|ids| ids.contains(&link.id))
+            && contains_text(self.users.as_ref(), link.user_id.as_deref())
+            && contains_text(self.system_names.as_ref(), Some(&link.system_name))
+            && (self.unique_id.is_none() || self.unique_id == link.unique_id)
+            && self.created.contains(Some(link.created_at))
+            && self.updated.contains(Some(link.updated_at))
+            && self.expires.contains(link.expires_at)
+    }
+}
+
+fn contains_text(wanted: Option<&BTreeSet<String>>, text: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| text.is_some_and(|text| wanted.contains(text)))
+}

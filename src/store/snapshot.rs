@@ -1,0 +1,112 @@
+//! A consistent view of the store for reading.
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+
+use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::keys::{Counter, Index};
+use crate::store::record;
+use crate::store::tables::{Bytes, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::transaction::decode_counts;
+
+/// The store as one commit left it.
+#[derive(Debug)]
+pub struct Snapshot {
+    links: ReadOnlyTable<Bytes, Bytes>,
+    // In the order of `Index::ALL`.
+    indexes: [ReadOnlyTable<Bytes, ()>; Index::ALL.len()],
+    counters: ReadOnlyTable<Bytes, Bytes>,
+    revocations: ReadOnlyTable<Bytes, i64>,
+    sequence: u64,
+}
+
+impl Snapshot {
+    pub(super) fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
+        let [created, updated, expires, user, system_name, unique_id] =
+            Index::ALL.map(|index| inner.open_table(index.table()));
+        let sequence = inner
+            .open_table(META)?
+            .get(META_SEQUENCE)?
+            .map_or(0, |entry| entry.value());
+        Ok(Self {
+            links: inner.open_table(LINKS)?,
+            indexes: [created?, updated?, expires?, user?, system_name?, unique_id?],
+            counters: inner.open_table(COUNTERS)?,
+            revocations: inner.open_table(REVOCATIONS)?,
+            sequence,
+        })
+    }
+
+    /// The link with this id.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the record cannot be decoded.
+    pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        let stored = self.links.get(id.as_bytes())?;
+        stored.map(|bytes| record::decode(id, bytes.value())).transpose()
+    }
+
+    /// Calls `visit` for every link, in the order of the ids, and returns how many there are.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a record cannot be decoded.
+    pub fn for_each(&self, mut visit: impl FnMut(&ShortLink)) -> Result<u64, StoreError> {
+        let mut links = 0;
+        for entry in self.links.iter()? {
+            let (id, bytes) = entry?;
+            let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
+            visit(&record::decode(id, bytes.value())?);
+            links += 1;
+        }
+        Ok(links)
+    }
+
+    /// The number of the commit that left the store so.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(super) fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
+        let entries = self.revocations.iter()?;
+        entries
+            .map(|entry| {
+                let (digest, until) = entry?;
+                let digest = digest
+                    .value()
+                    .try_into()
+                    .map_err(|error| StoreError::damaged("revocations", error))?;
+                Ok((digest, Timestamp::from_unix(until.value())))
+            })
+            .collect()
+    }
+
+    pub(super) fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        let mut totals = [0; Status::ALL.len()];
+        let partners = [Counter::Partner.kind()];
+        for entry in self.counters.range(partners.as_slice()..)? {
+            let (key, counts) = entry?;
+            if !key.value().starts_with(&partners) {
+                break;
+            }
+            for (total, count) in totals.iter_mut().zip(decode_counts(counts.value())?) {
+                *total += count;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// How many links of a scope have each status.
+    pub(super) fn counts(&self, counter: Counter, scope: &[u8]) -> Result<[u64; Status::ALL.len()], StoreError> {
+        match self.counters.get(counter.key(scope).as_slice())? {
+            Some(bytes) => decode_counts(bytes.value()),
+            None => Ok([0; Status::ALL.len()]),
+        }
+    }
+
+    pub(super) fn index(&self, index: Index) -> Result<&ReadOnlyTable<Bytes, ()>, StoreError> {
+        let position = Index::ALL.iter().position(|&other| other == index);
+        position
+            .and_then(|position| self.indexes.get(position))
+            .ok_or_else(|| StoreError::damaged(index.name(), "no such index"))
+    }
+}

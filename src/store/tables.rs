@@ -1,0 +1,58 @@
+//! The tables of the store and what they hold. Format 1.
+
+use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
+
+use crate::store::error::StoreError;
+use crate::store::keys::Index;
+
+/// The format that this program writes, in `meta` under `format`.
+pub(super) const FORMAT: u64 = 1;
+
+pub(super) type Bytes = &'static [u8];
+
+/// id → record: one byte of record version, then the fields as `record.rs` says.
+pub(super) const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");
+
+/// scope → how many links of it are disabled, enabled and deleted: three u64, big-endian. Scopes without links have no
+/// entry. Key: one byte of kind (`P` partner, `U` user, `S` system name), then the scope as in the indexes.
+pub(super) const COUNTERS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("counters");
+
+/// SHA-1 of a revoked session or session id → unix second until which it is kept.
+pub(super) const REVOCATIONS: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
+
+/// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds.
+pub(super) const ACTIONS: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
+
+/// `format` → the store's format. `sequence` → the number of commits so far.
+pub(super) const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
+
+pub(super) const META_FORMAT: &str = "format";
+pub(super) const META_SEQUENCE: &str = "sequence";
+
+/// Makes every table, so that readers find them, and writes the format down.
+pub(super) fn create(database: &Database) -> Result<(), StoreError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(LINKS)?;
+    for index in Index::ALL {
+        transaction.open_table(index.table())?;
+    }
+    transaction.open_table(COUNTERS)?;
+    transaction.open_table(REVOCATIONS)?;
+    transaction.open_table(ACTIONS)?;
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_FORMAT, FORMAT)?;
+    meta.insert(META_SEQUENCE, 0)?;
+    drop(meta);
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The format of the file, if it is a store of tinyd at all.
+pub(super) fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get(META_FORMAT)?.map(|format| format.value())),
+        Err(TableError::Storage(error)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,257 @@
+//! What a job may do inside a write transaction. Every change of a link goes through [`Transaction::put`], which keeps
+//! indexes and counters true.
+
+use std::collections::HashMap;
+
+use redb::{ReadableTable as _, Table, WriteTransaction};
+
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::keys::{self, Index};
+use crate::store::record;
+use crate::store::tables::{ACTIONS, Bytes, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+
+type Digest = [u8; 20];
+
+/// What a transaction changed, for those who keep a copy in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A link is new or different.
+    Link(Box<ShortLink>),
+    /// Only the status of a link is different.
+    Status(LinkId, Status),
+    /// A session or session id was revoked; kept until the given moment.
+    Revoked(Digest, Timestamp),
+    /// Revocations that ended before the given moment were dropped.
+    RevocationsDropped(Timestamp),
+}
+
+/// An open write transaction, shared by all jobs of one group commit; each sees what those before it did.
+#[derive(Debug)]
+pub struct Transaction<'t> {
+    links: Table<'t, Bytes, Bytes>,
+    // In the order of `Index::ALL`.
+    indexes: [Table<'t, Bytes, ()>; Index::ALL.len()],
+    counters: Table<'t, Bytes, Bytes>,
+    revocations: Table<'t, Bytes, i64>,
+    actions: Table<'t, Bytes, (u64, i64)>,
+    meta: Table<'t, &'static str, u64>,
+    // Counters change with nearly every job; they are written once, at the end.
+    counted: HashMap<Vec<u8>, [i64; Status::ALL.len()]>,
+    changes: Vec<Change>,
+    dirty: bool,
+}
+
+impl<'t> Transaction<'t> {
+    pub(super) fn open(inner: &'t WriteTransaction) -> Result<Self, StoreError> {
+        let [created, updated, expires, user, system_name, unique_id] =
+            Index::ALL.map(|index| inner.open_table(index.table()));
+        Ok(Self {
+            links: inner.open_table(LINKS)?,
+            indexes: [created?, updated?, expires?, user?, system_name?, unique_id?],
+            counters: inner.open_table(COUNTERS)?,
+            revocations: inner.open_table(REVOCATIONS)?,
+            actions: inner.open_table(ACTIONS)?,
+            meta: inner.open_table(META)?,
+            counted: HashMap::new(),
+            changes: Vec::new(),
+            dirty: false,
+        })
+    }
+
+    /// The link with this id.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        let stored = self.links.get(id.as_bytes())?;
+        stored.map(|bytes| record::decode(id, bytes.value())).transpose()
+    }
+
+    /// The link of the partner that holds this unique id and is not deleted.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
+        let scope = keys::text_scope(partner, unique_id);
+        for status in [Status::Disabled, Status::Enabled] {
+            if let Some(id) = self.ids(Index::UniqueId, &scope, status)?.pop() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The links that a user owns and that are not deleted.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
+        let scope = keys::text_scope(partner, user);
+        let mut ids = self.ids(Index::User, &scope, Status::Disabled)?;
+        ids.extend(self.ids(Index::User, &scope, Status::Enabled)?);
+        Ok(ids)
+    }
+
+    fn ids(&self, index: Index, scope: &[u8], status: Status) -> Result<Vec<LinkId>, StoreError> {
+        let (first, last) = keys::bounds(scope, status, None, None);
+        let table = self.index(index)?;
+        let entries = table.range(first.as_slice()..=last.as_slice())?;
+        entries
+            .map(|entry| Ok(keys::decode_tail(index, scope.len(), entry?.0.value())?.1))
+            .collect()
+    }
+
+    fn index(&self, index: Index) -> Result<&Table<'t, Bytes, ()>, StoreError> {
+        let position = Index::ALL.iter().position(|&other| other == index);
+        position
+            .and_then(|position| self.indexes.get(position))
+            .ok_or_else(|| StoreError::damaged(index.name(), "no such index"))
+    }
+
+    /// Writes a link in place of the one that [`Transaction::get`] returned for its id, or, with `old` = `None`, as a
+    /// new one.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
+        self.replace(old, &new)?;
+        self.changes.push(Change::Link(Box::new(new)));
+        Ok(())
+    }
+
+    /// Writes another status for a link, as [`Transaction::put`] does.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn put_status(&mut self, old: &ShortLink, status: Status, now: Timestamp) -> Result<(), StoreError> {
+        let mut new = old.clone();
+        new.status = status;
+        new.updated_at = now;
+        self.replace(Some(old), &new)?;
+        self.changes.push(Change::Status(new.id, status));
+        Ok(())
+    }
+
+    fn replace(&mut self, old: Option<&ShortLink>, new: &ShortLink) -> Result<(), StoreError> {
+        self.dirty = true;
+        self.links.insert(new.id.as_bytes(), record::encode(new)?.as_slice())?;
+        for (index, table) in Index::ALL.into_iter().zip(&mut self.indexes) {
+            let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(new));
+            if before == after {
+                continue;
+            }
+            if let Some(key) = before {
+                table.remove(key.as_slice())?;
+            }
+            if let Some(key) = after {
+                table.insert(key.as_slice(), ())?;
+            }
+        }
+        if let Some(old) = old {
+            self.count(old, -1);
+        }
+        self.count(new, 1);
+        Ok(())
+    }
+
+    fn count(&mut self, link: &ShortLink, by: i64) {
+        let position = usize::from(link.status.number() - 1);
+        for key in keys::counters_of(link) {
+            if let Some(count) = self.counted.entry(key).or_default().get_mut(position) {
+                *count += by;
+            }
+        }
+    }
+
+    /// Revokes sessions until the given moment.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
+        self.dirty = true;
+        self.revocations.insert(digest.as_slice(), until.as_unix())?;
+        self.changes.push(Change::Revoked(digest, until));
+        Ok(())
+    }
+
+    /// Counts a call of a session that allows `limit` of them; false, and nothing counted, if it has had them all.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn count_action(&mut self, digest: Digest, limit: u64, expiry: Timestamp) -> Result<bool, StoreError> {
+        let used = self.actions.get(digest.as_slice())?.map_or(0, |entry| entry.value().0);
+        if used >= limit {
+            return Ok(false);
+        }
+        self.dirty = true;
+        self.actions.insert(digest.as_slice(), (used + 1, expiry.as_unix()))?;
+        Ok(true)
+    }
+
+    /// Drops what is remembered of sessions that have expired by now.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn drop_expired_sessions(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut dropped = false;
+        for entry in self.revocations.extract_if(|_, until| until <= now.as_unix())? {
+            entry?;
+            dropped = true;
+        }
+        if dropped {
+            self.changes.push(Change::RevocationsDropped(now));
+        }
+        for entry in self.actions.extract_if(|_, (_, expiry)| expiry <= now.as_unix())? {
+            entry?;
+            dropped = true;
+        }
+        self.dirty |= dropped;
+        Ok(())
+    }
+
+    /// Whether anything was changed.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Writes what was gathered, and returns the changes in the order in which they were made.
+    pub(super) fn finish(mut self, sequence: u64) -> Result<Vec<Change>, StoreError> {
+        for (key, deltas) in std::mem::take(&mut self.counted) {
+            if deltas == [0; Status::ALL.len()] {
+                continue;
+            }
+            let before = self
+                .counters
+                .get(key.as_slice())?
+                .map_or(Ok([0; 3]), |bytes| decode_counts(bytes.value()))?;
+            let mut after = before;
+            for (count, delta) in after.iter_mut().zip(deltas) {
+                *count = count
+                    .checked_add_signed(delta)
+                    .ok_or_else(|| StoreError::damaged("counters", "a count below zero"))?;
+            }
+            if after == [0; 3] {
+                self.counters.remove(key.as_slice())?;
+            } else {
+                self.counters.insert(key.as_slice(), encode_counts(after).as_slice())?;
+            }
+        }
+        self.meta.insert(META_SEQUENCE, sequence)?;
+        Ok(self.changes)
+    }
+}
+
+const COUNT_BYTES: usize = 8;
+
+fn encode_counts(counts: [u64; Status::ALL.len()]) -> Vec<u8> {
+    counts.iter().flat_map(|count| count.to_be_bytes()).collect()
+}
+
+pub(super) fn decode_counts(bytes: &[u8]) -> Result<[u64; Status::ALL.len()], StoreError> {
+    let (counts, rest) = bytes.as_chunks::<COUNT_BYTES>();
+    match (counts, rest) {
+        ([disabled, enabled, deleted], []) => Ok([disabled, enabled, deleted].map(|count| u64::from_be_bytes(*count))),
+        _ => Err(StoreError::damaged("counters", "not three counts")),
+    }
+}
