@@ -1,0 +1,121 @@
+//! What is remembered of sessions between requests: which are revoked, and who failed to start one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::ks::Digest;
+use crate::model::{PartnerId, Timestamp};
+
+/// The revoked sessions and session ids; a copy of the store's.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    revoked: RwLock<HashMap<Digest, Timestamp>>,
+}
+
+impl Sessions {
+    /// Whether a session or session id has been revoked.
+    #[must_use]
+    pub fn is_revoked(&self, digest: &Digest) -> bool {
+        self.revoked.read().contains_key(digest)
+    }
+
+    pub(super) fn publish_revocation(&self, digest: Digest, until: Timestamp) {
+        self.revoked.write().insert(digest, until);
+    }
+
+    pub(super) fn drop_expired(&self, now: Timestamp) {
+        self.revoked.write().retain(|_, until| *until > now);
+    }
+}
+
+/// Failed attempts to start a session that one address may make for one partner within a window. A person who mistypes
+/// needs fewer; at this rate a secret of 32 hexadecimal digits outlasts everybody.
+const FAILURES_MAX: u32 = 10;
+/// The length of the window, in seconds.
+const WINDOW_SECONDS: i64 = 60;
+/// Addresses that are remembered at most (about 64 bytes each).
+const REMEMBERED_MAX: usize = 65_536;
+
+/// Slows down those who guess secrets: after some failures, an address is refused for the rest of a minute, even with
+/// the right secret.
+#[derive(Debug, Default)]
+pub struct StartThrottle {
+    failures: Mutex<HashMap<(IpAddr, PartnerId), Failures>>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    since: Timestamp,
+}
+
+impl Failures {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.since.plus(WINDOW_SECONDS)
+    }
+}
+
+impl StartThrottle {
+    /// Whether this address may try again.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
+        let failures = self.failures.lock();
+        let failed = failures.get(&(network_of(address), partner));
+        failed.is_none_or(|failed| failed.is_over(now) || failed.count < FAILURES_MAX)
+    }
+
+    /// Remembers a failure.
+    pub fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) {
+        let mut failures = self.failures.lock();
+        if failures.len() >= REMEMBERED_MAX {
+            failures.retain(|_, failed| !failed.is_over(now));
+        }
+        if failures.len() >= REMEMBERED_MAX {
+            // So many at once are no people; better to forget them than to grow without end.
+            failures.clear();
+        }
+        let failed = failures
+            .entry((network_of(address), partner))
+            .or_insert(Failures { count: 0, since: now });
+        if failed.is_over(now) {
+            *failed = Failures { count: 0, since: now };
+        }
+        failed.count += 1;
+    }
+}
+
+/// One customer has a whole /64 of IPv6, so addresses in it count as one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_failures_a_minute_are_allowed_for_each_network_and_partner() {
+        let throttle = StartThrottle::default();
+        let at = Timestamp::from_unix;
+        let (home, partner) = ("2001:db8::1".parse().unwrap(), PartnerId(1));
+        for _ in 0..FAILURES_MAX {
+            assert!(throttle.allows(home, partner, at(100)));
+            throttle.failed(home, partner, at(100));
+        }
+        assert!(!throttle.allows(home, partner, at(159)));
+        assert!(!throttle.allows("2001:db8::2".parse().unwrap(), partner, at(159)));
+        assert!(throttle.allows("2001:db8:0:1::1".parse().unwrap(), partner, at(159)));
+        assert!(throttle.allows(home, PartnerId(2), at(159)));
+        assert!(throttle.allows(home, partner, at(160)));
+        throttle.failed(home, partner, at(160));
+        assert!(throttle.allows(home, partner, at(160)));
+    }
+}
