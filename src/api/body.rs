@@ -1,0 +1,117 @@
+//! Bodies: form, JSON and multipart (contract, section 2).
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::http::request::Parts;
+
+use crate::api::params::{PARAMETERS_MAX, Params};
+use crate::http::{Call, Fault, Place, Target};
+
+/// The name under which a body is spoken of in errors.
+const BODY: &str = "body";
+
+/// Reads a body into memory, up to a limit.
+pub(super) async fn read(incoming: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+    let too_large = Fault::TooLarge { limit_bytes };
+    // What is announced as too large is not even begun.
+    if incoming.size_hint().lower() > limit_bytes as u64 {
+        return Err(too_large);
+    }
+    match Limited::new(incoming, limit_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large),
+        Err(error) => Err(Fault::invalid(BODY, format!("not to be read: {error}"))),
+    }
+}
+
+/// Reads the parameters of a body.
+pub(super) async fn parse(headers: &HeaderMap, body: Bytes) -> Result<Params, Fault> {
+    let mut params = Params::default();
+    if body.is_empty() {
+        return Ok(params);
+    }
+    match media_type(headers).as_deref() {
+        None | Some("application/x-www-form-urlencoded") => {
+            let text = std::str::from_utf8(&body).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
+            for pair in text
+                .trim_end_matches(['\r', '\n'])
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+            {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                params.insert_encoded(Place::Query, key, value)?;
+            }
+        }
+        Some("application/json") => params.insert_json(&parse_object(BODY, &body)?)?,
+        Some("multipart/form-data") => parse_multipart(headers, body, &mut params).await?,
+        Some(other) => {
+            let reason = format!(
+                "{other} is not served: send application/x-www-form-urlencoded, application/json or multipart/form-data"
+            );
+            return Err(Fault::invalid("Content-Type", reason));
+        }
+    }
+    Ok(params)
+}
+
+/// The media type in lower case, without its parameters.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+fn parse_object(name: &str, text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Fault> {
+    if std::str::from_utf8(text).is_err() {
+        return Err(Fault::InvalidChar { field: name.to_owned() });
+    }
+    match serde_json::from_slice(text) {
+        Ok(serde_json::Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Fault::invalid(name, "expected one JSON object")),
+        // The error speaks of lines and columns, and does not repeat the text.
+        Err(error) => Err(Fault::invalid(name, format!("broken JSON: {error}"))),
+    }
+}
+
+async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), Fault> {
+    let broken = |error: multer::Error| Fault::invalid(BODY, format!("broken multipart: {error}"));
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    let boundary = multer::parse_boundary(content_type).map_err(broken)?;
+    let stream = futures_util::stream::once(async move { Ok::<_, Infallible>(body) });
+    let mut multipart = multer::Multipart::new(stream, boundary);
+    let mut fields = 0;
+    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+        fields += 1;
+        if fields > PARAMETERS_MAX {
+            return Err(Fault::invalid(
+                BODY,
+                format!("a request has at most {PARAMETERS_MAX} parameters"),
+            ));
+        }
+        let name = field.name().unwrap_or("").to_owned();
+        let value = field.bytes().await.map_err(broken)?;
+        // Clients that upload files put everything else into one field.
+        if name == "json" {
+            params.insert_json(&parse_object(&name, &value)?)?;
+            continue;
+        }
+        let value = String::from_utf8(value.into()).map_err(|_| Fault::InvalidChar { field: name.clone() })?;
+        params.insert(&name, value)?;
+    }
+    Ok(())
+}
+
+/// In which format to complain about a body that could not be read: as the target asks, else as the body is written.
+/// Returns the values of `format` and `callback`.
+pub(super) fn format_without_body(head: &Parts) -> (Option<String>, Option<String>) {
+    let call = Target::of(&head.uri).map(Call::of).unwrap_or_default();
+    let of_body = || (media_type(&head.headers)? == "application/json").then(|| "1".to_owned());
+    let format = call.format.map(std::borrow::Cow::into_owned).or_else(of_body);
+    (format, call.callback.map(std::borrow::Cow::into_owned))
+}

@@ -1,0 +1,84 @@
+//! Reading the fields of an object parameter, with errors that name them.
+
+use crate::api::params::{Param, Params};
+use crate::http::Fault;
+
+/// What a request says about a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    /// Nothing: leave it as it is.
+    Absent,
+    /// `NAME__null`: set it to null.
+    Null,
+    /// A value.
+    Text(&'a str),
+}
+
+/// The fields of one object parameter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields<'a> {
+    /// The parameter's name, for errors.
+    object: &'a str,
+    params: Option<&'a Params>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of the parameter `object`, which may be absent.
+    pub(super) fn of(params: &'a Params, object: &'a str) -> Result<Self, Fault> {
+        let params = match params.get(object) {
+            None => None,
+            Some(Param::Object(params)) => Some(params),
+            // How form clients write an object without fields.
+            Some(Param::Text(text)) if text.is_empty() => None,
+            Some(Param::Text(_)) => return Err(Fault::invalid(object, "expected an object, not a text")),
+        };
+        Ok(Self { object, params })
+    }
+
+    /// Whether the parameter is there at all.
+    pub(super) const fn is_present(&self) -> bool {
+        self.params.is_some()
+    }
+
+    /// The name of a field as errors give it.
+    pub(super) fn name(&self, field: &str) -> String {
+        format!("{}:{field}", self.object)
+    }
+
+    /// What is said about a text.
+    pub(super) fn field(&self, name: &str) -> Result<Field<'a>, Fault> {
+        let Some(params) = self.params else {
+            return Ok(Field::Absent);
+        };
+        if params.get(&format!("{name}__null")).is_some() {
+            return Ok(Field::Null);
+        }
+        match params.get(name) {
+            None => Ok(Field::Absent),
+            Some(Param::Text(text)) => Ok(Field::Text(text)),
+            Some(Param::Object(_)) => Err(Fault::invalid(self.name(name), "expected a text, not an object")),
+        }
+    }
+
+    /// The text of a field, if it is given, not null and not empty.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Fault> {
+        Ok(match self.field(name)? {
+            Field::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        })
+    }
+
+    /// The number of a field, if it is given, not null and not empty.
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, Fault> {
+        self.text(name)?
+            .map(|text| parse_integer(&self.name(name), text))
+            .transpose()
+    }
+}
+
+/// Reads a whole number.
+pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, Fault> {
+    text.trim()
+        .parse()
+        .map_err(|_| Fault::invalid(name, "expected a whole number of at most 64 bits"))
+}

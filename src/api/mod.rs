@@ -1,0 +1,274 @@
+//! The API: request → parameters → action → result, and who may do what.
+//!
+//! Owns the meaning of every parameter. Decides about sessions with what `ks` reads and `links` remembers; how links
+//! are kept is not its business.
+
+mod access;
+mod body;
+mod fields;
+mod multirequest;
+mod params;
+mod session;
+mod short_link;
+mod system;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap};
+use hyper::{Method, Request, StatusCode};
+use tokio::sync::watch;
+
+pub use params::{Param, Params, ParamsError};
+
+use crate::api::params::parse_boolean;
+use crate::http::{self, Fault, Requested, Response, Target};
+use crate::ks::Partners;
+use crate::links::{LinkError, Links, StartThrottle};
+use crate::public::Public;
+use crate::store::WriteError;
+use crate::wire::{Format, Value};
+
+/// What the API serves, in `Allow`.
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The API of the admin listener.
+#[derive(Debug)]
+pub struct Api {
+    links: Arc<Links>,
+    public: Arc<Public>,
+    partners: watch::Receiver<Arc<Partners>>,
+    throttle: StartThrottle,
+    body_max_bytes: usize,
+}
+
+/// What a call may know of the request it came in.
+#[derive(Debug)]
+struct Caller {
+    address: IpAddr,
+    /// Path and query, as sent.
+    uri: String,
+    headers: HeaderMap,
+}
+
+/// What a call leads to.
+#[derive(Debug)]
+enum Outcome {
+    Value(Value),
+    /// A redirect: the whole response, also out of a multirequest.
+    Response(Response),
+}
+
+impl From<Value> for Outcome {
+    fn from(value: Value) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl Api {
+    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes` are refused.
+    #[must_use]
+    pub fn new(
+        links: Arc<Links>,
+        public: Arc<Public>,
+        partners: watch::Receiver<Arc<Partners>>,
+        body_max_bytes: usize,
+    ) -> Self {
+        Self {
+            links,
+            public,
+            partners,
+            throttle: StartThrottle::default(),
+            body_max_bytes,
+        }
+    }
+
+    /// Answers a request whose target is one of the API's.
+    pub async fn respond(self: Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
+        let started = Instant::now();
+        match *request.method() {
+            Method::GET | Method::HEAD | Method::POST => {}
+            Method::OPTIONS => return http::cors_preflight(),
+            _ => return http::allow(request.method(), METHODS),
+        }
+        let (head, incoming) = request.into_parts();
+        let mut params = match self.read_params(&head, incoming).await {
+            Ok(params) => params,
+            Err(fault) => {
+                let (format, callback) = body::format_without_body(&head);
+                let requested = Requested {
+                    format: format.as_deref(),
+                    callback: callback.as_deref(),
+                    ignore_null: false,
+                };
+                let mut response = fault.respond(requested);
+                if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow) {
+                    // What is left of the body is not read, so nothing can come after it.
+                    let close = header::HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                return response;
+            }
+        };
+        let caller = Caller {
+            address,
+            uri: head
+                .uri
+                .path_and_query()
+                .map_or("/", |target| target.as_str())
+                .to_owned(),
+            headers: head.headers,
+        };
+        // A task of its own: a client that goes away does not stop half-way what it has begun.
+        let task = tokio::spawn(async move {
+            let format = match requested(&params).and_then(Requested::format) {
+                Ok(format) => format.unwrap_or(Format::DEFAULT),
+                Err(fault) => return fault.respond(Requested::default()),
+            };
+            match self.run(&mut params, &caller).await {
+                Ok((Outcome::Response(response), _)) => response,
+                Ok((Outcome::Value(value), status)) => render(&format, &value, status, started),
+                Err(fault) => {
+                    let value = Value::Exception(fault.exception());
+                    let mut response = render(&format, &value, fault.api_status(), started);
+                    fault.write_headers(response.headers_mut());
+                    response
+                }
+            }
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call to the API did not end");
+            Fault::Internal.respond(Requested::default())
+        })
+    }
+
+    /// All parameters of a request: those of the body, overridden by those of the query, overridden by those of the
+    /// path.
+    async fn read_params(&self, head: &hyper::http::request::Parts, incoming: Incoming) -> Result<Params, Fault> {
+        let bytes = match tokio::time::timeout(BODY_TIMEOUT, body::read(incoming, self.body_max_bytes)).await {
+            Ok(bytes) => bytes?,
+            Err(_) => return Err(Fault::TooSlow),
+        };
+        let mut params = body::parse(&head.headers, bytes).await?;
+        if let Some(target) = Target::of(&head.uri) {
+            for (place, key, value) in target.parameters() {
+                params.insert_encoded(place, key, value)?;
+            }
+        }
+        Ok(params)
+    }
+
+    /// Runs a request, and says with which status its result is answered.
+    async fn run(&self, params: &mut Params, caller: &Caller) -> Result<(Outcome, StatusCode), Fault> {
+        let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
+        if service.eq_ignore_ascii_case("multirequest") {
+            return self.run_multirequest(params, caller).await;
+        }
+        Ok((self.call(params, caller).await?, StatusCode::OK))
+    }
+
+    /// Runs one action.
+    async fn call(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let started = Instant::now();
+        let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
+        let action = params.given("action")?;
+        let result = self.dispatch(service, action, params, caller).await;
+        let code = result.as_ref().err().map_or("", |fault| fault.exception().code);
+        tracing::debug!(service, action, code, elapsed = ?started.elapsed(), "call");
+        result
+    }
+
+    async fn dispatch(
+        &self,
+        service: &str,
+        action: Option<&str>,
+        params: &Params,
+        caller: &Caller,
+    ) -> Result<Outcome, Fault> {
+        let lower = |text: &str| text.to_ascii_lowercase();
+        let known = ["shortlink_shortlink", "session", "user", "system"];
+        if !known.contains(&lower(service).as_str()) {
+            return Err(Fault::ServiceDoesNotExist {
+                service: service.to_owned(),
+            });
+        }
+        let action = action.ok_or(Fault::ActionNotSpecified)?;
+        match (lower(service).as_str(), lower(action).as_str()) {
+            ("shortlink_shortlink", "add") => self.add(params, caller).await,
+            ("shortlink_shortlink", "get") => self.get(params, caller).await,
+            ("shortlink_shortlink", "list") => self.list(params, caller).await,
+            ("shortlink_shortlink", "update") => self.update(params, caller).await,
+            ("shortlink_shortlink", "delete") => self.delete(params, caller).await,
+            ("shortlink_shortlink", "restore") => self.restore(params, caller).await,
+            ("shortlink_shortlink", "goto") => self.goto(params, caller),
+            ("session", "start") => self.start_session(params, caller),
+            ("session", "end") => self.end_session(params, caller).await,
+            ("user", "delete") => self.delete_user(params, caller).await,
+            ("system", "ping") => Ok(system::ping()),
+            ("system", "gettime") => Ok(system::get_time(self.links.clock())),
+            _ => Err(Fault::ActionDoesNotExist {
+                action: action.to_owned(),
+                service: service.to_owned(),
+            }),
+        }
+    }
+
+    /// `goto` by POST, or in a multirequest: the same answer as by GET.
+    fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let requested = requested(params).unwrap_or_default();
+        let response = match params.text("id")? {
+            Some(id) => self.public.goto(id, requested, &caller.headers),
+            None => {
+                let fault = Fault::MissingParameter { name: "id".to_owned() };
+                crate::public::no_redirect(&fault, requested, &caller.headers)
+            }
+        };
+        Ok(Outcome::Response(response))
+    }
+}
+
+fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
+    Ok(Requested {
+        format: params.text("format")?,
+        callback: params.text("callback")?,
+        ignore_null: params.text("ignoreNull")?.and_then(parse_boolean).unwrap_or(false),
+    })
+}
+
+fn render(format: &Format, value: &Value, status: StatusCode, started: Instant) -> Response {
+    let body = format.render(value, started.elapsed());
+    let mut response = http::bytes(status, format.content_type(), body);
+    let headers = response.headers_mut();
+    http::no_store(headers);
+    http::permit_any_origin(headers);
+    response
+}
+
+impl From<LinkError> for Fault {
+    fn from(error: LinkError) -> Self {
+        match error {
+            // Those who know the id turn this into INVALID_OBJECT_ID.
+            LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
+            LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
+            LinkError::Write(error) => error.into(),
+            LinkError::Read(error) => {
+                tracing::error!(%error, "the store could not be read");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<WriteError> for Fault {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Unavailable => Self::Unavailable,
+            WriteError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}

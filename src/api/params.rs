@@ -1,0 +1,416 @@
+//! Parameters: a tree of texts, whatever the spelling they came in (contract, section 2).
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+
+use crate::http::{Fault, Place};
+use crate::wire::is_xml_char;
+
+/// Parameters of one request at most: a multirequest of 200 calls with 25 each.
+pub(super) const PARAMETERS_MAX: usize = 5_000;
+/// Levels of nesting at most: a filter in a call of a multirequest has three.
+const DEPTH_MAX: usize = 10;
+
+/// A parameter: a text, or parameters of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Param {
+    /// A value.
+    Text(String),
+    /// An object or a list; a list's keys are its positions.
+    Object(Params),
+}
+
+/// Parameters by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Params {
+    named: BTreeMap<String, Param>,
+    // Counted where the tree is built; objects inside have none of their own.
+    count: usize,
+}
+
+/// The parameters could not be read.
+pub type ParamsError = Fault;
+
+impl Params {
+    /// Adds a parameter whose name and value are percent-encoded as in its place. A parameter of the same name is
+    /// replaced; objects are merged.
+    ///
+    /// # Errors
+    /// When the encoding is broken, a character is not allowed, or there are too many parameters or levels.
+    pub fn insert_encoded(&mut self, place: Place, key: &str, value: &str) -> Result<(), ParamsError> {
+        let key = decode(place, key, key)?;
+        let value = decode(place, &key, value)?;
+        self.insert(&key, value)
+    }
+
+    /// Adds a parameter whose name may be nested: `a[b]` and `a:b` are one.
+    ///
+    /// # Errors
+    /// As [`Params::insert_encoded`].
+    pub fn insert(&mut self, key: &str, value: String) -> Result<(), ParamsError> {
+        check_characters(key, key)?;
+        check_characters(key, &value)?;
+        self.insert_at(&split_key(key), key, value)
+    }
+
+    /// Adds what a JSON object holds.
+    ///
+    /// # Errors
+    /// As [`Params::insert_encoded`].
+    pub fn insert_json(&mut self, object: &serde_json::Map<String, serde_json::Value>) -> Result<(), ParamsError> {
+        let mut path = Vec::new();
+        for (key, value) in object {
+            self.insert_json_value(&mut path, key, value)?;
+        }
+        Ok(())
+    }
+
+    fn insert_json_value(
+        &mut self,
+        above: &mut Vec<String>,
+        key: &str,
+        value: &serde_json::Value,
+    ) -> Result<(), ParamsError> {
+        use serde_json::Value;
+        check_characters(key, key)?;
+        let depth = above.len();
+        above.extend(split_key(key).into_iter().map(str::to_owned));
+        // Before going deeper, so that the recursion is as bounded as the tree.
+        check_depth(above.len(), key)?;
+        let text = match value {
+            // Null means absent.
+            Value::Null => None,
+            Value::Bool(flag) => Some(if *flag { "1" } else { "0" }.to_owned()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::String(text) => Some(text.clone()),
+            Value::Array(items) => {
+                for (position, item) in items.iter().enumerate() {
+                    self.insert_json_value(above, &position.to_string(), item)?;
+                }
+                None
+            }
+            Value::Object(object) => {
+                for (key, value) in object {
+                    self.insert_json_value(above, key, value)?;
+                }
+                // An object without fields is still there.
+                if object.is_empty() {
+                    self.make_object(above);
+                }
+                None
+            }
+        };
+        if let Some(text) = text {
+            check_characters(key, &text)?;
+            let path: Vec<&str> = above.iter().map(String::as_str).collect();
+            self.insert_at(&path, key, text)?;
+        }
+        above.truncate(depth);
+        Ok(())
+    }
+
+    fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), ParamsError> {
+        check_depth(path.len(), key)?;
+        self.count += 1;
+        if self.count > PARAMETERS_MAX {
+            return Err(Fault::invalid(
+                key,
+                format!("a request has at most {PARAMETERS_MAX} parameters"),
+            ));
+        }
+        let Some((last, objects)) = path.split_last() else {
+            return Ok(());
+        };
+        let mut at = self;
+        for name in objects {
+            at = at.object_at(name);
+        }
+        // `a[]` is the next position of a list.
+        let name = if last.is_empty() {
+            at.named.len().to_string()
+        } else {
+            (*last).to_owned()
+        };
+        at.named.insert(name, Param::Text(value));
+        Ok(())
+    }
+
+    fn make_object(&mut self, path: &[String]) {
+        let mut at = self;
+        for name in path {
+            at = at.object_at(name);
+        }
+    }
+
+    /// The object with this name, made if there is none; a text in its place gives way.
+    fn object_at(&mut self, name: &str) -> &mut Self {
+        let slot = self
+            .named
+            .entry(name.to_owned())
+            .or_insert_with(|| Param::Object(Self::default()));
+        if let Param::Text(_) = slot {
+            *slot = Param::Object(Self::default());
+        }
+        match slot {
+            Param::Object(object) => object,
+            Param::Text(_) => unreachable!("a text has just been replaced"),
+        }
+    }
+
+    /// The parameter with this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Param> {
+        self.named.get(name)
+    }
+
+    /// Puts a parameter under a name of this level.
+    pub fn set(&mut self, name: &str, param: Param) {
+        self.named.insert(name.to_owned(), param);
+    }
+
+    /// Names and parameters of this level.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
+        self.named.iter().map(|(name, param)| (name.as_str(), param))
+    }
+
+    /// Parameters of this level, to be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = (&str, &mut Param)> {
+        self.named.iter_mut().map(|(name, param)| (name.as_str(), param))
+    }
+
+    /// The text with this name, if it is there.
+    ///
+    /// # Errors
+    /// When an object stands in its place.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, Fault> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Param::Text(text)) => Ok(Some(text)),
+            Some(Param::Object(_)) => Err(Fault::invalid(name, "expected a text, not an object")),
+        }
+    }
+
+    /// The text with this name, if it is there and not empty.
+    ///
+    /// # Errors
+    /// When an object stands in its place.
+    pub fn given(&self, name: &str) -> Result<Option<&str>, Fault> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// The text with this name.
+    ///
+    /// # Errors
+    /// When it is absent or empty, or an object stands in its place.
+    pub fn required(&self, name: &str) -> Result<&str, Fault> {
+        self.given(name)?
+            .ok_or_else(|| Fault::MissingParameter { name: name.to_owned() })
+    }
+}
+
+/// `1`, `true` and `True` are true; empty, `0`, `false` and `False` are false.
+#[must_use]
+pub(super) fn parse_boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" | "True" => Some(true),
+        "" | "0" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Splits a name at its colons and brackets. A name whose brackets do not fit stays whole.
+fn split_key(key: &str) -> Vec<&str> {
+    let (front, brackets) = match key.find('[') {
+        Some(start) if start > 0 => key.split_at(start),
+        _ => (key, ""),
+    };
+    let mut names: Vec<&str> = front.split(':').collect();
+    let mut rest = brackets;
+    while let Some(opened) = rest.strip_prefix('[') {
+        let Some((name, after)) = opened.split_once(']') else {
+            return vec![key];
+        };
+        names.push(name);
+        rest = after;
+    }
+    if rest.is_empty() { names } else { vec![key] }
+}
+
+fn check_depth(levels: usize, key: &str) -> Result<(), Fault> {
+    if levels > DEPTH_MAX {
+        return Err(Fault::invalid(key, format!("nested deeper than {DEPTH_MAX} levels")));
+    }
+    Ok(())
+}
+
+fn check_characters(field: &str, text: &str) -> Result<(), Fault> {
+    if text.chars().all(is_xml_char) {
+        return Ok(());
+    }
+    // The name itself may be what cannot be shown.
+    let field = field.chars().filter(|&c| is_xml_char(c)).collect();
+    Err(Fault::InvalidChar { field })
+}
+
+/// Undoes percent-encoding, and in a query or form `+`. Unlike the public listener, the API is strict: a value that
+/// was cut off or encoded wrongly must not be stored.
+fn decode(place: Place, field: &str, text: &str) -> Result<String, Fault> {
+    let bytes = text.as_bytes();
+    let broken = bytes.iter().enumerate().any(|(position, &byte)| {
+        let digits = bytes.get(position + 1..position + 3);
+        byte == b'%' && !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if broken {
+        return Err(Fault::invalid(
+            field,
+            "broken percent-encoding: % must be followed by two hexadecimal digits",
+        ));
+    }
+    let spaced = match place {
+        Place::Query => text.replace('+', " "),
+        Place::Path => text.to_owned(),
+    };
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Fault::InvalidChar {
+            field: field.chars().filter(|&c| is_xml_char(c)).collect(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tree(pairs: &[(&str, &str)]) -> Params {
+        let mut params = Params::default();
+        for (key, value) in pairs {
+            params.insert_encoded(Place::Query, key, value).unwrap();
+        }
+        params
+    }
+
+    fn json(text: &str) -> Result<Params, Fault> {
+        let mut params = Params::default();
+        params.insert_json(&serde_json::from_str(text).unwrap())?;
+        Ok(params)
+    }
+
+    fn named(params: &Params) -> &BTreeMap<String, Param> {
+        &params.named
+    }
+
+    #[test]
+    fn the_three_spellings_are_one() {
+        let brackets = tree(&[("shortLink[fullUrl]", "https%3A%2F%2Fe.example"), ("1[a][b]", "c+d")]);
+        let colons = tree(&[("shortLink:fullUrl", "https://e.example"), ("1:a:b", "c d")]);
+        let mixed = tree(&[("shortLink[fullUrl]", "https://e.example"), ("1:a[b]", "c d")]);
+        let nested = json(r#"{"shortLink": {"fullUrl": "https://e.example"}, "1": {"a": {"b": "c d"}}}"#).unwrap();
+        let keys = json(r#"{"shortLink:fullUrl": "https://e.example", "1": {"a[b]": "c d"}}"#).unwrap();
+        for other in [&colons, &mixed, &nested, &keys] {
+            assert_eq!(named(&brackets), named(other));
+        }
+    }
+
+    #[test]
+    fn json_scalars_stand_for_texts_and_null_for_nothing() {
+        let params = json(r#"{"a": 2, "b": true, "c": false, "d": null, "e": [7, "x"], "f": {}, "g": -1}"#).unwrap();
+        let mut expected = tree(&[
+            ("a", "2"),
+            ("b", "1"),
+            ("c", "0"),
+            ("e[0]", "7"),
+            ("e[1]", "x"),
+            ("g", "-1"),
+        ]);
+        expected.set("f", Param::Object(Params::default()));
+        assert_eq!(named(&params), named(&expected));
+    }
+
+    #[test]
+    fn later_parameters_win_and_objects_merge() {
+        let params = tree(&[
+            ("a[b]", "1"),
+            ("a[c]", "2"),
+            ("a[b]", "3"),
+            ("x", "4"),
+            ("x[y]", "5"),
+            ("l[]", "6"),
+            ("l[]", "7"),
+        ]);
+        assert_eq!(
+            named(&params),
+            named(&tree(&[
+                ("a:b", "3"),
+                ("a:c", "2"),
+                ("x:y", "5"),
+                ("l:0", "6"),
+                ("l:1", "7")
+            ]))
+        );
+    }
+
+    #[test]
+    fn names_with_unbalanced_brackets_stay_whole() {
+        for key in ["a[b", "a[b]c", "[a]", "a]b"] {
+            assert_eq!(split_key(key), [key]);
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_named() {
+        let mut params = Params::default();
+        for (key, value, code) in [
+            ("name", "100%", "INVALID_PARAMETER_VALUE"),
+            ("name", "%zz", "INVALID_PARAMETER_VALUE"),
+            ("name", "%4", "INVALID_PARAMETER_VALUE"),
+            ("name", "%ff", "INVALID_PARAMETER_CHAR"),
+            ("name", "%00", "INVALID_PARAMETER_CHAR"),
+            ("name", "%08", "INVALID_PARAMETER_CHAR"),
+            ("name", "%EF%BF%BF", "INVALID_PARAMETER_CHAR"),
+            ("%01", "x", "INVALID_PARAMETER_CHAR"),
+            ("a[b][c][d][e][f][g][h][i][j][k]", "x", "INVALID_PARAMETER_VALUE"),
+        ] {
+            let fault = params.insert_encoded(Place::Query, key, value).unwrap_err();
+            assert_eq!(fault.exception().code, code, "{key}={value}");
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(11), "}".repeat(11));
+        assert!(json(&deep).is_err());
+        assert!((0..=PARAMETERS_MAX).any(|n| params.insert(&n.to_string(), String::new()).is_err()));
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_is_total(key in "\\PC{0,20}|[a\\[\\]:]{0,20}", value in ".{0,20}|[%+0-9a-f]{0,8}") {
+            let mut params = Params::default();
+            let _ = params.insert_encoded(Place::Query, &key, &value);
+            let _ = params.insert_encoded(Place::Path, &key, &value);
+            let _ = params.insert(&key, value);
+        }
+
+        #[test]
+        fn what_is_serialized_parses_back(
+            pairs in proptest::collection::btree_map("[a-z]{1,5}", ("[a-z]{1,5}", "[ -~äß日\n]{0,12}"), 0..6),
+        ) {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            let mut object = serde_json::Map::new();
+            for (name, (inner, value)) in &pairs {
+                form.append_pair(&format!("{name}[{inner}]"), value);
+                object.insert(name.clone(), serde_json::json!({inner.as_str(): value}));
+            }
+            let (form, mut parsed, mut nested) = (form.finish(), Params::default(), Params::default());
+            for pair in form.split('&').filter(|pair| !pair.is_empty()) {
+                let (key, value) = pair.split_once('=').unwrap();
+                parsed.insert_encoded(Place::Query, key, value).unwrap();
+            }
+            nested.insert_json(&object).unwrap();
+            prop_assert_eq!(named(&parsed), named(&nested));
+            for (name, (inner, value)) in &pairs {
+                let Some(Param::Object(object)) = parsed.get(name) else { panic!("no object") };
+                prop_assert_eq!(object.text(inner).unwrap(), Some(value.as_str()));
+            }
+        }
+    }
+}

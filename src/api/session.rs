@@ -1,0 +1,86 @@
+//! The services `session` and `user`.
+
+use crate::api::fields::parse_integer;
+use crate::api::{Api, Caller, Outcome, Params};
+use crate::http::Fault;
+use crate::ks::{self, Claims, Kind};
+use crate::model::PartnerId;
+use crate::wire::{Object, Value};
+
+/// How long a session lasts if nothing else is said, in seconds.
+const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
+/// How long a session may last, in seconds: ten years. Revocations are kept no longer.
+const EXPIRY_MAX_SECONDS: i64 = 315_360_000;
+
+/// `KalturaUserStatus::DELETED`.
+const USER_DELETED: i64 = 2;
+
+impl Api {
+    pub(super) fn start_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let secret = params.required("secret")?;
+        let partner_text = params.required("partnerId")?;
+        let refused = || Fault::StartSession {
+            partner: partner_text.to_owned(),
+        };
+        let id = PartnerId(partner_text.trim().parse().map_err(|_| refused())?);
+        let kind = match params.given("type")?.map(str::trim) {
+            None | Some("0") => Kind::User,
+            Some("2") => Kind::Admin,
+            Some(_) => return Err(refused()),
+        };
+        let seconds = match params.given("expiry")? {
+            Some(text) => parse_integer("expiry", text)?,
+            None => EXPIRY_DEFAULT_SECONDS,
+        };
+        if !(1..=EXPIRY_MAX_SECONDS).contains(&seconds) {
+            let reason = format!("expected seconds from now, 1 to {EXPIRY_MAX_SECONDS}");
+            return Err(Fault::invalid("expiry", reason));
+        }
+
+        let now = self.links.clock().now();
+        if !self.throttle.allows(caller.address, id, now) {
+            tracing::warn!(
+                partner = id.0,
+                "too many failed attempts to start a session; refused for a minute"
+            );
+            return Err(refused());
+        }
+        let partners = self.partners.borrow().clone();
+        if !partners.may_start(id, kind, secret) {
+            self.throttle.failed(caller.address, id, now);
+            return Err(refused());
+        }
+        let claims = Claims {
+            partner: id,
+            user: params.text("userId")?.unwrap_or(""),
+            kind,
+            expiry: now.plus(seconds),
+            privileges: params.text("privileges")?.unwrap_or(""),
+        };
+        let minted = partners
+            .get(id)
+            .and_then(|partner| ks::mint(&claims, partner, rand::random()));
+        Ok(Value::Text(minted.ok_or_else(refused)?).into())
+    }
+
+    pub(super) async fn end_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let session = self.session(params, caller).await?;
+        self.links.revoke(&session).await?;
+        Ok(Value::Null.into())
+    }
+
+    /// The cascade: every link that the user owns becomes deleted.
+    pub(super) async fn delete_user(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let session = self.admin_session(params, caller, "user", "delete").await?;
+        let user = params.required("userId")?;
+        let links = self.links.delete_user(session.partner, user.to_owned()).await?;
+        tracing::info!(partner = session.partner.0, links, "user deleted with all links");
+        let fields = vec![
+            ("id", Value::text(user)),
+            ("partnerId", Value::Int(session.partner.0.into())),
+            ("status", Value::Int(USER_DELETED)),
+        ];
+        let class = "KalturaUser";
+        Ok(Value::Object(Object { class, fields }).into())
+    }
+}

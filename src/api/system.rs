@@ -1,0 +1,13 @@
+//! The service `system`: no session needed.
+
+use crate::api::Outcome;
+use crate::model::Clock;
+use crate::wire::Value;
+
+pub(super) fn ping() -> Outcome {
+    Value::Bool(true).into()
+}
+
+pub(super) fn get_time(clock: &Clock) -> Outcome {
+    Value::Int(clock.now().as_unix()).into()
+}

@@ -1,0 +1,69 @@
+//! `tinyd check`: validates the settings and says what they mean.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+
+use crate::cli::ConfigArgs;
+use crate::cli::exit::CliError;
+use crate::config::Settings;
+use crate::public::Tiny;
+
+const EXAMPLES: &str = "\
+Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes nothing.
+
+Example:
+  tinyd check --config /etc/tinyd/tinyd.toml";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
+    let settings = Settings::load(&args.config.overrides())?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}: ok", settings.config.display())?;
+    writeln!(out, "data folder        {}", settings.data_dir.display())?;
+    for address in &settings.public_listen {
+        let reach = if address.ip().is_loopback() {
+            ", this machine only"
+        } else {
+            ""
+        };
+        writeln!(out, "redirects          on {address}{reach}")?;
+    }
+    let base = settings.short_url_base();
+    match settings.tiny {
+        Tiny::Hop => writeln!(out, "short URLs         {base}/tiny/ID: 301 to goto, which answers 302")?,
+        Tiny::Direct => writeln!(out, "short URLs         {base}/tiny/ID: 302 at once")?,
+    }
+    for address in &settings.admin_listen {
+        let reach = if address.ip().is_loopback() {
+            "this machine only"
+        } else {
+            "other machines can reach it"
+        };
+        writeln!(out, "API                on {address}, {reach}")?;
+    }
+    writeln!(out, "API bodies         up to {} bytes", settings.body_max_bytes)?;
+    writeln!(out, "new ids            {} characters", settings.id_length)?;
+    writeln!(out, "log                {}, as {:?}", settings.log, settings.log_format)?;
+    let mut ids: Vec<_> = settings.partners.ids().collect();
+    ids.sort();
+    for id in ids {
+        if let Some(partner) = settings.partners.get(id) {
+            let (admin, user) = (partner.admin_secrets.len(), partner.user_secrets.len());
+            writeln!(
+                out,
+                "partner {id:<10} {admin} admin secret(s), the first one signs; {user} user secret(s)"
+            )?;
+        }
+    }
+    for warning in &settings.warnings {
+        writeln!(out, "warning            {warning}")?;
+    }
+    Ok(())
+}

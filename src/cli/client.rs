@@ -1,0 +1,155 @@
+//! The client of the admin listener that `tinyd link` and `tinyd user` share.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON value is null, not a panic"
+)]
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::ConfigArgs;
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::ks::chosen_partner;
+use crate::config::Settings;
+use crate::ks::{self, Claims, Kind};
+use crate::model::Clock;
+
+/// How long a call may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the session of one command lasts, in seconds.
+const SESSION_SECONDS: i64 = 300;
+
+#[derive(Debug, Args)]
+pub(super) struct ClientArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// The admin listener [default: as the configuration says]
+    #[arg(long, value_name = "URL", env = "TINYD_URL", global = true)]
+    url: Option<String>,
+
+    /// The partner whose links are meant [default: the only one of the configuration]
+    #[arg(long, value_name = "ID", global = true)]
+    partner: Option<u32>,
+
+    /// The user who is asking; new links are theirs [default: nobody]
+    #[arg(long = "as", value_name = "USER", default_value = "", global = true)]
+    user: String,
+
+    /// Print the API's JSON instead of a table
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// A session on the admin listener.
+pub(super) struct Client {
+    agent: ureq::Agent,
+    url: String,
+    ks: String,
+    /// The base of short URLs, if the configuration tells.
+    pub(super) short_url_base: Option<String>,
+}
+
+impl Client {
+    /// Connects as the arguments say. A session in `TINYD_KS` is used as it is, and then no configuration is needed.
+    pub(super) fn new(args: &ClientArgs) -> Result<Self, CliError> {
+        let given = std::env::var("TINYD_KS").ok().filter(|ks| !ks.is_empty());
+        let settings = match (Settings::load(&args.config.overrides()), &given) {
+            (Ok(settings), _) => Some(settings),
+            // With a session and a URL, nothing is needed from the configuration.
+            (Err(_), Some(_)) if args.url.is_some() => None,
+            (Err(error), _) => return Err(error.into()),
+        };
+        let ks = match (given, &settings) {
+            (Some(ks), _) => ks,
+            (None, Some(settings)) => mint(settings, args)?,
+            (None, None) => {
+                return Err(CliError::new(
+                    Failure::Usage,
+                    "no session: set TINYD_KS or name a --config",
+                ));
+            }
+        };
+        let url = args.url.clone().or_else(|| settings.as_ref().map(Settings::admin_url));
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build();
+        Ok(Self {
+            agent: config.into(),
+            url: url.unwrap_or_default().trim_end_matches('/').to_owned(),
+            ks,
+            short_url_base: settings.map(|settings| settings.short_url_base()),
+        })
+    }
+
+    /// Calls an action and returns its result.
+    pub(super) fn call(&self, service: &str, action: &str, mut params: Value) -> Result<Value, CliError> {
+        if let Value::Object(params) = &mut params {
+            params.insert("ks".to_owned(), json!(self.ks));
+            params.insert("format".to_owned(), json!(1));
+        }
+        let url = format!("{}/api_v3/service/{service}/action/{action}", self.url);
+        let sent = self
+            .agent
+            .post(&url)
+            .content_type("application/json")
+            .send(params.to_string());
+        let unreachable = |error: ureq::Error| {
+            let text = format!("the appliance cannot be reached at {}: {error}", self.url);
+            CliError::new(Failure::Unreachable, text)
+        };
+        let mut response = sent.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.body_mut().read_to_string().map_err(unreachable)?;
+        let result: Value = serde_json::from_str(&body).map_err(|_| {
+            let text = format!(
+                "{} answered {status}, but not as tinyd does: is it the admin listener?",
+                self.url
+            );
+            CliError::new(Failure::Unreachable, text)
+        })?;
+        if result["objectType"] == "KalturaAPIException" {
+            return Err(refusal(&result, status.as_u16()));
+        }
+        Ok(result)
+    }
+}
+
+fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {
+    let partner = chosen_partner(settings, args.partner)?;
+    let claims = Claims {
+        partner,
+        user: &args.user,
+        kind: Kind::Admin,
+        expiry: Clock::system().now().plus(SESSION_SECONDS),
+        privileges: "disableentitlement",
+    };
+    let minted = settings
+        .partners
+        .get(partner)
+        .and_then(|partner| ks::mint(&claims, partner, rand::random()));
+    minted.ok_or_else(|| CliError::new(Failure::Usage, "the partner has no admin secret"))
+}
+
+/// An API exception as a failure of the command.
+fn refusal(exception: &Value, status: u16) -> CliError {
+    let text = |name: &str| exception[name].as_str().unwrap_or("").to_owned();
+    let code = text("code");
+    let failure = match (status, code.as_str()) {
+        (503, _) => Failure::Unavailable,
+        (_, "INVALID_OBJECT_ID") => Failure::NotFound,
+        (_, "MISSING_KS" | "INVALID_KS" | "SERVICE_FORBIDDEN" | "START_SESSION_ERROR") => Failure::NotAllowed,
+        (200 | 413, _) => Failure::Refused,
+        _ => Failure::Other,
+    };
+    let reason = exception["args"]["REASON"].as_str().map(|reason| format!(": {reason}"));
+    CliError::new(
+        failure,
+        format!("{} ({code}){}", text("message"), reason.unwrap_or_default()),
+    )
+}

@@ -1,0 +1,65 @@
+//! Exit codes, and how a failure is told.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// What the exit code of a failure says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// The arguments or settings are wrong.
+    Usage = 2,
+    /// There is no such link.
+    NotFound = 3,
+    /// The session is not accepted or may not do this.
+    NotAllowed = 4,
+    /// A value is refused.
+    Refused = 5,
+    /// The appliance cannot be reached.
+    Unreachable = 6,
+    /// Nothing was written, or that is not known.
+    Unavailable = 7,
+}
+
+/// A failure with its text.
+#[derive(Debug)]
+pub(super) struct CliError {
+    pub(super) failure: Failure,
+    pub(super) error: anyhow::Error,
+}
+
+impl CliError {
+    pub(super) fn new(failure: Failure, text: impl Into<String>) -> Self {
+        Self {
+            failure,
+            error: anyhow::Error::msg(text.into()),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for CliError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let usage = error.is::<crate::config::ConfigError>();
+        let failure = if usage { Failure::Usage } else { Failure::Other };
+        Self { failure, error }
+    }
+}
+
+/// Tells a failure on standard error, and turns it into the exit code.
+pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError { failure, error }) => {
+            let closed = error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+            if !closed {
+                // With its causes; where nobody can read it, nothing is lost.
+                let _ = writeln!(io::stderr(), "tinyd: {error:#}");
+            }
+            ExitCode::from(failure as u8)
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `tinyd ks`: prints a KS.
+
+use std::io::{self, Write as _};
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::ConfigArgs;
+use crate::cli::exit::{CliError, Failure};
+use crate::config::Settings;
+use crate::ks::{self, Claims, Kind};
+use crate::model::{Clock, PartnerId};
+
+const EXAMPLES: &str = "\
+The secret comes from the configuration; it never is an argument.
+
+Examples:
+  tinyd ks --partner 1234567 --user me --type admin
+  tinyd ks --user editor@example.com --type user --expiry 3600 --privileges actionslimit:10,sessionid:abc
+  tinyd ks --type admin | curl -s http://127.0.0.1:8081/api_v3/service/shortlink_shortlink/action/list \\
+    --data-urlencode ks@- -d format=1";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct KsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// The partner who signs [default: the only one of the configuration]
+    #[arg(long, value_name = "ID")]
+    partner: Option<u32>,
+
+    /// The user whose session it is
+    #[arg(long, value_name = "NAME", default_value = "")]
+    user: String,
+
+    /// What the session may do: its user's links, or all of the partner's
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KsType::User)]
+    r#type: KsType,
+
+    /// Seconds from now until it expires
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(i64).range(1..))]
+    expiry: i64,
+
+    /// Names, each with or without a value: sessionid:X,actionslimit:N,iprestrict:ADDRESS,urirestrict:/PATH*
+    #[arg(long, value_name = "PRIVILEGES", default_value = "")]
+    privileges: String,
+
+    /// Version of the format
+    #[arg(long, value_name = "VERSION", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    ks_version: u8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KsType {
+    User,
+    Admin,
+}
+
+pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
+    let settings = Settings::load(&args.config.overrides())?;
+    let partner = chosen_partner(&settings, args.partner)?;
+    let claims = Claims {
+        partner,
+        user: &args.user,
+        kind: match args.r#type {
+            KsType::User => Kind::User,
+            KsType::Admin => Kind::Admin,
+        },
+        expiry: Clock::system().now().plus(args.expiry),
+        privileges: &args.privileges,
+    };
+    let minted = settings
+        .partners
+        .get(partner)
+        .and_then(|partner| match args.ks_version {
+            1 => ks::mint_v1(&claims, partner, rand::random()),
+            _ => ks::mint(&claims, partner, rand::random()),
+        });
+    let minted = minted.ok_or_else(|| {
+        CliError::new(
+            Failure::Usage,
+            "a KS of version 1 cannot hold a semicolon in the user or the privileges",
+        )
+    })?;
+    writeln!(io::stdout(), "{minted}")?;
+    Ok(())
+}
+
+/// The partner that is meant: the one named, or the only one there is.
+pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<PartnerId, CliError> {
+    let known = || {
+        let mut ids: Vec<_> = settings.partners.ids().map(|id| id.to_string()).collect();
+        ids.sort();
+        if ids.is_empty() {
+            "none".to_owned()
+        } else {
+            ids.join(", ")
+        }
+    };
+    let config = settings.config.display();
+    match named.map(PartnerId) {
+        Some(id) if settings.partners.get(id).is_some() => Ok(id),
+        Some(id) => {
+            let text = format!("--partner {id}: not in {config}; known there: {}", known());
+            Err(CliError::new(Failure::Usage, text))
+        }
+        None => settings.only_partner().ok_or_else(|| {
+            let text = format!(
+                "--partner is needed: {config} has not exactly one; known there: {}",
+                known()
+            );
+            CliError::new(Failure::Usage, text)
+        }),
+    }
+}

@@ -1,0 +1,438 @@
+//! `tinyd link`: add, get, list, update, delete and restore.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON value is null, not a panic"
+)]
+
+use std::io::{self, Write as _};
+
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::{Map, Value, json};
+
+use crate::cli::client::{Client, ClientArgs};
+use crate::cli::exit::CliError;
+use crate::cli::time;
+use crate::model::Timestamp;
+
+const SERVICE: &str = "shortlink_shortlink";
+
+/// Characters of a destination in a table of many links.
+const DESTINATION_SHOWN_CHARS: usize = 72;
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  tinyd link add https://example.com/video --system-name PREVIEW
+  tinyd link add https://example.com/sale --system-name CAMPAIGN-Q4 --expires 30d --name 'Winter sale'";
+const LIST_EXAMPLES: &str = "\
+Examples:
+  tinyd link list
+  tinyd link list --system-name CAMPAIGN-Q4 --status enabled
+  tinyd link list --expires-before now --order +expiresAt --page-size 500 --json";
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  tinyd link update 67mk41xj --status disabled
+  tinyd link update 67mk41xj --to https://example.com/new --expires never --clear name";
+const ID_HELP: &str = "The link's id, or its short URL";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LinkCommand {
+    /// Make a link
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(AddArgs),
+    /// Show a link
+    Get {
+        #[arg(help = ID_HELP, value_parser = id_of)]
+        id: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List links
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListArgs),
+    /// Change a link
+    #[command(after_help = UPDATE_EXAMPLES)]
+    Update(UpdateArgs),
+    /// Delete links; they can be restored
+    Delete {
+        #[arg(help = ID_HELP, value_parser = id_of, required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Make deleted links redirect again
+    Restore {
+        #[arg(help = ID_HELP, value_parser = id_of, required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LinkStatus {
+    Disabled = 1,
+    Enabled = 2,
+    Deleted = 3,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Clearable {
+    Name,
+    Owner,
+    Expires,
+}
+
+/// A time that may be "never".
+#[derive(Debug, Clone, Copy)]
+struct When(Option<Timestamp>);
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Where the link leads
+    to: String,
+
+    /// A name for programs, 3 to 63 characters
+    #[arg(long, value_name = "NAME")]
+    system_name: String,
+
+    #[command(flatten)]
+    fields: FieldArgs,
+
+    /// A key of your own, unique among the partner's links
+    #[arg(long, value_name = "KEY")]
+    unique_id: Option<String>,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    #[arg(help = ID_HELP, value_parser = id_of)]
+    id: String,
+
+    /// Where the link leads
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+
+    /// A name for programs, 3 to 63 characters
+    #[arg(long, value_name = "NAME")]
+    system_name: Option<String>,
+
+    #[command(flatten)]
+    fields: FieldArgs,
+
+    /// Take a field away
+    #[arg(long, value_name = "FIELD", value_enum, value_delimiter = ',')]
+    clear: Vec<Clearable>,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+struct FieldArgs {
+    /// A name for people
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The user who owns it
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+
+    /// When it expires: 7d, 12h, 2027-01-31T12:00:00Z, unix seconds, or never
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    expires: Option<When>,
+
+    /// Whether it redirects
+    #[arg(long, value_name = "STATUS", value_enum)]
+    status: Option<LinkStatus>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only with these statuses; deleted links are listed only if asked for
+    #[arg(long, value_name = "STATUS", value_enum, value_delimiter = ',')]
+    status: Vec<LinkStatus>,
+
+    /// Only of these owners
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    owner: Vec<String>,
+
+    /// Only with these system names
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    system_name: Vec<String>,
+
+    /// Only these links
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = id_of)]
+    id: Vec<String>,
+
+    /// Only with this unique id
+    #[arg(long, value_name = "KEY")]
+    unique_id: Option<String>,
+
+    /// Only made since then
+    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    created_after: Option<Timestamp>,
+
+    /// Only made until then
+    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    created_before: Option<Timestamp>,
+
+    /// Only expiring since then
+    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    expires_after: Option<Timestamp>,
+
+    /// Only expiring until then
+    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    expires_before: Option<Timestamp>,
+
+    /// The order: + or - and createdAt, updatedAt or expiresAt
+    #[arg(long, value_name = "ORDER", default_value = "-createdAt", allow_hyphen_values = true, value_parser = ORDERS)]
+    order: String,
+
+    /// Links on a page, up to 500
+    #[arg(long, value_name = "LINKS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=500))]
+    page_size: u64,
+
+    /// The page, from 1
+    #[arg(long, value_name = "PAGE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    page: u64,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+const ORDERS: [&str; 6] = [
+    "+createdAt",
+    "-createdAt",
+    "+updatedAt",
+    "-updatedAt",
+    "+expiresAt",
+    "-expiresAt",
+];
+
+pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
+    match command {
+        LinkCommand::Add(args) => {
+            let mut link = args.fields.to_json();
+            link.insert("fullUrl".to_owned(), json!(args.to));
+            link.insert("systemName".to_owned(), json!(args.system_name));
+            if let Some(unique_id) = &args.unique_id {
+                link.insert("uniqueId".to_owned(), json!(unique_id));
+            }
+            show_result(&args.client, "add", json!({ "shortLink": link }))
+        }
+        LinkCommand::Get { id, client } => show_result(client, "get", json!({ "id": id })),
+        LinkCommand::List(args) => list(args),
+        LinkCommand::Update(args) => {
+            let mut link = args.fields.to_json();
+            for (name, value) in [("fullUrl", &args.to), ("systemName", &args.system_name)] {
+                if let Some(value) = value {
+                    link.insert(name.to_owned(), json!(value));
+                }
+            }
+            for field in &args.clear {
+                let name = match field {
+                    Clearable::Name => "name__null",
+                    Clearable::Owner => "userId__null",
+                    Clearable::Expires => "expiresAt__null",
+                };
+                link.insert(name.to_owned(), json!(""));
+            }
+            show_result(&args.client, "update", json!({ "id": args.id, "shortLink": link }))
+        }
+        LinkCommand::Delete { ids, client } => each(client, "delete", ids),
+        LinkCommand::Restore { ids, client } => each(client, "restore", ids),
+    }
+}
+
+impl FieldArgs {
+    fn to_json(&self) -> Map<String, Value> {
+        let mut link = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                link.insert(name.to_owned(), value);
+            }
+        };
+        set("name", self.name.as_ref().map(|name| json!(name)));
+        set("userId", self.owner.as_ref().map(|owner| json!(owner)));
+        set("status", self.status.map(|status| json!(status as u8)));
+        set(
+            "expiresAt",
+            self.expires.map(|When(at)| json!(at.map_or(0, Timestamp::as_unix))),
+        );
+        link
+    }
+}
+
+fn show_result(args: &ClientArgs, action: &str, params: Value) -> Result<(), CliError> {
+    let client = Client::new(args)?;
+    let link = client.call(SERVICE, action, params)?;
+    show(args, &client, &link)
+}
+
+/// Shows one link: JSON on a line, or its fields one below the other.
+fn show(args: &ClientArgs, client: &Client, link: &Value) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{link}")?;
+        return Ok(());
+    }
+    let mut table = plain_table();
+    let mut row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            table.add_row([name, value.as_str()]);
+        }
+    };
+    let text = |name: &str| link[name].as_str().map(str::to_owned);
+    let when = |name: &str| link[name].as_i64().map(time::show);
+    row("id", text("id"));
+    row(
+        "short URL",
+        client
+            .short_url_base
+            .as_ref()
+            .zip(text("id"))
+            .map(|(base, id)| format!("{base}/tiny/{id}")),
+    );
+    row("leads to", text("fullUrl"));
+    row("status", Some(status_name(link).to_owned()));
+    row("expires", Some(when("expiresAt").unwrap_or_else(|| "never".to_owned())));
+    row("system name", text("systemName"));
+    row("name", text("name"));
+    row("owner", text("userId"));
+    row("unique id", text("uniqueId"));
+    row("created", when("createdAt"));
+    row("updated", when("updatedAt"));
+    writeln!(out, "{}", trimmed(&table))?;
+    Ok(())
+}
+
+fn list(args: &ListArgs) -> Result<(), CliError> {
+    let client = Client::new(&args.client)?;
+    let mut filter = Map::new();
+    let mut set = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            filter.insert(name.to_owned(), json!(value));
+        }
+    };
+    let joined = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
+    let statuses: Vec<_> = args.status.iter().map(|status| (*status as u8).to_string()).collect();
+    let seconds = |at: Option<Timestamp>| at.map(|at| at.as_unix().to_string());
+    set("statusIn", joined(&statuses));
+    set("userIdIn", joined(&args.owner));
+    set("systemNameIn", joined(&args.system_name));
+    set("idIn", joined(&args.id));
+    set("uniqueIdEqual", args.unique_id.clone());
+    set("createdAtGreaterThanOrEqual", seconds(args.created_after));
+    set("createdAtLessThanOrEqual", seconds(args.created_before));
+    set("expiresAtGreaterThanOrEqual", seconds(args.expires_after));
+    set("expiresAtLessThanOrEqual", seconds(args.expires_before));
+    set("orderBy", Some(args.order.clone()));
+    let pager = json!({ "pageSize": args.page_size, "pageIndex": args.page });
+    let result = client.call(SERVICE, "list", json!({ "filter": filter, "pager": pager }))?;
+    let mut out = io::stdout().lock();
+    if args.client.json {
+        writeln!(out, "{result}")?;
+        return Ok(());
+    }
+    let links = result["objects"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut table = plain_table();
+    table.set_header(["ID", "STATUS", "EXPIRES", "OWNER", "SYSTEM NAME", "LEADS TO"]);
+    for link in links {
+        let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
+        let expires = link["expiresAt"]
+            .as_i64()
+            .map_or_else(|| "never".to_owned(), time::show);
+        let destination = shortened(&text("fullUrl"));
+        table.add_row([
+            text("id"),
+            status_name(link).to_owned(),
+            expires,
+            text("userId"),
+            text("systemName"),
+            destination,
+        ]);
+    }
+    writeln!(out, "{}", trimmed(&table))?;
+    writeln!(
+        out,
+        "{} of {} links, page {}",
+        links.len(),
+        result["totalCount"],
+        args.page
+    )?;
+    Ok(())
+}
+
+/// Does the same to several links: all are tried, and the first failure is the command's.
+fn each(args: &ClientArgs, action: &str, ids: &[String]) -> Result<(), CliError> {
+    let client = Client::new(args)?;
+    let mut first_failure = None;
+    for id in ids {
+        match client.call(SERVICE, action, json!({ "id": id })) {
+            Ok(link) if args.json => writeln!(io::stdout(), "{link}")?,
+            Ok(link) => writeln!(io::stdout(), "{id} {}", status_name(&link))?,
+            Err(error) if first_failure.is_none() => first_failure = Some(error),
+            Err(error) => writeln!(io::stderr(), "tinyd: {:#}", error.error)?,
+        }
+    }
+    first_failure.map_or(Ok(()), Err)
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table
+}
+
+/// The table without the spaces that fill up its lines.
+fn trimmed(table: &Table) -> String {
+    let text = table.to_string();
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end())
+        .collect();
+    lines.join("\n")
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(DESTINATION_SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(text)),
+        None => text.to_owned(),
+    }
+}
+
+fn status_name(link: &Value) -> &'static str {
+    match link["status"].as_i64() {
+        Some(1) => "disabled",
+        Some(2) => "enabled",
+        Some(3) => "deleted",
+        _ => "unknown",
+    }
+}
+
+/// An id, or the last part of a short URL.
+#[allow(clippy::unnecessary_wraps, reason = "clap wants a parser that can fail")]
+fn id_of(text: &str) -> Result<String, String> {
+    let id = match text.split_once("://") {
+        Some((_, rest)) => rest.trim_end_matches('/').rsplit('/').next().unwrap_or(rest),
+        None => text,
+    };
+    Ok(id.to_owned())
+}
+
+fn parse_when(text: &str) -> Result<When, String> {
+    time::parse(text).map(When)
+}
+
+fn parse_bound(text: &str) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(crate::model::Clock::system().now());
+    }
+    time::parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())
+}

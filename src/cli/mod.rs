@@ -1,0 +1,93 @@
+//! The command line: one file a subcommand.
+
+mod check;
+mod client;
+mod completions;
+mod exit;
+mod ks;
+mod link;
+mod serve;
+mod time;
+mod user;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+const EXAMPLES: &str = "\
+Examples:
+  tinyd serve                                  start with a new data folder here
+  tinyd link add https://example.com/video --system-name PREVIEW
+  tinyd link list --status enabled --order -createdAt
+  tinyd link update 67mk41xj --status disabled
+  tinyd ks --user me --type admin              print a Kaltura session
+  tinyd completions bash > /etc/bash_completion.d/tinyd
+
+Exit codes:
+  0 done   1 failed   2 wrong usage or settings   3 no such link   4 not allowed
+  5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown";
+
+/// A redirect appliance for short links that speaks Kaltura's Short Link API.
+#[derive(Debug, Parser)]
+#[command(name = "tinyd", version, about, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve redirects and the API.
+    Serve(serve::ServeArgs),
+    /// Print a Kaltura session (KS), signed with the partner's admin secret.
+    Ks(ks::KsArgs),
+    /// Add, get, list, update, delete and restore links through the admin listener.
+    #[command(subcommand)]
+    Link(link::LinkCommand),
+    /// Act on users through the admin listener.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Check the settings and say what they mean.
+    Check(check::CheckArgs),
+    /// Print a script that completes tinyd's arguments in a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Where the settings are.
+#[derive(Debug, Clone, Args)]
+struct ConfigArgs {
+    /// The configuration file [default: tinyd.toml in the data folder]
+    #[arg(long, value_name = "FILE", env = "TINYD_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// The data folder [default: as the file says, else ./tinyd-data]
+    #[arg(long, value_name = "DIR", env = "TINYD_DATA")]
+    data: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            data: self.data.clone(),
+            ..Overrides::default()
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Ks(args) => ks::run(&args),
+        Command::Link(command) => link::run(&command),
+        Command::User(command) => user::run(&command),
+        Command::Check(args) => check::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    exit::report(result)
+}

@@ -1,0 +1,229 @@
+//! `tinyd serve`: the appliance.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::ConfigArgs;
+use crate::cli::exit::CliError;
+use crate::config::{LogFormat, Overrides, Settings};
+use crate::ks::Partners;
+use crate::links::Links;
+use crate::model::Clock;
+use crate::server::{self, Bound, DataLock};
+
+const EXAMPLES: &str = "\
+Settings: flag, then environment, then file, then default.
+
+Without a configuration file anywhere, a data folder is made (./tinyd-data, or --data) with a file in it that holds new
+secrets, and you are told what to do next.
+
+Signals: SIGTERM and SIGINT end it after the requests in flight; SIGHUP reads the partners' secrets again.
+
+Examples:
+  tinyd serve
+  tinyd serve --config /etc/tinyd/tinyd.toml
+  tinyd serve --data /var/lib/tinyd --public 0.0.0.0:80 --admin 127.0.0.1:8081
+  TINYD_LOG=debug TINYD_LOG_FORMAT=json tinyd serve";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Where to serve redirects: IP:PORT, several separated by commas [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "TINYD_PUBLIC")]
+    public: Option<String>,
+
+    /// Where to serve the API: IP:PORT, several separated by commas [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", env = "TINYD_ADMIN")]
+    admin: Option<String>,
+
+    /// What /tiny/ID answers: "hop", a 301 to goto as Kaltura does, or "direct", the 302 at once [default: hop]
+    #[arg(long, value_name = "HOW", env = "TINYD_TINY")]
+    tiny: Option<String>,
+
+    /// Length of new ids, 4 to 20 [default: 8]
+    #[arg(long, value_name = "CHARACTERS", env = "TINYD_ID_LENGTH")]
+    id_length: Option<String>,
+
+    /// Levels of the log on standard error: error, warn, info, debug, trace, off [default: info]
+    #[arg(long, value_name = "LEVEL", env = "TINYD_LOG")]
+    log: Option<String>,
+
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TINYD_LOG_FORMAT")]
+    log_format: Option<String>,
+}
+
+impl ServeArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            public: self.public.clone(),
+            admin: self.admin.clone(),
+            tiny: self.tiny.clone(),
+            id_length: self.id_length.clone(),
+            log: self.log.clone(),
+            log_format: self.log_format.clone(),
+            ..self.config.overrides()
+        }
+    }
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
+    let overrides = args.overrides();
+    let (settings, created) = Settings::load_or_create(&overrides)?;
+    start_log(&settings)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let _lock = DataLock::take(&settings.data_dir)?;
+    let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
+    let links = Arc::new(links);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(&settings, &overrides, created, Arc::clone(&links)))?;
+    // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
+    drop(runtime);
+    drop(links);
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn serve(settings: &Settings, overrides: &Overrides, created: bool, links: Arc<Links>) -> Result<(), CliError> {
+    // Before anything is announced, so that no signal finds its default.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let bound = server::bind(&settings.public_listen, &settings.admin_listen);
+    let bound = bound.map_err(|(address, error)| anyhow::anyhow!("{address} cannot be listened on: {error}"))?;
+    announce(&bound)?;
+    if created {
+        say_what_to_do_next(settings, &bound)?;
+    }
+    load(Arc::clone(&links), settings.data_dir.clone());
+
+    let (partners, current) = watch::channel(Arc::new(settings.partners.clone()));
+    let reload = async {
+        while hangup.recv().await.is_some() {
+            reload(settings, overrides, &partners);
+        }
+    };
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = reload => {}
+        }
+    };
+    server::serve(bound, links, settings, current, shutdown).await;
+    Ok(())
+}
+
+/// One line for each listener on standard output, so that port 0 can be used.
+fn announce(bound: &Bound) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, address) in bound.addresses()? {
+        writeln!(out, "{name} http://{address}")?;
+    }
+    out.flush()
+}
+
+/// Loads the map beside the listeners. Without all links the appliance must not stay: it would answer 404 for some.
+fn load(links: Arc<Links>, data_dir: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        let started = std::time::Instant::now();
+        match links.load() {
+            Ok(count) => {
+                let data_dir = data_dir.display();
+                tracing::info!(links = count, elapsed = ?started.elapsed(), %data_dir, "links loaded");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the links cannot be loaded");
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
+/// Reads the partners again. A bad file changes nothing.
+fn reload(running: &Settings, overrides: &Overrides, partners: &watch::Sender<Arc<Partners>>) {
+    match Settings::load(overrides) {
+        Ok(settings) => {
+            for warning in &settings.warnings {
+                tracing::warn!("{warning}");
+            }
+            for key in running.fixed_differences(&settings) {
+                tracing::warn!(
+                    key,
+                    "changed in the configuration, but read at the start only: restart to apply it"
+                );
+            }
+            let count = settings.partners.ids().count();
+            partners.send_replace(Arc::new(settings.partners));
+            tracing::info!(partners = count, "secrets reloaded");
+        }
+        Err(error) => tracing::error!(%error, "the configuration is wrong; the running settings stay"),
+    }
+}
+
+fn start_log(settings: &Settings) -> Result<(), CliError> {
+    let filter: EnvFilter = settings.log.parse().context("the log's levels")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match settings.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+    }
+    Ok(())
+}
+
+/// For people, so on standard error: what to paste for a first link, with no secret in it.
+fn say_what_to_do_next(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
+    let quoted = |text: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        if text.chars().all(plain) {
+            text.to_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    let program = std::env::current_exe()?;
+    let program = quoted(&program.to_string_lossy());
+    let config = std::fs::canonicalize(&settings.config)?;
+    let config = quoted(&config.to_string_lossy());
+    let url_of = |name| {
+        let addresses = bound.addresses()?;
+        let found = addresses
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, address)| *address);
+        Ok::<_, io::Error>(found.map_or_else(String::new, |address| format!("http://{address}")))
+    };
+    let (public, admin) = (url_of("public")?, url_of("admin")?);
+    writeln!(
+        io::stderr(),
+        "
+A new data folder with secrets of its own was made; its settings are in {config}
+
+Make a first link and see where to click, in another terminal:
+
+  {program} ks --config {config} --user me --type admin |
+  curl -s {admin}/api_v3/service/shortlink_shortlink/action/add \\
+    --data-urlencode ks@- -d format=1 -d 'shortLink[systemName]=FIRST-LINK' \\
+    --data-urlencode 'shortLink[fullUrl]=https://www.kaltura.com/' |
+  sed -E 's#.*\"id\":\"([^\"]*)\".*#{public}/tiny/\\1#; a\\'
+
+The same with tinyd itself, which also lists, updates and deletes links:
+
+  {program} link add https://www.kaltura.com/ --system-name FIRST-LINK --config {config} --url {admin}
+"
+    )?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Times as people write and read them.
+
+use jiff::{Span, SpanRelativeTo, Timestamp as Instant, Unit};
+
+use crate::model::{Clock, Timestamp};
+
+/// Reads a time: unix seconds, RFC 3339, a span from now such as `7d` or `12h`, or `never` (`None`).
+pub(super) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    if let Ok(seconds) = text.parse() {
+        return Ok(Some(Timestamp::from_unix(seconds)));
+    }
+    if let Ok(instant) = text.parse::<Instant>() {
+        return Ok(Some(Timestamp::from_unix(instant.as_second())));
+    }
+    let span: Option<Span> = text.parse().ok();
+    let seconds = span.and_then(|span| span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).ok());
+    match seconds {
+        #[allow(clippy::cast_possible_truncation, reason = "spans are at most 20,000 years")]
+        Some(seconds) => Ok(Some(Clock::system().now().plus(seconds as i64))),
+        None => Err("expected 7d, 12h, 2027-01-31T12:00:00Z, unix seconds, or never".to_owned()),
+    }
+}
+
+/// Writes a time in RFC 3339, in UTC.
+pub(super) fn show(seconds: i64) -> String {
+    Instant::from_second(seconds).map_or_else(|_| seconds.to_string(), |instant| instant.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_every_spelling() {
+        assert_eq!(parse("never"), Ok(None));
+        assert_eq!(parse("1778429631"), Ok(Some(Timestamp::from_unix(1_778_429_631))));
+        assert_eq!(
+            parse("2026-05-10T16:13:51Z"),
+            Ok(Some(Timestamp::from_unix(1_778_429_631)))
+        );
+        let now = Clock::system().now();
+        let week = parse("7d").unwrap().unwrap();
+        assert!((now.plus(604_800)..=now.plus(604_900)).contains(&week));
+        for bad in ["", "soon", "7", "2026-13-01", "never ever"] {
+            assert_eq!(parse(bad).is_err(), bad != "7", "{bad}");
+        }
+        assert_eq!(show(1_778_429_631), "2026-05-10T16:13:51Z");
+    }
+}

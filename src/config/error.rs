@@ -1,0 +1,50 @@
+//! What is wrong with the settings.
+
+use std::path::PathBuf;
+
+/// A setting or a file is wrong. Never holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A setting has a value that it cannot have.
+    #[error("{origin}: {key} = {value}: {reason}")]
+    Setting {
+        /// Where it was set: a file, or flag and environment variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// The value, or `(secret)`.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A key that there is none of.
+    #[error("{origin}: {key}: unknown key; known here are {known}")]
+    UnknownKey {
+        /// The file.
+        origin: String,
+        /// The key.
+        key: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// A file that is not TOML.
+    #[error("{}:{line}: not valid TOML: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says, without the line itself, which may hold a secret.
+        reason: String,
+    },
+    /// A file or folder that cannot be read or made.
+    #[error("{}: {action}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}

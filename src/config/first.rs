@@ -1,0 +1,72 @@
+//! The first start: a data folder, and a configuration with secrets of its own.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use crate::config::{ADMIN_LISTEN_DEFAULT, ConfigError, ID_LENGTH_DEFAULT, PUBLIC_LISTEN_DEFAULT};
+
+/// The number of the first partner; the one that Kaltura's guide uses in its examples.
+const FIRST_PARTNER: u32 = 1_234_567;
+
+/// Makes the file, and the folder it is in, if there is none; says whether it did.
+pub(super) fn create(path: &Path) -> Result<bool, ConfigError> {
+    let failed = |action| {
+        move |source| ConfigError::File {
+            path: path.to_owned(),
+            action,
+            source,
+        }
+    };
+    if path.try_exists().map_err(failed("cannot be looked for"))? {
+        return Ok(false);
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(failed("its folder cannot be made"))?;
+    let folder = fs::canonicalize(folder).map_err(failed("its folder cannot be read"))?;
+    // New, or not at all: another process may be doing the same.
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = match opened {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        opened => opened.map_err(failed("cannot be made"))?,
+    };
+    file.write_all(content(&folder).as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed("cannot be written"))?;
+    Ok(true)
+}
+
+fn content(folder: &Path) -> String {
+    // TOML's basic strings escape as JSON's do.
+    let folder = serde_json::Value::String(folder.to_string_lossy().into_owned());
+    let [admin_secret, user_secret] = [(); 2].map(|()| secret());
+    format!(
+        "# Settings of tinyd; `tinyd check --config` says what they mean.\n\
+         data_dir = {folder}\n\
+         \n\
+         [public]\n\
+         listen = \"{PUBLIC_LISTEN_DEFAULT}\"\n\
+         tiny = \"hop\"\n\
+         \n\
+         [admin]\n\
+         listen = \"{ADMIN_LISTEN_DEFAULT}\"\n\
+         \n\
+         [links]\n\
+         id_length = {ID_LENGTH_DEFAULT}\n\
+         \n\
+         [[partner]]\n\
+         id = {FIRST_PARTNER}\n\
+         admin_secret = \"{admin_secret}\"\n\
+         user_secret = \"{user_secret}\"\n"
+    )
+}
+
+/// 128 bits in hexadecimal, as Kaltura's secrets are.
+fn secret() -> String {
+    rand::random::<[u8; 16]>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

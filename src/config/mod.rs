@@ -1,0 +1,172 @@
+//! Settings: what the operator wrote, checked and turned into addresses, secrets and sizes. Only [`Settings`] travels.
+
+mod error;
+mod first;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use error::ConfigError;
+
+use crate::ks::Partners;
+use crate::model::PartnerId;
+use crate::public::Tiny;
+
+/// The folder that is used if none is named, beside where the program is started.
+pub const DATA_DIR_DEFAULT: &str = "./tinyd-data";
+/// The configuration file's name in a data folder.
+pub const FILE_NAME: &str = "tinyd.toml";
+
+/// Length of new ids, in characters (contract, section 5).
+const ID_LENGTH_DEFAULT: usize = 8;
+/// Largest body that the API reads, in bytes: a multirequest of 100 links with long destinations.
+const BODY_MAX_BYTES_DEFAULT: usize = 1024 * 1024;
+/// The public address where none is named: nobody but this machine, until the operator says otherwise.
+const PUBLIC_LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+/// The admin address where none is named.
+const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:8081";
+
+/// What flags and environment say; they come before the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// Public addresses, separated by commas.
+    pub public: Option<String>,
+    /// Admin addresses, separated by commas.
+    pub admin: Option<String>,
+    /// `hop` or `direct`.
+    pub tiny: Option<String>,
+    /// Length of new ids.
+    pub id_length: Option<String>,
+    /// Levels of the log.
+    pub log: Option<String>,
+    /// `text` or `json`.
+    pub log_format: Option<String>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The file that was read.
+    pub config: PathBuf,
+    /// Where the store is.
+    pub data_dir: PathBuf,
+    /// Where redirects are served.
+    pub public_listen: Vec<SocketAddr>,
+    /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
+    pub public_url: Option<String>,
+    /// What `/tiny/{id}` answers.
+    pub tiny: Tiny,
+    /// Where the API is served.
+    pub admin_listen: Vec<SocketAddr>,
+    /// Largest body that the API reads, in bytes.
+    pub body_max_bytes: usize,
+    /// Length of new ids, 4 to 20.
+    pub id_length: usize,
+    /// Levels of the log, as `tracing_subscriber::EnvFilter` reads them.
+    pub log: String,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Who may use the API.
+    pub partners: Partners,
+    /// What is allowed but perhaps not meant, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the settings: flag or environment, then file, then default. Without a configuration file anywhere one is
+    /// an error; see [`Settings::load_or_create`].
+    ///
+    /// # Errors
+    /// When a file cannot be read or a setting is wrong; the error names the key, the value and the reason.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        read::settings(&config_path(overrides), overrides)
+    }
+
+    /// As [`Settings::load`], but where no file is named and the data folder has none, makes the folder and a file with
+    /// new secrets in it. Says whether it did.
+    ///
+    /// # Errors
+    /// As [`Settings::load`], and when folder or file cannot be made.
+    pub fn load_or_create(overrides: &Overrides) -> Result<(Self, bool), ConfigError> {
+        let path = config_path(overrides);
+        let created = overrides.config.is_none() && first::create(&path)?;
+        Ok((read::settings(&path, overrides)?, created))
+    }
+
+    /// The settings that differ from `other` and are read at the start only, by key.
+    #[must_use]
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let differences = [
+            ("data_dir", self.data_dir != other.data_dir),
+            ("public.listen", self.public_listen != other.public_listen),
+            ("public.tiny", self.tiny != other.tiny),
+            ("admin.listen", self.admin_listen != other.admin_listen),
+            ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
+            ("links.id_length", self.id_length != other.id_length),
+            ("log.level", self.log != other.log),
+            ("log.format", self.log_format != other.log_format),
+        ];
+        differences
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+            .collect()
+    }
+
+    /// The partner to use where none is named: the only one there is.
+    #[must_use]
+    pub fn only_partner(&self) -> Option<PartnerId> {
+        let mut ids = self.partners.ids();
+        ids.next().filter(|_| ids.next().is_none())
+    }
+
+    /// The base of short URLs as people see them.
+    #[must_use]
+    pub fn short_url_base(&self) -> String {
+        self.public_url
+            .clone()
+            .unwrap_or_else(|| url_of(self.public_listen.first()))
+    }
+
+    /// The base of the API's URLs, as seen from this machine.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        url_of(self.admin_listen.first())
+    }
+}
+
+/// The URL of a listener as seen from this machine: "every address" is reached by the loopback one.
+fn url_of(address: Option<&SocketAddr>) -> String {
+    let Some(mut address) = address.copied() else {
+        return String::new();
+    };
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{address}")
+}
+
+fn config_path(overrides: &Overrides) -> PathBuf {
+    let data = || overrides.data.as_deref().unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT));
+    overrides.config.clone().unwrap_or_else(|| data().join(FILE_NAME))
+}

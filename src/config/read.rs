@@ -1,0 +1,445 @@
+//! Reading the file, with the key, the value and the reason for everything that is wrong.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::config::{
+    ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT, ID_LENGTH_DEFAULT, LogFormat,
+    Overrides, PUBLIC_LISTEN_DEFAULT, Settings,
+};
+use crate::ks::{Partner, Partners, Secret};
+use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, PartnerId};
+use crate::public::Tiny;
+
+/// Secrets shorter than this are worth a warning.
+const SECRET_SHORT_BYTES: usize = 16;
+
+/// Bodies must at least hold one link with the longest destination, percent-encoded.
+const BODY_MAX_BYTES_LEAST: usize = 32 * 1024;
+/// Bodies are held in memory while they are read.
+const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
+
+pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
+        path: path.to_owned(),
+        action: "the configuration cannot be read",
+        source,
+    })?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(&text, error.span().map_or(0, |span| span.start)),
+        reason: error.message().to_owned(),
+    })?;
+    let mut reader = Reader {
+        origin: path.display().to_string(),
+        folder: path.parent().unwrap_or_else(|| Path::new(".")).to_owned(),
+        warnings: Vec::new(),
+    };
+    let empty = Table::new();
+    let root = Section::root(&table);
+    reader.check_keys(&root, &["data_dir", "public", "admin", "links", "log", "partner"])?;
+    let public = reader.section(&root, "public", &empty, &["listen", "tiny", "url"])?;
+    let admin = reader.section(&root, "admin", &empty, &["listen", "max_body_bytes"])?;
+    let links = reader.section(&root, "links", &empty, &["id_length"])?;
+    let log = reader.section(&root, "log", &empty, &["level", "format"])?;
+
+    let data_dir = match (&overrides.data, reader.text(&root, "data_dir")?) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => reader.path(folder),
+        (None, None) => PathBuf::from(DATA_DIR_DEFAULT),
+    };
+    let listen = |reader: &Reader, flag: &Option<String>, name: &'static str, section: &Section<'_>, default: &str| {
+        if let Some(text) = flag {
+            return text.split(',').map(|one| address(&of_flag(name), name, one)).collect();
+        }
+        match reader.texts(section, "listen")? {
+            None => Ok(vec![address("default", "listen", default)?]),
+            Some(texts) => {
+                let key = section.key("listen");
+                texts
+                    .iter()
+                    .map(|one| address(&reader.origin, &key, one))
+                    .collect::<Result<Vec<_>, _>>()
+            }
+        }
+    };
+    let public_listen = listen(&reader, &overrides.public, "public", &public, PUBLIC_LISTEN_DEFAULT)?;
+    let admin_listen = listen(&reader, &overrides.admin, "admin", &admin, ADMIN_LISTEN_DEFAULT)?;
+    let tiny = reader.choice(
+        &public,
+        "tiny",
+        &overrides.tiny,
+        "tiny",
+        &[("hop", Tiny::Hop), ("direct", Tiny::Direct)],
+    )?;
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log_format = reader.choice(&log, "format", &overrides.log_format, "log-format", &formats)?;
+    let log_level = match &overrides.log {
+        Some(level) => check_level(&of_flag("log"), "log", level)?,
+        None => check_level(
+            &reader.origin,
+            "log.level",
+            reader.text(&log, "level")?.unwrap_or("info"),
+        )?,
+    };
+    let id_length = match &overrides.id_length {
+        Some(text) => {
+            let number = text.parse().ok();
+            in_range(
+                &of_flag("id-length"),
+                "id-length",
+                text,
+                number,
+                ID_MIN_BYTES,
+                ID_MAX_BYTES,
+            )?
+        }
+        None => reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_MIN_BYTES, ID_MAX_BYTES)?,
+    };
+    let body_max_bytes = reader.size(
+        &admin,
+        "max_body_bytes",
+        BODY_MAX_BYTES_DEFAULT,
+        BODY_MAX_BYTES_LEAST,
+        BODY_MAX_BYTES_MOST,
+    )?;
+    let public_url = reader
+        .text(&public, "url")?
+        .map(|text| base_url(&reader.origin, text))
+        .transpose()?;
+    let partners = reader.partners(&root)?;
+    reader.check_mode(path);
+    Ok(Settings {
+        config: path.to_owned(),
+        data_dir,
+        public_listen,
+        public_url,
+        tiny,
+        admin_listen,
+        body_max_bytes,
+        id_length,
+        log: log_level,
+        log_format,
+        partners,
+        warnings: reader.warnings,
+    })
+}
+
+/// A table of the file, with the name that stands before its keys.
+struct Section<'t> {
+    name: String,
+    table: &'t Table,
+}
+
+impl<'t> Section<'t> {
+    fn root(table: &'t Table) -> Self {
+        Self {
+            name: String::new(),
+            table,
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
+    }
+}
+
+struct Reader {
+    origin: String,
+    folder: PathBuf,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    fn wrong(&self, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Setting {
+            origin: self.origin.clone(),
+            key,
+            value: value.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    fn check_keys(&self, section: &Section<'_>, known: &[&str]) -> Result<(), ConfigError> {
+        match section.table.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(ConfigError::UnknownKey {
+                origin: self.origin.clone(),
+                key: section.key(key),
+                known: known.join(", "),
+            }),
+        }
+    }
+
+    fn section<'t>(
+        &self,
+        root: &Section<'t>,
+        name: &str,
+        empty: &'t Table,
+        known: &[&str],
+    ) -> Result<Section<'t>, ConfigError> {
+        let table = match root.table.get(name) {
+            None => empty,
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                let reason = format!("expected a section [{name}]");
+                return Err(self.wrong(name.to_owned(), other.type_str(), reason));
+            }
+        };
+        let section = Section {
+            name: name.to_owned(),
+            table,
+        };
+        self.check_keys(&section, known)?;
+        Ok(section)
+    }
+
+    fn text<'t>(&self, section: &Section<'t>, key: &str) -> Result<Option<&'t str>, ConfigError> {
+        match section.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(section.key(key), other, "expected a string in quotes")),
+        }
+    }
+
+    /// One string or a list of them.
+    fn texts(&self, section: &Section<'_>, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(value) = section.table.get(key) else {
+            return Ok(None);
+        };
+        let texts = strings(value).filter(|texts| !texts.is_empty());
+        texts
+            .map(Some)
+            .ok_or_else(|| self.wrong(section.key(key), value, "expected a string or a list of strings"))
+    }
+
+    fn size(
+        &self,
+        section: &Section<'_>,
+        key: &str,
+        default: usize,
+        least: usize,
+        most: usize,
+    ) -> Result<usize, ConfigError> {
+        let Some(value) = section.table.get(key) else {
+            return Ok(default);
+        };
+        let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
+        in_range(&self.origin, &section.key(key), &value.to_string(), number, least, most)
+    }
+
+    fn choice<T: Copy + Default>(
+        &self,
+        section: &Section<'_>,
+        key: &str,
+        flag: &Option<String>,
+        flag_name: &str,
+        choices: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
+        let (origin, key, text) = match (flag, self.text(section, key)?) {
+            (Some(text), _) => (of_flag(flag_name), flag_name.to_owned(), text.as_str()),
+            (None, Some(text)) => (self.origin.clone(), section.key(key), text),
+            (None, None) => return Ok(T::default()),
+        };
+        let chosen = choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, choice)| *choice);
+        chosen.ok_or_else(|| ConfigError::Setting {
+            origin,
+            key,
+            value: format!("{text:?}"),
+            reason: format!(
+                "expected one of {}",
+                choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+
+    /// A path of the file, which is relative to the folder that the file is in.
+    fn path(&self, text: &str) -> PathBuf {
+        self.folder.join(text)
+    }
+
+    fn partners(&mut self, root: &Section<'_>) -> Result<Partners, ConfigError> {
+        let mut partners = HashMap::new();
+        let entries = match root.table.get("partner") {
+            None => &[][..],
+            Some(Value::Array(entries)) => entries,
+            Some(other) => {
+                return Err(self.wrong("partner".to_owned(), other.type_str(), "expected sections [[partner]]"));
+            }
+        };
+        for (position, entry) in entries.iter().enumerate() {
+            let name = format!("partner[{position}]");
+            let Value::Table(table) = entry else {
+                return Err(self.wrong(name, entry.type_str(), "expected a section [[partner]]"));
+            };
+            let section = Section { name, table };
+            let known = [
+                "id",
+                "admin_secret",
+                "admin_secret_file",
+                "user_secret",
+                "user_secret_file",
+            ];
+            self.check_keys(&section, &known)?;
+            let id = match table.get("id") {
+                Some(Value::Integer(number)) => u32::try_from(*number).ok().filter(|id| *id > 0),
+                _ => None,
+            };
+            let shown = table
+                .get("id")
+                .map_or_else(|| "(missing)".to_owned(), ToString::to_string);
+            let id = id.ok_or_else(|| self.wrong(section.key("id"), shown, "expected the partner's number, from 1"))?;
+            let admin_secrets = self.secrets(&section, "admin_secret")?;
+            if admin_secrets.is_empty() {
+                let reason = format!("partner {id} needs admin_secret or admin_secret_file");
+                return Err(self.wrong(section.key("admin_secret"), "(missing)", reason));
+            }
+            let user_secrets = self.secrets(&section, "user_secret")?;
+            let partner = Partner {
+                admin_secrets,
+                user_secrets,
+            };
+            if partners.insert(PartnerId(id), partner).is_some() {
+                return Err(self.wrong(section.key("id"), id, "this partner has a section already"));
+            }
+        }
+        if partners.is_empty() {
+            self.warnings
+                .push("no [[partner]]: nobody can use the API, only redirects are served".to_owned());
+        }
+        Ok(Partners::new(partners))
+    }
+
+    /// The secrets under `KEY` (one or a list) or in the file under `KEY_file` (one a line).
+    fn secrets(&mut self, section: &Section<'_>, key: &str) -> Result<Vec<Secret>, ConfigError> {
+        const SHOWN: &str = "(secret)";
+        let file_key = format!("{key}_file");
+        let texts = match (section.table.get(key), self.text(section, &file_key)?) {
+            (None, None) => return Ok(Vec::new()),
+            (Some(_), Some(_)) => {
+                return Err(self.wrong(
+                    section.key(key),
+                    SHOWN,
+                    format!("give either {key} or {file_key}, not both"),
+                ));
+            }
+            (Some(value), None) => strings(value)
+                .ok_or_else(|| self.wrong(section.key(key), SHOWN, "expected a string or a list of strings"))?,
+            (None, Some(file)) => {
+                let path = self.path(file);
+                let text = fs::read_to_string(&path).map_err(|source| ConfigError::File {
+                    path,
+                    action: "the secret cannot be read",
+                    source,
+                })?;
+                text.lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            }
+        };
+        if texts.is_empty() || texts.iter().any(String::is_empty) {
+            return Err(self.wrong(section.key(key), SHOWN, "a secret cannot be empty"));
+        }
+        if texts.iter().any(|text| text.len() < SECRET_SHORT_BYTES) {
+            let key = section.key(key);
+            self.warnings.push(format!(
+                "{key}: shorter than {SECRET_SHORT_BYTES} characters, which can be guessed"
+            ));
+        }
+        Ok(texts.into_iter().map(Secret::new).collect())
+    }
+
+    fn check_mode(&mut self, path: &Path) {
+        const OTHERS: u32 = 0o007;
+        if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
+            let path = path.display();
+            self.warnings.push(format!(
+                "{path} can be read by everybody on this machine: chmod 600 {path}"
+            ));
+        }
+    }
+}
+
+fn strings(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+fn of_flag(name: &str) -> String {
+    format!("--{name} or TINYD_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+fn address(origin: &str, key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.trim().parse().map_err(|_| ConfigError::Setting {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        value: format!("{text:?}"),
+        reason: "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".to_owned(),
+    })
+}
+
+fn base_url(origin: &str, text: &str) -> Result<String, ConfigError> {
+    let url = url::Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(ConfigError::Setting {
+            origin: origin.to_owned(),
+            key: "public.url".to_owned(),
+            value: format!("{text:?}"),
+            reason: "expected an http or https URL, such as https://go.example.com".to_owned(),
+        }),
+    }
+}
+
+fn check_level(origin: &str, key: &str, text: &str) -> Result<String, ConfigError> {
+    match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(ConfigError::Setting {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            value: format!("{text:?}"),
+            reason: "expected error, warn, info, debug, trace, off, or TARGET=LEVEL, separated by commas".to_owned(),
+        }),
+    }
+}
+
+fn in_range(
+    origin: &str,
+    key: &str,
+    value: &str,
+    number: Option<usize>,
+    least: usize,
+    most: usize,
+) -> Result<usize, ConfigError> {
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| ConfigError::Setting {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason: format!("expected a whole number from {least} to {most}"),
+        })
+}
+
+fn line_of(text: &str, position: usize) -> usize {
+    text.bytes().take(position).filter(|&byte| byte == b'\n').count() + 1
+}

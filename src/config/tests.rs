@@ -1,0 +1,208 @@
+use std::fs;
+
+use super::*;
+
+fn load(text: &str) -> Result<Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tinyd.toml");
+    fs::write(&path, text).unwrap();
+    fs::write(
+        folder.path().join("secrets"),
+        "the secret of the file\n\nthe one before it\n",
+    )
+    .unwrap();
+    let overrides = Overrides {
+        config: Some(path),
+        ..Overrides::default()
+    };
+    Settings::load(&overrides).map_err(|error| error.to_string())
+}
+
+const PARTNER: &str = "[[partner]]\nid = 7\nadmin_secret = \"hush hush hush hush\"\n";
+
+#[test]
+fn the_documented_file_is_read() {
+    let settings = load(
+        r#"
+        data_dir = "/var/lib/tinyd"
+        [public]
+        listen = ["0.0.0.0:8080", "[::]:8080"]
+        tiny = "direct"
+        url = "https://go.example.com/"
+        [admin]
+        listen = "127.0.0.1:8081"
+        max_body_bytes = 65536
+        [links]
+        id_length = 10
+        [log]
+        level = "debug"
+        format = "json"
+        [[partner]]
+        id = 1234567
+        admin_secret = ["new new new new new", "old old old old old"]
+        user_secret_file = "secrets"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.data_dir, Path::new("/var/lib/tinyd"));
+    assert_eq!(settings.public_listen.len(), 2);
+    assert_eq!(settings.tiny, Tiny::Direct);
+    assert_eq!(settings.short_url_base(), "https://go.example.com");
+    assert_eq!((settings.id_length, settings.body_max_bytes), (10, 65_536));
+    assert_eq!(settings.log_format, LogFormat::Json);
+    let partner = settings.partners.get(PartnerId(1_234_567)).unwrap();
+    assert_eq!((partner.admin_secrets.len(), partner.user_secrets.len()), (2, 2));
+    assert!(partner.user_secrets[1].matches("the one before it"));
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let settings = load(PARTNER).unwrap();
+    assert_eq!(settings.short_url_base(), "http://127.0.0.1:8080");
+    assert_eq!(settings.admin_url(), "http://127.0.0.1:8081");
+    assert_eq!((settings.id_length, settings.body_max_bytes), (8, 1_048_576));
+    assert_eq!(settings.tiny, Tiny::Hop);
+    assert_eq!(settings.only_partner(), Some(PartnerId(7)));
+}
+
+#[test]
+fn every_mistake_is_named_with_key_value_and_reason() {
+    for (text, parts) in [
+        (
+            "[public]\nlisten = \"localhost:8080\"",
+            ["public.listen", "\"localhost:8080\"", "IP:PORT"],
+        ),
+        ("[public]\nlisten = []", ["public.listen", "[]", "a list of strings"]),
+        (
+            "[public]\nlisten = 8080",
+            ["public.listen", "8080", "expected a string"],
+        ),
+        ("[public]\ntiny = \"fast\"", ["public.tiny", "\"fast\"", "hop, direct"]),
+        (
+            "[public]\nurl = \"go.example.com\"",
+            ["public.url", "\"go.example.com\"", "http or https"],
+        ),
+        (
+            "[public]\nport = 1",
+            ["public.port", "unknown key", "listen, tiny, url"],
+        ),
+        ("colour = 1", ["colour", "unknown key", "data_dir"]),
+        ("public = 3", ["public", "integer", "[public]"]),
+        ("[links]\nid_length = 3", ["links.id_length", "3", "from 4 to 20"]),
+        (
+            "[links]\nid_length = \"8\"",
+            ["links.id_length", "\"8\"", "whole number"],
+        ),
+        ("[links]\nid_length = -8", ["links.id_length", "-8", "whole number"]),
+        (
+            "[admin]\nmax_body_bytes = 1",
+            ["admin.max_body_bytes", "1", "from 32768"],
+        ),
+        ("[log]\nlevel = \"lo=ud\"", ["log.level", "\"lo=ud\"", "error, warn"]),
+        (
+            "[[partner]]\nid = 1",
+            ["partner[0].admin_secret", "(missing)", "admin_secret_file"],
+        ),
+        (
+            "[[partner]]\nid = \"x\"\nadmin_secret = \"y\"",
+            ["partner[0].id", "\"x\"", "partner's number"],
+        ),
+        (
+            "[[partner]]\nadmin_secret = \"y\"",
+            ["partner[0].id", "(missing)", "partner's number"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"\"",
+            ["partner[0].admin_secret", "(secret)", "empty"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = 4711",
+            ["partner[0].admin_secret", "(secret)", "a string"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret_file = \"none\"",
+            ["none", "cannot be read", "No such file"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"4711\"\nadmin_secret_file = \"secrets\"",
+            ["partner[0].admin_secret", "(secret)", "not both"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\n[[partner]]\nid = 1\nadmin_secret = \"b\"",
+            ["partner[1].id", "1", "already"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"4711",
+            ["tinyd.toml:3", "not valid TOML", ""],
+        ),
+    ] {
+        let error = load(text).unwrap_err();
+        for part in parts {
+            assert!(error.contains(part), "{text:?} gives {error:?}, without {part:?}");
+        }
+        assert!(!error.contains("4711"), "a secret in {error:?}");
+    }
+}
+
+#[test]
+fn flags_come_before_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tinyd.toml");
+    fs::write(
+        &path,
+        format!("[public]\ntiny = \"hop\"\nlisten = \"127.0.0.1:1\"\n{PARTNER}"),
+    )
+    .unwrap();
+    let overrides = Overrides {
+        config: Some(path),
+        data: Some("elsewhere".into()),
+        public: Some("127.0.0.1:2,127.0.0.1:3".into()),
+        tiny: Some("direct".into()),
+        id_length: Some("12".into()),
+        ..Overrides::default()
+    };
+    let settings = Settings::load(&overrides).unwrap();
+    assert_eq!(
+        settings.public_listen,
+        ["127.0.0.1:2".parse().unwrap(), "127.0.0.1:3".parse().unwrap()]
+    );
+    assert_eq!((settings.tiny, settings.id_length), (Tiny::Direct, 12));
+    assert_eq!(settings.data_dir, Path::new("elsewhere"));
+    for wrong in [
+        Overrides {
+            tiny: Some("x".into()),
+            ..overrides.clone()
+        },
+        Overrides {
+            public: Some("x".into()),
+            ..overrides.clone()
+        },
+        Overrides {
+            id_length: Some("x".into()),
+            ..overrides.clone()
+        },
+    ] {
+        assert!(Settings::load(&wrong).unwrap_err().to_string().contains("TINYD_"));
+    }
+}
+
+#[test]
+fn the_first_start_makes_a_private_file_that_is_valid() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = Overrides {
+        data: Some(folder.path().join("a \"quoted\" folder")),
+        ..Overrides::default()
+    };
+    assert!(Settings::load(&overrides).is_err());
+    let (settings, created) = Settings::load_or_create(&overrides).unwrap();
+    assert!(created);
+    assert_eq!(settings.warnings, Vec::<String>::new());
+    assert_eq!(
+        fs::metadata(&settings.config).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let (again, created) = Settings::load_or_create(&overrides).unwrap();
+    assert!(!created);
+    assert_eq!(again, settings);
+}

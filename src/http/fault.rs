@@ -1,0 +1,447 @@
+//! The errors of the contract (section 4), as clients see them.
+
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::http::response::{self, RETRY_AFTER_SECONDS, Response};
+use crate::http::target::Call;
+use crate::wire::{Exception, Format, Value};
+
+/// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "each variant is an error of the contract, which says what it means and holds"
+)]
+pub enum Fault {
+    ServiceNotSpecified,
+    ActionNotSpecified,
+    ServiceDoesNotExist {
+        service: String,
+    },
+    ActionDoesNotExist {
+        action: String,
+        service: String,
+    },
+    MissingKs,
+    /// `end` is the end of the KS only, by which people can tell which one is meant.
+    InvalidKs {
+        end: String,
+        number: i8,
+        description: String,
+    },
+    ServiceForbidden {
+        service: String,
+        action: String,
+    },
+    StartSession {
+        partner: String,
+    },
+    MissingParameter {
+        name: String,
+    },
+    InvalidChar {
+        field: String,
+    },
+    /// `reason` says what was wrong and what would be right.
+    InvalidValue {
+        name: String,
+        reason: String,
+    },
+    InvalidEnum {
+        value: String,
+        name: String,
+        kind: &'static str,
+    },
+    MinLength {
+        property: &'static str,
+        length: usize,
+    },
+    MaxLength {
+        property: &'static str,
+        length: usize,
+    },
+    NotUpdatable {
+        property: &'static str,
+    },
+    AdminProperty {
+        property: &'static str,
+    },
+    WrongFormat {
+        property: &'static str,
+        format: String,
+    },
+    InvalidObjectId {
+        id: String,
+    },
+    /// `deleted` tells a link that is gone from one that is switched off.
+    InvalidShortLink {
+        id: String,
+        deleted: bool,
+    },
+    ExpiredShortLink {
+        id: String,
+    },
+    UniqueIdExists {
+        unique_id: String,
+    },
+    AnotherUsersShortLink {
+        user: String,
+    },
+    InvalidUserId,
+    UnknownFormat {
+        format: String,
+    },
+    /// A body over the limit.
+    TooLarge {
+        limit_bytes: usize,
+    },
+    /// A body that did not come in time.
+    TooSlow,
+    /// The store could not be read.
+    Internal,
+    /// The store is refusing writes; nothing was written.
+    Unavailable,
+    /// The write may or may not be on disk.
+    OutcomeUnknown,
+}
+
+/// What is not sent in a header as it is: anything but visible ASCII and the space.
+const NOT_IN_HEADER: &AsciiSet = CONTROLS;
+
+impl Fault {
+    /// An invalid value, with its reason.
+    pub fn invalid(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::InvalidValue {
+            name: name.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The exception that stands for this fault in an answer.
+    #[must_use]
+    pub fn exception(&self) -> Exception {
+        let (code, template, args) = self.parts();
+        let mut message = String::with_capacity(template.len() + 32);
+        // One pass, so that an argument that looks like a placeholder stays what it is.
+        let mut pieces = template.split('@');
+        if let Some(first) = pieces.next() {
+            message.push_str(first);
+        }
+        while let (Some(name), Some(text)) = (pieces.next(), pieces.next()) {
+            if let Some((_, value)) = args.iter().find(|(known, _)| *known == name) {
+                message.push_str(value);
+            }
+            message.push_str(text);
+        }
+        Exception { code, message, args }
+    }
+
+    /// Code, message with `@NAME@` for arguments, and arguments.
+    fn parts(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+        let none = Vec::new;
+        match self {
+            Self::ServiceNotSpecified => (
+                "SERVICE_NOT_SPECIFIED",
+                "Service name was not specified, please specify one",
+                none(),
+            ),
+            Self::ActionNotSpecified => (
+                "ACTION_NOT_SPECIFIED",
+                "Action name was not specified, please specify one",
+                none(),
+            ),
+            Self::ServiceDoesNotExist { service } => (
+                "SERVICE_DOES_NOT_EXISTS",
+                "Service \"@SRV_NAME@\" does not exists",
+                vec![("SRV_NAME", service.clone())],
+            ),
+            Self::ActionDoesNotExist { action, service } => (
+                "ACTION_DOES_NOT_EXISTS",
+                "Action \"@ACTION_NAME@\" does not exists for service \"@SERVICE_NAME@\"",
+                vec![("ACTION_NAME", action.clone()), ("SERVICE_NAME", service.clone())],
+            ),
+            Self::MissingKs => ("MISSING_KS", "Missing KS, session not established", none()),
+            Self::InvalidKs {
+                end,
+                number,
+                description,
+            } => (
+                "INVALID_KS",
+                "Invalid KS \"@KSID@\", Error \"@ERR_CODE@,@ERR_DESC@\"",
+                vec![
+                    ("KSID", end.clone()),
+                    ("ERR_CODE", number.to_string()),
+                    ("ERR_DESC", description.clone()),
+                ],
+            ),
+            Self::ServiceForbidden { service, action } => (
+                "SERVICE_FORBIDDEN",
+                "The access to service [@SERVICE@] is forbidden",
+                vec![("SERVICE", format!("{service}->{action}"))],
+            ),
+            Self::StartSession { partner } => (
+                "START_SESSION_ERROR",
+                "Error while starting session for partner [@PID@]",
+                vec![("PID", partner.clone())],
+            ),
+            Self::MissingParameter { name } => (
+                "MISSING_MANDATORY_PARAMETER",
+                "Missing parameter \"@PARAM_NAME@\"",
+                vec![("PARAM_NAME", name.clone())],
+            ),
+            Self::InvalidChar { field } => (
+                "INVALID_PARAMETER_CHAR",
+                "Invalid char in \"@XML_FIELD@\" field",
+                vec![("XML_FIELD", field.clone())],
+            ),
+            Self::InvalidValue { name, reason } => invalid_value(name.clone(), reason.clone()),
+            Self::InvalidEnum { value, name, kind } => (
+                "INVALID_ENUM_VALUE",
+                "Invalid enumeration value \"@ENUM_VAL@\" for parameter \"@PARAM_NAME@\", \
+                 expecting enumeration type \"@ENUM_TYPE@\"",
+                vec![
+                    ("ENUM_VAL", value.clone()),
+                    ("PARAM_NAME", name.clone()),
+                    ("ENUM_TYPE", (*kind).to_owned()),
+                ],
+            ),
+            Self::TooLarge { limit_bytes } => {
+                invalid_value("body".into(), format!("larger than the limit of {limit_bytes} bytes"))
+            }
+            Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
+            Self::Internal => internal(none()),
+            Self::Unavailable => internal(vec![(
+                "REASON",
+                format!("store unavailable, nothing was written, retry after {RETRY_AFTER_SECONDS} s"),
+            )]),
+            Self::OutcomeUnknown => internal(vec![(
+                "REASON",
+                "outcome unknown: the write may or may not have been stored".to_owned(),
+            )]),
+            _ => self.parts_of_link(),
+        }
+    }
+
+    /// The faults that concern a link or one of its properties.
+    fn parts_of_link(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+        let property = |property: &str| vec![("PROP_NAME", format!("KalturaShortLink::{property}"))];
+        match self {
+            Self::MinLength { property: name, length } => (
+                "PROPERTY_VALIDATION_MIN_LENGTH",
+                "The property \"@PROP_NAME@\" must have a min length of @MIN_LEN@ characters",
+                [property(name), vec![("MIN_LEN", length.to_string())]].concat(),
+            ),
+            Self::MaxLength { property: name, length } => (
+                "PROPERTY_VALIDATION_MAX_LENGTH",
+                "The property \"@PROP_NAME@\" cannot have more than @MAX_LEN@ characters",
+                [property(name), vec![("MAX_LEN", length.to_string())]].concat(),
+            ),
+            Self::NotUpdatable { property: name } => (
+                "PROPERTY_VALIDATION_NOT_UPDATABLE",
+                "The property \"@PROP_NAME@\" cannot be updated",
+                property(name),
+            ),
+            Self::AdminProperty { property: name } => (
+                "PROPERTY_VALIDATION_ADMIN_PROPERTY",
+                "The property \"@PROP_NAME@\" is updatable with admin session only",
+                property(name),
+            ),
+            Self::WrongFormat { property: name, format } => (
+                "PROPERTY_VALIDATION_WRONG_FORMAT",
+                "The property \"@PROP_NAME@\" must match format @FORMAT@",
+                [property(name), vec![("FORMAT", format.clone())]].concat(),
+            ),
+            Self::InvalidObjectId { id } => (
+                "INVALID_OBJECT_ID",
+                "Invalid object id [@ID@]",
+                vec![("ID", id.clone())],
+            ),
+            Self::InvalidShortLink { id, .. } => (
+                "INVALID_SHORT_LINK",
+                "Invalid short link [@ID@]",
+                vec![("ID", id.clone())],
+            ),
+            Self::ExpiredShortLink { id } => (
+                "EXPIRED_SHORT_LINK",
+                "Expired short link [@ID@]",
+                vec![("ID", id.clone())],
+            ),
+            Self::UniqueIdExists { unique_id } => (
+                "SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS",
+                "Short link unique id [@UNIQUE_ID@] already exists",
+                vec![("UNIQUE_ID", unique_id.clone())],
+            ),
+            Self::AnotherUsersShortLink { user } => (
+                "CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK",
+                "cannot retrieve another user's [\"@USER_ID@\"] short link using non-admin session",
+                vec![("USER_ID", user.clone())],
+            ),
+            Self::InvalidUserId => ("INVALID_USER_ID", "Invalid user id", Vec::new()),
+            Self::UnknownFormat { format } => (
+                "UNKNOWN_RESPONSE_FORMAT",
+                "Response format provided [@FORMAT@] is not recognized by server",
+                vec![("FORMAT", format.clone())],
+            ),
+            _ => internal(Vec::new()),
+        }
+    }
+
+    /// The status of an API answer: an exception is a success to HTTP, because clients parse the body and some reject
+    /// other codes. Our own faults are not dressed up so (contract, section 3).
+    #[must_use]
+    pub const fn api_status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::OK,
+        }
+    }
+
+    /// Adds the headers by which Kaltura's own tools recognise an error, and `Retry-After` where that helps.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        let Exception { code, message, .. } = self.exception();
+        let app = format!("exiting on error {code} - {message}");
+        for (name, text) in [("x-kaltura", format!("error-{code}")), ("x-kaltura-app", app)] {
+            let encoded = utf8_percent_encode(&text, NOT_IN_HEADER).to_string();
+            if let Ok(value) = HeaderValue::try_from(encoded) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        if matches!(self, Self::Unavailable) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+    }
+}
+
+fn invalid_value(name: String, reason: String) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+    (
+        "INVALID_PARAMETER_VALUE",
+        "invalid value for parameter \"@PARAM_NAME@\"",
+        // The contract's message has no place for it, so what would be right is an argument of our own.
+        vec![("PARAM_NAME", name), ("REASON", reason)],
+    )
+}
+
+fn internal(args: Vec<(&'static str, String)>) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+    ("INTERNAL_SERVERL_ERROR", "Internal server error occurred", args)
+}
+
+/// The parameters that decide how an answer is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Requested<'a> {
+    /// `format`.
+    pub format: Option<&'a str>,
+    /// `callback`.
+    pub callback: Option<&'a str>,
+    /// `ignoreNull`.
+    pub ignore_null: bool,
+}
+
+impl<'a> From<&'a Call<'_>> for Requested<'a> {
+    fn from(call: &'a Call<'_>) -> Self {
+        Self {
+            format: call.format.as_deref(),
+            callback: call.callback.as_deref(),
+            ignore_null: call.ignore_null.as_deref().is_some_and(|text| text == "1"),
+        }
+    }
+}
+
+impl Requested<'_> {
+    /// The format that is asked for; `None` if none is.
+    ///
+    /// # Errors
+    /// [`Fault::UnknownFormat`] for another number, [`Fault::MissingParameter`] and [`Fault::InvalidValue`] for the
+    /// callback of JSONP.
+    pub fn format(self) -> Result<Option<Format>, Fault> {
+        let format = match self.format.map(str::trim) {
+            None | Some("") => return Ok(None),
+            Some("1") => Format::Json,
+            Some("2") => Format::Xml {
+                ignore_null: self.ignore_null,
+            },
+            Some("3") => Format::Php,
+            Some("9") => {
+                let name = || "callback".to_owned();
+                let callback = self.callback.ok_or_else(|| Fault::MissingParameter { name: name() })?;
+                Format::jsonp(callback)
+                    .ok_or_else(|| Fault::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
+            }
+            Some(other) => {
+                return Err(Fault::UnknownFormat {
+                    format: other.to_owned(),
+                });
+            }
+        };
+        Ok(Some(format))
+    }
+}
+
+impl Fault {
+    /// The API's answer for this fault, without looking at anything but the parameters of the answer.
+    #[must_use]
+    pub fn respond(&self, requested: Requested<'_>) -> Response {
+        let format = requested.format().ok().flatten().unwrap_or(Format::DEFAULT);
+        let body = format.render(&Value::Exception(self.exception()), std::time::Duration::ZERO);
+        let mut response = response::bytes(self.api_status(), format.content_type(), body);
+        let headers = response.headers_mut();
+        self.write_headers(headers);
+        response::no_store(headers);
+        response::permit_any_origin(headers);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_those_of_the_contract() {
+        let fault = Fault::InvalidKs {
+            end: "abc123".into(),
+            number: -1,
+            description: "INVALID_STR".into(),
+        };
+        assert_eq!(
+            fault.exception().message,
+            "Invalid KS \"abc123\", Error \"-1,INVALID_STR\""
+        );
+        let fault = Fault::MinLength {
+            property: "fullUrl",
+            length: 10,
+        };
+        assert_eq!(
+            fault.exception().message,
+            "The property \"KalturaShortLink::fullUrl\" must have a min length of 10 characters"
+        );
+    }
+
+    #[test]
+    fn an_argument_is_never_taken_for_a_placeholder() {
+        let fault = Fault::ActionDoesNotExist {
+            action: "@SERVICE_NAME@".into(),
+            service: "x@y".into(),
+        };
+        assert_eq!(
+            fault.exception().message,
+            "Action \"@SERVICE_NAME@\" does not exists for service \"x@y\""
+        );
+    }
+
+    #[test]
+    fn headers_cannot_be_split() {
+        let mut headers = HeaderMap::new();
+        let id = "a\r\nSet-Cookie: x=ü".to_owned();
+        Fault::InvalidObjectId { id }.write_headers(&mut headers);
+        assert_eq!(headers["x-kaltura"], "error-INVALID_OBJECT_ID");
+        assert_eq!(
+            headers["x-kaltura-app"],
+            "exiting on error INVALID_OBJECT_ID - Invalid object id [a%0D%0ASet-Cookie: x=%C3%BC]"
+        );
+    }
+}

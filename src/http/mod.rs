@@ -1,0 +1,12 @@
+//! What the answers of both listeners have in common: the type of a response, request targets, and the faults of the
+//! contract with their headers. Knows no storage and no sessions.
+
+mod fault;
+mod response;
+mod target;
+
+pub use fault::{Fault, Requested};
+pub use response::{
+    Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, no_store, permit_any_origin, text,
+};
+pub use target::{Call, Place, Target, decode_lossy};

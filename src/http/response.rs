@@ -1,0 +1,90 @@
+//! Building responses.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+
+/// The body of every response: whole, in memory.
+pub type Body = Full<Bytes>;
+/// A response.
+pub type Response = hyper::Response<Body>;
+
+/// How long a client is asked to wait when it is asked to come again, in seconds.
+pub const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// How long a browser may remember the answer to a CORS preflight, in seconds (contract, section 2).
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
+const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, HEAD, OPTIONS");
+const REQUEST_HEADERS: HeaderValue =
+    HeaderValue::from_static("Origin, X-Requested-With, Content-Type, Accept, Range, Cache-Control");
+
+/// A response without body.
+#[must_use]
+pub fn answer(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// A response with a body of the given type.
+#[must_use]
+pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A response of plain text.
+#[must_use]
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    bytes(status, "text/plain; charset=utf-8", body)
+}
+
+/// Forbids every cache to keep the response.
+pub fn no_store(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// Lets pages of any origin read the response.
+pub fn permit_any_origin(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+}
+
+/// The answer to OPTIONS on the API: any origin may call it (contract, section 2).
+#[must_use]
+pub fn cors_preflight() -> Response {
+    let mut response = answer(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    permit_any_origin(headers);
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE),
+        (header::ALLOW, METHODS),
+    ] as [(HeaderName, HeaderValue); 4]
+    {
+        headers.insert(name, value);
+    }
+    response
+}
+
+/// The answer to a method that is not served here: to OPTIONS which ones are, to others 405.
+#[must_use]
+pub fn allow(method: &Method, methods: &'static str) -> Response {
+    let mut response = if method == Method::OPTIONS {
+        answer(StatusCode::NO_CONTENT)
+    } else {
+        text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("method not allowed; allowed are {methods}\n"),
+        )
+    };
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}

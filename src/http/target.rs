@@ -1,0 +1,188 @@
+//! Request targets of the API: `/api_v3`, pairs in the path, parameters in the query (contract, section 2).
+
+use std::borrow::Cow;
+
+use hyper::Uri;
+use percent_encoding::percent_decode_str;
+
+/// The target of a request to the API, split but not decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pairs: &'a str,
+    query: &'a str,
+}
+
+/// Where a parameter stands. A `+` is a space in a query and itself in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// `/key/value`.
+    Path,
+    /// `?key=value`, or a form.
+    Query,
+}
+
+impl<'a> Target<'a> {
+    /// The target, if its path is one of the API's.
+    #[must_use]
+    pub fn of(uri: &'a Uri) -> Option<Self> {
+        let rest = uri.path().strip_prefix("/api_v3")?;
+        let rest = match rest.as_bytes().first() {
+            None => rest,
+            Some(b'/') => rest.trim_start_matches('/'),
+            Some(_) => return None,
+        };
+        let pairs = match rest.strip_prefix("index.php") {
+            Some("") => "",
+            Some(more) => more.strip_prefix('/').unwrap_or(rest),
+            None => rest,
+        };
+        Some(Self {
+            pairs,
+            query: uri.query().unwrap_or(""),
+        })
+    }
+
+    /// The parameters of the query, then those of the path: later ones win.
+    pub fn parameters(self) -> impl Iterator<Item = (Place, &'a str, &'a str)> {
+        let query = self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (Place::Query, key, value)
+        });
+        let mut segments = self.pairs.split('/');
+        let path = std::iter::from_fn(move || {
+            let key = segments.next()?;
+            Some((Place::Path, key, segments.next().unwrap_or("")))
+        });
+        query.chain(path.filter(|(_, key, _)| !key.is_empty()))
+    }
+}
+
+/// What a target says about which action is meant, with what the public listener needs of its parameters. Anything
+/// else in the target, however malformed, is passed over.
+#[derive(Debug, Default)]
+pub struct Call<'a> {
+    /// The service, in any case.
+    pub service: Option<Cow<'a, str>>,
+    /// The action, in any case.
+    pub action: Option<Cow<'a, str>>,
+    /// The link's id.
+    pub id: Option<Cow<'a, str>>,
+    /// The number of the answer's format.
+    pub format: Option<Cow<'a, str>>,
+    /// The name of the JSONP callback.
+    pub callback: Option<Cow<'a, str>>,
+    /// Whether null elements are left out of XML.
+    pub ignore_null: Option<Cow<'a, str>>,
+}
+
+impl<'a> Call<'a> {
+    /// Reads a target.
+    #[must_use]
+    pub fn of(target: Target<'a>) -> Self {
+        let mut call = Self::default();
+        for (place, key, value) in target.parameters() {
+            let slot = match key {
+                "service" => &mut call.service,
+                "action" => &mut call.action,
+                "id" => &mut call.id,
+                "format" => &mut call.format,
+                "callback" => &mut call.callback,
+                "ignoreNull" => &mut call.ignore_null,
+                _ => continue,
+            };
+            *slot = Some(decode_lossy(place, value));
+        }
+        call
+    }
+
+    /// Whether the redirect of a short link is meant.
+    #[must_use]
+    pub fn is_goto(&self) -> bool {
+        let is =
+            |text: &Option<Cow<'_, str>>, name: &str| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
+        is(&self.service, "shortlink_shortlink") && is(&self.action, "goto")
+    }
+}
+
+/// Decodes percent-encoding, and `+` in a query. What is malformed stays as it is. Allocates only if there is
+/// something to decode.
+#[must_use]
+pub fn decode_lossy(place: Place, text: &str) -> Cow<'_, str> {
+    if place == Place::Query && text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
+    }
+    percent_decode_str(text).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(uri: &str) -> Option<Vec<(String, String)>> {
+        let uri: Uri = uri.parse().unwrap();
+        let target = Target::of(&uri)?;
+        let decoded = target
+            .parameters()
+            .map(|(place, key, value)| (key.into(), decode_lossy(place, value).into()));
+        Some(decoded.collect())
+    }
+
+    fn pairs(all: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+        Some(all.iter().map(|&(key, value)| (key.into(), value.into())).collect())
+    }
+
+    #[test]
+    fn every_entrance_is_known() {
+        for root in ["/api_v3", "/api_v3/", "/api_v3/index.php", "/api_v3/index.php/"] {
+            assert_eq!(parameters(root), pairs(&[]), "{root}");
+        }
+        for other in ["/", "/api_v3x", "/api_v2/service/x", "/tiny/abcd", "/API_V3/"] {
+            assert_eq!(parameters(other), None, "{other}");
+        }
+        let expected = pairs(&[("service", "a"), ("action", "b"), ("id", "c d")]);
+        assert_eq!(parameters("/api_v3/service/a/action/b/id/c%20d"), expected);
+        assert_eq!(parameters("/api_v3/?service=a&action=b&id=c+d"), expected);
+        assert_eq!(parameters("/api_v3/index.php?service=a&&action=b&id=c%20d"), expected);
+        assert_eq!(
+            parameters("/api_v3/index.php/service/a?action=b"),
+            pairs(&[("action", "b"), ("service", "a")])
+        );
+    }
+
+    #[test]
+    fn a_slash_can_be_part_of_a_value_and_a_plus_stays_one_in_a_path() {
+        assert_eq!(
+            parameters("/api_v3/service/a%2Fb+c/x"),
+            pairs(&[("service", "a/b+c"), ("x", "")])
+        );
+        assert_eq!(parameters("/api_v3/a//c/d"), pairs(&[("a", ""), ("c", "d")]));
+    }
+
+    #[test]
+    fn goto_is_recognised_in_every_form() {
+        for (uri, id) in [
+            (
+                "/api_v3/service/shortlink_shortlink/action/goto/id/67mk41xj",
+                "67mk41xj",
+            ),
+            (
+                "/api_v3/service/shortLink_shortLink/action/GoTo/id/67mk41xj/proxy/true?ks=x&id=other",
+                "67mk41xj",
+            ),
+            (
+                "/api_v3/index.php?service=shortLink_shortLink&action=goto&id=67mk41xj&format=1",
+                "67mk41xj",
+            ),
+            (
+                "/api_v3/service/shortlink_shortlink/action/goto?id=%36%37mk41xj&bad=%zz",
+                "67mk41xj",
+            ),
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            let call = Call::of(Target::of(&uri).unwrap());
+            assert!(call.is_goto(), "{uri}");
+            assert_eq!(call.id.as_deref(), Some(id), "{uri}");
+        }
+    }
+}

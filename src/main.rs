@@ -1,0 +1,7 @@
+//! The program: see `tinyd --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tinyd::cli::main()
+}

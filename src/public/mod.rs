@@ -1,0 +1,179 @@
+//! `/tiny`, `goto` and `/robots.txt`, answered from memory. Never sees sessions or the store, and waits for nothing.
+
+mod page;
+
+use std::sync::Arc;
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+
+use crate::http::{self, Call, Fault, Requested, Response, Target};
+use crate::links::{Index, Verdict};
+use crate::model::{Clock, LinkId};
+use crate::wire::{Exception, Value};
+
+/// What the public listener serves, in `Allow`.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
+const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
+
+/// A link that is handed to someone must not be found by anyone else (contract, section 6).
+const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
+
+/// What `/tiny/{id}` answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tiny {
+    /// 301 to goto, as Kaltura does.
+    #[default]
+    Hop,
+    /// What goto would answer: one round trip fewer.
+    Direct,
+}
+
+/// The redirects.
+#[derive(Debug)]
+pub struct Public {
+    index: Arc<Index>,
+    clock: Clock,
+    tiny: Tiny,
+}
+
+impl Public {
+    /// Answers from `index`, judging expiry by `clock`.
+    #[must_use]
+    pub const fn new(index: Arc<Index>, clock: Clock, tiny: Tiny) -> Self {
+        Self { index, clock, tiny }
+    }
+
+    /// The answer to a request for one of its own resources; `None` for any other. Bodies are not looked at.
+    #[must_use]
+    pub fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+        let path = uri.path();
+        if let Some(id) = path.strip_prefix("/tiny/") {
+            if !matches!(*method, Method::GET | Method::HEAD) {
+                return Some(http::allow(method, METHODS));
+            }
+            return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
+                (Tiny::Hop, Ok(id)) => hop(id),
+                _ => self.goto(id, Requested::default(), headers),
+            });
+        }
+        if path == "/robots.txt" {
+            return Some(match *method {
+                Method::GET | Method::HEAD => http::text(StatusCode::OK, ROBOTS),
+                _ => http::allow(method, METHODS),
+            });
+        }
+        let call = Call::of(Target::of(uri)?);
+        if !call.is_goto() {
+            return None;
+        }
+        match (method, call.id.as_deref()) {
+            (&Method::GET | &Method::HEAD | &Method::POST, Some(id)) => {
+                Some(self.goto(id, Requested::from(&call), headers))
+            }
+            (&Method::GET | &Method::HEAD, None) => {
+                let fault = Fault::MissingParameter { name: "id".to_owned() };
+                Some(no_redirect(&fault, Requested::from(&call), headers))
+            }
+            // The id of a POST may be in the body, which is not looked at here.
+            _ => None,
+        }
+    }
+
+    /// The answer of `goto` (contract, section 6). `headers` are the request's.
+    #[must_use]
+    pub fn goto(&self, id: &str, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+        let verdict = match LinkId::from_bytes(id.as_bytes()) {
+            Ok(id) => self.index.look_up(id, self.clock.now()),
+            Err(_) => Verdict::Unknown,
+        };
+        let invalid = |deleted| Fault::InvalidShortLink {
+            id: id.to_owned(),
+            deleted,
+        };
+        let fault = match verdict {
+            Verdict::Redirect(location) => return found(location),
+            Verdict::Loading => return loading(),
+            Verdict::Unknown => Fault::InvalidObjectId { id: id.to_owned() },
+            Verdict::Disabled => invalid(false),
+            Verdict::Deleted => invalid(true),
+            Verdict::Expired => Fault::ExpiredShortLink { id: id.to_owned() },
+        };
+        no_redirect(&fault, requested, headers)
+    }
+}
+
+/// The redirect itself.
+fn found(location: HeaderValue) -> Response {
+    let mut response = http::answer(StatusCode::FOUND);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    keep_private(headers);
+    response
+}
+
+/// 301 to goto: documented behaviour, and what clients of Kaltura know.
+fn hop(id: LinkId) -> Response {
+    let mut response = http::answer(StatusCode::MOVED_PERMANENTLY);
+    let headers = response.headers_mut();
+    let location = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}");
+    if let Ok(location) = HeaderValue::try_from(location) {
+        headers.insert(header::LOCATION, location);
+    }
+    keep_private(headers);
+    headers.insert(header::CACHE_CONTROL, HOP_CACHE_CONTROL);
+    response
+}
+
+/// Not all links are in memory yet: better to come again than a false 404.
+fn loading() -> Response {
+    let mut response = http::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "links are being loaded, please try again\n",
+    );
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(http::RETRY_AFTER_SECONDS));
+    keep_private(headers);
+    response
+}
+
+/// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
+pub(crate) fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+    let exception = fault.exception();
+    let status = match fault {
+        Fault::InvalidShortLink { deleted: true, .. } | Fault::ExpiredShortLink { .. } => StatusCode::GONE,
+        Fault::MissingParameter { .. } => StatusCode::BAD_REQUEST,
+        _ => StatusCode::NOT_FOUND,
+    };
+    let mut response = match requested.format() {
+        Ok(Some(format)) => {
+            let body = format.render(&Value::Exception(exception), std::time::Duration::ZERO);
+            http::bytes(status, format.content_type(), body)
+        }
+        // A format that is not known is ignored here, like everything else that clients add to goto.
+        Ok(None) | Err(_) if accepts_html(headers) => page::of(status, &exception),
+        Ok(None) | Err(_) => {
+            let Exception { code, message, .. } = exception;
+            http::text(status, format!("{message} ({code})\n"))
+        }
+    };
+    let headers = response.headers_mut();
+    fault.write_headers(headers);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    keep_private(headers);
+    response
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// No cache may keep it, and no search engine list it.
+fn keep_private(headers: &mut HeaderMap) {
+    http::no_store(headers);
+    headers.insert("x-robots-tag", HeaderValue::from_static("noindex"));
+}

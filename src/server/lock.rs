@@ -1,0 +1,81 @@
+//! One process a data folder.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The file in the data folder that is locked; it holds the process id of whoever did.
+const FILE_NAME: &str = "tinyd.lock";
+
+/// The lock on a data folder, for as long as this lives. The file stays; what counts is the lock on it.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+/// The folder could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("the data folder {} is already in use by {holder}", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// Who has it.
+        holder: String,
+    },
+    /// The folder or the file cannot be made or locked.
+    #[error("the data folder {} cannot be used: {source}", folder.display())]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DataLock {
+    /// Makes the folder if there is none, and locks it.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be made or written to.
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Io {
+            folder: folder.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        let path = folder.join(FILE_NAME);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let mut file = opened.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let id = fs::read_to_string(&path).unwrap_or_default();
+                let holder = match id.trim() {
+                    "" => "another process".to_owned(),
+                    id => format!("process {id}"),
+                };
+                return Err(LockError::InUse {
+                    folder: folder.to_owned(),
+                    holder,
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

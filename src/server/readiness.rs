@@ -1,0 +1,46 @@
+//! Whether the appliance is up, and whether it does its work.
+
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use crate::http::{self, Response};
+use crate::links::Links;
+use crate::store::Health;
+
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The process is up.
+pub(super) fn healthz(method: &Method) -> Response {
+    match *method {
+        Method::GET | Method::HEAD => http::text(StatusCode::OK, "ok\n"),
+        _ => http::allow(method, METHODS),
+    }
+}
+
+/// Every link is in memory and the store takes writes; if not, which of them is missing and why.
+pub(super) fn readyz(method: &Method, links: &Links) -> Response {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return http::allow(method, METHODS);
+    }
+    let loaded = links.index().is_loaded();
+    let (accepting, reason) = match links.health() {
+        Health::Accepting => (true, None),
+        Health::Refusing(reason) => (false, Some(reason)),
+    };
+    let ready = loaded && accepting;
+    let mut body = json!({
+        "ready": ready,
+        "map": { "loaded": loaded, "links": links.index().len() },
+        "store": { "acceptingWrites": accepting, "reason": reason },
+    })
+    .to_string();
+    body.push('\n');
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut response = http::bytes(status, "application/json", body);
+    http::no_store(response.headers_mut());
+    response
+}

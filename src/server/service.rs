@@ -1,0 +1,100 @@
+//! What each listener serves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+
+use crate::api::Api;
+use crate::http::{self, Call, Fault, Requested, Response, Target};
+use crate::links::Links;
+use crate::public::Public;
+use crate::server::connection::Service;
+use crate::server::readiness;
+
+/// The public listener: redirects and nothing else.
+#[derive(Debug, Clone)]
+pub(super) struct PublicService {
+    public: Arc<Public>,
+}
+
+impl PublicService {
+    pub(super) const fn new(public: Arc<Public>) -> Self {
+        Self { public }
+    }
+}
+
+impl Service for PublicService {
+    async fn respond(&self, request: Request<Incoming>, _address: IpAddr) -> Response {
+        let answered = self.public.respond(request.method(), request.uri(), request.headers());
+        let mut response = answered.unwrap_or_else(|| refuse(&request));
+        if !request.body().is_end_stream() {
+            // The body is not read, so nothing can come after it.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The answer to what the public listener does not serve.
+fn refuse(request: &Request<Incoming>) -> Response {
+    let Some(target) = Target::of(request.uri()) else {
+        return not_found();
+    };
+    if request.method() == Method::OPTIONS {
+        return http::cors_preflight();
+    }
+    let call = Call::of(target);
+    let requested = Requested::from(&call);
+    let fault = if call.is_goto() {
+        // By POST, with the id in the body or nowhere.
+        Fault::MissingParameter { name: "id".to_owned() }
+    } else {
+        Fault::ServiceForbidden {
+            service: call.service.as_deref().unwrap_or("").to_owned(),
+            action: call.action.as_deref().unwrap_or("").to_owned(),
+        }
+    };
+    fault.respond(requested)
+}
+
+/// The admin listener: the API, and the redirects too, because a client knows one base URL.
+#[derive(Debug, Clone)]
+pub(super) struct AdminService {
+    api: Arc<Api>,
+    public: Arc<Public>,
+    links: Arc<Links>,
+}
+
+impl AdminService {
+    pub(super) const fn new(api: Arc<Api>, public: Arc<Public>, links: Arc<Links>) -> Self {
+        Self { api, public, links }
+    }
+}
+
+impl Service for AdminService {
+    async fn respond(&self, request: Request<Incoming>, address: IpAddr) -> Response {
+        match request.uri().path() {
+            "/healthz" => return readiness::healthz(request.method()),
+            "/readyz" => return readiness::readyz(request.method(), &self.links),
+            _ => {}
+        }
+        if let Some(response) = self.public.respond(request.method(), request.uri(), request.headers()) {
+            return response;
+        }
+        if Target::of(request.uri()).is_some() {
+            return Arc::clone(&self.api).respond(request, address).await;
+        }
+        not_found()
+    }
+}
+
+fn not_found() -> Response {
+    let mut response = http::text(StatusCode::NOT_FOUND, "not found\n");
+    http::no_store(response.headers_mut());
+    response
+}
