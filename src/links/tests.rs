@@ -1,1 +1,403 @@
+//! The domain against a model of it, and the map against the store.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PARTNER: PartnerId = PartnerId(7);
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Add {
+        user: Option<String>,
+        unique_id: Option<String>,
+        status: i64,
+        expires_at: Option<i64>,
+    },
+    /// The numbers choose among the links made so far.
+    SetUrl(usize, u32),
+    SetStatus(usize, i64),
+    SetUser(usize, Option<String>),
+    SetNothing(usize),
+    Delete(usize),
+    Restore(usize),
+    DeleteUser(String),
+    Reopen,
+}
+
+fn any_operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    let user = || prop::option::of("[xy]");
+    prop_oneof![
+        6 => (user(), prop::option::weighted(0.3, "[pq]"), 1_i64..=3, prop::option::of(0_i64..2_000))
+            .prop_map(|(user, unique_id, status, expires_at)| Add { user, unique_id, status, expires_at }),
+        3 => (any::<usize>(), any::<u32>()).prop_map(|(link, version)| SetUrl(link, version)),
+        3 => (any::<usize>(), 1_i64..=3).prop_map(|(link, status)| SetStatus(link, status)),
+        2 => (any::<usize>(), user()).prop_map(|(link, user)| SetUser(link, user)),
+        1 => any::<usize>().prop_map(SetNothing),
+        3 => any::<usize>().prop_map(Delete),
+        3 => any::<usize>().prop_map(Restore),
+        1 => "[xy]".prop_map(DeleteUser),
+        1 => Just(Reopen),
+    ]
+}
+
+fn draft(url: &str) -> Draft {
+    Draft {
+        partner_id: PARTNER,
+        user_id: None,
+        name: None,
+        system_name: "NAME".into(),
+        full_url: Destination::parse(url).unwrap(),
+        unique_id: None,
+        status: Status::Enabled,
+        expires_at: None,
+    }
+}
+
+fn everybody() -> Scope {
+    Scope {
+        partner: PARTNER,
+        owner: None,
+    }
+}
+
+fn open(folder: &Path, clock: &Clock) -> Links {
+    let links = Links::open(folder, clock.clone(), 4).unwrap();
+    links.load().unwrap();
+    links
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// The links as they should be, in the order in which they were made.
+type Model = BTreeMap<LinkId, ShortLink>;
+
+fn taken(model: &Model, unique_id: Option<&str>) -> bool {
+    let holds = |link: &ShortLink| link.unique_id.as_deref() == unique_id && link.status != Status::Deleted;
+    unique_id.is_some() && model.values().any(holds)
+}
+
+fn pick(model: &Model, number: usize) -> Option<ShortLink> {
+    model.values().nth(number.checked_rem(model.len())?).cloned()
+}
+
+/// Runs an operation on both sides and compares the outcomes.
+async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Timestamp) {
+    let edited = |stored: &ShortLink, edit: &dyn Fn(&mut ShortLink)| {
+        let mut new = stored.clone();
+        edit(&mut new);
+        new
+    };
+    let update = async |links: &Links, model: &mut Model, number: usize, edit: &(dyn Fn(&mut ShortLink) + Sync)| {
+        let Some(stored) = pick(model, number) else { return };
+        let new = edited(&stored, edit);
+        let done = {
+            let new = new.clone();
+            let replace = move |old: &ShortLink| {
+                Ok::<_, ()>(ShortLink {
+                    updated_at: old.updated_at,
+                    ..new
+                })
+            };
+            links.update(stored.id, everybody(), replace).await
+        };
+        if stored.status == Status::Deleted {
+            assert!(matches!(done, Err(LinkError::NotFound)));
+            return;
+        }
+        let expected = if new == stored {
+            stored
+        } else {
+            ShortLink { updated_at: now, ..new }
+        };
+        assert_eq!(done.unwrap().unwrap(), expected);
+        model.insert(expected.id, expected);
+    };
+    match operation {
+        Operation::Add {
+            user,
+            unique_id,
+            status,
+            expires_at,
+        } => {
+            let draft = Draft {
+                user_id: user.clone(),
+                unique_id: unique_id.clone(),
+                status: Status::from_number(*status).unwrap(),
+                expires_at: expires_at.map(Timestamp::from_unix),
+                ..draft("https://e.example/ü x")
+            };
+            let conflict = draft.status != Status::Deleted && taken(model, unique_id.as_deref());
+            match links.add(draft).await {
+                Ok(link) => {
+                    assert!(!conflict);
+                    assert_eq!((link.created_at, link.updated_at), (now, now));
+                    assert_eq!(model.insert(link.id, link), None, "an id was given twice");
+                }
+                Err(error) => assert!(conflict && matches!(error, LinkError::UniqueIdTaken(_)), "{error}"),
+            }
+        }
+        Operation::SetUrl(number, version) => {
+            let url = format!("https://e.example/{version}");
+            update(links, model, *number, &|link| link.full_url.clone_from(&url)).await;
+        }
+        Operation::SetStatus(number, status) => {
+            let status = Status::from_number(*status).unwrap();
+            update(links, model, *number, &|link| link.status = status).await;
+        }
+        Operation::SetUser(number, user) => update(links, model, *number, &|link| link.user_id.clone_from(user)).await,
+        Operation::SetNothing(number) => update(links, model, *number, &|_| {}).await,
+        Operation::Delete(number) => {
+            let Some(stored) = pick(model, *number) else { return };
+            let deleted = links.delete(stored.id, everybody()).await;
+            if stored.status == Status::Deleted {
+                assert!(matches!(deleted, Err(LinkError::NotFound)));
+            } else {
+                let deleted = deleted.unwrap();
+                assert_eq!((deleted.status, deleted.updated_at), (Status::Deleted, now));
+                model.insert(deleted.id, deleted);
+            }
+        }
+        Operation::Restore(number) => {
+            let Some(stored) = pick(model, *number) else { return };
+            match links.restore(stored.id, PARTNER).await {
+                Ok(restored) => {
+                    assert_eq!(stored.status, Status::Deleted);
+                    assert_eq!((restored.status, restored.updated_at), (Status::Enabled, now));
+                    model.insert(restored.id, restored);
+                }
+                Err(LinkError::NotFound) => assert_ne!(stored.status, Status::Deleted),
+                Err(error) => assert!(taken(model, stored.unique_id.as_deref()), "{error}"),
+            }
+        }
+        Operation::DeleteUser(user) => {
+            let owned = |link: &&mut ShortLink| link.user_id.as_ref() == Some(user) && link.status != Status::Deleted;
+            let mut count = 0;
+            for link in model.values_mut().filter(owned) {
+                (link.status, link.updated_at) = (Status::Deleted, now);
+                count += 1;
+            }
+            assert_eq!(links.delete_user(PARTNER, user.clone()).await.unwrap(), count);
+        }
+        Operation::Reopen => {}
+    }
+}
+
+fn assert_map_is_store(links: &Links, model: &Model) {
+    let mut stored = Model::new();
+    let count = links
+        .store
+        .for_each(|link| {
+            stored.insert(link.id, link.clone());
+        })
+        .unwrap();
+    assert_eq!(&stored, model);
+    assert_eq!(links.index().len() as u64, count);
+    for link in stored.values() {
+        let entry = links.index().entry(link.id).unwrap();
+        assert_eq!(
+            entry,
+            (Destination::location_of(&link.full_url), link.status, link.expires_at)
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_map_is_the_store_after_any_operations(operations in prop::collection::vec(any_operation(), 1..60)) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_unix(1_000));
+        let mut links = open(folder.path(), &clock);
+        let mut model = Model::new();
+        for (step, operation) in operations.iter().enumerate() {
+            let now = Timestamp::from_unix(1_000 + i64::try_from(step).unwrap());
+            clock.set(now);
+            if matches!(operation, Operation::Reopen) {
+                drop(links);
+                links = open(folder.path(), &clock);
+            }
+            block_on(run(&links, &mut model, operation, now));
+            assert_map_is_store(&links, &model);
+        }
+        let totals = links.totals().unwrap();
+        let counted = Status::ALL.map(|status| model.values().filter(|link| link.status == status).count() as u64);
+        prop_assert_eq!(totals, counted);
+    }
+}
+
+#[test]
+fn a_link_works_in_the_very_second_of_its_expiry_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_unix(1_000));
+    let links = open(folder.path(), &clock);
+    let expiring = Draft {
+        expires_at: Some(Timestamp::from_unix(2_000)),
+        ..draft("https://e.example/x")
+    };
+    let id = block_on(links.add(expiring)).unwrap().id;
+    let at = |second| links.index().look_up(id, Timestamp::from_unix(second));
+    assert!(matches!(at(2_000), Verdict::Redirect(_)));
+    assert_eq!(at(2_001), Verdict::Expired);
+}
+
+#[test]
+fn while_links_are_loaded_nobody_is_told_that_one_does_not_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_unix(1_000));
+    let old = block_on(open(folder.path(), &clock).add(draft("https://e.example/old"))).unwrap();
+    let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
+    let now = clock.now();
+    assert_eq!(links.index().look_up(old.id, now), Verdict::Loading);
+    // What is written meanwhile is newer than what is loaded.
+    let replace = |stored: &ShortLink| {
+        Ok::<_, ()>(ShortLink {
+            full_url: "https://e.example/new".into(),
+            ..stored.clone()
+        })
+    };
+    block_on(links.update(old.id, everybody(), replace)).unwrap().unwrap();
+    links.load().unwrap();
+    assert_eq!(links.index().entry(old.id).unwrap().0, "https://e.example/new");
+    assert_eq!(links.index().look_up("zzzz".parse().unwrap(), now), Verdict::Unknown);
+}
+
+#[test]
+fn ids_grow_where_their_space_is_used_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let drawn = block_on(links.store.write(|transaction| {
+        // No id has this length, so none of it can be free.
+        draw_id(transaction, 3)
+    }));
+    assert_eq!(drawn.unwrap().as_str().len(), 4);
+}
+
+/// The loss: a redirect shows a state that was never current, or one that had already been replaced when it started.
+/// One writer a link counts versions up, so that a reader can tell which ones are possible: not older than the last
+/// one acknowledged before it looked, not newer than the last one begun after it looked. Every fifth version is a
+/// disabled link, every seventh a deleted and restored one.
+#[test]
+fn a_redirect_shows_only_what_was_current_while_it_ran() {
+    const LINKS: usize = 4;
+    const VERSIONS: u64 = 150;
+    const READERS: usize = 3;
+    const DISABLED_EVERY: u64 = 5;
+
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let ids: Vec<_> = (0..LINKS)
+        .map(|_| block_on(links.add(draft("https://e.example/0"))).unwrap().id)
+        .collect();
+    let begun: Vec<_> = (0..LINKS).map(|_| AtomicU64::new(0)).collect();
+    let acknowledged: Vec<_> = (0..LINKS).map(|_| AtomicU64::new(0)).collect();
+    let (done, looked) = (AtomicBool::new(false), AtomicU64::new(0));
+
+    std::thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                let mut newest = [0; LINKS];
+                while !done.load(Ordering::SeqCst) {
+                    for (number, &id) in ids.iter().enumerate() {
+                        let oldest = acknowledged[number].load(Ordering::SeqCst).max(newest[number]);
+                        let verdict = links.index().look_up(id, Timestamp::from_unix(0));
+                        let youngest = begun[number].load(Ordering::SeqCst);
+                        match verdict {
+                            Verdict::Redirect(location) => {
+                                let version: u64 =
+                                    location.to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+                                assert!(
+                                    (oldest..=youngest).contains(&version),
+                                    "{version} is not in {oldest}..={youngest}"
+                                );
+                                newest[number] = version;
+                            }
+                            Verdict::Disabled => {
+                                let possible = (oldest..=youngest).any(|version| version % DISABLED_EVERY == 4);
+                                assert!(possible, "disabled, though none of {oldest}..={youngest} is");
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                        looked.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let writers: Vec<_> = ids
+            .iter()
+            .enumerate()
+            .map(|(number, &id)| {
+                let (links, begun, acknowledged) = (&links, &begun, &acknowledged);
+                scope.spawn(move || {
+                    block_on(async {
+                        for version in 1..=VERSIONS {
+                            begun[number].store(version, Ordering::SeqCst);
+                            let edit = move |stored: &ShortLink| {
+                                Ok::<_, ()>(ShortLink {
+                                    full_url: format!("https://e.example/{version}"),
+                                    status: if version % DISABLED_EVERY == 4 {
+                                        Status::Disabled
+                                    } else {
+                                        Status::Enabled
+                                    },
+                                    ..stored.clone()
+                                })
+                            };
+                            links.update(id, everybody(), edit).await.unwrap().unwrap();
+                            acknowledged[number].store(version, Ordering::SeqCst);
+                        }
+                    })
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert!(
+        looked.load(Ordering::Relaxed) > VERSIONS,
+        "the readers never ran beside the writers"
+    );
+}
+
+/// What a get has shown, no later look at the map contradicts.
+#[test]
+fn the_map_is_never_behind_a_read_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let id = block_on(links.add(draft("https://e.example/0"))).unwrap().id;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            block_on(async {
+                for version in 1..=200_u64 {
+                    let edit = move |stored: &ShortLink| {
+                        Ok::<_, ()>(ShortLink {
+                            full_url: format!("https://e.example/{version}"),
+                            ..stored.clone()
+                        })
+                    };
+                    links.update(id, everybody(), edit).await.unwrap().unwrap();
+                }
+            })
+        });
+        let version_of = |url: &str| url.rsplit('/').next().unwrap().parse::<u64>().unwrap();
+        block_on(async {
+            while !writer.is_finished() {
+                let read = version_of(&links.get(id, &everybody()).await.unwrap().full_url);
+                let shown = version_of(&links.index().entry(id).unwrap().0);
+                assert!(shown >= read, "the store showed {read}, the map then {shown}");
+            }
+        });
+    });
+}

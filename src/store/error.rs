@@ -51,6 +51,12 @@ from_redb!(
     redb::TransactionError
 );
 
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
+}
+
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

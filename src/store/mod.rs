@@ -16,11 +16,12 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Builder, Database, ReadableDatabase as _};
+use redb::{Builder, Database, ReadableDatabase};
 use tokio::sync::watch;
 
 pub use error::{OpenError, StoreError, WriteError};
@@ -139,30 +140,47 @@ impl Store {
 }
 
 fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let damaged = |error: redb::Error| OpenError::Unreadable {
+    let unreadable = |source: StoreError| OpenError::Unreadable {
         path: path.to_owned(),
-        source: StoreError::from(error),
+        source,
+    };
+    let refused = |error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
+        error => unreadable(error.into()),
     };
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
-    if path.try_exists().map_err(|error| damaged(error_of_io(error)))? {
-        let database = builder.open(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
-            error => damaged(error.into()),
-        })?;
-        check_format(&database, path)?;
-        return Ok(database);
+    if !path.try_exists().map_err(|error| unreadable(error.into()))? {
+        create_database(path).map_err(unreadable)?;
     }
-    let database = builder.create(path).map_err(|error| damaged(error.into()))?;
-    tables::create(&database).map_err(|source| OpenError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    sync_folder_of(path).map_err(|error| damaged(error_of_io(error)))?;
+    // Opening for writing changes the file, so what it is is found out before, if that can be.
+    match builder.open_read_only(path) {
+        Ok(database) => check_format(&database, path)?,
+        // Its last user crashed: only a writer can repair it.
+        Err(redb::DatabaseError::RepairAborted) => {}
+        Err(error) => return Err(refused(error)),
+    }
+    let database = builder.open(path).map_err(refused)?;
+    check_format(&database, path)?;
     Ok(database)
 }
 
-fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
+/// Makes a new store under another name first: a crash leaves either none or a whole one.
+fn create_database(path: &Path) -> Result<(), StoreError> {
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Builder::new().create(&unfinished)?;
+    tables::create(&database)?;
+    database.close()?;
+    fs::rename(&unfinished, path)?;
+    sync_folder_of(path)?;
+    Ok(())
+}
+
+fn check_format(database: &impl ReadableDatabase, path: &Path) -> Result<(), OpenError> {
     match tables::format_of(database)? {
         Some(tables::FORMAT) => Ok(()),
         Some(found) if found > tables::FORMAT => Err(OpenError::Newer {
@@ -174,11 +192,7 @@ fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
 }
 
 /// redb syncs the file, but not the folder that holds its name.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
     File::open(folder)?.sync_all()
-}
-
-fn error_of_io(error: std::io::Error) -> redb::Error {
-    redb::Error::Io(error)
 }

@@ -15,7 +15,7 @@ pub struct Snapshot {
     links: ReadOnlyTable<Bytes, Bytes>,
     // In the order of `Index::ALL`.
     indexes: [ReadOnlyTable<Bytes, ()>; Index::ALL.len()],
-    counters: ReadOnlyTable<Bytes, Bytes>,
+    pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
     revocations: ReadOnlyTable<Bytes, i64>,
     sequence: u64,
 }

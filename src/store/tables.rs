@@ -1,6 +1,6 @@
 //! The tables of the store and what they hold. Format 1.
 
-use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use crate::store::error::StoreError;
 use crate::store::keys::Index;
@@ -49,7 +49,7 @@ pub(super) fn create(database: &Database) -> Result<(), StoreError> {
 }
 
 /// The format of the file, if it is a store of tinyd at all.
-pub(super) fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
+pub(super) fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => Ok(meta.get(META_FORMAT)?.map(|format| format.value())),
         Err(TableError::Storage(error)) => Err(error.into()),

@@ -34,3 +34,343 @@ prop_compose! {
         }
     }
 }
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use redb::{Database, ReadableTable as _, TableDefinition};
+
+use super::keys::{Index, counters_of};
+use super::transaction::decode_counts;
+use super::*;
+use crate::model::LinkId;
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+struct Witness {
+    changes: Mutex<Vec<Change>>,
+    commits: AtomicUsize,
+}
+
+impl CommitObserver for Witness {
+    fn committed(&self, changes: Vec<Change>) {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        self.changes.lock().extend(changes);
+    }
+}
+
+fn open(folder: &Path) -> Store {
+    Store::open(folder, Arc::new(Witness::default())).unwrap()
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+async fn put(store: &Store, link: ShortLink) {
+    let job = move |transaction: &mut Transaction<'_>| {
+        let old = transaction.get(link.id)?;
+        transaction.put(old.as_ref(), link)
+    };
+    store.write(job).await.unwrap();
+}
+
+/// Every index entry has its record and the other way round, and the counters are what counting gives.
+fn assert_consistent(snapshot: &Snapshot) {
+    let mut expected: BTreeMap<&str, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    let mut counts: BTreeMap<Vec<u8>, [u64; 3]> = BTreeMap::new();
+    snapshot
+        .for_each(|link| {
+            for index in Index::ALL {
+                expected.entry(index.name()).or_default().extend(index.key_of(link));
+            }
+            for key in counters_of(link) {
+                counts.entry(key).or_default()[usize::from(link.status.number()) - 1] += 1;
+            }
+        })
+        .unwrap();
+    for index in Index::ALL {
+        let entries = snapshot.index(index).unwrap().iter().unwrap();
+        let entries: BTreeSet<_> = entries.map(|entry| entry.unwrap().0.value().to_vec()).collect();
+        assert_eq!(
+            entries,
+            expected.remove(index.name()).unwrap_or_default(),
+            "{}",
+            index.name()
+        );
+    }
+    let stored = snapshot.counters.iter().unwrap().map(|entry| {
+        let (key, value) = entry.unwrap();
+        (key.value().to_vec(), decode_counts(value.value()).unwrap())
+    });
+    assert_eq!(stored.collect::<BTreeMap<_, _>>(), counts);
+}
+
+/// What a list gives if one looks at every link.
+fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
+    let mut fitting: Vec<_> = links.values().filter(|link| query.matches(link)).cloned().collect();
+    fitting.sort_by(|a, b| {
+        let time = |link: &ShortLink| match query.order.field {
+            OrderField::CreatedAt => Some(link.created_at),
+            OrderField::UpdatedAt => Some(link.updated_at),
+            OrderField::ExpiresAt => link.expires_at,
+        };
+        let by_time = (time(a), a.id).cmp(&(time(b), b.id));
+        let by_time = if query.order.descending {
+            by_time.reverse()
+        } else {
+            by_time
+        };
+        time(a).is_none().cmp(&time(b).is_none()).then(by_time)
+    });
+    let total = fitting.len() as u64;
+    let page = fitting
+        .into_iter()
+        .skip((query.page.index - 1).saturating_mul(query.page.size));
+    let links = page.take(query.page.size).collect();
+    Listing { links, total }
+}
+
+fn any_range() -> impl Strategy<Value = TimeRange> {
+    let bound = || prop::option::weighted(0.5, (-5_i64..55).prop_map(Timestamp::from_unix));
+    let some = (bound(), bound()).prop_map(|(from, to)| TimeRange { from, to });
+    prop_oneof![3 => Just(TimeRange::default()), 1 => some]
+}
+
+fn any_texts(pattern: &'static str) -> impl Strategy<Value = Option<BTreeSet<String>>> {
+    prop::option::weighted(0.3, prop::collection::btree_set(pattern, 0..4))
+}
+
+prop_compose! {
+    fn any_query()(
+        partner in 1_u32..3,
+        ids in prop::option::weighted(0.2, prop::collection::btree_set("[a-c]{4}", 0..30)),
+        users in any_texts("[xyz]|[xyz]{2}"),
+        system_names in any_texts("[ab]{3}"),
+        unique_id in prop::option::weighted(0.2, "[pq]{1,3}"),
+        statuses in prop::collection::btree_set(1_i64..=3, 0..4),
+        (created, updated, expires) in (any_range(), any_range(), any_range()),
+        field in prop_oneof![Just(OrderField::CreatedAt), Just(OrderField::UpdatedAt), Just(OrderField::ExpiresAt)],
+        descending in any::<bool>(),
+        size in 0_usize..12,
+        index in prop_oneof![8 => 1_usize..6, 1 => 100_000_usize..10_000_000],
+    ) -> Query {
+        Query {
+            partner: PartnerId(partner),
+            ids: ids.map(|ids| ids.iter().map(|id| id.parse().unwrap()).collect()),
+            users, system_names, unique_id,
+            statuses: statuses.into_iter().filter_map(Status::from_number).collect(),
+            created, updated, expires,
+            order: Order { field, descending },
+            page: Page { size, index },
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_list_is_what_looking_at_every_link_gives(
+        links in prop::collection::vec(any_link(), 0..120),
+        queries in prop::collection::vec(any_query(), 60),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let model: BTreeMap<_, _> = links.iter().map(|link| (link.id, link.clone())).collect();
+        block_on(async {
+            let writes = links.into_iter().map(|link| put(&store, link));
+            futures_util::future::join_all(writes).await;
+            for query in queries {
+                let expected = naive_list(&model, &query);
+                let listed = store.read({ let query = query.clone(); move |snapshot| snapshot.list(&query) }).await.unwrap();
+                assert_eq!(listed, expected, "{query:#?}");
+            }
+            store.read(|snapshot| { assert_consistent(snapshot); Ok(()) }).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn writers_who_wait_together_are_committed_together_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = Arc::new(Witness::default());
+    let store = Store::open(folder.path(), Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
+    let written = block_on(async {
+        // The first one holds the writer up until all the others are in the queue.
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let first = store.write(move |_| Ok(gate.recv().is_ok()));
+        let others = (0..100_u32).map(|number| {
+            store.write(move |transaction| {
+                let digest = [u8::try_from(number).unwrap(); 20];
+                transaction.revoke(digest, Timestamp::from_unix(number.into()))?;
+                Ok(number)
+            })
+        });
+        let opening = async {
+            tokio::task::yield_now().await;
+            open_gate.send(()).unwrap();
+        };
+        let (first, others, ()) = futures_util::join!(first, futures_util::future::join_all(others), opening);
+        assert_eq!(first, Ok(true));
+        others.into_iter().collect::<Result<Vec<_>, _>>().unwrap()
+    });
+    assert_eq!(written, (0..100).collect::<Vec<_>>());
+    let order: Vec<_> = witness
+        .changes
+        .lock()
+        .iter()
+        .map(|change| match change {
+            Change::Revoked(_, until) => until.as_unix(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(order, (0..100).collect::<Vec<_>>());
+    assert!(
+        witness.commits.load(Ordering::SeqCst) <= 2,
+        "a commit each would be 100"
+    );
+}
+
+#[test]
+fn nobody_is_answered_before_the_observer_has_been_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = Arc::new(Witness::default());
+    let store = Store::open(folder.path(), Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
+    block_on(async {
+        for number in 1..50 {
+            store
+                .write(move |transaction| transaction.revoke([number; 20], Timestamp::MAX))
+                .await
+                .unwrap();
+            assert_eq!(witness.changes.lock().len(), usize::from(number));
+        }
+    });
+}
+
+/// A client that goes away while its write is in the queue changes nothing about it.
+#[test]
+fn a_write_whose_sender_has_gone_is_still_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let blocking = store.write(move |_| Ok(gate.recv().is_ok()));
+        let mut abandoned = Box::pin(store.write(|transaction| transaction.revoke([1; 20], Timestamp::MAX)));
+        let mut blocking = Box::pin(blocking);
+        // Polled once, so that both are in the queue.
+        assert!(futures_util::poll!(&mut blocking).is_pending());
+        assert!(futures_util::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        open_gate.send(()).unwrap();
+        blocking.await.unwrap();
+        store.write(|_| Ok(())).await.unwrap();
+    });
+    assert_eq!(store.revocations().unwrap().len(), 1);
+}
+
+/// A job that gives up takes the whole transaction with it: nothing of it, nor of those beside it, is written.
+#[test]
+fn after_an_error_writes_are_refused_and_reads_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        let failing = store.write(|transaction| {
+            transaction.revoke([1; 20], Timestamp::MAX)?;
+            Err::<(), _>(StoreError::damaged("links", "for this test"))
+        });
+        assert_eq!(failing.await, Err(WriteError::Unavailable));
+        assert_eq!(store.write(|_| Ok(())).await, Err(WriteError::Unavailable));
+        assert_eq!(
+            store
+                .read(|snapshot| snapshot.get("abcd".parse().unwrap()))
+                .await
+                .unwrap(),
+            None
+        );
+    });
+    assert!(matches!(store.health(), Health::Refusing(reason) if reason.contains("for this test")));
+    assert_eq!(store.revocations().unwrap(), []);
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let path = folder.path().join(FILE_NAME);
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(tables::META)
+        .unwrap()
+        .insert("format", tables::FORMAT + 1)
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let before = std::fs::read(&path).unwrap();
+    let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("store format 2, and this program knows formats up to 1"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("links.redb"), "{error}");
+    assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
+}
+
+#[test]
+fn foreign_and_damaged_files_are_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    let other: TableDefinition<'_, u64, u64> = TableDefinition::new("other");
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(other).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    for content in [
+        std::fs::read(&path).unwrap(),
+        b"not a database at all".to_vec(),
+        Vec::new(),
+    ] {
+        std::fs::write(&path, &content).unwrap();
+        let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+        assert!(error.to_string().contains("links.redb"), "{error}");
+        assert!(
+            std::fs::read(&path).unwrap() == content,
+            "the file was changed: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_second_opener_is_told_that_the_store_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = open(folder.path());
+    let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+    assert!(error.to_string().contains("already in use"), "{error}");
+}
+
+#[test]
+fn expired_sessions_are_forgotten_and_others_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let at = Timestamp::from_unix;
+    block_on(async {
+        store.write(move |t| t.revoke([1; 20], at(100))).await.unwrap();
+        store.write(move |t| t.revoke([2; 20], at(101))).await.unwrap();
+        assert!(store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
+        assert!(!store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
+        store.write(move |t| t.drop_expired_sessions(at(100))).await.unwrap();
+        assert_eq!(store.revocations().unwrap(), [([2; 20], at(101))]);
+        // Its count is gone with it; that it has expired is found out elsewhere.
+        assert!(store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
+    });
+}

@@ -7,6 +7,9 @@ mod php;
 mod value;
 mod xml;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 pub use value::{Exception, Object, Value};
