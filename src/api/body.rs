@@ -6,13 +6,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use hyper::http::request::Parts;
 
+use crate::api::First;
 use crate::api::params::{PARAMETERS_MAX, Params};
-use crate::http::{Call, Fault, Place, Target};
+use crate::http::{Fault, Place};
 
 /// The name under which a body is spoken of in errors.
 const BODY: &str = "body";
+/// The media type of JSON.
+const JSON: &str = "application/json";
 
 /// Reads a body into memory, up to a limit.
 pub(super) async fn read(incoming: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
@@ -28,40 +30,47 @@ pub(super) async fn read(incoming: Incoming, limit_bytes: usize) -> Result<Bytes
     }
 }
 
-/// Reads the parameters of a body.
-pub(super) async fn parse(headers: &HeaderMap, body: Bytes) -> Result<Params, Fault> {
-    let mut params = Params::default();
+/// Reads the parameters of a body. Where one of them is wrong, those that are not are read all the same.
+pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), Fault> {
     if body.is_empty() {
-        return Ok(params);
+        return Ok(());
     }
     match media_type(headers).as_deref() {
-        None | Some("application/x-www-form-urlencoded") => {
-            let text = std::str::from_utf8(&body).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
-            for pair in text
-                .trim_end_matches(['\r', '\n'])
-                .split('&')
-                .filter(|pair| !pair.is_empty())
-            {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                params.insert_encoded(Place::Query, key, value)?;
-            }
-        }
-        Some("application/json") => params.insert_json(&parse_object(BODY, &body)?)?,
-        Some("multipart/form-data") => parse_multipart(headers, body, &mut params).await?,
+        None | Some("application/x-www-form-urlencoded") => parse_form(&body, params),
+        Some(JSON) => params.insert_json(&parse_object(BODY, &body)?),
+        Some("multipart/form-data") => parse_multipart(headers, body, params).await,
         Some(other) => {
             let reason = format!(
                 "{other} is not served: send application/x-www-form-urlencoded, application/json or multipart/form-data"
             );
-            return Err(Fault::invalid("Content-Type", reason));
+            Err(Fault::invalid("Content-Type", reason))
         }
     }
-    Ok(params)
+}
+
+/// Whether the body says that it is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).as_deref() == Some(JSON)
 }
 
 /// The media type in lower case, without its parameters.
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+fn parse_form(body: &[u8], params: &mut Params) -> Result<(), Fault> {
+    let text = std::str::from_utf8(body).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
+    let mut all = First(None);
+    for pair in text
+        .trim_end_matches(['\r', '\n'])
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        all.note(params.insert_encoded(Place::Query, key, value));
+    }
+    all.into_result()
 }
 
 fn parse_object(name: &str, text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Fault> {
@@ -105,13 +114,4 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
         params.insert(&name, value)?;
     }
     Ok(())
-}
-
-/// In which format to complain about a body that could not be read: as the target asks, else as the body is written.
-/// Returns the values of `format` and `callback`.
-pub(super) fn format_without_body(head: &Parts) -> (Option<String>, Option<String>) {
-    let call = Target::of(&head.uri).map(Call::of).unwrap_or_default();
-    let of_body = || (media_type(&head.headers)? == "application/json").then(|| "1".to_owned());
-    let format = call.format.map(std::borrow::Cow::into_owned).or_else(of_body);
-    (format, call.callback.map(std::borrow::Cow::into_owned))
 }

@@ -97,24 +97,10 @@ impl Api {
             _ => return http::allow(request.method(), METHODS),
         }
         let (head, incoming) = request.into_parts();
-        let mut params = match self.read_params(&head, incoming).await {
-            Ok(params) => params,
-            Err(fault) => {
-                let (format, callback) = body::format_without_body(&head);
-                let requested = Requested {
-                    format: format.as_deref(),
-                    callback: callback.as_deref(),
-                    ignore_null: false,
-                };
-                let mut response = fault.respond(requested);
-                if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow) {
-                    // What is left of the body is not read, so nothing can come after it.
-                    let close = header::HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                return response;
-            }
-        };
+        let mut params = Params::default();
+        if let Err(fault) = self.read_params(&head, incoming, &mut params).await {
+            return refuse(&fault, &params, &head.headers);
+        }
         let caller = Caller {
             address,
             uri: head
@@ -126,8 +112,8 @@ impl Api {
         };
         // A task of its own: a client that goes away does not stop half-way what it has begun.
         let task = tokio::spawn(async move {
-            let format = match requested(&params).and_then(Requested::format) {
-                Ok(format) => format.unwrap_or(Format::DEFAULT),
+            let format = match requested(&params).and_then(Requested::format_or_default) {
+                Ok(format) => format,
                 Err(fault) => return fault.respond(Requested::default()),
             };
             match self.run(&mut params, &caller).await {
@@ -148,19 +134,26 @@ impl Api {
     }
 
     /// All parameters of a request: those of the body, overridden by those of the query, overridden by those of the
-    /// path.
-    async fn read_params(&self, head: &hyper::http::request::Parts, incoming: Incoming) -> Result<Params, Fault> {
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, body::read(incoming, self.body_max_bytes)).await {
-            Ok(bytes) => bytes?,
-            Err(_) => return Err(Fault::TooSlow),
+    /// path. Where something is wrong, what could be read is there all the same, so that the answer can be in the
+    /// format that was asked for.
+    async fn read_params(
+        &self,
+        head: &hyper::http::request::Parts,
+        incoming: Incoming,
+        params: &mut Params,
+    ) -> Result<(), Fault> {
+        let read = match tokio::time::timeout(BODY_TIMEOUT, body::read(incoming, self.body_max_bytes)).await {
+            Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
+            Ok(Err(fault)) => Err(fault),
+            Err(_) => Err(Fault::TooSlow),
         };
-        let mut params = body::parse(&head.headers, bytes).await?;
-        if let Some(target) = Target::of(&head.uri) {
-            for (place, key, value) in target.parameters() {
-                params.insert_encoded(place, key, value)?;
-            }
+        let mut all = First(read.err());
+        let mut of_target = Params::default();
+        for (place, key, value) in Target::of(&head.uri).into_iter().flat_map(Target::parameters) {
+            all.note(of_target.insert_encoded(place, key, value));
         }
-        Ok(params)
+        params.merge(of_target);
+        all.into_result()
     }
 
     /// Runs a request, and says with which status its result is answered.
@@ -230,6 +223,37 @@ impl Api {
         };
         Ok(Outcome::Response(response))
     }
+}
+
+/// The first fault of several steps that are all taken.
+struct First(Option<Fault>);
+
+impl First {
+    fn note(&mut self, result: Result<(), Fault>) {
+        if self.0.is_none() {
+            self.0 = result.err();
+        }
+    }
+
+    fn into_result(self) -> Result<(), Fault> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// The answer to a request whose parameters cannot be read: in the format that is asked for as far as they could be,
+/// else as the body is written.
+fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap) -> Response {
+    let mut requested = requested(params).unwrap_or_default();
+    if requested.format.is_none() && body::is_json(headers) {
+        requested.format = Some("1");
+    }
+    let mut response = fault.respond(requested);
+    if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow) {
+        // What is left of the body is not read, so nothing can come after it.
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 fn requested(params: &Params) -> Result<Requested<'_>, Fault> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
+use crate::api::First;
 use crate::http::{Fault, Place};
 use crate::wire::is_xml_char;
 
@@ -59,11 +60,11 @@ impl Params {
     /// # Errors
     /// As [`Params::insert_encoded`].
     pub fn insert_json(&mut self, object: &serde_json::Map<String, serde_json::Value>) -> Result<(), ParamsError> {
-        let mut path = Vec::new();
+        let mut all = First(None);
         for (key, value) in object {
-            self.insert_json_value(&mut path, key, value)?;
+            all.note(self.insert_json_value(&mut Vec::new(), key, value));
         }
-        Ok(())
+        all.into_result()
     }
 
     fn insert_json_value(
@@ -155,6 +156,16 @@ impl Params {
         match slot {
             Param::Object(object) => object,
             Param::Text(_) => unreachable!("a text has just been replaced"),
+        }
+    }
+
+    /// Puts other parameters over these: texts replace what is in their place, objects are merged.
+    pub fn merge(&mut self, over: Self) {
+        for (name, param) in over.named {
+            match (self.named.get_mut(&name), param) {
+                (Some(Param::Object(below)), Param::Object(above)) => below.merge(above),
+                (_, param) => self.set(&name, param),
+            }
         }
     }
 

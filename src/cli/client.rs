@@ -91,9 +91,9 @@ impl Client {
     pub(super) fn call(&self, service: &str, action: &str, mut params: Value) -> Result<Value, CliError> {
         if let Value::Object(params) = &mut params {
             params.insert("ks".to_owned(), json!(self.ks));
-            params.insert("format".to_owned(), json!(1));
         }
-        let url = format!("{}/api_v3/service/{service}/action/{action}", self.url);
+        // The format is in the URL too, so that a listener that reads no bodies knows it.
+        let url = format!("{}/api_v3/service/{service}/action/{action}?format=1", self.url);
         let sent = self
             .agent
             .post(&url)

@@ -352,6 +352,17 @@ impl<'a> From<&'a Call<'_>> for Requested<'a> {
 }
 
 impl Requested<'_> {
+    /// The format of an API answer: what is asked for, else XML.
+    ///
+    /// # Errors
+    /// As [`Requested::format`].
+    pub fn format_or_default(self) -> Result<Format, Fault> {
+        let xml = Format::Xml {
+            ignore_null: self.ignore_null,
+        };
+        Ok(self.format()?.unwrap_or(xml))
+    }
+
     /// The format that is asked for; `None` if none is.
     ///
     /// # Errors
@@ -385,7 +396,7 @@ impl Fault {
     /// The API's answer for this fault, without looking at anything but the parameters of the answer.
     #[must_use]
     pub fn respond(&self, requested: Requested<'_>) -> Response {
-        let format = requested.format().ok().flatten().unwrap_or(Format::DEFAULT);
+        let format = requested.format_or_default().unwrap_or(Format::DEFAULT);
         let body = format.render(&Value::Exception(self.exception()), std::time::Duration::ZERO);
         let mut response = response::bytes(self.api_status(), format.content_type(), body);
         let headers = response.headers_mut();

@@ -4,6 +4,7 @@ mod page;
 
 use std::sync::Arc;
 
+use hyper::body::Body as _;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
@@ -50,6 +51,17 @@ impl Public {
     /// The answer to a request for one of its own resources; `None` for any other. Bodies are not looked at.
     #[must_use]
     pub fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+        let mut response = self.answer(method, uri, headers)?;
+        if method == Method::HEAD && response.body().is_end_stream() {
+            // Only of a GET is it known without being told.
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Some(response)
+    }
+
+    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
         let path = uri.path();
         if let Some(id) = path.strip_prefix("/tiny/") {
             if !matches!(*method, Method::GET | Method::HEAD) {

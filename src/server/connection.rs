@@ -86,7 +86,7 @@ fn spawn(stream: TcpStream, address: IpAddr, service: impl Service, limits: Limi
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(limits.buffer_bytes)
-        .pipeline_flush(true)
+        // Not pipeline_flush: with it, hyper 1.12 never sends its 400 to a request that it cannot parse.
         .serve_connection(TokioIo::new(stream), answer);
     let watched = graceful.watch(connection);
     tokio::spawn(async move {

@@ -1,0 +1,242 @@
+//! Bad input: the contract's error, and nothing changed.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use crate::fixture::{Appliance, code};
+use crate::http::{Answer, exchange, request};
+
+const ADD: &str = "/api_v3/service/shortlink_shortlink/action/add";
+const MEBIBYTE: usize = 1024 * 1024;
+
+fn post(appliance: &Appliance, content_type: &str, body: &[u8]) -> Answer {
+    let target = format!("{ADD}?format=1");
+    request(
+        &appliance.admin,
+        "POST",
+        &target,
+        &[("Content-Type", content_type)],
+        body,
+    )
+}
+
+#[test]
+fn bodies_that_cannot_be_read_are_refused_with_their_reason() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let form = "application/x-www-form-urlencoded";
+    let (json, multipart) = ("application/json", "multipart/form-data; boundary=xyz");
+    let good = format!("ks={ks}&shortLink[systemName]=NAME&shortLink[fullUrl]=https://example.com/");
+    let many = (0..5001).map(|n| format!("&p{n}=x")).collect::<String>();
+    let deep_json = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
+    let deeper_json = "[".repeat(100_000);
+    let deep_form = format!("{good}&a{}=1", "[b]".repeat(20));
+    for (content_type, body, expected, reason) in [
+        (
+            json,
+            "{\"ks\":".as_bytes().to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "broken JSON: EOF",
+        ),
+        (
+            json,
+            b"{\"a\":1,}".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "line 1 column 8",
+        ),
+        (
+            json,
+            b"[1]".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "expected one JSON object",
+        ),
+        (
+            json,
+            b"\"text\"".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "expected one JSON object",
+        ),
+        (json, b"{\"a\":\"\xff\"}".to_vec(), "INVALID_PARAMETER_CHAR", ""),
+        (json, b"{\"a\":\"\\u0000\"}".to_vec(), "INVALID_PARAMETER_CHAR", ""),
+        (
+            json,
+            b"{\"a\":\"\\ud800\"}".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "broken JSON",
+        ),
+        (
+            json,
+            deep_json.into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "nested deeper than 10 levels",
+        ),
+        (
+            json,
+            deeper_json.into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "broken JSON: recursion limit",
+        ),
+        (
+            form,
+            format!("{good}&name=%zz").into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "broken percent-encoding",
+        ),
+        (
+            form,
+            format!("{good}&name=100%").into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "broken percent-encoding",
+        ),
+        (
+            form,
+            format!("{good}&name=%FF").into_bytes(),
+            "INVALID_PARAMETER_CHAR",
+            "",
+        ),
+        (
+            form,
+            [good.as_bytes(), b"&name=\xff"].concat(),
+            "INVALID_PARAMETER_CHAR",
+            "",
+        ),
+        (
+            form,
+            format!("{good}&name=%1B[31m").into_bytes(),
+            "INVALID_PARAMETER_CHAR",
+            "",
+        ),
+        (
+            form,
+            format!("{good}{many}").into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "at most 5000 parameters",
+        ),
+        (
+            form,
+            deep_form.into_bytes(),
+            "INVALID_PARAMETER_VALUE",
+            "nested deeper than 10 levels",
+        ),
+        (
+            multipart,
+            b"--xyz\r\nnonsense".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "broken multipart",
+        ),
+        (
+            "multipart/form-data",
+            b"--xyz--".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "broken multipart",
+        ),
+        (
+            "text/xml",
+            b"<xml/>".to_vec(),
+            "INVALID_PARAMETER_VALUE",
+            "text/xml is not served",
+        ),
+    ] {
+        let answer = post(&appliance, content_type, &body);
+        let exception = answer.json();
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        assert_eq!(
+            (answer.status, code(&exception)),
+            (200, expected),
+            "{shown}: {exception}"
+        );
+        let given = exception["args"]["REASON"].as_str().unwrap_or("");
+        assert!(given.contains(reason), "{shown}: {given:?} without {reason:?}");
+    }
+    assert_eq!(appliance.list(&ks, &[("filter[statusIn]", "1,2,3")]), (vec![], 0));
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_and_its_connection_closed() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let fits = format!("ks={ks}&shortLink[systemName]=NAME&shortLink[fullUrl]=https://example.com/&pad=");
+    let padded = |length: usize| format!("{fits}{}", "x".repeat(length - fits.len()));
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(code(&post(&appliance, form, padded(MEBIBYTE).as_bytes()).json()), "");
+    let refused = post(&appliance, form, padded(MEBIBYTE + 1).as_bytes());
+    assert_eq!((refused.status, refused.header("connection")), (413, "close"));
+    assert_eq!(
+        refused.json()["args"]["REASON"],
+        "larger than the limit of 1048576 bytes"
+    );
+
+    // Not announced, but sent in pieces.
+    let host = appliance.admin.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("POST {ADD}?format=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let piece = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    while stream.write_all(&piece).is_ok() {}
+    let mut answer = Vec::new();
+    // The rest of what was sent may have reset the connection after the answer.
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 413 "));
+
+    let appliance = Appliance::start_with("[admin]\nmax_body_bytes = 32768\n");
+    assert_eq!(post(&appliance, form, padded(40_000).as_bytes()).status, 413);
+}
+
+#[test]
+fn wrong_types_are_named() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    for (body, name) in [
+        (r#"{"ks":{"a":"b"}}"#.to_owned(), "ks"),
+        (format!(r#"{{"ks":"{ks}","shortLink":"text"}}"#), "shortLink"),
+        (
+            format!(r#"{{"ks":"{ks}","shortLink":{{"fullUrl":{{"a":"b"}}}}}}"#),
+            "shortLink:fullUrl",
+        ),
+        (
+            format!(r#"{{"ks":"{ks}","shortLink":{{"expiresAt":1.5}}}}"#),
+            "shortLink:expiresAt",
+        ),
+        (format!(r#"{{"ks":"{ks}","service":{{"a":"b"}}}}"#), "service"),
+    ] {
+        let target = if name == "service" {
+            "/api_v3/?format=1".to_owned()
+        } else {
+            format!("{ADD}?format=1")
+        };
+        let headers = [("Content-Type", "application/json")];
+        let exception = request(&appliance.admin, "POST", &target, &headers, body.as_bytes()).json();
+        assert_eq!(code(&exception), "INVALID_PARAMETER_VALUE", "{body}: {exception}");
+        assert_eq!(exception["args"]["PARAM_NAME"], name);
+    }
+}
+
+#[test]
+fn what_is_not_http_ends_the_connection() {
+    let appliance = Appliance::start();
+    for base in [&appliance.public, &appliance.admin] {
+        let host = base.strip_prefix("http://").unwrap();
+        for raw in [
+            "nonsense\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET / HTTP/9.9\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            let answer = exchange(host, raw.as_bytes());
+            assert_eq!(answer.status, 400, "{raw:?}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+        assert!([414, 431].contains(&exchange(host, long.as_bytes()).status));
+    }
+    assert_eq!(appliance.get_admin("/healthz").status, 200);
+}
+
+#[test]
+fn the_headers_of_an_error_cannot_be_forged() {
+    let appliance = Appliance::start();
+    let target = "/api_v3/service/x%0d%0aSet-Cookie:%20a=b/action/y?format=1";
+    let answer = appliance.get_admin(target);
+    assert!(!answer.headers.contains_key("set-cookie"));
+    assert_eq!(answer.header("x-kaltura"), "error-SERVICE_DOES_NOT_EXISTS");
+    assert!(answer.header("x-kaltura-app").contains("x%0D%0ASet-Cookie: a=b"));
+}

@@ -1,0 +1,29 @@
+//! The real binary, spawned on port 0 in a folder of its own.
+
+#![allow(
+    unreachable_pub,
+    reason = "what a test binary shares among its modules reaches nobody else"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod bad_input;
+mod cli;
+mod clients;
+mod durability;
+mod fixture;
+mod formats;
+mod guide;
+mod http;
+mod links;
+mod listing;
+mod multirequest;
+mod redirects;
+mod sessions;
+mod settings;
