@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::ConfigArgs;
 use crate::cli::exit::CliError;
-use crate::config::Settings;
+use crate::config::{LogFormat, Settings};
 use crate::public::Tiny;
 
 const EXAMPLES: &str = "\
@@ -50,7 +50,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
     }
     writeln!(out, "API bodies         up to {} bytes", settings.body_max_bytes)?;
     writeln!(out, "new ids            {} characters", settings.id_length)?;
-    writeln!(out, "log                {}, as {:?}", settings.log, settings.log_format)?;
+    let format = if settings.log_format == LogFormat::Json { "json" } else { "text" };
+    writeln!(out, "log                {}, as {format}", settings.log)?;
     let mut ids: Vec<_> = settings.partners.ids().collect();
     ids.sort();
     for id in ids {

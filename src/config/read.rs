@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,9 @@ const SECRET_SHORT_BYTES: usize = 16;
 const BODY_MAX_BYTES_LEAST: usize = 32 * 1024;
 /// Bodies are held in memory while they are read.
 const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
+
+/// Lengths that new ids can have, in characters.
+const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
 
 pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
@@ -53,80 +57,41 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
         (None, Some(folder)) => reader.path(folder),
         (None, None) => PathBuf::from(DATA_DIR_DEFAULT),
     };
-    let listen = |reader: &Reader, flag: &Option<String>, name: &'static str, section: &Section<'_>, default: &str| {
-        if let Some(text) = flag {
-            return text.split(',').map(|one| address(&of_flag(name), name, one)).collect();
-        }
-        match reader.texts(section, "listen")? {
-            None => Ok(vec![address("default", "listen", default)?]),
-            Some(texts) => {
-                let key = section.key("listen");
-                texts
-                    .iter()
-                    .map(|one| address(&reader.origin, &key, one))
-                    .collect::<Result<Vec<_>, _>>()
-            }
-        }
-    };
-    let public_listen = listen(&reader, &overrides.public, "public", &public, PUBLIC_LISTEN_DEFAULT)?;
-    let admin_listen = listen(&reader, &overrides.admin, "admin", &admin, ADMIN_LISTEN_DEFAULT)?;
-    let tiny = reader.choice(
-        &public,
-        "tiny",
-        &overrides.tiny,
-        "tiny",
-        &[("hop", Tiny::Hop), ("direct", Tiny::Direct)],
-    )?;
+    let tiny = [("hop", Tiny::Hop), ("direct", Tiny::Direct)];
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let log_format = reader.choice(&log, "format", &overrides.log_format, "log-format", &formats)?;
-    let log_level = match &overrides.log {
-        Some(level) => check_level(&of_flag("log"), "log", level)?,
-        None => check_level(
-            &reader.origin,
-            "log.level",
-            reader.text(&log, "level")?.unwrap_or("info"),
-        )?,
-    };
-    let id_length = match &overrides.id_length {
-        Some(text) => {
-            let number = text.parse().ok();
-            in_range(
-                &of_flag("id-length"),
-                "id-length",
-                text,
-                number,
-                ID_MIN_BYTES,
-                ID_MAX_BYTES,
-            )?
-        }
-        None => reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_MIN_BYTES, ID_MAX_BYTES)?,
-    };
-    let body_max_bytes = reader.size(
-        &admin,
-        "max_body_bytes",
-        BODY_MAX_BYTES_DEFAULT,
-        BODY_MAX_BYTES_LEAST,
-        BODY_MAX_BYTES_MOST,
-    )?;
-    let public_url = reader
-        .text(&public, "url")?
-        .map(|text| base_url(&reader.origin, text))
-        .transpose()?;
-    let partners = reader.partners(&root)?;
-    reader.check_mode(path);
-    Ok(Settings {
+    let settings = Settings {
         config: path.to_owned(),
         data_dir,
-        public_listen,
-        public_url,
-        tiny,
-        admin_listen,
-        body_max_bytes,
-        id_length,
-        log: log_level,
-        log_format,
-        partners,
+        public_listen: reader.listen(&public, &overrides.public, PUBLIC_LISTEN_DEFAULT)?,
+        public_url: reader.base_url(&public, "url")?,
+        tiny: reader.choice(&public, "tiny", &overrides.tiny, "tiny", &tiny)?,
+        admin_listen: reader.listen(&admin, &overrides.admin, ADMIN_LISTEN_DEFAULT)?,
+        body_max_bytes: reader.size(
+            &admin,
+            "max_body_bytes",
+            BODY_MAX_BYTES_DEFAULT,
+            BODY_MAX_BYTES_LEAST..=BODY_MAX_BYTES_MOST,
+        )?,
+        id_length: match &overrides.id_length {
+            Some(text) => in_range(&of_flag("id-length"), "id-length", text, text.parse().ok(), ID_LENGTHS)?,
+            None => reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?,
+        },
+        log: match &overrides.log {
+            Some(level) => check_level(&of_flag("log"), "log", level)?,
+            None => check_level(
+                &reader.origin,
+                "log.level",
+                reader.text(&log, "level")?.unwrap_or("info"),
+            )?,
+        },
+        log_format: reader.choice(&log, "format", &overrides.log_format, "log-format", &formats)?,
+        partners: reader.partners(&root)?,
+        warnings: Vec::new(),
+    };
+    reader.check_mode(path);
+    Ok(Settings {
         warnings: reader.warnings,
+        ..settings
     })
 }
 
@@ -227,14 +192,45 @@ impl Reader {
         section: &Section<'_>,
         key: &str,
         default: usize,
-        least: usize,
-        most: usize,
+        range: RangeInclusive<usize>,
     ) -> Result<usize, ConfigError> {
         let Some(value) = section.table.get(key) else {
             return Ok(default);
         };
         let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
-        in_range(&self.origin, &section.key(key), &value.to_string(), number, least, most)
+        in_range(&self.origin, &section.key(key), &value.to_string(), number, range)
+    }
+
+    /// The addresses of a listener, whose flag has the name of its section.
+    fn listen(
+        &self,
+        section: &Section<'_>,
+        flag: &Option<String>,
+        default: &str,
+    ) -> Result<Vec<SocketAddr>, ConfigError> {
+        if let Some(text) = flag {
+            return text
+                .split(',')
+                .map(|one| address(&of_flag(&section.name), &section.name, one))
+                .collect();
+        }
+        let texts = self
+            .texts(section, "listen")?
+            .unwrap_or_else(|| vec![default.to_owned()]);
+        let key = section.key("listen");
+        texts.iter().map(|one| address(&self.origin, &key, one)).collect()
+    }
+
+    fn base_url(&self, section: &Section<'_>, key: &str) -> Result<Option<String>, ConfigError> {
+        let Some(text) = self.text(section, key)? else {
+            return Ok(None);
+        };
+        let is_base = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if url::Url::parse(text).is_ok_and(|url| is_base(&url)) {
+            return Ok(Some(text.trim_end_matches('/').to_owned()));
+        }
+        let reason = "expected an http or https URL, such as https://go.example.com";
+        Err(self.wrong(section.key(key), format!("{text:?}"), reason))
     }
 
     fn choice<T: Copy + Default>(
@@ -395,21 +391,6 @@ fn address(origin: &str, key: &str, text: &str) -> Result<SocketAddr, ConfigErro
     })
 }
 
-fn base_url(origin: &str, text: &str) -> Result<String, ConfigError> {
-    let url = url::Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match url {
-        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
-        None => Err(ConfigError::Setting {
-            origin: origin.to_owned(),
-            key: "public.url".to_owned(),
-            value: format!("{text:?}"),
-            reason: "expected an http or https URL, such as https://go.example.com".to_owned(),
-        }),
-    }
-}
-
 fn check_level(origin: &str, key: &str, text: &str) -> Result<String, ConfigError> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
@@ -427,17 +408,15 @@ fn in_range(
     key: &str,
     value: &str,
     number: Option<usize>,
-    least: usize,
-    most: usize,
+    range: RangeInclusive<usize>,
 ) -> Result<usize, ConfigError> {
-    number
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| ConfigError::Setting {
-            origin: origin.to_owned(),
-            key: key.to_owned(),
-            value: value.to_owned(),
-            reason: format!("expected a whole number from {least} to {most}"),
-        })
+    let fitting = number.filter(|number| range.contains(number));
+    fitting.ok_or_else(|| ConfigError::Setting {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+        reason: format!("expected a whole number from {} to {}", range.start(), range.end()),
+    })
 }
 
 fn line_of(text: &str, position: usize) -> usize {
