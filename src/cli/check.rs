@@ -50,7 +50,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
     }
     writeln!(out, "API bodies         up to {} bytes", settings.body_max_bytes)?;
     writeln!(out, "new ids            {} characters", settings.id_length)?;
-    let format = if settings.log_format == LogFormat::Json { "json" } else { "text" };
+    let format = if settings.log_format == LogFormat::Json {
+        "json"
+    } else {
+        "text"
+    };
     writeln!(out, "log                {}, as {format}", settings.log)?;
     let mut ids: Vec<_> = settings.partners.ids().collect();
     ids.sort();
