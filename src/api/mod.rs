@@ -21,9 +21,8 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::watch;
 
-pub use params::{Param, Params, ParamsError};
+pub use params::{Param, Params};
 
-use crate::api::params::parse_boolean;
 use crate::http::{self, Fault, Requested, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
@@ -31,8 +30,21 @@ use crate::public::Public;
 use crate::store::WriteError;
 use crate::wire::{Format, Value};
 
-/// What the API serves, in `Allow`.
-const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+/// The services and their actions, in lower case.
+const ACTIONS: [(&str, &str); 12] = [
+    ("shortlink_shortlink", "add"),
+    ("shortlink_shortlink", "get"),
+    ("shortlink_shortlink", "list"),
+    ("shortlink_shortlink", "update"),
+    ("shortlink_shortlink", "delete"),
+    ("shortlink_shortlink", "restore"),
+    ("shortlink_shortlink", "goto"),
+    ("session", "start"),
+    ("session", "end"),
+    ("user", "delete"),
+    ("system", "ping"),
+    ("system", "gettime"),
+];
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -94,7 +106,7 @@ impl Api {
         match *request.method() {
             Method::GET | Method::HEAD | Method::POST => {}
             Method::OPTIONS => return http::cors_preflight(),
-            _ => return http::allow(request.method(), METHODS),
+            _ => return http::allow(request.method(), http::API_METHODS),
         }
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
@@ -149,7 +161,9 @@ impl Api {
         };
         let mut all = First(read.err());
         let mut of_target = Params::default();
-        for (place, key, value) in Target::of(&head.uri).into_iter().flat_map(Target::parameters) {
+        let by_precedence: Vec<_> = Target::of(&head.uri).into_iter().flat_map(Target::parameters).collect();
+        // What is inserted later replaces what was there.
+        for (place, key, value) in by_precedence.into_iter().rev() {
             all.note(of_target.insert_encoded(place, key, value));
         }
         params.merge(of_target);
@@ -172,6 +186,7 @@ impl Api {
         let action = params.given("action")?;
         let result = self.dispatch(service, action, params, caller).await;
         let code = result.as_ref().err().map_or("", |fault| fault.exception().code);
+        let (service, action) = logged_names(service, action.unwrap_or(""));
         tracing::debug!(service, action, code, elapsed = ?started.elapsed(), "call");
         result
     }
@@ -184,8 +199,7 @@ impl Api {
         caller: &Caller,
     ) -> Result<Outcome, Fault> {
         let lower = |text: &str| text.to_ascii_lowercase();
-        let known = ["shortlink_shortlink", "session", "user", "system"];
-        if !known.contains(&lower(service).as_str()) {
+        if !ACTIONS.iter().any(|(known, _)| known.eq_ignore_ascii_case(service)) {
             return Err(Fault::ServiceDoesNotExist {
                 service: service.to_owned(),
             });
@@ -225,6 +239,14 @@ impl Api {
     }
 }
 
+/// The names of a call as they may stand in the log: what a client sent instead of them could be anything, a session
+/// among others.
+fn logged_names(service: &str, action: &str) -> (&'static str, &'static str) {
+    let is_meant =
+        |(known, name): &&(&str, &str)| known.eq_ignore_ascii_case(service) && name.eq_ignore_ascii_case(action);
+    ACTIONS.iter().find(is_meant).copied().unwrap_or(("unknown", "unknown"))
+}
+
 /// The first fault of several steps that are all taken.
 struct First(Option<Fault>);
 
@@ -260,7 +282,7 @@ fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
     Ok(Requested {
         format: params.text("format")?,
         callback: params.text("callback")?,
-        ignore_null: params.text("ignoreNull")?.and_then(parse_boolean).unwrap_or(false),
+        ignore_null: params.text("ignoreNull")?.is_some_and(http::is_true),
     })
 }
 

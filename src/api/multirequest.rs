@@ -10,8 +10,15 @@ use crate::wire::Value;
 /// Calls in one request at most.
 const CALLS_MAX: usize = 200;
 
+/// Results of one request at most, in bytes: a page of 500 links with the longest destinations has four million. They are
+/// held in memory until the last call has been made.
+const RESULTS_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is set.
+const RESOLVED_MAX_BYTES: usize = 1024 * 1024;
+
 /// Parameters outside the groups that hold for every call without its own.
-const SHARED: [&str; 3] = ["ks", "partnerId", "clientTag"];
+const SHARED: [&str; 6] = ["ks", "partnerId", "clientTag", "format", "callback", "ignoreNull"];
 
 impl Api {
     pub(super) async fn run_multirequest(
@@ -21,6 +28,7 @@ impl Api {
     ) -> Result<(Outcome, StatusCode), Fault> {
         let calls = groups(params)?;
         let mut results = Vec::with_capacity(calls.len());
+        let (mut results_bytes, mut resolved_bytes) = (0, 0);
         let mut status = StatusCode::OK;
         for mut call in calls {
             for name in SHARED {
@@ -28,12 +36,13 @@ impl Api {
                     call.set(name, shared.clone());
                 }
             }
-            let outcome = match resolve(&mut call, &results) {
+            let ready = check_room(results_bytes).and_then(|()| prepare(&mut call, &results, &mut resolved_bytes));
+            let outcome = match ready {
                 Ok(()) => self.call(&call, caller).await,
                 Err(fault) => Err(fault),
             };
-            match outcome {
-                Ok(Outcome::Value(value)) => results.push(value),
+            let result = match outcome {
+                Ok(Outcome::Value(value)) => value,
                 // A redirect is the whole response.
                 Ok(response @ Outcome::Response(_)) => return Ok((response, StatusCode::OK)),
                 Err(fault) => {
@@ -41,12 +50,22 @@ impl Api {
                     if fault.api_status() != StatusCode::OK {
                         status = fault.api_status();
                     }
-                    results.push(Value::Exception(fault.exception()));
+                    Value::Exception(fault.exception())
                 }
-            }
+            };
+            results_bytes += result.size_bytes();
+            results.push(result);
         }
         Ok((Value::List(results).into(), status))
     }
+}
+
+fn check_room(results_bytes: usize) -> Result<(), Fault> {
+    if results_bytes > RESULTS_MAX_BYTES {
+        let reason = format!("the results so far have more than {RESULTS_MAX_BYTES} bytes: ask for less at once");
+        return Err(Fault::invalid("multirequest", reason));
+    }
+    Ok(())
 }
 
 /// The calls in their order: numbered from 0 or 1, up to the first gap.
@@ -64,18 +83,32 @@ fn groups(params: &Params) -> Result<Vec<Params>, Fault> {
     Ok(calls)
 }
 
-/// Puts earlier results in the place of references, in every text of a call.
-fn resolve(params: &mut Params, results: &[Value]) -> Result<(), Fault> {
-    for (name, param) in params.values_mut() {
+/// Puts earlier results in the place of references in a call.
+fn prepare(call: &mut Params, results: &[Value], resolved_bytes: &mut usize) -> Result<(), Fault> {
+    // A session that is shared by all calls may be the result of the first one, which needs none.
+    if let Ok(Some(text)) = call.text("ks")
+        && let Ok(Some(resolved)) = resolve_text("ks", text, results)
+    {
+        call.set("ks", Param::Text(resolved));
+    }
+    resolve(call, results, resolved_bytes, &["ks"])
+}
+
+/// Puts earlier results in the place of references, in every text but those under the names of `left`.
+fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, left: &[&str]) -> Result<(), Fault> {
+    for (name, param) in params.values_mut().filter(|(name, _)| !left.contains(name)) {
         match param {
-            Param::Object(object) => resolve(object, results)?,
-            Param::Text(text) => match resolve_text(name, text, results) {
-                Ok(Some(resolved)) => *text = resolved,
-                Ok(None) => {}
-                // A session that is shared by all calls may be the result of the first one, which needs none.
-                Err(_) if name == "ks" => {}
-                Err(fault) => return Err(fault),
-            },
+            Param::Object(object) => resolve(object, results, resolved_bytes, &[])?,
+            Param::Text(text) => {
+                if let Some(resolved) = resolve_text(name, text, results)? {
+                    *resolved_bytes += resolved.len();
+                    *text = resolved;
+                }
+                if *resolved_bytes > RESOLVED_MAX_BYTES {
+                    let reason = format!("references stand for more than {RESOLVED_MAX_BYTES} bytes in this request");
+                    return Err(Fault::invalid(name, reason));
+                }
+            }
         }
     }
     Ok(())
@@ -96,6 +129,10 @@ fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<Stri
             let reason = || format!("{{{number}:result{path}}} stands for no text or number among the results so far");
             let value = look_up(number, path, results).ok_or_else(|| Fault::invalid(name, reason()))?;
             resolved.push_str(&value);
+            if resolved.len() > RESOLVED_MAX_BYTES {
+                let reason = format!("its references stand for more than {RESOLVED_MAX_BYTES} bytes");
+                return Err(Fault::invalid(name, reason));
+            }
             (rest, found) = (after, true);
         } else {
             resolved.push('{');

@@ -30,16 +30,13 @@ pub struct Params {
     count: usize,
 }
 
-/// The parameters could not be read.
-pub type ParamsError = Fault;
-
 impl Params {
     /// Adds a parameter whose name and value are percent-encoded as in its place. A parameter of the same name is
     /// replaced; objects are merged.
     ///
     /// # Errors
     /// When the encoding is broken, a character is not allowed, or there are too many parameters or levels.
-    pub fn insert_encoded(&mut self, place: Place, key: &str, value: &str) -> Result<(), ParamsError> {
+    pub fn insert_encoded(&mut self, place: Place, key: &str, value: &str) -> Result<(), Fault> {
         let key = decode(place, key, key)?;
         let value = decode(place, &key, value)?;
         self.insert(&key, value)
@@ -49,7 +46,7 @@ impl Params {
     ///
     /// # Errors
     /// As [`Params::insert_encoded`].
-    pub fn insert(&mut self, key: &str, value: String) -> Result<(), ParamsError> {
+    pub fn insert(&mut self, key: &str, value: String) -> Result<(), Fault> {
         check_characters(key, key)?;
         check_characters(key, &value)?;
         self.insert_at(&split_key(key), key, value)
@@ -59,7 +56,7 @@ impl Params {
     ///
     /// # Errors
     /// As [`Params::insert_encoded`].
-    pub fn insert_json(&mut self, object: &serde_json::Map<String, serde_json::Value>) -> Result<(), ParamsError> {
+    pub fn insert_json(&mut self, object: &serde_json::Map<String, serde_json::Value>) -> Result<(), Fault> {
         let mut all = First(None);
         for (key, value) in object {
             all.note(self.insert_json_value(&mut Vec::new(), key, value));
@@ -72,7 +69,7 @@ impl Params {
         above: &mut Vec<String>,
         key: &str,
         value: &serde_json::Value,
-    ) -> Result<(), ParamsError> {
+    ) -> Result<(), Fault> {
         use serde_json::Value;
         check_characters(key, key)?;
         let depth = above.len();
@@ -111,7 +108,7 @@ impl Params {
         Ok(())
     }
 
-    fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), ParamsError> {
+    fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
         check_depth(path.len(), key)?;
         self.count += 1;
         if self.count > PARAMETERS_MAX {
@@ -217,16 +214,6 @@ impl Params {
     pub fn required(&self, name: &str) -> Result<&str, Fault> {
         self.given(name)?
             .ok_or_else(|| Fault::MissingParameter { name: name.to_owned() })
-    }
-}
-
-/// `1`, `true` and `True` are true; empty, `0`, `false` and `False` are false.
-#[must_use]
-pub(super) fn parse_boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "true" | "True" => Some(true),
-        "" | "0" | "false" | "False" => Some(false),
-        _ => None,
     }
 }
 

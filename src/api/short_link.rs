@@ -371,11 +371,17 @@ fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fa
         order: order(filter.text("orderBy")?),
         page: page(&pager)?,
     };
-    if let Some(partners) = set_of(&filter, "partnerIdEqual", "partnerIdIn")?
-        && !partners.contains(&session.partner.to_string())
-    {
-        // No session sees another partner's links.
-        query.ids = Some(BTreeSet::new());
+    if let Some(partners) = set_of(&filter, "partnerIdEqual", "partnerIdIn")? {
+        let numbers = partners
+            .iter()
+            .map(|text| parse_integer(&filter.name("partnerId"), text));
+        if !numbers
+            .collect::<Result<Vec<_>, _>>()?
+            .contains(&i64::from(session.partner.0))
+        {
+            // No session sees another partner's links.
+            query.ids = Some(BTreeSet::new());
+        }
     }
     if session.kind == Kind::User {
         let user = session.user.clone().ok_or(Fault::InvalidUserId)?;
@@ -416,10 +422,18 @@ fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTree
 /// Deleted links are seen only by a filter that names their status.
 fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, Fault> {
     let equal = status(filter, "statusEqual")?.map(|status| BTreeSet::from([status]));
-    let listed = filter.text("statusIn")?.map(|text| {
-        let numbers = text.split(',').filter_map(|value| value.trim().parse().ok());
-        numbers.filter_map(Status::from_number).collect::<BTreeSet<_>>()
-    });
+    let mut listed = None;
+    if let Some(numbers) = set_of(filter, "", "statusIn")? {
+        let numbers = numbers.iter().map(|text| parse_integer(&filter.name("statusIn"), text));
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        // A number that is no status is the status of no link.
+        listed = Some(
+            numbers
+                .into_iter()
+                .filter_map(Status::from_number)
+                .collect::<BTreeSet<_>>(),
+        );
+    }
     Ok(match (equal, listed) {
         (Some(equal), Some(listed)) => &equal & &listed,
         (Some(one), None) | (None, Some(one)) => one,

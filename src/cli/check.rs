@@ -4,13 +4,14 @@ use std::io::{self, Write as _};
 
 use clap::Args;
 
-use crate::cli::ConfigArgs;
+use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::config::{LogFormat, Settings};
 use crate::public::Tiny;
 
 const EXAMPLES: &str = "\
-Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes nothing.
+Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes nothing. Flags and environment count
+as they would for tinyd serve.
 
 Example:
   tinyd check --config /etc/tinyd/tinyd.toml";
@@ -19,11 +20,11 @@ Example:
 #[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    settings: SettingArgs,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
-    let settings = Settings::load(&args.config.overrides())?;
+    let settings = Settings::load(&args.settings.overrides())?;
     let mut out = io::stdout().lock();
     writeln!(out, "{}: ok", settings.config.display())?;
     writeln!(out, "data folder        {}", settings.data_dir.display())?;

@@ -174,20 +174,20 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "KEY")]
     unique_id: Option<String>,
 
-    /// Only made since then
-    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    /// Only made since then: 7d means seven days ago
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_past)]
     created_after: Option<Timestamp>,
 
-    /// Only made until then
-    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    /// Only made until then: 7d means seven days ago
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_past)]
     created_before: Option<Timestamp>,
 
-    /// Only expiring since then
-    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    /// Only expiring since then: now, or 7d for in seven days
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_future)]
     expires_after: Option<Timestamp>,
 
-    /// Only expiring until then
-    #[arg(long, value_name = "WHEN", value_parser = parse_bound)]
+    /// Only expiring until then: now, or 7d for in seven days
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_future)]
     expires_before: Option<Timestamp>,
 
     /// The order: + or - and createdAt, updatedAt or expiresAt
@@ -428,11 +428,4 @@ fn id_of(text: &str) -> Result<String, String> {
 
 fn parse_when(text: &str) -> Result<When, String> {
     time::parse(text).map(When)
-}
-
-fn parse_bound(text: &str) -> Result<Timestamp, String> {
-    if text == "now" {
-        return Ok(crate::model::Clock::system().now());
-    }
-    time::parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())
 }

@@ -78,6 +78,51 @@ impl ConfigArgs {
     }
 }
 
+/// The settings that flags and environment can set.
+#[derive(Debug, Args)]
+struct SettingArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Where to serve redirects: IP:PORT, several separated by commas [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "TINYD_PUBLIC")]
+    public: Option<String>,
+
+    /// Where to serve the API: IP:PORT, several separated by commas [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", env = "TINYD_ADMIN")]
+    admin: Option<String>,
+
+    /// What /tiny/ID answers: "hop", a 301 to goto as Kaltura does, or "direct", the 302 at once [default: hop]
+    #[arg(long, value_name = "HOW", env = "TINYD_TINY")]
+    tiny: Option<String>,
+
+    /// Length of new ids, 4 to 20 [default: 8]
+    #[arg(long, value_name = "CHARACTERS", env = "TINYD_ID_LENGTH")]
+    id_length: Option<String>,
+
+    /// Levels of the log on standard error: error, warn, info, debug, trace, off [default: info]
+    #[arg(long, value_name = "LEVEL", env = "TINYD_LOG")]
+    log: Option<String>,
+
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TINYD_LOG_FORMAT")]
+    log_format: Option<String>,
+}
+
+impl SettingArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            public: self.public.clone(),
+            admin: self.admin.clone(),
+            tiny: self.tiny.clone(),
+            id_length: self.id_length.clone(),
+            log: self.log.clone(),
+            log_format: self.log_format.clone(),
+            ..self.config.overrides()
+        }
+    }
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::ConfigArgs;
+use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::config::{LogFormat, Overrides, Settings};
 use crate::ks::Partners;
@@ -36,49 +36,11 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
-    config: ConfigArgs,
-
-    /// Where to serve redirects: IP:PORT, several separated by commas [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR", env = "TINYD_PUBLIC")]
-    public: Option<String>,
-
-    /// Where to serve the API: IP:PORT, several separated by commas [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDR", env = "TINYD_ADMIN")]
-    admin: Option<String>,
-
-    /// What /tiny/ID answers: "hop", a 301 to goto as Kaltura does, or "direct", the 302 at once [default: hop]
-    #[arg(long, value_name = "HOW", env = "TINYD_TINY")]
-    tiny: Option<String>,
-
-    /// Length of new ids, 4 to 20 [default: 8]
-    #[arg(long, value_name = "CHARACTERS", env = "TINYD_ID_LENGTH")]
-    id_length: Option<String>,
-
-    /// Levels of the log on standard error: error, warn, info, debug, trace, off [default: info]
-    #[arg(long, value_name = "LEVEL", env = "TINYD_LOG")]
-    log: Option<String>,
-
-    /// How log lines are written: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", env = "TINYD_LOG_FORMAT")]
-    log_format: Option<String>,
-}
-
-impl ServeArgs {
-    fn overrides(&self) -> Overrides {
-        Overrides {
-            public: self.public.clone(),
-            admin: self.admin.clone(),
-            tiny: self.tiny.clone(),
-            id_length: self.id_length.clone(),
-            log: self.log.clone(),
-            log_format: self.log_format.clone(),
-            ..self.config.overrides()
-        }
-    }
+    settings: SettingArgs,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
-    let overrides = args.overrides();
+    let overrides = args.settings.overrides();
     let (settings, created) = Settings::load_or_create(&overrides)?;
     start_log(&settings)?;
     for warning in &settings.warnings {
@@ -88,7 +50,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(&settings, &overrides, created, Arc::clone(&links)))?;
+    // Who starts without links and without having written a configuration is new here.
+    let newcomer = overrides.config.is_none() && links.totals()?.iter().sum::<u64>() == 0;
+    let welcome = newcomer.then_some(created);
+    runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links)))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     drop(runtime);
     drop(links);
@@ -96,15 +61,20 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn serve(settings: &Settings, overrides: &Overrides, created: bool, links: Arc<Links>) -> Result<(), CliError> {
+async fn serve(
+    settings: &Settings,
+    overrides: &Overrides,
+    welcome: Option<bool>,
+    links: Arc<Links>,
+) -> Result<(), CliError> {
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let bound = server::bind(&settings.public_listen, &settings.admin_listen);
     let bound = bound.map_err(|(address, error)| anyhow::anyhow!("{address} cannot be listened on: {error}"))?;
     announce(&bound)?;
-    if created {
-        say_what_to_do_next(settings, &bound)?;
+    if let Some(created) = welcome {
+        say_what_to_do_next(settings, &bound, created)?;
     }
     load(Arc::clone(&links), settings.data_dir.clone());
 
@@ -185,7 +155,7 @@ fn start_log(settings: &Settings) -> Result<(), CliError> {
 }
 
 /// For people, so on standard error: what to paste for a first link, with no secret in it.
-fn say_what_to_do_next(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
+fn say_what_to_do_next(settings: &Settings, bound: &Bound, created: bool) -> Result<(), CliError> {
     let quoted = |text: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         if text.chars().all(plain) {
@@ -207,10 +177,15 @@ fn say_what_to_do_next(settings: &Settings, bound: &Bound) -> Result<(), CliErro
         Ok::<_, io::Error>(found.map_or_else(String::new, |address| format!("http://{address}")))
     };
     let (public, admin) = (url_of("public")?, url_of("admin")?);
+    let found = if created {
+        "A new data folder with secrets of its own was made; its settings are in"
+    } else {
+        "There are no links yet; the settings are in"
+    };
     writeln!(
         io::stderr(),
         "
-A new data folder with secrets of its own was made; its settings are in {config}
+{found} {config}
 
 Make a first link and see where to click, in another terminal:
 

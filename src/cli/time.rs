@@ -24,6 +24,29 @@ pub(super) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
     }
 }
 
+/// Reads a time of which what is meant is past: as [`parse`], with a span being that long ago, or `now`.
+pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
+    let now = Clock::system().now();
+    if text == "now" {
+        return Ok(now);
+    }
+    let time = parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())?;
+    let is_span = text.parse::<Span>().is_ok();
+    Ok(if is_span && time > now {
+        now.plus(now.as_unix() - time.as_unix())
+    } else {
+        time
+    })
+}
+
+/// Reads a time that is meant to come, or `now`: as [`parse`], without never.
+pub(super) fn parse_future(text: &str) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(Clock::system().now());
+    }
+    parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())
+}
+
 /// Writes a time in RFC 3339, in UTC.
 pub(super) fn show(seconds: i64) -> String {
     Instant::from_second(seconds).map_or_else(|_| seconds.to_string(), |instant| instant.to_string())
@@ -44,6 +67,10 @@ mod tests {
         let now = Clock::system().now();
         let week = parse("7d").unwrap().unwrap();
         assert!((now.plus(604_800)..=now.plus(604_900)).contains(&week));
+        assert!((now.plus(-604_900)..=now.plus(-604_700)).contains(&parse_past("7d").unwrap()));
+        assert!((now.plus(-604_900)..=now.plus(-604_700)).contains(&parse_past("-7d").unwrap()));
+        assert_eq!(parse_past("1778429631"), Ok(Timestamp::from_unix(1_778_429_631)));
+        assert!((now..=now.plus(100)).contains(&parse_future("now").unwrap()));
         for bad in ["", "soon", "7", "2026-13-01", "never ever"] {
             assert_eq!(parse(bad).is_err(), bad != "7", "{bad}");
         }

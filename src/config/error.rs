@@ -38,13 +38,13 @@ pub enum ConfigError {
         reason: String,
     },
     /// A file or folder that cannot be read or made.
-    #[error("{}: {action}: {source}", path.display())]
+    #[error("{}: {action}: {cause}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }

@@ -13,10 +13,10 @@ const FIRST_PARTNER: u32 = 1_234_567;
 /// Makes the file, and the folder it is in, if there is none; says whether it did.
 pub(super) fn create(path: &Path) -> Result<bool, ConfigError> {
     let failed = |action| {
-        move |source| ConfigError::File {
+        move |cause| ConfigError::File {
             path: path.to_owned(),
             action,
-            source,
+            cause,
         }
     };
     if path.try_exists().map_err(failed("cannot be looked for"))? {

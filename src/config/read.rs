@@ -29,10 +29,10 @@ const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
 const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
 
 pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
+    let text = fs::read_to_string(path).map_err(|cause| ConfigError::File {
         path: path.to_owned(),
         action: "the configuration cannot be read",
-        source,
+        cause,
     })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
@@ -89,6 +89,18 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
         warnings: Vec::new(),
     };
     reader.check_mode(path);
+    let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
+    addresses.sort();
+    if let Some([twice, _]) = addresses
+        .array_windows()
+        .find(|[one, next]| one == next && one.port() != 0)
+    {
+        return Err(reader.wrong(
+            "listen".to_owned(),
+            twice,
+            "named twice: each listener needs an address of its own",
+        ));
+    }
     Ok(Settings {
         warnings: reader.warnings,
         ..settings
@@ -335,10 +347,10 @@ impl Reader {
                 .ok_or_else(|| self.wrong(section.key(key), SHOWN, "expected a string or a list of strings"))?,
             (None, Some(file)) => {
                 let path = self.path(file);
-                let text = fs::read_to_string(&path).map_err(|source| ConfigError::File {
+                let text = fs::read_to_string(&path).map_err(|cause| ConfigError::File {
                     path,
                     action: "the secret cannot be read",
-                    source,
+                    cause,
                 })?;
                 text.lines()
                     .map(str::trim)
@@ -392,8 +404,11 @@ fn address(origin: &str, key: &str, text: &str) -> Result<SocketAddr, ConfigErro
 }
 
 fn check_level(origin: &str, key: &str, text: &str) -> Result<String, ConfigError> {
+    // What is no level would be taken for the name of a target.
+    let is_level = |text: &str| ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
+    let is_directive = |one: &str| is_level(one.rsplit('=').next().unwrap_or(one).trim());
     match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) if text.split(',').all(is_directive) => Ok(text.to_owned()),
         _ => Err(ConfigError::Setting {
             origin: origin.to_owned(),
             key: key.to_owned(),

@@ -98,6 +98,11 @@ fn every_mistake_is_named_with_key_value_and_reason() {
             "[admin]\nmax_body_bytes = 1",
             ["admin.max_body_bytes", "1", "from 32768"],
         ),
+        (
+            "[admin]\nlisten = \"127.0.0.1:8080\"",
+            ["listen", "127.0.0.1:8080", "named twice"],
+        ),
+        ("[log]\nlevel = \"loud\"", ["log.level", "\"loud\"", "error, warn"]),
         ("[log]\nlevel = \"lo=ud\"", ["log.level", "\"lo=ud\"", "error, warn"]),
         (
             "[[partner]]\nid = 1",

@@ -1,11 +1,11 @@
 //! The errors of the contract (section 4), as clients see them.
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::http::response::{self, RETRY_AFTER_SECONDS, Response};
-use crate::http::target::Call;
+use crate::http::response::{self, Response};
+use crate::http::target::{Call, is_true};
 use crate::wire::{Exception, Format, Value};
 
 /// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
@@ -110,6 +110,10 @@ pub enum Fault {
 /// What is not sent in a header as it is: anything but visible ASCII and the space.
 const NOT_IN_HEADER: &AsciiSet = CONTROLS;
 
+/// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
+/// headers of more than about 8,192.
+const HEADER_MESSAGE_MAX_BYTES: usize = 256;
+
 impl Fault {
     /// An invalid value, with its reason.
     pub fn invalid(name: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -212,10 +216,7 @@ impl Fault {
             }
             Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
             Self::Internal => internal(none()),
-            Self::Unavailable => internal(vec![(
-                "REASON",
-                format!("store unavailable, nothing was written, retry after {RETRY_AFTER_SECONDS} s"),
-            )]),
+            Self::Unavailable => internal(vec![("REASON", "store unavailable: nothing was written".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
                 "REASON",
                 "outcome unknown: the write may or may not have been stored".to_owned(),
@@ -301,18 +302,16 @@ impl Fault {
         }
     }
 
-    /// Adds the headers by which Kaltura's own tools recognise an error, and `Retry-After` where that helps.
+    /// Adds the headers by which Kaltura's own tools recognise an error.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Exception { code, message, .. } = self.exception();
-        let app = format!("exiting on error {code} - {message}");
+        let end = message.floor_char_boundary(HEADER_MESSAGE_MAX_BYTES);
+        let app = format!("exiting on error {code} - {}", message.get(..end).unwrap_or(""));
         for (name, text) in [("x-kaltura", format!("error-{code}")), ("x-kaltura-app", app)] {
             let encoded = utf8_percent_encode(&text, NOT_IN_HEADER).to_string();
             if let Ok(value) = HeaderValue::try_from(encoded) {
                 headers.insert(HeaderName::from_static(name), value);
             }
-        }
-        if matches!(self, Self::Unavailable) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
     }
 }
@@ -346,7 +345,7 @@ impl<'a> From<&'a Call<'_>> for Requested<'a> {
         Self {
             format: call.format.as_deref(),
             callback: call.callback.as_deref(),
-            ignore_null: call.ignore_null.as_deref().is_some_and(|text| text == "1"),
+            ignore_null: call.ignore_null.as_deref().is_some_and(is_true),
         }
     }
 }
@@ -454,5 +453,8 @@ mod tests {
             headers["x-kaltura-app"],
             "exiting on error INVALID_OBJECT_ID - Invalid object id [a%0D%0ASet-Cookie: x=%C3%BC]"
         );
+        let id = "ü".repeat(100_000);
+        Fault::InvalidObjectId { id }.write_headers(&mut headers);
+        assert!(headers["x-kaltura-app"].len() < 1_000);
     }
 }

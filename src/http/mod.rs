@@ -7,6 +7,7 @@ mod target;
 
 pub use fault::{Fault, Requested};
 pub use response::{
-    Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, no_store, permit_any_origin, text,
+    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, no_store,
+    permit_any_origin, text,
 };
-pub use target::{Call, Place, Target, decode_lossy};
+pub use target::{Call, Place, Target, decode_lossy, is_true};

@@ -10,12 +10,15 @@ pub type Body = Full<Bytes>;
 /// A response.
 pub type Response = hyper::Response<Body>;
 
+/// The methods of the API (contract, section 2).
+pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
+
 /// How long a client is asked to wait when it is asked to come again, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// How long a browser may remember the answer to a CORS preflight, in seconds (contract, section 2).
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
-const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, HEAD, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static(API_METHODS);
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("Origin, X-Requested-With, Content-Type, Accept, Range, Cache-Control");
 

@@ -42,9 +42,11 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The parameters of the query, then those of the path: later ones win.
+    /// The parameters by precedence: of those with one name, the first one counts. The path comes before the query, and
+    /// in the path the first pair before later ones: a session that is restricted to the beginning of a URI must not
+    /// get at another action by what is appended. In the query the last one counts, as everywhere.
     pub fn parameters(self) -> impl Iterator<Item = (Place, &'a str, &'a str)> {
-        let query = self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let query = self.query.split('&').rev().filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (Place::Query, key, value)
         });
@@ -53,7 +55,7 @@ impl<'a> Target<'a> {
             let key = segments.next()?;
             Some((Place::Path, key, segments.next().unwrap_or("")))
         });
-        query.chain(path.filter(|(_, key, _)| !key.is_empty()))
+        path.filter(|(_, key, _)| !key.is_empty()).chain(query)
     }
 }
 
@@ -90,7 +92,9 @@ impl<'a> Call<'a> {
                 "ignoreNull" => &mut call.ignore_null,
                 _ => continue,
             };
-            *slot = Some(decode_lossy(place, value));
+            if slot.is_none() {
+                *slot = Some(decode_lossy(place, value));
+            }
         }
         call
     }
@@ -102,6 +106,12 @@ impl<'a> Call<'a> {
             |text: &Option<Cow<'_, str>>, name: &str| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
         is(&self.service, "shortlink_shortlink") && is(&self.action, "goto")
     }
+}
+
+/// Whether the text of a boolean parameter is true: `1`, `true` and `True` are, everything else is not.
+#[must_use]
+pub fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "true" | "True")
 }
 
 /// Decodes percent-encoding, and `+` in a query. What is malformed stays as it is. Allocates only if there is
@@ -142,11 +152,12 @@ mod tests {
         }
         let expected = pairs(&[("service", "a"), ("action", "b"), ("id", "c d")]);
         assert_eq!(parameters("/api_v3/service/a/action/b/id/c%20d"), expected);
-        assert_eq!(parameters("/api_v3/?service=a&action=b&id=c+d"), expected);
-        assert_eq!(parameters("/api_v3/index.php?service=a&&action=b&id=c%20d"), expected);
+        // The query is read from its end.
+        assert_eq!(parameters("/api_v3/?id=c+d&action=b&service=a"), expected);
+        assert_eq!(parameters("/api_v3/index.php?id=c%20d&&action=b&service=a"), expected);
         assert_eq!(
             parameters("/api_v3/index.php/service/a?action=b"),
-            pairs(&[("action", "b"), ("service", "a")])
+            pairs(&[("service", "a"), ("action", "b")])
         );
     }
 
@@ -167,7 +178,7 @@ mod tests {
                 "67mk41xj",
             ),
             (
-                "/api_v3/service/shortLink_shortLink/action/GoTo/id/67mk41xj/proxy/true?ks=x&id=other",
+                "/api_v3/service/shortLink_shortLink/action/GoTo/id/67mk41xj/id/other?ks=x&id=other",
                 "67mk41xj",
             ),
             (

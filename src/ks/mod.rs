@@ -201,7 +201,7 @@ impl Session {
     /// The key under which all sessions with the same `sessionid` privilege are revoked.
     #[must_use]
     pub fn session_id_digest(&self) -> Option<Digest> {
-        let id = self.privileges.get("sessionid")?;
+        let id = self.privileges.get("sessionid").filter(|id| !id.is_empty())?;
         Some(Sha1::digest(format!("{}_{id}", self.partner)).into())
     }
 

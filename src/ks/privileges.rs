@@ -18,10 +18,10 @@ impl Privileges {
         named.collect()
     }
 
-    /// The value of a privilege: `None` if it is absent or has none.
+    /// The value of a privilege, empty if it has none; `None` if it is absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0.get(name).map(String::as_str)
     }
 
     /// All of them, by name.

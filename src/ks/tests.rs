@@ -147,6 +147,17 @@ fn restrictions_hold() {
 
     assert_eq!(session("actionslimit:3").actions_limit(), Some(3));
     assert_eq!(session("actionslimit:many").actions_limit(), Some(0));
+    // A restriction without a value restricts everything: it is a mistake, not a permission.
+    assert_eq!(session("actionslimit").actions_limit(), Some(0));
+    assert_eq!(
+        session("iprestrict:").check_restrictions(home, "/"),
+        Err(InvalidKs::RestrictedIp)
+    );
+    assert_eq!(
+        session("urirestrict").check_restrictions(home, "/"),
+        Err(InvalidKs::RestrictedUri)
+    );
+    assert_eq!(session("sessionid").session_id_digest(), None);
     assert_eq!(session("").actions_limit(), None);
     assert_eq!(by_uri.check_expiry(Timestamp::from_unix(1_899_999_999)), Ok(()));
     assert_eq!(

@@ -70,6 +70,8 @@ impl Index {
     /// What to answer for an id at `now`. Allocates nothing: the location is shared.
     #[must_use]
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
+        // Before the look, so that a link which the loader brings in between is not said to be unknown.
+        let loaded = self.is_loaded();
         let hash = self.hasher.hash_one(id.padded());
         let Some(shard) = self.shard(hash) else {
             return Verdict::Unknown;
@@ -77,11 +79,7 @@ impl Index {
         let entries = shard.0.read();
         let Some(entry) = entries.find(hash, |entry| entry.id == id) else {
             drop(entries);
-            return if self.is_loaded() {
-                Verdict::Unknown
-            } else {
-                Verdict::Loading
-            };
+            return if loaded { Verdict::Unknown } else { Verdict::Loading };
         };
         match entry.status {
             Status::Disabled => Verdict::Disabled,
@@ -122,15 +120,6 @@ impl Index {
     /// Shows a link as the store has it, unless a commit has been published for it since.
     pub(super) fn load(&self, link: &ShortLink) {
         self.insert(link, false);
-    }
-
-    /// Shows another status of a link that is already there.
-    pub(super) fn publish_status(&self, id: LinkId, status: Status) {
-        let hash = self.hasher.hash_one(id.padded());
-        let Some(shard) = self.shard(hash) else { return };
-        if let Some(entry) = shard.0.write().find_mut(hash, |entry| entry.id == id) {
-            entry.status = status;
-        }
     }
 
     fn insert(&self, link: &ShortLink, replace: bool) {

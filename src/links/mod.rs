@@ -108,7 +108,6 @@ impl CommitObserver for Publisher {
         for change in changes {
             match change {
                 Change::Link(link) => self.index.publish(&link),
-                Change::Status(id, status) => self.index.publish_status(id, status),
                 Change::Revoked(digest, until) => self.sessions.publish_revocation(digest, until),
                 Change::RevocationsDropped(now) => self.sessions.drop_expired(now),
             }
@@ -309,7 +308,12 @@ impl Links {
             let (now, ids) = (clock.now(), transaction.links_of_user(partner, &user)?);
             for &id in &ids {
                 if let Some(old) = transaction.get(id)? {
-                    transaction.put_status(&old, Status::Deleted, now)?;
+                    let new = ShortLink {
+                        status: Status::Deleted,
+                        updated_at: now,
+                        ..old.clone()
+                    };
+                    transaction.put(Some(&old), new)?;
                 }
             }
             Ok(ids.len())

@@ -272,6 +272,24 @@ fn while_links_are_loaded_nobody_is_told_that_one_does_not_exist() {
     assert_eq!(links.index().look_up("zzzz".parse().unwrap(), now), Verdict::Unknown);
 }
 
+/// The bug: what was deleted while the links were being loaded redirected until the next restart, because the loader,
+/// with an older view of the store, came last.
+#[test]
+fn what_is_published_while_links_are_loaded_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_unix(1_000));
+    let owned = Draft {
+        user_id: Some("me".into()),
+        ..draft("https://e.example/x")
+    };
+    let old = block_on(open(folder.path(), &clock).add(owned)).unwrap();
+    let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
+    assert_eq!(block_on(links.delete_user(PARTNER, "me".into())).unwrap(), 1);
+    links.index().load(&old);
+    links.load().unwrap();
+    assert_eq!(links.index().look_up(old.id, clock.now()), Verdict::Deleted);
+}
+
 #[test]
 fn ids_grow_where_their_space_is_used_up() {
     let folder = tempfile::tempdir().unwrap();

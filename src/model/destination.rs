@@ -68,11 +68,34 @@ impl Destination {
         self.0
     }
 
-    /// A stored destination as the value of a `Location` header: visible ASCII only, the rest percent-encoded.
+    /// A stored destination as the value of a `Location` header: visible ASCII only, the rest percent-encoded, the name of
+    /// a host as domain name servers know it.
     #[must_use]
     pub fn location_of(full_url: &str) -> String {
-        utf8_percent_encode(full_url, NOT_IN_LOCATION).to_string()
+        let encoded = |text| utf8_percent_encode(text, NOT_IN_LOCATION).to_string();
+        match split_at_host(full_url).filter(|(_, host, _)| !host.is_ascii()) {
+            Some((before, host, after)) => match Url::parse(full_url).ok().as_ref().and_then(Url::host_str) {
+                Some(ascii) => format!("{}{ascii}{}", encoded(before), encoded(after)),
+                None => format!("{}{}{}", encoded(before), encoded(host), encoded(after)),
+            },
+            None => encoded(full_url),
+        }
     }
+}
+
+/// Splits a URL into what stands before its host, the host, and what stands after it.
+fn split_at_host(url: &str) -> Option<(&str, &str, &str)> {
+    let authority = url.find("://")? + "://".len();
+    let end = url
+        .get(authority..)?
+        .find(['/', '\\', '?', '#'])
+        .map_or(url.len(), |length| authority + length);
+    let host = url
+        .get(authority..end)?
+        .rfind('@')
+        .map_or(authority, |at| authority + at + 1);
+    let port = url.get(host..end)?.rfind(':').map_or(end, |colon| host + colon);
+    Some((url.get(..host)?, url.get(host..port)?, url.get(port..)?))
 }
 
 #[cfg(test)]
@@ -135,6 +158,16 @@ mod tests {
             Destination::location_of("https://e.example/ü \"<>?a=%20&b=c#d"),
             "https://e.example/%C3%BC%20%22%3C%3E?a=%20&b=c#d"
         );
+        for (url, location) in [
+            ("https://münchen.example/ü", "https://xn--mnchen-3ya.example/%C3%BC"),
+            (
+                "http://ü:p@bücher.example:8080?q=ü",
+                "http://%C3%BC:p@xn--bcher-kva.example:8080?q=%C3%BC",
+            ),
+            ("https://[::1]:80/ü@x:y", "https://[::1]:80/%C3%BC@x:y"),
+        ] {
+            assert_eq!(Destination::location_of(url), location);
+        }
     }
 
     proptest! {

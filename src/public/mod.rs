@@ -5,7 +5,7 @@ mod page;
 use std::sync::Arc;
 
 use hyper::body::Body as _;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::http::{self, Call, Fault, Requested, Response, Target};
@@ -15,6 +15,8 @@ use crate::wire::{Exception, Value};
 
 /// What the public listener serves, in `Allow`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
+
+const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
 const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
@@ -69,7 +71,7 @@ impl Public {
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(id)) => hop(id),
-                _ => self.goto(id, Requested::default(), headers),
+                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(id, Requested::default(), headers),
             });
         }
         if path == "/robots.txt" {
@@ -187,5 +189,5 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 /// No cache may keep it, and no search engine list it.
 fn keep_private(headers: &mut HeaderMap) {
     http::no_store(headers);
-    headers.insert("x-robots-tag", HeaderValue::from_static("noindex"));
+    headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
 }

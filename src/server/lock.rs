@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file in the data folder that is locked; it holds the process id of whoever did.
@@ -26,12 +26,12 @@ pub enum LockError {
         holder: String,
     },
     /// The folder or the file cannot be made or locked.
-    #[error("the data folder {} cannot be used: {source}", folder.display())]
+    #[error("the data folder {} cannot be used: {cause}", folder.display())]
     Io {
         /// The folder.
         folder: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -41,9 +41,9 @@ impl DataLock {
     /// # Errors
     /// When another process has it, or it cannot be made or written to.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
-        let failed = |source| LockError::Io {
+        let failed = |cause| LockError::Io {
             folder: folder.to_owned(),
-            source,
+            cause,
         };
         DirBuilder::new()
             .recursive(true)
@@ -56,6 +56,7 @@ impl DataLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(&path);
         let mut file = opened.map_err(failed)?;
         match file.try_lock() {
@@ -71,7 +72,7 @@ impl DataLock {
                     holder,
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))

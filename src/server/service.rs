@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use crate::api::Api;
 use crate::http::{self, Call, Fault, Requested, Response, Target};
 use crate::links::Links;
-use crate::public::Public;
+use crate::public::{Public, no_redirect};
 use crate::server::connection::Service;
 use crate::server::readiness;
 
@@ -45,21 +45,22 @@ fn refuse(request: &Request<Incoming>) -> Response {
     let Some(target) = Target::of(request.uri()) else {
         return not_found();
     };
-    if request.method() == Method::OPTIONS {
-        return http::cors_preflight();
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::POST => {}
+        Method::OPTIONS => return http::cors_preflight(),
+        _ => return http::allow(request.method(), http::API_METHODS),
     }
     let call = Call::of(target);
-    let requested = Requested::from(&call);
-    let fault = if call.is_goto() {
+    if call.is_goto() {
         // By POST, with the id in the body or nowhere.
-        Fault::MissingParameter { name: "id".to_owned() }
-    } else {
-        Fault::ServiceForbidden {
-            service: call.service.as_deref().unwrap_or("").to_owned(),
-            action: call.action.as_deref().unwrap_or("").to_owned(),
-        }
+        let fault = Fault::MissingParameter { name: "id".to_owned() };
+        return no_redirect(&fault, Requested::from(&call), request.headers());
+    }
+    let fault = Fault::ServiceForbidden {
+        service: call.service.as_deref().unwrap_or("").to_owned(),
+        action: call.action.as_deref().unwrap_or("").to_owned(),
     };
-    fault.respond(requested)
+    fault.respond(Requested::from(&call))
 }
 
 /// The admin listener: the API, and the redirects too, because a client knows one base URL.

@@ -143,11 +143,13 @@ pub(super) fn bounds(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 ) -> (Vec<u8>, Vec<u8>) {
+    // The last second of all would be encoded as never.
+    let bounded = |time| encode_time(Some(time)).min(NEVER - 1);
     let last = match (from, to) {
         (None, None) => NEVER,
-        (_, to) => to.map_or(NEVER - 1, |to| encode_time(Some(to))),
+        (_, to) => to.map_or(NEVER - 1, bounded),
     };
-    let first = from.map_or(0, |from| encode_time(Some(from)));
+    let first = from.map_or(0, bounded);
     (bound(scope, status, first, 0), bound(scope, status, last, u8::MAX))
 }
 

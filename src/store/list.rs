@@ -16,7 +16,7 @@ const RECORD_COST: u64 = 8;
 
 /// Sort keys that are held at most to bring a page into an order that no index has for the conditions. Pages that end
 /// beyond it are read in the order of the partner's index instead.
-const SORT_MAX_LINKS: usize = 100_000;
+const SORT_MAX_LINKS: u64 = 100_000;
 
 /// Where a link stands in the result: keys in ascending order are links in output order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +157,7 @@ impl Snapshot {
                 }
                 self.filter_in_order(query, &span)
             }
-            _ if query.page.offset().saturating_add(query.page.size) > SORT_MAX_LINKS => {
+            _ if choice.entries.min(query.page.end() as u64) > SORT_MAX_LINKS => {
                 self.filter_in_order(query, &Span::in_order(query))
             }
             Driver::Index(span) => self.filter_and_sort(query, self.candidates(query, &span)?.map(|one| Ok(one?.1))),
@@ -312,7 +312,7 @@ impl Snapshot {
         query: &Query,
         candidates: impl Iterator<Item = Result<LinkId, StoreError>>,
     ) -> Result<Listing, StoreError> {
-        let kept = query.page.offset().saturating_add(query.page.size);
+        let kept = query.page.end();
         let mut total = 0;
         let mut heap = BinaryHeap::new();
         for id in candidates {

@@ -16,11 +16,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 use tokio::sync::watch;
 
@@ -172,7 +174,13 @@ fn create_database(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let database = Builder::new().create(&unfinished)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    let database = Builder::new().create_with_backend(FileBackend::new(file)?)?;
     tables::create(&database)?;
     database.close()?;
     fs::rename(&unfinished, path)?;

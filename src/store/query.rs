@@ -104,6 +104,10 @@ impl Page {
     pub(super) const fn offset(self) -> usize {
         self.index.saturating_sub(1).saturating_mul(self.size)
     }
+
+    pub(super) const fn end(self) -> usize {
+        self.offset().saturating_add(self.size)
+    }
 }
 
 /// The answer to a query.

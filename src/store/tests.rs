@@ -138,7 +138,12 @@ fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
 }
 
 fn any_range() -> impl Strategy<Value = TimeRange> {
-    let bound = || prop::option::weighted(0.5, (-5_i64..55).prop_map(Timestamp::from_unix));
+    let bound = || {
+        prop::option::weighted(
+            0.5,
+            prop_oneof![20 => -5_i64..55, 1 => Just(i64::MIN), 1 => Just(i64::MAX)].prop_map(Timestamp::from_unix),
+        )
+    };
     let some = (bound(), bound()).prop_map(|(from, to)| TimeRange { from, to });
     prop_oneof![3 => Just(TimeRange::default()), 1 => some]
 }
@@ -297,6 +302,29 @@ fn after_an_error_writes_are_refused_and_reads_go_on() {
     });
     assert!(matches!(store.health(), Health::Refusing(reason) if reason.contains("for this test")));
     assert_eq!(store.revocations().unwrap(), []);
+}
+
+#[test]
+fn one_damaged_record_fails_only_those_who_meet_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let first = store.write(move |_| Ok(gate.recv().is_ok()));
+        let meeting = store.write(|_| Err::<(), _>(StoreError::damaged("links", "for this test")));
+        let beside = store.write(|transaction| transaction.revoke([1; 20], Timestamp::MAX));
+        let opening = async {
+            tokio::task::yield_now().await;
+            open_gate.send(()).unwrap();
+        };
+        let (first, meeting, beside, ()) = futures_util::join!(first, meeting, beside, opening);
+        assert_eq!(
+            (first, meeting, beside),
+            (Ok(true), Err(WriteError::Unavailable), Ok(()))
+        );
+    });
+    assert_eq!(store.health(), Health::Accepting);
+    assert_eq!(store.revocations().unwrap().len(), 1);
 }
 
 #[test]

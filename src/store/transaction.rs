@@ -18,8 +18,6 @@ type Digest = [u8; 20];
 pub enum Change {
     /// A link is new or different.
     Link(Box<ShortLink>),
-    /// Only the status of a link is different.
-    Status(LinkId, Status),
     /// A session or session id was revoked; kept until the given moment.
     Revoked(Digest, Timestamp),
     /// Revocations that ended before the given moment were dropped.
@@ -39,7 +37,7 @@ pub struct Transaction<'t> {
     // Counters change with nearly every job; they are written once, at the end.
     counted: HashMap<Vec<u8>, [i64; Status::ALL.len()]>,
     changes: Vec<Change>,
-    dirty: bool,
+    modifications: usize,
 }
 
 impl<'t> Transaction<'t> {
@@ -55,7 +53,7 @@ impl<'t> Transaction<'t> {
             meta: inner.open_table(META)?,
             counted: HashMap::new(),
             changes: Vec::new(),
-            dirty: false,
+            modifications: 0,
         })
     }
 
@@ -115,29 +113,10 @@ impl<'t> Transaction<'t> {
     /// # Errors
     /// When the file cannot be written; the transaction is then given up.
     pub fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
-        self.replace(old, &new)?;
-        self.changes.push(Change::Link(Box::new(new)));
-        Ok(())
-    }
-
-    /// Writes another status for a link, as [`Transaction::put`] does.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
-    pub fn put_status(&mut self, old: &ShortLink, status: Status, now: Timestamp) -> Result<(), StoreError> {
-        let mut new = old.clone();
-        new.status = status;
-        new.updated_at = now;
-        self.replace(Some(old), &new)?;
-        self.changes.push(Change::Status(new.id, status));
-        Ok(())
-    }
-
-    fn replace(&mut self, old: Option<&ShortLink>, new: &ShortLink) -> Result<(), StoreError> {
-        self.dirty = true;
-        self.links.insert(new.id.as_bytes(), record::encode(new)?.as_slice())?;
+        self.modifications += 1;
+        self.links.insert(new.id.as_bytes(), record::encode(&new)?.as_slice())?;
         for (index, table) in Index::ALL.into_iter().zip(&mut self.indexes) {
-            let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(new));
+            let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(&new));
             if before == after {
                 continue;
             }
@@ -151,7 +130,8 @@ impl<'t> Transaction<'t> {
         if let Some(old) = old {
             self.count(old, -1);
         }
-        self.count(new, 1);
+        self.count(&new, 1);
+        self.changes.push(Change::Link(Box::new(new)));
         Ok(())
     }
 
@@ -169,7 +149,7 @@ impl<'t> Transaction<'t> {
     /// # Errors
     /// When the file cannot be written; the transaction is then given up.
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
-        self.dirty = true;
+        self.modifications += 1;
         self.revocations.insert(digest.as_slice(), until.as_unix())?;
         self.changes.push(Change::Revoked(digest, until));
         Ok(())
@@ -184,7 +164,7 @@ impl<'t> Transaction<'t> {
         if used >= limit {
             return Ok(false);
         }
-        self.dirty = true;
+        self.modifications += 1;
         self.actions.insert(digest.as_slice(), (used + 1, expiry.as_unix()))?;
         Ok(true)
     }
@@ -206,13 +186,13 @@ impl<'t> Transaction<'t> {
             entry?;
             dropped = true;
         }
-        self.dirty |= dropped;
+        self.modifications += usize::from(dropped);
         Ok(())
     }
 
-    /// Whether anything was changed.
-    pub(super) const fn is_dirty(&self) -> bool {
-        self.dirty
+    /// How many changes have been made or begun.
+    pub(super) const fn modifications(&self) -> usize {
+        self.modifications
     }
 
     /// Writes what was gathered, and returns the changes in the order in which they were made.

@@ -136,7 +136,7 @@ impl State {
                 continue;
             }
             if let Err(error) = self.commit(batch) {
-                tracing::error!(%error, "the store has failed: writes are refused, redirects go on");
+                tracing::error!(%error, "the store has failed: writes are refused until a restart, redirects go on");
                 self.health.send_replace(Health::Refusing(error.to_string()));
             }
         }
@@ -149,9 +149,17 @@ impl State {
         let mut answers = Vec::with_capacity(batch.len());
         let mut transaction = Transaction::open(&inner)?;
         for job in batch {
-            answers.push(job(&mut transaction)?);
+            let before = transaction.modifications();
+            match job(&mut transaction) {
+                Ok(answer) => answers.push(answer),
+                // One damaged record is no reason to refuse the others: whoever met it is told that nothing was written.
+                Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
+                    tracing::error!(%error, "a write has met a damaged record");
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if !transaction.is_dirty() {
+        if transaction.modifications() == 0 {
             drop(transaction);
             inner.abort().map_err(StoreError::from)?;
             answer_all(answers, Ok(()));

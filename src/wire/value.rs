@@ -45,6 +45,20 @@ impl Value {
         Self::Text(text.into())
     }
 
+    /// About how many bytes it takes when it is written, names and punctuation left out.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Int(_) => size_of::<i64>(),
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(Self::size_bytes).sum(),
+            Self::Object(object) => object.fields.iter().map(|(_, value)| value.size_bytes()).sum(),
+            Self::Exception(exception) => {
+                exception.message.len() + exception.args.iter().map(|(_, value)| value.len()).sum::<usize>()
+            }
+        }
+    }
+
     /// A text, or null.
     #[must_use]
     pub fn optional_text(text: Option<&str>) -> Self {

@@ -200,10 +200,10 @@ fn help_has_examples_and_shells_get_completions() {
 #[test]
 fn check_says_what_the_settings_mean() {
     let appliance = Appliance::start();
-    let said = out(&appliance.tinyd(&["check"]));
+    let said = out(&appliance.tinyd(&["check", "--public", "127.0.0.1:9999"]));
     for part in [
         "tinyd.toml: ok",
-        "redirects          on 127.0.0.1:8080, this machine only",
+        "redirects          on 127.0.0.1:9999, this machine only",
         "/tiny/ID: 301 to goto",
         "partner 1234567    1 admin secret(s), the first one signs; 1 user secret(s)",
         "warning ",

@@ -72,6 +72,17 @@ fn filters_pages_and_orders_are_those_of_the_contract() {
             set(&[3]),
         ),
         (
+            vec![("filter[expiresAtLessThanOrEqual]", "9223372036854775807")],
+            set(&[1, 2, 3, 5]),
+        ),
+        (
+            vec![
+                ("filter[expiresAtLessThanOrEqual]", "9223372036854775807"),
+                ("filter[orderBy]", "+expiresAt"),
+            ],
+            set(&[1, 2, 3, 5]),
+        ),
+        (
             vec![("filter[expiresAtGreaterThanOrEqual]", "4102444800")],
             set(&[1, 5]),
         ),
@@ -186,6 +197,8 @@ fn a_filter_that_makes_no_sense_is_named() {
             "yesterday",
             "INVALID_PARAMETER_VALUE",
         ),
+        ("filter[statusIn]", "2,zz", "INVALID_PARAMETER_VALUE"),
+        ("filter[partnerIdEqual]", "me", "INVALID_PARAMETER_VALUE"),
         ("filter[idEqual][x]", "y", "INVALID_PARAMETER_VALUE"),
         (
             "filter[systemNameIn]",

@@ -159,3 +159,57 @@ fn too_many_calls_are_refused_before_any_is_made() {
     assert_eq!(exception["args"]["REASON"], "a multirequest has at most 200 calls");
     assert_eq!(appliance.list(&ks, &[]).1, 0);
 }
+
+/// The bug: a reference to a long result, repeated, made answers of hundreds of megabytes out of a small request.
+#[test]
+fn references_and_results_stand_for_a_bounded_number_of_bytes() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let long = format!("https://example.com/{}", "x".repeat(8_000));
+    let mut first = add("LONG");
+    first["shortLink"]["fullUrl"] = json!(long);
+    let reference = "{1:result:fullUrl}";
+    let body = json!({
+        "format": 1, "ks": ks, "1": first,
+        "2": { "service": "shortlink_shortlink", "action": "get", "id": reference.repeat(10_000) },
+        "3": { "service": "system", "action": "ping", "a": reference, "b": reference },
+    });
+    let answer = send(&appliance, &body);
+    assert!(answer.body.len() < 300_000, "{} bytes", answer.body.len());
+    let results = answer.json();
+    assert_eq!(code(&results[1]), "INVALID_PARAMETER_VALUE");
+    assert_eq!(results[2], true);
+
+    let mut many = json!({ "format": 1, "ks": ks });
+    for number in 1..=200 {
+        many[number.to_string()] = first.clone();
+    }
+    assert_eq!(send(&appliance, &many).status, 413, "it is over the limit of a body");
+    for start in [0, 100] {
+        let mut some = json!({ "format": 1, "ks": ks });
+        for number in 1..=100 {
+            some[number.to_string()] = many[(start + number).to_string()].clone();
+        }
+        assert_eq!(send(&appliance, &some).status, 200);
+    }
+    let mut lists = json!({ "format": 1, "ks": ks });
+    for number in 1..=100 {
+        lists[number.to_string()] =
+            json!({ "service": "shortlink_shortlink", "action": "list", "pager": { "pageSize": 500 } });
+    }
+    let answer = send(&appliance, &lists);
+    assert!(answer.body.len() < 40_000_000, "{} bytes", answer.body.len());
+    let results = answer.json();
+    assert_eq!((code(&results[0]), code(&results[99])), ("", "INVALID_PARAMETER_VALUE"));
+}
+
+#[test]
+fn a_redirect_that_fails_answers_in_the_format_of_the_request() {
+    let appliance = Appliance::start();
+    let body = json!({ "format": 1, "1": { "service": "shortlink_shortlink", "action": "goto", "id": "zzzzzzzz" } });
+    let answer = send(&appliance, &body);
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (404, &json!("INVALID_OBJECT_ID"))
+    );
+}

@@ -188,6 +188,14 @@ fn restrictions_are_checked_in_the_order_of_the_contract() {
         ks_error(&appliance.link("get", &lists_only, &[("id", "abcd")])),
         "-11 EXCEEDED_RESTRICTED_URI"
     );
+    // Nor is another action reached by what is appended to the URI.
+    let id = appliance.add(&here, &[]);
+    let appended = format!(
+        "/api_v3/service/shortlink_shortlink/action/list/action/delete/id/{id}?format=1&action=delete&ks={}",
+        crate::http::encode(&lists_only)
+    );
+    assert_eq!(appliance.get_admin(&appended).json()["totalCount"], 1);
+    assert_eq!(appliance.goto(&id).status, 302);
     assert_eq!(code(&list(&appliance, &twice)), "");
     // A restart gives no call back.
     appliance.kill();
@@ -241,6 +249,13 @@ fn no_session_stands_in_the_log() {
     let target = format!("/api_v3/service/shortlink_shortlink/action/list?ks={ks}");
     request(&appliance.admin, "GET", &target, &[], b"");
     request(&appliance.public, "GET", &target, &[], b"");
+    request(
+        &appliance.admin,
+        "GET",
+        &format!("/api_v3/service/system/action/{ks}"),
+        &[],
+        b"",
+    );
     let log = appliance.log();
     assert!(log.contains("shortlink_shortlink"), "the log is on");
     assert!(!log.contains(&ks[..ks.len() - 6]), "{log}");
