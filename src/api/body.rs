@@ -115,3 +115,44 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+    use proptest::prelude::*;
+
+    fn parsed(content_type: &'static str, body: &[u8]) -> Result<Params, Fault> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        let mut params = Params::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(parse(&headers, Bytes::copy_from_slice(body), &mut params))?;
+        Ok(params)
+    }
+
+    const TYPES: [&str; 3] = [
+        "application/x-www-form-urlencoded",
+        "application/json",
+        "multipart/form-data; boundary=x",
+    ];
+
+    proptest! {
+        #[test]
+        fn parsing_is_total_on_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for content_type in TYPES {
+                let _ = parsed(content_type, &bytes);
+            }
+            let part = [b"--x\r\nContent-Disposition: form-data; name=\"".as_slice(), &bytes, b"\"\r\n\r\n", &bytes, b"\r\n--x--"];
+            let _ = parsed(TYPES[2], &part.concat());
+            let _ = parsed(TYPES[1], &[b"{\"a\":\"", bytes.as_slice(), b"\"}"].concat());
+        }
+
+        #[test]
+        fn multipart_reads_back_as_what_was_written(name in "[a-z]{1,8}", value in "[ -~äß日]{0,20}") {
+            prop_assume!(name != "json" && !value.contains("--x"));
+            let body = format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n--x--\r\n");
+            let params = parsed(TYPES[2], body.as_bytes()).unwrap();
+            prop_assert_eq!(params.text(&name).unwrap(), Some(value.as_str()));
+        }
+    }
+}

@@ -73,7 +73,7 @@ impl<'q> Choice<'q> {
 
     /// With how many entries a driver is no longer worth being chosen.
     fn limit(&self, query: &Query, driver: &Driver<'_>) -> u64 {
-        self.cost / driver.cost_per_entry(query) + 1
+        (self.cost / driver.cost_per_entry(query)).saturating_add(1)
     }
 }
 
@@ -167,15 +167,16 @@ impl Snapshot {
 
     /// The driver with the least work.
     fn choose<'q>(&self, query: &'q Query) -> Result<Choice<'q>, StoreError> {
-        let span = Span::in_order(query);
-        let entries = self.count(query, &span, u64::MAX)?;
-        let driver = Driver::Index(span);
-        let cost = entries.saturating_mul(driver.cost_per_entry(query));
-        let mut choice = Choice { driver, entries, cost };
-
+        // Costs more than any other, so that it gives way to the first offer.
+        let mut choice = Choice {
+            driver: Driver::Index(Span::in_order(query)),
+            entries: u64::MAX,
+            cost: u64::MAX,
+        };
         if let Some(ids) = &query.ids {
             choice.offer(query, Driver::Ids(ids), ids.len() as u64);
         }
+        // Those that are quickly counted come first: they limit how far the others are counted.
         let mut spans = Vec::new();
         if let Some(unique_id) = &query.unique_id {
             spans.push(Span::of_texts(query, Index::UniqueId, [unique_id]));
@@ -191,8 +192,9 @@ impl Snapshot {
             (Index::Updated, query.updated),
             (Index::Expires, query.expires),
         ] {
-            if range.is_bounded() {
-                spans.push(Span::of_partner(query, index, range));
+            let span = Span::of_partner(query, index, range);
+            if range.is_bounded() || span.has_order(query.order) {
+                spans.push(span);
             }
         }
         for span in spans {
