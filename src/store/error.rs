@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::store::tables;
-
 /// The file could not be read or written, or holds what it should not.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -68,15 +66,16 @@ pub enum OpenError {
     },
     /// Written by a newer program.
     #[error(
-        "{} has store format {found}, and this program knows formats up to {}: use a newer tinyd",
-        path.display(),
-        tables::FORMAT
+        "{} has store format {found}, and this program knows formats up to {known}: use a newer tinyd",
+        path.display()
     )]
     Newer {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
+        /// The newest format that this program knows.
+        known: u64,
     },
     /// A redb file, but not one of tinyd.
     #[error("{} is not a store of tinyd", path.display())]

@@ -8,7 +8,9 @@ use redb::TableDefinition;
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::tables::Bytes;
+
+/// The type of keys and records in redb.
+pub(super) type Bytes = &'static [u8];
 
 /// The time that stands for "never expires": after every other.
 const NEVER: u64 = u64::MAX;

@@ -194,6 +194,7 @@ fn check_format(database: &impl ReadableDatabase, path: &Path) -> Result<(), Ope
         Some(found) if found > tables::FORMAT => Err(OpenError::Newer {
             path: path.to_owned(),
             found,
+            known: tables::FORMAT,
         }),
         _ => Err(OpenError::Foreign { path: path.to_owned() }),
     }

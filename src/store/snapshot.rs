@@ -4,9 +4,9 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
 use crate::model::{LinkId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{Counter, Index};
+use crate::store::keys::{Bytes, Counter, Index};
 use crate::store::record;
-use crate::store::tables::{Bytes, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::transaction::decode_counts;
 
 /// The store as one commit left it.

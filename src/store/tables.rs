@@ -3,12 +3,10 @@
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use crate::store::error::StoreError;
-use crate::store::keys::Index;
+use crate::store::keys::{Bytes, Index};
 
 /// The format that this program writes, in `meta` under `format`.
 pub(super) const FORMAT: u64 = 1;
-
-pub(super) type Bytes = &'static [u8];
 
 /// id → record: one byte of record version, then the fields as `record.rs` says.
 pub(super) const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");

@@ -7,9 +7,9 @@ use redb::{ReadableTable as _, Table, WriteTransaction};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Index};
+use crate::store::keys::{self, Bytes, Index};
 use crate::store::record;
-use crate::store::tables::{ACTIONS, Bytes, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
 type Digest = [u8; 20];
 
