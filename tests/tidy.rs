@@ -103,6 +103,11 @@ fn every_room_uses_only_rooms_below_it() {
                 let allowed = above <= position && !ROOMS[position].1.contains(other);
                 let named = line.contains(&format!("crate::{other}::")) && !line.trim_start().starts_with("//");
                 assert!(
+                    !line.contains("use crate::{"),
+                    "{:?}:{number}: name each room in a line of its own",
+                    source.path
+                );
+                assert!(
                     allowed || !named,
                     "{:?}:{number}: {} uses {other}",
                     source.path,
@@ -118,7 +123,12 @@ fn some_packages_are_named_in_one_room_only() {
     for source in sources() {
         for (number, line) in source.program() {
             for (package, room) in OWNED {
-                let named = line.contains(&format!("{package}::")) && !line.trim_start().starts_with("//");
+                let forms = [
+                    format!("{package}::"),
+                    format!("use {package};"),
+                    format!("use {package} as"),
+                ];
+                let named = forms.iter().any(|form| line.contains(form)) && !line.trim_start().starts_with("//");
                 assert!(
                     !named || source.room == room,
                     "{:?}:{number}: {package} outside {room}",
@@ -148,15 +158,9 @@ fn files_and_functions_are_short_and_say_what_they_are() {
         for (number, line) in source.program() {
             let code = line.trim_start();
             let indent = line.len() - code.len();
-            let is_function = [
-                "fn ",
-                "pub fn ",
-                "async fn ",
-                "pub async fn ",
-                "pub(super) fn ",
-                "pub(crate) fn ",
-            ];
-            if is_function.iter().any(|start| code.starts_with(start)) {
+            let qualifiers = ["pub", "pub(super)", "pub(crate)", "const", "async"];
+            let first_word = code.split(' ').find(|word| !qualifiers.contains(word));
+            if first_word == Some("fn") {
                 begun = Some((number, indent));
             }
             if let Some((first, outer)) = begun

@@ -4,6 +4,7 @@ use crate::api::{Api, Caller, Params};
 use crate::http::Fault;
 use crate::ks::{self, InvalidKs, Kind, Session};
 use crate::links::Scope;
+use crate::wire::is_xml_char;
 
 impl Api {
     /// The session of a call.
@@ -16,6 +17,10 @@ impl Api {
         };
         let partners = self.partners.borrow().clone();
         let session = ks::verify(text, &partners).map_err(invalid)?;
+        // The user becomes the owner of links, whom every request and every format must be able to name.
+        if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
+            return Err(Fault::InvalidChar { field: "ks".to_owned() });
+        }
         self.links.check_not_revoked(&session).map_err(invalid)?;
         session.check_expiry(self.links.clock().now()).map_err(invalid)?;
         session

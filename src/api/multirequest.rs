@@ -87,7 +87,7 @@ fn groups(params: &Params) -> Result<Vec<Params>, Fault> {
 fn prepare(call: &mut Params, results: &[Value], resolved_bytes: &mut usize) -> Result<(), Fault> {
     // A session that is shared by all calls may be the result of the first one, which needs none.
     if let Ok(Some(text)) = call.text("ks")
-        && let Ok(Some(resolved)) = resolve_text("ks", text, results)
+        && let Ok(Some((resolved, _))) = resolve_text("ks", text, results)
     {
         call.set("ks", Param::Text(resolved));
     }
@@ -100,13 +100,15 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
         match param {
             Param::Object(object) => resolve(object, results, resolved_bytes, &[])?,
             Param::Text(text) => {
-                if let Some(resolved) = resolve_text(name, text, results)? {
-                    *resolved_bytes += resolved.len();
+                if let Some((resolved, bytes)) = resolve_text(name, text, results)? {
+                    let total = *resolved_bytes + bytes;
+                    if total > RESOLVED_MAX_BYTES {
+                        let reason =
+                            format!("references stand for more than {RESOLVED_MAX_BYTES} bytes in this request");
+                        return Err(Fault::invalid(name, reason));
+                    }
+                    *resolved_bytes = total;
                     *text = resolved;
-                }
-                if *resolved_bytes > RESOLVED_MAX_BYTES {
-                    let reason = format!("references stand for more than {RESOLVED_MAX_BYTES} bytes in this request");
-                    return Err(Fault::invalid(name, reason));
                 }
             }
         }
@@ -114,10 +116,11 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
     Ok(())
 }
 
-/// The text with its references replaced; `None` if it has none. What a result holds is not looked at again.
-fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<String>, Fault> {
+/// The text with its references replaced, and for how many bytes these stood; `None` if it has none. What a result holds
+/// is not looked at again.
+fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(String, usize)>, Fault> {
     let mut resolved = String::new();
-    let (mut rest, mut found) = (text, false);
+    let (mut rest, mut found, mut bytes) = (text, false, 0);
     while let Some(start) = rest.find('{') {
         let (before, from_brace) = rest.split_at(start);
         resolved.push_str(before);
@@ -129,7 +132,9 @@ fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<Stri
             let reason = || format!("{{{number}:result{path}}} stands for no text or number among the results so far");
             let value = look_up(number, path, results).ok_or_else(|| Fault::invalid(name, reason()))?;
             resolved.push_str(&value);
-            if resolved.len() > RESOLVED_MAX_BYTES {
+            bytes += value.len();
+            // Not only in the end: one text could stand for gigabytes.
+            if bytes > RESOLVED_MAX_BYTES {
                 let reason = format!("its references stand for more than {RESOLVED_MAX_BYTES} bytes");
                 return Err(Fault::invalid(name, reason));
             }
@@ -140,7 +145,7 @@ fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<Stri
         }
     }
     resolved.push_str(rest);
-    Ok(found.then_some(resolved))
+    Ok(found.then_some((resolved, bytes)))
 }
 
 /// Reads `N:result` and what follows it, which is empty or starts with a colon.
@@ -218,8 +223,8 @@ mod tests {
             ("{1:result", None),
             ("{}{:result}", None),
         ] {
-            let expected = expected.map(str::to_owned);
-            assert_eq!(resolve_text("x", text, &results()), Ok(expected), "{text}");
+            let resolved = resolve_text("x", text, &results()).unwrap();
+            assert_eq!(resolved.map(|(text, _)| text).as_deref(), expected, "{text}");
         }
     }
 

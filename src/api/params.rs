@@ -94,6 +94,7 @@ impl Params {
                 }
                 // An object without fields is still there.
                 if object.is_empty() {
+                    self.count_one(key)?;
                     self.make_object(above);
                 }
                 None
@@ -110,13 +111,7 @@ impl Params {
 
     fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
         check_depth(path.len(), key)?;
-        self.count += 1;
-        if self.count > PARAMETERS_MAX {
-            return Err(Fault::invalid(
-                key,
-                format!("a request has at most {PARAMETERS_MAX} parameters"),
-            ));
-        }
+        self.count_one(key)?;
         let Some((last, objects)) = path.split_last() else {
             return Ok(());
         };
@@ -131,6 +126,15 @@ impl Params {
             (*last).to_owned()
         };
         at.named.insert(name, Param::Text(value));
+        Ok(())
+    }
+
+    fn count_one(&mut self, key: &str) -> Result<(), Fault> {
+        self.count += 1;
+        if self.count > PARAMETERS_MAX {
+            let reason = format!("a request has at most {PARAMETERS_MAX} parameters");
+            return Err(Fault::invalid(key, reason));
+        }
         Ok(())
     }
 
@@ -175,11 +179,6 @@ impl Params {
     /// Puts a parameter under a name of this level.
     pub fn set(&mut self, name: &str, param: Param) {
         self.named.insert(name.to_owned(), param);
-    }
-
-    /// Names and parameters of this level.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
-        self.named.iter().map(|(name, param)| (name.as_str(), param))
     }
 
     /// Parameters of this level, to be changed in place.

@@ -9,7 +9,7 @@ use crate::wire::{Object, Value};
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
-/// How long a session may last, in seconds: ten years. Revocations are kept no longer.
+/// How long a session that is started here may last, in seconds: ten years, as long as an ended session id is remembered.
 const EXPIRY_MAX_SECONDS: i64 = 315_360_000;
 
 /// `KalturaUserStatus::DELETED`.

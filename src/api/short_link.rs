@@ -487,3 +487,66 @@ fn page(pager: &Fields<'_>) -> Result<Page, Fault> {
         index: usize::try_from(index).unwrap_or(usize::MAX),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ks::Privileges;
+    use crate::model::PartnerId;
+
+    const NOW: Timestamp = Timestamp::from_unix(2_000_000_000);
+
+    fn query_of(params: &[(&str, &str)]) -> Query {
+        let mut all = Params::default();
+        for (name, value) in params {
+            all.insert(name, (*value).to_owned()).unwrap();
+        }
+        let session = Session {
+            partner: PartnerId(7),
+            user: Some("me".into()),
+            kind: Kind::Admin,
+            expiry: Timestamp::MAX,
+            privileges: Privileges::default(),
+            digest: [0; 20],
+        };
+        query(&all, &session, NOW).unwrap()
+    }
+
+    #[test]
+    fn each_order_is_by_its_own_time() {
+        for (text, field, descending) in [
+            ("+createdAt", OrderField::CreatedAt, false),
+            ("-createdAt", OrderField::CreatedAt, true),
+            (" updatedAt", OrderField::UpdatedAt, false),
+            ("-updatedAt", OrderField::UpdatedAt, true),
+            ("+expiresAt", OrderField::ExpiresAt, false),
+            ("-expiresAt", OrderField::ExpiresAt, true),
+            ("", OrderField::CreatedAt, true),
+            ("createdAt", OrderField::CreatedAt, true),
+            ("+name", OrderField::CreatedAt, true),
+            ("ü", OrderField::CreatedAt, true),
+        ] {
+            assert_eq!(
+                query_of(&[("filter:orderBy", text)]).order,
+                Order { field, descending },
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_range_is_of_its_own_time_and_small_values_are_relative_to_now() {
+        let at = |seconds| Some(Timestamp::from_unix(seconds));
+        let query = query_of(&[
+            ("filter:createdAtGreaterThanOrEqual", "-60"),
+            ("filter:createdAtLessThanOrEqual", "315360001"),
+            ("filter:updatedAtGreaterThanOrEqual", "1000000000"),
+            ("filter:updatedAtLessThanOrEqual", "315360000"),
+            ("filter:expiresAtGreaterThanOrEqual", "1"),
+        ]);
+        let range = |from, to| TimeRange { from, to };
+        assert_eq!(query.created, range(at(1_999_999_940), at(315_360_001)));
+        assert_eq!(query.updated, range(at(1_000_000_000), at(2_315_360_000)));
+        assert_eq!(query.expires, range(at(1), None));
+    }
+}

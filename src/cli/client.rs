@@ -100,6 +100,10 @@ impl Client {
             .content_type("application/json")
             .send(params.to_string());
         let unreachable = |error: ureq::Error| {
+            if matches!(error, ureq::Error::Timeout(_)) {
+                let text = format!("no answer from {} in {TIMEOUT:?}: outcome unknown", self.url);
+                return CliError::new(Failure::Unavailable, text);
+            }
             let text = format!("the appliance cannot be reached at {}: {error}", self.url);
             CliError::new(Failure::Unreachable, text)
         };

@@ -35,6 +35,17 @@ const UPDATE_EXAMPLES: &str = "\
 Examples:
   tinyd link update 67mk41xj --status disabled
   tinyd link update 67mk41xj --to https://example.com/new --expires never --clear name";
+const GET_EXAMPLES: &str = "\
+Examples:
+  tinyd link get 67mk41xj
+  tinyd link get https://go.example.com/tiny/67mk41xj --json";
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  tinyd link delete 67mk41xj
+  tinyd link list --status disabled --json | jq -r '.objects[].id' | xargs tinyd link delete";
+const RESTORE_EXAMPLES: &str = "\
+Example:
+  tinyd link restore 67mk41xj https://go.example.com/tiny/8gjenojs";
 const ID_HELP: &str = "The link's id, or its short URL";
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +54,7 @@ pub(super) enum LinkCommand {
     #[command(after_help = ADD_EXAMPLES)]
     Add(AddArgs),
     /// Show a link
+    #[command(after_help = GET_EXAMPLES)]
     Get {
         #[arg(help = ID_HELP, value_parser = id_of)]
         id: String,
@@ -56,6 +68,7 @@ pub(super) enum LinkCommand {
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(UpdateArgs),
     /// Delete links; they can be restored
+    #[command(after_help = DELETE_EXAMPLES)]
     Delete {
         #[arg(help = ID_HELP, value_parser = id_of, required = true)]
         ids: Vec<String>,
@@ -63,6 +76,7 @@ pub(super) enum LinkCommand {
         client: ClientArgs,
     },
     /// Make deleted links redirect again
+    #[command(after_help = RESTORE_EXAMPLES)]
     Restore {
         #[arg(help = ID_HELP, value_parser = id_of, required = true)]
         ids: Vec<String>,
@@ -416,16 +430,38 @@ fn status_name(link: &Value) -> &'static str {
     }
 }
 
-/// An id, or the last part of a short URL.
+/// An id, or what is the id in a URL: the value of `id=`, else the last part of the path.
 #[allow(clippy::unnecessary_wraps, reason = "clap wants a parser that can fail")]
 fn id_of(text: &str) -> Result<String, String> {
-    let id = match text.split_once("://") {
-        Some((_, rest)) => rest.trim_end_matches('/').rsplit('/').next().unwrap_or(rest),
-        None => text,
+    let Ok(url) = url::Url::parse(text) else {
+        return Ok(text.to_owned());
     };
-    Ok(id.to_owned())
+    let of_query = url
+        .query_pairs()
+        .find(|(name, _)| name == "id")
+        .map(|(_, id)| id.into_owned());
+    let of_path = || url.path().trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+    Ok(of_query.or_else(of_path).unwrap_or_else(|| text.to_owned()))
 }
 
 fn parse_when(text: &str) -> Result<When, String> {
     time::parse(text).map(When)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_in_every_url_of_a_link() {
+        for text in [
+            "67mk41xj",
+            "https://go.example.com/tiny/67mk41xj",
+            "https://go.example.com/tiny/67mk41xj/?utm_source=x#y",
+            "https://go.example.com/api_v3/service/shortlink_shortlink/action/goto/id/67mk41xj",
+            "https://go.example.com/api_v3/index.php?service=shortLink_shortLink&action=goto&id=67mk41xj",
+        ] {
+            assert_eq!(id_of(text).as_deref(), Ok("67mk41xj"), "{text}");
+        }
+    }
 }

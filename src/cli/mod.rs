@@ -30,6 +30,15 @@ Exit codes:
   0 done   1 failed   2 wrong usage or settings   3 no such link   4 not allowed
   5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown";
 
+const CLIENT_HELP: &str = "\
+Signs a session of its own with the secret of the configuration. TINYD_KS in the environment gives it another one, and
+--url another appliance; with both, no configuration is needed.
+
+Examples:
+  tinyd link add https://example.com/video --system-name PREVIEW
+  tinyd link list --system-name PREVIEW
+  tinyd user delete editor@example.com";
+
 /// A redirect appliance for short links that speaks Kaltura's Short Link API.
 #[derive(Debug, Parser)]
 #[command(name = "tinyd", version, about, after_help = EXAMPLES, propagate_version = true)]
@@ -45,10 +54,10 @@ enum Command {
     /// Print a Kaltura session (KS), signed with the partner's admin secret.
     Ks(ks::KsArgs),
     /// Add, get, list, update, delete and restore links through the admin listener.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CLIENT_HELP)]
     Link(link::LinkCommand),
     /// Act on users through the admin listener.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
     /// Check the settings and say what they mean.
     Check(check::CheckArgs),
@@ -70,9 +79,13 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn overrides(&self) -> Overrides {
+        // Where the appliance listens matters to its clients too, which have no flags for it.
+        let of_environment = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
         Overrides {
             config: self.config.clone(),
             data: self.data.clone(),
+            public: of_environment("TINYD_PUBLIC"),
+            admin: of_environment("TINYD_ADMIN"),
             ..Overrides::default()
         }
     }

@@ -9,11 +9,15 @@ pub(super) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
     if text == "never" {
         return Ok(None);
     }
-    if let Ok(seconds) = text.parse() {
-        return Ok(Some(Timestamp::from_unix(seconds)));
-    }
-    if let Ok(instant) = text.parse::<Instant>() {
-        return Ok(Some(Timestamp::from_unix(instant.as_second())));
+    let seconds = text
+        .parse()
+        .ok()
+        .or_else(|| text.parse::<Instant>().ok().map(Instant::as_second));
+    match seconds {
+        Some(seconds) if seconds > 0 => return Ok(Some(Timestamp::from_unix(seconds))),
+        // To the API, 0 and -1 are never; whoever means that can say so.
+        Some(_) => return Err("expected a time after 1970, or never".to_owned()),
+        None => {}
     }
     let span: Option<Span> = text.parse().ok();
     let seconds = span.and_then(|span| span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).ok());
@@ -71,7 +75,7 @@ mod tests {
         assert!((now.plus(-604_900)..=now.plus(-604_700)).contains(&parse_past("-7d").unwrap()));
         assert_eq!(parse_past("1778429631"), Ok(Timestamp::from_unix(1_778_429_631)));
         assert!((now..=now.plus(100)).contains(&parse_future("now").unwrap()));
-        for bad in ["", "soon", "7", "2026-13-01", "never ever"] {
+        for bad in ["", "0", "1970-01-01T00:00:00Z", "soon", "7", "2026-13-01", "never ever"] {
             assert_eq!(parse(bad).is_err(), bad != "7", "{bad}");
         }
         assert_eq!(show(1_778_429_631), "2026-05-10T16:13:51Z");

@@ -59,6 +59,13 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
     };
     let tiny = [("hop", Tiny::Hop), ("direct", Tiny::Direct)];
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    // What the file says must be right even where something else comes before it.
+    let id_length = reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?;
+    let log_level = check_level(
+        &reader.origin,
+        "log.level",
+        reader.text(&log, "level")?.unwrap_or("info"),
+    )?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir,
@@ -74,15 +81,11 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
         )?,
         id_length: match &overrides.id_length {
             Some(text) => in_range(&of_flag("id-length"), "id-length", text, text.parse().ok(), ID_LENGTHS)?,
-            None => reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?,
+            None => id_length,
         },
         log: match &overrides.log {
             Some(level) => check_level(&of_flag("log"), "log", level)?,
-            None => check_level(
-                &reader.origin,
-                "log.level",
-                reader.text(&log, "level")?.unwrap_or("info"),
-            )?,
+            None => log_level,
         },
         log_format: reader.choice(&log, "format", &overrides.log_format, "log-format", &formats)?,
         partners: reader.partners(&root)?,
@@ -95,11 +98,12 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
         .array_windows()
         .find(|[one, next]| one == next && one.port() != 0)
     {
-        return Err(reader.wrong(
-            "listen".to_owned(),
-            twice,
-            "named twice: each listener needs an address of its own",
-        ));
+        return Err(ConfigError::Setting {
+            origin: "public and admin".to_owned(),
+            key: "listen".to_owned(),
+            value: twice.to_string(),
+            reason: "named twice: each listener needs an address of its own".to_owned(),
+        });
     }
     Ok(Settings {
         warnings: reader.warnings,
@@ -220,17 +224,23 @@ impl Reader {
         flag: &Option<String>,
         default: &str,
     ) -> Result<Vec<SocketAddr>, ConfigError> {
-        if let Some(text) = flag {
-            return text
-                .split(',')
-                .map(|one| address(&of_flag(&section.name), &section.name, one))
-                .collect();
-        }
         let texts = self
             .texts(section, "listen")?
             .unwrap_or_else(|| vec![default.to_owned()]);
         let key = section.key("listen");
-        texts.iter().map(|one| address(&self.origin, &key, one)).collect()
+        let of_file = texts
+            .iter()
+            .map(|one| address(&self.origin, &key, one))
+            .collect::<Result<_, _>>()?;
+        match flag {
+            Some(text) => {
+                let origin = of_flag(&section.name);
+                text.split(',')
+                    .map(|one| address(&origin, &section.name, one))
+                    .collect()
+            }
+            None => Ok(of_file),
+        }
     }
 
     fn base_url(&self, section: &Section<'_>, key: &str) -> Result<Option<String>, ConfigError> {
@@ -253,24 +263,29 @@ impl Reader {
         flag_name: &str,
         choices: &[(&str, T)],
     ) -> Result<T, ConfigError> {
-        let (origin, key, text) = match (flag, self.text(section, key)?) {
-            (Some(text), _) => (of_flag(flag_name), flag_name.to_owned(), text.as_str()),
-            (None, Some(text)) => (self.origin.clone(), section.key(key), text),
-            (None, None) => return Ok(T::default()),
+        let chosen = |origin: &str, key: &str, text: &str| {
+            let found = choices
+                .iter()
+                .find(|(name, _)| *name == text)
+                .map(|(_, choice)| *choice);
+            found.ok_or_else(|| ConfigError::Setting {
+                origin: origin.to_owned(),
+                key: key.to_owned(),
+                value: format!("{text:?}"),
+                reason: format!(
+                    "expected one of {}",
+                    choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+                ),
+            })
         };
-        let chosen = choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, choice)| *choice);
-        chosen.ok_or_else(|| ConfigError::Setting {
-            origin,
-            key,
-            value: format!("{text:?}"),
-            reason: format!(
-                "expected one of {}",
-                choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-            ),
-        })
+        let of_file = match self.text(section, key)? {
+            Some(text) => chosen(&self.origin, &section.key(key), text)?,
+            None => T::default(),
+        };
+        match flag {
+            Some(text) => chosen(&of_flag(flag_name), flag_name, text),
+            None => Ok(of_file),
+        }
     }
 
     /// A path of the file, which is relative to the folder that the file is in.

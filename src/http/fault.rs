@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::response::{self, Response};
 use crate::http::target::{Call, is_true};
@@ -106,9 +106,6 @@ pub enum Fault {
     /// The write may or may not be on disk.
     OutcomeUnknown,
 }
-
-/// What is not sent in a header as it is: anything but visible ASCII and the space.
-const NOT_IN_HEADER: &AsciiSet = CONTROLS;
 
 /// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
 /// headers of more than about 8,192.
@@ -308,7 +305,7 @@ impl Fault {
         let end = message.floor_char_boundary(HEADER_MESSAGE_MAX_BYTES);
         let app = format!("exiting on error {code} - {}", message.get(..end).unwrap_or(""));
         for (name, text) in [("x-kaltura", format!("error-{code}")), ("x-kaltura-app", app)] {
-            let encoded = utf8_percent_encode(&text, NOT_IN_HEADER).to_string();
+            let encoded = utf8_percent_encode(&text, CONTROLS).to_string();
             if let Ok(value) = HeaderValue::try_from(encoded) {
                 headers.insert(HeaderName::from_static(name), value);
             }
@@ -441,6 +438,23 @@ mod tests {
             fault.exception().message,
             "Action \"@SERVICE_NAME@\" does not exists for service \"x@y\""
         );
+    }
+
+    #[test]
+    fn faults_of_ours_are_no_success() {
+        for (fault, status) in [
+            (Fault::OutcomeUnknown, 503),
+            (Fault::Unavailable, 503),
+            (Fault::Internal, 500),
+            (Fault::TooLarge { limit_bytes: 1 }, 413),
+            (Fault::TooSlow, 408),
+            (Fault::MissingKs, 200),
+        ] {
+            assert_eq!(fault.api_status(), status, "{fault:?}");
+        }
+        let exception = Fault::OutcomeUnknown.exception();
+        assert_eq!(exception.code, "INTERNAL_SERVERL_ERROR");
+        assert!(exception.args[0].1.starts_with("outcome unknown"));
     }
 
     #[test]

@@ -42,11 +42,10 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The parameters by precedence: of those with one name, the first one counts. The path comes before the query, and
-    /// in the path the first pair before later ones: a session that is restricted to the beginning of a URI must not
-    /// get at another action by what is appended. In the query the last one counts, as everywhere.
+    /// The parameters by precedence, the path before the query: of those with one name, the first one counts. So a session
+    /// that is restricted to the beginning of a URI cannot get at another action by what is appended.
     pub fn parameters(self) -> impl Iterator<Item = (Place, &'a str, &'a str)> {
-        let query = self.query.split('&').rev().filter(|pair| !pair.is_empty()).map(|pair| {
+        let query = self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (Place::Query, key, value)
         });
@@ -128,6 +127,7 @@ pub fn decode_lossy(place: Place, text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parameters(uri: &str) -> Option<Vec<(String, String)>> {
         let uri: Uri = uri.parse().unwrap();
@@ -152,9 +152,8 @@ mod tests {
         }
         let expected = pairs(&[("service", "a"), ("action", "b"), ("id", "c d")]);
         assert_eq!(parameters("/api_v3/service/a/action/b/id/c%20d"), expected);
-        // The query is read from its end.
-        assert_eq!(parameters("/api_v3/?id=c+d&action=b&service=a"), expected);
-        assert_eq!(parameters("/api_v3/index.php?id=c%20d&&action=b&service=a"), expected);
+        assert_eq!(parameters("/api_v3/?service=a&action=b&id=c+d"), expected);
+        assert_eq!(parameters("/api_v3/index.php?service=a&&action=b&id=c%20d"), expected);
         assert_eq!(
             parameters("/api_v3/index.php/service/a?action=b"),
             pairs(&[("service", "a"), ("action", "b")])
@@ -194,6 +193,20 @@ mod tests {
             let call = Call::of(Target::of(&uri).unwrap());
             assert!(call.is_goto(), "{uri}");
             assert_eq!(call.id.as_deref(), Some(id), "{uri}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_target_is_total(rest in "[/?&=%+a-z0-9:\\[\\]]{0,40}") {
+            if let Ok(uri) = format!("/api_v3/{rest}").parse::<Uri>() {
+                let target = Target::of(&uri).unwrap();
+                let _ = Call::of(target).is_goto();
+                // What counts for a call is what comes first of its name.
+                let named = |name| target.parameters().find(|(_, key, _)| *key == name);
+                let id = named("id").map(|(place, _, value)| decode_lossy(place, value));
+                prop_assert_eq!(Call::of(target).id, id);
+            }
         }
     }
 }

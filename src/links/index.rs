@@ -3,13 +3,14 @@
 //! Invariants: a lookup takes its shard's read lock and nothing else, and never waits for the disk; what is published
 //! here has been committed by the store.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+use std::hash::BuildHasher as _;
+use std::sync::OnceLock;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
-use std::hash::BuildHasher as _;
 
 use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp};
 
@@ -40,6 +41,8 @@ pub enum Verdict {
     Unknown,
     /// Not all links have been loaded yet, and this one is not among those that have.
     Loading,
+    /// There is such a link, but its record is damaged.
+    Damaged,
 }
 
 // A line of cache each, so that the lock of one shard does not slow down the next.
@@ -53,7 +56,8 @@ pub struct Index {
     shards: Box<[Shard]>,
     // Seeded at random, so that nobody can choose ids that fall into one bucket.
     hasher: RandomState,
-    loaded: AtomicBool,
+    // Set once all links are there: the ids of those whose records are damaged.
+    loaded: OnceLock<HashSet<LinkId>>,
 }
 
 impl Default for Index {
@@ -61,7 +65,7 @@ impl Default for Index {
         Self {
             shards: std::iter::repeat_with(Shard::default).take(SHARDS).collect(),
             hasher: RandomState::default(),
-            loaded: AtomicBool::new(false),
+            loaded: OnceLock::new(),
         }
     }
 }
@@ -71,7 +75,7 @@ impl Index {
     #[must_use]
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
         // Before the look, so that a link which the loader brings in between is not said to be unknown.
-        let loaded = self.is_loaded();
+        let loaded = self.loaded.get();
         let hash = self.hasher.hash_one(id.padded());
         let Some(shard) = self.shard(hash) else {
             return Verdict::Unknown;
@@ -79,7 +83,11 @@ impl Index {
         let entries = shard.0.read();
         let Some(entry) = entries.find(hash, |entry| entry.id == id) else {
             drop(entries);
-            return if loaded { Verdict::Unknown } else { Verdict::Loading };
+            return match loaded {
+                None => Verdict::Loading,
+                Some(damaged) if damaged.contains(&id) => Verdict::Damaged,
+                Some(_) => Verdict::Unknown,
+            };
         };
         match entry.status {
             Status::Disabled => Verdict::Disabled,
@@ -92,24 +100,25 @@ impl Index {
 
     /// Links in the map.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn links(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.read().len()).sum()
-    }
-
-    /// Whether there is no link in the map.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Whether every link of the store is in the map.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.loaded.load(Ordering::Acquire)
+        self.loaded.get().is_some()
     }
 
-    pub(super) fn set_loaded(&self) {
-        self.loaded.store(true, Ordering::Release);
+    /// Links whose records are damaged; none until all links are in the map.
+    #[must_use]
+    pub fn damaged(&self) -> usize {
+        self.loaded.get().map_or(0, HashSet::len)
+    }
+
+    pub(super) fn set_loaded(&self, damaged: HashSet<LinkId>) {
+        // Loading a second time changes nothing about what the first one found.
+        let _ = self.loaded.set(damaged);
     }
 
     /// Shows a link as a commit left it.

@@ -9,6 +9,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -142,13 +143,21 @@ impl Links {
     }
 
     /// Brings every link from the store into the index, and returns how many there are. Writes may go on meanwhile:
-    /// what they publish is newer than what is loaded, and stays.
+    /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and answers
+    /// as such; it does not keep the others from being served.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn load(&self) -> Result<u64, StoreError> {
-        let links = self.store.for_each(|link| self.index.load(link))?;
-        self.index.set_loaded();
+        let mut damaged = HashSet::new();
+        let links = self.store.for_each(|id, record| match record {
+            Ok(link) => self.index.load(&link),
+            Err(error) => {
+                tracing::error!(%error, "a link cannot be served: restore it from a backup");
+                damaged.insert(id);
+            }
+        })?;
+        self.index.set_loaded(damaged);
         Ok(links)
     }
 
@@ -306,17 +315,18 @@ impl Links {
         let clock = self.clock.clone();
         let job = move |transaction: &mut Transaction<'_>| {
             let (now, ids) = (clock.now(), transaction.links_of_user(partner, &user)?);
-            for &id in &ids {
-                if let Some(old) = transaction.get(id)? {
-                    let new = ShortLink {
-                        status: Status::Deleted,
-                        updated_at: now,
-                        ..old.clone()
-                    };
-                    transaction.put(Some(&old), new)?;
-                }
+            // All are read before one is changed, so that a damaged record leaves the others as they were.
+            let owned = ids.into_iter().filter_map(|id| transaction.get(id).transpose());
+            let owned = owned.collect::<Result<Vec<_>, _>>()?;
+            for old in &owned {
+                let new = ShortLink {
+                    status: Status::Deleted,
+                    updated_at: now,
+                    ..old.clone()
+                };
+                transaction.put(Some(old), new)?;
             }
-            Ok(ids.len())
+            Ok(owned.len())
         };
         Ok(self.store.write(job).await?)
     }

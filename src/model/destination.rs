@@ -58,12 +58,6 @@ impl Destination {
 
     /// The destination as it was given.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The destination, taken out.
-    #[must_use]
     pub fn into_string(self) -> String {
         self.0
     }

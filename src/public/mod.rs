@@ -25,8 +25,7 @@ const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
 
 /// What `/tiny/{id}` answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tiny {
     /// 301 to goto, as Kaltura does.
     #[default]
@@ -110,7 +109,8 @@ impl Public {
         };
         let fault = match verdict {
             Verdict::Redirect(location) => return found(location),
-            Verdict::Loading => return loading(),
+            Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
+            Verdict::Damaged => return unavailable("this link cannot be read at the moment\n"),
             Verdict::Unknown => Fault::InvalidObjectId { id: id.to_owned() },
             Verdict::Disabled => invalid(false),
             Verdict::Deleted => invalid(true),
@@ -142,12 +142,9 @@ fn hop(id: LinkId) -> Response {
     response
 }
 
-/// Not all links are in memory yet: better to come again than a false 404.
-fn loading() -> Response {
-    let mut response = http::text(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "links are being loaded, please try again\n",
-    );
+/// Nobody knows at the moment where the link leads: better to come again than a false 404.
+fn unavailable(text: &'static str) -> Response {
+    let mut response = http::text(StatusCode::SERVICE_UNAVAILABLE, text);
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(http::RETRY_AFTER_SECONDS));
     keep_private(headers);
@@ -190,4 +187,19 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 fn keep_private(headers: &mut HeaderMap) {
     http::no_store(headers);
     headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_links_are_loaded_the_answer_is_to_come_again() {
+        let public = Public::new(Arc::new(Index::default()), Clock::system(), Tiny::Direct);
+        let uri = Uri::from_static("/tiny/67mk41xj");
+        let response = public.respond(&Method::GET, &uri, &HeaderMap::new()).unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn readyz(method: &Method, links: &Links) -> Response {
     let ready = loaded && accepting;
     let mut body = json!({
         "ready": ready,
-        "map": { "loaded": loaded, "links": links.index().len() },
+        "map": { "loaded": loaded, "links": links.index().links(), "damaged": links.index().damaged() },
         "store": { "acceptingWrites": accepting, "reason": reason },
     })
     .to_string();

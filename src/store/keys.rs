@@ -86,6 +86,34 @@ impl Index {
     }
 }
 
+/// Something for each index, such as its table.
+#[derive(Debug)]
+pub(super) struct PerIndex<T>([T; Index::ALL.len()]);
+
+impl<T> PerIndex<T> {
+    /// Makes one for each.
+    pub(super) fn make<E>(make: impl FnMut(Index) -> Result<T, E>) -> Result<Self, E> {
+        let [created, updated, expires, user, system_name, unique_id] = Index::ALL.map(make);
+        Ok(Self([created?, updated?, expires?, user?, system_name?, unique_id?]))
+    }
+
+    pub(super) const fn get(&self, index: Index) -> &T {
+        let [created, updated, expires, user, system_name, unique_id] = &self.0;
+        match index {
+            Index::Created => created,
+            Index::Updated => updated,
+            Index::Expires => expires,
+            Index::User => user,
+            Index::SystemName => system_name,
+            Index::UniqueId => unique_id,
+        }
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut T)> {
+        Index::ALL.into_iter().zip(&mut self.0)
+    }
+}
+
 /// What the counters count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counter {

@@ -226,7 +226,7 @@ impl Snapshot {
             }
             return Ok(entries);
         }
-        let table = self.index(span.index)?;
+        let table = self.index(span.index);
         for scope in &span.scopes {
             for &status in &query.statuses {
                 let (first, last) = keys::bounds(scope, status, span.range.from, span.range.to);
@@ -245,7 +245,7 @@ impl Snapshot {
     /// The links of a span in the order that the query asks for, if the span's index has it; else in some order.
     fn candidates(&self, query: &Query, span: &Span) -> Result<Candidates, StoreError> {
         let order = query.order;
-        let table = self.index(span.index)?;
+        let table = self.index(span.index);
         let mut runs: Vec<Candidates> = Vec::new();
         for scope in &span.scopes {
             for &status in &query.statuses {

@@ -32,7 +32,7 @@ pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
 pub use writer::{CommitObserver, Health};
 
-use crate::model::{ShortLink, Status};
+use crate::model::{LinkId, ShortLink, Status};
 use crate::store::writer::Writer;
 
 /// The name of the store's file in the data folder.
@@ -75,8 +75,10 @@ impl Store {
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned
     /// once the transaction is on disk and the observer has been told.
     ///
-    /// The job must decide before it changes anything: what it has changed is committed, whatever it returns. Once
-    /// this future has been polled to the point of waiting, the job runs even if the future is dropped.
+    /// The job must read and decide before it changes anything: what it has changed is committed with whatever it returns
+    /// as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other error gives the
+    /// whole transaction up, and writes are refused from then on. Once this future has been polled to the point of
+    /// waiting, the job runs even if the future is dropped.
     ///
     /// # Errors
     /// [`WriteError::Unavailable`] when nothing was written, [`WriteError::OutcomeUnknown`] when that cannot be told.
@@ -110,11 +112,12 @@ impl Store {
         Ok(result)
     }
 
-    /// Calls `visit` for every link, in the order of the ids, and returns how many there are.
+    /// Calls `visit` for every link, in the order of the ids, and returns how many there are. What cannot be decoded is
+    /// given as such.
     ///
     /// # Errors
-    /// When the file cannot be read or a record cannot be decoded.
-    pub fn for_each(&self, visit: impl FnMut(&ShortLink)) -> Result<u64, StoreError> {
+    /// When the file cannot be read.
+    pub fn for_each(&self, visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
         Snapshot::open(&self.database.begin_read()?)?.for_each(visit)
     }
 

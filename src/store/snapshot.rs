@@ -4,7 +4,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
 use crate::model::{LinkId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{Bytes, Counter, Index};
+use crate::store::keys::{Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::tables::{COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::transaction::decode_counts;
@@ -13,8 +13,7 @@ use crate::store::transaction::decode_counts;
 #[derive(Debug)]
 pub struct Snapshot {
     links: ReadOnlyTable<Bytes, Bytes>,
-    // In the order of `Index::ALL`.
-    indexes: [ReadOnlyTable<Bytes, ()>; Index::ALL.len()],
+    indexes: PerIndex<ReadOnlyTable<Bytes, ()>>,
     pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
     revocations: ReadOnlyTable<Bytes, i64>,
     sequence: u64,
@@ -22,15 +21,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(super) fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
-        let [created, updated, expires, user, system_name, unique_id] =
-            Index::ALL.map(|index| inner.open_table(index.table()));
         let sequence = inner
             .open_table(META)?
             .get(META_SEQUENCE)?
             .map_or(0, |entry| entry.value());
         Ok(Self {
             links: inner.open_table(LINKS)?,
-            indexes: [created?, updated?, expires?, user?, system_name?, unique_id?],
+            indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             sequence,
@@ -46,16 +43,17 @@ impl Snapshot {
         stored.map(|bytes| record::decode(id, bytes.value())).transpose()
     }
 
-    /// Calls `visit` for every link, in the order of the ids, and returns how many there are.
+    /// Calls `visit` for every link, in the order of the ids, and returns how many there are. What cannot be decoded is
+    /// given as such.
     ///
     /// # Errors
-    /// When the file cannot be read or a record cannot be decoded.
-    pub fn for_each(&self, mut visit: impl FnMut(&ShortLink)) -> Result<u64, StoreError> {
+    /// When the file cannot be read.
+    pub fn for_each(&self, mut visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
         let mut links = 0;
         for entry in self.links.iter()? {
             let (id, bytes) = entry?;
             let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
-            visit(&record::decode(id, bytes.value())?);
+            visit(id, record::decode(id, bytes.value()));
             links += 1;
         }
         Ok(links)
@@ -103,10 +101,7 @@ impl Snapshot {
         }
     }
 
-    pub(super) fn index(&self, index: Index) -> Result<&ReadOnlyTable<Bytes, ()>, StoreError> {
-        let position = Index::ALL.iter().position(|&other| other == index);
-        position
-            .and_then(|position| self.indexes.get(position))
-            .ok_or_else(|| StoreError::damaged(index.name(), "no such index"))
+    pub(super) const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
+        self.indexes.get(index)
     }
 }

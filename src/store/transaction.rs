@@ -7,7 +7,7 @@ use redb::{ReadableTable as _, Table, WriteTransaction};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Index};
+use crate::store::keys::{self, Bytes, Index, PerIndex};
 use crate::store::record;
 use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
@@ -28,8 +28,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Transaction<'t> {
     links: Table<'t, Bytes, Bytes>,
-    // In the order of `Index::ALL`.
-    indexes: [Table<'t, Bytes, ()>; Index::ALL.len()],
+    indexes: PerIndex<Table<'t, Bytes, ()>>,
     counters: Table<'t, Bytes, Bytes>,
     revocations: Table<'t, Bytes, i64>,
     actions: Table<'t, Bytes, (u64, i64)>,
@@ -42,11 +41,9 @@ pub struct Transaction<'t> {
 
 impl<'t> Transaction<'t> {
     pub(super) fn open(inner: &'t WriteTransaction) -> Result<Self, StoreError> {
-        let [created, updated, expires, user, system_name, unique_id] =
-            Index::ALL.map(|index| inner.open_table(index.table()));
         Ok(Self {
             links: inner.open_table(LINKS)?,
-            indexes: [created?, updated?, expires?, user?, system_name?, unique_id?],
+            indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
@@ -93,18 +90,11 @@ impl<'t> Transaction<'t> {
 
     fn ids(&self, index: Index, scope: &[u8], status: Status) -> Result<Vec<LinkId>, StoreError> {
         let (first, last) = keys::bounds(scope, status, None, None);
-        let table = self.index(index)?;
+        let table = self.indexes.get(index);
         let entries = table.range(first.as_slice()..=last.as_slice())?;
         entries
             .map(|entry| Ok(keys::decode_tail(index, scope.len(), entry?.0.value())?.1))
             .collect()
-    }
-
-    fn index(&self, index: Index) -> Result<&Table<'t, Bytes, ()>, StoreError> {
-        let position = Index::ALL.iter().position(|&other| other == index);
-        position
-            .and_then(|position| self.indexes.get(position))
-            .ok_or_else(|| StoreError::damaged(index.name(), "no such index"))
     }
 
     /// Writes a link in place of the one that [`Transaction::get`] returned for its id, or, with `old` = `None`, as a
@@ -115,7 +105,7 @@ impl<'t> Transaction<'t> {
     pub fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
         self.modifications += 1;
         self.links.insert(new.id.as_bytes(), record::encode(&new)?.as_slice())?;
-        for (index, table) in Index::ALL.into_iter().zip(&mut self.indexes) {
+        for (index, table) in self.indexes.iter_mut() {
             let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(&new));
             if before == after {
                 continue;
@@ -187,6 +177,14 @@ impl<'t> Transaction<'t> {
             dropped = true;
         }
         self.modifications += usize::from(dropped);
+        Ok(())
+    }
+
+    /// Writes a record that does not decode, for tests.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
+        self.modifications += 1;
+        self.links.insert(id.as_bytes(), [0xff].as_slice())?;
         Ok(())
     }
 

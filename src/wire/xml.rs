@@ -81,7 +81,7 @@ fn write_text(out: &mut String, text: &str) {
             // A parser would turn a bare CR into LF.
             '\r' => out.push_str("&#13;"),
             c if is_xml_char(c) => out.push(c),
-            // No input reaches this: such characters are refused on the way in.
+            // Nothing that is stored has such characters; the public listener, which refuses nothing, may repeat some.
             _ => out.push(char::REPLACEMENT_CHARACTER),
         }
     }

@@ -20,11 +20,22 @@ const SERVICE: &str = "shortlink_shortlink";
 /// How long the appliance may take to do what it must do in milliseconds, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A process that does not outlive the test.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whether it has ended already does not matter here.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 pub struct Appliance {
     pub folder: TempDir,
     pub public: String,
     pub admin: String,
-    child: Child,
+    process: Process,
 }
 
 pub fn binary() -> &'static str {
@@ -61,12 +72,12 @@ impl Appliance {
     }
 
     pub fn start_in(folder: TempDir) -> Self {
-        let (child, public, admin) = spawn(folder.path());
+        let (process, public, admin) = spawn(folder.path());
         let appliance = Self {
             folder,
             public,
             admin,
-            child,
+            process,
         };
         appliance.wait_until_ready();
         appliance
@@ -90,27 +101,31 @@ impl Appliance {
     }
 
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        // The shell's own kill, because the program of that name need not be there.
+        let script = format!("kill -{name} {}", self.process.0.id());
+        assert!(Command::new("bash").args(["-c", &script]).status().unwrap().success());
     }
 
     /// Ends it in an orderly way.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal("TERM");
-        self.child.wait().unwrap()
+        self.end_by("TERM")
+    }
+
+    /// Sends a signal that ends it, and waits for the end.
+    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.process.0.wait().unwrap()
     }
 
     /// Ends it in the middle of whatever it does.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
     }
 
     /// Starts it again in the same folder, on other ports, after it has ended.
     pub fn restart(&mut self) {
-        (self.child, self.public, self.admin) = spawn(self.folder.path());
+        (self.process, self.public, self.admin) = spawn(self.folder.path());
         self.wait_until_ready();
     }
 
@@ -205,9 +220,6 @@ impl Appliance {
 
 impl Drop for Appliance {
     fn drop(&mut self) {
-        // Whether it has ended already does not matter here.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         let log = self.log();
         for secret in [ADMIN_SECRET, USER_SECRET] {
             assert!(
@@ -222,13 +234,13 @@ impl Drop for Appliance {
     }
 }
 
-fn spawn(folder: &Path) -> (Child, String, String) {
+fn spawn(folder: &Path) -> (Process, String, String) {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    let mut child = tinyd()
+    let child = tinyd()
         .args([
             "serve",
             "--public",
@@ -246,13 +258,14 @@ fn spawn(folder: &Path) -> (Child, String, String) {
         .stderr(log)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut process = Process(child);
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
     let mut address = |name: &str| {
         let line = lines.next().expect("a line for each listener").unwrap();
         line.strip_prefix(name).unwrap_or_else(|| panic!("{line}")).to_owned()
     };
     let (public, admin) = (address("public "), address("admin "));
-    (child, public, admin)
+    (process, public, admin)
 }
 
 /// Waits for something that must come.

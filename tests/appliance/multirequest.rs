@@ -29,9 +29,9 @@ fn results_are_listed_in_order_and_can_be_referred_to() {
     for first in [0, 1] {
         let call = |number: usize| (first + number).to_string();
         let body = json!({
-            "format": 1, "ks": "{1:result}", "clientTag": "test",
+            "format": 1, "ks": "{1:result}", "clientTag": "test", "partnerId": 1234567,
             call(0): {
-                "service": "session", "action": "start", "secret": crate::fixture::ADMIN_SECRET, "partnerId": 1234567,
+                "service": "session", "action": "start", "secret": crate::fixture::ADMIN_SECRET,
                 "type": 2, "userId": "me",
             },
             call(1): add("FIRST"),
@@ -179,6 +179,21 @@ fn references_and_results_stand_for_a_bounded_number_of_bytes() {
     let results = answer.json();
     assert_eq!(code(&results[1]), "INVALID_PARAMETER_VALUE");
     assert_eq!(results[2], true);
+
+    // The same, spread over many parameters; what stays within the bounds after it still runs.
+    let mut spread = json!({ "service": "system", "action": "ping" });
+    for number in 0..200 {
+        spread[format!("p{number}")] = json!(reference);
+    }
+    let body = json!({
+        "format": 1, "ks": ks, "1": first, "2": spread,
+        "3": { "service": "system", "action": "ping" },
+    });
+    let results = send(&appliance, &body).json();
+    assert_eq!(
+        (code(&results[1]), &results[2]),
+        ("INVALID_PARAMETER_VALUE", &json!(true))
+    );
 
     let mut many = json!({ "format": 1, "ks": ks });
     for number in 1..=200 {

@@ -1,6 +1,6 @@
 //! `/tiny`, goto and the rest of the public listener (contract, section 6).
 
-use crate::fixture::{Appliance, PARTNER};
+use crate::fixture::Appliance;
 use crate::http::{encode, request};
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto";
@@ -246,10 +246,17 @@ fn methods_are_answered_as_http_says() {
 }
 
 #[test]
-fn a_link_of_another_partner_redirects_like_any_other() {
+fn links_of_every_partner_redirect() {
     let appliance = Appliance::start();
-    let id = appliance.add(&appliance.admin_ks(), &[]);
-    let link = appliance.link("get", &appliance.admin_ks(), &[("id", &id)]);
-    assert_eq!(link["partnerId"].to_string(), PARTNER);
-    assert_eq!(appliance.goto(&id).status, 302);
+    let params = [
+        ("format", "1"),
+        ("secret", "of another partner"),
+        ("partnerId", "7654321"),
+        ("type", "2"),
+    ];
+    let other = appliance.post("session", "start", &params).json();
+    let id = appliance.add(other.as_str().unwrap(), &[]);
+    let with_ks_of_another = format!("{GOTO}/id/{id}?ks={}", encode(&appliance.admin_ks()));
+    assert_eq!(appliance.get_public(&with_ks_of_another).status, 302);
+    assert_eq!(appliance.get_admin(&with_ks_of_another).status, 302);
 }

@@ -195,6 +195,12 @@ fn restrictions_are_checked_in_the_order_of_the_contract() {
         crate::http::encode(&lists_only)
     );
     assert_eq!(appliance.get_admin(&appended).json()["totalCount"], 1);
+    let by_query = session("urirestrict:/api_v3/?service=shortlink_shortlink&action=list*");
+    let appended = format!(
+        "/api_v3/?service=shortlink_shortlink&action=list&format=1&action=delete&id={id}&ks={}",
+        crate::http::encode(&by_query)
+    );
+    assert_eq!(appliance.get_admin(&appended).json()["totalCount"], 1);
     assert_eq!(appliance.goto(&id).status, 302);
     assert_eq!(code(&list(&appliance, &twice)), "");
     // A restart gives no call back.
@@ -202,6 +208,39 @@ fn restrictions_are_checked_in_the_order_of_the_contract() {
     appliance.restart();
     assert_eq!(code(&list(&appliance, &twice)), "");
     assert_eq!(ks_error(&list(&appliance, &twice)), "-8 EXCEEDED_ACTIONS_LIMIT");
+}
+
+#[test]
+fn every_call_of_a_multirequest_counts() {
+    let appliance = Appliance::start();
+    let twice = appliance.start_session(ADMIN_SECRET, "me", "2", "actionslimit:2");
+    let form = (1..=3)
+        .map(|n| format!("&{n}:service=shortlink_shortlink&{n}:action=list"))
+        .collect::<String>();
+    let form = format!("format=1&ks={}{form}", crate::http::encode(&twice));
+    let answer = request(
+        &appliance.admin,
+        "POST",
+        "/api_v3/service/multirequest",
+        &[],
+        form.as_bytes(),
+    );
+    let results = answer.json();
+    assert_eq!((code(&results[0]), code(&results[1])), ("", ""));
+    assert_eq!(ks_error(&results[2]), "-8 EXCEEDED_ACTIONS_LIMIT");
+}
+
+/// The owner of a link must be one that requests and every format can name.
+#[test]
+fn a_session_whose_user_cannot_be_written_is_refused() {
+    let appliance = Appliance::start();
+    let minted = appliance.tinyd(&["ks", "--partner", PARTNER, "--user", "a\u{1}b"]);
+    let ks = String::from_utf8(minted.stdout).unwrap();
+    let link = [
+        ("shortLink[systemName]", "NAME"),
+        ("shortLink[fullUrl]", "https://example.com/"),
+    ];
+    assert_eq!(code(&appliance.link("add", ks.trim(), &link)), "INVALID_PARAMETER_CHAR");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
-use crate::fixture::{Appliance, configuration, tinyd};
+use crate::fixture::{Appliance, Process, configuration, tinyd};
 
 /// Runs `tinyd serve` where it must fail, and returns its exit code and what it says.
 fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
@@ -25,18 +25,21 @@ fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
 #[test]
 fn the_first_start_says_what_to_do_next_and_that_works() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = tinyd()
+    let child = tinyd()
         .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut process = Process(child);
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let public = lines.next().unwrap().strip_prefix("public ").unwrap().to_owned();
     assert!(lines.next().unwrap().starts_with("admin http://127.0.0.1:"));
 
-    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut said = BufReader::new(process.0.stderr.take().unwrap());
     let mut pasted = String::new();
     let mut line = String::new();
     while !pasted.contains("/tiny/") {
@@ -68,8 +71,7 @@ fn the_first_start_says_what_to_do_next_and_that_works() {
     let hop = crate::http::request(&public, "GET", path, &[], b"");
     let goto = crate::http::request(&public, "GET", hop.header("location"), &[], b"");
     assert_eq!((hop.status, goto.status), (301, 302));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(process);
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains(secret));
@@ -120,12 +122,12 @@ fn a_wrong_setting_ends_the_start_with_key_value_and_reason() {
 #[test]
 fn the_environment_sets_what_flags_could() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = tinyd()
+    let child = tinyd()
         .arg("serve")
         .current_dir(folder.path())
         .envs([
             ("TINYD_PUBLIC", "127.0.0.1:0"),
-            ("TINYD_ADMIN", "127.0.0.1:0,[::1]:0"),
+            ("TINYD_ADMIN", "127.0.0.1:0, 127.0.0.1:0"),
             ("TINYD_LOG_FORMAT", "json"),
         ])
         .env("TINYD_DATA", folder.path().join("elsewhere"))
@@ -133,7 +135,10 @@ fn the_environment_sets_what_flags_could() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut process = Process(child);
+    let lines = BufReader::new(process.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let names: Vec<_> = lines
         .take(3)
         .map(|line| {
@@ -148,7 +153,7 @@ fn the_environment_sets_what_flags_could() {
         .collect();
     assert_eq!(names, ["public http://", "admin http://", "admin http://"]);
     assert!(folder.path().join("elsewhere/tinyd.toml").exists());
-    let log = BufReader::new(child.stderr.take().unwrap());
+    let log = BufReader::new(process.0.stderr.take().unwrap());
     let json = log
         .lines()
         .map(Result::unwrap)
@@ -156,8 +161,6 @@ fn the_environment_sets_what_flags_could() {
         .unwrap();
     let event: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(event["message"], "links loaded");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
@@ -178,6 +181,19 @@ fn a_data_folder_has_one_process() {
     assert!(said.contains("is already in use by process "), "{said}");
     assert!(said.contains(data.to_str().unwrap()), "{said}");
     appliance.admin_ks();
+}
+
+#[test]
+fn new_ids_have_the_length_that_is_set() {
+    let appliance = Appliance::start_with("[links]\nid_length = 12\n");
+    assert_eq!(appliance.add(&appliance.admin_ks(), &[]).len(), 12);
+}
+
+#[test]
+fn an_interrupt_ends_it_in_order() {
+    let mut appliance = Appliance::start();
+    assert!(appliance.end_by("INT").success());
+    assert!(appliance.log().contains("ended"), "{}", appliance.log());
 }
 
 #[test]
