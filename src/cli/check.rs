@@ -10,8 +10,8 @@ use crate::config::{LogFormat, Settings};
 use crate::public::Tiny;
 
 const EXAMPLES: &str = "\
-Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes nothing. Flags and environment count
-as they would for tinyd serve.
+Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes
+nothing. Flags and environment count as they would for tinyd serve.
 
 Example:
   tinyd check --config /etc/tinyd/tinyd.toml";

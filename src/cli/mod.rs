@@ -31,8 +31,9 @@ Exit codes:
   5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown";
 
 const CLIENT_HELP: &str = "\
-Signs a session of its own with the secret of the configuration. TINYD_KS in the environment gives it another one, and
---url another appliance; with both, no configuration is needed.
+Signs a session of its own with the secret of the configuration. TINYD_KS in the
+environment gives it another one, and --url another appliance; with both, no
+configuration is needed.
 
 Examples:
   tinyd link add https://example.com/video --system-name PREVIEW

@@ -21,10 +21,11 @@ use crate::server::{self, Bound, DataLock};
 const EXAMPLES: &str = "\
 Settings: flag, then environment, then file, then default.
 
-Without a configuration file anywhere, a data folder is made (./tinyd-data, or --data) with a file in it that holds new
-secrets, and you are told what to do next.
+Without a configuration file anywhere, a data folder is made (./tinyd-data, or --data)
+with a file in it that holds new secrets, and you are told what to do next.
 
-Signals: SIGTERM and SIGINT end it after the requests in flight; SIGHUP reads the partners' secrets again.
+Signals: SIGTERM and SIGINT end it after the requests in flight; SIGHUP reads the
+partners' secrets again.
 
 Examples:
   tinyd serve

@@ -9,7 +9,8 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::CliError;
 
 const EXAMPLES: &str = "\
-Every link that the user owns becomes deleted, in one transaction; `tinyd link restore` brings single ones back.
+Every link that the user owns becomes deleted, in one transaction; `tinyd link restore`
+brings single ones back.
 
 Example:
   tinyd user delete editor@example.com";
