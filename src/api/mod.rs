@@ -128,7 +128,7 @@ impl Api {
                 Ok(format) => format,
                 Err(fault) => return fault.respond(Requested::default()),
             };
-            match self.run(&mut params, &caller).await {
+            match self.run(&params, &caller).await {
                 Ok((Outcome::Response(response), _)) => response,
                 Ok((Outcome::Value(value), status)) => render(&format, &value, status, started),
                 Err(fault) => {
@@ -171,7 +171,7 @@ impl Api {
     }
 
     /// Runs a request, and says with which status its result is answered.
-    async fn run(&self, params: &mut Params, caller: &Caller) -> Result<(Outcome, StatusCode), Fault> {
+    async fn run(&self, params: &Params, caller: &Caller) -> Result<(Outcome, StatusCode), Fault> {
         let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
         if service.eq_ignore_ascii_case("multirequest") {
             return self.run_multirequest(params, caller).await;

@@ -23,7 +23,7 @@ const SHARED: [&str; 6] = ["ks", "partnerId", "clientTag", "format", "callback",
 impl Api {
     pub(super) async fn run_multirequest(
         &self,
-        params: &mut Params,
+        params: &Params,
         caller: &Caller,
     ) -> Result<(Outcome, StatusCode), Fault> {
         let calls = groups(params)?;

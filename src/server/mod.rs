@@ -9,7 +9,9 @@ mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub use listeners::{Bound, bind};
 pub use lock::{DataLock, LockError};
@@ -19,7 +21,7 @@ use crate::config::Settings;
 use crate::ks::Partners;
 use crate::links::Links;
 use crate::public::Public;
-use crate::server::connection::Limits;
+use crate::server::connection::{Limits, Service};
 use crate::server::service::{AdminService, PublicService};
 
 /// How long requests in flight may take once the appliance has been asked to end.
@@ -60,23 +62,9 @@ pub async fn serve(
     let admin_limits = Limits {
         buffer_bytes: ADMIN_BUFFER_BYTES,
     };
-    let mut accepting = tokio::task::JoinSet::new();
-    for listener in bound.public {
-        accepting.spawn(connection::accept(
-            listener,
-            public_service.clone(),
-            public_limits,
-            stopped.clone(),
-        ));
-    }
-    for listener in bound.admin {
-        accepting.spawn(connection::accept(
-            listener,
-            admin_service.clone(),
-            admin_limits,
-            stopped.clone(),
-        ));
-    }
+    let mut accepting = JoinSet::new();
+    accept_all(&mut accepting, bound.public, &public_service, public_limits, &stopped);
+    accept_all(&mut accepting, bound.admin, &admin_service, admin_limits, &stopped);
     let sweeping = tokio::spawn(sweep_sessions(links));
 
     shutdown.await;
@@ -86,6 +74,18 @@ pub async fn serve(
     let drained = tokio::time::timeout(DRAIN_DEADLINE, async { while accepting.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!("requests still in flight after {DRAIN_DEADLINE:?} were cut off");
+    }
+}
+
+fn accept_all(
+    accepting: &mut JoinSet<()>,
+    listeners: Vec<TcpListener>,
+    service: &impl Service,
+    limits: Limits,
+    stopped: &watch::Receiver<bool>,
+) {
+    for listener in listeners {
+        accepting.spawn(connection::accept(listener, service.clone(), limits, stopped.clone()));
     }
 }
 

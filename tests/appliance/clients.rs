@@ -18,12 +18,17 @@ fn run(command: &mut Command, hint: &str) {
     println!("{shown}");
 }
 
-/// A copy of a client's folder with what it needs installed, kept under `target` until its files change.
-fn installed(client: &str, lock: &str, install: impl FnOnce(&Path)) -> PathBuf {
+/// A copy of a client's folder with what it needs installed, kept under `target` until its lock file or the runtime that
+/// it was installed for changes.
+fn installed(client: &str, lock: &str, runtime: &str, install: impl FnOnce(&Path)) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(client);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(client);
     let stamp = folder.join("installed");
-    let wanted = fs::read_to_string(source.join(lock)).unwrap();
+    let version = Command::new(runtime).arg("--version").output();
+    let version = version
+        .unwrap_or_else(|error| panic!("{runtime}: {error}. The clients need it."))
+        .stdout;
+    let wanted = fs::read_to_string(source.join(lock)).unwrap() + &String::from_utf8_lossy(&version);
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
         // A half-finished installation is begun anew.
         if folder.exists() {
@@ -59,7 +64,7 @@ fn exercise(command: &mut Command, hint: &str) {
 }
 
 fn npm_installed(client: &str) -> PathBuf {
-    installed(client, "package-lock.json", |folder| {
+    installed(client, "package-lock.json", "node", |folder| {
         let mut command = Command::new("npm");
         command
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
@@ -70,7 +75,7 @@ fn npm_installed(client: &str) -> PathBuf {
 
 #[test]
 fn the_python_client_works_unchanged() {
-    let folder = installed("python", "requirements.txt", |folder| {
+    let folder = installed("python", "requirements.txt", "python3", |folder| {
         let hint = "The clients need Python 3 with venv and pip.";
         run(
             Command::new("python3").args(["-m", "venv", "venv"]).current_dir(folder),

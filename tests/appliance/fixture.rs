@@ -190,6 +190,21 @@ impl Appliance {
         self.start_session(ADMIN_SECRET, "admin", "2", "")
     }
 
+    /// A session of an administrator of another partner.
+    pub fn other_partners_ks(&self) -> String {
+        let params = [
+            ("format", "1"),
+            ("secret", "of another partner"),
+            ("partnerId", "7654321"),
+            ("type", "2"),
+        ];
+        self.post("session", "start", &params)
+            .json()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
     pub fn user_ks(&self, user: &str) -> String {
         self.start_session(USER_SECRET, user, "0", "")
     }

@@ -405,14 +405,7 @@ fn a_user_touches_only_links_of_their_own() {
 fn a_partner_sees_nothing_of_another() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[("shortLink[uniqueId]", "key")]);
-    let params = [
-        ("format", "1"),
-        ("secret", "of another partner"),
-        ("partnerId", "7654321"),
-        ("type", "2"),
-    ];
-    let other = appliance.post("session", "start", &params).json();
-    let other = other.as_str().unwrap();
+    let other = &appliance.other_partners_ks();
     for action in ["get", "update", "delete", "restore"] {
         let result = appliance.link(action, other, &[("id", &id), ("shortLink[name]", "x")]);
         assert_eq!(code(&result), "INVALID_OBJECT_ID", "{action}");

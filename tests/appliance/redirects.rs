@@ -248,14 +248,7 @@ fn methods_are_answered_as_http_says() {
 #[test]
 fn links_of_every_partner_redirect() {
     let appliance = Appliance::start();
-    let params = [
-        ("format", "1"),
-        ("secret", "of another partner"),
-        ("partnerId", "7654321"),
-        ("type", "2"),
-    ];
-    let other = appliance.post("session", "start", &params).json();
-    let id = appliance.add(other.as_str().unwrap(), &[]);
+    let id = appliance.add(&appliance.other_partners_ks(), &[]);
     let with_ks_of_another = format!("{GOTO}/id/{id}?ks={}", encode(&appliance.admin_ks()));
     assert_eq!(appliance.get_public(&with_ks_of_another).status, 302);
     assert_eq!(appliance.get_admin(&with_ks_of_another).status, 302);
