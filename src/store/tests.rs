@@ -328,6 +328,22 @@ fn one_damaged_record_fails_only_those_who_meet_it() {
     assert_eq!(store.revocations().unwrap().len(), 1);
 }
 
+/// A writer that panics must not tell anybody that nothing was written: it could have been after the commit.
+#[test]
+fn whoever_gets_no_answer_is_told_that_the_outcome_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        let panicking = store.write(|_| -> Result<(), _> { panic!("for this test") });
+        assert_eq!(panicking.await, Err(WriteError::OutcomeUnknown));
+    });
+    // The thread ends; until it has, nobody is answered, and then all are refused.
+    while store.health() == Health::Accepting {
+        std::thread::yield_now();
+    }
+    assert_eq!(block_on(store.write(|_| Ok(()))), Err(WriteError::Unavailable));
+}
+
 #[test]
 fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();

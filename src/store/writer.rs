@@ -31,14 +31,49 @@ pub enum Health {
     Refusing(String),
 }
 
-/// Tells a job's sender how it ended.
+/// Tells the sender of a job that has been run how it ended.
 type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<Answer, StoreError> + Send>;
+
+/// A write that waits in the queue, whatever it returns.
+trait Job: Send {
+    /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<Answer, StoreError>;
+
+    /// Tells its sender that nothing was written.
+    fn refuse(self: Box<Self>);
+}
+
+struct Write<F, R> {
+    job: F,
+    sender: oneshot::Sender<Result<R, WriteError>>,
+}
+
+// Whoever asked may have gone; that changes nothing about the write, so a failure to answer is passed over.
+impl<F, R> Job for Write<F, R>
+where
+    R: Send + 'static,
+    F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send,
+{
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<Answer, StoreError> {
+        let Self { job, sender } = *self;
+        match job(transaction) {
+            Ok(result) => Ok(Box::new(move |outcome| drop(sender.send(outcome.map(|()| result))))),
+            Err(error) => {
+                drop(sender.send(Err(WriteError::Unavailable)));
+                Err(error)
+            }
+        }
+    }
+
+    fn refuse(self: Box<Self>) {
+        drop(self.sender.send(Err(WriteError::Unavailable)));
+    }
+}
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
 pub(super) struct Writer {
     // Both are there until the drop.
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -93,17 +128,11 @@ impl Writer {
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |transaction| {
-            let result = job(transaction)?;
-            Ok(Box::new(move |outcome| {
-                // Whoever asked may have gone; that changes nothing about the write.
-                let _ = sender.send(outcome.map(|()| result));
-            }))
-        });
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
-        queue.send(job).await.map_err(|_| WriteError::Unavailable)?;
-        // A job that is dropped without an answer was never part of a commit.
-        receiver.await.unwrap_or(Err(WriteError::Unavailable))
+        let sent = queue.send(Box::new(Write { job, sender })).await;
+        sent.map_err(|_| WriteError::Unavailable)?;
+        // Every way through the writer answers. If there is none, it has panicked, and nobody knows how far it was.
+        receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
     pub(super) fn health(&self) -> Health {
@@ -123,7 +152,7 @@ struct State {
 }
 
 impl State {
-    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         while let Some(first) = jobs.blocking_recv() {
             let mut batch = vec![first];
             while batch.len() < BATCH_MAX_JOBS
@@ -132,48 +161,70 @@ impl State {
                 batch.push(job);
             }
             if *self.health.borrow() != Health::Accepting {
-                // Dropping a job answers it: unavailable.
+                batch.into_iter().for_each(|job| job.refuse());
                 continue;
             }
-            if let Err(error) = self.commit(batch) {
+            if let Err(error) = self.write(batch) {
                 tracing::error!(%error, "the store has failed: writes are refused until a restart, redirects go on");
                 self.health.send_replace(Health::Refusing(error.to_string()));
             }
         }
     }
 
-    fn commit(&mut self, batch: Vec<Job>) -> Result<(), StoreError> {
-        let mut inner = self.database.begin_write()?;
+    /// Writes a batch and answers all who sent it.
+    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+        let mut jobs = batch.into_iter();
+        let mut answers = Vec::with_capacity(jobs.len());
+        match self.commit(&mut jobs, &mut answers) {
+            Ok(()) => {
+                answer_all(answers, Ok(()));
+                Ok(())
+            }
+            Err((outcome, error)) => {
+                answer_all(answers, Err(outcome));
+                jobs.for_each(|job| job.refuse());
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the jobs in one transaction, commits and publishes it. An error says what those who are to be answered may
+    /// know of the outcome.
+    fn commit(
+        &mut self,
+        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), (WriteError, StoreError)> {
+        let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
+        let mut inner = self
+            .database
+            .begin_write()
+            .map_err(|error| nothing_written(error.into()))?;
         inner.set_quick_repair(true);
         let sequence = self.sequence + 1;
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut transaction = Transaction::open(&inner)?;
-        for job in batch {
+        let mut transaction = Transaction::open(&inner).map_err(nothing_written)?;
+        for job in jobs {
             let before = transaction.modifications();
-            match job(&mut transaction) {
+            match job.run(&mut transaction) {
                 Ok(answer) => answers.push(answer),
-                // One damaged record is no reason to refuse the others: whoever met it is told that nothing was written.
+                // One damaged record is no reason to refuse the others.
                 Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
                     tracing::error!(%error, "a write has met a damaged record");
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(nothing_written(error)),
             }
         }
         if transaction.modifications() == 0 {
             drop(transaction);
-            inner.abort().map_err(StoreError::from)?;
-            answer_all(answers, Ok(()));
-            return Ok(());
+            return inner.abort().map_err(|error| nothing_written(error.into()));
         }
-        let changes = transaction.finish(sequence)?;
-        if let Err(error) = inner.commit() {
-            answer_all(answers, Err(WriteError::OutcomeUnknown));
-            return Err(error.into());
-        }
+        let changes = transaction.finish(sequence).map_err(nothing_written)?;
+        inner
+            .commit()
+            .map_err(|error| (WriteError::OutcomeUnknown, error.into()))?;
         self.sequence = sequence;
         self.observer.committed(changes);
         self.published.send_replace(sequence);
-        answer_all(answers, Ok(()));
         Ok(())
     }
 }
