@@ -1,4 +1,4 @@
-//! How a list is answered: the index with the fewest entries drives, what it does not decide is checked on the
+//! How a list is answered: the index with the least work drives, what it does not decide is checked on the
 //! records, and never more than a page, or a bounded heap of sort keys, is held in memory.
 
 use std::cmp::Reverse;
@@ -64,24 +64,10 @@ struct Choice<'q> {
 
 impl<'q> Choice<'q> {
     /// Takes another driver in its place if that has less work.
-    fn offer(&mut self, query: &Query, driver: Driver<'q>, entries: u64) {
-        let cost = entries.saturating_mul(driver.cost_per_entry(query));
+    fn offer(&mut self, driver: Driver<'q>, entries: u64, cost_per_entry: u64) {
+        let cost = entries.saturating_mul(cost_per_entry);
         if cost < self.cost {
             *self = Self { driver, entries, cost };
-        }
-    }
-
-    /// With how many entries a driver is no longer worth being chosen.
-    fn limit(&self, query: &Query, driver: &Driver<'_>) -> u64 {
-        (self.cost / driver.cost_per_entry(query)).saturating_add(1)
-    }
-}
-
-impl Driver<'_> {
-    fn cost_per_entry(&self, query: &Query) -> u64 {
-        match self {
-            Self::Index(span) if span.decides_all(query) && span.has_order(query.order) => 1,
-            _ => RECORD_COST,
         }
     }
 }
@@ -113,6 +99,14 @@ impl Span {
                 .map(|text| keys::text_scope(query.partner, text))
                 .collect(),
             range: query.created,
+        }
+    }
+
+    fn cost_per_entry(&self, query: &Query) -> u64 {
+        if self.decides_all(query) && self.has_order(query.order) {
+            1
+        } else {
+            RECORD_COST
         }
     }
 
@@ -174,7 +168,7 @@ impl Snapshot {
             cost: u64::MAX,
         };
         if let Some(ids) = &query.ids {
-            choice.offer(query, Driver::Ids(ids), ids.len() as u64);
+            choice.offer(Driver::Ids(ids), ids.len() as u64, RECORD_COST);
         }
         // Those that are quickly counted come first: they limit how far the others are counted.
         let mut spans = Vec::new();
@@ -198,11 +192,11 @@ impl Snapshot {
             }
         }
         for span in spans {
-            let driver = Driver::Index(span);
-            let limit = choice.limit(query, &driver);
-            let Driver::Index(span) = &driver else { continue };
-            let entries = self.count(query, span, limit)?;
-            choice.offer(query, driver, entries);
+            let cost_per_entry = span.cost_per_entry(query);
+            // With so many entries it is no longer worth being chosen.
+            let limit = (choice.cost / cost_per_entry).saturating_add(1);
+            let entries = self.count(query, &span, limit)?;
+            choice.offer(Driver::Index(span), entries, cost_per_entry);
         }
         Ok(choice)
     }

@@ -203,6 +203,16 @@ proptest! {
     }
 }
 
+/// A write that keeps the writer waiting, and what ends that once those joined with it have been polled.
+fn held_up(store: &Store) -> (impl Future<Output = Result<bool, WriteError>>, impl Future<Output = ()>) {
+    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let opening = async move {
+        tokio::task::yield_now().await;
+        open_gate.send(()).unwrap();
+    };
+    (store.write(move |_| Ok(gate.recv().is_ok())), opening)
+}
+
 #[test]
 fn writers_who_wait_together_are_committed_together_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,8 +220,7 @@ fn writers_who_wait_together_are_committed_together_in_their_order() {
     let store = Store::open(folder.path(), Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
     let written = block_on(async {
         // The first one holds the writer up until all the others are in the queue.
-        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-        let first = store.write(move |_| Ok(gate.recv().is_ok()));
+        let (first, opening) = held_up(&store);
         let others = (0..100_u32).map(|number| {
             store.write(move |transaction| {
                 let digest = [u8::try_from(number).unwrap(); 20];
@@ -219,10 +228,6 @@ fn writers_who_wait_together_are_committed_together_in_their_order() {
                 Ok(number)
             })
         });
-        let opening = async {
-            tokio::task::yield_now().await;
-            open_gate.send(()).unwrap();
-        };
         let (first, others, ()) = futures_util::join!(first, futures_util::future::join_all(others), opening);
         assert_eq!(first, Ok(true));
         others.into_iter().collect::<Result<Vec<_>, _>>().unwrap()
@@ -310,14 +315,9 @@ fn one_damaged_record_fails_only_those_who_meet_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
-        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-        let first = store.write(move |_| Ok(gate.recv().is_ok()));
+        let (first, opening) = held_up(&store);
         let meeting = store.write(|_| Err::<(), _>(StoreError::damaged("links", "for this test")));
         let beside = store.write(|transaction| transaction.revoke([1; 20], Timestamp::MAX));
-        let opening = async {
-            tokio::task::yield_now().await;
-            open_gate.send(()).unwrap();
-        };
         let (first, meeting, beside, ()) = futures_util::join!(first, meeting, beside, opening);
         assert_eq!(
             (first, meeting, beside),
