@@ -3,14 +3,12 @@
 use crate::api::fields::parse_integer;
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
-use crate::ks::{self, Claims, Kind};
+use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::model::PartnerId;
 use crate::wire::{Object, Value};
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
-/// How long a session that is started here may last, in seconds: ten years, as long as an ended session id is remembered.
-const EXPIRY_MAX_SECONDS: i64 = 315_360_000;
 
 /// `KalturaUserStatus::DELETED`.
 const USER_DELETED: i64 = 2;
@@ -32,8 +30,8 @@ impl Api {
             Some(text) => parse_integer("expiry", text)?,
             None => EXPIRY_DEFAULT_SECONDS,
         };
-        if !(1..=EXPIRY_MAX_SECONDS).contains(&seconds) {
-            let reason = format!("expected seconds from now, 1 to {EXPIRY_MAX_SECONDS}");
+        if !(1..=SESSION_MAX_SECONDS).contains(&seconds) {
+            let reason = format!("expected seconds from now, 1 to {SESSION_MAX_SECONDS}");
             return Err(Fault::invalid("expiry", reason));
         }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use index::{Index, Verdict};
 pub use sessions::{Sessions, StartThrottle};
 
-use crate::ks::{Digest, InvalidKs, Session};
+use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{
     Change, CommitObserver, Health, Listing, OpenError, Query, Store, StoreError, Transaction, WriteError,
@@ -30,10 +30,6 @@ const ID_ALPHABET: [char; 36] = [
 
 /// Draws of one length that may all be taken before a longer id is drawn: only a crowded id space gets there.
 const ID_DRAWS_MAX: usize = 32;
-
-/// How long a revoked session id is remembered, in seconds: ten years, so that no KS that carries it outlives the
-/// revocation unless it was minted for longer than that.
-const SESSION_ID_REVOCATION_SECONDS: i64 = 10 * 365 * 24 * 60 * 60;
 
 /// Why a request about links was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -365,7 +361,7 @@ impl Links {
         let job = move |transaction: &mut Transaction<'_>| {
             transaction.revoke(digest, expiry)?;
             if let Some(by_id) = by_id {
-                transaction.revoke(by_id, expiry.max(now.plus(SESSION_ID_REVOCATION_SECONDS)))?;
+                transaction.revoke(by_id, expiry.max(now.plus(SESSION_MAX_SECONDS)))?;
             }
             Ok(())
         };
