@@ -92,7 +92,7 @@ impl Client {
         if let Value::Object(params) = &mut params {
             params.insert("ks".to_owned(), json!(self.ks));
         }
-        // The format is in the URL too, so that a listener that reads no bodies knows it.
+        // The format is in the URL, so that a listener that reads no bodies knows it.
         let url = format!("{}/api_v3/service/{service}/action/{action}?format=1", self.url);
         let sent = self
             .agent

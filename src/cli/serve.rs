@@ -105,7 +105,7 @@ fn announce(bound: &Bound) -> io::Result<()> {
     out.flush()
 }
 
-/// Loads the map beside the listeners. Without all links the appliance must not stay: it would answer 404 for some.
+/// Loads the map beside the listeners. An appliance that cannot read its store ends: it would answer 503 for ever.
 fn load(links: Arc<Links>, data_dir: PathBuf) {
     tokio::task::spawn_blocking(move || {
         let started = std::time::Instant::now();

@@ -28,27 +28,23 @@ pub(super) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
     }
 }
 
-/// Reads a time of which what is meant is past: as [`parse`], with a span being that long ago, or `now`.
-pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
-    let now = Clock::system().now();
-    if text == "now" {
-        return Ok(now);
-    }
-    let time = parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())?;
-    let is_span = text.parse::<Span>().is_ok();
-    Ok(if is_span && time > now {
-        now.plus(now.as_unix() - time.as_unix())
-    } else {
-        time
-    })
-}
-
 /// Reads a time that is meant to come, or `now`: as [`parse`], without never.
 pub(super) fn parse_future(text: &str) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(Clock::system().now());
     }
     parse(text)?.ok_or_else(|| "expected a time, not never".to_owned())
+}
+
+/// Reads a time that is meant to be past: as [`parse_future`], with a span being that long ago.
+pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
+    let (now, time) = (Clock::system().now(), parse_future(text)?);
+    let is_coming = text.parse::<Span>().is_ok() && time > now;
+    Ok(if is_coming {
+        now.plus(now.as_unix() - time.as_unix())
+    } else {
+        time
+    })
 }
 
 /// Writes a time in RFC 3339, in UTC.

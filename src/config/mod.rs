@@ -91,8 +91,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings: flag or environment, then file, then default. Without a configuration file anywhere one is
-    /// an error; see [`Settings::load_or_create`].
+    /// Reads the settings: flag or environment, then file, then default. That there is no file
+    /// is an error; see [`Settings::load_or_create`].
     ///
     /// # Errors
     /// When a file cannot be read or a setting is wrong; the error names the key, the value and the reason.
