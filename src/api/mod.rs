@@ -30,20 +30,37 @@ use crate::public::Public;
 use crate::store::WriteError;
 use crate::wire::{Format, Value};
 
-/// The services and their actions, in lower case.
-const ACTIONS: [(&str, &str); 12] = [
-    ("shortlink_shortlink", "add"),
-    ("shortlink_shortlink", "get"),
-    ("shortlink_shortlink", "list"),
-    ("shortlink_shortlink", "update"),
-    ("shortlink_shortlink", "delete"),
-    ("shortlink_shortlink", "restore"),
-    ("shortlink_shortlink", "goto"),
-    ("session", "start"),
-    ("session", "end"),
-    ("user", "delete"),
-    ("system", "ping"),
-    ("system", "gettime"),
+/// What a call does.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Add,
+    Get,
+    List,
+    Update,
+    Delete,
+    Restore,
+    Goto,
+    StartSession,
+    EndSession,
+    DeleteUser,
+    Ping,
+    GetTime,
+}
+
+/// The services and their actions, in lower case (contract, section 1).
+const ACTIONS: [(&str, &str, Action); 12] = [
+    ("shortlink_shortlink", "add", Action::Add),
+    ("shortlink_shortlink", "get", Action::Get),
+    ("shortlink_shortlink", "list", Action::List),
+    ("shortlink_shortlink", "update", Action::Update),
+    ("shortlink_shortlink", "delete", Action::Delete),
+    ("shortlink_shortlink", "restore", Action::Restore),
+    ("shortlink_shortlink", "goto", Action::Goto),
+    ("session", "start", Action::StartSession),
+    ("session", "end", Action::EndSession),
+    ("user", "delete", Action::DeleteUser),
+    ("system", "ping", Action::Ping),
+    ("system", "gettime", Action::GetTime),
 ];
 
 /// How long a body may take to arrive.
@@ -111,7 +128,7 @@ impl Api {
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
         if let Err(fault) = self.read_params(&head, incoming, &mut params).await {
-            return refuse(&fault, &params, &head.headers);
+            return refuse(&fault, &params, &head.headers, started);
         }
         let caller = Caller {
             address,
@@ -126,22 +143,17 @@ impl Api {
         let task = tokio::spawn(async move {
             let format = match requested(&params).and_then(Requested::format_or_default) {
                 Ok(format) => format,
-                Err(fault) => return fault.respond(Requested::default()),
+                Err(fault) => return fault.respond(&Format::DEFAULT, started.elapsed()),
             };
             match self.run(&params, &caller).await {
                 Ok((Outcome::Response(response), _)) => response,
-                Ok((Outcome::Value(value), status)) => render(&format, &value, status, started),
-                Err(fault) => {
-                    let value = Value::Exception(fault.exception());
-                    let mut response = render(&format, &value, fault.api_status(), started);
-                    fault.write_headers(response.headers_mut());
-                    response
-                }
+                Ok((Outcome::Value(value), status)) => http::api(status, &format, &value, started.elapsed()),
+                Err(fault) => fault.respond(&format, started.elapsed()),
             }
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call to the API did not end");
-            Fault::Internal.respond(Requested::default())
+            Fault::Internal.respond(&Format::DEFAULT, started.elapsed())
         })
     }
 
@@ -182,69 +194,63 @@ impl Api {
     /// Runs one action.
     async fn call(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let started = Instant::now();
-        let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
-        let action = params.given("action")?;
-        let result = self.dispatch(service, action, params, caller).await;
+        let meant = meant_action(params);
+        // The names are those of the table: what the client sent could be anything, a session among others.
+        let (service, name) = meant
+            .as_ref()
+            .map_or(("unknown", "unknown"), |(service, name, _)| (service, name));
+        let result = match meant {
+            Ok((.., action)) => self.dispatch(action, params, caller).await,
+            Err(fault) => Err(fault),
+        };
         let code = result.as_ref().err().map_or("", |fault| fault.exception().code);
-        let (service, action) = logged_names(service, action.unwrap_or(""));
-        tracing::debug!(service, action, code, elapsed = ?started.elapsed(), "call");
+        tracing::debug!(service, action = name, code, elapsed = ?started.elapsed(), "call");
         result
     }
 
-    async fn dispatch(
-        &self,
-        service: &str,
-        action: Option<&str>,
-        params: &Params,
-        caller: &Caller,
-    ) -> Result<Outcome, Fault> {
-        let lower = |text: &str| text.to_ascii_lowercase();
-        if !ACTIONS.iter().any(|(known, _)| known.eq_ignore_ascii_case(service)) {
-            return Err(Fault::ServiceDoesNotExist {
-                service: service.to_owned(),
-            });
-        }
-        let action = action.ok_or(Fault::ActionNotSpecified)?;
-        match (lower(service).as_str(), lower(action).as_str()) {
-            ("shortlink_shortlink", "add") => self.add(params, caller).await,
-            ("shortlink_shortlink", "get") => self.get(params, caller).await,
-            ("shortlink_shortlink", "list") => self.list(params, caller).await,
-            ("shortlink_shortlink", "update") => self.update(params, caller).await,
-            ("shortlink_shortlink", "delete") => self.delete(params, caller).await,
-            ("shortlink_shortlink", "restore") => self.restore(params, caller).await,
-            ("shortlink_shortlink", "goto") => self.goto(params, caller),
-            ("session", "start") => self.start_session(params, caller),
-            ("session", "end") => self.end_session(params, caller).await,
-            ("user", "delete") => self.delete_user(params, caller).await,
-            ("system", "ping") => Ok(system::ping()),
-            ("system", "gettime") => Ok(system::get_time(self.links.clock())),
-            _ => Err(Fault::ActionDoesNotExist {
-                action: action.to_owned(),
-                service: service.to_owned(),
-            }),
+    async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        match action {
+            Action::Add => self.add(params, caller).await,
+            Action::Get => self.get(params, caller).await,
+            Action::List => self.list(params, caller).await,
+            Action::Update => self.update(params, caller).await,
+            Action::Delete => self.delete(params, caller).await,
+            Action::Restore => self.restore(params, caller).await,
+            Action::Goto => self.goto(params, caller),
+            Action::StartSession => self.start_session(params, caller),
+            Action::EndSession => self.end_session(params, caller).await,
+            Action::DeleteUser => self.delete_user(params, caller).await,
+            Action::Ping => Ok(system::ping()),
+            Action::GetTime => Ok(system::get_time(self.links.clock())),
         }
     }
 
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
     fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let requested = requested(params).unwrap_or_default();
-        let response = match params.text("id")? {
-            Some(id) => self.public.goto(id, requested, &caller.headers),
-            None => {
-                let fault = Fault::MissingParameter { name: "id".to_owned() };
-                crate::public::no_redirect(&fault, requested, &caller.headers)
-            }
-        };
+        let response = self.public.goto(params.text("id")?, requested, &caller.headers);
         Ok(Outcome::Response(response))
     }
 }
 
-/// The names of a call as they may stand in the log: what a client sent instead of them could be anything, a session
-/// among others.
-fn logged_names(service: &str, action: &str) -> (&'static str, &'static str) {
-    let is_meant =
-        |(known, name): &&(&str, &str)| known.eq_ignore_ascii_case(service) && name.eq_ignore_ascii_case(action);
-    ACTIONS.iter().find(is_meant).copied().unwrap_or(("unknown", "unknown"))
+/// The action that a call means, with the names of its service and itself.
+fn meant_action(params: &Params) -> Result<(&'static str, &'static str, Action), Fault> {
+    let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
+    let mut actions = ACTIONS
+        .iter()
+        .filter(|(known, ..)| known.eq_ignore_ascii_case(service))
+        .peekable();
+    if actions.peek().is_none() {
+        return Err(Fault::ServiceDoesNotExist {
+            service: service.to_owned(),
+        });
+    }
+    let name = params.given("action")?.ok_or(Fault::ActionNotSpecified)?;
+    let meant = actions.find(|(_, known, _)| known.eq_ignore_ascii_case(name));
+    meant.copied().ok_or_else(|| Fault::ActionDoesNotExist {
+        action: name.to_owned(),
+        service: service.to_owned(),
+    })
 }
 
 /// The first fault of several steps that are all taken.
@@ -264,12 +270,12 @@ impl First {
 
 /// The answer to a request whose parameters cannot be read: in the format that is asked for as far as they could be,
 /// else as the body is written.
-fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap) -> Response {
+fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap, started: Instant) -> Response {
     let mut requested = requested(params).unwrap_or_default();
     if requested.format.is_none() && body::is_json(headers) {
         requested.format = Some("1");
     }
-    let mut response = fault.respond(requested);
+    let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
     if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow) {
         // What is left of the body is not read, so nothing can come after it.
         let close = header::HeaderValue::from_static("close");
@@ -284,15 +290,6 @@ fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
         callback: params.text("callback")?,
         ignore_null: params.text("ignoreNull")?.is_some_and(http::is_true),
     })
-}
-
-fn render(format: &Format, value: &Value, status: StatusCode, started: Instant) -> Response {
-    let body = format.render(value, started.elapsed());
-    let mut response = http::bytes(status, format.content_type(), body);
-    let headers = response.headers_mut();
-    http::no_store(headers);
-    http::permit_any_origin(headers);
-    response
 }
 
 impl From<LinkError> for Fault {

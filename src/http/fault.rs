@@ -1,5 +1,7 @@
 //! The errors of the contract (section 4), as clients see them.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
@@ -359,6 +361,12 @@ impl Requested<'_> {
         Ok(self.format()?.unwrap_or(xml))
     }
 
+    /// The format in which to complain about anything, itself included.
+    #[must_use]
+    pub fn format_of_faults(self) -> Format {
+        self.format_or_default().unwrap_or(Format::DEFAULT)
+    }
+
     /// The format that is asked for; `None` if none is.
     ///
     /// # Errors
@@ -389,16 +397,11 @@ impl Requested<'_> {
 }
 
 impl Fault {
-    /// The API's answer for this fault, without looking at anything but the parameters of the answer.
+    /// The API's answer for this fault.
     #[must_use]
-    pub fn respond(&self, requested: Requested<'_>) -> Response {
-        let format = requested.format_or_default().unwrap_or(Format::DEFAULT);
-        let body = format.render(&Value::Exception(self.exception()), std::time::Duration::ZERO);
-        let mut response = response::bytes(self.api_status(), format.content_type(), body);
-        let headers = response.headers_mut();
-        self.write_headers(headers);
-        response::no_store(headers);
-        response::permit_any_origin(headers);
+    pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
+        let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
+        self.write_headers(response.headers_mut());
         response
     }
 }

@@ -7,7 +7,6 @@ mod target;
 
 pub use fault::{Fault, Requested};
 pub use response::{
-    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, no_store,
-    permit_any_origin, text,
+    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, no_store, text,
 };
 pub use target::{Call, Place, Target, decode_lossy, is_true};

@@ -1,9 +1,13 @@
 //! Building responses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
+
+use crate::wire::{Format, Value};
 
 /// The body of every response: whole, in memory.
 pub type Body = Full<Bytes>;
@@ -47,13 +51,24 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
+/// An answer of the API: a value in a format, for pages of any origin and no cache. `elapsed` is the time the request has
+/// taken so far.
+#[must_use]
+pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration) -> Response {
+    let mut response = bytes(status, format.content_type(), format.render(value, elapsed));
+    let headers = response.headers_mut();
+    no_store(headers);
+    permit_any_origin(headers);
+    response
+}
+
 /// Forbids every cache to keep the response.
 pub fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// Lets pages of any origin read the response.
-pub fn permit_any_origin(headers: &mut HeaderMap) {
+fn permit_any_origin(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
 

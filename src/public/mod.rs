@@ -70,7 +70,7 @@ impl Public {
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(id)) => hop(id),
-                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(id, Requested::default(), headers),
+                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(Some(id), Requested::default(), headers),
             });
         }
         if path == "/robots.txt" {
@@ -83,22 +83,22 @@ impl Public {
         if !call.is_goto() {
             return None;
         }
-        match (method, call.id.as_deref()) {
-            (&Method::GET | &Method::HEAD | &Method::POST, Some(id)) => {
-                Some(self.goto(id, Requested::from(&call), headers))
-            }
-            (&Method::GET | &Method::HEAD, None) => {
-                let fault = Fault::MissingParameter { name: "id".to_owned() };
-                Some(no_redirect(&fault, Requested::from(&call), headers))
-            }
+        let is_mine = match *method {
+            Method::GET | Method::HEAD => true,
             // The id of a POST may be in the body, which is not looked at here.
-            _ => None,
-        }
+            Method::POST => call.id.is_some(),
+            _ => false,
+        };
+        is_mine.then(|| self.goto(call.id.as_deref(), Requested::from(&call), headers))
     }
 
     /// The answer of `goto` (contract, section 6). `headers` are the request's.
     #[must_use]
-    pub fn goto(&self, id: &str, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+    pub fn goto(&self, id: Option<&str>, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+        let Some(id) = id else {
+            let fault = Fault::MissingParameter { name: "id".to_owned() };
+            return no_redirect(&fault, requested, headers);
+        };
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
             Ok(id) => self.index.look_up(id, self.clock.now()),
             Err(_) => Verdict::Unknown,
@@ -152,7 +152,7 @@ fn unavailable(text: &'static str) -> Response {
 }
 
 /// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
-pub(crate) fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> Response {
     let exception = fault.exception();
     let status = match fault {
         Fault::InvalidShortLink { deleted: true, .. } | Fault::ExpiredShortLink { .. } => StatusCode::GONE,

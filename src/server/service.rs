@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -10,7 +11,7 @@ use hyper::{Method, Request, StatusCode};
 use crate::api::Api;
 use crate::http::{self, Call, Fault, Requested, Response, Target};
 use crate::links::Links;
-use crate::public::{Public, no_redirect};
+use crate::public::Public;
 use crate::server::connection::Service;
 use crate::server::readiness;
 
@@ -24,12 +25,35 @@ impl PublicService {
     pub(super) const fn new(public: Arc<Public>) -> Self {
         Self { public }
     }
+
+    /// The answer to what the public listener does not serve.
+    fn refuse(&self, request: &Request<Incoming>) -> Response {
+        let Some(target) = Target::of(request.uri()) else {
+            return not_found();
+        };
+        match *request.method() {
+            Method::GET | Method::HEAD | Method::POST => {}
+            Method::OPTIONS => return http::cors_preflight(),
+            _ => return http::allow(request.method(), http::API_METHODS),
+        }
+        let call = Call::of(target);
+        let requested = Requested::from(&call);
+        if call.is_goto() {
+            // By POST, with the id in the body or nowhere.
+            return self.public.goto(None, requested, request.headers());
+        }
+        let fault = Fault::ServiceForbidden {
+            service: call.service.as_deref().unwrap_or("").to_owned(),
+            action: call.action.as_deref().unwrap_or("").to_owned(),
+        };
+        fault.respond(&requested.format_of_faults(), Duration::ZERO)
+    }
 }
 
 impl Service for PublicService {
     async fn respond(&self, request: Request<Incoming>, _address: IpAddr) -> Response {
         let answered = self.public.respond(request.method(), request.uri(), request.headers());
-        let mut response = answered.unwrap_or_else(|| refuse(&request));
+        let mut response = answered.unwrap_or_else(|| self.refuse(&request));
         if !request.body().is_end_stream() {
             // The body is not read, so nothing can come after it.
             response
@@ -38,29 +62,6 @@ impl Service for PublicService {
         }
         response
     }
-}
-
-/// The answer to what the public listener does not serve.
-fn refuse(request: &Request<Incoming>) -> Response {
-    let Some(target) = Target::of(request.uri()) else {
-        return not_found();
-    };
-    match *request.method() {
-        Method::GET | Method::HEAD | Method::POST => {}
-        Method::OPTIONS => return http::cors_preflight(),
-        _ => return http::allow(request.method(), http::API_METHODS),
-    }
-    let call = Call::of(target);
-    if call.is_goto() {
-        // By POST, with the id in the body or nowhere.
-        let fault = Fault::MissingParameter { name: "id".to_owned() };
-        return no_redirect(&fault, Requested::from(&call), request.headers());
-    }
-    let fault = Fault::ServiceForbidden {
-        service: call.service.as_deref().unwrap_or("").to_owned(),
-        action: call.action.as_deref().unwrap_or("").to_owned(),
-    };
-    fault.respond(Requested::from(&call))
 }
 
 /// The admin listener: the API, and the redirects too, because a client knows one base URL.
