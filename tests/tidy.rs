@@ -25,14 +25,14 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("cli", &[]),
 ];
 
-/// Packages that only one room names.
-const OWNED: [(&str, &str); 6] = [
-    ("redb", "store"),
-    ("bincode", "store"),
-    ("parking_lot", "links"),
-    ("hashbrown", "links"),
-    ("clap", "cli"),
-    ("ureq", "cli"),
+/// Packages that only some rooms name.
+const OWNED: [(&str, &[&str]); 6] = [
+    ("redb", &["store"]),
+    ("bincode", &["store"]),
+    ("parking_lot", &["links", "store"]),
+    ("hashbrown", &["links"]),
+    ("clap", &["cli"]),
+    ("ureq", &["cli"]),
 ];
 
 /// Longest source file, in lines. A longer one has a second room inside.
@@ -48,7 +48,8 @@ struct Source {
 
 impl Source {
     fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs")
+        let name = self.path.file_name().unwrap().to_str().unwrap();
+        name.ends_with("tests.rs") || name == "simulated.rs"
     }
 
     /// The lines of the program, without the tests beside it.
@@ -119,10 +120,10 @@ fn every_room_uses_only_rooms_below_it() {
 }
 
 #[test]
-fn some_packages_are_named_in_one_room_only() {
+fn some_packages_are_named_in_their_rooms_only() {
     for source in sources() {
         for (number, line) in source.program() {
-            for (package, room) in OWNED {
+            for (package, rooms) in OWNED {
                 let forms = [
                     format!("{package}::"),
                     format!("use {package};"),
@@ -130,8 +131,8 @@ fn some_packages_are_named_in_one_room_only() {
                 ];
                 let named = forms.iter().any(|form| line.contains(form)) && !line.trim_start().starts_with("//");
                 assert!(
-                    !named || source.room == room,
-                    "{:?}:{number}: {package} outside {room}",
+                    !named || rooms.contains(&source.room.as_str()),
+                    "{:?}:{number}: {package} outside {rooms:?}",
                     source.path
                 );
             }

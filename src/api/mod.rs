@@ -27,7 +27,7 @@ use crate::http::{self, Fault, Requested, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
 use crate::public::Public;
-use crate::store::WriteError;
+use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 use crate::wire::{Format, Value};
 
 /// What a call does.
@@ -216,7 +216,7 @@ impl Api {
             Action::Update => self.update(params, caller).await,
             Action::Delete => self.delete(params, caller).await,
             Action::Restore => self.restore(params, caller).await,
-            Action::Goto => self.goto(params, caller),
+            Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,
             Action::DeleteUser => self.delete_user(params, caller).await,
@@ -226,9 +226,9 @@ impl Api {
     }
 
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
-    fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    async fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let requested = requested(params).unwrap_or_default();
-        let response = self.public.goto(params.text("id")?, requested, &caller.headers);
+        let response = self.public.goto(params.text("id")?, requested, &caller.headers).await;
         Ok(Outcome::Response(response))
     }
 }
@@ -299,7 +299,23 @@ impl From<LinkError> for Fault {
             LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
             LinkError::Write(error) => error.into(),
-            LinkError::Read(error) => {
+            LinkError::Read(error) => error.into(),
+        }
+    }
+}
+
+const fn unavailable() -> Fault {
+    Fault::Unavailable {
+        retry_after_seconds: REOPEN_SECONDS_MAX,
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // That has been logged, once, when it failed.
+            StoreError::Closed => unavailable(),
+            error => {
                 tracing::error!(%error, "the store could not be read");
                 Self::Internal
             }
@@ -310,7 +326,8 @@ impl From<LinkError> for Fault {
 impl From<WriteError> for Fault {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Unavailable => Self::Unavailable,
+            WriteError::Unavailable => unavailable(),
+            WriteError::ReadOnly => Self::ReadOnly,
             WriteError::OutcomeUnknown => Self::OutcomeUnknown,
         }
     }

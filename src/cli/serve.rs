@@ -52,7 +52,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Who starts without links and without having written a configuration is new here.
-    let newcomer = overrides.config.is_none() && links.totals()?.iter().sum::<u64>() == 0;
+    let newcomer = overrides.config.is_none() && links.stored() == 0;
     let welcome = newcomer.then_some(created);
     runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links)))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::response::{self, Response};
@@ -103,8 +103,12 @@ pub enum Fault {
     TooSlow,
     /// The store could not be read.
     Internal,
-    /// The store is refusing writes; nothing was written.
-    Unavailable,
+    /// The store has failed and is being opened again; nothing was written.
+    Unavailable {
+        retry_after_seconds: u64,
+    },
+    /// The appliance serves a store that it never writes to.
+    ReadOnly,
     /// The write may or may not be on disk.
     OutcomeUnknown,
 }
@@ -215,7 +219,11 @@ impl Fault {
             }
             Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
             Self::Internal => internal(none()),
-            Self::Unavailable => internal(vec![("REASON", "store unavailable: nothing was written".to_owned())]),
+            Self::Unavailable { retry_after_seconds } => internal(vec![(
+                "REASON",
+                format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds"),
+            )]),
+            Self::ReadOnly => internal(vec![("REASON", "this appliance is read-only".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
                 "REASON",
                 "outcome unknown: the write may or may not have been stored".to_owned(),
@@ -296,7 +304,7 @@ impl Fault {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::ReadOnly | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         }
     }
@@ -402,6 +410,10 @@ impl Fault {
     pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
         let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
         self.write_headers(response.headers_mut());
+        if let Self::Unavailable { retry_after_seconds } = self {
+            let seconds = HeaderValue::from(*retry_after_seconds);
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
         response
     }
 }
@@ -447,7 +459,8 @@ mod tests {
     fn faults_of_ours_are_no_success() {
         for (fault, status) in [
             (Fault::OutcomeUnknown, 503),
-            (Fault::Unavailable, 503),
+            (Fault::Unavailable { retry_after_seconds: 1 }, 503),
+            (Fault::ReadOnly, 503),
             (Fault::Internal, 500),
             (Fault::TooLarge { limit_bytes: 1 }, 413),
             (Fault::TooSlow, 408),

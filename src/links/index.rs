@@ -121,9 +121,24 @@ impl Index {
         let _ = self.loaded.set(damaged);
     }
 
-    /// Shows a link as a commit left it.
-    pub(super) fn publish(&self, link: &ShortLink) {
-        self.insert(link, true);
+    /// Shows a link as a commit left it; says whether it was shown otherwise before.
+    pub(super) fn publish(&self, link: &ShortLink) -> bool {
+        self.insert(link, true)
+    }
+
+    /// The ids in the map, in no order.
+    pub(super) fn ids(&self) -> Vec<LinkId> {
+        let of_shard = |shard: &Shard| shard.0.read().iter().map(|entry| entry.id).collect::<Vec<_>>();
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// Shows a link no longer.
+    pub(super) fn remove(&self, id: LinkId) {
+        let hash = self.hasher.hash_one(id.padded());
+        let Some(shard) = self.shard(hash) else { return };
+        if let Ok(entry) = shard.0.write().find_entry(hash, |entry| entry.id == id) {
+            entry.remove();
+        }
     }
 
     /// Shows a link as the store has it, unless a commit has been published for it since.
@@ -131,7 +146,7 @@ impl Index {
         self.insert(link, false);
     }
 
-    fn insert(&self, link: &ShortLink, replace: bool) {
+    fn insert(&self, link: &ShortLink, replace: bool) -> bool {
         // Rendered before the lock is taken. A location is visible ASCII, which every header can carry.
         let location = HeaderValue::try_from(Destination::location_of(&link.full_url));
         let entry = Entry {
@@ -141,17 +156,20 @@ impl Index {
             location: location.unwrap_or_else(|_| HeaderValue::from_static("/")),
         };
         let hash = self.hasher.hash_one(link.id.padded());
-        let Some(shard) = self.shard(hash) else { return };
+        let Some(shard) = self.shard(hash) else { return false };
         let mut entries = shard.0.write();
         let rehash = |entry: &Entry| self.hasher.hash_one(entry.id.padded());
         match entries.entry(hash, |entry| entry.id == link.id, rehash) {
             hashbrown::hash_table::Entry::Occupied(mut present) => {
-                if replace {
+                let differs = replace && *present.get() != entry;
+                if differs {
                     *present.get_mut() = entry;
                 }
+                differs
             }
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 vacant.insert(entry);
+                true
             }
         }
     }

@@ -3,33 +3,36 @@
 //! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
 //! Alone names parking_lot. Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod ids;
 mod index;
+mod publisher;
 mod sessions;
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 pub use index::{Index, Verdict};
 pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
+use crate::links::ids::IdSource;
+use crate::links::publisher::Publisher;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{
-    Change, CommitObserver, Health, Listing, OpenError, Query, Store, StoreError, Transaction, WriteError,
-};
+use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Transaction, WriteError};
 
-/// The alphabet of ids (contract, section 5).
-const ID_ALPHABET: [char; 36] = [
-    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm',
-    'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
-];
-
-/// Draws of one length that may all be taken before a longer id is drawn: only a crowded id space gets there.
-const ID_DRAWS_MAX: usize = 32;
+/// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
+const LOOK_UPS_MAX: usize = 64;
+/// How often to look whether the store works again when it failed while the map was being loaded.
+const LOAD_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a request about links was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -91,25 +94,11 @@ pub struct Links {
     index: Arc<Index>,
     sessions: Arc<Sessions>,
     clock: Clock,
-    id_length: usize,
-}
-
-/// Publishes what the store has committed.
-struct Publisher {
-    index: Arc<Index>,
-    sessions: Arc<Sessions>,
-}
-
-impl CommitObserver for Publisher {
-    fn committed(&self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Link(link) => self.index.publish(&link),
-                Change::Revoked(digest, until) => self.sessions.publish_revocation(digest, until),
-                Change::RevocationsDropped(now) => self.sessions.drop_expired(now),
-            }
-        }
-    }
+    ids: IdSource,
+    /// Links in the store when it was opened.
+    stored: u64,
+    /// Bounds the look-ups in the store that go on at a time.
+    look_ups: Semaphore,
 }
 
 impl Links {
@@ -119,34 +108,59 @@ impl Links {
     /// # Errors
     /// When the store cannot be opened or read.
     pub fn open(folder: &Path, clock: Clock, id_length: usize) -> Result<Self, OpenError> {
-        let index = Arc::new(Index::default());
-        let sessions = Arc::new(Sessions::default());
-        let publisher = Publisher {
-            index: Arc::clone(&index),
-            sessions: Arc::clone(&sessions),
-        };
-        let store = Store::open(folder, Arc::new(publisher))?;
-        for (digest, until) in store.revocations()? {
-            sessions.publish_revocation(digest, until);
-        }
+        let publisher = Publisher::default();
+        let store = Store::open(&folder.join(FILE_NAME), Some(Arc::new(publisher.clone())))?;
+        Self::on(store, publisher, clock, IdSource::unguessable(id_length))
+    }
+
+    /// Opens a store's file, for instance a backup, without ever writing to it. Otherwise as [`Links::open`].
+    ///
+    /// # Errors
+    /// When the store cannot be opened or read.
+    pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
+        let ids = IdSource::unguessable(ID_MAX_BYTES);
+        Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)
+    }
+
+    fn on(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
+        let snapshot = store.snapshot()?;
+        let Publisher { index, sessions } = publisher;
+        sessions.replace_revocations(snapshot.revocations()?);
+        let stored = snapshot.totals()?.iter().sum();
         Ok(Self {
             store,
             index,
             sessions,
             clock,
-            id_length,
+            ids,
+            stored,
+            look_ups: Semaphore::new(LOOK_UPS_MAX),
         })
     }
 
     /// Brings every link from the store into the index, and returns how many there are. Writes may go on meanwhile:
     /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and answers
-    /// as such; it does not keep the others from being served.
+    /// as such; it does not keep the others from being served. If the store fails meanwhile, waits until it works again.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn load(&self) -> Result<u64, StoreError> {
+        loop {
+            match self.try_load() {
+                Err(error) if matches!(self.health(), Health::Refusing(_)) => {
+                    tracing::warn!(%error, "loading the links was interrupted");
+                    while matches!(self.health(), Health::Refusing(_)) {
+                        std::thread::sleep(LOAD_RETRY_INTERVAL);
+                    }
+                }
+                loaded => return loaded,
+            }
+        }
+    }
+
+    fn try_load(&self) -> Result<u64, StoreError> {
         let mut damaged = HashSet::new();
-        let links = self.store.for_each(|id, record| match record {
+        let links = self.store.snapshot()?.for_each(|id, record| match record {
             Ok(link) => self.index.load(&link),
             Err(error) => {
                 tracing::error!(%error, "a link cannot be served: restore it from a backup");
@@ -155,6 +169,40 @@ impl Links {
         })?;
         self.index.set_loaded(damaged);
         Ok(links)
+    }
+
+    /// What to answer for an id now. While the map is being loaded, a link that it does not have yet is looked up in
+    /// the store.
+    pub async fn look_up(&self, id: LinkId) -> Verdict {
+        match self.index.look_up(id, self.clock.now()) {
+            Verdict::Loading => self.look_up_stored(id).await,
+            verdict => verdict,
+        }
+    }
+
+    async fn look_up_stored(&self, id: LinkId) -> Verdict {
+        // The semaphore is never closed.
+        let _permit = self.look_ups.acquire().await;
+        match self.store.read(move |snapshot| snapshot.get(id)).await {
+            Ok(link) => {
+                if let Some(link) = &link {
+                    self.index.load(link);
+                }
+                // Once more, because a commit may have brought it in between.
+                match self.index.look_up(id, self.clock.now()) {
+                    Verdict::Loading => Verdict::Unknown,
+                    verdict => verdict,
+                }
+            }
+            Err(StoreError::Damaged { .. }) => Verdict::Damaged,
+            Err(_) => Verdict::Loading,
+        }
+    }
+
+    /// Links in the store when it was opened.
+    #[must_use]
+    pub const fn stored(&self) -> u64 {
+        self.stored
     }
 
     /// The map from which redirects are answered.
@@ -169,14 +217,6 @@ impl Links {
         self.store.health()
     }
 
-    /// How many links are disabled, enabled and deleted.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        self.store.totals()
-    }
-
     /// The clock by which links are dated.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
@@ -188,7 +228,7 @@ impl Links {
     /// # Errors
     /// [`LinkError::UniqueIdTaken`], or the write was not acknowledged.
     pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
-        let (clock, id_length) = (self.clock.clone(), self.id_length);
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             if let Some(taken) =
                 taken_unique_id(transaction, draft.partner_id, draft.unique_id.as_deref(), draft.status)?
@@ -197,7 +237,7 @@ impl Links {
             }
             let now = clock.now();
             let link = ShortLink {
-                id: draw_id(transaction, id_length)?,
+                id: ids.draw(transaction)?,
                 created_at: now,
                 updated_at: now,
                 expires_at: draft.expires_at,
@@ -397,23 +437,4 @@ fn taken_unique_id(
             .map(|_| LinkError::UniqueIdTaken(unique_id.to_owned()))),
         _ => Ok(None),
     }
-}
-
-/// Draws an id that no link has. Where ids of the wanted length are nearly used up, a longer one is drawn.
-fn draw_id(transaction: &Transaction<'_>, length: usize) -> Result<LinkId, StoreError> {
-    for length in length..=ID_MAX_BYTES {
-        for _ in 0..ID_DRAWS_MAX {
-            let text = nanoid::nanoid!(length, &ID_ALPHABET);
-            if let Ok(id) = text.parse()
-                && transaction.get(id)?.is_none()
-            {
-                return Ok(id);
-            }
-        }
-        tracing::warn!(
-            length,
-            "ids of this length are nearly used up; drawing a longer one: raise links.id_length"
-        );
-    }
-    Err(StoreError::Interrupted)
 }

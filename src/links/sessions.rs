@@ -25,6 +25,11 @@ impl Sessions {
         self.revoked.write().insert(digest, until);
     }
 
+    /// Remembers these revocations and no others.
+    pub(super) fn replace_revocations(&self, revocations: Vec<(Digest, Timestamp)>) {
+        *self.revoked.write() = revocations.into_iter().collect();
+    }
+
     pub(super) fn drop_expired(&self, now: Timestamp) {
         self.revoked.write().retain(|_, until| *until > now);
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PARTNER: PartnerId = PartnerId(7);
+pub(super) const PARTNER: PartnerId = PartnerId(7);
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -45,7 +45,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn draft(url: &str) -> Draft {
+pub(super) fn draft(url: &str) -> Draft {
     Draft {
         partner_id: PARTNER,
         user_id: None,
@@ -58,7 +58,7 @@ fn draft(url: &str) -> Draft {
     }
 }
 
-fn everybody() -> Scope {
+pub(super) fn everybody() -> Scope {
     Scope {
         partner: PARTNER,
         owner: None,
@@ -71,7 +71,7 @@ fn open(folder: &Path, clock: &Clock) -> Links {
     links
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
@@ -196,6 +196,8 @@ fn assert_map_is_store(links: &Links, model: &Model) {
     let mut stored = Model::new();
     let count = links
         .store
+        .snapshot()
+        .unwrap()
         .for_each(|id, record| {
             stored.insert(id, record.unwrap());
         })
@@ -230,7 +232,7 @@ proptest! {
             block_on(run(&links, &mut model, operation, now));
             assert_map_is_store(&links, &model);
         }
-        let totals = links.totals().unwrap();
+        let totals = links.store.snapshot().unwrap().totals().unwrap();
         let counted = Status::ALL.map(|status| model.values().filter(|link| link.status == status).count() as u64);
         prop_assert_eq!(totals, counted);
     }
@@ -252,13 +254,17 @@ fn a_link_works_in_the_very_second_of_its_expiry_and_no_longer() {
 }
 
 #[test]
-fn while_links_are_loaded_nobody_is_told_that_one_does_not_exist() {
+fn while_links_are_loaded_each_is_served_from_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
     let old = block_on(open(folder.path(), &clock).add(draft("https://e.example/old"))).unwrap();
     let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
     let now = clock.now();
     assert_eq!(links.index().look_up(old.id, now), Verdict::Loading);
+    let shown = |text: &str| Verdict::Redirect(text.parse().unwrap());
+    assert_eq!(block_on(links.look_up(old.id)), shown("https://e.example/old"));
+    assert_eq!(block_on(links.look_up("zzzz".parse().unwrap())), Verdict::Unknown);
+    assert!(!links.index().is_loaded());
     // What is written meanwhile is newer than what is loaded.
     let replace = |stored: &ShortLink| {
         Ok::<_, ()>(ShortLink {
@@ -294,10 +300,9 @@ fn what_is_published_while_links_are_loaded_stays() {
 fn ids_grow_where_their_space_is_used_up() {
     let folder = tempfile::tempdir().unwrap();
     let links = open(folder.path(), &Clock::system());
-    let drawn = block_on(links.store.write(|transaction| {
-        // No id has this length, so none of it can be free.
-        draw_id(transaction, 3)
-    }));
+    // No id has this length, so none of it can be free.
+    let ids = IdSource::unguessable(3);
+    let drawn = block_on(links.store.write(move |transaction| ids.draw(transaction)));
     assert_eq!(drawn.unwrap().as_str().len(), 4);
 }
 

@@ -1,4 +1,5 @@
-//! `/tiny`, `goto` and `/robots.txt`, answered from memory. Never sees sessions or the store, and waits for nothing.
+//! `/tiny`, `goto` and `/robots.txt`, answered from memory; only while the links are being loaded is one looked up
+//! elsewhere. Never sees sessions.
 
 mod page;
 
@@ -9,8 +10,8 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::http::{self, Call, Fault, Requested, Response, Target};
-use crate::links::{Index, Verdict};
-use crate::model::{Clock, LinkId};
+use crate::links::{Links, Verdict};
+use crate::model::LinkId;
 use crate::wire::{Exception, Value};
 
 /// What the public listener serves, in `Allow`.
@@ -37,22 +38,20 @@ pub enum Tiny {
 /// The redirects.
 #[derive(Debug)]
 pub struct Public {
-    index: Arc<Index>,
-    clock: Clock,
+    links: Arc<Links>,
     tiny: Tiny,
 }
 
 impl Public {
-    /// Answers from `index`, judging expiry by `clock`.
+    /// Redirects to where these links lead.
     #[must_use]
-    pub const fn new(index: Arc<Index>, clock: Clock, tiny: Tiny) -> Self {
-        Self { index, clock, tiny }
+    pub const fn new(links: Arc<Links>, tiny: Tiny) -> Self {
+        Self { links, tiny }
     }
 
     /// The answer to a request for one of its own resources; `None` for any other. Bodies are not looked at.
-    #[must_use]
-    pub fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-        let mut response = self.answer(method, uri, headers)?;
+    pub async fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+        let mut response = self.answer(method, uri, headers).await?;
         if method == Method::HEAD && response.body().is_end_stream() {
             // Only of a GET is it known without being told.
             response
@@ -62,7 +61,7 @@ impl Public {
         Some(response)
     }
 
-    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
         let path = uri.path();
         if let Some(id) = path.strip_prefix("/tiny/") {
             if !matches!(*method, Method::GET | Method::HEAD) {
@@ -70,7 +69,7 @@ impl Public {
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(id)) => hop(id),
-                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(Some(id), Requested::default(), headers),
+                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(Some(id), Requested::default(), headers).await,
             });
         }
         if path == "/robots.txt" {
@@ -89,18 +88,20 @@ impl Public {
             Method::POST => call.id.is_some(),
             _ => false,
         };
-        is_mine.then(|| self.goto(call.id.as_deref(), Requested::from(&call), headers))
+        if !is_mine {
+            return None;
+        }
+        Some(self.goto(call.id.as_deref(), Requested::from(&call), headers).await)
     }
 
     /// The answer of `goto` (contract, section 6). `headers` are the request's.
-    #[must_use]
-    pub fn goto(&self, id: Option<&str>, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+    pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, headers: &HeaderMap) -> Response {
         let Some(id) = id else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, headers);
         };
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
-            Ok(id) => self.index.look_up(id, self.clock.now()),
+            Ok(id) => self.links.look_up(id).await,
             Err(_) => Verdict::Unknown,
         };
         let invalid = |deleted| Fault::InvalidShortLink {
@@ -187,19 +188,4 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 fn keep_private(headers: &mut HeaderMap) {
     http::no_store(headers);
     headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn while_links_are_loaded_the_answer_is_to_come_again() {
-        let public = Public::new(Arc::new(Index::default()), Clock::system(), Tiny::Direct);
-        let uri = Uri::from_static("/tiny/67mk41xj");
-        let response = public.respond(&Method::GET, &uri, &HeaderMap::new()).unwrap();
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-    }
 }

@@ -42,11 +42,7 @@ pub async fn serve(
     partners: watch::Receiver<Arc<Partners>>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let public = Arc::new(Public::new(
-        Arc::clone(links.index()),
-        links.clock().clone(),
-        settings.tiny,
-    ));
+    let public = Arc::new(Public::new(Arc::clone(&links), settings.tiny));
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),

@@ -23,14 +23,24 @@ pub(super) fn readyz(method: &Method, links: &Links) -> Response {
         return http::allow(method, METHODS);
     }
     let loaded = links.index().is_loaded();
-    let (accepting, reason) = match links.health() {
+    let health = links.health();
+    // Who opened it so wants no writes.
+    let is_read_only = health == Health::ReadOnly;
+    let (accepting, reason) = match health {
         Health::Accepting => (true, None),
         Health::Refusing(reason) => (false, Some(reason)),
+        Health::ReadOnly => (false, Some("opened read-only".to_owned())),
     };
-    let ready = loaded && accepting;
+    let ready = loaded && (accepting || is_read_only);
     let mut body = json!({
         "ready": ready,
-        "map": { "loaded": loaded, "links": links.index().links(), "damaged": links.index().damaged() },
+        "map": {
+            "loaded": loaded,
+            "links": links.index().links(),
+            // What it had at the start; links that were added since are in the map already.
+            "stored": links.stored(),
+            "damaged": links.index().damaged(),
+        },
         "store": { "acceptingWrites": accepting, "reason": reason },
     })
     .to_string();

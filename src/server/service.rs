@@ -27,7 +27,7 @@ impl PublicService {
     }
 
     /// The answer to what the public listener does not serve.
-    fn refuse(&self, request: &Request<Incoming>) -> Response {
+    async fn refuse(&self, request: &Request<Incoming>) -> Response {
         let Some(target) = Target::of(request.uri()) else {
             return not_found();
         };
@@ -40,7 +40,7 @@ impl PublicService {
         let requested = Requested::from(&call);
         if call.is_goto() {
             // By POST, with the id in the body or nowhere.
-            return self.public.goto(None, requested, request.headers());
+            return self.public.goto(None, requested, request.headers()).await;
         }
         let fault = Fault::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
@@ -53,7 +53,10 @@ impl PublicService {
 impl Service for PublicService {
     async fn respond(&self, request: Request<Incoming>, _address: IpAddr) -> Response {
         let answered = self.public.respond(request.method(), request.uri(), request.headers());
-        let mut response = answered.unwrap_or_else(|| self.refuse(&request));
+        let mut response = match answered.await {
+            Some(response) => response,
+            None => self.refuse(&request).await,
+        };
         if !request.body().is_end_stream() {
             // The body is not read, so nothing can come after it.
             response
@@ -85,7 +88,8 @@ impl Service for AdminService {
             "/readyz" => return readiness::readyz(request.method(), &self.links),
             _ => {}
         }
-        if let Some(response) = self.public.respond(request.method(), request.uri(), request.headers()) {
+        let redirect = self.public.respond(request.method(), request.uri(), request.headers());
+        if let Some(response) = redirect.await {
             return response;
         }
         if Target::of(request.uri()).is_some() {

@@ -16,6 +16,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file has failed and is being opened again.
+    #[error("the store is closed after a failure")]
+    Closed,
     /// The program is ending.
     #[error("interrupted")]
     Interrupted,
@@ -28,6 +31,11 @@ impl StoreError {
             reason: reason.to_string(),
         }
     }
+
+    /// Whether the file or the disk under it has failed, rather than what was asked for.
+    pub(super) const fn is_of_the_file(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Closed)
+    }
 }
 
 /// redb has an error type for every kind of call; to us they are one.
@@ -35,7 +43,11 @@ macro_rules! from_redb {
     ($($error:ty),*) => {$(
         impl From<$error> for StoreError {
             fn from(error: $error) -> Self {
-                Self::Database(Box::new(error.into()))
+                match redb::Error::from(error) {
+                    // redb answers so once an operation has failed, and after it was closed for that.
+                    redb::Error::PreviousIo | redb::Error::DatabaseClosed => Self::Closed,
+                    error => Self::Database(Box::new(error)),
+                }
             }
         }
     )*};
@@ -105,6 +117,9 @@ pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.
     #[error("store unavailable")]
     Unavailable,
+    /// The store was opened without the right to write.
+    #[error("this store is read-only")]
+    ReadOnly,
     /// The commit failed in a way that does not tell whether it reached the disk.
     #[error("outcome unknown")]
     OutcomeUnknown,

@@ -210,6 +210,21 @@ pub(super) fn decode_tail(
     Ok((decode_time(u64::from_be_bytes(*time)), id))
 }
 
+/// The scope and the status of a key.
+pub(super) fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
+    const PARTNER_BYTES: usize = 4;
+    const LENGTH_BYTES: usize = 2;
+    let scope_bytes = match index {
+        Index::Created | Index::Updated | Index::Expires => PARTNER_BYTES,
+        Index::User | Index::SystemName | Index::UniqueId => {
+            let length = key.get(PARTNER_BYTES..)?.first_chunk::<LENGTH_BYTES>()?;
+            PARTNER_BYTES + LENGTH_BYTES + usize::from(u16::from_be_bytes(*length))
+        }
+    };
+    let (scope, rest) = key.split_at_checked(scope_bytes)?;
+    Some((scope, *rest.first()?))
+}
+
 fn encode_time(time: Option<Timestamp>) -> u64 {
     time.map_or(NEVER, |time| time.as_unix().cast_unsigned() ^ SIGN)
 }

@@ -6,68 +6,90 @@
 mod error;
 mod keys;
 mod list;
+mod medium;
+mod overlay;
 mod query;
 mod record;
 mod snapshot;
 mod tables;
 mod transaction;
+mod verify;
 mod writer;
+
+#[cfg(test)]
+pub(crate) mod simulated;
 
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase};
+use redb::Database;
 use tokio::sync::watch;
 
 pub use error::{OpenError, StoreError, WriteError};
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
-pub use writer::{CommitObserver, Health};
+pub use verify::Verification;
+pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 
-use crate::model::{LinkId, ShortLink, Status};
-use crate::store::writer::Writer;
+use crate::store::medium::{Medium, StoreFile};
+use crate::store::writer::{Backoff, Handle, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
 
-/// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
-/// default is 1 GiB.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
-
 /// The open store: one writer thread, any number of readers. Dropping it waits until what is queued has been written.
 #[derive(Debug)]
 pub struct Store {
-    // Before the database, so that it is dropped first.
-    writer: Writer,
-    database: Arc<Database>,
+    // Before the database, so that it is dropped first. None in a store that is only read.
+    writer: Option<Writer>,
+    handle: Handle,
     published: watch::Receiver<u64>,
 }
 
 impl Store {
-    /// Opens the store in a data folder, or makes a new one there. `observer` is told of every commit, before those
-    /// who asked for it are answered.
+    /// Opens the store in a file, or makes a new one there. `observer` is told of every commit, before those who asked
+    /// for it are answered.
     ///
     /// # Errors
     /// When the file cannot be read or made, is in use, is damaged, is no store of tinyd, or was written by a newer
     /// program. The file is then left as it was.
-    pub fn open(folder: &Path, observer: Arc<dyn CommitObserver>) -> Result<Self, OpenError> {
-        let path = folder.join(FILE_NAME);
-        let database = open_database(&path)?;
-        let sequence = Snapshot::open(&database.begin_read().map_err(StoreError::from)?)?.sequence();
-        let (published_sender, published) = watch::channel(sequence);
-        let database = Arc::new(database);
-        let writer = Writer::start(Arc::clone(&database), observer, published_sender, sequence)?;
+    pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
+        let file = StoreFile::at(path);
+        file.create_if_missing()?;
+        Self::open_on(Arc::new(file), observer, Backoff::default())
+    }
+
+    /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
+    /// crashed is repaired in memory.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when there is no file.
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        let database = StoreFile::at(path).open_read_only()?;
+        let (_, published) = watch::channel(Snapshot::of(&database)?.sequence());
         Ok(Self {
-            writer,
-            database,
+            writer: None,
+            handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
+            published,
+        })
+    }
+
+    fn open_on(
+        medium: Arc<dyn Medium>,
+        observer: Option<Arc<dyn CommitObserver>>,
+        backoff: Backoff,
+    ) -> Result<Self, OpenError> {
+        let database = medium.open()?;
+        let (published_sender, published) = watch::channel(Snapshot::of(&database)?.sequence());
+        let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
+        let writer = Writer::start(medium, Arc::clone(&handle), observer, published_sender, backoff)?;
+        Ok(Self {
+            writer: Some(writer),
+            handle,
             published,
         })
     }
@@ -77,134 +99,83 @@ impl Store {
     ///
     /// The job must read and decide before it changes anything: what it has changed is committed with whatever it returns
     /// as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other error gives the
-    /// whole transaction up, and writes are refused from then on. Once this future has been polled to the point of
-    /// waiting, the job runs even if the future is dropped.
+    /// whole transaction up. Once this future has been polled to the point of waiting, the job runs even if the future
+    /// is dropped.
     ///
     /// # Errors
-    /// [`WriteError::Unavailable`] when nothing was written, [`WriteError::OutcomeUnknown`] when that cannot be told.
+    /// [`WriteError::Unavailable`] when nothing was written, [`WriteError::OutcomeUnknown`] when that cannot be told,
+    /// [`WriteError::ReadOnly`] when nothing ever is.
     pub async fn write<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
     {
-        self.writer.submit(job).await
+        let writer = self.writer.as_ref().ok_or(WriteError::ReadOnly)?;
+        writer
+            .submit(false, |transaction| Ok((Ending::Commit, job(transaction)?)))
+            .await
+    }
+
+    /// As [`Store::write`], in a transaction of its own: the job may change things first and decide at its end whether
+    /// they are kept. Other writes wait for it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_alone<R, F>(&self, job: F) -> Result<R, WriteError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
+    {
+        let writer = self.writer.as_ref().ok_or(WriteError::ReadOnly)?;
+        writer.submit(true, job).await
     }
 
     /// Runs `job` on a consistent snapshot, off the async threads. What it saw has been published to the observer by
     /// the time this returns, so that no later look at the map shows an older state.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read; [`StoreError::Closed`] while it is being opened again after a failure.
     pub async fn read<R, F>(&self, job: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let database = Arc::clone(&self.database);
+        let handle = Arc::clone(&self.handle);
         let read = tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot::open(&database.begin_read()?)?;
+            let snapshot = snapshot_of(&handle)?;
             Ok::<_, StoreError>((job(&snapshot)?, snapshot.sequence()))
         });
-        let (result, seen) = read.await.map_err(|_| StoreError::Interrupted)??;
+        let read = read.await.map_err(|_| StoreError::Interrupted)?;
+        if let Err(error) = &read
+            && error.is_of_the_file()
+            && let Some(writer) = &self.writer
+        {
+            writer.nudge();
+        }
+        let (result, seen) = read?;
         let mut published = self.published.clone();
         // The sender lives as long as the writer; without it nothing more will be published.
         let _ = published.wait_for(|sequence| *sequence >= seen).await;
         Ok(result)
     }
 
-    /// Calls `visit` for every link, in the order of the ids, and returns how many there are. What cannot be decoded is
-    /// given as such.
+    /// A consistent view of the store as it is now, for work that takes long. It fails with [`StoreError::Closed`] when
+    /// the store is opened again after a failure meanwhile.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn for_each(&self, visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
-        Snapshot::open(&self.database.begin_read()?)?.for_each(visit)
-    }
-
-    /// The revocations on disk: digest and the moment until which each is kept.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn revocations(&self) -> Result<Vec<([u8; 20], crate::model::Timestamp)>, StoreError> {
-        Snapshot::open(&self.database.begin_read()?)?.revocations()
-    }
-
-    /// How many links have each status, in the order of [`Status::ALL`].
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        Snapshot::open(&self.database.begin_read()?)?.totals()
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        snapshot_of(&self.handle)
     }
 
     /// Whether writes are accepted.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.writer.health()
+        self.writer.as_ref().map_or(Health::ReadOnly, Writer::health)
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let unreadable = |source: StoreError| OpenError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let refused = |error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
-        error => unreadable(error.into()),
-    };
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES);
-    if !path.try_exists().map_err(|error| unreadable(error.into()))? {
-        create_database(path).map_err(unreadable)?;
-    }
-    // Opening for writing changes the file, so what it is is found out before, if that can be.
-    match builder.open_read_only(path) {
-        Ok(database) => check_format(&database, path)?,
-        // Its last user crashed: only a writer can repair it.
-        Err(redb::DatabaseError::RepairAborted) => {}
-        Err(error) => return Err(refused(error)),
-    }
-    let database = builder.open(path).map_err(refused)?;
-    check_format(&database, path)?;
-    Ok(database)
-}
-
-/// Makes a new store under another name first: a crash leaves either none or a whole one.
-fn create_database(path: &Path) -> Result<(), StoreError> {
-    let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    let database = Builder::new().create_with_backend(FileBackend::new(file)?)?;
-    tables::create(&database)?;
-    database.close()?;
-    fs::rename(&unfinished, path)?;
-    sync_folder_of(path)?;
-    Ok(())
-}
-
-fn check_format(database: &impl ReadableDatabase, path: &Path) -> Result<(), OpenError> {
-    match tables::format_of(database)? {
-        Some(tables::FORMAT) => Ok(()),
-        Some(found) if found > tables::FORMAT => Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: tables::FORMAT,
-        }),
-        _ => Err(OpenError::Foreign { path: path.to_owned() }),
-    }
-}
-
-/// redb syncs the file, but not the folder that holds its name.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    File::open(folder)?.sync_all()
+fn snapshot_of(handle: &Handle) -> Result<Snapshot, StoreError> {
+    let database: Option<Arc<Database>> = handle.borrow().clone();
+    Snapshot::of(database.ok_or(StoreError::Closed)?.as_ref())
 }

@@ -1,6 +1,6 @@
 //! A consistent view of the store for reading.
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
 use crate::model::{LinkId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
@@ -20,7 +20,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
+    pub(super) fn of(database: &Database) -> Result<Self, StoreError> {
+        Self::open(&database.begin_read()?)
+    }
+
+    fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
         let sequence = inner
             .open_table(META)?
             .get(META_SEQUENCE)?
@@ -64,7 +68,11 @@ impl Snapshot {
         self.sequence
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
+    /// The revocations: digest and the moment until which each is kept.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
         let entries = self.revocations.iter()?;
         entries
             .map(|entry| {
@@ -78,7 +86,11 @@ impl Snapshot {
             .collect()
     }
 
-    pub(super) fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+    /// How many links have each status, in the order of [`Status::ALL`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         let mut totals = [0; Status::ALL.len()];
         let partners = [Counter::Partner.kind()];
         for entry in self.counters.range(partners.as_slice()..)? {

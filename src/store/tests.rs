@@ -41,10 +41,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use redb::{Database, ReadableTable as _, TableDefinition};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use redb::{Database, TableDefinition};
 
 use super::keys::{Index, counters_of};
-use super::transaction::decode_counts;
+use super::simulated::{Disk, Failure, open_on};
 use super::*;
 use crate::model::LinkId;
 
@@ -53,6 +55,7 @@ use crate::model::LinkId;
 struct Witness {
     changes: Mutex<Vec<Change>>,
     commits: AtomicUsize,
+    reopened: AtomicUsize,
 }
 
 impl CommitObserver for Witness {
@@ -60,10 +63,19 @@ impl CommitObserver for Witness {
         self.commits.fetch_add(1, Ordering::SeqCst);
         self.changes.lock().extend(changes);
     }
+
+    fn reopened(&self, _: &Snapshot) -> Result<(), StoreError> {
+        self.reopened.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 fn open(folder: &Path) -> Store {
-    Store::open(folder, Arc::new(Witness::default())).unwrap()
+    try_open(folder).unwrap()
+}
+
+fn try_open(folder: &Path) -> Result<Store, OpenError> {
+    Store::open(&folder.join(FILE_NAME), Some(Arc::new(Witness::default())))
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -81,36 +93,14 @@ async fn put(store: &Store, link: ShortLink) {
     store.write(job).await.unwrap();
 }
 
-/// Every index entry has its record and the other way round, and the counters are what counting gives.
 fn assert_consistent(snapshot: &Snapshot) {
-    let mut expected: BTreeMap<&str, BTreeSet<Vec<u8>>> = BTreeMap::new();
-    let mut counts: BTreeMap<Vec<u8>, [u64; 3]> = BTreeMap::new();
-    snapshot
-        .for_each(|_, record| {
-            let link = &record.unwrap();
-            for index in Index::ALL {
-                expected.entry(index.name()).or_default().extend(index.key_of(link));
-            }
-            for key in counters_of(link) {
-                counts.entry(key).or_default()[usize::from(link.status.number()) - 1] += 1;
-            }
-        })
-        .unwrap();
-    for index in Index::ALL {
-        let entries = snapshot.index(index).iter().unwrap();
-        let entries: BTreeSet<_> = entries.map(|entry| entry.unwrap().0.value().to_vec()).collect();
-        assert_eq!(
-            entries,
-            expected.remove(index.name()).unwrap_or_default(),
-            "{}",
-            index.name()
-        );
-    }
-    let stored = snapshot.counters.iter().unwrap().map(|entry| {
-        let (key, value) = entry.unwrap();
-        (key.value().to_vec(), decode_counts(value.value()).unwrap())
-    });
-    assert_eq!(stored.collect::<BTreeMap<_, _>>(), counts);
+    let found = snapshot.verify(|| {}).unwrap();
+    // Who may hold a unique id is decided above the store.
+    let mut problems = found
+        .problems
+        .iter()
+        .filter(|problem| !problem.starts_with("unique id"));
+    assert_eq!(problems.next(), None);
 }
 
 /// What a list gives if one looks at every link.
@@ -217,7 +207,11 @@ fn held_up(store: &Store) -> (impl Future<Output = Result<bool, WriteError>>, im
 fn writers_who_wait_together_are_committed_together_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let witness = Arc::new(Witness::default());
-    let store = Store::open(folder.path(), Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
+    let store = Store::open(
+        &folder.path().join(FILE_NAME),
+        Some(Arc::clone(&witness) as Arc<dyn CommitObserver>),
+    )
+    .unwrap();
     let written = block_on(async {
         // The first one holds the writer up until all the others are in the queue.
         let (first, opening) = held_up(&store);
@@ -253,7 +247,11 @@ fn writers_who_wait_together_are_committed_together_in_their_order() {
 fn nobody_is_answered_before_the_observer_has_been_told() {
     let folder = tempfile::tempdir().unwrap();
     let witness = Arc::new(Witness::default());
-    let store = Store::open(folder.path(), Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
+    let store = Store::open(
+        &folder.path().join(FILE_NAME),
+        Some(Arc::clone(&witness) as Arc<dyn CommitObserver>),
+    )
+    .unwrap();
     block_on(async {
         for number in 1..50 {
             store
@@ -283,12 +281,13 @@ fn a_write_whose_sender_has_gone_is_still_made() {
         blocking.await.unwrap();
         store.write(|_| Ok(())).await.unwrap();
     });
-    assert_eq!(store.revocations().unwrap().len(), 1);
+    assert_eq!(store.snapshot().unwrap().revocations().unwrap().len(), 1);
 }
 
-/// A job that gives up takes the whole transaction with it: nothing of it, nor of those beside it, is written.
+/// A job that gives up takes the whole transaction with it: nothing of it is written, and the next one finds a store that
+/// works.
 #[test]
-fn after_an_error_writes_are_refused_and_reads_go_on() {
+fn a_write_that_gives_up_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -297,17 +296,11 @@ fn after_an_error_writes_are_refused_and_reads_go_on() {
             Err::<(), _>(StoreError::damaged("links", "for this test"))
         });
         assert_eq!(failing.await, Err(WriteError::Unavailable));
-        assert_eq!(store.write(|_| Ok(())).await, Err(WriteError::Unavailable));
-        assert_eq!(
-            store
-                .read(|snapshot| snapshot.get("abcd".parse().unwrap()))
-                .await
-                .unwrap(),
-            None
-        );
+        store.write(|t| t.revoke([2; 20], Timestamp::MAX)).await.unwrap();
     });
-    assert!(matches!(store.health(), Health::Refusing(reason) if reason.contains("for this test")));
-    assert_eq!(store.revocations().unwrap(), []);
+    assert_eq!(store.health(), Health::Accepting);
+    let revoked = store.snapshot().unwrap().revocations().unwrap();
+    assert_eq!(revoked, [([2; 20], Timestamp::MAX)]);
 }
 
 #[test]
@@ -325,7 +318,7 @@ fn one_damaged_record_fails_only_those_who_meet_it() {
         );
     });
     assert_eq!(store.health(), Health::Accepting);
-    assert_eq!(store.revocations().unwrap().len(), 1);
+    assert_eq!(store.snapshot().unwrap().revocations().unwrap().len(), 1);
 }
 
 /// A writer that panics must not tell anybody that nothing was written: it could have been after the commit.
@@ -359,7 +352,7 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     transaction.commit().unwrap();
     drop(database);
     let before = std::fs::read(&path).unwrap();
-    let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+    let error = try_open(folder.path()).unwrap_err();
     assert!(
         error
             .to_string()
@@ -386,7 +379,7 @@ fn foreign_and_damaged_files_are_refused_and_left_alone() {
         Vec::new(),
     ] {
         std::fs::write(&path, &content).unwrap();
-        let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+        let error = try_open(folder.path()).unwrap_err();
         assert!(error.to_string().contains("links.redb"), "{error}");
         assert!(
             std::fs::read(&path).unwrap() == content,
@@ -399,7 +392,7 @@ fn foreign_and_damaged_files_are_refused_and_left_alone() {
 fn a_second_opener_is_told_that_the_store_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let _first = open(folder.path());
-    let error = Store::open(folder.path(), Arc::new(Witness::default())).unwrap_err();
+    let error = try_open(folder.path()).unwrap_err();
     assert!(error.to_string().contains("already in use"), "{error}");
 }
 
@@ -414,7 +407,7 @@ fn expired_sessions_are_forgotten_and_others_kept() {
         assert!(store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
         assert!(!store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
         store.write(move |t| t.drop_expired_sessions(at(100))).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), [([2; 20], at(101))]);
+        assert_eq!(store.snapshot().unwrap().revocations().unwrap(), [([2; 20], at(101))]);
         // Its count is gone with it; that it has expired is found out elsewhere.
         assert!(store.write(move |t| t.count_action([3; 20], 1, at(100))).await.unwrap());
     });
@@ -468,69 +461,42 @@ fn format_1_stays_what_it_is() {
     assert_eq!(counters, ["500012d687", "550012d68700026d65", "530012d68700044e414d45"]);
 }
 
-/// A disk whose syncs fail when they are told to.
-#[derive(Debug)]
-struct FailingSyncs {
-    inner: redb::backends::InMemoryBackend,
-    fail: Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl redb::StorageBackend for FailingSyncs {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.inner.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        if self.fail.load(Ordering::SeqCst) {
-            return Err(io::Error::other("the disk is gone"));
-        }
-        self.inner.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
-    }
-}
-
 /// The loss: a commit fails after it may have reached the disk, and its sender is told "not written".
 #[test]
-fn a_commit_that_fails_has_an_unknown_outcome_and_is_the_last_one() {
-    let fail = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let disk = FailingSyncs {
-        inner: redb::backends::InMemoryBackend::new(),
-        fail: Arc::clone(&fail),
-    };
-    let database = Arc::new(Builder::new().create_with_backend(disk).unwrap());
-    tables::create(&database).unwrap();
+fn a_commit_that_fails_has_an_unknown_outcome_and_writes_are_refused_until_the_disk_works_again() {
+    const EIO: i32 = 5;
+    let disk = Disk::with_store();
     let witness = Arc::new(Witness::default());
-    let (published_sender, published) = watch::channel(0);
-    let observer = Arc::clone(&witness) as Arc<dyn CommitObserver>;
-    let writer = Writer::start(Arc::clone(&database), observer, published_sender, 0).unwrap();
-    let store = Store {
-        writer,
-        database,
-        published,
-    };
+    let store = open_on(&disk, Arc::clone(&witness) as Arc<dyn CommitObserver>).unwrap();
     block_on(async {
         put(&store, golden_link()).await;
-        fail.store(true, Ordering::SeqCst);
+        let forever = Failure {
+            first: disk.operations() + 1,
+            count: u64::MAX / 2,
+            errno: EIO,
+            reads_too: false,
+        };
+        disk.fail(forever, StdRng::seed_from_u64(0));
         let write = |number| store.write(move |transaction| transaction.revoke([number; 20], Timestamp::MAX));
         assert_eq!(write(1).await, Err(WriteError::OutcomeUnknown));
         assert_eq!(write(2).await, Err(WriteError::Unavailable));
+        assert!(matches!(store.health(), Health::Refusing(reason) if reason.contains("Input/output error")));
+        assert_eq!(witness.changes.lock().len(), 1, "what may not be on disk was published");
+
+        // Reads go on as soon as the file has been opened for them.
         let id = golden_link().id;
-        assert_eq!(
-            store.read(move |snapshot| snapshot.get(id)).await.unwrap(),
-            Some(golden_link())
-        );
+        let read = || store.read(move |snapshot| snapshot.get(id));
+        let mut seen = read().await;
+        while matches!(seen, Err(StoreError::Closed)) {
+            seen = read().await;
+        }
+        assert_eq!(seen.unwrap(), Some(golden_link()));
+
+        disk.fail(Failure { count: 0, ..forever }, StdRng::seed_from_u64(0));
+        while store.health() != Health::Accepting {
+            tokio::task::yield_now().await;
+        }
+        write(3).await.unwrap();
     });
-    assert_eq!(witness.changes.lock().len(), 1, "what may not be on disk was published");
-    assert!(matches!(store.health(), Health::Refusing(_)));
+    assert_eq!(witness.reopened.load(Ordering::SeqCst), 1);
 }

@@ -1,7 +1,7 @@
 //! What a job may do inside a write transaction. Every change of a link goes through [`Transaction::put`], which keeps
 //! indexes and counters true.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -34,13 +34,14 @@ pub struct Transaction<'t> {
     actions: Table<'t, Bytes, (u64, i64)>,
     meta: Table<'t, &'static str, u64>,
     // Counters change with nearly every job; they are written once, at the end.
-    counted: HashMap<Vec<u8>, [i64; Status::ALL.len()]>,
-    changes: Vec<Change>,
+    counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
+    // None if nobody keeps a copy.
+    changes: Option<Vec<Change>>,
     modifications: usize,
 }
 
 impl<'t> Transaction<'t> {
-    pub(super) fn open(inner: &'t WriteTransaction) -> Result<Self, StoreError> {
+    pub(super) fn open(inner: &'t WriteTransaction, is_observed: bool) -> Result<Self, StoreError> {
         Ok(Self {
             links: inner.open_table(LINKS)?,
             indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
@@ -48,8 +49,8 @@ impl<'t> Transaction<'t> {
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
             meta: inner.open_table(META)?,
-            counted: HashMap::new(),
-            changes: Vec::new(),
+            counted: BTreeMap::new(),
+            changes: is_observed.then(Vec::new),
             modifications: 0,
         })
     }
@@ -121,7 +122,9 @@ impl<'t> Transaction<'t> {
             self.count(old, -1);
         }
         self.count(&new, 1);
-        self.changes.push(Change::Link(Box::new(new)));
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change::Link(Box::new(new)));
+        }
         Ok(())
     }
 
@@ -141,7 +144,9 @@ impl<'t> Transaction<'t> {
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
         self.revocations.insert(digest.as_slice(), until.as_unix())?;
-        self.changes.push(Change::Revoked(digest, until));
+        self.changes
+            .iter_mut()
+            .for_each(|changes| changes.push(Change::Revoked(digest, until)));
         Ok(())
     }
 
@@ -170,7 +175,9 @@ impl<'t> Transaction<'t> {
             dropped = true;
         }
         if dropped {
-            self.changes.push(Change::RevocationsDropped(now));
+            self.changes
+                .iter_mut()
+                .for_each(|changes| changes.push(Change::RevocationsDropped(now)));
         }
         for entry in self.actions.extract_if(|_, (_, expiry)| expiry <= now.as_unix())? {
             entry?;
@@ -216,7 +223,7 @@ impl<'t> Transaction<'t> {
             }
         }
         self.meta.insert(META_SEQUENCE, sequence)?;
-        Ok(self.changes)
+        Ok(self.changes.unwrap_or_default())
     }
 }
 

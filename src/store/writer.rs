@@ -4,11 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::error::{StoreError, WriteError};
+use crate::store::medium::Medium;
+use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Change, Transaction};
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
@@ -16,10 +19,27 @@ const BATCH_MAX_JOBS: usize = 256;
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
+/// The longest pause between attempts to open the store again, in seconds; whoever comes back after it finds out.
+pub const REOPEN_SECONDS_MAX: u64 = 5;
+/// How often writes are refused while the store is closed.
+const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
+/// How often to look whether a reader has begun.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The open database, which readers and the writer share; `None` while it is closed after a failure.
+pub(super) type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
+
 /// Is told of every commit: after it is on disk, before anybody is answered.
 pub trait CommitObserver: Send + Sync + 'static {
     /// The changes of one transaction, in the order in which they were made.
     fn committed(&self, changes: Vec<Change>);
+
+    /// The store failed and has been opened again. A commit of unknown outcome is in this snapshot or is not, and what
+    /// the observer keeps must become what the snapshot holds. No commit comes meanwhile.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read.
+    fn reopened(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 }
 
 /// Whether the store takes writes.
@@ -27,8 +47,35 @@ pub trait CommitObserver: Send + Sync + 'static {
 pub enum Health {
     /// It does.
     Accepting,
-    /// It does not, and why.
+    /// It does not at the moment, and why. It opens itself again.
     Refusing(String),
+    /// It never does: it was opened so.
+    ReadOnly,
+}
+
+/// How a job that has a transaction for itself ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// What it changed is committed.
+    Commit,
+    /// What it changed is forgotten.
+    Abort,
+}
+
+/// How long to wait between attempts to open the store again: at first, doubled each time, and at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    pub(super) first: Duration,
+    pub(super) most: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(100),
+            most: Duration::from_secs(REOPEN_SECONDS_MAX),
+        }
+    }
 }
 
 /// Tells the sender of a job that has been run how it ended.
@@ -36,8 +83,11 @@ type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A write that waits in the queue, whatever it returns.
 trait Job: Send {
+    /// Whether it wants a transaction for itself.
+    fn is_alone(&self) -> bool;
+
     /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<Answer, StoreError>;
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(Ending, Answer), StoreError>;
 
     /// Tells its sender that nothing was written.
     fn refuse(self: Box<Self>);
@@ -45,6 +95,7 @@ trait Job: Send {
 
 struct Write<F, R> {
     job: F,
+    alone: bool,
     sender: oneshot::Sender<Result<R, WriteError>>,
 }
 
@@ -52,12 +103,19 @@ struct Write<F, R> {
 impl<F, R> Job for Write<F, R>
 where
     R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send,
+    F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send,
 {
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<Answer, StoreError> {
-        let Self { job, sender } = *self;
+    fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(Ending, Answer), StoreError> {
+        let Self { job, sender, .. } = *self;
         match job(transaction) {
-            Ok(result) => Ok(Box::new(move |outcome| drop(sender.send(outcome.map(|()| result))))),
+            Ok((ending, result)) => {
+                let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
+                Ok((ending, Box::new(answer)))
+            }
             Err(error) => {
                 drop(sender.send(Err(WriteError::Unavailable)));
                 Err(error)
@@ -98,19 +156,21 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     pub(super) fn start(
-        database: Arc<Database>,
-        observer: Arc<dyn CommitObserver>,
+        medium: Arc<dyn Medium>,
+        handle: Handle,
+        observer: Option<Arc<dyn CommitObserver>>,
         published: watch::Sender<u64>,
-        sequence: u64,
+        backoff: Backoff,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
         let state = State {
-            database,
+            medium,
+            handle,
             observer,
             published,
-            sequence,
             health: health_sender,
+            backoff,
         };
         let thread = thread::Builder::new()
             .name("tinyd-writer".into())
@@ -122,17 +182,31 @@ impl Writer {
         })
     }
 
-    pub(super) async fn submit<R, F>(&self, job: F) -> Result<R, WriteError>
+    pub(super) async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
-        let sent = queue.send(Box::new(Write { job, sender })).await;
+        let sent = queue.send(Box::new(Write { job, alone, sender })).await;
         sent.map_err(|_| WriteError::Unavailable)?;
         // Every way through the writer answers. If there is none, it has panicked, and nobody knows how far it was.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+    }
+
+    /// Has the writer find out whether the file still works.
+    pub(super) fn nudge(&self) {
+        let (sender, _) = oneshot::channel();
+        let job = |_: &mut Transaction<'_>| Ok((Ending::Commit, ()));
+        if let Some(queue) = &self.queue {
+            // A full queue finds it out as well.
+            let _ = queue.try_send(Box::new(Write {
+                job,
+                alone: false,
+                sender,
+            }));
+        }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -144,35 +218,46 @@ impl Writer {
 }
 
 struct State {
-    database: Arc<Database>,
-    observer: Arc<dyn CommitObserver>,
+    medium: Arc<dyn Medium>,
+    handle: Handle,
+    observer: Option<Arc<dyn CommitObserver>>,
     published: watch::Sender<u64>,
-    sequence: u64,
     health: watch::Sender<Health>,
+    backoff: Backoff,
 }
 
 impl State {
-    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = jobs.blocking_recv() {
+    fn run(self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+            let alone = first.is_alone();
             let mut batch = vec![first];
-            while batch.len() < BATCH_MAX_JOBS
+            while !alone
+                && batch.len() < BATCH_MAX_JOBS
                 && let Ok(job) = jobs.try_recv()
             {
+                if job.is_alone() {
+                    next = Some(job);
+                    break;
+                }
                 batch.push(job);
             }
-            if *self.health.borrow() != Health::Accepting {
-                batch.into_iter().for_each(|job| job.refuse());
+            let Err(error) = self.write(batch) else { continue };
+            if !error.is_of_the_file() {
+                tracing::error!(%error, "a write has failed and was undone");
                 continue;
             }
-            if let Err(error) = self.write(batch) {
-                tracing::error!(%error, "the store has failed: writes are refused until a restart, redirects go on");
-                self.health.send_replace(Health::Refusing(error.to_string()));
+            if let Some(job) = next.take() {
+                job.refuse();
+            }
+            if !self.recover(error, &mut jobs) {
+                return;
             }
         }
     }
 
     /// Writes a batch and answers all who sent it.
-    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+    fn write(&self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
         match self.commit(&mut jobs, &mut answers) {
@@ -181,6 +266,10 @@ impl State {
                 Ok(())
             }
             Err((outcome, error)) => {
+                // Before anybody is told, so that whoever comes again finds the store refusing.
+                if error.is_of_the_file() {
+                    self.health.send_replace(Health::Refusing(error.to_string()));
+                }
                 answer_all(answers, Err(outcome));
                 jobs.for_each(|job| job.refuse());
                 Err(error)
@@ -191,22 +280,25 @@ impl State {
     /// Runs the jobs in one transaction, commits and publishes it. An error says what those who are to be answered may
     /// know of the outcome.
     fn commit(
-        &mut self,
+        &self,
         jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), (WriteError, StoreError)> {
         let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
-        let mut inner = self
-            .database
-            .begin_write()
-            .map_err(|error| nothing_written(error.into()))?;
+        let database = self.handle.borrow().clone();
+        let database = database.ok_or_else(|| nothing_written(StoreError::Closed))?;
+        let mut inner = database.begin_write().map_err(|error| nothing_written(error.into()))?;
         inner.set_quick_repair(true);
-        let sequence = self.sequence + 1;
-        let mut transaction = Transaction::open(&inner).map_err(nothing_written)?;
+        let sequence = *self.published.borrow() + 1;
+        let mut transaction = Transaction::open(&inner, self.observer.is_some()).map_err(nothing_written)?;
+        let mut ending = Ending::Commit;
         for job in jobs {
             let before = transaction.modifications();
             match job.run(&mut transaction) {
-                Ok(answer) => answers.push(answer),
+                Ok((end, answer)) => {
+                    ending = end;
+                    answers.push(answer);
+                }
                 // One damaged record is no reason to refuse the others.
                 Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
                     tracing::error!(%error, "a write has met a damaged record");
@@ -214,7 +306,7 @@ impl State {
                 Err(error) => return Err(nothing_written(error)),
             }
         }
-        if transaction.modifications() == 0 {
+        if transaction.modifications() == 0 || ending == Ending::Abort {
             drop(transaction);
             return inner.abort().map_err(|error| nothing_written(error.into()));
         }
@@ -222,10 +314,126 @@ impl State {
         inner
             .commit()
             .map_err(|error| (WriteError::OutcomeUnknown, error.into()))?;
-        self.sequence = sequence;
-        self.observer.committed(changes);
+        if let Some(observer) = &self.observer {
+            observer.committed(changes);
+        }
         self.published.send_replace(sequence);
         Ok(())
+    }
+
+    /// Refuses writes until the store has been opened again; false if the program ends before.
+    fn recover(&self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+        tracing::error!(
+            %error,
+            "the store has failed: writes are refused until it works again, redirects go on"
+        );
+        let since = Instant::now();
+        let mut reason = error.to_string();
+        let mut delay = self.backoff.first;
+        self.close();
+        self.read_meanwhile();
+        loop {
+            if !refuse_for(delay, jobs) {
+                return false;
+            }
+            delay = (delay * 2).min(self.backoff.most);
+            let opened = match self.medium.probe() {
+                Ok(()) => {
+                    self.close();
+                    self.reopen().inspect_err(|_| self.read_meanwhile())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match opened {
+                Ok(()) => break,
+                Err(why) if why == reason => {}
+                Err(why) => {
+                    tracing::warn!(reason = why, "the store does not work yet");
+                    self.health.send_replace(Health::Refusing(why.clone()));
+                    reason = why;
+                }
+            }
+        }
+        self.health.send_replace(Health::Accepting);
+        tracing::info!(elapsed = ?since.elapsed(), "the store works again: writes are accepted");
+        true
+    }
+
+    /// Closes the file, whoever may still be reading: their reads fail.
+    fn close(&self) {
+        let Some(mut database) = self.handle.send_replace(None) else {
+            return;
+        };
+        loop {
+            // Readers hold it only while they begin.
+            match Arc::try_unwrap(database) {
+                Ok(database) => {
+                    // The failure that led here is what it would report.
+                    let _ = database.close();
+                    return;
+                }
+                Err(shared) => {
+                    database = shared;
+                    thread::sleep(CLOSE_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Lets reads go on while the medium takes no writes, if the file shows what has been published. A commit of unknown
+    /// outcome that can be seen in it may not be on disk: it is shown once it surely is.
+    fn read_meanwhile(&self) {
+        let opened = self.medium.open_read_only().ok().and_then(|database| {
+            let sequence = Snapshot::of(&database).ok()?.sequence();
+            (sequence == *self.published.borrow()).then_some(database)
+        });
+        self.handle.send_replace(opened.map(Arc::new));
+    }
+
+    fn reopen(&self) -> Result<(), String> {
+        let told = |error: &dyn std::error::Error| {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        };
+        let database = self.medium.reopen().map_err(|error| told(&error))?;
+        let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
+        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
+        if sequence < published {
+            tracing::error!(
+                commits = published - sequence,
+                "the store has lost acknowledged commits: the disk has not kept what it had confirmed"
+            );
+        }
+        if let Some(observer) = &self.observer {
+            observer.reopened(&snapshot).map_err(|error| told(&error))?;
+        }
+        self.published.send_replace(sequence);
+        self.handle.send_replace(Some(Arc::new(database)));
+        Ok(())
+    }
+}
+
+/// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
+fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    let end = Instant::now() + delay;
+    loop {
+        loop {
+            match jobs.try_recv() {
+                Ok(job) => job.refuse(),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(REFUSE_INTERVAL));
     }
 }
 

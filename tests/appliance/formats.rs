@@ -284,7 +284,7 @@ fn health_and_readiness_say_which() {
     let ready = appliance.get_admin("/readyz");
     let expected = serde_json::json!({
         "ready": true,
-        "map": { "loaded": true, "links": 0, "damaged": 0 },
+        "map": { "loaded": true, "links": 0, "damaged": 0, "stored": 0 },
         "store": { "acceptingWrites": true, "reason": null },
     });
     assert_eq!((ready.status, ready.json()), (200, expected));

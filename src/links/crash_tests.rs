@@ -1,0 +1,520 @@
+//! Crashes and failing disks: seeded runs of the domain on a simulated disk.
+//!
+//! What must hold after each: the store is in a state that some prefix of the operations made, with every acknowledged
+//! one in it; it is whole; and the map shows what it holds. `TINYD_CRASH_SEED` runs one seed again, `TINYD_CRASH_RUNS`
+//! sets the number of runs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::tests::{PARTNER, block_on, draft, everybody};
+use super::*;
+use crate::store::simulated::{Disk, Failure, Operation, crash, open_on};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+
+/// Crash points of a normal run, at least.
+const CRASH_POINTS: usize = 10_000;
+/// Domain operations of one run.
+const STEPS: usize = 12;
+/// Of so many crash points, one is also crashed in its recovery, and one written to afterwards.
+const FURTHER_CHECKS: u32 = 4;
+
+/// What is stored: links, and revocations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct World {
+    links: BTreeMap<LinkId, ShortLink>,
+    revoked: BTreeMap<Digest, Timestamp>,
+}
+
+/// A domain operation; the numbers choose among the links there are.
+#[derive(Debug, Clone)]
+enum Step {
+    Add(Option<&'static str>, Option<&'static str>),
+    SetUrl(usize),
+    SetUser(usize, Option<&'static str>),
+    SetStatus(usize, Status),
+    Restore(usize),
+    DeleteUser(&'static str),
+    Revoke,
+}
+
+fn any_step(rng: &mut StdRng) -> Step {
+    let number = rng.random_range(0..1_000);
+    let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
+    match rng.random_range(0..20) {
+        0..8 => Step::Add(user, [None, None, Some("p"), Some("q")][rng.random_range(0..4)]),
+        8..11 => Step::SetUrl(number),
+        11..13 => Step::SetUser(number, user),
+        13..16 => Step::SetStatus(number, Status::ALL[rng.random_range(0..3)]),
+        16..18 => Step::Restore(number),
+        18 => Step::DeleteUser("x"),
+        _ => Step::Revoke,
+    }
+}
+
+/// Where the links of step `number` lead.
+fn url_of(number: usize) -> String {
+    format!("https://e.example/{number}/{}", "x".repeat(number % 7 * 100))
+}
+
+fn now_of(number: usize) -> Timestamp {
+    Timestamp::from_unix(1_000 + i64::try_from(number).unwrap())
+}
+
+fn digest_of(number: usize) -> Digest {
+    [u8::try_from(number % 256).unwrap(); 20]
+}
+
+impl World {
+    fn of(links: &Links) -> Self {
+        let snapshot = links.store.snapshot().unwrap();
+        let mut world = Self::default();
+        snapshot
+            .for_each(|id, record| {
+                world.links.insert(id, record.unwrap());
+            })
+            .unwrap();
+        world.revoked = snapshot.revocations().unwrap().into_iter().collect();
+        world
+    }
+
+    fn pick(&self, number: usize) -> Option<&ShortLink> {
+        self.links.values().nth(number.checked_rem(self.links.len())?)
+    }
+
+    fn is_taken(&self, unique_id: Option<&str>) -> bool {
+        let holds = |link: &ShortLink| link.unique_id.as_deref() == unique_id && link.status != Status::Deleted;
+        unique_id.is_some() && self.links.values().any(holds)
+    }
+
+    fn edited(&self, link: &ShortLink, edit: impl FnOnce(&mut ShortLink), now: Timestamp) -> Self {
+        let mut new = link.clone();
+        edit(&mut new);
+        let mut world = self.clone();
+        if new != *link {
+            new.updated_at = now;
+            world.links.insert(new.id, new);
+        }
+        world
+    }
+
+    /// What a step that is carried out makes of the world. `added` is the link that an add has made.
+    fn after(&self, step: &Step, number: usize, added: Option<&ShortLink>) -> Self {
+        let now = now_of(number);
+        let visible = |link: &&ShortLink| link.status != Status::Deleted;
+        let changed = match step {
+            Step::Add(..) => added.map(|added| {
+                let mut world = self.clone();
+                world.links.insert(added.id, added.clone());
+                world
+            }),
+            Step::SetUrl(link) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.full_url = url_of(number), now)),
+            Step::SetUser(link, user) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.user_id = user.map(str::to_owned), now)),
+            Step::SetStatus(link, status) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.status = *status, now)),
+            Step::Restore(link) => self
+                .pick(*link)
+                .filter(|link| link.status == Status::Deleted && !self.is_taken(link.unique_id.as_deref()))
+                .map(|link| self.edited(link, |link| link.status = Status::Enabled, now)),
+            Step::DeleteUser(user) => {
+                let mut world = self.clone();
+                let owned = |link: &&mut ShortLink| link.user_id.as_deref() == Some(user);
+                for link in world.links.values_mut().filter(owned) {
+                    if link.status != Status::Deleted {
+                        (link.status, link.updated_at) = (Status::Deleted, now);
+                    }
+                }
+                Some(world)
+            }
+            Step::Revoke => {
+                let mut world = self.clone();
+                world.revoked.insert(digest_of(number), Timestamp::MAX);
+                Some(world)
+            }
+        };
+        changed.unwrap_or_else(|| self.clone())
+    }
+
+    /// Whether the world after a step of unknown outcome is one that the step can have made.
+    fn can_become(&self, after: &Self, step: &Step, number: usize) -> bool {
+        let added = after.links.values().find(|link| !self.links.contains_key(&link.id));
+        let is_whole = added.is_none_or(|added| added.full_url == url_of(number) && added.created_at == now_of(number));
+        after == self || (is_whole && *after == self.after(step, number, added))
+    }
+}
+
+/// Runs a step; an add returns its link.
+async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Result<Option<ShortLink>, LinkError> {
+    let edit = async |link: usize, edit: Box<dyn FnOnce(&mut ShortLink) + Send>| match world.pick(link) {
+        None => Ok(None),
+        Some(link) => {
+            let replace = |stored: &ShortLink| {
+                let mut new = stored.clone();
+                edit(&mut new);
+                Ok::<_, ()>(new)
+            };
+            links.update(link.id, everybody(), replace).await.map(|_| None)
+        }
+    };
+    let done = match step.clone() {
+        Step::Add(user, unique_id) => {
+            let draft = Draft {
+                user_id: user.map(str::to_owned),
+                unique_id: unique_id.map(str::to_owned),
+                ..draft(&url_of(number))
+            };
+            links.add(draft).await.map(Some)
+        }
+        Step::SetUrl(link) => edit(link, Box::new(move |link| link.full_url = url_of(number))).await,
+        Step::SetUser(link, user) => edit(link, Box::new(move |link| link.user_id = user.map(str::to_owned))).await,
+        Step::SetStatus(link, status) => edit(link, Box::new(move |link| link.status = status)).await,
+        Step::Restore(link) => match world.pick(link) {
+            None => Ok(None),
+            Some(link) => links.restore(link.id, PARTNER).await.map(|_| None),
+        },
+        Step::DeleteUser(user) => links.delete_user(PARTNER, user.to_owned()).await.map(|_| None),
+        Step::Revoke => {
+            let job = move |transaction: &mut Transaction<'_>| transaction.revoke(digest_of(number), Timestamp::MAX);
+            links.store.write(job).await.map(|()| None).map_err(Into::into)
+        }
+    };
+    match done {
+        Err(LinkError::NotFound | LinkError::UniqueIdTaken(_)) => Ok(None),
+        done => done,
+    }
+}
+
+fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+    let publisher = Publisher::default();
+    let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
+    let ids = IdSource::repeatable(4, seed);
+    let links = Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))?;
+    links.load().map_err(|error| format!("{error:?}"))?;
+    Ok(links)
+}
+
+/// Whether the store is whole and the map shows what it holds.
+fn check_whole(links: &Links, world: &World) -> Result<(), String> {
+    let found = links.store.snapshot().unwrap().verify(|| {}).unwrap();
+    if !found.is_clean() {
+        return Err(format!("{:?}", found.problems));
+    }
+    if links.index().links() != world.links.len() {
+        return Err("the map has more links than the store".to_owned());
+    }
+    for link in world.links.values() {
+        let shown = links.index().entry(link.id);
+        let stored = (Destination::location_of(&link.full_url), link.status, link.expires_at);
+        if shown.as_ref() != Some(&stored) {
+            return Err(format!("the map shows {shown:?} for {stored:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A run without any crash, as the disk saw it.
+struct Recording {
+    seed: u64,
+    before: Vec<u8>,
+    log: Vec<Operation>,
+    /// The world after so many steps.
+    worlds: Vec<World>,
+    /// For each step, how many operations the disk had seen when it began and when it was acknowledged.
+    steps: Vec<(usize, usize)>,
+}
+
+/// Runs steps one after the other, and sometimes several adds that are committed together.
+fn record(seed: u64) -> Recording {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let disk = Disk::with_store();
+    let before = disk.content();
+    let clock = Clock::manual(now_of(0));
+    let links = open(&disk, &clock, seed).unwrap();
+    let (mut worlds, mut steps) = (vec![World::default()], Vec::new());
+    block_on(async {
+        while steps.len() < STEPS {
+            let number = steps.len() + 1;
+            clock.set(now_of(number));
+            let world = worlds.last().unwrap().clone();
+            let begun = disk.log_length();
+            if rng.random_bool(0.2) {
+                let together = rng.random_range(2..6);
+                let added = add_together(&links, number, together).await;
+                for link in added {
+                    let world = worlds.last().unwrap();
+                    worlds.push(world.after(&Step::Add(None, None), number, Some(&link)));
+                    steps.push((begun, disk.log_length()));
+                }
+                continue;
+            }
+            let step = any_step(&mut rng);
+            let added = run(&links, &world, &step, number).await.unwrap();
+            worlds.push(world.after(&step, number, added.as_ref()));
+            steps.push((begun, disk.log_length()));
+        }
+    });
+    assert_eq!(&World::of(&links), worlds.last().unwrap(), "seed {seed}");
+    drop(links);
+    Recording {
+        seed,
+        before,
+        log: disk.log(),
+        worlds,
+        steps,
+    }
+}
+
+/// Adds several links in one commit: they wait while the writer is held up.
+async fn add_together(links: &Links, number: usize, count: usize) -> Vec<ShortLink> {
+    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let (running, is_running) = std::sync::mpsc::channel::<()>();
+    let mut held_up = Box::pin(links.store.write(move |_| {
+        running.send(()).unwrap();
+        gate.recv().unwrap();
+        Ok(())
+    }));
+    assert!(futures_util::poll!(&mut held_up).is_pending());
+    is_running.recv().unwrap();
+    let mut adding: Vec<_> = (0..count)
+        .map(|_| Box::pin(links.add(draft(&url_of(number)))))
+        .collect();
+    for add in &mut adding {
+        assert!(futures_util::poll!(add).is_pending());
+    }
+    open_gate.send(()).unwrap();
+    held_up.await.unwrap();
+    let added = futures_util::future::join_all(adding).await;
+    added.into_iter().map(Result::unwrap).collect()
+}
+
+impl Recording {
+    /// Crashes at every operation of the disk, and returns how many that were.
+    fn crash_everywhere(&self, syncs_work: bool) -> Result<usize, String> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let (mut durable, mut pending) = (self.before.clone(), Vec::new());
+        for (number, operation) in self.log.iter().enumerate() {
+            if *operation == Operation::Sync && syncs_work {
+                // All of it, as if nothing were torn.
+                apply_all(&mut durable, &pending);
+                pending.clear();
+            } else {
+                pending.push(operation.clone());
+            }
+            let mut content = durable.clone();
+            crash(&mut content, &pending, &mut rng);
+            let seen = number + 1;
+            self.check(&Disk::holding(content), seen, &mut rng)
+                .map_err(|error| format!("seed {}, crash after operation {seen}: {error}", self.seed))?;
+        }
+        Ok(self.log.len())
+    }
+
+    /// Opens what a crash after `seen` operations has left.
+    fn check(&self, disk: &Disk, seen: usize, rng: &mut StdRng) -> Result<(), String> {
+        let before = disk.content();
+        let links = open(disk, &Clock::manual(now_of(0)), self.seed)?;
+        self.check_world(&links, seen)?;
+        if rng.random_ratio(1, FURTHER_CHECKS) {
+            let added = block_on(links.add(draft("https://e.example/after"))).map_err(|error| error.to_string())?;
+            let mut world = World::of(&links);
+            check_whole(&links, &world)?;
+            world
+                .links
+                .remove(&added.id)
+                .ok_or("what was added after the crash is not there")?;
+        }
+        drop(links);
+        if rng.random_ratio(1, FURTHER_CHECKS) {
+            let log = disk.log();
+            // What was added above is not part of the recording, so only the recovery before it may be crashed.
+            let end = log.len().min(RECOVERY_OPERATIONS);
+            let (mut content, mut pending) = (before, Vec::new());
+            for operation in log.iter().take(rng.random_range(0..=end)) {
+                if *operation == Operation::Sync {
+                    apply_all(&mut content, &pending);
+                    pending.clear();
+                } else {
+                    pending.push(operation.clone());
+                }
+            }
+            crash(&mut content, &pending, rng);
+            let links = open(&Disk::holding(content), &Clock::manual(now_of(0)), self.seed)?;
+            self.check_world(&links, seen)
+                .map_err(|error| format!("after a second crash: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_world(&self, links: &Links, seen: usize) -> Result<(), String> {
+        let acknowledged = self.steps.iter().filter(|(_, at)| *at <= seen).count();
+        // A step that changes nothing is acknowledged in the moment in which it begins.
+        let begun = self.steps.iter().filter(|(at, _)| *at < seen).count().max(acknowledged);
+        let world = World::of(links);
+        check_whole(links, &world)?;
+        if self.worlds[acknowledged..=begun].contains(&world) {
+            return Ok(());
+        }
+        let earlier = self.worlds[..acknowledged].contains(&world);
+        let what = if earlier {
+            "acknowledged steps are lost"
+        } else {
+            "it is none that the steps have made"
+        };
+        Err(format!("{what}: {acknowledged} were acknowledged, {begun} begun"))
+    }
+}
+
+/// Operations of a recovery that may be crashed: fewer than any has.
+const RECOVERY_OPERATIONS: usize = 4;
+
+fn apply_all(content: &mut Vec<u8>, operations: &[Operation]) {
+    for operation in operations {
+        match operation {
+            Operation::Write(offset, data) => {
+                let start = usize::try_from(*offset).unwrap();
+                content.resize(content.len().max(start + data.len()), 0);
+                content[start..start + data.len()].copy_from_slice(data);
+            }
+            Operation::SetLength(length) => content.resize(usize::try_from(*length).unwrap(), 0),
+            Operation::Sync => {}
+        }
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: expected a number, not {text:?}")),
+    )
+}
+
+/// Runs seeds on all cores until `enough`, and says how much was done.
+fn run_seeds(enough: impl Fn(usize) -> bool + Sync, one: impl Fn(u64) -> usize + Sync) -> usize {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    if let Some(seed) = setting("TINYD_CRASH_SEED") {
+        return one(seed);
+    }
+    let first = rand::random::<u32>() as usize;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let run = next.fetch_add(1, Ordering::SeqCst);
+                    let is_enough = match setting("TINYD_CRASH_RUNS") {
+                        Some(runs) => run as u64 >= runs,
+                        None => enough(done.load(Ordering::SeqCst)),
+                    };
+                    if is_enough {
+                        return;
+                    }
+                    done.fetch_add(one((first + run) as u64), Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    done.into_inner()
+}
+
+#[test]
+fn whatever_a_crash_leaves_acknowledged_writes_are_there_and_others_whole_or_not() {
+    let points = run_seeds(
+        |done| done >= CRASH_POINTS,
+        |seed| {
+            record(seed)
+                .crash_everywhere(true)
+                .unwrap_or_else(|error| panic!("{error}"))
+        },
+    );
+    println!("{points} crash points");
+}
+
+/// The harness must be able to fail: on a disk whose syncs do nothing, something is lost.
+#[test]
+fn a_disk_that_does_not_sync_is_found_out() {
+    for seed in 0..5 {
+        let recording = record(seed);
+        // What is left may be so broken that redb panics, which is a finding as well.
+        let run = std::panic::AssertUnwindSafe(|| recording.crash_everywhere(false));
+        assert!(!matches!(std::panic::catch_unwind(run), Ok(Ok(_))), "seed {seed}");
+    }
+}
+
+/// Operations that fail in one run of steps on a failing disk, at most.
+const FAILURES: usize = 4;
+/// Runs on a failing disk in a normal run.
+const FAILING_RUNS: usize = 150;
+
+/// The store works again on its own; what it shows then and what it had acknowledged are on the disk, even if that had
+/// forgotten what it could not sync.
+fn fail_often(seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let disk = Disk::with_store();
+    let clock = Clock::manual(now_of(0));
+    let links = open(&disk, &clock, seed).unwrap();
+    let mut world = World::default();
+    let mut unknown = 0;
+    for number in 1..=STEPS * FAILURES {
+        clock.set(now_of(number));
+        if number % STEPS == 1 {
+            let failure = Failure {
+                first: disk.operations() + rng.random_range(1..200),
+                count: rng.random_range(1..40),
+                errno: [EIO, ENOSPC, EROFS][rng.random_range(0..3)],
+                reads_too: rng.random_bool(0.3),
+            };
+            disk.fail(failure, StdRng::seed_from_u64(rng.random()));
+        }
+        let step = any_step(&mut rng);
+        let done = block_on(run(&links, &world, &step, number));
+        let context = || format!("seed {seed}, step {number}, {step:?}");
+        match done {
+            Ok(added) => world = world.after(&step, number, added.as_ref()),
+            Err(LinkError::Write(error)) => {
+                while links.health() != Health::Accepting {
+                    // Redirects go on meanwhile, and show what was acknowledged.
+                    for link in world.links.values() {
+                        let shown = links.index().entry(link.id);
+                        assert!(shown.is_some(), "{}: {} is not served", context(), link.id);
+                    }
+                }
+                let found = World::of(&links);
+                match error {
+                    WriteError::OutcomeUnknown => assert!(world.can_become(&found, &step, number), "{}", context()),
+                    _ => assert_eq!(found, world, "{}: called not written", context()),
+                }
+                unknown += 1;
+                world = found;
+            }
+            Err(error) => panic!("{}: {error:?}", context()),
+        }
+        check_whole(&links, &world).unwrap_or_else(|error| panic!("{}: {error}", context()));
+        let after_crash =
+            open(&disk.crashed(&mut rng), &clock, seed).unwrap_or_else(|error| panic!("{}: {error}", context()));
+        assert_eq!(World::of(&after_crash), world, "{}: lost in a crash", context());
+    }
+    unknown
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_costs_no_acknowledged_write_and_no_redirect() {
+    let runs = AtomicUsize::new(0);
+    let failures = run_seeds(|_| runs.fetch_add(1, Ordering::SeqCst) >= FAILING_RUNS, fail_often);
+    println!("{failures} failed writes");
+    assert!(failures > 0, "nothing failed");
+}

@@ -1,0 +1,77 @@
+//! Drawing ids for new links.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::{ID_MAX_BYTES, LinkId};
+use crate::store::{StoreError, Transaction};
+
+/// The alphabet of ids (contract, section 5).
+const ALPHABET: [char; 36] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm',
+    'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
+];
+
+/// Draws of one length that may all be taken before a longer id is drawn: only a crowded id space gets there.
+const DRAWS_MAX: usize = 32;
+
+/// Where new ids come from.
+#[derive(Clone)]
+pub(super) struct IdSource {
+    length: usize,
+    random: Arc<dyn Fn(usize) -> Vec<u8> + Send + Sync>,
+}
+
+impl fmt::Debug for IdSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdSource")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IdSource {
+    /// Ids of `length` characters that nobody can guess.
+    pub(super) fn unguessable(length: usize) -> Self {
+        Self {
+            length,
+            random: Arc::new(nanoid::rngs::default),
+        }
+    }
+
+    /// The same ids each time, for tests that must run the same way again.
+    #[cfg(test)]
+    pub(super) fn repeatable(length: usize, seed: u64) -> Self {
+        use rand::{Rng as _, SeedableRng as _};
+        let rng = parking_lot::Mutex::new(rand::rngs::StdRng::seed_from_u64(seed));
+        let random = move |bytes| {
+            let mut drawn = vec![0; bytes];
+            rng.lock().fill_bytes(&mut drawn);
+            drawn
+        };
+        Self {
+            length,
+            random: Arc::new(random),
+        }
+    }
+
+    /// Draws an id that no link has. Where ids of the wanted length are nearly used up, a longer one is drawn.
+    pub(super) fn draw(&self, transaction: &Transaction<'_>) -> Result<LinkId, StoreError> {
+        let random = |bytes| (self.random)(bytes);
+        for length in self.length..=ID_MAX_BYTES {
+            for _ in 0..DRAWS_MAX {
+                let text = nanoid::nanoid!(length, &ALPHABET, random);
+                if let Ok(id) = text.parse()
+                    && transaction.get(id)?.is_none()
+                {
+                    return Ok(id);
+                }
+            }
+            tracing::warn!(
+                length,
+                "ids of this length are nearly used up; drawing a longer one: raise links.id_length"
+            );
+        }
+        Err(StoreError::Interrupted)
+    }
+}

@@ -1,0 +1,55 @@
+//! What keeps the map and the sessions in memory equal to the store.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::links::{Index, Sessions};
+use crate::store::{Change, CommitObserver, Snapshot, StoreError};
+
+/// Publishes what the store has committed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Publisher {
+    pub(super) index: Arc<Index>,
+    pub(super) sessions: Arc<Sessions>,
+}
+
+impl CommitObserver for Publisher {
+    fn committed(&self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Link(link) => {
+                    self.index.publish(&link);
+                }
+                Change::Revoked(digest, until) => self.sessions.publish_revocation(digest, until),
+                Change::RevocationsDropped(now) => self.sessions.drop_expired(now),
+            }
+        }
+    }
+
+    fn reopened(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let was_loaded = self.index.is_loaded();
+        let (mut differing, mut damaged) = (0_u64, HashSet::new());
+        let links = snapshot.for_each(|id, record| match record {
+            Ok(link) => differing += u64::from(self.index.publish(&link)),
+            Err(error) => {
+                tracing::error!(%error, "a link cannot be read");
+                damaged.insert(id);
+            }
+        })?;
+        // The map had only what was committed, so it has more only if the disk has lost something.
+        if self.index.links() as u64 > links - damaged.len() as u64 {
+            for id in self.index.ids() {
+                if !damaged.contains(&id) && snapshot.get(id)?.is_none() {
+                    self.index.remove(id);
+                    differing += 1;
+                }
+            }
+        }
+        self.index.set_loaded(damaged);
+        self.sessions.replace_revocations(snapshot.revocations()?);
+        if was_loaded {
+            tracing::info!(links, corrected = differing, "the map was compared with the store");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The file that the store is in: made, opened, and opened again after a failure.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase};
+
+use crate::store::error::{OpenError, StoreError};
+use crate::store::overlay::Overlay;
+use crate::store::tables;
+
+/// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
+/// default is 1 GiB.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// What must fit on the disk before the store is opened again: more than most commits need.
+const PROBE_BYTES: usize = 1024 * 1024;
+
+/// Where a database is. The writer opens it again by this after a failure; tests put a disk of their own here.
+pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
+    /// Opens the database for writing.
+    fn open(&self) -> Result<Database, OpenError>;
+
+    /// Opens it for writing after an operation on it has failed, with every checksum verified.
+    ///
+    /// A sync that fails may leave the operating system with pages in its memory that it takes for written, so that what
+    /// is read is no proof of what is stored. That does no harm: pages that a failed commit has written are referred to
+    /// by nothing but its header, which is the last thing written, after a sync of its own; and opening writes the header
+    /// anew. The simulated disk does all this, and worse.
+    fn reopen(&self) -> Result<Database, OpenError>;
+
+    /// Opens it without ever writing to it.
+    fn open_read_only(&self) -> Result<Database, OpenError>;
+
+    /// Whether the medium takes writes at present.
+    fn probe(&self) -> io::Result<()>;
+}
+
+/// A file.
+#[derive(Debug, Clone)]
+pub(super) struct StoreFile {
+    path: PathBuf,
+}
+
+impl StoreFile {
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    fn unreadable(&self, source: impl Into<StoreError>) -> OpenError {
+        OpenError::Unreadable {
+            path: self.path.clone(),
+            source: source.into(),
+        }
+    }
+
+    fn refused(&self, error: redb::DatabaseError) -> OpenError {
+        match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+                path: self.path.clone(),
+            },
+            error => self.unreadable(error),
+        }
+    }
+
+    /// Makes a new store if there is no file. Under another name first: a crash leaves either none or a whole one.
+    pub(super) fn create_if_missing(&self) -> Result<(), OpenError> {
+        if self.path.try_exists().map_err(|error| self.unreadable(error))? {
+            return Ok(());
+        }
+        let unfinished = self.path.with_extension("new");
+        create(&unfinished)
+            .and_then(|()| Ok(publish(&unfinished, &self.path)?))
+            .map_err(|error| self.unreadable(error))
+    }
+
+    fn open_with(&self, builder: &mut Builder) -> Result<Database, OpenError> {
+        builder.set_cache_size(CACHE_BYTES);
+        // Opening for writing changes the file, so what it is is found out before, if that can be.
+        match builder.open_read_only(&self.path) {
+            Ok(database) => check_format(&database, &self.path)?,
+            // Its last user crashed: only a writer can repair it.
+            Err(redb::DatabaseError::RepairAborted) => {}
+            Err(error) => return Err(self.refused(error)),
+        }
+        let database = builder.open(&self.path).map_err(|error| self.refused(error))?;
+        check_format(&database, &self.path)?;
+        Ok(database)
+    }
+}
+
+impl Medium for StoreFile {
+    fn open(&self) -> Result<Database, OpenError> {
+        self.open_with(&mut Builder::new())
+    }
+
+    fn reopen(&self) -> Result<Database, OpenError> {
+        self.open_with(Builder::new().set_check_integrity_on_open(true))
+    }
+
+    fn open_read_only(&self) -> Result<Database, OpenError> {
+        let file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
+        match file.try_lock_shared() {
+            // Where nothing can be locked, nobody can have it locked either.
+            Ok(()) => {}
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse {
+                    path: self.path.clone(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(self.unreadable(error)),
+        }
+        let length = file.metadata().map_err(|error| self.unreadable(error))?.len();
+        if length == 0 {
+            // redb would take it for a new one.
+            return Err(OpenError::Foreign {
+                path: self.path.clone(),
+            });
+        }
+        let mut builder = Builder::new();
+        let opened = builder
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(Overlay::on(file, length));
+        let database = opened.map_err(|error| self.refused(error))?;
+        check_format(&database, &self.path)?;
+        Ok(database)
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        let path = self.path.with_extension("probe");
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| {
+                // Not zeros, for which some file systems take no space.
+                file.write_all(&vec![0xa5; PROBE_BYTES])?;
+                file.sync_all()
+            });
+        let removed = fs::remove_file(&path);
+        written.and(removed)
+    }
+}
+
+/// Makes a new, empty store under a name that nobody else uses, in place of whatever a crash has left there.
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    let database = Builder::new().create_with_backend(FileBackend::new(file)?)?;
+    tables::create(&database)?;
+    database.close()?;
+    Ok(())
+}
+
+/// Gives a finished file its name. redb syncs the file, but not the folder that holds its name.
+pub(super) fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(unfinished, path)?;
+    sync_folder_of(path)
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+fn check_format(database: &impl ReadableDatabase, path: &Path) -> Result<(), OpenError> {
+    match tables::format_of(database)? {
+        Some(tables::FORMAT) => Ok(()),
+        Some(found) if found > tables::FORMAT => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: tables::FORMAT,
+        }),
+        _ => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}

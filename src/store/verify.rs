@@ -1,0 +1,201 @@
+//! Whether a store is whole: every record decodes, indexes and records fit together, counters are what counting gives.
+
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
+
+use crate::model::{LinkId, Status};
+use crate::store::error::StoreError;
+use crate::store::keys::{self, Counter, Index, PerIndex};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::decode_counts;
+
+/// Problems that are told one by one; of those beyond it, only the number is known.
+const PROBLEMS_TOLD_MAX: usize = 100;
+
+type Counts = [u64; Status::ALL.len()];
+
+/// What a look at everything has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Links in the store, by status in the order of [`Status::ALL`]; those whose records are damaged are not counted.
+    pub links: Counts,
+    /// Entries of all indexes.
+    pub index_entries: u64,
+    /// Counters.
+    pub counters: u64,
+    /// The first problems, a sentence each.
+    pub problems: Vec<String>,
+    /// How many problems there are.
+    pub found: u64,
+}
+
+impl Verification {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.found == 0
+    }
+
+    fn problem(&mut self, text: impl FnOnce() -> String) {
+        self.found += 1;
+        if self.problems.len() < PROBLEMS_TOLD_MAX {
+            self.problems.push(text());
+        }
+    }
+}
+
+impl Snapshot {
+    /// Looks at every record, index entry and counter. `progress` is told of each record.
+    ///
+    /// # Errors
+    /// When the file cannot be read; what is merely wrong in it is in the result.
+    pub fn verify(&self, mut progress: impl FnMut()) -> Result<Verification, StoreError> {
+        let mut found = Verification::default();
+        let expected = self.verify_records(&mut found, &mut progress)?;
+        for index in Index::ALL {
+            let entries = self.index(index).len()?;
+            found.index_entries += entries;
+            // Every record has its entries, as far as that has not been told already; so equal numbers mean equal sets.
+            if entries != *expected.get(index) {
+                self.tell_stray_entries(index, &mut found)?;
+            }
+        }
+        found.counters = self.counters.len()?;
+        let mut counted = 0;
+        for (index, counter) in [
+            (Index::Created, Counter::Partner),
+            (Index::SystemName, Counter::SystemName),
+            (Index::User, Counter::User),
+        ] {
+            counted += self.verify_counters(index, counter, &mut found)?;
+        }
+        self.verify_unique_ids(&mut found)?;
+        if counted != found.counters {
+            let (counted, counters) = (counted, found.counters);
+            found.problem(|| format!("{counters} counters, but links in {counted} scopes"));
+        }
+        Ok(found)
+    }
+
+    /// Looks at every record, and returns how many of the entries it must have are there, for each index.
+    fn verify_records(
+        &self,
+        found: &mut Verification,
+        progress: &mut impl FnMut(),
+    ) -> Result<PerIndex<u64>, StoreError> {
+        let mut expected = PerIndex::make(|_| Ok::<_, StoreError>(0_u64))?;
+        let mut failure = None;
+        self.for_each(|id, record| {
+            progress();
+            let link = match record {
+                Ok(link) => link,
+                Err(error) => return found.problem(|| error.to_string()),
+            };
+            if let Some(count) = found.links.get_mut(usize::from(link.status.number() - 1)) {
+                *count += 1;
+            }
+            for (index, entries) in expected.iter_mut() {
+                let Some(key) = index.key_of(&link) else { continue };
+                match self.index(index).get(key.as_slice()) {
+                    Ok(Some(_)) => *entries += 1,
+                    Ok(None) => found.problem(|| format!("{id} has no entry in {}", index.name())),
+                    Err(error) => failure = Some(error),
+                }
+            }
+        })?;
+        failure.map_or(Ok(expected), |error| Err(error.into()))
+    }
+
+    /// Names the entries of an index that no record wants.
+    fn tell_stray_entries(&self, index: Index, found: &mut Verification) -> Result<(), StoreError> {
+        for entry in self.index(index).iter()? {
+            let (key, _) = entry?;
+            let key = key.value();
+            let name = index.name();
+            let Some(id) = id_of(index, key) else {
+                found.problem(|| format!("{name} has a malformed entry"));
+                continue;
+            };
+            match self.get(id) {
+                Ok(Some(link)) if index.key_of(&link).as_deref() == Some(key) => {}
+                Ok(Some(_)) => found.problem(|| format!("{name} has an entry for {id} that does not fit its record")),
+                Ok(None) => found.problem(|| format!("{name} has an entry for {id}, which has no record")),
+                Err(StoreError::Damaged { .. }) => {
+                    found.problem(|| format!("{name} has an entry for {id}, whose record is damaged"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the counters of a kind with what its index holds, and returns how many scopes that has.
+    fn verify_counters(&self, index: Index, counter: Counter, found: &mut Verification) -> Result<u64, StoreError> {
+        let mut scopes = 0;
+        self.for_each_scope(index, |scope, counts| {
+            scopes += 1;
+            let stored = match self.counters.get(counter.key(scope).as_slice())? {
+                Some(bytes) => decode_counts(bytes.value()).ok(),
+                None => None,
+            };
+            if stored != Some(counts) {
+                let scope = shown(scope);
+                found.problem(|| format!("{} {scope} has {counts:?} links, counted are {stored:?}", index.name()));
+            }
+            Ok(())
+        })?;
+        Ok(scopes)
+    }
+
+    fn verify_unique_ids(&self, found: &mut Verification) -> Result<(), StoreError> {
+        self.for_each_scope(Index::UniqueId, |scope, [disabled, enabled, _]| {
+            if disabled + enabled > 1 {
+                let scope = shown(scope);
+                found.problem(|| format!("unique id {scope} is held by {} links", disabled + enabled));
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `visit` with every scope of an index and how many entries it has of each status.
+    fn for_each_scope(
+        &self,
+        index: Index,
+        mut visit: impl FnMut(&[u8], Counts) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut present: Option<(Vec<u8>, Counts)> = None;
+        for entry in self.index(index).iter()? {
+            let (key, _) = entry?;
+            // What is malformed has been told.
+            let Some((scope, status)) = keys::split_scope(index, key.value()) else {
+                continue;
+            };
+            if present.as_ref().is_none_or(|(before, _)| before != scope)
+                && let Some((before, counts)) = present.replace((scope.to_vec(), Counts::default()))
+            {
+                visit(&before, counts)?;
+            }
+            if let Some((_, counts)) = &mut present
+                && let Some(count) = counts.get_mut(usize::from(status).wrapping_sub(1))
+            {
+                *count += 1;
+            }
+        }
+        present.map_or(Ok(()), |(scope, counts)| visit(&scope, counts))
+    }
+}
+
+fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
+    let (scope, _) = keys::split_scope(index, key)?;
+    Some(keys::decode_tail(index, scope.len(), key).ok()?.1)
+}
+
+/// A scope for people: the partner, and the text if there is one.
+fn shown(scope: &[u8]) -> String {
+    let (partner, rest) = scope
+        .split_first_chunk()
+        .map_or((0, scope), |(partner, rest)| (u32::from_be_bytes(*partner), rest));
+    match rest.get(2..) {
+        Some(text) => format!("{partner}/{}", String::from_utf8_lossy(text)),
+        None => partner.to_string(),
+    }
+}
