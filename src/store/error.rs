@@ -89,6 +89,12 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: u64,
     },
+    /// A store that redb cannot read.
+    #[error("{} is damaged: restore a backup, or export what can still be read from a copy", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A redb file, but not one of tinyd.
     #[error("{} is not a store of tinyd", path.display())]
     Foreign {
@@ -109,6 +115,26 @@ pub enum OpenError {
     /// The writer's thread could not be started.
     #[error("the writer's thread cannot be started")]
     Thread(#[from] std::io::Error),
+}
+
+/// A copy of the store could not be made. Whatever had been begun has been removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// What is copied, or the copy itself, could not be read or written as a store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is copied, or the copy itself, could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A file or stream could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// What should be a dump is none.
+    #[error("not a dump of a store: {0}")]
+    NoDump(&'static str),
+    /// What is to be copied is not whole.
+    #[error("the store is damaged, and its copy would be: {0}")]
+    Damaged(String),
 }
 
 /// A write was not acknowledged.

@@ -109,6 +109,18 @@ impl<T> PerIndex<T> {
         }
     }
 
+    pub(super) const fn get_mut(&mut self, index: Index) -> &mut T {
+        let [created, updated, expires, user, system_name, unique_id] = &mut self.0;
+        match index {
+            Index::Created => created,
+            Index::Updated => updated,
+            Index::Expires => expires,
+            Index::User => user,
+            Index::SystemName => system_name,
+            Index::UniqueId => unique_id,
+        }
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut T)> {
         Index::ALL.into_iter().zip(&mut self.0)
     }

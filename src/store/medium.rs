@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
@@ -12,6 +13,7 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::store::error::{OpenError, StoreError};
 use crate::store::overlay::Overlay;
 use crate::store::tables;
+use crate::store::upgrade::{FORMATS, Formats, set_aside};
 
 /// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
 /// default is 1 GiB.
@@ -42,12 +44,16 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
 /// A file.
 #[derive(Debug, Clone)]
 pub(super) struct StoreFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) formats: Formats,
 }
 
 impl StoreFile {
     pub(super) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+            formats: FORMATS,
+        }
     }
 
     fn unreadable(&self, source: impl Into<StoreError>) -> OpenError {
@@ -71,7 +77,7 @@ impl StoreFile {
         if self.path.try_exists().map_err(|error| self.unreadable(error))? {
             return Ok(());
         }
-        let unfinished = self.path.with_extension("new");
+        let unfinished = unfinished(&self.path);
         create(&unfinished)
             .and_then(|()| Ok(publish(&unfinished, &self.path)?))
             .map_err(|error| self.unreadable(error))
@@ -80,28 +86,32 @@ impl StoreFile {
     fn open_with(&self, builder: &mut Builder) -> Result<Database, OpenError> {
         builder.set_cache_size(CACHE_BYTES);
         // Opening for writing changes the file, so what it is is found out before, if that can be.
-        match builder.open_read_only(&self.path) {
-            Ok(database) => check_format(&database, &self.path)?,
-            // Its last user crashed: only a writer can repair it.
-            Err(redb::DatabaseError::RepairAborted) => {}
+        let found = match builder.open_read_only(&self.path) {
+            Ok(database) => self.check_format(&database)?,
+            // Its last user crashed, so it must be repaired; for a look, in memory.
+            Err(redb::DatabaseError::RepairAborted) => self.check_format(&self.open_overlay()?)?,
             Err(error) => return Err(self.refused(error)),
+        };
+        if found != self.formats.newest {
+            let copy = set_aside(&self.path, found).map_err(|error| self.unreadable(error))?;
+            tracing::warn!(
+                "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, and start the \
+                 older program; what was written since is lost then",
+                self.path.display(),
+                self.formats.newest,
+                copy.display(),
+                self.path.display(),
+            );
         }
         let database = builder.open(&self.path).map_err(|error| self.refused(error))?;
-        check_format(&database, &self.path)?;
+        if found != self.formats.newest {
+            self.formats.upgrade(&database, found)?;
+        }
         Ok(database)
     }
-}
 
-impl Medium for StoreFile {
-    fn open(&self) -> Result<Database, OpenError> {
-        self.open_with(&mut Builder::new())
-    }
-
-    fn reopen(&self) -> Result<Database, OpenError> {
-        self.open_with(Builder::new().set_check_integrity_on_open(true))
-    }
-
-    fn open_read_only(&self) -> Result<Database, OpenError> {
+    /// Opens the file with all changes kept in memory.
+    fn open_overlay(&self) -> Result<Database, OpenError> {
         let file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
         match file.try_lock_shared() {
             // Where nothing can be locked, nobody can have it locked either.
@@ -125,9 +135,52 @@ impl Medium for StoreFile {
         let opened = builder
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(Overlay::on(file, length));
-        let database = opened.map_err(|error| self.refused(error))?;
-        check_format(&database, &self.path)?;
-        Ok(database)
+        opened.map_err(|error| self.refused(error))
+    }
+
+    /// The format of a store, if it is one that can be used.
+    fn check_format(&self, database: &impl ReadableDatabase) -> Result<u64, OpenError> {
+        let path = self.path.clone();
+        match tables::format_of(database)? {
+            Some(found) if found == self.formats.newest || self.formats.can_upgrade(found) => Ok(found),
+            Some(found) if found > self.formats.newest => Err(OpenError::Newer {
+                path,
+                found,
+                known: self.formats.newest,
+            }),
+            _ => Err(OpenError::Foreign { path }),
+        }
+    }
+
+    /// redb panics on some files that something else has changed.
+    fn unless_damaged(&self, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Database, OpenError> {
+        let opened = panic::catch_unwind(AssertUnwindSafe(open));
+        opened.unwrap_or_else(|_| {
+            Err(OpenError::Damaged {
+                path: self.path.clone(),
+            })
+        })
+    }
+}
+
+impl Medium for StoreFile {
+    fn open(&self) -> Result<Database, OpenError> {
+        self.unless_damaged(|| self.open_with(&mut Builder::new()))
+    }
+
+    fn reopen(&self) -> Result<Database, OpenError> {
+        self.unless_damaged(|| self.open_with(Builder::new().set_check_integrity_on_open(true)))
+    }
+
+    fn open_read_only(&self) -> Result<Database, OpenError> {
+        self.unless_damaged(|| {
+            let database = self.open_overlay()?;
+            let found = self.check_format(&database)?;
+            if found != self.formats.newest {
+                self.formats.upgrade(&database, found)?;
+            }
+            Ok(database)
+        })
     }
 
     fn probe(&self) -> io::Result<()> {
@@ -148,18 +201,30 @@ impl Medium for StoreFile {
     }
 }
 
-/// Makes a new, empty store under a name that nobody else uses, in place of whatever a crash has left there.
-pub(super) fn create(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+/// The name under which a file is made that is to be called `path`.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".unfinished");
+    path.with_file_name(name)
+}
+
+/// Makes a file that nobody else may read, in place of whatever a crash has left under a name for unfinished ones.
+pub(super) fn create_new(unfinished: &Path) -> io::Result<File> {
+    match fs::remove_file(unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = OpenOptions::new()
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(unfinished)
+}
+
+/// Makes a new, empty store.
+fn create(unfinished: &Path) -> Result<(), StoreError> {
+    let file = create_new(unfinished)?;
     let database = Builder::new().create_with_backend(FileBackend::new(file)?)?;
     tables::create(&database)?;
     database.close()?;
@@ -173,18 +238,29 @@ pub(super) fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
-fn check_format(database: &impl ReadableDatabase, path: &Path) -> Result<(), OpenError> {
-    match tables::format_of(database)? {
-        Some(tables::FORMAT) => Ok(()),
-        Some(found) if found > tables::FORMAT => Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: tables::FORMAT,
-        }),
-        _ => Err(OpenError::Foreign { path: path.to_owned() }),
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| Path::new("."))
+}
+
+/// Whether the file system of `path` has room for `bytes` more.
+///
+/// # Errors
+/// [`io::ErrorKind::StorageFull`] if not, with how much there is.
+pub(super) fn check_space(path: &Path, bytes: u64) -> io::Result<()> {
+    const MEBIBYTE: u64 = 1024 * 1024;
+    let of_disk = rustix::fs::statvfs(folder_of(path))?;
+    let free = of_disk.f_bavail.saturating_mul(of_disk.f_frsize);
+    if free < bytes {
+        let (needed, free) = (bytes.div_ceil(MEBIBYTE), free / MEBIBYTE);
+        let text = format!(
+            "{needed} MiB may be needed beside {}, and {free} MiB are free",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::StorageFull, text));
     }
+    Ok(())
 }

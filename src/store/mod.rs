@@ -3,22 +3,28 @@
 //! Alone names redb and bincode. Knows what a link is and keeps its indexes and counters true; who may change a link
 //! and how is decided in `links`, by closures that run inside the write transaction.
 
+mod compact;
+mod dump;
 mod error;
 mod keys;
 mod list;
 mod medium;
 mod overlay;
+mod progress;
 mod query;
 mod record;
 mod snapshot;
 mod tables;
 mod transaction;
+mod upgrade;
 mod verify;
 mod writer;
 
 #[cfg(test)]
 pub(crate) mod simulated;
 
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +34,10 @@ use std::sync::Arc;
 use redb::Database;
 use tokio::sync::watch;
 
-pub use error::{OpenError, StoreError, WriteError};
+pub use compact::{Compaction, compact};
+pub use dump::restore_dump;
+pub use error::{CopyError, OpenError, StoreError, WriteError};
+pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};

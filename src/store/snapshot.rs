@@ -6,16 +6,18 @@ use crate::model::{LinkId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{Bytes, Counter, Index, PerIndex};
 use crate::store::record;
-use crate::store::tables::{COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::transaction::decode_counts;
 
 /// The store as one commit left it.
 #[derive(Debug)]
 pub struct Snapshot {
-    links: ReadOnlyTable<Bytes, Bytes>,
+    pub(super) links: ReadOnlyTable<Bytes, Bytes>,
     indexes: PerIndex<ReadOnlyTable<Bytes, ()>>,
     pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
-    revocations: ReadOnlyTable<Bytes, i64>,
+    pub(super) revocations: ReadOnlyTable<Bytes, i64>,
+    pub(super) actions: ReadOnlyTable<Bytes, (u64, i64)>,
+    pub(super) meta: ReadOnlyTable<&'static str, u64>,
     sequence: u64,
 }
 
@@ -25,15 +27,15 @@ impl Snapshot {
     }
 
     fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
-        let sequence = inner
-            .open_table(META)?
-            .get(META_SEQUENCE)?
-            .map_or(0, |entry| entry.value());
+        let meta = inner.open_table(META)?;
+        let sequence = meta.get(META_SEQUENCE)?.map_or(0, |entry| entry.value());
         Ok(Self {
             links: inner.open_table(LINKS)?,
             indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
+            actions: inner.open_table(ACTIONS)?,
+            meta,
             sequence,
         })
     }

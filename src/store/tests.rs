@@ -70,22 +70,22 @@ impl CommitObserver for Witness {
     }
 }
 
-fn open(folder: &Path) -> Store {
+pub(super) fn open(folder: &Path) -> Store {
     try_open(folder).unwrap()
 }
 
-fn try_open(folder: &Path) -> Result<Store, OpenError> {
+pub(super) fn try_open(folder: &Path) -> Result<Store, OpenError> {
     Store::open(&folder.join(FILE_NAME), Some(Arc::new(Witness::default())))
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
         .block_on(future)
 }
 
-async fn put(store: &Store, link: ShortLink) {
+pub(super) async fn put(store: &Store, link: ShortLink) {
     let job = move |transaction: &mut Transaction<'_>| {
         let old = transaction.get(link.id)?;
         transaction.put(old.as_ref(), link)
@@ -413,7 +413,7 @@ fn expired_sessions_are_forgotten_and_others_kept() {
     });
 }
 
-fn golden_link() -> ShortLink {
+pub(super) fn golden_link() -> ShortLink {
     ShortLink {
         id: "67mk41xj".parse().unwrap(),
         created_at: Timestamp::from_unix(1_778_429_631),

@@ -1,0 +1,43 @@
+//! Making the file of a store that nobody has open as small as it can be.
+
+use std::fs;
+use std::path::Path;
+
+use crate::store::error::CopyError;
+use crate::store::medium::{self, StoreFile};
+use crate::store::verify::Verification;
+use crate::store::{Medium as _, Progress, Snapshot};
+
+/// What compacting has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// Bytes of the file before.
+    pub before: u64,
+    /// Bytes of the file now.
+    pub after: u64,
+}
+
+/// Copies a store into a new file, without what deleted and replaced entries have left, and puts it in the old one's
+/// place once it has been verified. redb's own compaction works in place, where a crash or a mistake has nothing to go
+/// back to.
+///
+/// # Errors
+/// When the file is in use, something in it is damaged, the disk has too little space, or it cannot be read or written. The
+/// old file is then as it was.
+pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, CopyError> {
+    let before = fs::metadata(path)?.len();
+    medium::check_space(path, before)?;
+    // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
+    let database = StoreFile::at(path).open()?;
+    let snapshot = Snapshot::of(&database)?;
+    let check = |found: &Verification| match found.problems.first() {
+        Some(problem) => Err(CopyError::Damaged(problem.clone())),
+        None => Ok(()),
+    };
+    snapshot.copy_to_if(path, progress, check)?;
+    drop(snapshot);
+    Ok(Compaction {
+        before,
+        after: fs::metadata(path)?.len(),
+    })
+}

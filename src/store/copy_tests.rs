@@ -1,0 +1,306 @@
+//! Copies of the store, verification, older formats, and files that something has damaged.
+
+use std::fs;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use redb::{Builder, ReadableDatabase as _, WriteTransaction};
+
+use super::keys::Index;
+use super::tables::{COUNTERS, LINKS, META};
+use super::tests::{any_link, block_on, golden_link, open, put, try_open};
+use super::upgrade::{Formats, Step};
+use super::*;
+use crate::model::{ShortLink, Timestamp};
+
+/// All entries of all tables.
+fn dump_of(snapshot: &Snapshot) -> Vec<u8> {
+    let mut dump = Vec::new();
+    snapshot.dump(&mut dump).unwrap();
+    dump
+}
+
+fn file_in(folder: &tempfile::TempDir) -> PathBuf {
+    folder.path().join(FILE_NAME)
+}
+
+/// A store with a link, a revocation and a counted call.
+fn with_something_of_everything() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        put(&store, golden_link()).await;
+        store.write(|t| t.revoke([1; 20], Timestamp::MAX)).await.unwrap();
+        assert!(
+            store
+                .write(|t| t.count_action([2; 20], 3, Timestamp::MAX))
+                .await
+                .unwrap()
+        );
+    });
+    folder
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_copy_holds_what_the_store_held(links in prop::collection::vec(any_link(), 0..60)) {
+        let folder = with_something_of_everything();
+        let store = open(folder.path());
+        block_on(async {
+            for link in links {
+                put(&store, link).await;
+            }
+        });
+        let expected = dump_of(&store.snapshot().unwrap());
+        let (copied, restored) = (folder.path().join("copied"), folder.path().join("restored"));
+        store.snapshot().unwrap().copy_to(&copied, &mut ()).unwrap();
+        restore_dump(expected.as_slice(), &restored, &mut ()).unwrap();
+        for path in [copied, restored] {
+            prop_assert!(dump_of(&Store::open_read_only(&path).unwrap().snapshot().unwrap()) == expected);
+        }
+    }
+
+    #[test]
+    fn a_dump_that_is_cut_off_or_changed_makes_no_store(cut in any::<prop::sample::Index>(), bit in 0_u32..8) {
+        let folder = with_something_of_everything();
+        let dump = dump_of(&open(folder.path()).snapshot().unwrap());
+        let mut changed = dump.clone();
+        let position = cut.index(dump.len());
+        changed[position] ^= 1_u8 << bit;
+        let path = folder.path().join("restored");
+        for bad in [&dump[..position], &changed] {
+            prop_assert!(restore_dump(bad, &path, &mut ()).is_err());
+            prop_assert!(!path.exists());
+            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left behind");
+        }
+    }
+
+    /// redb panics on some damaged files; whoever opens one must be told, and the file be left alone.
+    #[test]
+    fn a_damaged_file_is_refused_or_served_but_never_changed(
+        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..200),
+    ) {
+        let folder = with_something_of_everything();
+        let path = file_in(&folder);
+        let mut content = fs::read(&path).unwrap();
+        for (index, byte) in damages {
+            // Where something is: the file is mostly empty.
+            let position = index.index(64 * 1024);
+            content[position] = byte;
+        }
+        fs::write(&path, &content).unwrap();
+        match Store::open_read_only(&path) {
+            Ok(store) => drop(store),
+            Err(error) => prop_assert!(error.to_string().contains("links.redb") || matches!(error, OpenError::Read(_)), "{error}"),
+        }
+        prop_assert!(fs::read(&path).unwrap() == content, "the file was changed");
+    }
+}
+
+#[test]
+fn compacting_makes_the_file_smaller_and_keeps_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_in(&folder);
+    let store = open(folder.path());
+    let put_all = |length: usize| {
+        let links = (0..2_000).map(move |number| ShortLink {
+            id: format!("{number:04}").parse().unwrap(),
+            unique_id: None,
+            full_url: format!("https://e.example/{}", "x".repeat(length)),
+            ..golden_link()
+        });
+        block_on(futures_util::future::join_all(links.map(|link| put(&store, link))));
+    };
+    put_all(4_000);
+    put_all(10);
+    let expected = dump_of(&store.snapshot().unwrap());
+    assert!(matches!(
+        compact(&path, &mut ()),
+        Err(CopyError::Open(OpenError::InUse { .. }))
+    ));
+    drop(store);
+    let compaction = compact(&path, &mut ()).unwrap();
+    assert_eq!(compaction.after, fs::metadata(&path).unwrap().len());
+    assert!(compaction.after * 2 < compaction.before, "{compaction:?}");
+    assert!(dump_of(&open(folder.path()).snapshot().unwrap()) == expected);
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "something was left behind"
+    );
+}
+
+/// Changes a store behind tinyd's back.
+fn tamper(folder: &tempfile::TempDir, change: impl FnOnce(&WriteTransaction)) {
+    let database = Builder::new().open(file_in(folder)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn verification_finds_everything_that_does_not_fit_together() {
+    let insert = |transaction: &WriteTransaction, index: Index| {
+        let other = ShortLink {
+            id: "zzzz".parse().unwrap(),
+            ..golden_link()
+        };
+        let mut table = transaction.open_table(index.table()).unwrap();
+        table.insert(index.key_of(&other).unwrap().as_slice(), ()).unwrap();
+    };
+    let remove = |transaction: &WriteTransaction, index: Index| {
+        let mut table = transaction.open_table(index.table()).unwrap();
+        table.remove(index.key_of(&golden_link()).unwrap().as_slice()).unwrap();
+    };
+    let count = |transaction: &WriteTransaction, key: &[u8], counts: [u64; 3]| {
+        let mut table = transaction.open_table(COUNTERS).unwrap();
+        table
+            .insert(key, counts.map(u64::to_be_bytes).concat().as_slice())
+            .unwrap();
+    };
+    type Tampering<'a> = Box<dyn Fn(&WriteTransaction) + 'a>;
+    let cases: [(&str, Tampering<'_>); 6] = [
+        ("67mk41xj has no entry in by_user", Box::new(|t| remove(t, Index::User))),
+        (
+            "by_updated has an entry for zzzz, which has no record",
+            Box::new(|t| insert(t, Index::Updated)),
+        ),
+        (
+            "unique id 1234567/key is held by 2 links",
+            Box::new(|t| insert(t, Index::UniqueId)),
+        ),
+        (
+            "by_created 1234567 has [0, 1, 0] links, counted are Some([0, 0, 7])",
+            Box::new(|t| count(t, b"P\0\x12\xd6\x87", [0, 0, 7])),
+        ),
+        (
+            "4 counters, but links in 3 scopes",
+            Box::new(|t| count(t, b"P\0\0\0\0", [0, 0, 1])),
+        ),
+        (
+            "damaged record in table links: 67mk41xj: record version 255, known is 1",
+            Box::new(|t| {
+                let mut table = t.open_table(LINKS).unwrap();
+                table.insert(b"67mk41xj".as_slice(), [255].as_slice()).unwrap();
+            }),
+        ),
+    ];
+    for (expected, change) in cases {
+        let folder = with_something_of_everything();
+        tamper(&folder, |transaction| change(transaction));
+        let store = Store::open_read_only(&file_in(&folder)).unwrap();
+        let found = store.snapshot().unwrap().verify(|| {}).unwrap();
+        assert!(
+            found.problems.iter().any(|problem| problem == expected),
+            "{expected}: {found:#?}"
+        );
+        assert_eq!(found.found, found.problems.len() as u64);
+        drop(store);
+        let before = fs::read(file_in(&folder)).unwrap();
+        assert!(
+            matches!(compact(&file_in(&folder), &mut ()), Err(CopyError::Damaged(_))),
+            "{expected}"
+        );
+        assert!(!medium::unfinished(&file_in(&folder)).exists());
+        assert_eq!(fs::read(file_in(&folder)).unwrap().len(), before.len());
+    }
+}
+
+#[test]
+fn verification_counts_what_it_has_seen() {
+    let folder = with_something_of_everything();
+    let found = open(folder.path()).snapshot().unwrap().verify(|| {}).unwrap();
+    let expected = Verification {
+        links: [0, 1, 0],
+        index_entries: 6,
+        counters: 3,
+        ..Verification::default()
+    };
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_store_opened_read_only_takes_no_writes_and_leaves_its_file_alone() {
+    let folder = with_something_of_everything();
+    let path = file_in(&folder);
+    // As a crash leaves it: the header says that it is in use.
+    let store = open(folder.path());
+    block_on(put(&store, golden_link()));
+    let crashed = folder.path().join("crashed");
+    fs::copy(&path, &crashed).unwrap();
+    drop(store);
+    for path in [path, crashed] {
+        let before = fs::read(&path).unwrap();
+        let store = Store::open_read_only(&path).unwrap();
+        let other = Store::open_read_only(&path).unwrap();
+        let id = golden_link().id;
+        let read = block_on(store.read(move |snapshot| snapshot.get(id)));
+        assert_eq!(read.unwrap(), Some(golden_link()));
+        assert_eq!(block_on(store.write(|_| Ok(()))), Err(WriteError::ReadOnly));
+        assert_eq!(store.health(), Health::ReadOnly);
+        drop((store, other));
+        assert!(fs::read(&path).unwrap() == before);
+    }
+}
+
+/// The golden file: a store of format 1. Whoever changes the format must still be able to read it.
+#[test]
+fn a_store_of_format_1_is_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(file_in(&folder), include_bytes!("testdata/format_1.redb")).unwrap();
+    let store = open(folder.path());
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.get(golden_link().id).unwrap(), Some(golden_link()));
+    let found = snapshot.verify(|| {}).unwrap();
+    assert!(found.is_clean(), "{found:#?}");
+    assert_eq!(found.links, [1, 2, 1]);
+    assert_eq!(snapshot.revocations().unwrap(), [([1; 20], Timestamp::MAX)]);
+    // Of three calls one was made.
+    block_on(async {
+        for allowed in [true, true, false] {
+            let counted = store.write(|t| t.count_action([2; 20], 3, Timestamp::MAX)).await;
+            assert_eq!(counted, Ok(allowed));
+        }
+        put(&store, golden_link()).await;
+    });
+}
+
+/// What a program of the next format would do with today's stores.
+const NEXT: Formats = Formats {
+    newest: tables::FORMAT + 1,
+    steps: &[Step {
+        from: tables::FORMAT,
+        run: |transaction| {
+            transaction.open_table(META)?.insert("new", 1)?;
+            Ok(())
+        },
+    }],
+};
+
+#[test]
+fn a_store_of_an_older_format_is_set_aside_before_it_is_upgraded() {
+    let folder = with_something_of_everything();
+    let path = file_in(&folder);
+    let before = fs::read(&path).unwrap();
+    let file = StoreFile {
+        formats: NEXT,
+        ..StoreFile::at(&path)
+    };
+    let database = file.open().unwrap();
+    let meta = database.begin_read().unwrap().open_table(META).unwrap();
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 2);
+    assert_eq!(meta.get("new").unwrap().unwrap().value(), 1);
+    drop((meta, database));
+    let refused = try_open(folder.path());
+    assert!(matches!(refused, Err(OpenError::Newer { found: 2, known: 1, .. })));
+
+    // Going back, as the log says.
+    let copy = folder.path().join("links.format-1.redb");
+    assert!(fs::read(&copy).unwrap() == before);
+    fs::rename(copy, &path).unwrap();
+    let store = open(folder.path());
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.meta.get("format").unwrap().unwrap().value(), 1);
+}

@@ -1,0 +1,335 @@
+//! The whole store as a stream of bytes, and a store made of such a stream: how backups travel.
+//!
+//! `tinyd dump 1\n`, the number of entries (8 bytes), the entries, then a byte of 255 and the SHA-1 of all that came
+//! before it. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
+//! Numbers are big-endian. Without its end, a dump is no dump.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
+use sha1::{Digest as _, Sha1};
+
+use crate::store::error::{CopyError, StoreError};
+use crate::store::keys::{Bytes, Index, PerIndex};
+use crate::store::medium;
+use crate::store::snapshot::Snapshot;
+use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, REVOCATIONS};
+use crate::store::verify::Verification;
+use crate::store::{Progress, Store};
+
+const MAGIC: &[u8] = b"tinyd dump 1\n";
+const END: u8 = 0xff;
+/// Longest key or value that is read: more than the longest record.
+const PART_MAX_BYTES: u32 = 1024 * 1024;
+
+// The numbers of the tables; those of the indexes follow.
+const OF_LINKS: u8 = 0;
+const OF_COUNTERS: u8 = 1;
+const OF_REVOCATIONS: u8 = 2;
+const OF_ACTIONS: u8 = 3;
+const OF_META: u8 = 4;
+const OF_FIRST_INDEX: u8 = 5;
+
+impl Snapshot {
+    /// How many entries a dump of it has.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn entries(&self) -> Result<u64, StoreError> {
+        let mut entries = self.links.len()? + self.counters.len()?;
+        entries += self.revocations.len()? + self.actions.len()? + self.meta.len()?;
+        for index in Index::ALL {
+            entries += self.index(index).len()?;
+        }
+        Ok(entries)
+    }
+
+    /// Writes all of it as a dump.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the sink cannot be written to.
+    pub fn dump(&self, sink: impl Write) -> Result<(), CopyError> {
+        let mut sink = Hashing::new(sink);
+        sink.write_all(MAGIC)?;
+        sink.write_all(&self.entries()?.to_be_bytes())?;
+        self.for_each_entry(&mut |table, key, value| write_entry(&mut sink, table, key, value))?;
+        sink.write_all(&[END])?;
+        let digest = sink.digest();
+        sink.inner.write_all(&digest)?;
+        sink.inner.flush()?;
+        Ok(())
+    }
+
+    /// Calls `visit` with every entry of every table, each table in the order of its keys.
+    fn for_each_entry(
+        &self,
+        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>,
+    ) -> Result<(), CopyError> {
+        for entry in self.links.iter().map_err(StoreError::from)? {
+            let (key, value) = entry.map_err(StoreError::from)?;
+            visit(OF_LINKS, key.value(), value.value())?;
+        }
+        for entry in self.counters.iter().map_err(StoreError::from)? {
+            let (key, value) = entry.map_err(StoreError::from)?;
+            visit(OF_COUNTERS, key.value(), value.value())?;
+        }
+        for entry in self.revocations.iter().map_err(StoreError::from)? {
+            let (key, until) = entry.map_err(StoreError::from)?;
+            visit(OF_REVOCATIONS, key.value(), &until.value().to_be_bytes())?;
+        }
+        for entry in self.actions.iter().map_err(StoreError::from)? {
+            let (key, value) = entry.map_err(StoreError::from)?;
+            let (calls, expiry) = value.value();
+            let value = (u128::from(calls) << 64) | u128::from(expiry.cast_unsigned());
+            visit(OF_ACTIONS, key.value(), &value.to_be_bytes())?;
+        }
+        for entry in self.meta.iter().map_err(StoreError::from)? {
+            let (key, value) = entry.map_err(StoreError::from)?;
+            visit(OF_META, key.value().as_bytes(), &value.value().to_be_bytes())?;
+        }
+        for (number, index) in (OF_FIRST_INDEX..).zip(Index::ALL) {
+            for entry in self.index(index).iter().map_err(StoreError::from)? {
+                let (key, _) = entry.map_err(StoreError::from)?;
+                visit(number, key.value(), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies it into a new file, verifies the copy, and gives it its name only then.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or the file not be written; what was begun is then removed.
+    pub fn copy_to(&self, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
+        self.copy_to_if(path, progress, |_| Ok(()))
+    }
+
+    /// As [`Snapshot::copy_to`], if `check` is content with what the verification has found.
+    pub(super) fn copy_to_if(
+        &self,
+        path: &Path,
+        progress: &mut dyn Progress,
+        check: impl FnOnce(&Verification) -> Result<(), CopyError>,
+    ) -> Result<Verification, CopyError> {
+        progress.begin("copying", self.entries()?);
+        let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
+            self.for_each_entry(&mut |table, key, value| {
+                progress.advance(1);
+                copy.insert(table, key, value)
+            })
+        };
+        build(path, progress, fill, check)
+    }
+}
+
+/// Makes a store of a dump, verifies it, and gives it its name only then.
+///
+/// # Errors
+/// When the dump cannot be read, is none or is cut off, or the file cannot be written; what was begun is then removed.
+pub fn restore_dump(dump: impl Read, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
+    let mut dump = Hashing::new(dump);
+    let magic: [u8; MAGIC.len()] = read_array(&mut dump)?;
+    if magic != MAGIC {
+        return Err(CopyError::NoDump("it does not begin as one"));
+    }
+    let entries = u64::from_be_bytes(read_array(&mut dump)?);
+    progress.begin("copying", entries);
+    let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let mut read = 0;
+        loop {
+            let [table] = read_array(&mut dump)?;
+            if table == END {
+                break;
+            }
+            let lengths = (read_array(&mut dump)?, read_array(&mut dump)?);
+            read_part(&mut dump, lengths.0, &mut key)?;
+            read_part(&mut dump, lengths.1, &mut value)?;
+            copy.insert(table, &key, &value)?;
+            progress.advance(1);
+            read += 1;
+        }
+        let expected = dump.digest();
+        let digest: [u8; 20] = read_array(&mut dump)?;
+        if digest != expected || read != entries {
+            return Err(CopyError::NoDump("it does not end as it should"));
+        }
+        Ok(())
+    };
+    build(path, progress, fill, |_| Ok(()))
+}
+
+fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
+    let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
+    sink.write_all(&[table])?;
+    sink.write_all(&length(key))?;
+    sink.write_all(&length(value))?;
+    sink.write_all(key)?;
+    sink.write_all(value)?;
+    Ok(())
+}
+
+fn read_array<const N: usize>(dump: &mut impl Read) -> Result<[u8; N], CopyError> {
+    let mut bytes = [0; N];
+    match dump.read_exact(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(CopyError::NoDump("it is cut off")),
+        read => Ok(read.map(|()| bytes)?),
+    }
+}
+
+fn read_part(dump: &mut impl Read, length: [u8; 4], part: &mut Vec<u8>) -> Result<(), CopyError> {
+    let length = u32::from_be_bytes(length);
+    if length > PART_MAX_BYTES {
+        return Err(CopyError::NoDump("an entry is longer than any can be"));
+    }
+    part.clear();
+    if dump.take(length.into()).read_to_end(part)? < length as usize {
+        return Err(CopyError::NoDump("it is cut off"));
+    }
+    Ok(())
+}
+
+/// Makes a store under another name, verifies it and renames it.
+fn build(
+    path: &Path,
+    progress: &mut dyn Progress,
+    fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
+    check: impl FnOnce(&Verification) -> Result<(), CopyError>,
+) -> Result<Verification, CopyError> {
+    let unfinished = medium::unfinished(path);
+    let built = build_unfinished(&unfinished, progress, fill).and_then(|verification| {
+        check(&verification)?;
+        medium::publish(&unfinished, path)?;
+        Ok(verification)
+    });
+    if built.is_err() {
+        // If it cannot be removed either, the error says which file it was.
+        let _ = fs::remove_file(&unfinished);
+    }
+    built
+}
+
+fn build_unfinished(
+    unfinished: &Path,
+    progress: &mut dyn Progress,
+    fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
+) -> Result<Verification, CopyError> {
+    let file = medium::create_new(unfinished)?;
+    let database = Builder::new()
+        .create_with_backend(FileBackend::new(file).map_err(StoreError::from)?)
+        .map_err(StoreError::from)?;
+    fill_database(&database, progress, fill)?;
+    database.close().map_err(StoreError::from)?;
+    let store = Store::open_read_only(unfinished)?;
+    let snapshot = store.snapshot()?;
+    progress.begin("verifying", snapshot.totals()?.iter().sum());
+    Ok(snapshot.verify(|| progress.advance(1))?)
+}
+
+fn fill_database(
+    database: &Database,
+    progress: &mut dyn Progress,
+    fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
+) -> Result<(), CopyError> {
+    let mut transaction = database.begin_write().map_err(StoreError::from)?;
+    transaction.set_quick_repair(true);
+    let mut copy = Copy::open(&transaction)?;
+    fill(&mut copy, progress)?;
+    drop(copy);
+    transaction.commit().map_err(StoreError::from)?;
+    Ok(())
+}
+
+/// A store that is being filled, entry by entry.
+struct Copy<'t> {
+    links: Table<'t, Bytes, Bytes>,
+    indexes: PerIndex<Table<'t, Bytes, ()>>,
+    counters: Table<'t, Bytes, Bytes>,
+    revocations: Table<'t, Bytes, i64>,
+    actions: Table<'t, Bytes, (u64, i64)>,
+    meta: Table<'t, &'static str, u64>,
+}
+
+impl<'t> Copy<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            links: transaction.open_table(LINKS)?,
+            indexes: PerIndex::make(|index| transaction.open_table(index.table()))?,
+            counters: transaction.open_table(COUNTERS)?,
+            revocations: transaction.open_table(REVOCATIONS)?,
+            actions: transaction.open_table(ACTIONS)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+
+    fn insert(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
+        const MALFORMED: CopyError = CopyError::NoDump("an entry is malformed");
+        let inserted = match table {
+            OF_LINKS => self.links.insert(key, value).map(drop),
+            OF_COUNTERS => self.counters.insert(key, value).map(drop),
+            OF_REVOCATIONS => {
+                let until = value.try_into().map_err(|_| MALFORMED)?;
+                self.revocations.insert(key, i64::from_be_bytes(until)).map(drop)
+            }
+            OF_ACTIONS => {
+                let (calls, expiry) = value.split_first_chunk().ok_or(MALFORMED)?;
+                let expiry = expiry.try_into().map_err(|_| MALFORMED)?;
+                let value = (u64::from_be_bytes(*calls), i64::from_be_bytes(expiry));
+                self.actions.insert(key, value).map(drop)
+            }
+            OF_META => {
+                let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
+                let value = value.try_into().map_err(|_| MALFORMED)?;
+                self.meta.insert(name, u64::from_be_bytes(value)).map(drop)
+            }
+            number => {
+                let position = usize::from(number - OF_FIRST_INDEX);
+                let index = *Index::ALL.get(position).ok_or(MALFORMED)?;
+                self.indexes.get_mut(index).insert(key, ()).map(drop)
+            }
+        };
+        Ok(inserted.map_err(StoreError::from)?)
+    }
+}
+
+/// Passes bytes on and keeps their digest.
+struct Hashing<T> {
+    inner: T,
+    hash: Sha1,
+}
+
+impl<T> Hashing<T> {
+    fn new(inner: T) -> Self {
+        Self {
+            inner,
+            hash: Sha1::new(),
+        }
+    }
+
+    fn digest(&self) -> [u8; 20] {
+        self.hash.clone().finalize().into()
+    }
+}
+
+impl<T: Read> Read for Hashing<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.update(buffer.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+}
+
+impl<T: Write> Write for Hashing<T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.hash.update(buffer.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

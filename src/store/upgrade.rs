@@ -1,0 +1,71 @@
+//! Stores of older formats: a copy is set aside, then the file is brought to the present format in one transaction.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, WriteTransaction};
+
+use crate::store::error::StoreError;
+use crate::store::medium;
+use crate::store::tables::{self, META, META_FORMAT};
+
+/// What brings a store from one format to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    /// The format before it.
+    pub(super) from: u64,
+    pub(super) run: fn(&WriteTransaction) -> Result<(), StoreError>,
+}
+
+/// The formats that are read: the newest one, and the steps that lead to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Formats {
+    pub(super) newest: u64,
+    pub(super) steps: &'static [Step],
+}
+
+/// Format 1 is the first one, so nothing leads to it.
+pub(super) const FORMATS: Formats = Formats {
+    newest: tables::FORMAT,
+    steps: &[],
+};
+
+impl Formats {
+    /// Whether a store of this format can be brought to the newest one.
+    pub(super) fn can_upgrade(self, found: u64) -> bool {
+        found < self.newest && (found..self.newest).all(|from| self.steps.iter().any(|step| step.from == from))
+    }
+
+    /// Brings a store to the newest format, in one transaction.
+    pub(super) fn upgrade(self, database: &Database, found: u64) -> Result<(), StoreError> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        for from in found..self.newest {
+            for step in self.steps.iter().filter(|step| step.from == from) {
+                (step.run)(&transaction)?;
+            }
+        }
+        transaction.open_table(META)?.insert(META_FORMAT, self.newest)?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// Where the copy of a store of an older format is set aside.
+fn set_aside_path(path: &Path, format: u64) -> PathBuf {
+    path.with_extension(format!("format-{format}.redb"))
+}
+
+/// Copies the file of a store that nobody has open, so that the program that wrote it can be gone back to.
+pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
+    let copy = set_aside_path(path, format);
+    medium::check_space(path, fs::metadata(path)?.len())?;
+    let unfinished = medium::unfinished(&copy);
+    let mut source = File::open(path)?;
+    let mut file = medium::create_new(&unfinished)?;
+    io::copy(&mut source, &mut file)?;
+    file.sync_all()?;
+    medium::publish(&unfinished, &copy)?;
+    Ok(copy)
+}
