@@ -6,6 +6,7 @@ pub mod model;
 pub mod wire;
 pub mod ks;
 pub mod store;
+pub mod rows;
 pub mod links;
 pub mod http;
 pub mod public;

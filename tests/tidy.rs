@@ -11,22 +11,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, bottom to top, each with those below it that it must not use all the same.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("wire", &["model"]),
     ("ks", &["wire"]),
     ("store", &["wire", "ks"]),
+    ("rows", &["ks", "store"]),
     ("links", &["wire"]),
-    ("http", &["model", "ks", "store", "links"]),
-    ("public", &["ks", "store"]),
+    ("http", &["model", "ks", "store", "rows", "links"]),
+    ("public", &["ks", "store", "rows"]),
     ("api", &[]),
-    ("config", &["store", "links", "http", "api"]),
+    ("config", &["store", "rows", "links", "http", "api"]),
     ("server", &[]),
     ("cli", &[]),
 ];
 
 /// Packages that only some rooms name.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 7] = [
+    ("csv", &["rows"]),
     ("redb", &["store"]),
     ("bincode", &["store"]),
     ("parking_lot", &["links", "store"]),

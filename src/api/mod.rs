@@ -10,7 +10,9 @@ mod multirequest;
 mod params;
 mod session;
 mod short_link;
+mod stream;
 mod system;
+mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use params::{Param, Params};
 
@@ -42,23 +44,32 @@ enum Action {
     Goto,
     StartSession,
     EndSession,
+    RestoreMany,
     DeleteUser,
+    Backup,
+    Export,
+    Import,
     Ping,
     GetTime,
 }
 
-/// The services and their actions, in lower case (contract, section 1).
-const ACTIONS: [(&str, &str, Action); 12] = [
+/// The services and their actions, in lower case (contract, section 1; `restore`, `restoreMany` and the service `tinyd`
+/// are ours).
+const ACTIONS: [(&str, &str, Action); 16] = [
     ("shortlink_shortlink", "add", Action::Add),
     ("shortlink_shortlink", "get", Action::Get),
     ("shortlink_shortlink", "list", Action::List),
     ("shortlink_shortlink", "update", Action::Update),
     ("shortlink_shortlink", "delete", Action::Delete),
     ("shortlink_shortlink", "restore", Action::Restore),
+    ("shortlink_shortlink", "restoremany", Action::RestoreMany),
     ("shortlink_shortlink", "goto", Action::Goto),
     ("session", "start", Action::StartSession),
     ("session", "end", Action::EndSession),
     ("user", "delete", Action::DeleteUser),
+    (transfer::SERVICE, "backup", Action::Backup),
+    (transfer::SERVICE, "export", Action::Export),
+    (transfer::SERVICE, "import", Action::Import),
     ("system", "ping", Action::Ping),
     ("system", "gettime", Action::GetTime),
 ];
@@ -74,6 +85,7 @@ pub struct Api {
     partners: watch::Receiver<Arc<Partners>>,
     throttle: StartThrottle,
     body_max_bytes: usize,
+    streams: Arc<Semaphore>,
 }
 
 /// What a call may know of the request it came in.
@@ -114,6 +126,7 @@ impl Api {
             partners,
             throttle: StartThrottle::default(),
             body_max_bytes,
+            streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
         }
     }
 
@@ -125,20 +138,15 @@ impl Api {
             Method::OPTIONS => return http::cors_preflight(),
             _ => return http::allow(request.method(), http::API_METHODS),
         }
+        if request.method() == Method::POST && Self::is_import(&request) {
+            return self.import(request, address).await;
+        }
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
         if let Err(fault) = self.read_params(&head, incoming, &mut params).await {
             return refuse(&fault, &params, &head.headers, started);
         }
-        let caller = Caller {
-            address,
-            uri: head
-                .uri
-                .path_and_query()
-                .map_or("/", |target| target.as_str())
-                .to_owned(),
-            headers: head.headers,
-        };
+        let caller = caller_of(&head, address);
         // A task of its own: a client that goes away does not stop half-way what it has begun.
         let task = tokio::spawn(async move {
             let format = match requested(&params).and_then(Requested::format_or_default) {
@@ -216,6 +224,11 @@ impl Api {
             Action::Update => self.update(params, caller).await,
             Action::Delete => self.delete(params, caller).await,
             Action::Restore => self.restore(params, caller).await,
+            Action::RestoreMany => self.restore_many(params, caller).await,
+            Action::Backup => self.backup(params, caller).await,
+            Action::Export => self.export(params, caller).await,
+            // With service and action in the URL it is recognised before the body is read.
+            Action::Import => Err(Fault::invalid("import", "service and action must be in the URL")),
             Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,
@@ -230,6 +243,15 @@ impl Api {
         let requested = requested(params).unwrap_or_default();
         let response = self.public.goto(params.text("id")?, requested, &caller.headers).await;
         Ok(Outcome::Response(response))
+    }
+}
+
+fn caller_of(head: &hyper::http::request::Parts, address: IpAddr) -> Caller {
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    Caller {
+        address,
+        uri: target.to_owned(),
+        headers: head.headers.clone(),
     }
 }
 

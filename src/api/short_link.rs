@@ -1,14 +1,17 @@
 //! The service `shortlink_shortlink` (contract, sections 5, 9 and 10).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::api::access::scope_of;
 use crate::api::fields::{Field, Fields, parse_integer};
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::http::Fault;
+use crate::http::{Fault, is_true};
 use crate::ks::{Kind, Session};
-use crate::links::{Draft, LinkError};
-use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, LinkId, ShortLink, Status, Timestamp};
+use crate::links::{Draft, LinkError, Restored};
+use crate::model::{
+    Destination, FULL_URL_MAX_BYTES, FULL_URL_MIN_BYTES, InvalidDestination, LinkId, NAME_MAX_CHARS,
+    SYSTEM_NAME_MIN_BYTES, ShortLink, Status, Timestamp, USER_ID_MAX_CHARS,
+};
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
 use crate::wire::{Object, Value};
 
@@ -16,15 +19,6 @@ use crate::wire::{Object, Value};
 const LINK: &str = "shortLink";
 /// The name of the enumeration of statuses.
 const STATUS_ENUM: &str = "KalturaShortLinkStatus";
-
-/// Shortest system name, in bytes.
-const SYSTEM_NAME_MIN_BYTES: usize = 3;
-/// Shortest destination, in bytes.
-const FULL_URL_MIN_BYTES: usize = 10;
-/// Longest name, system name and unique id, in characters: the columns of Kaltura's database.
-const NAME_MAX_CHARS: usize = 63;
-/// Longest user id, in characters: likewise.
-const USER_ID_MAX_CHARS: usize = 100;
 
 /// Links on a page where nothing else is said.
 const PAGE_SIZE_DEFAULT: i64 = 30;
@@ -85,6 +79,52 @@ impl Api {
         let (text, id) = link_id(params)?;
         let restored = self.links.restore(id, session.partner).await;
         Ok(object(&restored.map_err(|error| naming(text, error))?).into())
+    }
+
+    /// Ours: as `restore`, for several at once. A link that cannot be restored stops no other.
+    pub(super) async fn restore_many(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        let session = self
+            .admin_session(params, caller, "shortlink_shortlink", "restoreMany")
+            .await?;
+        let texts: Vec<_> = params
+            .required("ids")?
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .collect();
+        if texts.len() > IN_VALUES_MAX {
+            return Err(Fault::invalid("ids", format!("at most {IN_VALUES_MAX} at once")));
+        }
+        let dry_run = params.text("dryRun")?.is_some_and(is_true);
+        let ids = texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let restored = self.links.restore_all(ids, session.partner, dry_run).await?;
+        let outcomes: HashMap<_, _> = restored
+            .iter()
+            .map(|(id, outcome)| (id.as_str(), *outcome))
+            .rev()
+            .collect();
+        let result = |text: &&str| {
+            // What cannot be an id is the id of no link.
+            let outcome = outcomes.get(text).copied().unwrap_or(Restored::Unknown);
+            let (outcome, status) = match outcome {
+                Restored::Restored => ("restored", Some(Status::Enabled)),
+                Restored::Already(status) => ("notDeleted", Some(status)),
+                Restored::UniqueIdTaken => ("uniqueIdTaken", Some(Status::Deleted)),
+                Restored::Unknown => ("unknown", None),
+                Restored::Damaged => ("damaged", None),
+            };
+            let fields = vec![
+                ("id", Value::text(*text)),
+                ("outcome", Value::text(outcome)),
+                (
+                    "status",
+                    status.map_or(Value::Null, |status| Value::Int(status.number().into())),
+                ),
+            ];
+            let class = "TinydRestoredLink";
+            Value::Object(Object { class, fields })
+        };
+        Ok(Value::List(texts.iter().map(result).collect()).into())
     }
 
     pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {

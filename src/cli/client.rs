@@ -5,6 +5,8 @@
     reason = "a missing member of a JSON value is null, not a panic"
 )]
 
+use std::fmt::Write as _;
+use std::io::Read;
 use std::time::Duration;
 
 use clap::Args;
@@ -33,7 +35,7 @@ pub(super) struct ClientArgs {
 
     /// The partner whose links are meant [default: the only one of the configuration]
     #[arg(long, value_name = "ID", global = true)]
-    partner: Option<u32>,
+    pub(super) partner: Option<u32>,
 
     /// The user who is asking; new links are theirs [default: nobody]
     #[arg(long = "as", value_name = "USER", default_value = "", global = true)]
@@ -42,6 +44,21 @@ pub(super) struct ClientArgs {
     /// Print the API's JSON instead of a table
     #[arg(long, global = true)]
     pub(super) json: bool,
+}
+
+type Response = ureq::http::Response<ureq::Body>;
+
+/// What an action sends piece by piece.
+pub(super) struct Stream {
+    /// Links that are left out of it.
+    pub(super) damaged: u64,
+    pub(super) body: Box<dyn Read>,
+}
+
+/// What is sent to an action that takes a file.
+pub(super) struct Upload<R> {
+    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) file: R,
 }
 
 /// A session on the admin listener.
@@ -88,28 +105,105 @@ impl Client {
     }
 
     /// Calls an action and returns its result.
-    pub(super) fn call(&self, service: &str, action: &str, mut params: Value) -> Result<Value, CliError> {
+    pub(super) fn call(&self, service: &str, action: &str, params: Value) -> Result<Value, CliError> {
+        let sent = self
+            .agent
+            .post(self.url_of(service, action))
+            .content_type("application/json")
+            .send(self.signed(params));
+        self.result(sent.map_err(|error| self.unreachable(&error))?)
+    }
+
+    /// Calls an action whose result is a stream.
+    pub(super) fn stream(&self, service: &str, action: &str, params: Value) -> Result<Stream, CliError> {
+        let sent = self
+            .agent
+            .post(self.url_of(service, action))
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(TIMEOUT))
+            .build()
+            .content_type("application/json")
+            .send(self.signed(params));
+        let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
+        let damaged = response.headers().get("x-tinyd-damaged");
+        let damaged = damaged.and_then(|text| text.to_str().ok()?.parse().ok());
+        Ok(Stream {
+            damaged: damaged.unwrap_or(0),
+            body: Box::new(response.into_body().into_reader()),
+        })
+    }
+
+    /// Sends fields and a file, and returns the answer, which is a stream.
+    pub(super) fn upload(
+        &self,
+        service: &str,
+        action: &str,
+        upload: Upload<impl Read>,
+    ) -> Result<Box<dyn Read>, CliError> {
+        let boundary = format!("tinyd-{:032x}", rand::random::<u128>());
+        let mut head = String::new();
+        for (name, value) in [("ks", self.ks.clone())].into_iter().chain(upload.fields) {
+            let _ = write!(
+                head,
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            );
+        }
+        let _ = write!(
+            head,
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"links\"\r\n\r\n"
+        );
+        let end = format!("\r\n--{boundary}--\r\n");
+        let mut body = head.as_bytes().chain(upload.file).chain(end.as_bytes());
+        let sent = self
+            .agent
+            .post(self.url_of(service, action))
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(TIMEOUT))
+            .build()
+            .content_type(format!("multipart/form-data; boundary={boundary}"))
+            .send(ureq::SendBody::from_reader(&mut body));
+        let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
+        Ok(Box::new(response.into_body().into_reader()))
+    }
+
+    /// The format is in the URL, so that a listener that reads no bodies knows it.
+    fn url_of(&self, service: &str, action: &str) -> String {
+        format!("{}/api_v3/service/{service}/action/{action}?format=1", self.url)
+    }
+
+    /// Parameters with the session.
+    fn signed(&self, mut params: Value) -> String {
         if let Value::Object(params) = &mut params {
             params.insert("ks".to_owned(), json!(self.ks));
         }
-        // The format is in the URL, so that a listener that reads no bodies knows it.
-        let url = format!("{}/api_v3/service/{service}/action/{action}?format=1", self.url);
-        let sent = self
-            .agent
-            .post(&url)
-            .content_type("application/json")
-            .send(params.to_string());
-        let unreachable = |error: ureq::Error| {
-            if matches!(error, ureq::Error::Timeout(_)) {
-                let text = format!("no answer from {} in {TIMEOUT:?}: outcome unknown", self.url);
-                return CliError::new(Failure::Unavailable, text);
-            }
-            let text = format!("the appliance cannot be reached at {}: {error}", self.url);
-            CliError::new(Failure::Unreachable, text)
-        };
-        let mut response = sent.map_err(unreachable)?;
+        params.to_string()
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> CliError {
+        if matches!(error, ureq::Error::Timeout(_)) {
+            let text = format!("no answer from {} in {TIMEOUT:?}: outcome unknown", self.url);
+            return CliError::new(Failure::Unavailable, text);
+        }
+        let text = format!("the appliance cannot be reached at {}: {error}", self.url);
+        CliError::new(Failure::Unreachable, text)
+    }
+
+    /// The response, unless it is JSON: results of streams are not, but exceptions are.
+    fn unless_exception(&self, response: Response) -> Result<Response, CliError> {
+        if response.body().mime_type() != Some("application/json") {
+            return Ok(response);
+        }
+        let result = self.result(response)?;
+        let text = format!("{} answered {result}, and not with a stream", self.url);
+        Err(CliError::new(Failure::Unreachable, text))
+    }
+
+    fn result(&self, mut response: Response) -> Result<Value, CliError> {
         let status = response.status();
-        let body = response.body_mut().read_to_string().map_err(unreachable)?;
+        let body = response.body_mut().read_to_string();
+        let body = body.map_err(|error| self.unreachable(&error))?;
         let result: Value = serde_json::from_str(&body).map_err(|_| {
             let text = format!(
                 "{} answered {status}, but not as tinyd does: is it the admin listener?",

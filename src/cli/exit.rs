@@ -20,6 +20,8 @@ pub(super) enum Failure {
     Unreachable = 6,
     /// Nothing was written, or that is not known.
     Unavailable = 7,
+    /// It was done, but not for everything.
+    Incomplete = 8,
 }
 
 /// A failure with its text.

@@ -6,6 +6,7 @@
 )]
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -13,11 +14,14 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, ClientArgs};
-use crate::cli::exit::CliError;
-use crate::cli::time;
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::store::opened;
+use crate::cli::{restore, time};
 use crate::model::Timestamp;
+use crate::rows::{self, Format};
+use crate::store::Store;
 
-const SERVICE: &str = "shortlink_shortlink";
+pub(super) const SERVICE: &str = "shortlink_shortlink";
 
 /// Characters of a destination in a table of many links.
 const DESTINATION_SHOWN_CHARS: usize = 72;
@@ -38,15 +42,13 @@ Examples:
 const GET_EXAMPLES: &str = "\
 Examples:
   tinyd link get 67mk41xj
-  tinyd link get https://go.example.com/tiny/67mk41xj --json";
+  tinyd link get https://go.example.com/tiny/67mk41xj --json
+  tinyd link get 67mk41xj --store /backup/links.redb";
 const DELETE_EXAMPLES: &str = "\
 Examples:
   tinyd link delete 67mk41xj
   tinyd link list --status disabled --json | jq -r '.objects[].id' | xargs tinyd link delete";
-const RESTORE_EXAMPLES: &str = "\
-Example:
-  tinyd link restore 67mk41xj https://go.example.com/tiny/8gjenojs";
-const ID_HELP: &str = "The link's id, or its short URL";
+pub(super) const ID_HELP: &str = "The link's id, or its short URL";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LinkCommand {
@@ -58,6 +60,11 @@ pub(super) enum LinkCommand {
     Get {
         #[arg(help = ID_HELP, value_parser = id_of)]
         id: String,
+
+        /// Read it from this store, a backup for instance, that no appliance has open
+        #[arg(long, value_name = "FILE")]
+        store: Option<PathBuf>,
+
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -76,13 +83,7 @@ pub(super) enum LinkCommand {
         client: ClientArgs,
     },
     /// Make deleted links redirect again
-    #[command(after_help = RESTORE_EXAMPLES)]
-    Restore {
-        #[arg(help = ID_HELP, value_parser = id_of, required = true)]
-        ids: Vec<String>,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Restore(restore::RestoreArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -240,7 +241,12 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
             }
             show_result(&args.client, "add", json!({ "shortLink": link }))
         }
-        LinkCommand::Get { id, client } => show_result(client, "get", json!({ "id": id })),
+        LinkCommand::Get {
+            id,
+            store: Some(path),
+            client,
+        } => show_stored(client, path, id),
+        LinkCommand::Get { id, client, .. } => show_result(client, "get", json!({ "id": id })),
         LinkCommand::List(args) => list(args),
         LinkCommand::Update(args) => {
             let mut link = args.fields.to_json();
@@ -260,7 +266,7 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
             show_result(&args.client, "update", json!({ "id": args.id, "shortLink": link }))
         }
         LinkCommand::Delete { ids, client } => each(client, "delete", ids),
-        LinkCommand::Restore { ids, client } => each(client, "restore", ids),
+        LinkCommand::Restore(args) => restore::run(args),
     }
 }
 
@@ -286,11 +292,27 @@ impl FieldArgs {
 fn show_result(args: &ClientArgs, action: &str, params: Value) -> Result<(), CliError> {
     let client = Client::new(args)?;
     let link = client.call(SERVICE, action, params)?;
-    show(args, &client, &link)
+    show(args, client.short_url_base.as_deref(), &link)
+}
+
+/// Shows a link of a store, deleted ones too.
+fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError> {
+    let store = opened(Store::open_read_only(path))?;
+    let found = match id.parse() {
+        Ok(id) => store.snapshot()?.get(id)?,
+        Err(_) => None,
+    };
+    let link = found.ok_or_else(|| {
+        let text = format!("{} has no link {id}", path.display());
+        CliError::new(Failure::NotFound, text)
+    })?;
+    let mut line = Vec::new();
+    rows::Writer::new(Format::JsonLines, &mut line)?.write(&link)?;
+    show(args, None, &serde_json::from_slice(&line)?)
 }
 
 /// Shows one link: JSON on a line, or its fields one below the other.
-fn show(args: &ClientArgs, client: &Client, link: &Value) -> Result<(), CliError> {
+fn show(args: &ClientArgs, short_url_base: Option<&str>, link: &Value) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{link}")?;
@@ -307,9 +329,7 @@ fn show(args: &ClientArgs, client: &Client, link: &Value) -> Result<(), CliError
     row("id", text("id"));
     row(
         "short URL",
-        client
-            .short_url_base
-            .as_ref()
+        short_url_base
             .zip(text("id"))
             .map(|(base, id)| format!("{base}/tiny/{id}")),
     );
@@ -421,7 +441,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn status_name(link: &Value) -> &'static str {
+pub(super) fn status_name(link: &Value) -> &'static str {
     match link["status"].as_i64() {
         Some(1) => "disabled",
         Some(2) => "enabled",
@@ -432,7 +452,7 @@ fn status_name(link: &Value) -> &'static str {
 
 /// An id, or what is the id in a URL: the value of `id=`, else the last part of the path.
 #[allow(clippy::unnecessary_wraps, reason = "clap wants a parser that can fail")]
-fn id_of(text: &str) -> Result<String, String> {
+pub(super) fn id_of(text: &str) -> Result<String, String> {
     let Ok(url) = url::Url::parse(text) else {
         return Ok(text.to_owned());
     };

@@ -6,8 +6,12 @@ mod completions;
 mod exit;
 mod ks;
 mod link;
+mod progress;
+mod restore;
 mod serve;
+mod store;
 mod time;
+mod transfer;
 mod user;
 
 use std::path::PathBuf;
@@ -23,12 +27,15 @@ Examples:
   tinyd link add https://example.com/video --system-name PREVIEW
   tinyd link list --status enabled --order -createdAt
   tinyd link update 67mk41xj --status disabled
+  tinyd backup /backup/links.redb
+  tinyd export --format csv links.csv
   tinyd ks --user me --type admin              print a Kaltura session
   tinyd completions bash > /etc/bash_completion.d/tinyd
 
 Exit codes:
   0 done   1 failed   2 wrong usage or settings   3 no such link   4 not allowed
-  5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown";
+  5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown
+  8 done, but not for everything";
 
 const CLIENT_HELP: &str = "\
 Signs a session of its own with the secret of the configuration. TINYD_KS in the
@@ -57,6 +64,16 @@ enum Command {
     /// Add, get, list, update, delete and restore links through the admin listener.
     #[command(subcommand, after_help = CLIENT_HELP)]
     Link(link::LinkCommand),
+    /// Write all links to a file, as JSON Lines or CSV.
+    Export(transfer::ExportArgs),
+    /// Bring links in from a file.
+    Import(transfer::ImportArgs),
+    /// Write a backup of the store, of a running appliance too.
+    Backup(store::BackupArgs),
+    /// Find out whether a store is whole.
+    Verify(store::VerifyArgs),
+    /// Make a store's file smaller.
+    Compact(store::CompactArgs),
     /// Act on users through the admin listener.
     #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
@@ -144,6 +161,11 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Ks(args) => ks::run(&args),
         Command::Link(command) => link::run(&command),
+        Command::Export(args) => transfer::export(&args),
+        Command::Import(args) => transfer::import(&args),
+        Command::Backup(args) => store::backup(&args),
+        Command::Verify(args) => store::verify(&args),
+        Command::Compact(args) => store::compact(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,11 +13,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
+use crate::cli::progress::{LogWriter, bar};
 use crate::config::{LogFormat, Overrides, Settings};
 use crate::ks::Partners;
 use crate::links::Links;
 use crate::model::Clock;
 use crate::server::{self, Bound, DataLock};
+use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
 Settings: flag, then environment, then file, then default.
@@ -31,28 +34,52 @@ Examples:
   tinyd serve
   tinyd serve --config /etc/tinyd/tinyd.toml
   tinyd serve --data /var/lib/tinyd --public 0.0.0.0:80 --admin 127.0.0.1:8081
+  tinyd serve --read-only --store /backup/links.redb
   TINYD_LOG=debug TINYD_LOG_FORMAT=json tinyd serve";
+
+/// How often the bar of loading moves.
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     settings: SettingArgs,
+
+    /// Serve redirects, and reads of the API, from a store that is never written to
+    #[arg(long)]
+    read_only: bool,
+
+    /// The store to serve, a backup for instance [default: links.redb in the data folder]
+    #[arg(long, value_name = "FILE", requires = "read_only")]
+    store: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let overrides = args.settings.overrides();
-    let (settings, created) = Settings::load_or_create(&overrides)?;
+    let (settings, created) = if args.read_only {
+        (Settings::load_or_default(&overrides)?, false)
+    } else {
+        Settings::load_or_create(&overrides)?
+    };
     start_log(&settings)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let _lock = DataLock::take(&settings.data_dir)?;
-    let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
+    let (links, _lock) = if args.read_only {
+        let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
+        tracing::info!(store = %store.display(), "serving read-only");
+        (Links::open_read_only(&store, Clock::system())?, None)
+    } else {
+        tracing::info!(data_dir = %settings.data_dir.display(), "serving");
+        let lock = DataLock::take(&settings.data_dir)?;
+        let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
+        (links, Some(lock))
+    };
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Who starts without links and without having written a configuration is new here.
-    let newcomer = overrides.config.is_none() && links.stored() == 0;
+    let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
     runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links)))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
@@ -77,7 +104,7 @@ async fn serve(
     if let Some(created) = welcome {
         say_what_to_do_next(settings, &bound, created)?;
     }
-    load(Arc::clone(&links), settings.data_dir.clone());
+    load(Arc::clone(&links));
 
     let (partners, current) = watch::channel(Arc::new(settings.partners.clone()));
     let reload = async {
@@ -106,18 +133,33 @@ fn announce(bound: &Bound) -> io::Result<()> {
 }
 
 /// Loads the map beside the listeners. An appliance that cannot read its store ends: it would answer 503 for ever.
-fn load(links: Arc<Links>, data_dir: PathBuf) {
-    tokio::task::spawn_blocking(move || {
+fn load(links: Arc<Links>) {
+    let (loading, bar) = (Arc::clone(&links), bar("loading links", "links", Some(links.stored())));
+    let shown = bar.clone();
+    tokio::spawn(async move {
+        while !shown.is_hidden() && !shown.is_finished() {
+            shown.set_position(loading.index().links() as u64);
+            tokio::time::sleep(BAR_INTERVAL).await;
+        }
+    });
+    let loading = tokio::task::spawn_blocking(move || {
         let started = std::time::Instant::now();
-        match links.load() {
+        let loaded = links.load();
+        bar.finish_and_clear();
+        match loaded {
             Ok(count) => {
-                let data_dir = data_dir.display();
-                tracing::info!(links = count, elapsed = ?started.elapsed(), %data_dir, "links loaded");
+                tracing::info!(links = count, elapsed = ?started.elapsed(), "links loaded");
             }
             Err(error) => {
                 tracing::error!(%error, "the links cannot be loaded");
                 std::process::exit(1);
             }
+        }
+    });
+    tokio::spawn(async move {
+        if loading.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("the store is damaged: restore a backup, or see what tinyd verify says");
+            std::process::exit(1);
         }
     });
 }
@@ -147,7 +189,8 @@ fn start_log(settings: &Settings) -> Result<(), CliError> {
     let filter: EnvFilter = settings.log.parse().context("the log's levels")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(|| LogWriter);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),

@@ -111,6 +111,19 @@ impl Settings {
         Ok((read::settings(&path, overrides)?, created))
     }
 
+    /// As [`Settings::load`], but where no file is named and the data folder has none, the settings are the defaults, and
+    /// nobody may use the API.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_or_default(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let path = config_path(overrides);
+        if overrides.config.is_none() && !path.exists() {
+            return read::parse("", &path, overrides);
+        }
+        read::settings(&path, overrides)
+    }
+
     /// The settings that differ from `other` and are read at the start only, by key.
     #[must_use]
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {

@@ -34,9 +34,14 @@ pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, C
         action: "the configuration cannot be read",
         cause,
     })?;
+    parse(&text, path, overrides)
+}
+
+/// The settings of a file with this text.
+pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
-        line: line_of(&text, error.span().map_or(0, |span| span.start)),
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
         reason: error.message().to_owned(),
     })?;
     let mut reader = Reader {
@@ -314,6 +319,7 @@ impl Reader {
                 "admin_secret_file",
                 "user_secret",
                 "user_secret_file",
+                "operator",
             ];
             self.check_keys(&section, &known)?;
             let id = match table.get("id") {
@@ -330,9 +336,16 @@ impl Reader {
                 return Err(self.wrong(section.key("admin_secret"), "(missing)", reason));
             }
             let user_secrets = self.secrets(&section, "user_secret")?;
+            let is_operator = match table.get("operator") {
+                Some(Value::Boolean(is_operator)) => *is_operator,
+                Some(other) => return Err(self.wrong(section.key("operator"), other, "expected true or false")),
+                // Whoever is alone is served by nobody else.
+                None => entries.len() == 1,
+            };
             let partner = Partner {
                 admin_secrets,
                 user_secrets,
+                is_operator,
             };
             if partners.insert(PartnerId(id), partner).is_some() {
                 return Err(self.wrong(section.key("id"), id, "this partner has a section already"));

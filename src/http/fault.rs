@@ -107,6 +107,8 @@ pub enum Fault {
     Unavailable {
         retry_after_seconds: u64,
     },
+    /// As many backups and exports are going on as may.
+    Busy,
     /// The appliance serves a store that it never writes to.
     ReadOnly,
     /// The write may or may not be on disk.
@@ -116,6 +118,8 @@ pub enum Fault {
 /// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
 /// headers of more than about 8,192.
 const HEADER_MESSAGE_MAX_BYTES: usize = 256;
+/// How long a client is asked to wait for others to finish, in seconds.
+const BUSY_SECONDS: u64 = 30;
 
 impl Fault {
     /// An invalid value, with its reason.
@@ -223,6 +227,7 @@ impl Fault {
                 "REASON",
                 format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds"),
             )]),
+            Self::Busy => internal(vec![("REASON", "too many backups and exports at a time".to_owned())]),
             Self::ReadOnly => internal(vec![("REASON", "this appliance is read-only".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
                 "REASON",
@@ -304,7 +309,9 @@ impl Fault {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable { .. } | Self::ReadOnly | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::Busy | Self::ReadOnly | Self::OutcomeUnknown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::OK,
         }
     }
@@ -410,10 +417,13 @@ impl Fault {
     pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
         let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
         self.write_headers(response.headers_mut());
-        if let Self::Unavailable { retry_after_seconds } = self {
-            let seconds = HeaderValue::from(*retry_after_seconds);
-            response.headers_mut().insert(RETRY_AFTER, seconds);
-        }
+        let seconds = match self {
+            Self::Unavailable { retry_after_seconds } => *retry_after_seconds,
+            Self::Busy => BUSY_SECONDS,
+            _ => return response,
+        };
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         response
     }
 }

@@ -3,19 +3,30 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use crate::wire::{Format, Value};
 
-/// The body of every response: whole, in memory.
-pub type Body = Full<Bytes>;
+/// The body of a response: whole, in memory, or a stream. A stream that is aborted cuts the connection off, so that nobody
+/// takes what has been sent for all of it.
+pub type Body = Either<Full<Bytes>, Channel<Bytes, Interrupted>>;
+
+/// Why a stream was aborted; its cause is in the log.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the stream was interrupted")]
+pub struct Interrupted;
+
 /// A response.
 pub type Response = hyper::Response<Body>;
 
 /// The methods of the API (contract, section 2).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
+
+/// Pieces of a stream that may wait to be sent.
+const STREAM_PIECES: usize = 4;
 
 /// How long a client is asked to wait when it is asked to come again, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
@@ -29,15 +40,27 @@ const REQUEST_HEADERS: HeaderValue =
 /// A response without body.
 #[must_use]
 pub fn answer(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::default());
+    let mut response = Response::new(Either::Left(Full::default()));
     *response.status_mut() = status;
     response
+}
+
+/// A successful response whose body is sent piece by piece, for no cache.
+#[must_use]
+pub fn stream(content_type: &'static str) -> (Sender<Bytes, Interrupted>, Response) {
+    let (sender, channel) = Channel::new(STREAM_PIECES);
+    let mut response = Response::new(Either::Right(channel));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    no_store(headers);
+    (sender, response)
 }
 
 /// A response with a body of the given type.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

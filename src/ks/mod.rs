@@ -139,6 +139,8 @@ pub struct Partner {
     pub admin_secrets: Vec<Secret>,
     /// Good for starting sessions of type 0 only; may be empty.
     pub user_secrets: Vec<Secret>,
+    /// Whether its administrators may do what concerns every partner, such as a backup.
+    pub is_operator: bool,
 }
 
 /// The partners that are served.

@@ -11,6 +11,7 @@ fn partners() -> Partners {
         Partner {
             admin_secrets: secrets(&[SECRET, "the secret before it"]),
             user_secrets: secrets(&["a user's secret"]),
+            is_operator: false,
         },
     )]))
 }
@@ -46,6 +47,7 @@ fn any_admin_secret_verifies_and_the_first_one_signs() {
     let old = Partner {
         admin_secrets: vec![Secret::new("the secret before it".into())],
         user_secrets: vec![],
+        is_operator: false,
     };
     for ks in [
         mint(&claims("me", ""), &old, [7; 16]).unwrap(),
@@ -58,6 +60,7 @@ fn any_admin_secret_verifies_and_the_first_one_signs() {
         Partner {
             admin_secrets: vec![Secret::new(SECRET.into())],
             user_secrets: vec![],
+            is_operator: false,
         },
     )]));
     let both = partners();

@@ -4,8 +4,10 @@
 //! Alone names parking_lot. Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
 mod ids;
+mod import;
 mod index;
 mod publisher;
+mod restore;
 mod sessions;
 
 #[cfg(test)]
@@ -20,7 +22,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, import};
 pub use index::{Index, Verdict};
+pub use restore::Restored;
 pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
@@ -205,6 +209,12 @@ impl Links {
         self.stored
     }
 
+    /// The store, for what concerns it alone: snapshots and imports.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The map from which redirects are answered.
     #[must_use]
     pub const fn index(&self) -> &Arc<Index> {
@@ -314,33 +324,6 @@ impl Links {
             })
         };
         self.update(id, scope, edit).await?
-    }
-
-    /// Makes a deleted link of the partner redirect again.
-    ///
-    /// # Errors
-    /// [`LinkError::NotFound`] if it is not there or not deleted, [`LinkError::UniqueIdTaken`] if its unique id has
-    /// been given to another link since, or the write was not acknowledged.
-    pub async fn restore(&self, id: LinkId, partner: PartnerId) -> Result<ShortLink, LinkError> {
-        let clock = self.clock.clone();
-        let job = move |transaction: &mut Transaction<'_>| {
-            let deleted = |link: &ShortLink| link.partner_id == partner && link.status == Status::Deleted;
-            let Some(old) = transaction.get(id)?.filter(deleted) else {
-                return Ok(Err(LinkError::NotFound));
-            };
-            let unique_id = old.unique_id.as_deref();
-            if let Some(taken) = taken_unique_id(transaction, partner, unique_id, Status::Enabled)? {
-                return Ok(Err(taken));
-            }
-            let new = ShortLink {
-                status: Status::Enabled,
-                updated_at: clock.now(),
-                ..old.clone()
-            };
-            transaction.put(Some(&old), new.clone())?;
-            Ok(Ok(new))
-        };
-        self.store.write(job).await?
     }
 
     /// Soft-deletes every link that a user owns, in one transaction, and returns how many there were.

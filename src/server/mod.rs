@@ -23,6 +23,7 @@ use crate::links::Links;
 use crate::public::Public;
 use crate::server::connection::{Limits, Service};
 use crate::server::service::{AdminService, PublicService};
+use crate::store::Health;
 
 /// How long requests in flight may take once the appliance has been asked to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -87,6 +88,9 @@ fn accept_all(
 
 /// Forgets sessions that have expired, at the start and every hour.
 async fn sweep_sessions(links: Arc<Links>) {
+    if links.health() == Health::ReadOnly {
+        return;
+    }
     let mut interval = tokio::time::interval(SESSION_SWEEP_INTERVAL);
     loop {
         interval.tick().await;

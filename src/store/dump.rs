@@ -20,6 +20,9 @@ use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, REVOCATIONS};
 use crate::store::verify::Verification;
 use crate::store::{Progress, Store};
 
+/// Is given the table, the key and the value of an entry.
+type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;
+
 const MAGIC: &[u8] = b"tinyd dump 1\n";
 const END: u8 = 0xff;
 /// Longest key or value that is read: more than the longest record.
@@ -64,10 +67,7 @@ impl Snapshot {
     }
 
     /// Calls `visit` with every entry of every table, each table in the order of its keys.
-    fn for_each_entry(
-        &self,
-        visit: &mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>,
-    ) -> Result<(), CopyError> {
+    fn for_each_entry(&self, visit: Visit<'_>) -> Result<(), CopyError> {
         for entry in self.links.iter().map_err(StoreError::from)? {
             let (key, value) = entry.map_err(StoreError::from)?;
             visit(OF_LINKS, key.value(), value.value())?;
@@ -219,9 +219,13 @@ fn build_unfinished(
 ) -> Result<Verification, CopyError> {
     let file = medium::create_new(unfinished)?;
     let database = Builder::new()
+        .set_cache_size(medium::CACHE_BYTES)
         .create_with_backend(FileBackend::new(file).map_err(StoreError::from)?)
         .map_err(StoreError::from)?;
     fill_database(&database, progress, fill)?;
+    database.close().map_err(StoreError::from)?;
+    // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
+    let database = Builder::new().open(unfinished).map_err(StoreError::from)?;
     database.close().map_err(StoreError::from)?;
     let store = Store::open_read_only(unfinished)?;
     let snapshot = store.snapshot()?;

@@ -17,7 +17,7 @@ use crate::store::upgrade::{FORMATS, Formats, set_aside};
 
 /// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
 /// default is 1 GiB.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What must fit on the disk before the store is opened again: more than most commits need.
 const PROBE_BYTES: usize = 1024 * 1024;
 
@@ -241,7 +241,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or_else(|| Path::new("."))
 }

@@ -28,7 +28,9 @@ mod copy_tests;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::Database;
@@ -57,6 +59,7 @@ pub struct Store {
     writer: Option<Writer>,
     handle: Handle,
     published: watch::Receiver<u64>,
+    folder: PathBuf,
 }
 
 impl Store {
@@ -69,7 +72,7 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        Self::open_on(Arc::new(file), observer, Backoff::default())
+        Self::open_on(Arc::new(file), medium::folder_of(path), observer, Backoff::default())
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
@@ -84,11 +87,13 @@ impl Store {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
+            folder: medium::folder_of(path).to_owned(),
         })
     }
 
     fn open_on(
         medium: Arc<dyn Medium>,
+        folder: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
         backoff: Backoff,
     ) -> Result<Self, OpenError> {
@@ -100,7 +105,16 @@ impl Store {
             writer: Some(writer),
             handle,
             published,
+            folder: folder.to_owned(),
         })
+    }
+
+    /// A file without a name, on the disk of the store, that is gone once it is closed.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn temporary_file(&self) -> io::Result<File> {
+        tempfile::tempfile_in(&self.folder)
     }
 
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned

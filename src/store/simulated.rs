@@ -297,5 +297,5 @@ pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<
         first: std::time::Duration::from_millis(1),
         most: std::time::Duration::from_millis(1),
     };
-    Store::open_on(Arc::new(disk.clone()), Some(observer), backoff)
+    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), backoff)
 }

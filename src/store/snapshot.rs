@@ -9,6 +9,9 @@ use crate::store::record;
 use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::transaction::decode_counts;
 
+/// An id and the link that has it, or why that cannot be told.
+type Found = (LinkId, Result<ShortLink, StoreError>);
+
 /// The store as one commit left it.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -56,13 +59,24 @@ impl Snapshot {
     /// When the file cannot be read.
     pub fn for_each(&self, mut visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
         let mut links = 0;
-        for entry in self.links.iter()? {
-            let (id, bytes) = entry?;
-            let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
-            visit(id, record::decode(id, bytes.value()));
+        for entry in self.iter()? {
+            let (id, record) = entry?;
+            visit(id, record);
             links += 1;
         }
         Ok(links)
+    }
+
+    /// Every link, in the order of the ids. What cannot be decoded is given as such.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn iter(&self) -> Result<impl Iterator<Item = Result<Found, StoreError>> + '_, StoreError> {
+        Ok(self.links.iter()?.map(|entry| {
+            let (id, bytes) = entry?;
+            let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
+            Ok((id, record::decode(id, bytes.value())))
+        }))
     }
 
     /// The number of the commit that left the store so.

@@ -1,0 +1,86 @@
+//! Answers that are made while they are sent: by a thread that may read the store, as fast as the client takes them.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::http::{self, Interrupted, Response};
+
+/// Streams that go on at a time; each holds a view of the store and a thread.
+pub(super) const STREAMS_MAX: usize = 4;
+/// Bytes that are sent together.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces that may wait for the client.
+const PIECES_MAX: usize = 4;
+/// How long a client may take for a piece.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where the thread writes to.
+pub(super) struct Sink {
+    pieces: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let sent = self.pieces.blocking_send(piece.into());
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
+    }
+}
+
+/// The right to stream, if not too many do.
+pub(super) fn permit(streams: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(streams).try_acquire_owned().ok()
+}
+
+/// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off.
+pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    content_type: &'static str,
+    produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
+) -> Response {
+    let (mut sender, response) = http::stream(content_type);
+    let (pieces, mut produced) = mpsc::channel(PIECES_MAX);
+    let producing = tokio::task::spawn_blocking(move || {
+        let mut sink = Sink {
+            pieces,
+            piece: Vec::with_capacity(PIECE_BYTES),
+        };
+        produce(&mut sink).map_err(|error| error.to_string())?;
+        sink.flush().map_err(|error| error.to_string())
+    });
+    tokio::spawn(async move {
+        let _permit = permit;
+        while let Some(piece) = produced.recv().await {
+            let sent = tokio::time::timeout(PIECE_TIMEOUT, sender.send_data(piece)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                tracing::debug!("a stream was not taken by its client");
+                return sender.abort(Interrupted);
+            }
+        }
+        match producing.await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => {
+                tracing::error!(reason, "a stream was interrupted");
+                sender.abort(Interrupted);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a stream did not end");
+                sender.abort(Interrupted);
+            }
+        }
+    });
+    response
+}

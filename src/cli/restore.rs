@@ -1,0 +1,154 @@
+//! `tinyd link restore`: bringing deleted links back, one or a file of them.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON value is null, not a panic"
+)]
+
+use std::collections::HashSet;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::client::{Client, ClientArgs};
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::link::{ID_HELP, SERVICE, id_of, status_name};
+
+/// Links in one call, each of which is one transaction.
+const CALL_LINKS: usize = 500;
+
+const EXAMPLES: &str = "\
+A file has one id or short URL a line; what follows a # is a comment. Ends with 3 if
+there are links that nobody knows, and restores the others all the same.
+
+Examples:
+  tinyd link restore 67mk41xj https://go.example.com/tiny/8gjenojs
+  tinyd link restore --from deleted.txt --dry-run
+  tinyd link list --status deleted --json | jq -r '.objects[].id' | tinyd link restore --from -";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RestoreArgs {
+    #[arg(help = ID_HELP, value_parser = id_of, required_unless_present = "from")]
+    ids: Vec<String>,
+
+    /// Take them from this file; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    from: Option<PathBuf>,
+
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
+    let ids = match &args.from {
+        Some(path) => ids_in(&text_of(path)?),
+        None => args.ids.clone(),
+    };
+    let client = Client::new(&args.client)?;
+    let mut out = io::stdout().lock();
+    let (mut restored, mut already, mut unknown, mut taken) = (0, 0, 0, 0);
+    for chunk in ids.chunks(CALL_LINKS) {
+        let params = json!({ "ids": chunk.join(","), "dryRun": args.dry_run });
+        let outcomes = client.call(SERVICE, "restoreMany", params)?;
+        for link in outcomes.as_array().map_or(&[][..], Vec::as_slice) {
+            let what = match link["outcome"].as_str() {
+                Some("restored") => {
+                    restored += 1;
+                    "restored".to_owned()
+                }
+                Some("notDeleted") => {
+                    already += 1;
+                    format!("already {}", status_name(link))
+                }
+                Some("uniqueIdTaken") => {
+                    taken += 1;
+                    "stays deleted: another link has its unique id now".to_owned()
+                }
+                Some("damaged") => {
+                    taken += 1;
+                    "stays as it is: its record is damaged".to_owned()
+                }
+                _ => {
+                    unknown += 1;
+                    "unknown".to_owned()
+                }
+            };
+            if args.client.json {
+                writeln!(out, "{link}")?;
+            } else {
+                writeln!(out, "{} {what}", link["id"].as_str().unwrap_or(""))?;
+            }
+        }
+    }
+    if !args.client.json {
+        let would = if args.dry_run {
+            "nothing was changed; it would be: "
+        } else {
+            ""
+        };
+        let stay = if taken > 0 {
+            format!(", {taken} that cannot be")
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "{would}{restored} restored, {already} not deleted, {unknown} unknown{stay}"
+        )?;
+    }
+    if unknown > 0 {
+        return Err(CliError::new(Failure::NotFound, format!("unknown links: {unknown}")));
+    }
+    if taken > 0 {
+        return Err(CliError::new(
+            Failure::Incomplete,
+            format!("links that could not be restored: {taken}"),
+        ));
+    }
+    Ok(())
+}
+
+fn text_of(path: &Path) -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(path).map(|read| text = read)
+    };
+    read.with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(text)
+}
+
+/// The ids of a file, each once, in their order.
+fn ids_in(text: &str) -> Vec<String> {
+    let mut seen = HashSet::new();
+    text.lines()
+        .map(|line| {
+            // A URL has its # without a space before it.
+            let end = line.find(" #").or_else(|| line.find("\t#")).unwrap_or(line.len());
+            line.get(..end).unwrap_or(line).trim()
+        })
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter_map(|line| id_of(line).ok())
+        .filter(|id| seen.insert(id.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_an_id_or_a_url_a_line_and_comments() {
+        let text = "# those of last week\n67mk41xj\n\nhttps://go.example.com/tiny/8gjenojs#x # the sale\r\n  abcd\t# more\n67mk41xj\n";
+        assert_eq!(ids_in(text), ["67mk41xj", "8gjenojs", "abcd"]);
+    }
+}

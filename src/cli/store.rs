@@ -1,0 +1,197 @@
+//! What is done with the store's file itself: `tinyd backup`, `tinyd verify`, `tinyd compact`.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::ConfigArgs;
+use crate::cli::client::{Client, ClientArgs};
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::progress::Bars;
+use crate::config::Settings;
+use crate::store::{self, CopyError, FILE_NAME, OpenError, Progress as _, Store, Verification};
+
+const BACKUP_EXAMPLES: &str = "\
+The file is a store of its own: it has its name only once it is whole, synced and
+verified, and `tinyd serve --read-only --store FILE` serves it. To restore it, end
+tinyd and copy it over links.redb in the data folder.
+
+A running appliance gives its backup through the admin listener, while redirects and
+writes go on, to an administrator of a partner that is an operator: the only one of
+the configuration, or one with operator = true.
+
+Examples:
+  tinyd backup /backup/links-$(date +%F).redb
+  tinyd backup --overwrite /backup/links.redb
+  tinyd backup --store /var/lib/tinyd/links.redb /backup/links.redb";
+
+const VERIFY_EXAMPLES: &str = "\
+Reads every record, index entry and counter of a store that no appliance has open, and
+compares them with each other. Changes nothing; what a crash has left is repaired in
+memory. Ends with 0 if all is well, with 1 if not.
+
+Examples:
+  tinyd verify --store /backup/links.redb
+  tinyd verify --config /etc/tinyd/tinyd.toml";
+
+const COMPACT_EXAMPLES: &str = "\
+Makes the file of a store that no appliance has open as small as it can be, by copying
+it. The old file stays until the new one has been verified, so the disk needs room for
+both.
+
+Example:
+  systemctl stop tinyd && tinyd compact --config /etc/tinyd/tinyd.toml && systemctl start tinyd";
+
+#[derive(Debug, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub(super) struct BackupArgs {
+    /// Where to write it
+    file: PathBuf,
+
+    /// Replace the file if there is one
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Copy this store, which no appliance has open
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Which file is meant.
+#[derive(Debug, Args)]
+pub(super) struct FileArgs {
+    /// The store's file [default: links.redb in the data folder of the configuration]
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl FileArgs {
+    fn path(&self) -> Result<PathBuf, CliError> {
+        match &self.store {
+            Some(path) => Ok(path.clone()),
+            None => Ok(Settings::load(&self.config.overrides())?.data_dir.join(FILE_NAME)),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPACT_EXAMPLES)]
+pub(super) struct CompactArgs {
+    #[command(flatten)]
+    file: FileArgs,
+}
+
+pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
+    let path = &args.file;
+    if !args.overwrite && path.try_exists()? {
+        let text = format!("{} exists: name another file, or add --overwrite", path.display());
+        return Err(CliError::new(Failure::Usage, text));
+    }
+    let mut bars = Bars::default();
+    let found = match &args.store {
+        Some(store) => opened(Store::open_read_only(store))?
+            .snapshot()?
+            .copy_to(path, &mut bars),
+        None => {
+            let stream = Client::new(&args.client)?.stream("tinyd", "backup", json!({}))?;
+            store::restore_dump(stream.body, path, &mut bars)
+        }
+    };
+    drop(bars);
+    let found = found.map_err(|error| {
+        let failure = match error {
+            // What came from the appliance ended too early.
+            CopyError::NoDump(_) => Failure::Unavailable,
+            _ => Failure::Other,
+        };
+        CliError {
+            failure,
+            error: anyhow::Error::new(error).context(format!("no backup was written to {}", path.display())),
+        }
+    })?;
+    report(&found, &format!("{}: written and verified", path.display()))
+}
+
+pub(super) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
+    let path = args.file.path()?;
+    let store = opened(Store::open_read_only(&path))?;
+    let snapshot = store.snapshot()?;
+    let mut bars = Bars::default();
+    bars.begin("verifying", snapshot.totals()?.iter().sum());
+    let found = snapshot.verify(|| bars.advance(1))?;
+    drop(bars);
+    report(&found, &path.display().to_string())
+}
+
+pub(super) fn compact(args: &CompactArgs) -> Result<(), CliError> {
+    let path = args.file.path()?;
+    if !path.try_exists()? {
+        return Err(CliError::new(
+            Failure::Usage,
+            format!("{}: there is no such file", path.display()),
+        ));
+    }
+    let done = store::compact(&path, &mut Bars::default()).map_err(|error| match error {
+        CopyError::Open(error) => not_opened(error),
+        error => anyhow::Error::new(error)
+            .context(format!("{} was not compacted", path.display()))
+            .into(),
+    })?;
+    let mebibytes = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
+    let (before, after) = (mebibytes(done.before), mebibytes(done.after));
+    writeln!(io::stdout(), "{}: {before} before, {after} now", path.display())?;
+    Ok(())
+}
+
+/// A store that was opened, or why not.
+pub(super) fn opened(opened: Result<Store, OpenError>) -> Result<Store, CliError> {
+    opened.map_err(not_opened)
+}
+
+fn not_opened(error: OpenError) -> CliError {
+    let is_in_use = matches!(error, OpenError::InUse { .. });
+    let error = anyhow::Error::new(error);
+    if !is_in_use {
+        return error.into();
+    }
+    CliError {
+        failure: Failure::Usage,
+        error: error.context("this needs a store that no appliance has open: end tinyd first"),
+    }
+}
+
+/// Says what a verification has found; problems are a failure.
+fn report(found: &Verification, what: &str) -> Result<(), CliError> {
+    let [disabled, enabled, deleted] = found.links;
+    let links = disabled + enabled + deleted;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{what}\n{links} links: {enabled} enabled, {disabled} disabled, {deleted} deleted\n{} index entries, {} counters",
+        found.index_entries, found.counters
+    )?;
+    for problem in &found.problems {
+        writeln!(out, "problem: {problem}")?;
+    }
+    if found.is_clean() {
+        writeln!(out, "no problems")?;
+        return Ok(());
+    }
+    let text = format!("{} problems in the store", found.found);
+    Err(CliError::new(Failure::Other, text))
+}

@@ -1,0 +1,402 @@
+//! `tinyd export` and `tinyd import`: links as lines of a file.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON value is null, not a panic"
+)]
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use crate::cli::client::{Client, ClientArgs, Upload};
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::progress::bar;
+use crate::cli::store::opened;
+use crate::links::{Conflict, ImportError, ImportOptions, ImportReport, import as import_lines};
+use crate::model::{Clock, PartnerId};
+use crate::rows::{self, Defaults, Format};
+use crate::store::{Store, StoreError};
+
+const EXPORT_EXAMPLES: &str = "\
+Each line has every field of a link, deleted links included, in the order of the ids.
+Only links of --partner, or if that is an operator or not named, of all partners.
+
+Examples:
+  tinyd export links.jsonl
+  tinyd export --format csv - | sort -t, -k3
+  tinyd export --store /backup/links.redb - | jq -r .fullUrl";
+
+const IMPORT_EXAMPLES: &str = "\
+Ids are kept as they are. id, systemName and fullUrl are needed; for the rest, a line
+may leave to tinyd what the API would. What the API's list returns can be imported.
+
+All lines are imported, in one transaction, or none; with --keep-going those that are
+right. Other writes wait for the transaction; with --keep-going it is one for each
+1,000 lines. A line whose link is there already, the same in every field, changes
+nothing, so an import that was cut off can be done again.
+
+Examples:
+  tinyd import links.jsonl --dry-run
+  tinyd import links.csv --on-conflict update
+  tinyd export --url http://old:8081 - | tinyd import --url http://new:8081 -
+  tinyd import --store /var/lib/tinyd/links.redb links.jsonl";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FileFormat {
+    Jsonl,
+    Csv,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnConflict {
+    Fail,
+    Skip,
+    Update,
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The file; - for standard input or output
+    file: PathBuf,
+
+    /// JSON Lines or CSV [default: as the file's name ends, else jsonl]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    format: Option<FileFormat>,
+
+    /// Use this store, which no appliance has open, instead of a running appliance
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    file: FileArgs,
+
+    /// Replace the file if there is one
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLES)]
+pub(super) struct ImportArgs {
+    #[command(flatten)]
+    file: FileArgs,
+
+    /// What to do with a line whose id another link has: fail, skip the line, or update the link
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "fail")]
+    on_conflict: OnConflict,
+
+    /// Find out what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Import the lines that are right even if others are wrong
+    #[arg(long)]
+    keep_going: bool,
+}
+
+impl FileArgs {
+    fn format(&self) -> Format {
+        match self.format {
+            Some(FileFormat::Jsonl) => Format::JsonLines,
+            Some(FileFormat::Csv) => Format::Csv,
+            None => {
+                let ending = self.file.extension().and_then(|ending| ending.to_str());
+                ending.and_then(Format::named).unwrap_or(Format::JsonLines)
+            }
+        }
+    }
+
+    fn is_pipe(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    fn partner(&self) -> Option<PartnerId> {
+        self.client.partner.map(PartnerId)
+    }
+}
+
+pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
+    let path = &args.file.file;
+    if args.file.is_pipe() {
+        return export_to(&args.file, io::stdout().lock());
+    }
+    if !args.overwrite && path.try_exists()? {
+        let text = format!("{} exists: name another file, or add --overwrite", path.display());
+        return Err(CliError::new(Failure::Usage, text));
+    }
+    // It has its name only once it is whole.
+    let mut unfinished = path.clone().into_os_string();
+    unfinished.push(".unfinished");
+    let file = File::create(&unfinished).with_context(|| format!("{} cannot be written", path.display()))?;
+    let exported = export_to(&args.file, &file);
+    if let Err(error) = &exported
+        && error.failure != Failure::Incomplete
+    {
+        let _ = fs::remove_file(&unfinished);
+        return exported;
+    }
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    exported
+}
+
+fn export_to(args: &FileArgs, out: impl Write) -> Result<(), CliError> {
+    let mut out = BufWriter::new(out);
+    let damaged = match &args.store {
+        Some(store) => export_store(store, args, &mut out)?,
+        None => {
+            let mut params = json!({ "fileFormat": args.format().name() });
+            if let Some(partner) = args.client.partner {
+                params["partnerId"] = json!(partner);
+            }
+            let stream = Client::new(&args.client)?.stream("tinyd", "export", params)?;
+            let bar = bar("exporting", "bytes", None);
+            let copied = io::copy(&mut bar.wrap_read(stream.body), &mut out);
+            bar.finish_and_clear();
+            copied.map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => error.into(),
+                _ => CliError::new(Failure::Unavailable, format!("the export was cut off: {error}")),
+            })?;
+            stream.damaged
+        }
+    };
+    out.flush()?;
+    if damaged > 0 {
+        let text = format!("{damaged} links are left out, because their records are damaged: see tinyd verify");
+        return Err(CliError::new(Failure::Incomplete, text));
+    }
+    Ok(())
+}
+
+/// Exports a store's links; returns how many cannot be read.
+fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u64, CliError> {
+    let store = opened(Store::open_read_only(path))?;
+    let snapshot = store.snapshot()?;
+    let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
+    let mut writer = rows::Writer::new(args.format(), out)?;
+    let mut damaged = 0;
+    for entry in snapshot.iter()? {
+        match entry?.1 {
+            Ok(link) if args.partner().is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
+            Ok(_) => {}
+            Err(StoreError::Damaged { .. }) => damaged += 1,
+            Err(error) => return Err(error.into()),
+        }
+        bar.inc(1);
+    }
+    writer.finish()?;
+    bar.finish_and_clear();
+    Ok(damaged)
+}
+
+/// What an import has done, as far as it is to be told.
+struct Told {
+    counts: [(&'static str, u64); 5],
+    problems: Vec<(u64, String)>,
+    applied: bool,
+}
+
+impl From<ImportReport> for Told {
+    fn from(report: ImportReport) -> Self {
+        Self {
+            counts: [
+                ("added", report.added),
+                ("updated", report.updated),
+                ("unchanged", report.unchanged),
+                ("skipped", report.skipped),
+                ("refused", report.refused),
+            ],
+            problems: report.problems,
+            applied: report.applied,
+        }
+    }
+}
+
+impl From<&Value> for Told {
+    fn from(report: &Value) -> Self {
+        let count = |name| (name, report[name].as_u64().unwrap_or(0));
+        let problems = report["problems"].as_array().map_or(&[][..], Vec::as_slice);
+        let problem = |problem: &Value| {
+            let reason = problem["reason"].as_str().unwrap_or("").to_owned();
+            (problem["line"].as_u64().unwrap_or(0), reason)
+        };
+        Self {
+            counts: ["added", "updated", "unchanged", "skipped", "refused"].map(count),
+            problems: problems.iter().map(problem).collect(),
+            applied: report["applied"] == true,
+        }
+    }
+}
+
+pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
+    let (file, bytes): (Box<dyn Read + Send>, _) = if args.file.is_pipe() {
+        (Box::new(io::stdin()), None)
+    } else {
+        let path = &args.file.file;
+        let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = file.metadata()?.len();
+        (Box::new(file), Some(bytes))
+    };
+    let told = match &args.file.store {
+        Some(store) => import_into_store(store, args, file, bytes)?,
+        None => import_into_appliance(args, file, bytes)?,
+    };
+    tell(args, &told)
+}
+
+fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
+    for (line, reason) in &told.problems {
+        writeln!(io::stderr(), "line {line}: {reason}")?;
+    }
+    let refused = told
+        .counts
+        .iter()
+        .find(|(name, _)| *name == "refused")
+        .map_or(0, |(_, count)| *count);
+    let more = refused.saturating_sub(told.problems.len() as u64);
+    if more > 0 {
+        writeln!(io::stderr(), "and {more} lines more")?;
+    }
+    let counts: Vec<_> = told
+        .counts
+        .iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let counts = counts.join(", ");
+    let mut out = io::stdout().lock();
+    if args.file.client.json {
+        let mut report = json!({ "applied": told.applied, "dryRun": args.dry_run });
+        for (name, count) in told.counts {
+            report[name] = json!(count);
+        }
+        writeln!(out, "{report}")?;
+    } else if args.dry_run {
+        writeln!(out, "nothing was changed; it would be: {counts}")?;
+    } else if told.applied {
+        writeln!(out, "{counts}")?;
+    } else {
+        writeln!(out, "nothing was imported, because not every line is right: {counts}")?;
+    }
+    if refused > 0 {
+        return Err(CliError::new(Failure::Refused, format!("wrong lines: {refused}")));
+    }
+    Ok(())
+}
+
+fn import_into_store(
+    path: &Path,
+    args: &ImportArgs,
+    file: Box<dyn Read + Send>,
+    bytes: Option<u64>,
+) -> Result<Told, CliError> {
+    let bar = bar("importing", "bytes", bytes);
+    let options = ImportOptions {
+        conflict: match args.on_conflict {
+            OnConflict::Fail => Conflict::Fail,
+            OnConflict::Skip => Conflict::Skip,
+            OnConflict::Update => Conflict::Update,
+        },
+        dry_run: args.dry_run,
+        keep_going: args.keep_going,
+        partner: args.file.partner(),
+    };
+    let defaults = Defaults {
+        now: Clock::system().now(),
+        partner: args.file.partner(),
+    };
+    let lines = rows::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
+        .map_err(|reason| CliError::new(Failure::Refused, reason))?;
+    let store = opened(Store::open(path, None))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
+    bar.finish_and_clear();
+    match imported {
+        Ok(report) => Ok(report.into()),
+        Err(ImportError::Write(error)) => Err(CliError::new(Failure::Unavailable, error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Counts the lines that go through it.
+struct Counting<R> {
+    inner: R,
+    lines: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let lines = buffer.iter().take(read).filter(|&&byte| byte == b'\n').count();
+        self.lines.fetch_add(lines as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+fn import_into_appliance(args: &ImportArgs, file: Box<dyn Read + Send>, bytes: Option<u64>) -> Result<Told, CliError> {
+    let client = Client::new(&args.file.client)?;
+    let conflict = match args.on_conflict {
+        OnConflict::Fail => "fail",
+        OnConflict::Skip => "skip",
+        OnConflict::Update => "update",
+    };
+    let flag = |flag: bool| if flag { "1" } else { "0" }.to_owned();
+    let mut fields = vec![
+        ("fileFormat", args.file.format().name().to_owned()),
+        ("conflict", conflict.to_owned()),
+        ("dryRun", flag(args.dry_run)),
+        ("keepGoing", flag(args.keep_going)),
+    ];
+    if let Some(partner) = args.file.client.partner {
+        fields.push(("partnerId", partner.to_string()));
+    }
+    let sending = bar("sending", "bytes", bytes);
+    let lines = Arc::new(AtomicU64::new(0));
+    let counting = Counting {
+        inner: sending.wrap_read(file),
+        lines: Arc::clone(&lines),
+    };
+    let upload = Upload { fields, file: counting };
+    let answer = client.upload("tinyd", "import", upload)?;
+    sending.finish_and_clear();
+    let importing = bar("importing", "lines", Some(lines.load(Ordering::Relaxed)));
+    let end = follow(answer, &importing);
+    importing.finish_and_clear();
+    let end = end?;
+    match end["error"].as_str() {
+        Some(error) if end["isOfTheStore"] == true => Err(CliError::new(Failure::Unavailable, error)),
+        Some(error) => Err(CliError::new(Failure::Refused, error)),
+        None => Ok(Told::from(&end)),
+    }
+}
+
+/// Reads how far the appliance is until it says how it ended.
+fn follow(answer: impl Read, bar: &ProgressBar) -> Result<Value, CliError> {
+    let cut_off = || {
+        let text = "the appliance did not say how it ended: outcome unknown; importing again changes nothing twice";
+        CliError::new(Failure::Unavailable, text)
+    };
+    for line in BufReader::new(answer).lines() {
+        let line = line.map_err(|_| cut_off())?;
+        let event: Value = serde_json::from_str(&line).map_err(|_| cut_off())?;
+        match event["lines"].as_u64() {
+            Some(lines) => bar.set_position(lines),
+            None => return Ok(event),
+        }
+    }
+    Err(cut_off())
+}

@@ -1,0 +1,103 @@
+//! Bringing deleted links back.
+
+use crate::links::{LinkError, Links};
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::store::{Ending, StoreError, Transaction};
+
+/// What became of one of several links that were to be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// It was deleted, and redirects again.
+    Restored,
+    /// It was not deleted; this is its status.
+    Already(Status),
+    /// Its unique id has been given to another link since.
+    UniqueIdTaken,
+    /// There is no such link of the partner.
+    Unknown,
+    /// Its record cannot be read.
+    Damaged,
+}
+
+impl Links {
+    /// Makes a deleted link of the partner redirect again.
+    ///
+    /// # Errors
+    /// [`LinkError::NotFound`] if it is not there or not deleted, [`LinkError::UniqueIdTaken`] if its unique id has
+    /// been given to another link since, or the write was not acknowledged.
+    pub async fn restore(&self, id: LinkId, partner: PartnerId) -> Result<ShortLink, LinkError> {
+        let clock = self.clock.clone();
+        let job = move |transaction: &mut Transaction<'_>| {
+            Ok(match restore(transaction, id, partner, clock.now())? {
+                Ok(link) => Ok(link),
+                Err(Kept::UniqueIdTaken(unique_id)) => Err(LinkError::UniqueIdTaken(unique_id)),
+                Err(Kept::Already(_) | Kept::Unknown) => Err(LinkError::NotFound),
+            })
+        };
+        self.store.write(job).await?
+    }
+
+    /// Makes every deleted link among these redirect again, in one transaction, and says what became of each. On a dry run,
+    /// what would.
+    ///
+    /// # Errors
+    /// When the write was not acknowledged.
+    pub async fn restore_all(
+        &self,
+        ids: Vec<LinkId>,
+        partner: PartnerId,
+        dry_run: bool,
+    ) -> Result<Vec<(LinkId, Restored)>, LinkError> {
+        let now = self.clock.now();
+        let job = move |transaction: &mut Transaction<'_>| {
+            let outcomes = ids.into_iter().map(|id| {
+                let outcome = match restore(transaction, id, partner, now) {
+                    Ok(Ok(_)) => Restored::Restored,
+                    Ok(Err(Kept::Already(status))) => Restored::Already(status),
+                    Ok(Err(Kept::UniqueIdTaken(_))) => Restored::UniqueIdTaken,
+                    Ok(Err(Kept::Unknown)) => Restored::Unknown,
+                    // Met while looking; the others need not suffer.
+                    Err(StoreError::Damaged { .. }) => Restored::Damaged,
+                    Err(error) => return Err(error),
+                };
+                Ok((id, outcome))
+            });
+            let outcomes = outcomes.collect::<Result<Vec<_>, StoreError>>()?;
+            Ok((if dry_run { Ending::Abort } else { Ending::Commit }, outcomes))
+        };
+        Ok(self.store.write_alone(job).await?)
+    }
+}
+
+/// Why a link was left as it is.
+enum Kept {
+    Already(Status),
+    UniqueIdTaken(String),
+    Unknown,
+}
+
+fn restore(
+    transaction: &mut Transaction<'_>,
+    id: LinkId,
+    partner: PartnerId,
+    now: Timestamp,
+) -> Result<Result<ShortLink, Kept>, StoreError> {
+    let Some(old) = transaction.get(id)?.filter(|link| link.partner_id == partner) else {
+        return Ok(Err(Kept::Unknown));
+    };
+    if old.status != Status::Deleted {
+        return Ok(Err(Kept::Already(old.status)));
+    }
+    if let Some(unique_id) = &old.unique_id
+        && transaction.holder_of_unique_id(partner, unique_id)?.is_some()
+    {
+        return Ok(Err(Kept::UniqueIdTaken(unique_id.clone())));
+    }
+    let new = ShortLink {
+        status: Status::Enabled,
+        updated_at: now,
+        ..old.clone()
+    };
+    transaction.put(Some(&old), new.clone())?;
+    Ok(Ok(new))
+}

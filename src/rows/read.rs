@@ -1,0 +1,263 @@
+//! Reading links, with a reason for everything that is wrong.
+
+use std::io::{self, BufRead, Read as _};
+
+use serde::Deserialize;
+
+use crate::model::{
+    Destination, FULL_URL_MIN_BYTES, LinkId, NAME_MAX_CHARS, PartnerId, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
+    Timestamp, USER_ID_MAX_CHARS,
+};
+use crate::rows::{FIELDS, Format};
+use crate::wire::is_xml_char;
+
+/// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
+const LINE_MAX_BYTES: u64 = 128 * 1024;
+
+/// A line, and the link that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Counted from 1.
+    pub number: u64,
+    /// The link, or what is wrong with it.
+    pub link: Result<ShortLink, String>,
+}
+
+/// What a link has whose line does not say it.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// The time of creation and change.
+    pub now: Timestamp,
+    /// The partner to whom it belongs; without one, each line must name its own.
+    pub partner: Option<PartnerId>,
+}
+
+/// A line as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Row {
+    id: String,
+    created_at: Option<i64>,
+    updated_at: Option<i64>,
+    expires_at: Option<i64>,
+    partner_id: Option<u32>,
+    user_id: Option<String>,
+    name: Option<String>,
+    system_name: String,
+    full_url: String,
+    unique_id: Option<String>,
+    status: Option<i64>,
+    /// In what the API lists; says nothing about the link.
+    #[serde(rename = "objectType")]
+    _object_type: Option<String>,
+}
+
+/// Reads the lines of a file; empty ones are passed over. An error of the file itself ends the reading.
+///
+/// # Errors
+/// When the line of names of a CSV file cannot be read or names a field that there is not; the reason is for people.
+pub fn read<'r>(
+    format: Format,
+    file: impl BufRead + Send + 'r,
+    defaults: Defaults,
+) -> Result<Box<dyn Iterator<Item = io::Result<Line>> + Send + 'r>, String> {
+    Ok(match format {
+        Format::JsonLines => Box::new(json_lines(file, defaults)),
+        Format::Csv => Box::new(csv_lines(file, defaults)?),
+    })
+}
+
+fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterator<Item = io::Result<Line>> + Send {
+    let mut number = 0;
+    let mut bytes = Vec::new();
+    std::iter::from_fn(move || {
+        loop {
+            bytes.clear();
+            number += 1;
+            // One byte more than is allowed, to see that there is more.
+            match file.by_ref().take(LINE_MAX_BYTES + 1).read_until(b'\n', &mut bytes) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            if bytes.len() as u64 > LINE_MAX_BYTES && !bytes.ends_with(b"\n") {
+                if let Err(error) = file.skip_until(b'\n') {
+                    return Some(Err(error));
+                }
+                let link = Err(format!("longer than {LINE_MAX_BYTES} bytes"));
+                return Some(Ok(Line { number, link }));
+            }
+            let line = if number == 1 { without_mark(&bytes) } else { &bytes };
+            let line = line.trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            let row = std::str::from_utf8(line)
+                .map_err(|_| "not UTF-8".to_owned())
+                .and_then(|text| serde_json::from_str::<Row>(text).map_err(|error| told(&error)));
+            let link = row.and_then(|row| link_of(row, defaults));
+            return Some(Ok(Line { number, link }));
+        }
+    })
+}
+
+/// serde_json counts lines itself, from the one it is given; of that, only the column says something.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line 1 column ") {
+        Some((what, column)) => format!("{what} (column {column})"),
+        None => text,
+    }
+}
+
+/// What some programs write before a text in UTF-8.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+fn csv_lines(
+    file: impl BufRead + Send,
+    defaults: Defaults,
+) -> Result<impl Iterator<Item = io::Result<Line>> + Send, String> {
+    let mut reader = csv::ReaderBuilder::new().from_reader(file);
+    let names = reader.byte_headers().map_err(|error| error.to_string())?.clone();
+    let mut columns = Vec::new();
+    for (position, name) in names.iter().enumerate() {
+        let name = if position == 0 { without_mark(name) } else { name };
+        let name = String::from_utf8_lossy(name).trim().to_owned();
+        if !FIELDS.contains(&name.as_str()) {
+            return Err(format!("line 1 names {name:?}; known are {}", FIELDS.join(", ")));
+        }
+        if columns.contains(&name) {
+            return Err(format!("line 1 names {name} twice"));
+        }
+        columns.push(name);
+    }
+    for name in ["id", "systemName", "fullUrl"] {
+        if !columns.iter().any(|column| column == name) {
+            return Err(format!("line 1 does not name {name}"));
+        }
+    }
+    let mut record = csv::ByteRecord::new();
+    Ok(std::iter::from_fn(move || {
+        let number = reader.position().line();
+        match reader.read_byte_record(&mut record) {
+            Ok(false) => None,
+            Ok(true) => {
+                let number = record.position().map_or(number, csv::Position::line);
+                let link = csv_row(&columns, &record).and_then(|row| link_of(row, defaults));
+                Some(Ok(Line { number, link }))
+            }
+            Err(error) => Some(match error.into_kind() {
+                csv::ErrorKind::Io(error) => Err(error),
+                csv::ErrorKind::UnequalLengths { pos, expected_len, len } => Ok(Line {
+                    number: pos.map_or(number, |position| position.line()),
+                    link: Err(format!("{len} values for {expected_len} names")),
+                }),
+                kind => Ok(Line {
+                    number,
+                    link: Err(format!("{kind:?}")),
+                }),
+            }),
+        }
+    }))
+}
+
+fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> {
+    let mut row = Row::default();
+    for (name, value) in columns.iter().zip(record) {
+        let value = std::str::from_utf8(value).map_err(|_| format!("{name} is not UTF-8"))?;
+        if value.is_empty() {
+            continue;
+        }
+        let number = || {
+            value
+                .parse::<i64>()
+                .map_err(|_| format!("{name}: expected a whole number"))
+        };
+        match name.as_str() {
+            "id" => value.clone_into(&mut row.id),
+            "createdAt" => row.created_at = Some(number()?),
+            "updatedAt" => row.updated_at = Some(number()?),
+            "expiresAt" => row.expires_at = Some(number()?),
+            "partnerId" => {
+                row.partner_id = Some(value.parse().map_err(|_| format!("{name}: expected a whole number"))?);
+            }
+            "userId" => row.user_id = Some(value.to_owned()),
+            "name" => row.name = Some(value.to_owned()),
+            "systemName" => value.clone_into(&mut row.system_name),
+            "fullUrl" => value.clone_into(&mut row.full_url),
+            "uniqueId" => row.unique_id = Some(value.to_owned()),
+            "status" => row.status = Some(number()?),
+            other => return Err(format!("{other} is no field")),
+        }
+    }
+    Ok(row)
+}
+
+/// The link of a row, held to the rules of the API (contract, section 5).
+fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
+    let id: LinkId = row
+        .id
+        .parse()
+        .map_err(|error| format!("id {:?}: {error}", shortened(&row.id)))?;
+    let texts = [
+        ("userId", row.user_id.as_deref(), 0, USER_ID_MAX_CHARS),
+        ("name", row.name.as_deref(), 0, NAME_MAX_CHARS),
+        (
+            "systemName",
+            Some(row.system_name.as_str()),
+            SYSTEM_NAME_MIN_BYTES,
+            NAME_MAX_CHARS,
+        ),
+        ("uniqueId", row.unique_id.as_deref(), 0, NAME_MAX_CHARS),
+        ("fullUrl", Some(row.full_url.as_str()), FULL_URL_MIN_BYTES, usize::MAX),
+    ];
+    for (field, text, least, most) in texts {
+        let text = text.unwrap_or("");
+        if text.len() < least {
+            return Err(format!("{field}: at least {least} bytes, not {:?}", text));
+        }
+        if text.chars().count() > most {
+            return Err(format!("{field}: at most {most} characters"));
+        }
+        if !text.chars().all(is_xml_char) {
+            return Err(format!("{field}: a character that XML forbids"));
+        }
+    }
+    Destination::parse(&row.full_url).map_err(|error| format!("fullUrl: {error}"))?;
+    let status = row.status.unwrap_or_else(|| Status::Enabled.number().into());
+    let time = |field: &str, seconds: Option<i64>| match seconds.map(Timestamp::from_unix) {
+        Some(time) if time > Timestamp::MAX => Err(format!(
+            "{field}: expected unix seconds up to {} (milliseconds?)",
+            Timestamp::MAX
+        )),
+        time => Ok(time),
+    };
+    let created_at = time("createdAt", row.created_at)?.unwrap_or(defaults.now);
+    let some_text = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Ok(ShortLink {
+        id,
+        created_at,
+        updated_at: time("updatedAt", row.updated_at)?.unwrap_or(created_at),
+        // As in the API, 0 and -1 are never.
+        expires_at: time("expiresAt", row.expires_at.filter(|seconds| !matches!(seconds, 0 | -1)))?,
+        partner_id: row
+            .partner_id
+            .map(PartnerId)
+            .or(defaults.partner)
+            .ok_or("partnerId: missing, and no partner is named for the file")?,
+        user_id: some_text(row.user_id),
+        name: row.name,
+        system_name: row.system_name,
+        full_url: row.full_url,
+        unique_id: some_text(row.unique_id),
+        status: Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?,
+    })
+}
+
+/// Enough of a text to find it by.
+fn shortened(text: &str) -> &str {
+    const SHOWN_BYTES: usize = 40;
+    text.get(..text.floor_char_boundary(SHOWN_BYTES)).unwrap_or(text)
+}

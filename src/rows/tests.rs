@@ -1,0 +1,183 @@
+//! What is written is read back, whatever is read is a link or a reason.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{PartnerId, ShortLink, Status, Timestamp};
+
+const DEFAULTS: Defaults = Defaults {
+    now: Timestamp::from_unix(1_000),
+    partner: Some(PartnerId(7)),
+};
+
+fn lines(format: Format, file: &[u8]) -> Vec<(u64, Result<ShortLink, String>)> {
+    let lines = read(format, file, DEFAULTS).unwrap();
+    lines.map(Result::unwrap).map(|line| (line.number, line.link)).collect()
+}
+
+/// The reasons of a file, with their lines.
+fn reasons(format: Format, file: &str) -> Vec<(u64, String)> {
+    let lines = lines(format, file.as_bytes()).into_iter();
+    lines.filter_map(|(number, link)| Some((number, link.err()?))).collect()
+}
+
+fn written(format: Format, links: &[ShortLink]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut writer = Writer::new(format, &mut file).unwrap();
+    for link in links {
+        writer.write(link).unwrap();
+    }
+    writer.finish().unwrap();
+    file
+}
+
+prop_compose! {
+    fn any_link()(
+        id in "[0-9a-z]{4,20}",
+        partner in any::<u32>(),
+        times in any::<[i32; 2]>(),
+        expires in prop::option::of(1_i64..253_402_300_799),
+        user in prop::option::of("[ -~äß日\n]{1,20}"),
+        name in prop::option::of("[ -~äß日\n\",;]{1,20}"),
+        system_name in "[ -~äß日]{3,20}",
+        tail in "[!-~äß日]{0,20}",
+        unique_id in prop::option::of("[ -~äß日\n]{1,20}"),
+        status in 1_i64..=3,
+    ) -> ShortLink {
+        ShortLink {
+            id: id.parse().unwrap(),
+            created_at: Timestamp::from_unix(times[0].into()),
+            updated_at: Timestamp::from_unix(times[1].into()),
+            expires_at: expires.map(Timestamp::from_unix),
+            partner_id: PartnerId(partner),
+            user_id: user,
+            name,
+            system_name,
+            full_url: format!("https://e.example/{tail}"),
+            unique_id,
+            status: Status::from_number(status).unwrap(),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(links in prop::collection::vec(any_link(), 0..10)) {
+        for format in [Format::JsonLines, Format::Csv] {
+            let file = written(format, &links);
+            let read: Vec<_> = lines(format, &file).into_iter().map(|(_, link)| link.unwrap()).collect();
+            prop_assert_eq!(&read, &links);
+        }
+    }
+
+    #[test]
+    fn reading_is_total(link in any_link(), bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
+        for format in [Format::JsonLines, Format::Csv] {
+            let _ = read(format, bytes.as_slice(), DEFAULTS).map(Iterator::count);
+            let mut file = written(format, std::slice::from_ref(&link));
+            let position = at.index(file.len());
+            file.splice(position..position, bytes.iter().copied());
+            let _ = read(format, file.as_slice(), DEFAULTS).map(Iterator::count);
+        }
+    }
+}
+
+#[test]
+fn a_line_may_leave_out_what_the_api_would_choose() {
+    let file = "\u{feff}{\"id\":\"abcd\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\"}\r\n\n";
+    let expected = ShortLink {
+        id: "abcd".parse().unwrap(),
+        created_at: DEFAULTS.now,
+        updated_at: DEFAULTS.now,
+        expires_at: None,
+        partner_id: PartnerId(7),
+        user_id: None,
+        name: None,
+        system_name: "NAME".into(),
+        full_url: "https://e.example/".into(),
+        unique_id: None,
+        status: Status::Enabled,
+    };
+    assert_eq!(lines(Format::JsonLines, file.as_bytes()), [(1, Ok(expected.clone()))]);
+    let file = "\u{feff}id,systemName,fullUrl,expiresAt\nabcd,NAME,https://e.example/,-1\n";
+    assert_eq!(lines(Format::Csv, file.as_bytes()), [(2, Ok(expected))]);
+}
+
+#[test]
+fn what_the_api_lists_can_be_read() {
+    let file = r#"{"id":"67mk41xj","createdAt":1778429631,"updatedAt":1778429631,"expiresAt":null,"partnerId":1234567,"userId":"me","name":null,"systemName":"NAME","fullUrl":"https://e.example/","uniqueId":null,"status":2,"objectType":"KalturaShortLink"}"#;
+    assert!(lines(Format::JsonLines, file.as_bytes())[0].1.is_ok());
+}
+
+#[test]
+fn a_line_that_is_wrong_says_where_and_why() {
+    let link =
+        |more: &str| format!("{{\"id\":\"abcd\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\"{more}}}\n");
+    let file = [
+        link(""),
+        "{\n".into(),
+        link(",\"fullurl\":1"),
+        link(",\"status\":4"),
+        link(",\"expiresAt\":1778429631000"),
+        link("").replace("abcd", "ab"),
+        link("").replace("https", "gopher"),
+        link("").replace("NAME", "N"),
+        link(",\"name\":\"\\u0001\""),
+        link(&format!(",\"name\":\"{}\"", "x".repeat(64))),
+        format!("{}\n", "x".repeat(200_000)),
+        link(",\"name\":7"),
+    ]
+    .concat();
+    let found = reasons(Format::JsonLines, &file);
+    let expected = [
+        (2, "EOF while parsing an object"),
+        (3, "unknown field `fullurl`"),
+        (4, "status: expected 1"),
+        (5, "expiresAt: expected unix seconds up to 253402300799 (milliseconds?)"),
+        (6, "id \"ab\": an id has 4 to 20 characters"),
+        (7, "fullUrl: a destination is an http or https URL"),
+        (8, "systemName: at least 3 bytes, not \"N\""),
+        (9, "name: a character that XML forbids"),
+        (10, "name: at most 63 characters"),
+        (11, "longer than 131072 bytes"),
+        (12, "invalid type: integer `7`, expected a string"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((line, reason), (expected_line, beginning)) in found.iter().zip(expected) {
+        assert_eq!(*line, expected_line, "{reason}");
+        assert!(reason.starts_with(beginning), "{line}: {reason}");
+    }
+    let file =
+        "id,systemName,fullUrl,status\nabcd,NAME,https://e.example/,2\nabcd,NAME\nabcd,NAME,https://e.example/,on\n";
+    let expected = [(3, "2 values for 4 names"), (4, "status: expected a whole number")];
+    assert_eq!(
+        reasons(Format::Csv, file),
+        expected.map(|(line, reason)| (line, reason.to_owned()))
+    );
+    for (file, reason) in [
+        ("id,url\n", "line 1 names \"url\"; known are id, createdAt"),
+        ("id,id\n", "line 1 names id twice"),
+        ("id,fullUrl\n", "line 1 does not name systemName"),
+    ] {
+        let refused = read(Format::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
+        assert!(refused.starts_with(reason), "{refused}");
+    }
+}
+
+#[test]
+fn a_link_without_partner_is_refused_where_none_is_meant() {
+    let file = b"{\"id\":\"abcd\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\"}";
+    let defaults = Defaults {
+        partner: None,
+        ..DEFAULTS
+    };
+    let line = read(Format::JsonLines, file.as_slice(), defaults)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        line.link.unwrap_err(),
+        "partnerId: missing, and no partner is named for the file"
+    );
+}
