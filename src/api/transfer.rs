@@ -153,30 +153,46 @@ impl Api {
                 params.insert(&name, read_text(&name, &mut field).await?)?;
                 continue;
             }
-            let session = self.admin_session(params, &caller, SERVICE, "import").await?;
-            let text = |name| params.text(name);
-            let options = ImportOptions {
-                conflict: match text("conflict")? {
-                    None | Some("") => Conflict::default(),
-                    Some(name) => Conflict::named(name)
-                        .ok_or_else(|| Fault::invalid("conflict", "expected fail, skip or update"))?,
-                },
-                dry_run: text("dryRun")?.is_some_and(is_true),
-                keep_going: text("keepGoing")?.is_some_and(is_true),
-                partner: self.partner_meant(params, &session, "import")?,
+            return match self.check_import(params, &caller).await {
+                Ok((format, defaults, options)) => Ok(Received {
+                    file: self.spool(field).await?,
+                    format,
+                    defaults,
+                    options,
+                }),
+                Err(fault) => {
+                    // A client that is still sending would not see an answer.
+                    let discarding = async { while let Ok(Some(_)) = field.chunk().await {} };
+                    let _ = tokio::time::timeout(BODY_TIMEOUT, discarding).await;
+                    Err(fault)
+                }
             };
-            let defaults = rows::Defaults {
-                now: self.links.clock().now(),
-                partner: options.partner.or(Some(session.partner)),
-            };
-            let format = file_format(params)?;
-            return Ok(Received {
-                file: self.spool(field).await?,
-                format,
-                defaults,
-                options,
-            });
         }
+    }
+
+    /// Whether the session may import as the fields say.
+    async fn check_import(
+        &self,
+        params: &Params,
+        caller: &Caller,
+    ) -> Result<(Format, rows::Defaults, ImportOptions), Fault> {
+        let session = self.admin_session(params, caller, SERVICE, "import").await?;
+        let options = ImportOptions {
+            conflict: match params.given("conflict")? {
+                None => Conflict::default(),
+                Some(name) => {
+                    Conflict::named(name).ok_or_else(|| Fault::invalid("conflict", "expected fail, skip or update"))?
+                }
+            },
+            dry_run: params.text("dryRun")?.is_some_and(is_true),
+            keep_going: params.text("keepGoing")?.is_some_and(is_true),
+            partner: self.partner_meant(params, &session, "import")?,
+        };
+        let defaults = rows::Defaults {
+            now: self.links.clock().now(),
+            partner: options.partner.or(Some(session.partner)),
+        };
+        Ok((file_format(params)?, defaults, options))
     }
 
     /// Writes the file into one without a name beside the store.

@@ -33,7 +33,7 @@ pub(super) struct ClientArgs {
     #[arg(long, value_name = "URL", env = "TINYD_URL", global = true)]
     url: Option<String>,
 
-    /// The partner whose links are meant [default: the only one of the configuration]
+    /// The partner whose links are meant [default: the only one of the configuration, or its only operator]
     #[arg(long, value_name = "ID", global = true)]
     pub(super) partner: Option<u32>,
 

@@ -25,7 +25,7 @@ pub(super) struct KsArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// The partner who signs [default: the only one of the configuration]
+    /// The partner who signs [default: the only one of the configuration, or its only operator]
     #[arg(long, value_name = "ID")]
     partner: Option<u32>,
 
@@ -104,7 +104,7 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
             let text = format!("--partner {id}: not in {config}; known there: {}", known());
             Err(CliError::new(Failure::Usage, text))
         }
-        None => settings.only_partner().ok_or_else(|| {
+        None => settings.only_operator().ok_or_else(|| {
             let text = format!(
                 "--partner is needed: {config} has not exactly one; known there: {}",
                 known()

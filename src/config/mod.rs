@@ -143,10 +143,11 @@ impl Settings {
             .collect()
     }
 
-    /// The partner to use where none is named: the only one there is.
+    /// The partner to use where none is named: the only operator, as the only one there is always is.
     #[must_use]
-    pub fn only_partner(&self) -> Option<PartnerId> {
-        let mut ids = self.partners.ids();
+    pub fn only_operator(&self) -> Option<PartnerId> {
+        let is_operator = |id: &PartnerId| self.partners.get(*id).is_some_and(|partner| partner.is_operator);
+        let mut ids = self.partners.ids().filter(is_operator);
         ids.next().filter(|_| ids.next().is_none())
     }
 

@@ -51,14 +51,15 @@ impl DataLock {
             .create(folder)
             .map_err(failed)?;
         let path = folder.join(FILE_NAME);
-        let opened = OpenOptions::new()
-            .read(true)
+        let made = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path);
-        let mut file = opened.map_err(failed)?;
+        let mut written = made.map_err(failed)?;
+        // Held for reading only: a file that is open for writing keeps a file system from being made read-only.
+        let file = File::open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -74,8 +75,9 @@ impl DataLock {
             }
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
+        written
+            .set_len(0)
+            .and_then(|()| writeln!(written, "{}", std::process::id()))
             .map_err(failed)?;
         Ok(Self { _file: file })
     }

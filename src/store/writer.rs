@@ -187,6 +187,9 @@ impl Writer {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
     {
+        if matches!(*self.health.borrow(), Health::Refusing(_)) {
+            return Err(WriteError::Unavailable);
+        }
         let (sender, receiver) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         let sent = queue.send(Box::new(Write { job, alone, sender })).await;

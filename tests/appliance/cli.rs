@@ -124,7 +124,8 @@ fn links_are_made_shown_changed_and_deleted() {
         format!("{id} deleted\n{second} deleted\n")
     );
     assert_eq!(appliance.goto(second).status, 410);
-    assert_eq!(out(&run(&["restore", second])), format!("{second} enabled\n"));
+    let restored = format!("{second} restored\n1 restored, 0 not deleted, 0 unknown\n");
+    assert_eq!(out(&run(&["restore", second])), restored);
     assert_eq!(appliance.goto(second).status, 302);
 
     assert_eq!(out(&run(&["update", second, "--owner", "them"])).lines().count(), 9);

@@ -50,9 +50,18 @@ pub fn configuration(more: &str) -> String {
     )
 }
 
+/// The same, with the first partner as operator.
+pub fn configuration_with_operator() -> String {
+    let partner = format!("id = {PARTNER}\n");
+    configuration("").replacen(&partner, &format!("{partner}operator = true\n"), 1)
+}
+
 /// A command without the settings that the environment of the tests may hold.
 pub fn tinyd() -> Command {
-    let mut command = Command::new(binary());
+    without_settings(Command::new(binary()))
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
         command.env_remove(name);
     }
@@ -64,6 +73,13 @@ impl Appliance {
         Self::start_with("")
     }
 
+    /// Starts with the first partner as operator.
+    pub fn start_with_operator() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
+        Self::start_in(folder)
+    }
+
     /// Starts with more settings in the configuration.
     pub fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -72,7 +88,12 @@ impl Appliance {
     }
 
     pub fn start_in(folder: TempDir) -> Self {
-        let (process, public, admin) = spawn(folder.path());
+        Self::start_under(&[], folder)
+    }
+
+    /// Starts it by a program that runs another one.
+    pub fn start_under(wrapper: &[&str], folder: TempDir) -> Self {
+        let (process, public, admin) = spawn(wrapper, folder.path());
         let appliance = Self {
             folder,
             public,
@@ -89,6 +110,15 @@ impl Appliance {
 
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("tinyd.toml")
+    }
+
+    /// The store's file.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("data/links.redb")
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// What it has logged so far.
@@ -125,7 +155,7 @@ impl Appliance {
 
     /// Starts it again in the same folder, on other ports, after it has ended.
     pub fn restart(&mut self) {
-        (self.process, self.public, self.admin) = spawn(self.folder.path());
+        (self.process, self.public, self.admin) = spawn(&[], self.folder.path());
         self.wait_until_ready();
     }
 
@@ -249,13 +279,21 @@ impl Drop for Appliance {
     }
 }
 
-fn spawn(folder: &Path) -> (Process, String, String) {
+fn spawn(wrapper: &[&str], folder: &Path) -> (Process, String, String) {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    let child = tinyd()
+    let mut command = match wrapper {
+        [] => tinyd(),
+        [program, args @ ..] => {
+            let mut command = without_settings(Command::new(program));
+            command.args(args).arg(binary());
+            command
+        }
+    };
+    let child = command
         .args([
             "serve",
             "--public",

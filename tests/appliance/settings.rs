@@ -160,7 +160,7 @@ fn the_environment_sets_what_flags_could() {
         .find(|line| line.starts_with('{'))
         .unwrap();
     let event: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(event["message"], "links loaded");
+    assert_eq!(event["message"], "serving");
 }
 
 #[test]
