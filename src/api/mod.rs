@@ -6,6 +6,8 @@
 mod access;
 mod body;
 mod fields;
+#[cfg(fuzzing)]
+mod fuzz;
 mod multirequest;
 mod params;
 mod session;
@@ -23,6 +25,8 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
+#[cfg(fuzzing)]
+pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
 use crate::http::{self, Fault, Requested, Response, Target};

@@ -148,6 +148,13 @@ fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(Str
     Ok(found.then_some((resolved, bytes)))
 }
 
+#[cfg(fuzzing)]
+pub(super) fn fuzz(text: &str, results: &[Value]) {
+    if let Ok(Some((resolved, bytes))) = resolve_text("x", text, results) {
+        assert!(bytes <= RESOLVED_MAX_BYTES && resolved.len() <= text.len() + bytes);
+    }
+}
+
 /// Reads `N:result` and what follows it, which is empty or starts with a colon.
 fn parse_reference(inside: &str) -> Option<(usize, &str)> {
     let (number, rest) = inside.split_once(':')?;

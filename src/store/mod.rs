@@ -46,6 +46,8 @@ pub use transaction::{Change, Transaction};
 pub use verify::Verification;
 pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 
+#[cfg(fuzzing)]
+use crate::model::LinkId;
 use crate::store::medium::{Medium, StoreFile};
 use crate::store::writer::{Backoff, Handle, Writer};
 
@@ -195,6 +197,18 @@ impl Store {
     #[must_use]
     pub fn health(&self) -> Health {
         self.writer.as_ref().map_or(Health::ReadOnly, Writer::health)
+    }
+}
+
+/// Decodes a record for the fuzzer, which reaches public items only. What decodes can be encoded and is the same again.
+#[cfg(fuzzing)]
+pub fn fuzz_record(data: &[u8]) {
+    let Ok(id) = LinkId::from_bytes(b"67mk41xj") else {
+        return;
+    };
+    if let Ok(link) = record::decode(id, data) {
+        let again = record::encode(&link).and_then(|bytes| record::decode(id, &bytes));
+        assert!(again.is_ok_and(|again| again == link));
     }
 }
 

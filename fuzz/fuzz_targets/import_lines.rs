@@ -1,0 +1,31 @@
+//! Files of links: every line is a link that can be written and read again, or has a reason.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tinyd::model::{PartnerId, Timestamp};
+use tinyd::rows::{Defaults, Format, Writer, read};
+
+fuzz_target!(|data: &[u8]| {
+    let defaults = Defaults {
+        now: Timestamp::from_unix(0),
+        partner: Some(PartnerId(7)),
+    };
+    for format in [Format::JsonLines, Format::Csv] {
+        let Ok(lines) = read(format, data, defaults) else {
+            continue;
+        };
+        for line in lines.filter_map(Result::ok) {
+            match line.link {
+                Ok(link) => {
+                    let mut written = Vec::new();
+                    let mut writer = Writer::new(Format::JsonLines, &mut written).unwrap();
+                    writer.write(&link).unwrap();
+                    writer.finish().unwrap();
+                    let again = read(Format::JsonLines, written.as_slice(), defaults).unwrap().next();
+                    assert_eq!(again.unwrap().unwrap().link, Ok(link));
+                }
+                Err(reason) => assert!(!reason.is_empty()),
+            }
+        }
+    }
+});

@@ -1,0 +1,6 @@
+//! References of a multirequest to earlier results.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| tinyd::api::fuzz_references(text));
