@@ -5,20 +5,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::fixture::Appliance;
+use crate::fixture::{Appliance, tinyd};
 use crate::http::{encode, exchange};
 
 type Acknowledged = Mutex<BTreeMap<String, String>>;
 
-/// Adds links from several clients until the appliance is gone; returns what it acknowledged.
+/// Adds links from several clients, and follows one, until the appliance is gone; returns what it acknowledged.
 fn add_until_it_ends(appliance: &mut Appliance, end: impl FnOnce(&mut Appliance)) -> BTreeMap<String, String> {
     const WRITERS: usize = 4;
     const ENOUGH: u64 = 200;
     let ks = appliance.admin_ks();
+    let followed = appliance.add(&ks, &[]);
+    let redirect = format!(
+        "GET /api_v3/service/shortlink_shortlink/action/goto/id/{followed} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    );
+    let public = appliance.public.strip_prefix("http://").unwrap().to_owned();
     let host = appliance.admin.strip_prefix("http://").unwrap().to_owned();
     let acknowledged = Acknowledged::default();
     let (count, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let followed_until = &ended;
+        scope.spawn(move || {
+            loop {
+                match std::panic::catch_unwind(|| exchange(&public, redirect.as_bytes())) {
+                    Ok(answer) => assert_eq!(answer.status, 302),
+                    // Once the listener is closed there is no answer.
+                    Err(_) => return assert!(followed_until.load(Ordering::SeqCst), "no redirect while it ran"),
+                }
+            }
+        });
         for writer in 0..WRITERS {
             let (ks, host, acknowledged, count, ended) = (&ks, &host, &acknowledged, &count, &ended);
             scope.spawn(move || {
@@ -60,16 +75,19 @@ fn assert_all_there(appliance: &Appliance, acknowledged: &BTreeMap<String, Strin
         );
     }
     let listed = appliance.list(&appliance.admin_ks(), &[("pager[pageSize]", "0")]).1;
-    // Those in flight at the end may be there too, one a writer.
-    let least = acknowledged.len() as u64;
+    // Those in flight at the end may be there too, one a writer; and the one that was followed is.
+    let least = acknowledged.len() as u64 + 1;
     assert!((least..=least + 4).contains(&listed), "{listed} of {least}");
 }
+
+/// How often it is killed in one test.
+const KILLS: usize = 5;
 
 #[test]
 fn a_killed_process_loses_nothing_it_acknowledged() {
     let mut appliance = Appliance::start();
     let mut all = BTreeMap::new();
-    for _ in 0..2 {
+    for _ in 0..KILLS {
         let acknowledged = add_until_it_ends(&mut appliance, Appliance::kill);
         all.extend(acknowledged);
         appliance.restart();
@@ -81,6 +99,14 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
             "{id} was acknowledged and is lost"
         );
     }
+    appliance.kill();
+    let store = appliance.store();
+    let verified = tinyd().args(["verify", "--store"]).arg(store).output().unwrap();
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stdout)
+    );
 }
 
 #[test]
