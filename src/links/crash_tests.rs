@@ -444,6 +444,15 @@ fn whatever_a_crash_leaves_acknowledged_writes_are_there_and_others_whole_or_not
     println!("{points} crash points");
 }
 
+/// A seed that is printed is worth something only if it can be run again.
+#[test]
+fn a_seed_runs_the_same_way_again() {
+    for seed in 0..5 {
+        let (one, other) = (record(seed), record(seed));
+        assert!(one.log == other.log && one.worlds == other.worlds, "seed {seed}");
+    }
+}
+
 /// The harness must be able to fail: on a disk whose syncs do nothing, something is lost.
 #[test]
 fn a_disk_that_does_not_sync_is_found_out() {
