@@ -89,7 +89,9 @@ pub struct Api {
     partners: watch::Receiver<Arc<Partners>>,
     throttle: StartThrottle,
     body_max_bytes: usize,
-    streams: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
 }
 
 /// What a call may know of the request it came in.
@@ -130,7 +132,9 @@ impl Api {
             partners,
             throttle: StartThrottle::default(),
             body_max_bytes,
-            streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
+            exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
+            backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
+            imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),
         }
     }
 

@@ -2,21 +2,26 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::http::{self, Interrupted, Response};
+use crate::http::{self, Response};
 
-/// Streams that go on at a time; each holds a view of the store and a thread.
-pub(super) const STREAMS_MAX: usize = 4;
+/// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
+/// no partner is in an operator's way.
+pub(super) const EXPORTS_MAX: usize = 4;
+/// Backups that go on at a time.
+pub(super) const BACKUPS_MAX: usize = 2;
 /// Bytes that are sent together.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that may wait for the client.
 const PIECES_MAX: usize = 4;
 /// How long a client may take for a piece.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for all of them: the store can give no space back that its view of it needs.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Where the thread writes to.
 pub(super) struct Sink {
@@ -51,7 +56,7 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     content_type: &'static str,
     produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
 ) -> Response {
-    let (mut sender, response) = http::stream(content_type);
+    let (sender, response) = http::stream(content_type);
     let (pieces, mut produced) = mpsc::channel(PIECES_MAX);
     let producing = tokio::task::spawn_blocking(move || {
         let mut sink = Sink {
@@ -63,23 +68,18 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     });
     tokio::spawn(async move {
         let _permit = permit;
+        let end = Instant::now() + STREAM_TIMEOUT;
         while let Some(piece) = produced.recv().await {
-            let sent = tokio::time::timeout(PIECE_TIMEOUT, sender.send_data(piece)).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                tracing::debug!("a stream was not taken by its client");
-                return sender.abort(Interrupted);
+            let sent = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
+            if !matches!(sent, Ok(Ok(()))) || Instant::now() > end {
+                tracing::info!("a stream was not taken by its client, or not in time");
+                return;
             }
         }
         match producing.await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => {
-                tracing::error!(reason, "a stream was interrupted");
-                sender.abort(Interrupted);
-            }
-            Err(error) => {
-                tracing::error!(%error, "a stream did not end");
-                sender.abort(Interrupted);
-            }
+            Ok(Ok(())) => sender.end().await,
+            Ok(Err(reason)) => tracing::error!(reason, "a stream was interrupted"),
+            Err(error) => tracing::error!(%error, "a stream did not end"),
         }
     });
     response

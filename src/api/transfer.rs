@@ -3,30 +3,41 @@
 use std::io::{BufReader, BufWriter, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use multer::{Field, Multipart};
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
-use crate::http::{self, Fault, Interrupted, Response, Target, is_true};
+use crate::http::{self, Fault, PieceSender, Response, Target, is_true};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, import};
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
-use crate::store::{CopyError, StoreError};
+use crate::store::{CopyError, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
 
-/// How many links there are, for whoever shows progress.
-const X_TINYD_LINKS: HeaderName = HeaderName::from_static("x-tinyd-links");
+/// Imports that go on at a time: each may wait with a file for the one writer.
+pub(super) const IMPORTS_MAX: usize = 2;
+/// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file.
+const BEFORE_SESSION_MAX_BYTES: usize = 256 * 1024;
+/// Space that a file put aside must leave on the store's disk, in bytes.
+const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes of a file between two looks at the space that is left.
+const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
+/// How long a file may take to arrive.
+const FILE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// How many links are left out because their records are damaged.
 const X_TINYD_DAMAGED: HeaderName = HeaderName::from_static("x-tinyd-damaged");
 
@@ -43,6 +54,7 @@ struct Received {
     format: Format,
     defaults: rows::Defaults,
     options: ImportOptions,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Api {
@@ -52,7 +64,7 @@ impl Api {
         if !self.is_operator(&session) {
             return Err(forbidden("backup"));
         }
-        let permit = stream::permit(&self.streams).ok_or(Fault::Busy)?;
+        let permit = stream::permit(&self.backups).ok_or(Fault::Busy)?;
         let snapshot = self.links.store().snapshot()?;
         tracing::info!(partner = session.partner.0, "a backup is being made");
         let produce = move |sink: &mut stream::Sink| snapshot.dump(sink);
@@ -65,9 +77,15 @@ impl Api {
         let session = self.admin_session(params, caller, SERVICE, "export").await?;
         let partner = self.partner_meant(params, &session, "export")?;
         let format = file_format(params)?;
-        let permit = stream::permit(&self.streams).ok_or(Fault::Busy)?;
+        let permit = stream::permit(&self.exports).ok_or(Fault::Busy)?;
+        // How many cannot be read must be said before the first one is sent.
+        let counting = |snapshot: &Snapshot| {
+            let mut damaged = 0_u64;
+            snapshot.for_each(|_, record| damaged += u64::from(record.is_err()))?;
+            Ok(damaged)
+        };
+        let damaged = self.links.store().read(counting).await?;
         let snapshot = self.links.store().snapshot()?;
-        let total: u64 = snapshot.totals()?.iter().sum();
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
             let mut writer = rows::Writer::new(format, sink)?;
             for entry in snapshot.iter()? {
@@ -88,8 +106,7 @@ impl Api {
         };
         let mut response = stream::respond(permit, content_type, produce);
         let headers = response.headers_mut();
-        headers.insert(X_TINYD_LINKS, HeaderValue::from(total));
-        headers.insert(X_TINYD_DAMAGED, HeaderValue::from(self.links.index().damaged()));
+        headers.insert(X_TINYD_DAMAGED, HeaderValue::from(damaged));
         Ok(Outcome::Response(response))
     }
 
@@ -138,7 +155,9 @@ impl Api {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or(""))
             .map_err(|_| Fault::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
-        let mut multipart = Multipart::new(incoming.into_data_stream(), boundary);
+        let permit = stream::permit(&self.imports).ok_or(Fault::Busy)?;
+        let is_accepted = Arc::new(AtomicBool::new(false));
+        let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
         let caller = caller_of(&head, address);
         loop {
             let next = tokio::time::timeout(BODY_TIMEOUT, multipart.next_field()).await;
@@ -154,16 +173,26 @@ impl Api {
                 continue;
             }
             return match self.check_import(params, &caller).await {
-                Ok((format, defaults, options)) => Ok(Received {
-                    file: self.spool(field).await?,
-                    format,
-                    defaults,
-                    options,
-                }),
+                Ok((format, defaults, options)) => {
+                    is_accepted.store(true, Ordering::Relaxed);
+                    let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field)).await;
+                    match spooled.unwrap_or(Err(Fault::TooSlow)) {
+                        Ok(file) => Ok(Received {
+                            file,
+                            format,
+                            defaults,
+                            options,
+                            permit,
+                        }),
+                        Err(fault) => {
+                            discard(&mut field).await;
+                            Err(fault)
+                        }
+                    }
+                }
                 Err(fault) => {
-                    // A client that is still sending would not see an answer.
-                    let discarding = async { while let Ok(Some(_)) = field.chunk().await {} };
-                    let _ = tokio::time::timeout(BODY_TIMEOUT, discarding).await;
+                    is_accepted.store(true, Ordering::Relaxed);
+                    discard(&mut field).await;
                     Err(fault)
                 }
             };
@@ -196,16 +225,24 @@ impl Api {
     }
 
     /// Writes the file into one without a name beside the store.
-    async fn spool(&self, mut field: Field<'_>) -> Result<std::fs::File, Fault> {
+    async fn spool(&self, field: &mut Field<'_>) -> Result<std::fs::File, Fault> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "the file of an import cannot be put aside");
-            Fault::Internal
+            Fault::invalid("file", format!("cannot be put aside on the store's disk: {error}"))
         };
+        let links = Arc::clone(&self.links);
         let file = self.links.store().temporary_file().map_err(unwritable)?;
         let (pieces, mut received) = mpsc::channel::<Bytes>(SPOOL_PIECES);
         let writing = tokio::task::spawn_blocking(move || {
             let mut writer = BufWriter::new(file);
+            let mut since_look = SPACE_INTERVAL_BYTES;
             while let Some(piece) = received.blocking_recv() {
+                since_look += piece.len() as u64;
+                if since_look >= SPACE_INTERVAL_BYTES {
+                    since_look = 0;
+                    // A full disk would stop all writes, other partners' too.
+                    links.store().check_space(SPACE_LEFT_BYTES)?;
+                }
                 writer.write_all(&piece)?;
             }
             let mut file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
@@ -230,20 +267,24 @@ impl Api {
 
     /// Imports, whether or not the client stays to see how it ends.
     fn run_import(self: Arc<Self>, received: Received) -> Response {
-        let (mut sender, response) = http::stream("application/x-ndjson");
+        let (sender, response) = http::stream("application/x-ndjson");
         let Received {
             file,
             format,
             defaults,
             options,
+            permit,
         } = received;
         tokio::spawn(async move {
+            let _permit = permit;
             let lines_read = Arc::new(AtomicU64::new(0));
             let told = Arc::clone(&lines_read);
             let importing = async {
-                let lines = match rows::read(format, BufReader::new(file), defaults) {
-                    Ok(lines) => lines,
-                    Err(reason) => return json!({ "error": reason }),
+                let reading = move || rows::read(format, BufReader::new(file), defaults);
+                let lines = match tokio::task::spawn_blocking(reading).await {
+                    Ok(Ok(lines)) => lines,
+                    Ok(Err(reason)) => return json!({ "error": reason }),
+                    Err(_) => return json!({ "error": "the file could not be read" }),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
                 match import(self.links.store(), lines, options, on_lines).await {
@@ -262,10 +303,10 @@ impl Api {
                     end = &mut importing => break end,
                     _ = interval.tick(), if is_listening => json!({ "lines": lines_read.load(Ordering::Relaxed) }),
                 };
-                is_listening = send(&mut sender, &line).await;
+                is_listening = send(&sender, &line).await;
             };
-            if !send(&mut sender, &end).await {
-                sender.abort(Interrupted);
+            if send(&sender, &end).await {
+                sender.end().await;
             }
         });
         response
@@ -346,7 +387,33 @@ fn report_of(report: &ImportReport) -> Json {
 }
 
 /// Sends a line; false if nobody takes it any more.
-async fn send(sender: &mut http_body_util::channel::Sender<Bytes, Interrupted>, line: &Json) -> bool {
-    let sent = tokio::time::timeout(BODY_TIMEOUT, sender.send_data(format!("{line}\n").into())).await;
+async fn send(sender: &PieceSender, line: &Json) -> bool {
+    let sent = tokio::time::timeout(BODY_TIMEOUT, sender.send(format!("{line}\n"))).await;
     matches!(sent, Ok(Ok(())))
+}
+
+/// The body of a request, of which no more than a little is read until it has been accepted: the parser takes whatever it
+/// can get. Whoever accepts it reads on; whoever does not find the file within that much waits in vain, for a while.
+fn until_accepted(
+    incoming: Incoming,
+    is_accepted: Arc<AtomicBool>,
+) -> impl futures_util::Stream<Item = Result<Bytes, hyper::Error>> {
+    let mut body = incoming.into_data_stream();
+    let mut read = 0;
+    futures_util::stream::poll_fn(move |context| {
+        if read > BEFORE_SESSION_MAX_BYTES && !is_accepted.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let polled = body.poll_next_unpin(context);
+        if let Poll::Ready(Some(Ok(chunk))) = &polled {
+            read += chunk.len();
+        }
+        polled
+    })
+}
+
+/// Reads what is left of a file, for a while: a client that is still sending would not see an answer.
+async fn discard(field: &mut Field<'_>) {
+    let discarding = async { while let Ok(Some(_)) = field.chunk().await {} };
+    let _ = tokio::time::timeout(BODY_TIMEOUT, discarding).await;
 }

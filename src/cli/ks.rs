@@ -104,7 +104,7 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
             let text = format!("--partner {id}: not in {config}; known there: {}", known());
             Err(CliError::new(Failure::Usage, text))
         }
-        None => settings.only_operator().ok_or_else(|| {
+        None => settings.default_partner().ok_or_else(|| {
             let text = format!(
                 "--partner is needed: {config} has not exactly one; known there: {}",
                 known()

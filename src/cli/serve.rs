@@ -37,6 +37,8 @@ Examples:
   tinyd serve --read-only --store /backup/links.redb
   TINYD_LOG=debug TINYD_LOG_FORMAT=json tinyd serve";
 
+/// How long to wait at the end for threads that read the store, such as loading.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the bar of loading moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -83,7 +85,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let welcome = newcomer.then_some(created);
     runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links)))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
-    drop(runtime);
+    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     drop(links);
     tracing::info!("ended");
     Ok(())

@@ -104,7 +104,8 @@ pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     }
     let mut bars = Bars::default();
     let found = match &args.store {
-        Some(store) => opened(Store::open_read_only(store))?
+        // A copy has checksums of its own, which would hide that those of the original are wrong.
+        Some(store) => opened(Store::open_verified(store))?
             .snapshot()?
             .copy_to(path, &mut bars),
         None => {
@@ -129,7 +130,7 @@ pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     let path = args.file.path()?;
-    let store = opened(Store::open_read_only(&path))?;
+    let store = opened(Store::open_verified(&path))?;
     let snapshot = store.snapshot()?;
     let mut bars = Bars::default();
     bars.begin("verifying", snapshot.totals()?.iter().sum());

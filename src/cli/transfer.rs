@@ -5,8 +5,9 @@
     reason = "a missing member of a JSON value is null, not a panic"
 )]
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,11 +24,12 @@ use crate::cli::store::opened;
 use crate::links::{Conflict, ImportError, ImportOptions, ImportReport, import as import_lines};
 use crate::model::{Clock, PartnerId};
 use crate::rows::{self, Defaults, Format};
-use crate::store::{Store, StoreError};
+use crate::store::{Health, Store, StoreError};
 
 const EXPORT_EXAMPLES: &str = "\
 Each line has every field of a link, deleted links included, in the order of the ids.
-Only links of --partner, or if that is an operator or not named, of all partners.
+Only the links of --partner if that is given; else an operator's export has those of
+every partner.
 
 Examples:
   tinyd export links.jsonl
@@ -142,16 +144,27 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     // It has its name only once it is whole.
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".unfinished");
-    let file = File::create(&unfinished).with_context(|| format!("{} cannot be written", path.display()))?;
+    let made = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished);
+    let file = made.with_context(|| format!("{} cannot be written", path.display()))?;
     let exported = export_to(&args.file, &file);
-    if let Err(error) = &exported
-        && error.failure != Failure::Incomplete
-    {
+    let is_usable = exported.is_ok()
+        || exported
+            .as_ref()
+            .is_err_and(|error| error.failure == Failure::Incomplete);
+    let named = if is_usable {
+        file.sync_all().and_then(|()| fs::rename(&unfinished, path))
+    } else {
+        Ok(())
+    };
+    if !is_usable || named.is_err() {
         let _ = fs::remove_file(&unfinished);
-        return exported;
     }
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    named.with_context(|| format!("{} cannot be written", path.display()))?;
     exported
 }
 
@@ -321,13 +334,23 @@ fn import_into_store(
     };
     let lines = rows::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
         .map_err(|reason| CliError::new(Failure::Refused, reason))?;
+    if args.dry_run && !path.try_exists()? {
+        let text = format!("{}: there is no such file, and a dry run makes none", path.display());
+        return Err(CliError::new(Failure::Usage, text));
+    }
     let store = opened(Store::open(path, None))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
     bar.finish_and_clear();
     match imported {
         Ok(report) => Ok(report.into()),
-        Err(ImportError::Write(error)) => Err(CliError::new(Failure::Unavailable, error.to_string())),
+        Err(ImportError::Write(error)) => {
+            let reason = match store.health() {
+                Health::Refusing(reason) => format!(": {reason}"),
+                Health::Accepting | Health::ReadOnly => String::new(),
+            };
+            Err(CliError::new(Failure::Unavailable, format!("{error}{reason}")))
+        }
         Err(error) => Err(error.into()),
     }
 }

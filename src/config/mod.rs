@@ -143,12 +143,18 @@ impl Settings {
             .collect()
     }
 
-    /// The partner to use where none is named: the only operator, as the only one there is always is.
+    /// The partner to use where none is named: the only one there is, or the only operator.
     #[must_use]
-    pub fn only_operator(&self) -> Option<PartnerId> {
+    pub fn default_partner(&self) -> Option<PartnerId> {
         let is_operator = |id: &PartnerId| self.partners.get(*id).is_some_and(|partner| partner.is_operator);
-        let mut ids = self.partners.ids().filter(is_operator);
-        ids.next().filter(|_| ids.next().is_none())
+        let mut ids: Vec<_> = self.partners.ids().collect();
+        if ids.len() > 1 {
+            ids.retain(is_operator);
+        }
+        match ids.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
     }
 
     /// The base of short URLs as people see them.

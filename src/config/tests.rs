@@ -62,7 +62,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(settings.admin_url(), "http://127.0.0.1:8081");
     assert_eq!((settings.id_length, settings.body_max_bytes), (8, 1_048_576));
     assert_eq!(settings.tiny, Tiny::Hop);
-    assert_eq!(settings.only_operator(), Some(PartnerId(7)));
+    assert_eq!(settings.default_partner(), Some(PartnerId(7)));
 }
 
 #[test]

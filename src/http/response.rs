@@ -3,30 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
+use crate::http::stream::{PieceSender, Pieces, pieces};
 use crate::wire::{Format, Value};
 
-/// The body of a response: whole, in memory, or a stream. A stream that is aborted cuts the connection off, so that nobody
-/// takes what has been sent for all of it.
-pub type Body = Either<Full<Bytes>, Channel<Bytes, Interrupted>>;
-
-/// Why a stream was aborted; its cause is in the log.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the stream was interrupted")]
-pub struct Interrupted;
+/// The body of a response: whole, in memory, or a stream.
+pub type Body = Either<Full<Bytes>, Pieces>;
 
 /// A response.
 pub type Response = hyper::Response<Body>;
 
 /// The methods of the API (contract, section 2).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
-
-/// Pieces of a stream that may wait to be sent.
-const STREAM_PIECES: usize = 4;
 
 /// How long a client is asked to wait when it is asked to come again, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
@@ -47,9 +38,9 @@ pub fn answer(status: StatusCode) -> Response {
 
 /// A successful response whose body is sent piece by piece, for no cache.
 #[must_use]
-pub fn stream(content_type: &'static str) -> (Sender<Bytes, Interrupted>, Response) {
-    let (sender, channel) = Channel::new(STREAM_PIECES);
-    let mut response = Response::new(Either::Right(channel));
+pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
+    let (sender, pieces) = pieces();
+    let mut response = Response::new(Either::Right(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

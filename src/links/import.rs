@@ -192,10 +192,22 @@ fn put(
         return Ok(Err(format!("a link of partner {}, not of {partner}", link.partner_id)));
     }
     let id = link.id;
-    let stored = transaction.get(id)?;
+    let stored = match transaction.get(id) {
+        Err(StoreError::Damaged { .. }) if options.conflict == Conflict::Update => {
+            if let Some(holder) = holder(transaction, &link)? {
+                return Ok(Err(unique_id_taken(&link, holder)));
+            }
+            return Ok(if transaction.replace_damaged(link)? {
+                Ok(Outcome::Updated)
+            } else {
+                Err(format!("a link of another partner has the id {id}"))
+            });
+        }
+        stored => stored?,
+    };
     match (&stored, options.conflict) {
         (None, _) => {}
-        (Some(stored), _) if *stored == link => return Ok(Ok(Outcome::Unchanged)),
+        (Some(stored), _) if is_same(stored, &link) => return Ok(Ok(Outcome::Unchanged)),
         (Some(_), Conflict::Skip) => return Ok(Ok(Outcome::Skipped)),
         (Some(_), Conflict::Fail) => return Ok(Err(format!("another link has the id {id}"))),
         (Some(stored), Conflict::Update) if stored.partner_id != link.partner_id => {
@@ -206,10 +218,7 @@ fn put(
     if let Some(holder) = holder(transaction, &link)? {
         return Ok(match options.conflict {
             Conflict::Skip => Ok(Outcome::Skipped),
-            Conflict::Fail | Conflict::Update => {
-                let unique_id = link.unique_id.unwrap_or_default();
-                Err(format!("the link {holder} has the unique id {unique_id:?}"))
-            }
+            Conflict::Fail | Conflict::Update => Err(unique_id_taken(&link, holder)),
         });
     }
     let outcome = if stored.is_some() {
@@ -219,6 +228,22 @@ fn put(
     };
     transaction.put(stored.as_ref(), link)?;
     Ok(Ok(outcome))
+}
+
+fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {
+    let unique_id = link.unique_id.as_deref().unwrap_or_default();
+    format!("the link {holder} has the unique id {unique_id:?}")
+}
+
+/// Whether two links are the same in every field. CSV cannot tell an empty name from none.
+fn is_same(stored: &ShortLink, link: &ShortLink) -> bool {
+    let of_name = |link: &ShortLink| link.name.clone().filter(|name| !name.is_empty());
+    of_name(stored) == of_name(link)
+        && *stored
+            == ShortLink {
+                name: stored.name.clone(),
+                ..link.clone()
+            }
 }
 
 /// Another link that holds this one's unique id.

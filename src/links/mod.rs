@@ -13,6 +13,8 @@ mod sessions;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
@@ -35,6 +37,8 @@ use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreErr
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
 const LOOK_UPS_MAX: usize = 64;
+/// How often loading is begun when the store fails meanwhile.
+const LOAD_ATTEMPTS: usize = 5;
 /// How often to look whether the store works again when it failed while the map was being loaded.
 const LOAD_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -149,17 +153,24 @@ impl Links {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(&self) -> Result<u64, StoreError> {
-        loop {
+        for _ in 1..LOAD_ATTEMPTS {
             match self.try_load() {
-                Err(error) if matches!(self.health(), Health::Refusing(_)) => {
+                Err(error) if error.is_of_the_file() => {
                     tracing::warn!(%error, "loading the links was interrupted");
+                    // It may be a reader that has met the failure first.
+                    self.store.nudge();
+                    std::thread::sleep(LOAD_RETRY_INTERVAL);
                     while matches!(self.health(), Health::Refusing(_)) {
                         std::thread::sleep(LOAD_RETRY_INTERVAL);
+                    }
+                    if self.index.is_loaded() {
+                        return Ok(self.index.links() as u64);
                     }
                 }
                 loaded => return loaded,
             }
         }
+        self.try_load()
     }
 
     fn try_load(&self) -> Result<u64, StoreError> {
@@ -167,7 +178,7 @@ impl Links {
         let links = self.store.snapshot()?.for_each(|id, record| match record {
             Ok(link) => self.index.load(&link),
             Err(error) => {
-                tracing::error!(%error, "a link cannot be served: restore it from a backup");
+                tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
                 damaged.insert(id);
             }
         })?;

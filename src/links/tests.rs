@@ -470,3 +470,80 @@ fn the_map_is_never_behind_a_read_of_the_store() {
         });
     });
 }
+
+fn lines_of(
+    links: impl IntoIterator<Item = ShortLink>,
+) -> impl Iterator<Item = std::io::Result<crate::rows::Line>> + Send {
+    let links: Vec<_> = links.into_iter().collect();
+    (1..)
+        .zip(links)
+        .map(|(number, link)| Ok(crate::rows::Line { number, link: Ok(link) }))
+}
+
+/// More changes than are told one by one: the map is made equal to the store instead.
+#[test]
+fn a_large_import_is_shown_like_any_other_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let template = block_on(links.add(draft("https://e.example/0"))).unwrap();
+    let many = (0..500).map(move |number| ShortLink {
+        id: format!("many{number}").parse().unwrap(),
+        ..template.clone()
+    });
+    let imported = import(
+        links.store(),
+        lines_of(many),
+        ImportOptions::default(),
+        Arc::new(|_| {}),
+    );
+    assert_eq!(block_on(imported).unwrap().added, 500);
+    let mut model = Model::new();
+    let snapshot = links.store.snapshot().unwrap();
+    snapshot
+        .for_each(|id, link| drop(model.insert(id, link.unwrap())))
+        .unwrap();
+    assert_eq!(model.len(), 501);
+    assert_map_is_store(&links, &model);
+}
+
+/// What the log advises for a damaged record.
+#[test]
+fn an_import_that_updates_repairs_a_damaged_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let owned = Draft {
+        user_id: Some("me".into()),
+        unique_id: Some("key".into()),
+        expires_at: Some(Timestamp::MAX),
+        ..draft("https://e.example/x")
+    };
+    let link = block_on(links.add(owned)).unwrap();
+    block_on(links.add(draft("https://e.example/other"))).unwrap();
+    let id = link.id;
+    block_on(links.store.write(move |transaction| transaction.damage(id))).unwrap();
+    assert!(!links.store.snapshot().unwrap().verify(|| {}).unwrap().is_clean());
+
+    let run = |link: ShortLink, conflict| {
+        let options = ImportOptions {
+            conflict,
+            ..ImportOptions::default()
+        };
+        block_on(import(links.store(), lines_of([link]), options, Arc::new(|_| {}))).unwrap()
+    };
+    let backed_up = ShortLink {
+        status: Status::Disabled,
+        user_id: None,
+        ..link
+    };
+    assert_eq!(run(backed_up.clone(), Conflict::Fail).refused, 1);
+    let foreign = ShortLink {
+        partner_id: PartnerId(8),
+        ..backed_up.clone()
+    };
+    assert_eq!(run(foreign, Conflict::Update).refused, 1);
+    assert_eq!(run(backed_up.clone(), Conflict::Update).updated, 1);
+    let snapshot = links.store.snapshot().unwrap();
+    assert_eq!(snapshot.get(id).unwrap(), Some(backed_up));
+    let found = snapshot.verify(|| {}).unwrap();
+    assert!(found.is_clean(), "{found:#?}");
+}

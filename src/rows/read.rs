@@ -1,6 +1,8 @@
 //! Reading links, with a reason for everything that is wrong.
 
 use std::io::{self, BufRead, Read as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 
@@ -13,6 +15,8 @@ use crate::wire::is_xml_char;
 
 /// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;
+/// What the reader of CSV reads at a time.
+const CSV_BUFFER_BYTES: u64 = 64 * 1024;
 
 /// A line, and the link that it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +123,14 @@ fn csv_lines(
     file: impl BufRead + Send,
     defaults: Defaults,
 ) -> Result<impl Iterator<Item = io::Result<Line>> + Send, String> {
-    let mut reader = csv::ReaderBuilder::new().from_reader(file);
+    let left = Arc::new(AtomicU64::new(LINE_MAX_BYTES + CSV_BUFFER_BYTES));
+    let bounded = Bounded {
+        inner: file,
+        left: Arc::clone(&left),
+    };
+    let mut reader = csv::ReaderBuilder::new()
+        .buffer_capacity(CSV_BUFFER_BYTES as usize)
+        .from_reader(bounded);
     let names = reader.byte_headers().map_err(|error| error.to_string())?.clone();
     let mut columns = Vec::new();
     for (position, name) in names.iter().enumerate() {
@@ -141,6 +152,7 @@ fn csv_lines(
     let mut record = csv::ByteRecord::new();
     Ok(std::iter::from_fn(move || {
         let number = reader.position().line();
+        left.store(LINE_MAX_BYTES + CSV_BUFFER_BYTES, Ordering::Relaxed);
         match reader.read_byte_record(&mut record) {
             Ok(false) => None,
             Ok(true) => {
@@ -161,6 +173,26 @@ fn csv_lines(
             }),
         }
     }))
+}
+
+/// A file of which only so much is read at a time: a quote that is never closed would have all of it in memory.
+struct Bounded<R> {
+    inner: R,
+    left: Arc<AtomicU64>,
+}
+
+impl<R: io::Read> io::Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        let room = buffer.get_mut(..most).filter(|room| !room.is_empty()).ok_or_else(|| {
+            let text = format!("a line of more than {LINE_MAX_BYTES} bytes, or a quote that is not closed");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })?;
+        let read = self.inner.read(room)?;
+        self.left.fetch_sub(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
 }
 
 fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> {

@@ -165,6 +165,17 @@ fn a_line_that_is_wrong_says_where_and_why() {
 }
 
 #[test]
+fn a_quote_that_is_not_closed_does_not_take_the_whole_file_into_memory() {
+    let file = format!("id,systemName,fullUrl\n\"{}", "x\n".repeat(1_000_000));
+    let error = read(Format::Csv, file.as_bytes(), DEFAULTS)
+        .unwrap()
+        .find_map(Result::err);
+    assert!(error.unwrap().to_string().contains("a quote that is not closed"));
+    let names = read(Format::Csv, &file.as_bytes()[22..], DEFAULTS).map(drop);
+    assert!(names.unwrap_err().contains("a quote that is not closed"));
+}
+
+#[test]
 fn a_link_without_partner_is_refused_where_none_is_meant() {
     let file = b"{\"id\":\"abcd\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\"}";
     let defaults = Defaults {

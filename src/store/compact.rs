@@ -25,14 +25,18 @@ pub struct Compaction {
 /// When the file is in use, something in it is damaged, the disk has too little space, or it cannot be read or written. The
 /// old file is then as it was.
 pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, CopyError> {
-    let before = fs::metadata(path)?.len();
+    let old = fs::metadata(path)?;
+    let before = old.len();
     medium::check_space(path, before)?;
+    // A copy has checksums of its own, which would hide that those of the original are wrong.
+    drop(StoreFile::at(path).open_verified()?);
     // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
     let database = StoreFile::at(path).open()?;
     let snapshot = Snapshot::of(&database)?;
     let check = |found: &Verification| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
-        None => Ok(()),
+        // Whoever serves it need not be who compacts it.
+        None => Ok(medium::give_to_owner_of(&old, &medium::unfinished(path))?),
     };
     snapshot.copy_to_if(path, progress, check)?;
     drop(snapshot);

@@ -208,6 +208,53 @@ fn verification_finds_everything_that_does_not_fit_together() {
     }
 }
 
+/// A byte that no index and no decoder looks at.
+#[test]
+fn a_byte_that_has_changed_in_a_record_is_found_out() {
+    let folder = with_something_of_everything();
+    let path = file_in(&folder);
+    let mut content = fs::read(&path).unwrap();
+    let url = golden_link().full_url.into_bytes();
+    let positions: Vec<_> = content
+        .windows(url.len())
+        .enumerate()
+        .filter(|(_, window)| *window == url)
+        .map(|(position, _)| position)
+        .collect();
+    assert!(!positions.is_empty());
+    for position in positions {
+        content[position + url.len() - 2] ^= 1;
+    }
+    fs::write(&path, &content).unwrap();
+    let opened = Store::open_verified(&path);
+    assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{opened:?}");
+    let compacted = compact(&path, &mut ());
+    assert!(
+        matches!(compacted, Err(CopyError::Open(OpenError::Damaged { .. }))),
+        "{compacted:?}"
+    );
+    assert!(fs::read(&path).unwrap() == content);
+}
+
+/// A reader that takes long must not keep a store that has failed from being opened again.
+#[test]
+fn a_view_of_a_closed_file_keeps_nobody_from_opening_it() {
+    let folder = with_something_of_everything();
+    let path = file_in(&folder);
+    for read_only in [true, false] {
+        let file = StoreFile::at(&path);
+        let database = if read_only { file.open_read_only() } else { file.open() }.unwrap();
+        let snapshot = Snapshot::of(&database).unwrap();
+        database.close().unwrap();
+        let again = file.reopen().unwrap();
+        assert_eq!(
+            Snapshot::of(&again).unwrap().get(golden_link().id).unwrap(),
+            Some(golden_link())
+        );
+        drop(snapshot);
+    }
+}
+
 #[test]
 fn verification_counts_what_it_has_seen() {
     let folder = with_something_of_everything();

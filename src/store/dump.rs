@@ -28,6 +28,9 @@ const END: u8 = 0xff;
 /// Longest key or value that is read: more than the longest record.
 const PART_MAX_BYTES: u32 = 1024 * 1024;
 
+/// Whether the stream has ended or broken makes no difference to whoever wants the dump.
+const CUT_OFF: CopyError = CopyError::NoDump("it is cut off");
+
 // The numbers of the tables; those of the indexes follow.
 const OF_LINKS: u8 = 0;
 const OF_COUNTERS: u8 = 1;
@@ -174,10 +177,8 @@ fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Re
 
 fn read_array<const N: usize>(dump: &mut impl Read) -> Result<[u8; N], CopyError> {
     let mut bytes = [0; N];
-    match dump.read_exact(&mut bytes) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(CopyError::NoDump("it is cut off")),
-        read => Ok(read.map(|()| bytes)?),
-    }
+    dump.read_exact(&mut bytes).map_err(|_| CUT_OFF)?;
+    Ok(bytes)
 }
 
 fn read_part(dump: &mut impl Read, length: [u8; 4], part: &mut Vec<u8>) -> Result<(), CopyError> {
@@ -186,10 +187,10 @@ fn read_part(dump: &mut impl Read, length: [u8; 4], part: &mut Vec<u8>) -> Resul
         return Err(CopyError::NoDump("an entry is longer than any can be"));
     }
     part.clear();
-    if dump.take(length.into()).read_to_end(part)? < length as usize {
-        return Err(CopyError::NoDump("it is cut off"));
+    match dump.take(length.into()).read_to_end(part) {
+        Ok(read) if read == length as usize => Ok(()),
+        _ => Err(CUT_OFF),
     }
-    Ok(())
 }
 
 /// Makes a store under another name, verifies it and renames it.
@@ -227,7 +228,7 @@ fn build_unfinished(
     // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
     let database = Builder::new().open(unfinished).map_err(StoreError::from)?;
     database.close().map_err(StoreError::from)?;
-    let store = Store::open_read_only(unfinished)?;
+    let store = Store::open_verified(unfinished)?;
     let snapshot = store.snapshot()?;
     progress.begin("verifying", snapshot.totals()?.iter().sum());
     Ok(snapshot.verify(|| progress.advance(1))?)

@@ -33,7 +33,8 @@ impl StoreError {
     }
 
     /// Whether the file or the disk under it has failed, rather than what was asked for.
-    pub(super) const fn is_of_the_file(&self) -> bool {
+    #[must_use]
+    pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Closed)
     }
 }

@@ -135,6 +135,16 @@ pub(super) enum Counter {
 }
 
 impl Counter {
+    /// What is counted in the scopes of an index.
+    pub(super) const fn of(index: Index) -> Option<Self> {
+        match index {
+            Index::Created => Some(Self::Partner),
+            Index::User => Some(Self::User),
+            Index::SystemName => Some(Self::SystemName),
+            Index::Updated | Index::Expires | Index::UniqueId => None,
+        }
+    }
+
     pub(super) const fn kind(self) -> u8 {
         match self {
             Self::Partner => b'P',
@@ -235,6 +245,12 @@ pub(super) fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
     };
     let (scope, rest) = key.split_at_checked(scope_bytes)?;
     Some((scope, *rest.first()?))
+}
+
+/// The id in a key.
+pub(super) fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
+    let (scope, _) = split_scope(index, key)?;
+    Some(decode_tail(index, scope.len(), key).ok()?.1)
 }
 
 fn encode_time(time: Option<Timestamp>) -> u64 {

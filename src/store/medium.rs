@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,9 @@ impl StoreFile {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
                 path: self.path.clone(),
             },
+            redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => OpenError::Damaged {
+                path: self.path.clone(),
+            },
             error => self.unreadable(error),
         }
     }
@@ -89,7 +92,7 @@ impl StoreFile {
         let found = match builder.open_read_only(&self.path) {
             Ok(database) => self.check_format(&database)?,
             // Its last user crashed, so it must be repaired; for a look, in memory.
-            Err(redb::DatabaseError::RepairAborted) => self.check_format(&self.open_overlay()?)?,
+            Err(redb::DatabaseError::RepairAborted) => self.check_format(&self.open_overlay(false)?)?,
             Err(error) => return Err(self.refused(error)),
         };
         if found != self.formats.newest {
@@ -110,8 +113,17 @@ impl StoreFile {
         Ok(database)
     }
 
+    /// As [`Medium::open_read_only`], with every checksum verified, which takes a look at every page.
+    pub(super) fn open_verified(&self) -> Result<Database, OpenError> {
+        self.unless_damaged(|| {
+            let database = self.open_overlay(true)?;
+            self.check_format(&database)?;
+            Ok(database)
+        })
+    }
+
     /// Opens the file with all changes kept in memory.
-    fn open_overlay(&self) -> Result<Database, OpenError> {
+    fn open_overlay(&self, verified: bool) -> Result<Database, OpenError> {
         let file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
         match file.try_lock_shared() {
             // Where nothing can be locked, nobody can have it locked either.
@@ -134,6 +146,7 @@ impl StoreFile {
         let mut builder = Builder::new();
         let opened = builder
             .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(verified)
             .create_with_backend(Overlay::on(file, length));
         opened.map_err(|error| self.refused(error))
     }
@@ -174,7 +187,7 @@ impl Medium for StoreFile {
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
         self.unless_damaged(|| {
-            let database = self.open_overlay()?;
+            let database = self.open_overlay(false)?;
             let found = self.check_format(&database)?;
             if found != self.formats.newest {
                 self.formats.upgrade(&database, found)?;
@@ -185,6 +198,9 @@ impl Medium for StoreFile {
 
     fn probe(&self) -> io::Result<()> {
         let path = self.path.with_extension("probe");
+        // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is open for
+        // writing, nobody can make the file system read-only.
+        let content = vec![0xa5; PROBE_BYTES];
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -192,8 +208,7 @@ impl Medium for StoreFile {
             .mode(0o600)
             .open(&path)
             .and_then(|mut file| {
-                // Not zeros, for which some file systems take no space.
-                file.write_all(&vec![0xa5; PROBE_BYTES])?;
+                file.write_all(&content)?;
                 file.sync_all()
             });
         let removed = fs::remove_file(&path);
@@ -229,6 +244,15 @@ fn create(unfinished: &Path) -> Result<(), StoreError> {
     tables::create(&database)?;
     database.close()?;
     Ok(())
+}
+
+/// Gives a file the owner, the group and the mode of another one.
+pub(super) fn give_to_owner_of(other: &fs::Metadata, path: &Path) -> io::Result<()> {
+    let own = fs::metadata(path)?;
+    if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+        chown(path, Some(other.uid()), Some(other.gid()))?;
+    }
+    fs::set_permissions(path, other.permissions())
 }
 
 /// Gives a finished file its name. redb syncs the file, but not the folder that holds its name.

@@ -83,7 +83,18 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and when there is no file.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        let database = StoreFile::at(path).open_read_only()?;
+        Self::reading(StoreFile::at(path).open_read_only()?, path)
+    }
+
+    /// As [`Store::open_read_only`], with every checksum in the file verified.
+    ///
+    /// # Errors
+    /// As [`Store::open_read_only`]; [`OpenError::Damaged`] if a checksum is wrong.
+    pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
+        Self::reading(StoreFile::at(path).open_verified()?, path)
+    }
+
+    fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
         let (_, published) = watch::channel(Snapshot::of(&database)?.sequence());
         Ok(Self {
             writer: None,
@@ -117,6 +128,14 @@ impl Store {
     /// When it cannot be made.
     pub fn temporary_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.folder)
+    }
+
+    /// Whether the disk of the store has room for `bytes` more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if not, with how much there is.
+    pub fn check_space(&self, bytes: u64) -> io::Result<()> {
+        medium::check_space(&self.folder.join(FILE_NAME), bytes)
     }
 
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned
@@ -171,17 +190,28 @@ impl Store {
             Ok::<_, StoreError>((job(&snapshot)?, snapshot.sequence()))
         });
         let read = read.await.map_err(|_| StoreError::Interrupted)?;
-        if let Err(error) = &read
-            && error.is_of_the_file()
-            && let Some(writer) = &self.writer
-        {
-            writer.nudge();
+        if read.as_ref().is_err_and(StoreError::is_of_the_file) {
+            self.nudge();
         }
         let (result, seen) = read?;
         let mut published = self.published.clone();
-        // The sender lives as long as the writer; without it nothing more will be published.
-        let _ = published.wait_for(|sequence| *sequence >= seen).await;
+        // The sender lives as long as the writer; without it nothing more will be published. Fewer commits than before mean
+        // that the disk has lost some, and what was seen is not to come.
+        let mut before = 0;
+        let is_published = |sequence: &u64| {
+            let is_less = *sequence < before;
+            before = *sequence;
+            is_less || *sequence >= seen
+        };
+        let _ = published.wait_for(is_published).await;
         Ok(result)
+    }
+
+    /// Has the writer find out whether the file still works, after a read of it has failed.
+    pub fn nudge(&self) {
+        if let Some(writer) = &self.writer {
+            writer.nudge();
+        }
     }
 
     /// A consistent view of the store as it is now, for work that takes long. It fails with [`StoreError::Closed`] when

@@ -16,11 +16,18 @@ const BLOCK_BYTES: usize = 4096;
 pub(super) trait Base: Send + Sync + 'static {
     /// Fills `out` from `offset`; there are as many bytes.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Gives up whatever keeps others from it.
+    fn unlock(&self) -> io::Result<()>;
 }
 
 impl Base for File {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(out, offset)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        Self::unlock(self)
     }
 }
 
@@ -140,6 +147,11 @@ impl<B: Base> StorageBackend for Overlay<B> {
 
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Whoever still has a view of it must not keep the file from being opened for writing.
+    fn close(&self) -> io::Result<()> {
+        self.base.unlock()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

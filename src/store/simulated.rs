@@ -79,6 +79,11 @@ fn apply(content: &mut Vec<u8>, operation: &Operation) {
     }
 }
 
+/// What operations make of a content.
+pub(crate) fn apply_all(content: &mut Vec<u8>, operations: &[Operation]) {
+    operations.iter().for_each(|operation| apply(content, operation));
+}
+
 /// What a crash leaves of operations that were not synced: any of their sectors, each as any of the writes to it left
 /// it, and any of the lengths.
 pub(crate) fn crash(content: &mut Vec<u8>, pending: &[Operation], rng: &mut StdRng) {
@@ -222,9 +227,8 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         match self.operate(false) {
             Ok(mut state) => {
-                for operation in std::mem::take(&mut state.pending) {
-                    apply(&mut state.durable, &operation);
-                }
+                let pending = std::mem::take(&mut state.pending);
+                apply_all(&mut state.durable, &pending);
                 state.log.push(Operation::Sync);
                 Ok(())
             }
@@ -258,6 +262,10 @@ impl Base for Vec<u8> {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap();
         out.copy_from_slice(self.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn unlock(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -102,6 +102,15 @@ impl Snapshot {
             .collect()
     }
 
+    /// The calls that were counted, by session, for tests.
+    #[cfg(test)]
+    pub(crate) fn counted_calls(&self) -> Vec<([u8; 20], u64)> {
+        let entries = self.actions.iter().unwrap().map(Result::unwrap);
+        entries
+            .map(|(digest, counted)| (digest.value().try_into().unwrap(), counted.value().0))
+            .collect()
+    }
+
     /// How many links have each status, in the order of [`Status::ALL`].
     ///
     /// # Errors

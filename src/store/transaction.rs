@@ -7,11 +7,15 @@ use redb::{ReadableTable as _, Table, WriteTransaction};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Index, PerIndex};
+use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
 type Digest = [u8; 20];
+
+/// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store instead.
+/// An import can have millions.
+const CHANGES_MAX: usize = if cfg!(test) { 300 } else { 100_000 };
 
 /// What a transaction changed, for those who keep a copy in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub struct Transaction<'t> {
     meta: Table<'t, &'static str, u64>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
-    // None if nobody keeps a copy.
+    // None if nobody keeps a copy, or if there are too many to keep.
     changes: Option<Vec<Change>>,
     modifications: usize,
 }
@@ -122,18 +126,50 @@ impl<'t> Transaction<'t> {
             self.count(old, -1);
         }
         self.count(&new, 1);
-        if let Some(changes) = &mut self.changes {
-            changes.push(Change::Link(Box::new(new)));
-        }
+        self.note(Change::Link(Box::new(new)));
         Ok(())
     }
 
-    fn count(&mut self, link: &ShortLink, by: i64) {
-        let position = usize::from(link.status.number() - 1);
-        for key in keys::counters_of(link) {
-            if let Some(count) = self.counted.entry(key).or_default().get_mut(position) {
-                *count += by;
+    /// Writes a link in place of one whose record is damaged. What the indexes say of that one is found by looking at all of
+    /// them, so this is for repairs only. False, and nothing is written, if it belonged to another partner.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; the transaction is then given up.
+    pub fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
+        let mut stale = Vec::new();
+        for index in Index::ALL {
+            for entry in self.indexes.get(index).iter()? {
+                let (key, _) = entry?;
+                if keys::id_of(index, key.value()) == Some(new.id) {
+                    stale.push((index, key.value().to_vec()));
+                }
             }
+        }
+        let own = keys::partner_scope(new.partner_id);
+        if stale.iter().any(|(_, key)| !key.starts_with(&own)) {
+            return Ok(false);
+        }
+        for (index, key) in stale {
+            self.modifications += 1;
+            self.indexes.get_mut(index).remove(key.as_slice())?;
+            if let Some((counter, (scope, status))) = Counter::of(index).zip(keys::split_scope(index, &key)) {
+                self.count_at(counter.key(scope), status, -1);
+            }
+        }
+        self.put(None, new)?;
+        Ok(true)
+    }
+
+    fn count_at(&mut self, key: Vec<u8>, status: u8, by: i64) {
+        let position = usize::from(status).wrapping_sub(1);
+        if let Some(count) = self.counted.entry(key).or_default().get_mut(position) {
+            *count += by;
+        }
+    }
+
+    fn count(&mut self, link: &ShortLink, by: i64) {
+        for key in keys::counters_of(link) {
+            self.count_at(key, link.status.number(), by);
         }
     }
 
@@ -144,9 +180,7 @@ impl<'t> Transaction<'t> {
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
         self.revocations.insert(digest.as_slice(), until.as_unix())?;
-        self.changes
-            .iter_mut()
-            .for_each(|changes| changes.push(Change::Revoked(digest, until)));
+        self.note(Change::Revoked(digest, until));
         Ok(())
     }
 
@@ -175,9 +209,7 @@ impl<'t> Transaction<'t> {
             dropped = true;
         }
         if dropped {
-            self.changes
-                .iter_mut()
-                .for_each(|changes| changes.push(Change::RevocationsDropped(now)));
+            self.note(Change::RevocationsDropped(now));
         }
         for entry in self.actions.extract_if(|_, (_, expiry)| expiry <= now.as_unix())? {
             entry?;
@@ -195,13 +227,22 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    fn note(&mut self, change: Change) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(change);
+            if changes.len() > CHANGES_MAX {
+                self.changes = None;
+            }
+        }
+    }
+
     /// How many changes have been made or begun.
     pub(super) const fn modifications(&self) -> usize {
         self.modifications
     }
 
-    /// Writes what was gathered, and returns the changes in the order in which they were made.
-    pub(super) fn finish(mut self, sequence: u64) -> Result<Vec<Change>, StoreError> {
+    /// Writes what was gathered, and returns the changes in the order in which they were made, unless there were too many.
+    pub(super) fn finish(mut self, sequence: u64) -> Result<Option<Vec<Change>>, StoreError> {
         for (key, deltas) in std::mem::take(&mut self.counted) {
             if deltas == [0; Status::ALL.len()] {
                 continue;
@@ -223,7 +264,7 @@ impl<'t> Transaction<'t> {
             }
         }
         self.meta.insert(META_SEQUENCE, sequence)?;
-        Ok(self.changes.unwrap_or_default())
+        Ok(self.changes)
     }
 }
 

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::model::{LinkId, Status};
+use crate::model::Status;
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index, PerIndex};
 use crate::store::snapshot::Snapshot;
@@ -84,14 +84,16 @@ impl Snapshot {
         }
         found.counters = self.counters.len()?;
         let mut counted = 0;
-        for (index, counter) in [
-            (Index::Created, Counter::Partner),
-            (Index::SystemName, Counter::SystemName),
-            (Index::User, Counter::User),
-        ] {
+        for (index, counter) in Index::ALL
+            .into_iter()
+            .filter_map(|index| Some((index, Counter::of(index)?)))
+        {
             counted += self.verify_counters(index, counter, &mut found)?;
         }
         self.verify_unique_ids(&mut found)?;
+        if let Err(error) = self.revocations() {
+            found.problem(|| error.to_string());
+        }
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
             found.problem(|| format!("{counters} counters, but links in {counted} scopes"));
@@ -109,9 +111,10 @@ impl Snapshot {
         let mut expected = PerIndex::make(|_| Ok::<_, StoreError>(Sum::default()))?;
         for entry in self.iter()? {
             progress();
-            let link = match entry?.1 {
-                Ok(link) => link,
-                Err(error) => {
+            let link = match entry {
+                Ok((_, Ok(link))) => link,
+                Err(error) if error.is_of_the_file() => return Err(error),
+                Ok((_, Err(error))) | Err(error) => {
                     found.problem(|| error.to_string());
                     continue;
                 }
@@ -131,7 +134,8 @@ impl Snapshot {
     /// Names the records that have no entry in an index.
     fn tell_missing_entries(&self, index: Index, found: &mut Verification) -> Result<(), StoreError> {
         for entry in self.iter()? {
-            let (id, Ok(link)) = entry? else { continue };
+            // What is damaged has been told.
+            let Ok((id, Ok(link))) = entry else { continue };
             let Some(key) = index.key_of(&link) else { continue };
             if self.index(index).get(key.as_slice())?.is_none() {
                 found.problem(|| format!("{id} has no entry in {}", index.name()));
@@ -146,7 +150,7 @@ impl Snapshot {
             let (key, _) = entry?;
             let key = key.value();
             let name = index.name();
-            let Some(id) = id_of(index, key) else {
+            let Some(id) = keys::id_of(index, key) else {
                 found.problem(|| format!("{name} has a malformed entry"));
                 continue;
             };
@@ -217,11 +221,6 @@ impl Snapshot {
         }
         present.map_or(Ok(()), |(scope, counts)| visit(&scope, counts))
     }
-}
-
-fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
-    let (scope, _) = keys::split_scope(index, key)?;
-    Some(keys::decode_tail(index, scope.len(), key).ok()?.1)
 }
 
 /// A scope for people: the partner, and the text if there is one.

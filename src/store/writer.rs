@@ -34,8 +34,9 @@ pub trait CommitObserver: Send + Sync + 'static {
     /// The changes of one transaction, in the order in which they were made.
     fn committed(&self, changes: Vec<Change>);
 
-    /// The store failed and has been opened again. A commit of unknown outcome is in this snapshot or is not, and what
-    /// the observer keeps must become what the snapshot holds. No commit comes meanwhile.
+    /// What the observer keeps must become what this snapshot holds: after a commit of too many changes to tell, or after
+    /// the store failed and has been opened again, when a commit of unknown outcome is in it or is not. No commit comes
+    /// meanwhile.
     ///
     /// # Errors
     /// When the snapshot cannot be read.
@@ -317,8 +318,12 @@ impl State {
         inner
             .commit()
             .map_err(|error| (WriteError::OutcomeUnknown, error.into()))?;
-        if let Some(observer) = &self.observer {
-            observer.committed(changes);
+        match (&self.observer, changes) {
+            (Some(observer), Some(changes)) => observer.committed(changes),
+            (Some(observer), None) => Snapshot::of(&database)
+                .and_then(|snapshot| observer.reopened(&snapshot))
+                .map_err(|error| (WriteError::OutcomeUnknown, error))?,
+            (None, _) => {}
         }
         self.published.send_replace(sequence);
         Ok(())

@@ -1,9 +1,11 @@
 //! Backups, files of links, and what is done with stores that no appliance has open.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::fixture::{Appliance, Process, code, configuration, poll, tinyd};
 use crate::http::request;
@@ -298,6 +300,36 @@ fn an_import_that_cannot_be_read_says_why() {
     let _ = child.stdin.take().unwrap().write_all(many.as_bytes());
     assert!(complained(&child.wait_with_output().unwrap(), 4).contains("SERVICE_FORBIDDEN"));
     assert_eq!(appliance.list(&appliance.admin_ks(), &[]).1, 0);
+}
+
+/// A body that never comes to the point is not kept in memory, whoever sends it.
+#[test]
+fn an_import_reads_little_before_it_knows_who_asks() {
+    let appliance = Appliance::start();
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", appliance.process_id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+    };
+    let before = resident();
+    let mut stream = TcpStream::connect(appliance.admin.strip_prefix("http://").unwrap()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let head = "POST /api_v3/service/tinyd/action/import HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\
+                Content-Type: multipart/form-data; boundary=x\r\n\r\n";
+    assert_eq!(stream.write(head.as_bytes()).unwrap(), head.len());
+    // As much as it takes: it is enough once the buffers of the operating system are full and stay so.
+    let (piece, mut sent) = (vec![b'x'; 1024 * 1024], 0_usize);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        match stream.write(&piece) {
+            Ok(bytes) => sent += bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(sent < 64 * 1024 * 1024, "{sent} bytes were taken");
+    let grown = resident() - before;
+    assert!(grown < 16 * 1024, "grown by {grown} kB");
 }
 
 #[test]

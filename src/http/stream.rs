@@ -1,0 +1,113 @@
+//! Bodies that are sent piece by piece.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use tokio::sync::mpsc;
+
+/// Pieces that may wait to be sent.
+const PIECES_MAX: usize = 4;
+
+/// The stream was not brought to its end; why is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream was interrupted")]
+pub struct Interrupted;
+
+/// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody takes
+/// what has been sent for all of it.
+#[derive(Debug)]
+pub struct Pieces {
+    pieces: mpsc::Receiver<Option<Bytes>>,
+    is_over: bool,
+}
+
+/// Where the pieces come from.
+#[derive(Debug)]
+pub struct PieceSender(mpsc::Sender<Option<Bytes>>);
+
+/// A body and its sender.
+pub(super) fn pieces() -> (PieceSender, Pieces) {
+    let (sender, pieces) = mpsc::channel(PIECES_MAX);
+    let body = Pieces { pieces, is_over: false };
+    (PieceSender(sender), body)
+}
+
+impl PieceSender {
+    /// Sends a piece, once there is room for it.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Interrupted> {
+        self.0.send(Some(piece.into())).await.map_err(|_| Interrupted)
+    }
+
+    /// Says that there were all pieces.
+    pub async fn end(self) {
+        // If the client has gone, nobody needs to be told.
+        let _ = self.0.send(None).await;
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(context));
+        Poll::Ready(match piece {
+            Some(Some(piece)) => Some(Ok(Frame::data(piece))),
+            Some(None) => {
+                self.is_over = true;
+                None
+            }
+            None => {
+                self.is_over = true;
+                Some(Err(Interrupted))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    #[test]
+    fn only_a_stream_that_was_ended_is_whole() {
+        let collected = |is_ended: bool| {
+            block_on(async {
+                let (sender, body) = pieces();
+                sender.send("one").await.unwrap();
+                sender.send("two").await.unwrap();
+                if is_ended {
+                    sender.end().await;
+                } else {
+                    drop(sender);
+                }
+                body.collect().await.map(http_body_util::Collected::to_bytes)
+            })
+        };
+        assert_eq!(collected(true).unwrap(), "onetwo");
+        assert_eq!(collected(false).unwrap_err(), Interrupted);
+    }
+}

@@ -1,0 +1,298 @@
+//! Steps of the domain on a simulated disk, for tests, and the world as it should be after each.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::tests::{PARTNER, draft, everybody};
+use super::*;
+use crate::rows::Line;
+use crate::store::simulated::{Disk, open_on};
+
+/// What is stored: links, revocations, and counted calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct World {
+    pub(super) links: BTreeMap<LinkId, ShortLink>,
+    pub(super) revoked: BTreeMap<Digest, Timestamp>,
+    pub(super) calls: BTreeMap<Digest, u64>,
+}
+
+/// A domain operation; the numbers choose among the links there are.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Add(Option<&'static str>, Option<&'static str>),
+    SetUrl(usize),
+    SetUser(usize, Option<&'static str>),
+    SetStatus(usize, Status),
+    Restore(usize),
+    RestoreAll,
+    DeleteUser(&'static str),
+    Revoke,
+    CountCall,
+    /// Two lines, and a third one that is wrong: then none is imported.
+    Import(bool),
+}
+
+/// Calls that a session may make.
+pub(super) const CALLS: u64 = 3;
+
+pub(super) fn any_step(rng: &mut StdRng) -> Step {
+    let number = rng.random_range(0..1_000);
+    let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
+    match rng.random_range(0..26) {
+        0..8 => Step::Add(user, [None, None, Some("p"), Some("q")][rng.random_range(0..4)]),
+        8..11 => Step::SetUrl(number),
+        11..13 => Step::SetUser(number, user),
+        13..16 => Step::SetStatus(number, Status::ALL[rng.random_range(0..3)]),
+        16..18 => Step::Restore(number),
+        18 => Step::DeleteUser("x"),
+        19 => Step::RestoreAll,
+        20..23 => Step::Import(rng.random_bool(0.3)),
+        23 => Step::CountCall,
+        _ => Step::Revoke,
+    }
+}
+
+/// Where the links of step `number` lead.
+pub(super) fn url_of(number: usize) -> String {
+    format!("https://e.example/{number}/{}", "x".repeat(number % 7 * 100))
+}
+
+pub(super) fn now_of(number: usize) -> Timestamp {
+    Timestamp::from_unix(1_000 + i64::try_from(number).unwrap())
+}
+
+pub(super) fn digest_of(number: usize) -> Digest {
+    [u8::try_from(number % 256).unwrap(); 20]
+}
+
+impl World {
+    pub(super) fn of(links: &Links) -> Self {
+        let snapshot = links.store.snapshot().unwrap();
+        let mut world = Self::default();
+        snapshot
+            .for_each(|id, record| {
+                world.links.insert(id, record.unwrap());
+            })
+            .unwrap();
+        world.revoked = snapshot.revocations().unwrap().into_iter().collect();
+        world.calls = snapshot.counted_calls().into_iter().collect();
+        world
+    }
+
+    fn pick(&self, number: usize) -> Option<&ShortLink> {
+        self.links.values().nth(number.checked_rem(self.links.len())?)
+    }
+
+    fn is_taken(&self, unique_id: Option<&str>) -> bool {
+        let holds = |link: &ShortLink| link.unique_id.as_deref() == unique_id && link.status != Status::Deleted;
+        unique_id.is_some() && self.links.values().any(holds)
+    }
+
+    fn edited(&self, link: &ShortLink, edit: impl FnOnce(&mut ShortLink), now: Timestamp) -> Self {
+        let mut new = link.clone();
+        edit(&mut new);
+        let mut world = self.clone();
+        if new != *link {
+            new.updated_at = now;
+            world.links.insert(new.id, new);
+        }
+        world
+    }
+
+    /// What a step that is carried out makes of the world. `added` is the link that an add has made.
+    pub(super) fn after(&self, step: &Step, number: usize, added: Option<&ShortLink>) -> Self {
+        let now = now_of(number);
+        let visible = |link: &&ShortLink| link.status != Status::Deleted;
+        let changed = match step {
+            Step::Add(..) => added.map(|added| {
+                let mut world = self.clone();
+                world.links.insert(added.id, added.clone());
+                world
+            }),
+            Step::SetUrl(link) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.full_url = url_of(number), now)),
+            Step::SetUser(link, user) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.user_id = user.map(str::to_owned), now)),
+            Step::SetStatus(link, status) => self
+                .pick(*link)
+                .filter(visible)
+                .map(|link| self.edited(link, |link| link.status = *status, now)),
+            Step::Restore(link) => self.pick(*link).map(|link| self.after_restoring(link.id, now)),
+            Step::DeleteUser(user) => {
+                let mut world = self.clone();
+                let owned = |link: &&mut ShortLink| link.user_id.as_deref() == Some(user);
+                for link in world.links.values_mut().filter(owned) {
+                    if link.status != Status::Deleted {
+                        (link.status, link.updated_at) = (Status::Deleted, now);
+                    }
+                }
+                Some(world)
+            }
+            Step::Revoke => {
+                let mut world = self.clone();
+                world.revoked.insert(digest_of(number), Timestamp::MAX);
+                Some(world)
+            }
+            Step::CountCall => {
+                let mut world = self.clone();
+                let calls = world.calls.entry(digest_of(0)).or_default();
+                *calls = CALLS.min(*calls + 1);
+                Some(world)
+            }
+            Step::Import(is_wrong) => (!is_wrong).then(|| {
+                let mut world = self.clone();
+                world.links.extend(imported(number).map(|link| (link.id, link)));
+                world
+            }),
+            Step::RestoreAll => {
+                let mut world = self.clone();
+                for id in self.links.keys() {
+                    world = world.after_restoring(*id, now);
+                }
+                Some(world)
+            }
+        };
+        changed.unwrap_or_else(|| self.clone())
+    }
+
+    fn after_restoring(&self, id: LinkId, now: Timestamp) -> Self {
+        let link = &self.links[&id];
+        if link.status != Status::Deleted || self.is_taken(link.unique_id.as_deref()) {
+            return self.clone();
+        }
+        self.edited(link, |link| link.status = Status::Enabled, now)
+    }
+
+    /// Whether the world after a step of unknown outcome is one that the step can have made.
+    pub(super) fn can_become(&self, after: &Self, step: &Step, number: usize) -> bool {
+        let added = after.links.values().find(|link| !self.links.contains_key(&link.id));
+        let is_whole = !matches!(step, Step::Add(..))
+            || added.is_none_or(|added| added.full_url == url_of(number) && added.created_at == now_of(number));
+        after == self || (is_whole && *after == self.after(step, number, added))
+    }
+}
+
+/// The links that step `number` imports.
+pub(super) fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
+    ["a", "b"].into_iter().map(move |name| ShortLink {
+        id: format!("import{number}{name}").parse().unwrap(),
+        created_at: now_of(number),
+        updated_at: now_of(number),
+        expires_at: None,
+        partner_id: PARTNER,
+        user_id: Some("x".into()),
+        name: None,
+        system_name: "NAME".into(),
+        full_url: url_of(number),
+        unique_id: None,
+        status: Status::Enabled,
+    })
+}
+
+/// Runs a step; an add returns its link.
+pub(super) async fn run(
+    links: &Links,
+    world: &World,
+    step: &Step,
+    number: usize,
+) -> Result<Option<ShortLink>, LinkError> {
+    let edit = async |link: usize, edit: Box<dyn FnOnce(&mut ShortLink) + Send>| match world.pick(link) {
+        None => Ok(None),
+        Some(link) => {
+            let replace = |stored: &ShortLink| {
+                let mut new = stored.clone();
+                edit(&mut new);
+                Ok::<_, ()>(new)
+            };
+            links.update(link.id, everybody(), replace).await.map(|_| None)
+        }
+    };
+    let done = match step.clone() {
+        Step::Add(user, unique_id) => {
+            let draft = Draft {
+                user_id: user.map(str::to_owned),
+                unique_id: unique_id.map(str::to_owned),
+                ..draft(&url_of(number))
+            };
+            links.add(draft).await.map(Some)
+        }
+        Step::SetUrl(link) => edit(link, Box::new(move |link| link.full_url = url_of(number))).await,
+        Step::SetUser(link, user) => edit(link, Box::new(move |link| link.user_id = user.map(str::to_owned))).await,
+        Step::SetStatus(link, status) => edit(link, Box::new(move |link| link.status = status)).await,
+        Step::Restore(link) => match world.pick(link) {
+            None => Ok(None),
+            Some(link) => links.restore(link.id, PARTNER).await.map(|_| None),
+        },
+        Step::RestoreAll => {
+            let ids = world.links.keys().copied().collect();
+            links.restore_all(ids, PARTNER, false).await.map(|_| None)
+        }
+        Step::DeleteUser(user) => links.delete_user(PARTNER, user.to_owned()).await.map(|_| None),
+        Step::CountCall => {
+            let job =
+                move |transaction: &mut Transaction<'_>| transaction.count_action(digest_of(0), CALLS, Timestamp::MAX);
+            links.store.write(job).await.map(|_| None).map_err(Into::into)
+        }
+        Step::Import(is_wrong) => {
+            let wrong = is_wrong.then(|| Err("for this test".to_owned()));
+            let lines = (1..).zip(imported(number).map(Ok).chain(wrong));
+            let lines: Vec<_> = lines.map(|(number, link)| Ok(Line { number, link })).collect();
+            let imported = import(
+                &links.store,
+                lines.into_iter(),
+                ImportOptions::default(),
+                Arc::new(|_| {}),
+            );
+            match imported.await {
+                Ok(report) => {
+                    assert_eq!(report.applied, !is_wrong);
+                    Ok(None)
+                }
+                Err(ImportError::Write(error)) => Err(error.into()),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        Step::Revoke => {
+            let job = move |transaction: &mut Transaction<'_>| transaction.revoke(digest_of(number), Timestamp::MAX);
+            links.store.write(job).await.map(|()| None).map_err(Into::into)
+        }
+    };
+    match done {
+        Err(LinkError::NotFound | LinkError::UniqueIdTaken(_)) => Ok(None),
+        done => done,
+    }
+}
+
+pub(super) fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+    let publisher = Publisher::default();
+    let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
+    let ids = IdSource::repeatable(4, seed);
+    let links = Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))?;
+    links.load().map_err(|error| format!("{error:?}"))?;
+    Ok(links)
+}
+
+/// Whether the store is whole and the map shows what it holds.
+pub(super) fn check_whole(links: &Links, world: &World) -> Result<(), String> {
+    let found = links.store.snapshot().unwrap().verify(|| {}).unwrap();
+    if !found.is_clean() {
+        return Err(format!("{:?}", found.problems));
+    }
+    if links.index().links() != world.links.len() {
+        return Err("the map has more links than the store".to_owned());
+    }
+    for link in world.links.values() {
+        let shown = links.index().entry(link.id);
+        let stored = (Destination::location_of(&link.full_url), link.status, link.expires_at);
+        if shown.as_ref() != Some(&stored) {
+            return Err(format!("the map shows {shown:?} for {stored:?}"));
+        }
+    }
+    Ok(())
+}
