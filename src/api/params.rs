@@ -206,6 +206,19 @@ impl Params {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
+    /// Whether a switch of our own is on; it is off if it is not there.
+    ///
+    /// # Errors
+    /// [`Fault::InvalidValue`] if it is neither on nor off.
+    pub fn flag(&self, name: &str) -> Result<bool, Fault> {
+        match self.text(name)?.map(str::to_ascii_lowercase).as_deref() {
+            Some("1" | "true") => Ok(true),
+            None | Some("" | "0" | "false") => Ok(false),
+            // Kaltura would take it for false, and a dry run that writes is worse than none.
+            Some(_) => Err(Fault::invalid(name, "expected true or false, 1 or 0")),
+        }
+    }
+
     /// The text with this name.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::api::access::scope_of;
 use crate::api::fields::{Field, Fields, parse_integer};
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::http::{Fault, is_true};
+use crate::http::Fault;
 use crate::ks::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
 use crate::model::{
@@ -95,7 +95,7 @@ impl Api {
         if texts.len() > IN_VALUES_MAX {
             return Err(Fault::invalid("ids", format!("at most {IN_VALUES_MAX} at once")));
         }
-        let dry_run = params.text("dryRun")?.is_some_and(is_true);
+        let dry_run = params.flag("dryRun")?;
         let ids = texts.iter().filter_map(|text| text.parse().ok()).collect();
         let restored = self.links.restore_all(ids, session.partner, dry_run).await?;
         let outcomes: HashMap<_, _> = restored

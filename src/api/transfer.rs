@@ -1,6 +1,6 @@
 //! The service `tinyd`: what Kaltura's API has no words for. Backups of the whole store, and links as lines of a file.
 
-use std::io::{BufReader, BufWriter, Seek as _, Write as _};
+use std::io::{self, BufReader, BufWriter, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
-use crate::http::{self, Fault, PieceSender, Response, Target, is_true};
+use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, import};
 use crate::model::PartnerId;
@@ -35,6 +35,8 @@ const BEFORE_SESSION_MAX_BYTES: usize = 256 * 1024;
 const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of a file between two looks at the space that is left.
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
+/// How long a file may pause: it may come out of a pipe.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a file may take to arrive.
 const FILE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
@@ -213,8 +215,8 @@ impl Api {
                     Conflict::named(name).ok_or_else(|| Fault::invalid("conflict", "expected fail, skip or update"))?
                 }
             },
-            dry_run: params.text("dryRun")?.is_some_and(is_true),
-            keep_going: params.text("keepGoing")?.is_some_and(is_true),
+            dry_run: params.flag("dryRun")?,
+            keep_going: params.flag("keepGoing")?,
             partner: self.partner_meant(params, &session, "import")?,
         };
         let defaults = rows::Defaults {
@@ -228,7 +230,8 @@ impl Api {
     async fn spool(&self, field: &mut Field<'_>) -> Result<std::fs::File, Fault> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "the file of an import cannot be put aside");
-            Fault::invalid("file", format!("cannot be put aside on the store's disk: {error}"))
+            let reason = format!("the file cannot be put aside on the store's disk: {error}");
+            Fault::NoSpace { reason }
         };
         let links = Arc::clone(&self.links);
         let file = self.links.store().temporary_file().map_err(unwritable)?;
@@ -250,7 +253,7 @@ impl Api {
             Ok(file)
         });
         loop {
-            let chunk = tokio::time::timeout(BODY_TIMEOUT, field.chunk()).await;
+            let chunk = tokio::time::timeout(PAUSE_TIMEOUT, field.chunk()).await;
             match chunk.map_err(|_| Fault::TooSlow)?.map_err(broken)? {
                 // If it is not taken, writing has failed, and says why below.
                 Some(chunk) => {
@@ -287,11 +290,20 @@ impl Api {
                     Err(_) => return json!({ "error": "the file could not be read" }),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
+                // An appliance that ends does not wait for millions of lines.
+                let ending = Arc::clone(&self.links);
+                let lines = lines.map(move |line| match line {
+                    _ if ending.is_ending() => {
+                        Err(io::Error::other("the appliance is ending: nothing more is imported"))
+                    }
+                    line => line,
+                });
                 match import(self.links.store(), lines, options, on_lines).await {
                     Ok(report) => report_of(&report),
                     Err(error) => {
                         tracing::warn!(%error, "an import has failed");
-                        json!({ "error": error.to_string(), "isOfTheStore": true })
+                        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                        json!({ "error": format!("{error}{}", cause.unwrap_or_default()), "isOfTheStore": true })
                     }
                 }
             };

@@ -186,8 +186,17 @@ impl Client {
             let text = format!("no answer from {} in {TIMEOUT:?}: outcome unknown", self.url);
             return CliError::new(Failure::Unavailable, text);
         }
-        let text = format!("the appliance cannot be reached at {}: {error}", self.url);
-        CliError::new(Failure::Unreachable, text)
+        let is_unsent = match error {
+            ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,
+            _ => false,
+        };
+        if is_unsent {
+            let text = format!("the appliance cannot be reached at {}: {error}", self.url);
+            return CliError::new(Failure::Unreachable, text);
+        }
+        let text = format!("the connection to {} was cut off: outcome unknown: {error}", self.url);
+        CliError::new(Failure::Unavailable, text)
     }
 
     /// The response, unless it is JSON: results of streams are not, but exceptions are.

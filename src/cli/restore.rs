@@ -81,10 +81,15 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
                     "unknown".to_owned()
                 }
             };
-            if args.client.json {
-                writeln!(out, "{link}")?;
+            let line = if args.client.json {
+                link.to_string()
             } else {
-                writeln!(out, "{} {what}", link["id"].as_str().unwrap_or(""))?;
+                format!("{} {what}", link["id"].as_str().unwrap_or(""))
+            };
+            // Whoever has seen enough of the output has not said that no more should be restored.
+            match writeln!(out, "{line}") {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+                _ => {}
             }
         }
     }
@@ -129,6 +134,7 @@ fn text_of(path: &Path) -> Result<String, CliError> {
 
 /// The ids of a file, each once, in their order.
 fn ids_in(text: &str) -> Vec<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut seen = HashSet::new();
     text.lines()
         .map(|line| {
@@ -138,6 +144,14 @@ fn ids_in(text: &str) -> Vec<String> {
         })
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .filter_map(|line| id_of(line).ok())
+        // What is no id is looked for as it stands, and not found; a comma would make two of it.
+        .map(|id| {
+            if id.is_empty() {
+                "-".to_owned()
+            } else {
+                id.replace(',', ";")
+            }
+        })
         .filter(|id| seen.insert(id.clone()))
         .collect()
 }

@@ -1,7 +1,8 @@
 //! What is done with the store's file itself: `tinyd backup`, `tinyd verify`, `tinyd compact`.
 
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -98,10 +99,7 @@ pub(super) struct CompactArgs {
 
 pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     let path = &args.file;
-    if !args.overwrite && path.try_exists()? {
-        let text = format!("{} exists: name another file, or add --overwrite", path.display());
-        return Err(CliError::new(Failure::Usage, text));
-    }
+    check_target(path, args.overwrite)?;
     let mut bars = Bars::default();
     let found = match &args.store {
         // A copy has checksums of its own, which would hide that those of the original are wrong.
@@ -157,6 +155,19 @@ pub(super) fn compact(args: &CompactArgs) -> Result<(), CliError> {
     let (before, after) = (mebibytes(done.before), mebibytes(done.after));
     writeln!(io::stdout(), "{}: {before} before, {after} now", path.display())?;
     Ok(())
+}
+
+/// Whether a file may be written there: never in place of a store that somebody has open, or of what is no file.
+pub(super) fn check_target(path: &Path, overwrite: bool) -> Result<(), CliError> {
+    let reason = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(anyhow::Error::new(error).context(path.display().to_string()).into()),
+        Ok(_) if !overwrite => "exists: name another file, or add --overwrite",
+        Ok(metadata) if !metadata.is_file() => "is not a plain file, so it is not replaced",
+        Ok(_) if Store::is_in_use(path) => "is a store in use, so it is not replaced",
+        Ok(_) => return Ok(()),
+    };
+    Err(CliError::new(Failure::Usage, format!("{} {reason}", path.display())))
 }
 
 /// A store that was opened, or why not.

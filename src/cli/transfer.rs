@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{Client, ClientArgs, Upload};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
-use crate::cli::store::opened;
+use crate::cli::store::{check_target, opened};
 use crate::links::{Conflict, ImportError, ImportOptions, ImportReport, import as import_lines};
 use crate::model::{Clock, PartnerId};
 use crate::rows::{self, Defaults, Format};
@@ -137,17 +137,18 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     if args.file.is_pipe() {
         return export_to(&args.file, io::stdout().lock());
     }
-    if !args.overwrite && path.try_exists()? {
-        let text = format!("{} exists: name another file, or add --overwrite", path.display());
-        return Err(CliError::new(Failure::Usage, text));
-    }
+    check_target(path, args.overwrite)?;
     // It has its name only once it is whole.
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".unfinished");
+    // What an export before this one has left; a link that somebody has put there is not followed.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let made = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&unfinished);
     let file = made.with_context(|| format!("{} cannot be written", path.display()))?;
@@ -262,8 +263,12 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     } else {
         let path = &args.file.file;
         let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let bytes = file.metadata()?.len();
-        (Box::new(file), Some(bytes))
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            let text = format!("{} is a folder", path.display());
+            return Err(CliError::new(Failure::Usage, text));
+        }
+        (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
     let told = match &args.file.store {
         Some(store) => import_into_store(store, args, file, bytes)?,

@@ -107,6 +107,10 @@ pub enum Fault {
     Unavailable {
         retry_after_seconds: u64,
     },
+    /// The disk has too little room for what was sent; nothing was written.
+    NoSpace {
+        reason: String,
+    },
     /// As many backups and exports are going on as may.
     Busy,
     /// The appliance serves a store that it never writes to.
@@ -227,7 +231,11 @@ impl Fault {
                 "REASON",
                 format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds"),
             )]),
-            Self::Busy => internal(vec![("REASON", "too many backups and exports at a time".to_owned())]),
+            Self::NoSpace { reason } => internal(vec![("REASON", format!("nothing was written: {reason}"))]),
+            Self::Busy => internal(vec![(
+                "REASON",
+                "too many backups, exports or imports at a time".to_owned(),
+            )]),
             Self::ReadOnly => internal(vec![("REASON", "this appliance is read-only".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
                 "REASON",
@@ -309,7 +317,7 @@ impl Fault {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable { .. } | Self::Busy | Self::ReadOnly | Self::OutcomeUnknown => {
+            Self::Unavailable { .. } | Self::NoSpace { .. } | Self::Busy | Self::ReadOnly | Self::OutcomeUnknown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             _ => StatusCode::OK,

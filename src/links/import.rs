@@ -8,7 +8,7 @@ use crate::rows::Line;
 use crate::store::{Ending, Store, StoreError, Transaction, WriteError};
 
 /// Lines of one commit where those that are right are kept whatever comes after them.
-const BATCH_LINES: usize = 1_000;
+const BATCH_LINES: usize = 5_000;
 /// Lines whose problems are told; of those beyond it, only the number is known.
 const PROBLEMS_TOLD_MAX: usize = 100;
 /// How often progress is told, in lines.
@@ -155,7 +155,7 @@ fn take(
             Some(Ok(line)) => line,
         };
         match line.link {
-            Ok(link) => match put(transaction, link, options) {
+            Ok(link) => match put(transaction, link, line.is_dated, options) {
                 Ok(Ok(Outcome::Added)) => report.added += 1,
                 Ok(Ok(Outcome::Updated)) => report.updated += 1,
                 Ok(Ok(Outcome::Unchanged)) => report.unchanged += 1,
@@ -184,6 +184,7 @@ enum Outcome {
 fn put(
     transaction: &mut Transaction<'_>,
     link: ShortLink,
+    is_dated: bool,
     options: &ImportOptions,
 ) -> Result<Result<Outcome, String>, StoreError> {
     if let Some(partner) = options.partner
@@ -207,7 +208,7 @@ fn put(
     };
     match (&stored, options.conflict) {
         (None, _) => {}
-        (Some(stored), _) if is_same(stored, &link) => return Ok(Ok(Outcome::Unchanged)),
+        (Some(stored), _) if is_same(stored, &link, is_dated) => return Ok(Ok(Outcome::Unchanged)),
         (Some(_), Conflict::Skip) => return Ok(Ok(Outcome::Skipped)),
         (Some(_), Conflict::Fail) => return Ok(Err(format!("another link has the id {id}"))),
         (Some(stored), Conflict::Update) if stored.partner_id != link.partner_id => {
@@ -226,7 +227,11 @@ fn put(
     } else {
         Outcome::Added
     };
-    transaction.put(stored.as_ref(), link)?;
+    let created_at = match &stored {
+        Some(stored) if !is_dated => stored.created_at,
+        _ => link.created_at,
+    };
+    transaction.put(stored.as_ref(), ShortLink { created_at, ..link })?;
     Ok(Ok(outcome))
 }
 
@@ -235,15 +240,15 @@ fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {
     format!("the link {holder} has the unique id {unique_id:?}")
 }
 
-/// Whether two links are the same in every field. CSV cannot tell an empty name from none.
-fn is_same(stored: &ShortLink, link: &ShortLink) -> bool {
+/// Whether two links are the same in every field that the line says. CSV cannot tell an empty name from none.
+fn is_same(stored: &ShortLink, link: &ShortLink, is_dated: bool) -> bool {
     let of_name = |link: &ShortLink| link.name.clone().filter(|name| !name.is_empty());
-    of_name(stored) == of_name(link)
-        && *stored
-            == ShortLink {
-                name: stored.name.clone(),
-                ..link.clone()
-            }
+    let mut comparable = link.clone();
+    comparable.name.clone_from(&stored.name);
+    if !is_dated {
+        (comparable.created_at, comparable.updated_at) = (stored.created_at, stored.updated_at);
+    }
+    of_name(stored) == of_name(link) && *stored == comparable
 }
 
 /// Another link that holds this one's unique id.

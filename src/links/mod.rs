@@ -20,6 +20,7 @@ mod tests;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -107,6 +108,7 @@ pub struct Links {
     stored: u64,
     /// Bounds the look-ups in the store that go on at a time.
     look_ups: Semaphore,
+    is_ending: AtomicBool,
 }
 
 impl Links {
@@ -143,6 +145,7 @@ impl Links {
             ids,
             stored,
             look_ups: Semaphore::new(LOOK_UPS_MAX),
+            is_ending: AtomicBool::new(false),
         })
     }
 
@@ -160,7 +163,8 @@ impl Links {
                     // It may be a reader that has met the failure first.
                     self.store.nudge();
                     std::thread::sleep(LOAD_RETRY_INTERVAL);
-                    while matches!(self.health(), Health::Refusing(_)) {
+                    // A file that takes no writes can be read all the same; one that cannot be read may be later.
+                    while self.store.snapshot().is_err() && matches!(self.health(), Health::Refusing(_)) {
                         std::thread::sleep(LOAD_RETRY_INTERVAL);
                     }
                     if self.index.is_loaded() {
@@ -198,7 +202,7 @@ impl Links {
     async fn look_up_stored(&self, id: LinkId) -> Verdict {
         // The semaphore is never closed.
         let _permit = self.look_ups.acquire().await;
-        match self.store.read(move |snapshot| snapshot.get(id)).await {
+        match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
             Ok(link) => {
                 if let Some(link) = &link {
                     self.index.load(link);
@@ -212,6 +216,17 @@ impl Links {
             Err(StoreError::Damaged { .. }) => Verdict::Damaged,
             Err(_) => Verdict::Loading,
         }
+    }
+
+    /// Has what takes long and can be done again be given up: the program ends.
+    pub fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the program ends.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 
     /// Links in the store when it was opened.

@@ -242,7 +242,15 @@ pub(super) async fn run(
         Step::Import(is_wrong) => {
             let wrong = is_wrong.then(|| Err("for this test".to_owned()));
             let lines = (1..).zip(imported(number).map(Ok).chain(wrong));
-            let lines: Vec<_> = lines.map(|(number, link)| Ok(Line { number, link })).collect();
+            let lines: Vec<_> = lines
+                .map(|(number, link)| {
+                    Ok(Line {
+                        number,
+                        link,
+                        is_dated: true,
+                    })
+                })
+                .collect();
             let imported = import(
                 &links.store,
                 lines.into_iter(),

@@ -475,9 +475,13 @@ fn lines_of(
     links: impl IntoIterator<Item = ShortLink>,
 ) -> impl Iterator<Item = std::io::Result<crate::rows::Line>> + Send {
     let links: Vec<_> = links.into_iter().collect();
-    (1..)
-        .zip(links)
-        .map(|(number, link)| Ok(crate::rows::Line { number, link: Ok(link) }))
+    (1..).zip(links).map(|(number, link)| {
+        Ok(crate::rows::Line {
+            number,
+            link: Ok(link),
+            is_dated: true,
+        })
+    })
 }
 
 /// More changes than are told one by one: the map is made equal to the store instead.

@@ -1,9 +1,11 @@
 //! Reading links, with a reason for everything that is wrong.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::model::{
@@ -15,6 +17,10 @@ use crate::wire::is_xml_char;
 
 /// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;
+/// Longest reason, in bytes: it may repeat what it complains about.
+const REASON_MAX_BYTES: usize = 300;
+/// Enough of what should be an id to find it by.
+const ID_SHOWN_BYTES: usize = 40;
 /// What the reader of CSV reads at a time.
 const CSV_BUFFER_BYTES: u64 = 64 * 1024;
 
@@ -25,6 +31,8 @@ pub struct Line {
     pub number: u64,
     /// The link, or what is wrong with it.
     pub link: Result<ShortLink, String>,
+    /// Whether the line says when the link was made; if not, that and its last change are the defaults.
+    pub is_dated: bool,
 }
 
 /// What a link has whose line does not say it.
@@ -38,7 +46,7 @@ pub struct Defaults {
 
 /// A line as it is written.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
 struct Row {
     id: String,
     created_at: Option<i64>,
@@ -89,7 +97,8 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
                     return Some(Err(error));
                 }
                 let link = Err(format!("longer than {LINE_MAX_BYTES} bytes"));
-                return Some(Ok(Line { number, link }));
+                let is_dated = false;
+                return Some(Ok(Line { number, link, is_dated }));
             }
             let line = if number == 1 { without_mark(&bytes) } else { &bytes };
             let line = line.trim_ascii();
@@ -98,16 +107,23 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
             }
             let row = std::str::from_utf8(line)
                 .map_err(|_| "not UTF-8".to_owned())
+                // A list of values would be taken for an object's.
+                .and_then(|text| {
+                    if text.starts_with('[') {
+                        Err("expected a JSON object".to_owned())
+                    } else {
+                        Ok(text)
+                    }
+                })
                 .and_then(|text| serde_json::from_str::<Row>(text).map_err(|error| told(&error)));
-            let link = row.and_then(|row| link_of(row, defaults));
-            return Some(Ok(Line { number, link }));
+            return Some(Ok(line_of(number, row, defaults)));
         }
     })
 }
 
 /// serde_json counts lines itself, from the one it is given; of that, only the column says something.
 fn told(error: &serde_json::Error) -> String {
-    let text = error.to_string();
+    let text = shortened(&error.to_string(), REASON_MAX_BYTES).to_owned();
     match text.split_once(" at line 1 column ") {
         Some((what, column)) => format!("{what} (column {column})"),
         None => text,
@@ -124,9 +140,11 @@ fn csv_lines(
     defaults: Defaults,
 ) -> Result<impl Iterator<Item = io::Result<Line>> + Send, String> {
     let left = Arc::new(AtomicU64::new(LINE_MAX_BYTES + CSV_BUFFER_BYTES));
+    let breaks = Arc::new(Mutex::new(Breaks::default()));
     let bounded = Bounded {
         inner: file,
         left: Arc::clone(&left),
+        breaks: Arc::clone(&breaks),
     };
     let mut reader = csv::ReaderBuilder::new()
         .buffer_capacity(CSV_BUFFER_BYTES as usize)
@@ -151,25 +169,23 @@ fn csv_lines(
     }
     let mut record = csv::ByteRecord::new();
     Ok(std::iter::from_fn(move || {
-        let number = reader.position().line();
         left.store(LINE_MAX_BYTES + CSV_BUFFER_BYTES, Ordering::Relaxed);
-        match reader.read_byte_record(&mut record) {
+        let read = reader.read_byte_record(&mut record);
+        let last = breaks.lock().line_before(reader.position().byte());
+        // A record begins where its own line breaks have not been yet.
+        let inside = record.iter().flatten().filter(|&&byte| byte == b'\n').count() as u64;
+        let number = last.saturating_sub(inside);
+        match read {
             Ok(false) => None,
-            Ok(true) => {
-                let number = record.position().map_or(number, csv::Position::line);
-                let link = csv_row(&columns, &record).and_then(|row| link_of(row, defaults));
-                Some(Ok(Line { number, link }))
-            }
+            Ok(true) => Some(Ok(line_of(number, csv_row(&columns, &record), defaults))),
             Err(error) => Some(match error.into_kind() {
                 csv::ErrorKind::Io(error) => Err(error),
-                csv::ErrorKind::UnequalLengths { pos, expected_len, len } => Ok(Line {
-                    number: pos.map_or(number, |position| position.line()),
-                    link: Err(format!("{len} values for {expected_len} names")),
-                }),
-                kind => Ok(Line {
+                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Ok(line_of(
                     number,
-                    link: Err(format!("{kind:?}")),
-                }),
+                    Err(format!("{len} values for {expected_len} names")),
+                    defaults,
+                )),
+                kind => Ok(line_of(number, Err(format!("{kind:?}")), defaults)),
             }),
         }
     }))
@@ -179,6 +195,37 @@ fn csv_lines(
 struct Bounded<R> {
     inner: R,
     left: Arc<AtomicU64>,
+    breaks: Arc<Mutex<Breaks>>,
+}
+
+/// Where the lines of a file end. The reader of CSV counts them differently where they end in CR and LF, and where some are
+/// empty.
+#[derive(Default)]
+struct Breaks {
+    /// Bytes read.
+    read: u64,
+    /// Line breaks before those that are kept.
+    before: u64,
+    /// The positions of the others.
+    positions: VecDeque<u64>,
+}
+
+impl Breaks {
+    fn note(&mut self, bytes: &[u8]) {
+        let breaks = (self.read..).zip(bytes).filter(|(_, byte)| **byte == b'\n');
+        self.positions.extend(breaks.map(|(position, _)| position));
+        self.read += bytes.len() as u64;
+    }
+
+    /// The number of the line that ends at `end`, which is the byte after CR, or LF, or the last one of all.
+    fn line_before(&mut self, end: u64) -> u64 {
+        let mut is_broken = false;
+        while let Some(position) = self.positions.pop_front_if(|position| *position < end) {
+            self.before += 1;
+            is_broken = position + 1 == end;
+        }
+        if is_broken { self.before } else { self.before + 1 }
+    }
 }
 
 impl<R: io::Read> io::Read for Bounded<R> {
@@ -190,6 +237,7 @@ impl<R: io::Read> io::Read for Bounded<R> {
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
         let read = self.inner.read(room)?;
+        self.breaks.lock().note(buffer.get(..read).unwrap_or_default());
         self.left.fetch_sub(read as u64, Ordering::Relaxed);
         Ok(read)
     }
@@ -227,12 +275,18 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
     Ok(row)
 }
 
+fn line_of(number: u64, row: Result<Row, String>, defaults: Defaults) -> Line {
+    let is_dated = row.as_ref().is_ok_and(|row| row.created_at.is_some());
+    let link = row.and_then(|row| link_of(row, defaults));
+    Line { number, link, is_dated }
+}
+
 /// The link of a row, held to the rules of the API (contract, section 5).
 fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     let id: LinkId = row
         .id
         .parse()
-        .map_err(|error| format!("id {:?}: {error}", shortened(&row.id)))?;
+        .map_err(|error| format!("id {:?}: {error}", shortened(&row.id, ID_SHOWN_BYTES)))?;
     let texts = [
         ("userId", row.user_id.as_deref(), 0, USER_ID_MAX_CHARS),
         ("name", row.name.as_deref(), 0, NAME_MAX_CHARS),
@@ -260,7 +314,7 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     Destination::parse(&row.full_url).map_err(|error| format!("fullUrl: {error}"))?;
     let status = row.status.unwrap_or_else(|| Status::Enabled.number().into());
     let time = |field: &str, seconds: Option<i64>| match seconds.map(Timestamp::from_unix) {
-        Some(time) if time > Timestamp::MAX => Err(format!(
+        Some(time) if !(Timestamp::MIN..=Timestamp::MAX).contains(&time) => Err(format!(
             "{field}: expected unix seconds up to {} (milliseconds?)",
             Timestamp::MAX
         )),
@@ -288,8 +342,7 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     })
 }
 
-/// Enough of a text to find it by.
-fn shortened(text: &str) -> &str {
-    const SHOWN_BYTES: usize = 40;
-    text.get(..text.floor_char_boundary(SHOWN_BYTES)).unwrap_or(text)
+/// The beginning of a text.
+fn shortened(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }

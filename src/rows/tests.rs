@@ -150,6 +150,15 @@ fn a_line_that_is_wrong_says_where_and_why() {
     let file =
         "id,systemName,fullUrl,status\nabcd,NAME,https://e.example/,2\nabcd,NAME\nabcd,NAME,https://e.example/,on\n";
     let expected = [(3, "2 values for 4 names"), (4, "status: expected a whole number")];
+    // However lines end, and if some are empty or some values have several.
+    let odd =
+        "\r\nabcd,\"NA\nME\",https://e.example/,2\r\n\r\n\r\nabcd,NAME\r\n\r\nabcd,\"N\n\nM\",https://e.example/,on";
+    let odd = format!("id,systemName,fullUrl,status\r\n{odd}");
+    let expected_odd = [(7, "2 values for 4 names"), (9, "status: expected a whole number")];
+    assert_eq!(
+        reasons(Format::Csv, &odd),
+        expected_odd.map(|(line, reason)| (line, reason.to_owned()))
+    );
     assert_eq!(
         reasons(Format::Csv, file),
         expected.map(|(line, reason)| (line, reason.to_owned()))

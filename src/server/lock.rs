@@ -75,10 +75,10 @@ impl DataLock {
             }
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
-        written
+        // Only for people; on a full disk there may be no room for it.
+        let _ = written
             .set_len(0)
-            .and_then(|()| writeln!(written, "{}", std::process::id()))
-            .map_err(failed)?;
+            .and_then(|()| writeln!(written, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }

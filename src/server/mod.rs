@@ -62,10 +62,11 @@ pub async fn serve(
     let mut accepting = JoinSet::new();
     accept_all(&mut accepting, bound.public, &public_service, public_limits, &stopped);
     accept_all(&mut accepting, bound.admin, &admin_service, admin_limits, &stopped);
-    let sweeping = tokio::spawn(sweep_sessions(links));
+    let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
 
     shutdown.await;
     tracing::info!("draining");
+    links.end();
     sweeping.abort();
     stop.send_replace(true);
     let drained = tokio::time::timeout(DRAIN_DEADLINE, async { while accepting.join_next().await.is_some() {} });

@@ -246,7 +246,8 @@ fn a_view_of_a_closed_file_keeps_nobody_from_opening_it() {
         let database = if read_only { file.open_read_only() } else { file.open() }.unwrap();
         let snapshot = Snapshot::of(&database).unwrap();
         database.close().unwrap();
-        let again = file.reopen().unwrap();
+        file.check().unwrap();
+        let again = file.open().unwrap();
         assert_eq!(
             Snapshot::of(&again).unwrap().get(golden_link().id).unwrap(),
             Some(golden_link())

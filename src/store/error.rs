@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The file has failed and is being opened again.
     #[error("the store is closed after a failure")]
     Closed,
+    /// A write has panicked, and nobody knows how far it was.
+    #[error("a write has panicked")]
+    Panicked,
     /// The program is ending.
     #[error("interrupted")]
     Interrupted,
@@ -35,7 +38,7 @@ impl StoreError {
     /// Whether the file or the disk under it has failed, rather than what was asked for.
     #[must_use]
     pub const fn is_of_the_file(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Closed)
+        matches!(self, Self::Database(_) | Self::Closed | Self::Panicked)
     }
 }
 

@@ -26,13 +26,13 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Opens the database for writing.
     fn open(&self) -> Result<Database, OpenError>;
 
-    /// Opens it for writing after an operation on it has failed, with every checksum verified.
+    /// Verifies every checksum, after an operation on the database has failed and before it is opened again.
     ///
     /// A sync that fails may leave the operating system with pages in its memory that it takes for written, so that what
     /// is read is no proof of what is stored. That does no harm: pages that a failed commit has written are referred to
     /// by nothing but its header, which is the last thing written, after a sync of its own; and opening writes the header
     /// anew. The simulated disk does all this, and worse.
-    fn reopen(&self) -> Result<Database, OpenError>;
+    fn check(&self) -> Result<(), OpenError>;
 
     /// Opens it without ever writing to it.
     fn open_read_only(&self) -> Result<Database, OpenError>;
@@ -81,9 +81,12 @@ impl StoreFile {
             return Ok(());
         }
         let unfinished = unfinished(&self.path);
-        create(&unfinished)
-            .and_then(|()| Ok(publish(&unfinished, &self.path)?))
-            .map_err(|error| self.unreadable(error))
+        let made = create(&unfinished).and_then(|()| Ok(publish(&unfinished, &self.path)?));
+        made.map_err(|error| {
+            // A full disk has better use for the space.
+            let _ = fs::remove_file(&unfinished);
+            self.unreadable(error)
+        })
     }
 
     fn open_with(&self, builder: &mut Builder) -> Result<Database, OpenError> {
@@ -181,8 +184,8 @@ impl Medium for StoreFile {
         self.unless_damaged(|| self.open_with(&mut Builder::new()))
     }
 
-    fn reopen(&self) -> Result<Database, OpenError> {
-        self.unless_damaged(|| self.open_with(Builder::new().set_check_integrity_on_open(true)))
+    fn check(&self) -> Result<(), OpenError> {
+        self.open_verified().map(drop)
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {

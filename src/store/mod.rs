@@ -28,7 +28,7 @@ mod copy_tests;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,6 +92,13 @@ impl Store {
     /// As [`Store::open_read_only`]; [`OpenError::Damaged`] if a checksum is wrong.
     pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
         Self::reading(StoreFile::at(path).open_verified()?, path)
+    }
+
+    /// Whether a process has this file open as a store, this one included.
+    #[must_use]
+    pub fn is_in_use(path: &Path) -> bool {
+        // What cannot be opened or locked will be told by whoever needs it.
+        File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
@@ -184,19 +191,15 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let handle = Arc::clone(&self.handle);
-        let read = tokio::task::spawn_blocking(move || {
-            let snapshot = snapshot_of(&handle)?;
-            Ok::<_, StoreError>((job(&snapshot)?, snapshot.sequence()))
-        });
-        let read = read.await.map_err(|_| StoreError::Interrupted)?;
-        if read.as_ref().is_err_and(StoreError::is_of_the_file) {
-            self.nudge();
-        }
-        let (result, seen) = read?;
+        let read = self.read_ahead(move |snapshot| Ok((job(snapshot)?, snapshot.sequence())));
+        let (result, seen) = read.await?;
         let mut published = self.published.clone();
         // The sender lives as long as the writer; without it nothing more will be published. Fewer commits than before mean
         // that the disk has lost some, and what was seen is not to come.
+        // What a file that has failed shows beyond it may not be on disk.
+        if seen > *published.borrow() && matches!(self.health(), Health::Refusing(_)) {
+            return Err(StoreError::Closed);
+        }
         let mut before = 0;
         let is_published = |sequence: &u64| {
             let is_less = *sequence < before;
@@ -205,6 +208,25 @@ impl Store {
         };
         let _ = published.wait_for(is_published).await;
         Ok(result)
+    }
+
+    /// As [`Store::read`], but what the job sees may be a commit that is not published yet, or in a file that has failed,
+    /// one of unknown outcome.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn read_ahead<R, F>(&self, job: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
+    {
+        let handle = Arc::clone(&self.handle);
+        let read = tokio::task::spawn_blocking(move || job(&snapshot_of(&handle)?)).await;
+        let read = read.map_err(|_| StoreError::Interrupted)?;
+        if read.as_ref().is_err_and(StoreError::is_of_the_file) {
+            self.nudge();
+        }
+        read
     }
 
     /// Has the writer find out whether the file still works, after a read of it has failed.

@@ -276,26 +276,31 @@ impl Medium for Disk {
         opened.map_err(|error| OpenError::Read(error.into()))
     }
 
-    fn reopen(&self) -> Result<Database, OpenError> {
-        let opened = Self::builder()
-            .set_check_integrity_on_open(true)
-            .create_with_backend(self.clone());
-        opened.map_err(|error| OpenError::Read(error.into()))
+    fn check(&self) -> Result<(), OpenError> {
+        self.open_overlay(true).map(drop)
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
+        self.open_overlay(false)
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        self.operate(false).map(drop)
+    }
+}
+
+impl Disk {
+    fn open_overlay(&self, verified: bool) -> Result<Database, OpenError> {
         let shown = self
             .operate(true)
             .map_err(|error| OpenError::Read(error.into()))?
             .shown
             .clone();
         let length = shown.len() as u64;
-        let opened = Self::builder().create_with_backend(Overlay::on(shown, length));
+        let opened = Self::builder()
+            .set_check_integrity_on_open(verified)
+            .create_with_backend(Overlay::on(shown, length));
         opened.map_err(|error| OpenError::Read(error.into()))
-    }
-
-    fn probe(&self) -> io::Result<()> {
-        self.operate(false).map(drop)
     }
 }
 

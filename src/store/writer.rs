@@ -2,6 +2,7 @@
 //! it published and then answers.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -246,7 +247,11 @@ impl State {
                 }
                 batch.push(job);
             }
-            let Err(error) = self.write(batch) else { continue };
+            // A mistake of ours, or a page that redb cannot read: whoever waited is told that the outcome is unknown.
+            let written = catch_unwind(AssertUnwindSafe(|| self.write(batch)));
+            let Err(error) = written.unwrap_or(Err(StoreError::Panicked)) else {
+                continue;
+            };
             if !error.is_of_the_file() {
                 tracing::error!(%error, "a write has failed and was undone");
                 continue;
@@ -345,13 +350,18 @@ impl State {
                 return false;
             }
             delay = (delay * 2).min(self.backoff.most);
-            let opened = match self.medium.probe() {
-                Ok(()) => {
-                    self.close();
-                    self.reopen().inspect_err(|_| self.read_meanwhile())
-                }
+            let checked = match self.medium.probe() {
+                // Readers go on meanwhile.
+                Ok(()) => self.medium.check().map_err(|error| told(&error)),
                 Err(error) => Err(error.to_string()),
             };
+            let opened = checked.and_then(|()| {
+                self.close();
+                self.reopen().inspect_err(|_| {
+                    self.close();
+                    self.read_meanwhile();
+                })
+            });
             match opened {
                 Ok(()) => break,
                 Err(why) if why == reason => {}
@@ -388,27 +398,16 @@ impl State {
         }
     }
 
-    /// Lets reads go on while the medium takes no writes, if the file shows what has been published. A commit of unknown
-    /// outcome that can be seen in it may not be on disk: it is shown once it surely is.
+    /// Lets reads go on while the medium takes no writes, if the file can be read.
     fn read_meanwhile(&self) {
-        let opened = self.medium.open_read_only().ok().and_then(|database| {
-            let sequence = Snapshot::of(&database).ok()?.sequence();
-            (sequence == *self.published.borrow()).then_some(database)
-        });
-        self.handle.send_replace(opened.map(Arc::new));
+        self.handle
+            .send_replace(self.medium.open_read_only().ok().map(Arc::new));
     }
 
     fn reopen(&self) -> Result<(), String> {
-        let told = |error: &dyn std::error::Error| {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            text
-        };
-        let database = self.medium.reopen().map_err(|error| told(&error))?;
+        let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
+        // What readers see in it that is not published yet, they wait for.
+        self.handle.send_replace(Some(Arc::clone(&database)));
         let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
         let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
         if sequence < published {
@@ -421,9 +420,19 @@ impl State {
             observer.reopened(&snapshot).map_err(|error| told(&error))?;
         }
         self.published.send_replace(sequence);
-        self.handle.send_replace(Some(Arc::new(database)));
         Ok(())
     }
+}
+
+/// An error with its causes.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
