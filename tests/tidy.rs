@@ -31,7 +31,7 @@ const OWNED: [(&str, &[&str]); 7] = [
     ("csv", &["rows"]),
     ("redb", &["store"]),
     ("bincode", &["store"]),
-    ("parking_lot", &["links", "store"]),
+    ("parking_lot", &["links", "store", "rows"]),
     ("hashbrown", &["links"]),
     ("clap", &["cli"]),
     ("ureq", &["cli"]),

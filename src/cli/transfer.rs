@@ -42,8 +42,9 @@ may leave to tinyd what the API would. What the API's list returns can be import
 
 All lines are imported, in one transaction, or none; with --keep-going those that are
 right. Other writes wait for the transaction; with --keep-going it is one for each
-1,000 lines. A line whose link is there already, the same in every field, changes
-nothing, so an import that was cut off can be done again.
+5,000 lines. A line whose link is there already, the same in every field, changes
+nothing, so an import that was cut off can be done again. With --on-conflict update a
+line takes the place of the whole link: what it does not say is no longer there.
 
 Examples:
   tinyd import links.jsonl --dry-run

@@ -72,6 +72,14 @@ fn a_backup_of_a_running_appliance_is_a_store_that_can_be_served() {
     });
     assert!(complained(&appliance.tinyd(&["backup", file]), 2).contains("add --overwrite"));
     told(&appliance.tinyd(&["backup", "--overwrite", file]), 0);
+    // Never in place of the store that is being served: what is acknowledged afterwards would be lost.
+    let served = appliance.store();
+    for command in ["backup", "export"] {
+        let refused = appliance.tinyd(&[command, "--overwrite", served.to_str().unwrap()]);
+        assert!(complained(&refused, 2).contains("is a store in use, so it is not replaced"));
+    }
+    let device = appliance.tinyd(&["export", "--overwrite", "/dev/null"]);
+    assert!(complained(&device, 2).contains("is not a plain file"));
     // Nobody else on the machine may read it.
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o077, 0);
@@ -270,6 +278,28 @@ fn links_that_are_there_already_are_skipped_or_updated_as_asked() {
     );
 }
 
+/// What a line does not say is no difference, so that an import that was cut off can be done again a day later.
+#[test]
+fn a_line_without_times_is_the_same_whenever_it_is_imported() {
+    let appliance = Appliance::start();
+    let import = |input: &str, args: &[&str]| {
+        piped(
+            &appliance,
+            &[&["import", "-", "--partner", "1234567"], args].concat(),
+            input,
+        )
+    };
+    assert!(told(&import(&line("abcd", ",\"createdAt\":1700000000"), &[]), 0).starts_with("1 added"));
+    assert!(told(&import(&line("abcd", ""), &[]), 0).starts_with("0 added, 0 updated, 1 unchanged"));
+    let updated = import(&line("abcd", ",\"name\":\"new\""), &["--on-conflict", "update"]);
+    assert!(told(&updated, 0).starts_with("0 added, 1 updated"));
+    let link = appliance.link("get", &appliance.admin_ks(), &[("id", "abcd")]);
+    assert_eq!(
+        (&link["createdAt"], &link["name"]),
+        (&1_700_000_000.into(), &"new".into())
+    );
+}
+
 #[test]
 fn an_import_that_cannot_be_read_says_why() {
     let appliance = Appliance::start();
@@ -282,6 +312,7 @@ fn an_import_that_cannot_be_read_says_why() {
     };
     let unnamed = import(&["--format", "csv"], "id,url\nabcd,https://example.com/\n");
     assert!(complained(&unnamed, 5).contains("line 1 names \"url\"; known are id, createdAt"));
+    assert!(complained(&appliance.tinyd(&["import", "/tmp", "--partner", "1234567"]), 2).contains("/tmp is a folder"));
     let missing = appliance.tinyd(&["import", "/does/not/exist", "--partner", "1234567"]);
     assert!(complained(&missing, 1).contains("/does/not/exist cannot be read"));
     // A session that may not, told after the file has been sent.
@@ -358,6 +389,9 @@ fn the_service_of_files_says_what_it_needs() {
     assert_eq!(wrong["args"]["REASON"], "expected fail, skip or update");
     let wrong = post(&[("ks", &ks), ("fileFormat", "xls"), ("file", "")]);
     assert_eq!(wrong["args"]["REASON"], "expected jsonl or csv");
+    // A switch that is not understood is not taken for off.
+    let wrong = post(&[("ks", &ks), ("dryRun", "yes"), ("file", "")]);
+    assert_eq!(wrong["args"]["REASON"], "expected true or false, 1 or 0");
     let in_body = appliance.post("tinyd", "import", &[("format", "1"), ("ks", &ks)]);
     assert!(in_body.text().contains("expected multipart/form-data"), "{in_body:?}");
 }
