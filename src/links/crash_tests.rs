@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::simulated::{Step, World, any_step, check_whole, now_of, open, run, url_of};
+use super::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
 use super::tests::{block_on, draft};
 use super::*;
 use crate::store::simulated::{Disk, Failure, Operation, apply_all, crash};
@@ -317,4 +317,35 @@ fn a_disk_that_fails_for_a_while_costs_no_acknowledged_write_and_no_redirect() {
     let failures = run_seeds(|_| runs.fetch_add(1, Ordering::SeqCst) >= FAILING_RUNS, fail_often);
     println!("{failures} failed writes");
     assert!(failures > 0, "nothing failed");
+}
+
+/// The loss: a store that fails while the map is being loaded, and every link that is not in it yet answers 503.
+#[test]
+fn links_that_are_not_loaded_yet_are_served_while_the_disk_fails() {
+    let disk = Disk::with_store();
+    let clock = Clock::manual(now_of(0));
+    let add = |links: &Links| block_on(links.add(draft("https://e.example/x")));
+    let ids: Vec<_> = {
+        let links = open(&disk, &clock, 0).unwrap();
+        (0..5).map(|_| add(&links).unwrap().id).collect()
+    };
+    let links = open_unloaded(&disk, &clock, 1).unwrap();
+    let forever = Failure {
+        first: disk.operations() + 1,
+        count: u64::MAX / 2,
+        errno: ENOSPC,
+        reads_too: false,
+    };
+    disk.fail(forever, StdRng::seed_from_u64(0));
+    assert!(matches!(add(&links), Err(LinkError::Write(WriteError::OutcomeUnknown))));
+    for id in ids {
+        assert_eq!(
+            block_on(links.look_up(id)),
+            Verdict::Redirect("https://e.example/x".parse().unwrap())
+        );
+    }
+    // The map can be loaded too.
+    assert!(!links.index().is_loaded());
+    assert!(links.load().unwrap() >= 5);
+    assert!(matches!(links.health(), Health::Refusing(_)));
 }

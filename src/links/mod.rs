@@ -38,6 +38,12 @@ use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreErr
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
 const LOOK_UPS_MAX: usize = 64;
+/// How often a look-up is tried when the file fails meanwhile.
+const LOOK_UP_ATTEMPTS: usize = 10;
+/// The least pause between its attempts: the writer may not have seen the failure yet.
+const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a look-up waits for a file that is being opened again.
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
 /// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 /// How often to look whether the store works again when it failed while the map was being loaded.
@@ -202,20 +208,29 @@ impl Links {
     async fn look_up_stored(&self, id: LinkId) -> Verdict {
         // The semaphore is never closed.
         let _permit = self.look_ups.acquire().await;
-        match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
-            Ok(link) => {
-                if let Some(link) = &link {
-                    self.index.load(link);
+        for _ in 0..LOOK_UP_ATTEMPTS {
+            match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
+                Ok(link) => {
+                    if let Some(link) = &link {
+                        self.index.load(link);
+                    }
+                    // Once more, because a commit may have brought it in between.
+                    return match self.index.look_up(id, self.clock.now()) {
+                        Verdict::Loading => Verdict::Unknown,
+                        verdict => verdict,
+                    };
                 }
-                // Once more, because a commit may have brought it in between.
-                match self.index.look_up(id, self.clock.now()) {
-                    Verdict::Loading => Verdict::Unknown,
-                    verdict => verdict,
+                Err(StoreError::Damaged { .. }) => return Verdict::Damaged,
+                // The file has failed, and will be readable again in a moment if it can be.
+                Err(_) => {
+                    tokio::time::sleep(LOOK_UP_INTERVAL).await;
+                    if !self.store.wait_until_readable(LOOK_UP_PATIENCE).await {
+                        break;
+                    }
                 }
             }
-            Err(StoreError::Damaged { .. }) => Verdict::Damaged,
-            Err(_) => Verdict::Loading,
         }
+        Verdict::Loading
     }
 
     /// Has what takes long and can be done again be given up: the program ends.

@@ -278,12 +278,16 @@ pub(super) async fn run(
 }
 
 pub(super) fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+    let links = open_unloaded(disk, clock, seed)?;
+    links.load().map_err(|error| format!("{error:?}"))?;
+    Ok(links)
+}
+
+pub(super) fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
     let publisher = Publisher::default();
     let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
     let ids = IdSource::repeatable(4, seed);
-    let links = Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))?;
-    links.load().map_err(|error| format!("{error:?}"))?;
-    Ok(links)
+    Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
 }
 
 /// Whether the store is whole and the map shows what it holds.

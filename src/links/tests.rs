@@ -73,6 +73,7 @@ fn open(folder: &Path, clock: &Clock) -> Links {
 
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap()
         .block_on(future)

@@ -32,6 +32,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::Database;
 use tokio::sync::watch;
@@ -227,6 +228,13 @@ impl Store {
             self.nudge();
         }
         read
+    }
+
+    /// Waits until the file can be read, if it is just being opened again; false if that takes longer than `patience`.
+    pub async fn wait_until_readable(&self, patience: Duration) -> bool {
+        let mut handle = self.handle.subscribe();
+        let waiting = tokio::time::timeout(patience, handle.wait_for(Option::is_some)).await;
+        waiting.is_ok_and(|readable| readable.is_ok())
     }
 
     /// Has the writer find out whether the file still works, after a read of it has failed.
