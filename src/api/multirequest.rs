@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use crate::api::params::{Param, Params};
-use crate::api::{Api, Caller, Outcome};
+use crate::api::{Api, Caller, Outcome, transfer};
 use crate::http::Fault;
 use crate::wire::Value;
 
@@ -37,7 +37,12 @@ impl Api {
                 }
             }
             let ready = check_room(results_bytes).and_then(|()| prepare(&mut call, &results, &mut resolved_bytes));
+            let is_stream = call
+                .text("service")
+                .is_ok_and(|service| service.is_some_and(transfer::is_service));
             let outcome = match ready {
+                // What it sends is no result among others.
+                Ok(()) if is_stream => Err(Fault::invalid("service", "tinyd is not served in a multirequest")),
                 Ok(()) => self.call(&call, caller).await,
                 Err(fault) => Err(fault),
             };

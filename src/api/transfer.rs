@@ -40,6 +40,11 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a file may take to arrive.
 const FILE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
+/// Whether a call means this service.
+pub(super) fn is_service(name: &str) -> bool {
+    name.eq_ignore_ascii_case(SERVICE)
+}
+
 /// How many links are left out because their records are damaged.
 const X_TINYD_DAMAGED: HeaderName = HeaderName::from_static("x-tinyd-damaged");
 

@@ -149,6 +149,23 @@ fn only_operators_may_take_what_belongs_to_all_partners() {
         &[("partnerId", "1234567")],
     );
     assert_eq!(code(&foreign), "SERVICE_FORBIDDEN");
+    // A stream is no result among others.
+    let calls = [
+        ("1:service", "tinyd"),
+        ("1:action", "backup"),
+        ("2:service", "system"),
+        ("2:action", "ping"),
+    ];
+    let params = [
+        &[("format", "1"), ("ks", ks.as_str()), ("service", "multirequest")],
+        &calls[..],
+    ]
+    .concat();
+    let results = appliance.post("multirequest", "null", &params).json();
+    assert_eq!(
+        (&results[0]["args"]["PARAM_NAME"], &results[1]),
+        (&"service".into(), &true.into())
+    );
     // Its own links are none.
     let params = [("format", "1"), ("ks", &appliance.other_partners_ks())];
     let own = appliance.post("tinyd", "export", &params);
