@@ -20,10 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
-use crate::links::{Conflict, ImportOptions, ImportReport, import};
+use crate::links::{Conflict, ImportOptions, ImportReport, export, import};
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
-use crate::store::{CopyError, Snapshot, StoreError};
+use crate::store::{CopyError, Snapshot};
 
 pub(super) const SERVICE: &str = "tinyd";
 
@@ -39,11 +39,6 @@ const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a file may take to arrive.
 const FILE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-
-/// Whether a call means this service.
-pub(super) fn is_service(name: &str) -> bool {
-    name.eq_ignore_ascii_case(SERVICE)
-}
 
 /// How many links are left out because their records are damaged.
 const X_TINYD_DAMAGED: HeaderName = HeaderName::from_static("x-tinyd-damaged");
@@ -94,18 +89,8 @@ impl Api {
         let damaged = self.links.store().read(counting).await?;
         let snapshot = self.links.store().snapshot()?;
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
-            let mut writer = rows::Writer::new(format, sink)?;
-            for entry in snapshot.iter()? {
-                match entry?.1 {
-                    Ok(link) if partner.is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
-                    Ok(_) => {}
-                    Err(error @ StoreError::Damaged { .. }) => {
-                        tracing::error!(%error, "a link is left out of an export");
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Ok(writer.finish()?)
+            let writer = rows::Writer::new(format, sink)?;
+            export(&snapshot, partner, writer, || {}).map(drop)
         };
         let content_type = match format {
             Format::JsonLines => "application/x-ndjson",
@@ -123,11 +108,8 @@ impl Api {
             return false;
         };
         let call = http::Call::of(target);
-        let is = |text: &Option<_>, name: &str| {
-            let text: Option<&str> = text.as_deref();
-            text.is_some_and(|text| text.eq_ignore_ascii_case(name))
-        };
-        is(&call.service, SERVICE) && is(&call.action, "import")
+        let is_import = |action: &str| action.eq_ignore_ascii_case("import");
+        call.service.as_deref().is_some_and(is_service) && call.action.as_deref().is_some_and(is_import)
     }
 
     /// Brings in the links of a file. The answer is JSON Lines: how far it is, then the report or what went wrong.
@@ -179,30 +161,26 @@ impl Api {
                 params.insert(&name, read_text(&name, &mut field).await?)?;
                 continue;
             }
-            return match self.check_import(params, &caller).await {
+            let checked = self.check_import(params, &caller).await;
+            // If it is not accepted, what comes is read all the same, and forgotten.
+            is_accepted.store(true, Ordering::Relaxed);
+            let received = match checked {
                 Ok((format, defaults, options)) => {
-                    is_accepted.store(true, Ordering::Relaxed);
                     let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field)).await;
-                    match spooled.unwrap_or(Err(Fault::TooSlow)) {
-                        Ok(file) => Ok(Received {
-                            file,
-                            format,
-                            defaults,
-                            options,
-                            permit,
-                        }),
-                        Err(fault) => {
-                            discard(&mut field).await;
-                            Err(fault)
-                        }
-                    }
+                    spooled.unwrap_or(Err(Fault::TooSlow)).map(|file| Received {
+                        file,
+                        format,
+                        defaults,
+                        options,
+                        permit,
+                    })
                 }
-                Err(fault) => {
-                    is_accepted.store(true, Ordering::Relaxed);
-                    discard(&mut field).await;
-                    Err(fault)
-                }
+                Err(fault) => Err(fault),
             };
+            if received.is_err() {
+                discard(&mut field).await;
+            }
+            return received;
         }
     }
 
@@ -351,6 +329,11 @@ impl Api {
             Some(_) => Err(forbidden(action)),
         }
     }
+}
+
+/// Whether a call means this service.
+pub(super) fn is_service(name: &str) -> bool {
+    name.eq_ignore_ascii_case(SERVICE)
 }
 
 fn forbidden(action: &str) -> Fault {

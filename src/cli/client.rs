@@ -117,12 +117,7 @@ impl Client {
     /// Calls an action whose result is a stream.
     pub(super) fn stream(&self, service: &str, action: &str, params: Value) -> Result<Stream, CliError> {
         let sent = self
-            .agent
-            .post(self.url_of(service, action))
-            .config()
-            .timeout_global(None)
-            .timeout_recv_response(Some(TIMEOUT))
-            .build()
+            .streaming(service, action)
             .content_type("application/json")
             .send(self.signed(params));
         let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
@@ -156,16 +151,20 @@ impl Client {
         let end = format!("\r\n--{boundary}--\r\n");
         let mut body = head.as_bytes().chain(upload.file).chain(end.as_bytes());
         let sent = self
-            .agent
-            .post(self.url_of(service, action))
-            .config()
-            .timeout_global(None)
-            .timeout_recv_response(Some(TIMEOUT))
-            .build()
+            .streaming(service, action)
             .content_type(format!("multipart/form-data; boundary={boundary}"))
             .send(ureq::SendBody::from_reader(&mut body));
         let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
         Ok(Box::new(response.into_body().into_reader()))
+    }
+
+    /// A request that may take as long as it goes on.
+    fn streaming(&self, service: &str, action: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+        let request = self.agent.post(self.url_of(service, action)).config();
+        request
+            .timeout_global(None)
+            .timeout_recv_response(Some(TIMEOUT))
+            .build()
     }
 
     /// The format is in the URL, so that a listener that reads no bodies knows it.

@@ -5,15 +5,14 @@
     reason = "a missing member of a JSON value is null, not a panic"
 )]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -21,10 +20,12 @@ use crate::cli::client::{Client, ClientArgs, Upload};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
 use crate::cli::store::{check_target, opened};
-use crate::links::{Conflict, ImportError, ImportOptions, ImportReport, import as import_lines};
+use crate::links::{
+    Conflict, ImportError, ImportOptions, ImportReport, export as export_links, import as import_lines,
+};
 use crate::model::{Clock, PartnerId};
 use crate::rows::{self, Defaults, Format};
-use crate::store::{Health, Store, StoreError};
+use crate::store::{Health, Store, Unfinished};
 
 const EXPORT_EXAMPLES: &str = "\
 Each line has every field of a link, deleted links included, in the order of the ids.
@@ -52,27 +53,14 @@ Examples:
   tinyd export --url http://old:8081 - | tinyd import --url http://new:8081 -
   tinyd import --store /var/lib/tinyd/links.redb links.jsonl";
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FileFormat {
-    Jsonl,
-    Csv,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum OnConflict {
-    Fail,
-    Skip,
-    Update,
-}
-
 #[derive(Debug, Args)]
 struct FileArgs {
     /// The file; - for standard input or output
     file: PathBuf,
 
     /// JSON Lines or CSV [default: as the file's name ends, else jsonl]
-    #[arg(long, value_name = "FORMAT", value_enum)]
-    format: Option<FileFormat>,
+    #[arg(long, value_name = "FORMAT", value_parser = ["jsonl", "csv"])]
+    format: Option<String>,
 
     /// Use this store, which no appliance has open, instead of a running appliance
     #[arg(long, value_name = "FILE")]
@@ -100,8 +88,8 @@ pub(super) struct ImportArgs {
     file: FileArgs,
 
     /// What to do with a line whose id another link has: fail, skip the line, or update the link
-    #[arg(long, value_name = "POLICY", value_enum, default_value = "fail")]
-    on_conflict: OnConflict,
+    #[arg(long, value_name = "POLICY", value_parser = ["fail", "skip", "update"], default_value = "fail")]
+    on_conflict: String,
 
     /// Find out what would happen, and change nothing
     #[arg(long)]
@@ -114,14 +102,9 @@ pub(super) struct ImportArgs {
 
 impl FileArgs {
     fn format(&self) -> Format {
-        match self.format {
-            Some(FileFormat::Jsonl) => Format::JsonLines,
-            Some(FileFormat::Csv) => Format::Csv,
-            None => {
-                let ending = self.file.extension().and_then(|ending| ending.to_str());
-                ending.and_then(Format::named).unwrap_or(Format::JsonLines)
-            }
-        }
+        let ending = self.file.extension().and_then(|ending| ending.to_str());
+        let name = self.format.as_deref().or(ending);
+        name.and_then(Format::named).unwrap_or(Format::JsonLines)
     }
 
     fn is_pipe(&self) -> bool {
@@ -139,34 +122,19 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
         return export_to(&args.file, io::stdout().lock());
     }
     check_target(path, args.overwrite)?;
-    // It has its name only once it is whole.
-    let mut unfinished = path.clone().into_os_string();
-    unfinished.push(".unfinished");
-    // What an export before this one has left; a link that somebody has put there is not followed.
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished);
-    let file = made.with_context(|| format!("{} cannot be written", path.display()))?;
+    let unwritable = || format!("{} cannot be written", path.display());
+    let unfinished = Unfinished::at(path);
+    let file = unfinished.create().with_context(unwritable)?;
     let exported = export_to(&args.file, &file);
-    let is_usable = exported.is_ok()
+    // What is not whole is of use if it is said what is missing.
+    if exported.is_ok()
         || exported
             .as_ref()
-            .is_err_and(|error| error.failure == Failure::Incomplete);
-    let named = if is_usable {
-        file.sync_all().and_then(|()| fs::rename(&unfinished, path))
-    } else {
-        Ok(())
-    };
-    if !is_usable || named.is_err() {
-        let _ = fs::remove_file(&unfinished);
+            .is_err_and(|error| error.failure == Failure::Incomplete)
+    {
+        let named = file.sync_all().and_then(|()| unfinished.publish());
+        named.with_context(unwritable)?;
     }
-    named.with_context(|| format!("{} cannot be written", path.display()))?;
     exported
 }
 
@@ -203,18 +171,8 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
     let store = opened(Store::open_read_only(path))?;
     let snapshot = store.snapshot()?;
     let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
-    let mut writer = rows::Writer::new(args.format(), out)?;
-    let mut damaged = 0;
-    for entry in snapshot.iter()? {
-        match entry?.1 {
-            Ok(link) if args.partner().is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
-            Ok(_) => {}
-            Err(StoreError::Damaged { .. }) => damaged += 1,
-            Err(error) => return Err(error.into()),
-        }
-        bar.inc(1);
-    }
-    writer.finish()?;
+    let writer = rows::Writer::new(args.format(), out)?;
+    let damaged = export_links(&snapshot, args.partner(), writer, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(damaged)
 }
@@ -325,11 +283,7 @@ fn import_into_store(
 ) -> Result<Told, CliError> {
     let bar = bar("importing", "bytes", bytes);
     let options = ImportOptions {
-        conflict: match args.on_conflict {
-            OnConflict::Fail => Conflict::Fail,
-            OnConflict::Skip => Conflict::Skip,
-            OnConflict::Update => Conflict::Update,
-        },
+        conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
         dry_run: args.dry_run,
         keep_going: args.keep_going,
         partner: args.file.partner(),
@@ -378,15 +332,10 @@ impl<R: Read> Read for Counting<R> {
 
 fn import_into_appliance(args: &ImportArgs, file: Box<dyn Read + Send>, bytes: Option<u64>) -> Result<Told, CliError> {
     let client = Client::new(&args.file.client)?;
-    let conflict = match args.on_conflict {
-        OnConflict::Fail => "fail",
-        OnConflict::Skip => "skip",
-        OnConflict::Update => "update",
-    };
     let flag = |flag: bool| if flag { "1" } else { "0" }.to_owned();
     let mut fields = vec![
         ("fileFormat", args.file.format().name().to_owned()),
-        ("conflict", conflict.to_owned()),
+        ("conflict", args.on_conflict.clone()),
         ("dryRun", flag(args.dry_run)),
         ("keepGoing", flag(args.keep_going)),
     ];

@@ -242,13 +242,13 @@ fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {
 
 /// Whether two links are the same in every field that the line says. CSV cannot tell an empty name from none.
 fn is_same(stored: &ShortLink, link: &ShortLink, is_dated: bool) -> bool {
-    let of_name = |link: &ShortLink| link.name.clone().filter(|name| !name.is_empty());
+    let of_name = |name: &Option<String>| name.clone().unwrap_or_default();
     let mut comparable = link.clone();
     comparable.name.clone_from(&stored.name);
     if !is_dated {
         (comparable.created_at, comparable.updated_at) = (stored.created_at, stored.updated_at);
     }
-    of_name(stored) == of_name(link) && *stored == comparable
+    of_name(&stored.name) == of_name(&link.name) && *stored == comparable
 }
 
 /// Another link that holds this one's unique id.

@@ -3,6 +3,7 @@
 //! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
 //! Alone names parking_lot. Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod export;
 mod ids;
 mod import;
 mod index;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use export::export;
 pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, import};
 pub use index::{Index, Verdict};
 pub use restore::Restored;

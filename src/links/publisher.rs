@@ -26,7 +26,7 @@ impl CommitObserver for Publisher {
         }
     }
 
-    fn reopened(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    fn catch_up(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let was_loaded = self.index.is_loaded();
         let (mut differing, mut damaged) = (0_u64, HashSet::new());
         let links = snapshot.for_each(|id, record| match record {

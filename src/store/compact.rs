@@ -33,10 +33,10 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
     let database = StoreFile::at(path).open()?;
     let snapshot = Snapshot::of(&database)?;
-    let check = |found: &Verification| match found.problems.first() {
+    let check = |found: &Verification, unfinished: &Path| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
         // Whoever serves it need not be who compacts it.
-        None => Ok(medium::give_to_owner_of(&old, &medium::unfinished(path))?),
+        None => Ok(medium::give_to_owner_of(&old, unfinished)?),
     };
     snapshot.copy_to_if(path, progress, check)?;
     drop(snapshot);

@@ -203,7 +203,7 @@ fn verification_finds_everything_that_does_not_fit_together() {
             matches!(compact(&file_in(&folder), &mut ()), Err(CopyError::Damaged(_))),
             "{expected}"
         );
-        assert!(!medium::unfinished(&file_in(&folder)).exists());
+        assert!(!unfinished::unfinished(&file_in(&folder)).exists());
         assert_eq!(fs::read(file_in(&folder)).unwrap().len(), before.len());
     }
 }

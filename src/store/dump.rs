@@ -4,7 +4,6 @@
 //! before it. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
 //! Numbers are big-endian. Without its end, a dump is no dump.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use crate::store::keys::{Bytes, Index, PerIndex};
 use crate::store::medium;
 use crate::store::snapshot::Snapshot;
 use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, REVOCATIONS};
+use crate::store::unfinished::Unfinished;
 use crate::store::verify::Verification;
 use crate::store::{Progress, Store};
 
@@ -107,15 +107,15 @@ impl Snapshot {
     /// # Errors
     /// When the snapshot cannot be read or the file not be written; what was begun is then removed.
     pub fn copy_to(&self, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
-        self.copy_to_if(path, progress, |_| Ok(()))
+        self.copy_to_if(path, progress, |_, _| Ok(()))
     }
 
-    /// As [`Snapshot::copy_to`], if `check` is content with what the verification has found.
+    /// As [`Snapshot::copy_to`], if `check` is content with what the verification of the unfinished file has found.
     pub(super) fn copy_to_if(
         &self,
         path: &Path,
         progress: &mut dyn Progress,
-        check: impl FnOnce(&Verification) -> Result<(), CopyError>,
+        check: impl FnOnce(&Verification, &Path) -> Result<(), CopyError>,
     ) -> Result<Verification, CopyError> {
         progress.begin("copying", self.entries()?);
         let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
@@ -162,7 +162,7 @@ pub fn restore_dump(dump: impl Read, path: &Path, progress: &mut dyn Progress) -
         }
         Ok(())
     };
-    build(path, progress, fill, |_| Ok(()))
+    build(path, progress, fill, |_, _| Ok(()))
 }
 
 fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
@@ -198,27 +198,21 @@ fn build(
     path: &Path,
     progress: &mut dyn Progress,
     fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
-    check: impl FnOnce(&Verification) -> Result<(), CopyError>,
+    check: impl FnOnce(&Verification, &Path) -> Result<(), CopyError>,
 ) -> Result<Verification, CopyError> {
-    let unfinished = medium::unfinished(path);
-    let built = build_unfinished(&unfinished, progress, fill).and_then(|verification| {
-        check(&verification)?;
-        medium::publish(&unfinished, path)?;
-        Ok(verification)
-    });
-    if built.is_err() {
-        // If it cannot be removed either, the error says which file it was.
-        let _ = fs::remove_file(&unfinished);
-    }
-    built
+    let unfinished = Unfinished::at(path);
+    let verification = build_unfinished(&unfinished, progress, fill)?;
+    check(&verification, unfinished.path())?;
+    unfinished.publish()?;
+    Ok(verification)
 }
 
 fn build_unfinished(
-    unfinished: &Path,
+    unfinished: &Unfinished,
     progress: &mut dyn Progress,
     fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
 ) -> Result<Verification, CopyError> {
-    let file = medium::create_new(unfinished)?;
+    let file = unfinished.create()?;
     let database = Builder::new()
         .set_cache_size(medium::CACHE_BYTES)
         .create_with_backend(FileBackend::new(file).map_err(StoreError::from)?)
@@ -226,9 +220,9 @@ fn build_unfinished(
     fill_database(&database, progress, fill)?;
     database.close().map_err(StoreError::from)?;
     // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
-    let database = Builder::new().open(unfinished).map_err(StoreError::from)?;
+    let database = Builder::new().open(unfinished.path()).map_err(StoreError::from)?;
     database.close().map_err(StoreError::from)?;
-    let store = Store::open_verified(unfinished)?;
+    let store = Store::open_verified(unfinished.path())?;
     let snapshot = store.snapshot()?;
     progress.begin("verifying", snapshot.totals()?.iter().sum());
     Ok(snapshot.verify(|| progress.advance(1))?)

@@ -13,6 +13,7 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::store::error::{OpenError, StoreError};
 use crate::store::overlay::Overlay;
 use crate::store::tables;
+use crate::store::unfinished::{Unfinished, folder_of};
 use crate::store::upgrade::{FORMATS, Formats, set_aside};
 
 /// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
@@ -80,16 +81,11 @@ impl StoreFile {
         if self.path.try_exists().map_err(|error| self.unreadable(error))? {
             return Ok(());
         }
-        let unfinished = unfinished(&self.path);
-        let made = create(&unfinished).and_then(|()| Ok(publish(&unfinished, &self.path)?));
-        made.map_err(|error| {
-            // A full disk has better use for the space.
-            let _ = fs::remove_file(&unfinished);
-            self.unreadable(error)
-        })
+        create(&self.path).map_err(|error| self.unreadable(error))
     }
 
-    fn open_with(&self, builder: &mut Builder) -> Result<Database, OpenError> {
+    fn open_for_writing(&self) -> Result<Database, OpenError> {
+        let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         // Opening for writing changes the file, so what it is is found out before, if that can be.
         let found = match builder.open_read_only(&self.path) {
@@ -118,9 +114,17 @@ impl StoreFile {
 
     /// As [`Medium::open_read_only`], with every checksum verified, which takes a look at every page.
     pub(super) fn open_verified(&self) -> Result<Database, OpenError> {
+        self.open_view(true)
+    }
+
+    /// Opens the file for reading, brought to the newest format in memory.
+    fn open_view(&self, verified: bool) -> Result<Database, OpenError> {
         self.unless_damaged(|| {
-            let database = self.open_overlay(true)?;
-            self.check_format(&database)?;
+            let database = self.open_overlay(verified)?;
+            let found = self.check_format(&database)?;
+            if found != self.formats.newest {
+                self.formats.upgrade(&database, found)?;
+            }
             Ok(database)
         })
     }
@@ -181,7 +185,7 @@ impl StoreFile {
 
 impl Medium for StoreFile {
     fn open(&self) -> Result<Database, OpenError> {
-        self.unless_damaged(|| self.open_with(&mut Builder::new()))
+        self.unless_damaged(|| self.open_for_writing())
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -189,14 +193,7 @@ impl Medium for StoreFile {
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
-        self.unless_damaged(|| {
-            let database = self.open_overlay(false)?;
-            let found = self.check_format(&database)?;
-            if found != self.formats.newest {
-                self.formats.upgrade(&database, found)?;
-            }
-            Ok(database)
-        })
+        self.open_view(false)
     }
 
     fn probe(&self) -> io::Result<()> {
@@ -219,34 +216,13 @@ impl Medium for StoreFile {
     }
 }
 
-/// The name under which a file is made that is to be called `path`.
-pub(super) fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".unfinished");
-    path.with_file_name(name)
-}
-
-/// Makes a file that nobody else may read, in place of whatever a crash has left under a name for unfinished ones.
-pub(super) fn create_new(unfinished: &Path) -> io::Result<File> {
-    match fs::remove_file(unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(unfinished)
-}
-
 /// Makes a new, empty store.
-fn create(unfinished: &Path) -> Result<(), StoreError> {
-    let file = create_new(unfinished)?;
-    let database = Builder::new().create_with_backend(FileBackend::new(file)?)?;
+fn create(path: &Path) -> Result<(), StoreError> {
+    let unfinished = Unfinished::at(path);
+    let database = Builder::new().create_with_backend(FileBackend::new(unfinished.create()?)?)?;
     tables::create(&database)?;
     database.close()?;
-    Ok(())
+    Ok(unfinished.publish()?)
 }
 
 /// Gives a file the owner, the group and the mode of another one.
@@ -256,21 +232,6 @@ pub(super) fn give_to_owner_of(other: &fs::Metadata, path: &Path) -> io::Result<
         chown(path, Some(other.uid()), Some(other.gid()))?;
     }
     fs::set_permissions(path, other.permissions())
-}
-
-/// Gives a finished file its name. redb syncs the file, but not the folder that holds its name.
-pub(super) fn publish(unfinished: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(unfinished, path)?;
-    sync_folder_of(path)
-}
-
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-pub(super) fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or_else(|| Path::new("."))
 }
 
 /// Whether the file system of `path` has room for `bytes` more.

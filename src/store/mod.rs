@@ -16,6 +16,7 @@ mod record;
 mod snapshot;
 mod tables;
 mod transaction;
+mod unfinished;
 mod upgrade;
 mod verify;
 mod writer;
@@ -44,6 +45,7 @@ pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
+pub use unfinished::Unfinished;
 pub use verify::Verification;
 pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 
@@ -75,7 +77,12 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        Self::open_on(Arc::new(file), medium::folder_of(path), observer, Backoff::default())
+        Self::open_on(
+            Arc::new(file),
+            unfinished::folder_of(path),
+            observer,
+            Backoff::default(),
+        )
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
@@ -108,7 +115,7 @@ impl Store {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
-            folder: medium::folder_of(path).to_owned(),
+            folder: unfinished::folder_of(path).to_owned(),
         })
     }
 
@@ -195,18 +202,18 @@ impl Store {
         let read = self.read_ahead(move |snapshot| Ok((job(snapshot)?, snapshot.sequence())));
         let (result, seen) = read.await?;
         let mut published = self.published.clone();
-        // The sender lives as long as the writer; without it nothing more will be published. Fewer commits than before mean
-        // that the disk has lost some, and what was seen is not to come.
         // What a file that has failed shows beyond it may not be on disk.
         if seen > *published.borrow() && matches!(self.health(), Health::Refusing(_)) {
             return Err(StoreError::Closed);
         }
+        // Fewer commits than before mean that the disk has lost some, and what was seen is not to come.
         let mut before = 0;
         let is_published = |sequence: &u64| {
             let is_less = *sequence < before;
             before = *sequence;
             is_less || *sequence >= seen
         };
+        // The sender lives as long as the writer; without it nothing more will be published.
         let _ = published.wait_for(is_published).await;
         Ok(result)
     }

@@ -64,7 +64,7 @@ impl CommitObserver for Witness {
         self.changes.lock().extend(changes);
     }
 
-    fn reopened(&self, _: &Snapshot) -> Result<(), StoreError> {
+    fn catch_up(&self, _: &Snapshot) -> Result<(), StoreError> {
         self.reopened.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }

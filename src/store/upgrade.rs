@@ -9,6 +9,7 @@ use redb::{Database, WriteTransaction};
 use crate::store::error::StoreError;
 use crate::store::medium;
 use crate::store::tables::{self, META, META_FORMAT};
+use crate::store::unfinished::Unfinished;
 
 /// What brings a store from one format to the next.
 #[derive(Debug, Clone, Copy)]
@@ -52,20 +53,14 @@ impl Formats {
     }
 }
 
-/// Where the copy of a store of an older format is set aside.
-fn set_aside_path(path: &Path, format: u64) -> PathBuf {
-    path.with_extension(format!("format-{format}.redb"))
-}
-
 /// Copies the file of a store that nobody has open, so that the program that wrote it can be gone back to.
 pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
-    let copy = set_aside_path(path, format);
+    let copy = path.with_extension(format!("format-{format}.redb"));
     medium::check_space(path, fs::metadata(path)?.len())?;
-    let unfinished = medium::unfinished(&copy);
-    let mut source = File::open(path)?;
-    let mut file = medium::create_new(&unfinished)?;
-    io::copy(&mut source, &mut file)?;
+    let unfinished = Unfinished::at(&copy);
+    let mut file = unfinished.create()?;
+    io::copy(&mut File::open(path)?, &mut file)?;
     file.sync_all()?;
-    medium::publish(&unfinished, &copy)?;
+    unfinished.publish()?;
     Ok(copy)
 }

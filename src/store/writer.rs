@@ -41,7 +41,7 @@ pub trait CommitObserver: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the snapshot cannot be read.
-    fn reopened(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
+    fn catch_up(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 }
 
 /// Whether the store takes writes.
@@ -326,7 +326,7 @@ impl State {
         match (&self.observer, changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
             (Some(observer), None) => Snapshot::of(&database)
-                .and_then(|snapshot| observer.reopened(&snapshot))
+                .and_then(|snapshot| observer.catch_up(&snapshot))
                 .map_err(|error| (WriteError::OutcomeUnknown, error))?,
             (None, _) => {}
         }
@@ -417,7 +417,7 @@ impl State {
             );
         }
         if let Some(observer) = &self.observer {
-            observer.reopened(&snapshot).map_err(|error| told(&error))?;
+            observer.catch_up(&snapshot).map_err(|error| told(&error))?;
         }
         self.published.send_replace(sequence);
         Ok(())

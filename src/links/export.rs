@@ -1,0 +1,35 @@
+//! Writing links to a file.
+
+use std::io::Write;
+
+use crate::model::PartnerId;
+use crate::rows;
+use crate::store::{CopyError, Snapshot, StoreError};
+
+/// Writes the links of a partner, or of all, in the order of their ids, and returns how many are left out because their
+/// records are damaged. `on_link` is told of every link that was looked at.
+///
+/// # Errors
+/// When the snapshot cannot be read or the file not be written.
+pub fn export(
+    snapshot: &Snapshot,
+    partner: Option<PartnerId>,
+    mut writer: rows::Writer<impl Write>,
+    mut on_link: impl FnMut(),
+) -> Result<u64, CopyError> {
+    let mut damaged = 0;
+    for entry in snapshot.iter()? {
+        match entry?.1 {
+            Ok(link) if partner.is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
+            Ok(_) => {}
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "a link is left out of an export");
+                damaged += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        on_link();
+    }
+    writer.finish()?;
+    Ok(damaged)
+}
