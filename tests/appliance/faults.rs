@@ -156,21 +156,7 @@ fn folder() -> TempDir {
 /// Runs it with a system call failing for a while, several times in a row: the first attempts to open the store again
 /// fail as well.
 fn with_failing(system_call: &str, error: &str, calls: &str) {
-    let inject = format!("inject={system_call}:error={error}:when={calls}");
-    let trace = format!("trace={system_call}");
-    let wrapper = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-o",
-        "/dev/null",
-        "-e",
-        &trace,
-        "-e",
-        &inject,
-    ];
-    let appliance = Appliance::start_under(&wrapper, folder());
+    let appliance = Appliance::start_with_failing(system_call, error, calls, folder());
     let seen = under_load(&appliance, |seen| {
         poll("a failure", || appliance.log().contains("the store has failed"));
         appliance.wait_for_log("the store works again");

@@ -104,6 +104,15 @@ impl Appliance {
         appliance
     }
 
+    /// Starts it, in a folder with a configuration, with calls of a system call failing: those that `when` names, as
+    /// strace counts them.
+    pub fn start_with_failing(system_call: &str, error: &str, when: &str, folder: TempDir) -> Self {
+        let inject = format!("inject={system_call}:error={error}:when={when}");
+        let trace = format!("trace={system_call}");
+        let strace = ["strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null"];
+        Self::start_under(&[&strace[..], &["-e", &trace, "-e", &inject]].concat(), folder)
+    }
+
     fn wait_until_ready(&self) {
         poll("ready", || self.get_admin("/readyz").status == 200);
     }

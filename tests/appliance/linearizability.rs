@@ -254,20 +254,7 @@ fn concurrent_calls_are_linearizable() {
 fn concurrent_calls_are_linearizable_while_the_disk_fails() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
-    let inject = "inject=fdatasync:error=EIO:when=30+150";
-    let wrapper = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fdatasync",
-        "-e",
-        inject,
-    ];
-    let appliance = Appliance::start_under(&wrapper, folder);
+    let appliance = Appliance::start_with_failing("fdatasync", "EIO", "30+150", folder);
     let failed = assert_linearizable(&appliance);
     println!("{failed} calls of unknown outcome");
     assert!(failed > 0, "nothing has failed");

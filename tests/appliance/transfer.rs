@@ -27,6 +27,15 @@ fn piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Imports what is piped in, as the first partner.
+fn import_piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
+    piped(
+        appliance,
+        &[&["import", "-", "--partner", "1234567"], args].concat(),
+        input,
+    )
+}
+
 fn offline(args: &[&str]) -> Output {
     tinyd().args(args).output().unwrap()
 }
@@ -226,13 +235,7 @@ fn an_import_is_all_or_nothing_unless_it_is_to_keep_going() {
         &line("good4", ",\"partnerId\":7654321"),
     ]
     .concat();
-    let import = |args: &[&str], input: &str| {
-        piped(
-            &appliance,
-            &[&["import", "-", "--partner", "1234567"], args].concat(),
-            input,
-        )
-    };
+    let import = |args: &[&str], input: &str| import_piped(&appliance, args, input);
     let status = |id: &str| appliance.goto(id).status;
 
     let refused = import(&[], &bad);
@@ -266,13 +269,7 @@ fn an_import_is_all_or_nothing_unless_it_is_to_keep_going() {
 #[test]
 fn links_that_are_there_already_are_skipped_or_updated_as_asked() {
     let appliance = Appliance::start();
-    let import = |args: &[&str], input: &str| {
-        piped(
-            &appliance,
-            &[&["import", "-", "--partner", "1234567"], args].concat(),
-            input,
-        )
-    };
+    let import = |args: &[&str], input: &str| import_piped(&appliance, args, input);
     let old = line("abcd", ",\"createdAt\":1700000000,\"userId\":\"me\"");
     let new = line("abcd", ",\"createdAt\":1600000000,\"status\":1");
     assert!(told(&import(&[], &old), 0).starts_with("1 added"));
@@ -299,13 +296,7 @@ fn links_that_are_there_already_are_skipped_or_updated_as_asked() {
 #[test]
 fn a_line_without_times_is_the_same_whenever_it_is_imported() {
     let appliance = Appliance::start();
-    let import = |input: &str, args: &[&str]| {
-        piped(
-            &appliance,
-            &[&["import", "-", "--partner", "1234567"], args].concat(),
-            input,
-        )
-    };
+    let import = |input: &str, args: &[&str]| import_piped(&appliance, args, input);
     assert!(told(&import(&line("abcd", ",\"createdAt\":1700000000"), &[]), 0).starts_with("1 added"));
     assert!(told(&import(&line("abcd", ""), &[]), 0).starts_with("0 added, 0 updated, 1 unchanged"));
     let updated = import(&line("abcd", ",\"name\":\"new\""), &["--on-conflict", "update"]);
@@ -320,13 +311,7 @@ fn a_line_without_times_is_the_same_whenever_it_is_imported() {
 #[test]
 fn an_import_that_cannot_be_read_says_why() {
     let appliance = Appliance::start();
-    let import = |args: &[&str], input: &str| {
-        piped(
-            &appliance,
-            &[&["import", "-", "--partner", "1234567"], args].concat(),
-            input,
-        )
-    };
+    let import = |args: &[&str], input: &str| import_piped(&appliance, args, input);
     let unnamed = import(&["--format", "csv"], "id,url\nabcd,https://example.com/\n");
     assert!(complained(&unnamed, 5).contains("line 1 names \"url\"; known are id, createdAt"));
     assert!(complained(&appliance.tinyd(&["import", "/tmp", "--partner", "1234567"]), 2).contains("/tmp is a folder"));
