@@ -1,7 +1,7 @@
 //! The map from which redirects are answered: id → (destination, status, expiry), in shards.
 //!
-//! Invariants: a lookup takes its shard's read lock and nothing else, and never waits for the disk; what is published
-//! here has been committed by the store.
+//! Invariants: a lookup takes its shard's read lock and nothing else, allocates nothing, and never waits for the disk;
+//! what is published here has been committed by the store.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
@@ -9,28 +9,22 @@ use std::sync::OnceLock;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 
+use crate::links::records::{Place, Record, Records, render};
 use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp};
+use crate::store::Target;
 
 /// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
 const SHARDS: usize = 256;
 
-/// What a link does, rendered for the answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    id: LinkId,
-    status: Status,
-    expires_at: Option<Timestamp>,
-    location: HeaderValue,
-}
-
 /// What is to be answered for an id at some moment (contract, section 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<L = HeaderValue> {
     /// The link works; this is its `Location`.
-    Redirect(HeaderValue),
+    Redirect(L),
     /// The link is switched off.
     Disabled,
     /// The link is deleted.
@@ -45,10 +39,48 @@ pub enum Verdict {
     Damaged,
 }
 
+/// What the map shows of a link: what decides about its redirect, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown<'l> {
+    pub(super) id: LinkId,
+    pub(super) status: Status,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) full_url: &'l str,
+}
+
+impl<'l> Shown<'l> {
+    pub(super) const fn new(id: LinkId, target: &Target<'l>) -> Self {
+        Self {
+            id,
+            status: target.status,
+            expires_at: target.expires_at,
+            full_url: target.full_url,
+        }
+    }
+}
+
+impl<'l> From<&'l ShortLink> for Shown<'l> {
+    fn from(link: &'l ShortLink) -> Self {
+        Self {
+            id: link.id,
+            status: link.status,
+            expires_at: link.expires_at,
+            full_url: &link.full_url,
+        }
+    }
+}
+
+/// The links of one shard: a table of places, hashed by the ids of the records that are there.
+#[derive(Debug, Default)]
+struct Links {
+    places: HashTable<Place>,
+    records: Records,
+}
+
 // A line of cache each, so that the lock of one shard does not slow down the next.
 #[repr(align(64))]
 #[derive(Debug, Default)]
-struct Shard(RwLock<HashTable<Entry>>);
+struct Shard(RwLock<Links>);
 
 /// The sharded map.
 #[derive(Debug)]
@@ -70,38 +102,136 @@ impl Default for Index {
     }
 }
 
+impl Links {
+    fn find(&self, hash: u64, id: LinkId) -> Option<Record<'_>> {
+        let is_it = |place: &Place| self.is_of(*place, id);
+        self.records.get(*self.places.find(hash, is_it)?)
+    }
+
+    fn is_of(&self, place: Place, id: LinkId) -> bool {
+        let record = self.records.get(place);
+        record.is_some_and(|record| record.id_bytes() == id.as_bytes())
+    }
+
+    /// Puts a record in the place of the one with its id, if there is one that is different and it may be replaced.
+    fn put(&mut self, hasher: &RandomState, hash: u64, id: LinkId, record: &[u8], replace: bool) -> bool {
+        let Self { places, records } = self;
+        let is_it = |place: &Place| {
+            records
+                .get(*place)
+                .is_some_and(|record| record.id_bytes() == id.as_bytes())
+        };
+        match places.entry(hash, is_it, |place| hash_at(hasher, records, *place)) {
+            Entry::Occupied(mut present) => {
+                let old = *present.get();
+                if !replace || records.get(old).is_some_and(|old| old.bytes() == record) {
+                    return false;
+                }
+                let Some(place) = records.push(record) else {
+                    return false;
+                };
+                *present.get_mut() = place;
+                records.release(old);
+            }
+            Entry::Vacant(vacant) => {
+                let Some(place) = records.push(record) else {
+                    return false;
+                };
+                vacant.insert(place);
+            }
+        }
+        self.pack(hasher);
+        true
+    }
+
+    fn remove(&mut self, hasher: &RandomState, hash: u64, id: LinkId) {
+        let Self { places, records } = self;
+        let is_it = |place: &Place| {
+            records
+                .get(*place)
+                .is_some_and(|record| record.id_bytes() == id.as_bytes())
+        };
+        if let Ok(entry) = places.find_entry(hash, is_it) {
+            let (place, _) = entry.remove();
+            records.release(place);
+            self.pack(hasher);
+        }
+    }
+
+    /// Moves what is in use out of chunks that are mostly unused: at most some hundred records at a time.
+    fn pack(&mut self, hasher: &RandomState) {
+        while let Some(taken) = self.records.take_sparse() {
+            for (from, record) in taken.records() {
+                let Some(id) = record.id() else { continue };
+                // A record that is no longer in use is in no slot.
+                let slot = self.places.find_mut(hash_of(hasher, id), |place| *place == from);
+                if let (Some(slot), Some(to)) = (slot, self.records.push(record.bytes())) {
+                    *slot = to;
+                }
+            }
+        }
+    }
+}
+
+fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
+    hasher.hash_one(id.padded())
+}
+
+fn hash_at(hasher: &RandomState, records: &Records, place: Place) -> u64 {
+    let id = records.get(place).and_then(Record::id);
+    id.map_or(0, |id| hash_of(hasher, id))
+}
+
 impl Index {
-    /// What to answer for an id at `now`. Allocates nothing: the location is shared.
+    /// What to answer for an id at `now`.
     #[must_use]
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
+        // A location is visible ASCII, which every header can carry.
+        let value = |location: &[u8]| HeaderValue::from_bytes(location).ok();
+        match self.look_up_with(id, now, value) {
+            Verdict::Redirect(location) => location.map_or(Verdict::Damaged, Verdict::Redirect),
+            Verdict::Disabled => Verdict::Disabled,
+            Verdict::Deleted => Verdict::Deleted,
+            Verdict::Expired => Verdict::Expired,
+            Verdict::Unknown => Verdict::Unknown,
+            Verdict::Loading => Verdict::Loading,
+            Verdict::Damaged => Verdict::Damaged,
+        }
+    }
+
+    /// What to answer for an id at `now`, with what `take` makes of the location. It runs while the shard is locked, so
+    /// it must be quick; in return nothing is allocated and nothing shared.
+    #[must_use]
+    pub fn look_up_with<L>(&self, id: LinkId, now: Timestamp, take: impl FnOnce(&[u8]) -> L) -> Verdict<L> {
         // Before the look, so that a link which the loader brings in between is not said to be unknown.
         let loaded = self.loaded.get();
-        let hash = self.hasher.hash_one(id.padded());
+        let hash = hash_of(&self.hasher, id);
         let Some(shard) = self.shard(hash) else {
             return Verdict::Unknown;
         };
-        let entries = shard.0.read();
-        let Some(entry) = entries.find(hash, |entry| entry.id == id) else {
-            drop(entries);
+        let links = shard.0.read();
+        let Some(record) = links.find(hash, id) else {
+            drop(links);
             return match loaded {
                 None => Verdict::Loading,
                 Some(damaged) if damaged.contains(&id) => Verdict::Damaged,
                 Some(_) => Verdict::Unknown,
             };
         };
-        match entry.status {
-            Status::Disabled => Verdict::Disabled,
-            Status::Deleted => Verdict::Deleted,
+        match record.status() {
+            None => Verdict::Damaged,
+            Some(Status::Disabled) => Verdict::Disabled,
+            Some(Status::Deleted) => Verdict::Deleted,
             // The link still works in the very second of its expiry.
-            Status::Enabled if entry.expires_at.is_some_and(|expires_at| now > expires_at) => Verdict::Expired,
-            Status::Enabled => Verdict::Redirect(entry.location.clone()),
+            Some(Status::Enabled) if record.expires_at().is_some_and(|expires_at| now > expires_at) => Verdict::Expired,
+            Some(Status::Enabled) => Verdict::Redirect(take(record.location())),
         }
     }
 
     /// Links in the map.
     #[must_use]
     pub fn links(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.read().len()).sum()
+        self.shards.iter().map(|shard| shard.0.read().places.len()).sum()
     }
 
     /// Whether every link of the store is in the map.
@@ -121,57 +251,55 @@ impl Index {
         let _ = self.loaded.set(damaged);
     }
 
+    /// Makes room for so many links, so that bringing them in moves none of them.
+    pub(super) fn reserve(&self, links: u64) {
+        let each = usize::try_from(links).unwrap_or(usize::MAX) / SHARDS;
+        for shard in &self.shards {
+            let mut of_shard = shard.0.write();
+            let Links { places, records } = &mut *of_shard;
+            // They are spread evenly, but not quite.
+            let wanted = (each + each / 32).saturating_sub(places.len());
+            places.reserve(wanted, |place| hash_at(&self.hasher, records, *place));
+        }
+    }
+
     /// Shows a link as a commit left it; says whether it was shown otherwise before.
-    pub(super) fn publish(&self, link: &ShortLink) -> bool {
-        self.insert(link, true)
+    pub(super) fn publish(&self, link: Shown<'_>) -> bool {
+        self.insert(link, true, &mut Vec::new())
     }
 
     /// The ids in the map, in no order.
     pub(super) fn ids(&self) -> Vec<LinkId> {
-        let of_shard = |shard: &Shard| shard.0.read().iter().map(|entry| entry.id).collect::<Vec<_>>();
+        let of_shard = |shard: &Shard| {
+            let links = shard.0.read();
+            let ids = links.places.iter().filter_map(|place| links.records.get(*place)?.id());
+            ids.collect::<Vec<_>>()
+        };
         self.shards.iter().flat_map(of_shard).collect()
     }
 
     /// Shows a link no longer.
     pub(super) fn remove(&self, id: LinkId) {
-        let hash = self.hasher.hash_one(id.padded());
-        let Some(shard) = self.shard(hash) else { return };
-        if let Ok(entry) = shard.0.write().find_entry(hash, |entry| entry.id == id) {
-            entry.remove();
+        let hash = hash_of(&self.hasher, id);
+        if let Some(shard) = self.shard(hash) {
+            shard.0.write().remove(&self.hasher, hash, id);
         }
     }
 
-    /// Shows a link as the store has it, unless a commit has been published for it since.
-    pub(super) fn load(&self, link: &ShortLink) {
-        self.insert(link, false);
+    /// Shows a link as the store has it, unless a commit has been published for it since. `scratch` is memory that can be
+    /// used again for the next.
+    pub(super) fn load(&self, link: Shown<'_>, scratch: &mut Vec<u8>) {
+        self.insert(link, false, scratch);
     }
 
-    fn insert(&self, link: &ShortLink, replace: bool) -> bool {
-        // Rendered before the lock is taken. A location is visible ASCII, which every header can carry.
-        let location = HeaderValue::try_from(Destination::location_of(&link.full_url));
-        let entry = Entry {
-            id: link.id,
-            status: link.status,
-            expires_at: link.expires_at,
-            location: location.unwrap_or_else(|_| HeaderValue::from_static("/")),
-        };
-        let hash = self.hasher.hash_one(link.id.padded());
+    fn insert(&self, link: Shown<'_>, replace: bool, record: &mut Vec<u8>) -> bool {
+        // Rendered before the lock is taken.
+        render(record, link.id, link.status, link.expires_at, |out| {
+            Destination::write_location(link.full_url, out);
+        });
+        let hash = hash_of(&self.hasher, link.id);
         let Some(shard) = self.shard(hash) else { return false };
-        let mut entries = shard.0.write();
-        let rehash = |entry: &Entry| self.hasher.hash_one(entry.id.padded());
-        match entries.entry(hash, |entry| entry.id == link.id, rehash) {
-            hashbrown::hash_table::Entry::Occupied(mut present) => {
-                let differs = replace && *present.get() != entry;
-                if differs {
-                    *present.get_mut() = entry;
-                }
-                differs
-            }
-            hashbrown::hash_table::Entry::Vacant(vacant) => {
-                vacant.insert(entry);
-                true
-            }
-        }
+        shard.0.write().put(&self.hasher, hash, link.id, record, replace)
     }
 
     fn shard(&self, hash: u64) -> Option<&Shard> {
@@ -183,10 +311,10 @@ impl Index {
     /// What the map holds of a link, for tests: location, status, expiry.
     #[cfg(test)]
     pub(crate) fn entry(&self, id: LinkId) -> Option<(String, Status, Option<Timestamp>)> {
-        let hash = self.hasher.hash_one(id.padded());
-        let entries = self.shard(hash)?.0.read();
-        let entry = entries.find(hash, |entry| entry.id == id)?;
-        let location = entry.location.to_str().ok()?.to_owned();
-        Some((location, entry.status, entry.expires_at))
+        let hash = hash_of(&self.hasher, id);
+        let links = self.shard(hash)?.0.read();
+        let record = links.find(hash, id)?;
+        let location = String::from_utf8(record.location().to_vec()).ok()?;
+        Some((location, record.status()?, record.expires_at()))
     }
 }

@@ -8,6 +8,7 @@ mod ids;
 mod import;
 mod index;
 mod publisher;
+mod records;
 mod restore;
 mod sessions;
 
@@ -19,11 +20,13 @@ mod simulated;
 mod tests;
 
 use std::collections::HashSet;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use export::export;
@@ -34,9 +37,10 @@ pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::ids::IdSource;
+use crate::links::index::Shown;
 use crate::links::publisher::Publisher;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Transaction, WriteError};
+use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Target, Transaction, WriteError};
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
 const LOOK_UPS_MAX: usize = 64;
@@ -48,6 +52,8 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
 /// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
+/// Threads that load the map at most. What they share, the file and the shards, gives no more from there on.
+const LOAD_THREADS_MAX: usize = 8;
 /// How often to look whether the store works again when it failed while the map was being loaded.
 const LOAD_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -186,15 +192,24 @@ impl Links {
     }
 
     fn try_load(&self) -> Result<u64, StoreError> {
-        let mut damaged = HashSet::new();
-        let links = self.store.snapshot()?.for_each(|id, record| match record {
-            Ok(link) => self.index.load(&link),
-            Err(error) => {
-                tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
-                damaged.insert(id);
+        let damaged = Mutex::new(HashSet::new());
+        self.index.reserve(self.stored);
+        let visitor = || {
+            let mut scratch = Vec::new();
+            let (index, damaged) = (&self.index, &damaged);
+            move |id, record: Result<Target<'_>, StoreError>| match record {
+                Ok(target) => index.load(Shown::new(id, &target), &mut scratch),
+                Err(error) => {
+                    tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
+                    damaged.lock().insert(id);
+                }
             }
-        })?;
-        self.index.set_loaded(damaged);
+        };
+        let threads = std::thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(LOAD_THREADS_MAX);
+        let links = self.store.snapshot()?.scan(threads, visitor)?;
+        self.index.set_loaded(damaged.into_inner());
         Ok(links)
     }
 
@@ -214,7 +229,7 @@ impl Links {
             match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
                 Ok(link) => {
                     if let Some(link) = &link {
-                        self.index.load(link);
+                        self.index.load(link.into(), &mut Vec::new());
                     }
                     // Once more, because a commit may have brought it in between.
                     return match self.index.look_up(id, self.clock.now()) {

@@ -62,8 +62,19 @@ impl Destination {
         self.0
     }
 
-    /// A stored destination as the value of a `Location` header: visible ASCII only, the rest percent-encoded, the name of
-    /// a host as domain name servers know it.
+    /// Writes a stored destination as the value of a `Location` header: visible ASCII only, the rest percent-encoded, the
+    /// name of a host as domain name servers know it.
+    pub fn write_location(full_url: &str, out: &mut Vec<u8>) {
+        // Nearly all are so already.
+        let is_literal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>');
+        if full_url.bytes().all(is_literal) {
+            out.extend_from_slice(full_url.as_bytes());
+        } else {
+            out.extend_from_slice(Self::location_of(full_url).as_bytes());
+        }
+    }
+
+    /// What [`Destination::write_location`] writes.
     #[must_use]
     pub fn location_of(full_url: &str) -> String {
         let encoded = |text| utf8_percent_encode(text, NOT_IN_LOCATION).to_string();
@@ -169,6 +180,9 @@ mod tests {
         fn no_text_makes_a_location_that_a_header_refuses(text in "\\PC*|.*") {
             let location = Destination::location_of(&text);
             prop_assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
+            let mut written = Vec::new();
+            Destination::write_location(&text, &mut written);
+            prop_assert_eq!(written, location.into_bytes());
         }
 
         #[test]

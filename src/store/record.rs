@@ -51,7 +51,27 @@ pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+/// What decides about a link's redirect, read without copying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'b> {
+    /// Whether the link redirects.
+    pub status: Status,
+    /// The last second in which it does.
+    pub expires_at: Option<Timestamp>,
+    /// Where it leads.
+    pub full_url: &'b str,
+}
+
+pub(super) fn decode_target(id: LinkId, bytes: &[u8]) -> Result<Target<'_>, StoreError> {
+    let (record, status) = read(id, bytes)?;
+    Ok(Target {
+        status,
+        expires_at: record.expires_at.map(Timestamp::from_unix),
+        full_url: record.full_url,
+    })
+}
+
+fn read(id: LinkId, bytes: &[u8]) -> Result<(RecordV1<'_>, Status), StoreError> {
     let damaged = |reason: &str| StoreError::damaged(TABLE, format!("{id}: {reason}"));
     let (&version, body) = bytes.split_first().ok_or_else(|| damaged("empty"))?;
     if version != VERSION {
@@ -62,6 +82,12 @@ pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> 
     if consumed != body.len() {
         return Err(damaged("bytes left over"));
     }
+    let status = Status::from_number(record.status.into()).ok_or_else(|| damaged("unknown status"))?;
+    Ok((record, status))
+}
+
+pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+    let (record, status) = read(id, bytes)?;
     Ok(ShortLink {
         id,
         created_at: Timestamp::from_unix(record.created_at),
@@ -73,7 +99,7 @@ pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> 
         system_name: record.system_name.to_owned(),
         full_url: record.full_url.to_owned(),
         unique_id: record.unique_id.map(str::to_owned),
-        status: Status::from_number(record.status.into()).ok_or_else(|| damaged("unknown status"))?,
+        status,
     })
 }
 

@@ -1,0 +1,310 @@
+//! What the map keeps of each link, packed into chunks of memory: a few bytes of head, the id, the destination.
+//!
+//! One allocation for some hundred links instead of one or two for each: it is what keeps ten million links small, and
+//! bringing them in fast. Knows nothing of hashes and locks.
+
+use crate::model::{LinkId, Status, Timestamp};
+
+/// Bytes of a chunk. Offsets in it have 16 bits.
+const CHUNK_BYTES: usize = 1 << 16;
+
+/// Status and length of the id (1), length of the location (4).
+const HEAD_BYTES: usize = 5;
+const EXPIRY_BYTES: usize = 8;
+
+/// In the first byte: the length of the id in the lowest five bits, the status in the next two, then whether an expiry
+/// follows the head.
+const ID_LENGTH_MASK: u8 = 0b0001_1111;
+const STATUS_SHIFT: u32 = 5;
+const STATUS_MASK: u8 = 0b11;
+const EXPIRES: u8 = 0b1000_0000;
+
+/// A record: status, expiry, id, location.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<'r> {
+    bytes: &'r [u8],
+}
+
+/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location.
+pub(super) fn render(
+    record: &mut Vec<u8>,
+    id: LinkId,
+    status: Status,
+    expires_at: Option<Timestamp>,
+    write_location: impl FnOnce(&mut Vec<u8>),
+) {
+    let id = id.as_bytes();
+    // An id has at most 20 bytes and a status is 1, 2 or 3, so both fit.
+    let id_length = u8::try_from(id.len()).unwrap_or_default() & ID_LENGTH_MASK;
+    let expires = if expires_at.is_some() { EXPIRES } else { 0 };
+    record.clear();
+    record.push(id_length | (status.number() & STATUS_MASK) << STATUS_SHIFT | expires);
+    record.extend_from_slice(&[0; HEAD_BYTES - 1]);
+    if let Some(expires_at) = expires_at {
+        record.extend_from_slice(&expires_at.as_unix().to_le_bytes());
+    }
+    record.extend_from_slice(id);
+    let before = record.len();
+    write_location(record);
+    let length = u32::try_from(record.len() - before).unwrap_or(u32::MAX).to_le_bytes();
+    if let Some(slot) = record.get_mut(1..HEAD_BYTES) {
+        slot.copy_from_slice(&length);
+    }
+}
+
+impl<'r> Record<'r> {
+    /// The record at the beginning of `bytes`, without what follows it.
+    pub(super) fn at(bytes: &'r [u8]) -> Option<Self> {
+        let (&[head, a, b, c, d], _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+        let location_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+        let expiry_bytes = if head & EXPIRES == 0 { 0 } else { EXPIRY_BYTES };
+        let length = HEAD_BYTES + expiry_bytes + usize::from(head & ID_LENGTH_MASK) + location_bytes;
+        Some(Self {
+            bytes: bytes.get(..length)?,
+        })
+    }
+
+    pub(super) const fn bytes(self) -> &'r [u8] {
+        self.bytes
+    }
+
+    fn head(self) -> u8 {
+        self.bytes.first().copied().unwrap_or_default()
+    }
+
+    fn id_start(self) -> usize {
+        HEAD_BYTES + if self.head() & EXPIRES == 0 { 0 } else { EXPIRY_BYTES }
+    }
+
+    fn location_start(self) -> usize {
+        self.id_start() + usize::from(self.head() & ID_LENGTH_MASK)
+    }
+
+    pub(super) fn id_bytes(self) -> &'r [u8] {
+        self.bytes.get(self.id_start()..self.location_start()).unwrap_or(&[])
+    }
+
+    pub(super) fn id(self) -> Option<LinkId> {
+        LinkId::from_bytes(self.id_bytes()).ok()
+    }
+
+    pub(super) fn status(self) -> Option<Status> {
+        Status::from_number((self.head() >> STATUS_SHIFT & STATUS_MASK).into())
+    }
+
+    pub(super) fn expires_at(self) -> Option<Timestamp> {
+        if self.head() & EXPIRES == 0 {
+            return None;
+        }
+        let seconds = self.bytes.get(HEAD_BYTES..)?.first_chunk::<EXPIRY_BYTES>()?;
+        Some(Timestamp::from_unix(i64::from_le_bytes(*seconds)))
+    }
+
+    pub(super) fn location(self) -> &'r [u8] {
+        self.bytes.get(self.location_start()..).unwrap_or(&[])
+    }
+}
+
+/// Where a record is: the number of its chunk and its offset in there, 16 bits each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    /// `None` where the numbers are too large: beyond 65,536 chunks.
+    fn new(chunk: usize, offset: usize) -> Option<Self> {
+        let (chunk, offset) = (u16::try_from(chunk).ok()?, u16::try_from(offset).ok()?);
+        Some(Self(u32::from(chunk) << 16 | u32::from(offset)))
+    }
+
+    const fn chunk(self) -> usize {
+        (self.0 >> 16) as usize
+    }
+
+    const fn offset(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    // Bytes of records that are no longer in use.
+    dead_bytes: usize,
+}
+
+/// The records of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    chunks: Vec<Chunk>,
+    // Chunks without memory, to be used again.
+    empty: Vec<usize>,
+    // The chunk that is being filled.
+    current: Option<usize>,
+    // A chunk that is mostly unused.
+    sparse: Option<usize>,
+}
+
+impl Records {
+    /// The record at a place that [`Records::push`] gave.
+    pub(super) fn get(&self, place: Place) -> Option<Record<'_>> {
+        Record::at(self.chunks.get(place.chunk())?.bytes.get(place.offset()..)?)
+    }
+
+    /// Keeps a record; `None` if there is no room, which would take more than four gigabytes in one shard.
+    pub(super) fn push(&mut self, record: &[u8]) -> Option<Place> {
+        if let Some(number) = self.current
+            && let Some(chunk) = self.chunks.get_mut(number)
+            && chunk.bytes.len() + record.len() <= chunk.bytes.capacity()
+            && let Some(place) = Place::new(number, chunk.bytes.len())
+        {
+            chunk.bytes.extend_from_slice(record);
+            return Some(place);
+        }
+        let number = self.empty.pop().unwrap_or(self.chunks.len());
+        let place = Place::new(number, 0)?;
+        // A record that is longer than a chunk has one of its own.
+        let mut bytes = Vec::with_capacity(record.len().max(CHUNK_BYTES));
+        bytes.extend_from_slice(record);
+        let chunk = Chunk { bytes, dead_bytes: 0 };
+        if let Some(full) = self.current {
+            self.note_if_sparse(full);
+        }
+        match self.chunks.get_mut(number) {
+            Some(slot) => *slot = chunk,
+            None => self.chunks.push(chunk),
+        }
+        self.current = Some(number);
+        Some(place)
+    }
+
+    /// Says that a record is no longer in use.
+    pub(super) fn release(&mut self, place: Place) {
+        let length = self.get(place).map_or(0, |record| record.bytes().len());
+        if let Some(chunk) = self.chunks.get_mut(place.chunk()) {
+            chunk.dead_bytes += length;
+        }
+        if self.current != Some(place.chunk()) {
+            self.note_if_sparse(place.chunk());
+        }
+    }
+
+    fn note_if_sparse(&mut self, number: usize) {
+        if let Some(chunk) = self.chunks.get(number)
+            && chunk.dead_bytes * 2 > chunk.bytes.len()
+        {
+            self.sparse = Some(number);
+        }
+    }
+
+    /// Takes the memory of a chunk of which more than half is unused. The records in it that are in use must be pushed
+    /// again. To be called after each change until there is none, so that no memory is lost.
+    pub(super) fn take_sparse(&mut self) -> Option<TakenChunk> {
+        let number = self.sparse.take()?;
+        let chunk = std::mem::take(self.chunks.get_mut(number)?);
+        self.empty.push(number);
+        Some(TakenChunk {
+            bytes: chunk.bytes,
+            number,
+        })
+    }
+}
+
+/// What was in a chunk.
+#[derive(Debug)]
+pub(super) struct TakenChunk {
+    bytes: Vec<u8>,
+    number: usize,
+}
+
+impl TakenChunk {
+    /// Its records, in use or not, and where they were.
+    pub(super) fn records(&self) -> impl Iterator<Item = (Place, Record<'_>)> {
+        let mut offset = 0;
+        std::iter::from_fn(move || {
+            let record = Record::at(self.bytes.get(offset..)?)?;
+            let place = Place::new(self.number, offset)?;
+            offset += record.bytes().len();
+            Some((place, record))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rendered(id: &str, status: Status, expires_at: Option<i64>, location: &[u8]) -> Vec<u8> {
+        let mut record = vec![0xff];
+        render(
+            &mut record,
+            id.parse().unwrap(),
+            status,
+            expires_at.map(Timestamp::from_unix),
+            |out| out.extend_from_slice(location),
+        );
+        record
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_says_what_was_written(
+            id in "[0-9a-z]{4,20}",
+            status in proptest::sample::select(Status::ALL.to_vec()),
+            expires_at in any::<Option<i64>>(),
+            location in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut bytes = rendered(&id, status, expires_at, &location);
+            let length = bytes.len();
+            bytes.extend_from_slice(b"what follows");
+            let record = Record::at(&bytes).unwrap();
+            prop_assert_eq!(record.bytes().len(), length);
+            prop_assert_eq!(record.id_bytes(), id.as_bytes());
+            prop_assert_eq!(record.status(), Some(status));
+            prop_assert_eq!(record.expires_at().map(Timestamp::as_unix), expires_at);
+            prop_assert_eq!(record.location(), location);
+        }
+
+        #[test]
+        fn reading_a_record_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(record) = Record::at(&bytes) {
+                let _ = (record.id(), record.status(), record.expires_at(), record.location());
+            }
+        }
+    }
+
+    #[test]
+    fn memory_of_records_that_are_no_longer_in_use_is_used_again() {
+        let mut records = Records::default();
+        let record = rendered("abcd", Status::Enabled, None, &[b'x'; 1_000]);
+        let mut places: Vec<Place> = (0..200).map(|_| records.push(&record).unwrap()).collect();
+        let chunks = records.chunks.len();
+        for _ in 0..20 {
+            for changed in 0..places.len() {
+                records.release(places[changed]);
+                places[changed] = records.push(&record).unwrap();
+                // As the map does it: what is in use moves out of a chunk that is mostly unused.
+                while let Some(taken) = records.take_sparse() {
+                    for (from, moving) in taken.records() {
+                        if let Some(place) = places.iter_mut().find(|place| **place == from) {
+                            *place = records.push(moving.bytes()).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+        let used = records.chunks.len() - records.empty.len();
+        assert!(used <= 2 * chunks + 1, "{used} chunks where {chunks} would do");
+    }
+
+    #[test]
+    fn a_record_longer_than_a_chunk_is_kept() {
+        let mut records = Records::default();
+        let long = rendered("long", Status::Enabled, None, &[b'x'; 3 * CHUNK_BYTES]);
+        let short = rendered("shrt", Status::Deleted, Some(7), b"y");
+        let places = [&short, &long, &short].map(|record| records.push(record).unwrap());
+        for (place, expected) in places.into_iter().zip([&short, &long, &short]) {
+            assert_eq!(records.get(place).unwrap().bytes(), expected);
+        }
+    }
+}
