@@ -41,6 +41,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
         Tiny::Hop => writeln!(out, "short URLs         {base}/tiny/ID: 301 to goto, which answers 302")?,
         Tiny::Direct => writeln!(out, "short URLs         {base}/tiny/ID: 302 at once")?,
     }
+    writeln!(out, "                   by {} threads", settings.threads)?;
     for address in &settings.admin_listen {
         let reach = if address.ip().is_loopback() {
             "this machine only"

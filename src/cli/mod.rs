@@ -127,6 +127,10 @@ struct SettingArgs {
     #[arg(long, value_name = "HOW", env = "TINYD_TINY")]
     tiny: Option<String>,
 
+    /// Threads that serve redirects, 1 to 256 [default: one for each core]
+    #[arg(long, value_name = "NUMBER", env = "TINYD_THREADS")]
+    threads: Option<String>,
+
     /// Length of new ids, 4 to 20 [default: 8]
     #[arg(long, value_name = "CHARACTERS", env = "TINYD_ID_LENGTH")]
     id_length: Option<String>,
@@ -146,6 +150,7 @@ impl SettingArgs {
             public: self.public.clone(),
             admin: self.admin.clone(),
             tiny: self.tiny.clone(),
+            threads: self.threads.clone(),
             id_length: self.id_length.clone(),
             log: self.log.clone(),
             log_format: self.log_format.clone(),

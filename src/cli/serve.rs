@@ -100,7 +100,7 @@ async fn serve(
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
-    let bound = server::bind(&settings.public_listen, &settings.admin_listen);
+    let bound = server::bind(&settings.public_listen, settings.threads, &settings.admin_listen);
     let bound = bound.map_err(|(address, error)| anyhow::anyhow!("{address} cannot be listened on: {error}"))?;
     announce(&bound)?;
     if let Some(created) = welcome {
@@ -121,7 +121,7 @@ async fn serve(
             () = reload => {}
         }
     };
-    server::serve(bound, links, settings, current, shutdown).await;
+    server::serve(bound, links, settings, current, shutdown).await?;
     Ok(())
 }
 

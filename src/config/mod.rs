@@ -43,6 +43,8 @@ pub struct Overrides {
     pub admin: Option<String>,
     /// `hop` or `direct`.
     pub tiny: Option<String>,
+    /// Threads that serve redirects.
+    pub threads: Option<String>,
     /// Length of new ids.
     pub id_length: Option<String>,
     /// Levels of the log.
@@ -74,6 +76,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// What `/tiny/{id}` answers.
     pub tiny: Tiny,
+    /// Threads that serve redirects, at least one.
+    pub threads: usize,
     /// Where the API is served.
     pub admin_listen: Vec<SocketAddr>,
     /// Largest body that the API reads, in bytes.
@@ -131,6 +135,7 @@ impl Settings {
             ("data_dir", self.data_dir != other.data_dir),
             ("public.listen", self.public_listen != other.public_listen),
             ("public.tiny", self.tiny != other.tiny),
+            ("public.threads", self.threads != other.threads),
             ("admin.listen", self.admin_listen != other.admin_listen),
             ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
             ("links.id_length", self.id_length != other.id_length),

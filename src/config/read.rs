@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
 /// Lengths that new ids can have, in characters.
 const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
 
+/// Threads that can serve redirects: each has listeners of its own.
+const THREADS: RangeInclusive<usize> = 1..=256;
+
 pub(super) fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
     let text = fs::read_to_string(path).map_err(|cause| ConfigError::File {
         path: path.to_owned(),
@@ -52,7 +56,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let empty = Table::new();
     let root = Section::root(&table);
     reader.check_keys(&root, &["data_dir", "public", "admin", "links", "log", "partner"])?;
-    let public = reader.section(&root, "public", &empty, &["listen", "tiny", "url"])?;
+    let public = reader.section(&root, "public", &empty, &["listen", "tiny", "url", "threads"])?;
     let admin = reader.section(&root, "admin", &empty, &["listen", "max_body_bytes"])?;
     let links = reader.section(&root, "links", &empty, &["id_length"])?;
     let log = reader.section(&root, "log", &empty, &["level", "format"])?;
@@ -66,6 +70,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     // What the file says must be right even where something else comes before it.
     let id_length = reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = reader.size(&public, "threads", cores.min(*THREADS.end()), THREADS)?;
     let log_level = check_level(
         &reader.origin,
         "log.level",
@@ -77,6 +83,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         public_listen: reader.listen(&public, &overrides.public, PUBLIC_LISTEN_DEFAULT)?,
         public_url: reader.base_url(&public, "url")?,
         tiny: reader.choice(&public, "tiny", &overrides.tiny, "tiny", &tiny)?,
+        threads: size_or(&overrides.threads, "threads", threads, THREADS)?,
         admin_listen: reader.listen(&admin, &overrides.admin, ADMIN_LISTEN_DEFAULT)?,
         body_max_bytes: reader.size(
             &admin,
@@ -84,10 +91,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             BODY_MAX_BYTES_DEFAULT,
             BODY_MAX_BYTES_LEAST..=BODY_MAX_BYTES_MOST,
         )?,
-        id_length: match &overrides.id_length {
-            Some(text) => in_range(&of_flag("id-length"), "id-length", text, text.parse().ok(), ID_LENGTHS)?,
-            None => id_length,
-        },
+        id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
         log: match &overrides.log {
             Some(level) => check_level(&of_flag("log"), "log", level)?,
             None => log_level,
@@ -114,6 +118,19 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         warnings: reader.warnings,
         ..settings
     })
+}
+
+/// What a flag says, else what was read before.
+fn size_or(
+    flag: &Option<String>,
+    name: &str,
+    otherwise: usize,
+    range: RangeInclusive<usize>,
+) -> Result<usize, ConfigError> {
+    match flag {
+        Some(text) => in_range(&of_flag(name), name, text, text.parse().ok(), range),
+        None => Ok(otherwise),
+    }
 }
 
 /// A table of the file, with the name that stands before its keys.

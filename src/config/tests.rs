@@ -29,6 +29,7 @@ fn the_documented_file_is_read() {
         listen = ["0.0.0.0:8080", "[::]:8080"]
         tiny = "direct"
         url = "https://go.example.com/"
+        threads = 3
         [admin]
         listen = "127.0.0.1:8081"
         max_body_bytes = 65536
@@ -49,6 +50,7 @@ fn the_documented_file_is_read() {
     assert_eq!(settings.tiny, Tiny::Direct);
     assert_eq!(settings.short_url_base(), "https://go.example.com");
     assert_eq!((settings.id_length, settings.body_max_bytes), (10, 65_536));
+    assert_eq!(settings.threads, 3);
     assert_eq!(settings.log_format, LogFormat::Json);
     let partner = settings.partners.get(PartnerId(1_234_567)).unwrap();
     assert_eq!((partner.admin_secrets.len(), partner.user_secrets.len()), (2, 2));
@@ -62,6 +64,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(settings.admin_url(), "http://127.0.0.1:8081");
     assert_eq!((settings.id_length, settings.body_max_bytes), (8, 1_048_576));
     assert_eq!(settings.tiny, Tiny::Hop);
+    assert!(settings.threads >= 1);
     assert_eq!(settings.default_partner(), Some(PartnerId(7)));
 }
 
@@ -88,6 +91,7 @@ fn every_mistake_is_named_with_key_value_and_reason() {
         ),
         ("colour = 1", ["colour", "unknown key", "data_dir"]),
         ("public = 3", ["public", "integer", "[public]"]),
+        ("[public]\nthreads = 0", ["public.threads", "0", "from 1 to 256"]),
         ("[links]\nid_length = 3", ["links.id_length", "3", "from 4 to 20"]),
         (
             "[links]\nid_length = \"8\"",
@@ -164,6 +168,7 @@ fn flags_come_before_the_file() {
         public: Some("127.0.0.1:2,127.0.0.1:3".into()),
         tiny: Some("direct".into()),
         id_length: Some("12".into()),
+        threads: Some("5".into()),
         ..Overrides::default()
     };
     let settings = Settings::load(&overrides).unwrap();
@@ -171,7 +176,10 @@ fn flags_come_before_the_file() {
         settings.public_listen,
         ["127.0.0.1:2".parse().unwrap(), "127.0.0.1:3".parse().unwrap()]
     );
-    assert_eq!((settings.tiny, settings.id_length), (Tiny::Direct, 12));
+    assert_eq!(
+        (settings.tiny, settings.id_length, settings.threads),
+        (Tiny::Direct, 12, 5)
+    );
     assert_eq!(settings.data_dir, Path::new("elsewhere"));
     for wrong in [
         Overrides {
@@ -184,6 +192,10 @@ fn flags_come_before_the_file() {
         },
         Overrides {
             id_length: Some("x".into()),
+            ..overrides.clone()
+        },
+        Overrides {
+            threads: Some("257".into()),
             ..overrides.clone()
         },
     ] {

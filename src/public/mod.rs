@@ -1,7 +1,11 @@
 //! `/tiny`, `goto` and `/robots.txt`, answered from memory; only while the links are being loaded is one looked up
 //! elsewhere. Never sees sessions.
 
+mod fast_path;
 mod page;
+mod template;
+
+pub use fast_path::{FastPath, Now, Outcome, Waiting};
 
 use std::sync::Arc;
 
@@ -68,7 +72,7 @@ impl Public {
                 return Some(http::allow(method, METHODS));
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
-                (Tiny::Hop, Ok(id)) => hop(id),
+                (Tiny::Hop, Ok(_)) => hop(id),
                 (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(Some(id), Requested::default(), headers).await,
             });
         }
@@ -96,29 +100,35 @@ impl Public {
 
     /// The answer of `goto` (contract, section 6). `headers` are the request's.
     pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+        let accepts_html = accepts_html(headers);
         let Some(id) = id else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
-            return no_redirect(&fault, requested, headers);
+            return no_redirect(&fault, requested, accepts_html);
         };
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
             Ok(id) => self.links.look_up(id).await,
             Err(_) => Verdict::Unknown,
         };
-        let invalid = |deleted| Fault::InvalidShortLink {
-            id: id.to_owned(),
-            deleted,
-        };
-        let fault = match verdict {
-            Verdict::Redirect(location) => return found(location),
-            Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
-            Verdict::Damaged => return unavailable("this link cannot be read at the moment\n"),
-            Verdict::Unknown => Fault::InvalidObjectId { id: id.to_owned() },
-            Verdict::Disabled => invalid(false),
-            Verdict::Deleted => invalid(true),
-            Verdict::Expired => Fault::ExpiredShortLink { id: id.to_owned() },
-        };
-        no_redirect(&fault, requested, headers)
+        respond_to(verdict, id, requested, accepts_html)
     }
+}
+
+/// The answer to a verdict about a link.
+fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html: bool) -> Response {
+    let invalid = |deleted| Fault::InvalidShortLink {
+        id: id.to_owned(),
+        deleted,
+    };
+    let fault = match verdict {
+        Verdict::Redirect(location) => return found(location),
+        Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
+        Verdict::Damaged => return unavailable("this link cannot be read at the moment\n"),
+        Verdict::Unknown => Fault::InvalidObjectId { id: id.to_owned() },
+        Verdict::Disabled => invalid(false),
+        Verdict::Deleted => invalid(true),
+        Verdict::Expired => Fault::ExpiredShortLink { id: id.to_owned() },
+    };
+    no_redirect(&fault, requested, accepts_html)
 }
 
 /// The redirect itself.
@@ -131,7 +141,7 @@ fn found(location: HeaderValue) -> Response {
 }
 
 /// 301 to goto: documented behaviour, and what clients of Kaltura know.
-fn hop(id: LinkId) -> Response {
+fn hop(id: &str) -> Response {
     let mut response = http::answer(StatusCode::MOVED_PERMANENTLY);
     let headers = response.headers_mut();
     let location = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}");
@@ -153,7 +163,7 @@ fn unavailable(text: &'static str) -> Response {
 }
 
 /// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
-fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> Response {
     let exception = fault.exception();
     let status = match fault {
         Fault::InvalidShortLink { deleted: true, .. } | Fault::ExpiredShortLink { .. } => StatusCode::GONE,
@@ -166,7 +176,7 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> 
             http::bytes(status, format.content_type(), body)
         }
         // A format that is not known is ignored here, like everything else that clients add to goto.
-        Ok(None) | Err(_) if accepts_html(headers) => page::of(status, &exception),
+        Ok(None) | Err(_) if accepts_html => page::of(status, &exception),
         Ok(None) | Err(_) => {
             let Exception { code, message, .. } = exception;
             http::text(status, format!("{message} ({code})\n"))
@@ -180,8 +190,14 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, headers: &HeaderMap) -> 
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
+    headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| is_html_in(accept.as_bytes()))
+}
+
+/// Whether the value of an `Accept` header names HTML.
+fn is_html_in(accept: &[u8]) -> bool {
+    std::str::from_utf8(accept).is_ok_and(|accept| accept.contains("text/html"))
 }
 
 /// No cache may keep it, and no search engine list it.

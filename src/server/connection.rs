@@ -1,4 +1,4 @@
-//! Accepting connections and serving HTTP/1.1 on them.
+//! Accepting connections, and serving HTTP/1.1 on them with hyper.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,23 +11,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::http::Response;
 
 /// How long the head of a request may take; it also bounds an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
-/// What a connection may use.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// The read buffer, and so the longest head of a request.
-    pub(super) buffer_bytes: usize,
-}
 
 /// Answers requests.
 pub(super) trait Service: Clone + Send + Sync + 'static {
@@ -35,13 +29,15 @@ pub(super) trait Service: Clone + Send + Sync + 'static {
     fn respond(&self, request: Request<Incoming>, address: IpAddr) -> impl Future<Output = Response> + Send;
 }
 
-/// Accepts and serves connections until `stopped` turns true, then lets those in flight finish.
-pub(super) async fn accept(
+/// Accepts connections and has them served until `stopped` turns true, then lets those in flight finish: those whose
+/// watcher is still there.
+pub(super) async fn accept<F>(
     listener: TcpListener,
-    service: impl Service,
-    limits: Limits,
     mut stopped: watch::Receiver<bool>,
-) {
+    serve: impl Fn(TcpStream, IpAddr, Watcher) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -51,8 +47,7 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
-                let address = address.ip().to_canonical();
-                spawn(stream, address, service.clone(), limits, &graceful);
+                tokio::spawn(serve(stream, address.ip().to_canonical(), graceful.watcher()));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -75,9 +70,14 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn spawn(stream: TcpStream, address: IpAddr, service: impl Service, limits: Limits, graceful: &GracefulShutdown) {
-    // Without it, answers on one connection wait for each other; a socket that refuses it still works.
-    let _ = stream.set_nodelay(true);
+/// Serves a connection to its end. The head of a request may have at most `buffer_bytes`.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    address: IpAddr,
+    service: impl Service,
+    buffer_bytes: usize,
+    watcher: Watcher,
+) {
     let answer = service_fn(move |request| {
         let service = service.clone();
         async move { Ok::<_, Infallible>(service.respond(request, address).await) }
@@ -85,14 +85,11 @@ fn spawn(stream: TcpStream, address: IpAddr, service: impl Service, limits: Limi
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(limits.buffer_bytes)
+        .max_buf_size(buffer_bytes)
         // Not pipeline_flush: with it, hyper 1.12 never sends its 400 to a request that it cannot parse.
         .serve_connection(TokioIo::new(stream), answer);
-    let watched = graceful.watch(connection);
-    tokio::spawn(async move {
-        // How a client ends its connection is its own business.
-        if let Err(error) = pin!(watched).await {
-            tracing::trace!(%error, "connection ended");
-        }
-    });
+    // How a client ends its connection is its own business.
+    if let Err(error) = pin!(watcher.watch(connection)).await {
+        tracing::trace!(%error, "connection ended");
+    }
 }

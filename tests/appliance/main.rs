@@ -17,6 +17,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod durability;
+mod fast_path;
 mod faults;
 mod fixture;
 mod formats;

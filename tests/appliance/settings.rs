@@ -99,6 +99,7 @@ fn a_wrong_setting_ends_the_start_with_key_value_and_reason() {
             vec![("TINYD_TINY", "fast")],
             ["TINYD_TINY: tiny", "\"fast\"", "hop, direct"],
         ),
+        (vec!["--threads", "0"], vec![], ["TINYD_THREADS", "0", "1 to 256"]),
         (vec!["--id-length", "3"], vec![], ["TINYD_ID_LENGTH", "3", "4 to 20"]),
         (
             vec![],

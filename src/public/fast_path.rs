@@ -1,0 +1,388 @@
+//! The plain requests for redirects, which are nearly all there are, answered from the bytes of the request to those of
+//! the response: nothing is allocated, nothing awaited. Whatever is out of the ordinary is left to the general server.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use httparse::{Header, Status};
+use hyper::header::HeaderValue;
+
+use crate::http::{Fault, Requested, Response};
+use crate::links::{Links, Verdict};
+use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp};
+use crate::public::template::{Date, Filling, Template};
+use crate::public::{Tiny, found, hop, is_html_in, no_redirect, respond_to};
+
+/// The path of goto, as `/tiny` gives it.
+const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
+const TINY: &str = "/tiny/";
+
+/// Header lines of a request that is answered here. Browsers send about fifteen.
+const HEADERS_MAX: usize = 64;
+
+/// An id that stands for all of its length; cut to that. In no text of ours is anything like it.
+const ANY_ID: &str = "zq9xj7zq9xj7zq9xj7zq";
+const ANY_LOCATION: &str = "https://location.invalid/";
+
+/// What became of the bytes that a client has sent.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The request, so many bytes long, is answered.
+    Answered {
+        /// Its length in bytes.
+        consumed: usize,
+        /// Whether the client wants the connection to end.
+        close: bool,
+    },
+    /// The link is not in memory yet: the answer must be waited for.
+    Waiting(Waiting),
+    /// The head of the request is not whole yet.
+    Partial,
+    /// Not a plain request for a redirect, or not a request at all: for the general server to answer.
+    Other,
+}
+
+/// A request whose link is not in memory yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    request: Request,
+}
+
+impl Waiting {
+    /// The length of the request, in bytes.
+    #[must_use]
+    pub const fn consumed(&self) -> usize {
+        self.request.consumed
+    }
+
+    /// Whether the client wants the connection to end.
+    #[must_use]
+    pub const fn close(&self) -> bool {
+        self.request.close
+    }
+}
+
+/// What is needed of a request.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    id: LinkId,
+    /// Whether it leads to goto rather than to the destination.
+    is_hop: bool,
+    head_only: bool,
+    accepts_html: bool,
+    close: bool,
+    consumed: usize,
+}
+
+/// The time, for `Date` headers and the expiry of links. Rendered once a second.
+#[derive(Debug)]
+pub struct Now {
+    time: Timestamp,
+    date: Date,
+}
+
+impl Default for Now {
+    fn default() -> Self {
+        let mut now = Self {
+            time: Timestamp::MIN,
+            date: [b' '; 29],
+        };
+        now.set(Timestamp::from_unix(0));
+        now
+    }
+}
+
+impl Now {
+    /// Moves to another time.
+    pub fn set(&mut self, time: Timestamp) {
+        if self.time == time {
+            return;
+        }
+        self.time = time;
+        let seconds = Duration::from_secs(u64::try_from(time.as_unix()).unwrap_or_default());
+        let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + seconds);
+        if let Ok(date) = Date::try_from(text.as_bytes()) {
+            self.date = date;
+        }
+    }
+}
+
+/// The answers for links that do not redirect, with ids of one length: as text and as a page.
+#[derive(Debug)]
+struct Refusals([Template; 2]);
+
+impl Refusals {
+    fn of(id: &str, fault: impl Fn(String) -> Fault) -> Self {
+        let render = |accepts_html| {
+            let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
+            Template::of(response, id.as_bytes(), b"")
+        };
+        Self([render(false), render(true)])
+    }
+
+    const fn get(&self, accepts_html: bool) -> &Template {
+        let [text, page] = &self.0;
+        if accepts_html { page } else { text }
+    }
+}
+
+/// The refusals for ids of one length.
+#[derive(Debug)]
+struct RefusalsOfLength {
+    unknown: Refusals,
+    disabled: Refusals,
+    deleted: Refusals,
+    expired: Refusals,
+}
+
+/// The fast path.
+#[derive(Debug)]
+pub struct FastPath {
+    links: Arc<Links>,
+    tiny: Tiny,
+    found: Template,
+    hop: Template,
+    // By the length of the id, from the shortest: the length of the answer depends on it.
+    refusals: Vec<RefusalsOfLength>,
+}
+
+impl FastPath {
+    /// Answers from these links.
+    #[must_use]
+    pub fn new(links: Arc<Links>, tiny: Tiny) -> Self {
+        let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
+            let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
+            let invalid = |deleted| Refusals::of(id, move |id| Fault::InvalidShortLink { id, deleted });
+            RefusalsOfLength {
+                unknown: Refusals::of(id, |id| Fault::InvalidObjectId { id }),
+                disabled: invalid(false),
+                deleted: invalid(true),
+                expired: Refusals::of(id, |id| Fault::ExpiredShortLink { id }),
+            }
+        });
+        let location = HeaderValue::from_static(ANY_LOCATION);
+        Self {
+            links,
+            tiny,
+            found: Template::of(found(location), b"", ANY_LOCATION.as_bytes()),
+            hop: Template::of(hop(ANY_ID), ANY_ID.as_bytes(), b""),
+            refusals: refusals.collect(),
+        }
+    }
+
+    /// The clock by which links expire.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.links.clock().now()
+    }
+
+    /// Answers the first request in `input`, appending the response to `out`.
+    pub fn answer(&self, input: &[u8], now: &Now, out: &mut Vec<u8>) -> Outcome {
+        let request = match parse(input, self.tiny) {
+            Parsed::Whole(request) => request,
+            Parsed::Partial => return Outcome::Partial,
+            Parsed::Other => return Outcome::Other,
+        };
+        let Request {
+            id, consumed, close, ..
+        } = request;
+        let filling = Filling {
+            id: id.as_bytes(),
+            location: b"",
+            date: &now.date,
+            close,
+            head_only: request.head_only,
+        };
+        if request.is_hop {
+            self.hop.write(&filling, out);
+            return Outcome::Answered { consumed, close };
+        }
+        let verdict = self.links.index().look_up_with(id, now.time, |location| {
+            self.found.write(&Filling { location, ..filling }, out);
+        });
+        let Some(of_length) = self.refusals.get(id.as_bytes().len() - ID_MIN_BYTES) else {
+            return Outcome::Other;
+        };
+        let refusals = match verdict {
+            Verdict::Redirect(()) => return Outcome::Answered { consumed, close },
+            Verdict::Loading | Verdict::Damaged => return Outcome::Waiting(Waiting { request }),
+            Verdict::Unknown => &of_length.unknown,
+            Verdict::Disabled => &of_length.disabled,
+            Verdict::Deleted => &of_length.deleted,
+            Verdict::Expired => &of_length.expired,
+        };
+        refusals.get(request.accepts_html).write(&filling, out);
+        Outcome::Answered { consumed, close }
+    }
+
+    /// Answers a request once its link has been looked for in the store.
+    pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
+        let request = waiting.request;
+        let verdict = self.links.look_up(request.id).await;
+        let response: Response = respond_to(verdict, request.id.as_str(), Requested::default(), request.accepts_html);
+        let filling = Filling {
+            id: b"",
+            location: b"",
+            date: &now.date,
+            close: request.close,
+            head_only: request.head_only,
+        };
+        Template::of(response, b"", b"").write(&filling, out);
+    }
+}
+
+enum Parsed {
+    Whole(Request),
+    Partial,
+    Other,
+}
+
+fn parse(input: &[u8], tiny: Tiny) -> Parsed {
+    let mut headers: [MaybeUninit<Header<'_>>; HEADERS_MAX] = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let consumed = match parsed.parse_with_uninit_headers(input, &mut headers) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Parsed::Partial,
+        Err(_) => return Parsed::Other,
+    };
+    let request = plain(&parsed, tiny, consumed);
+    request.map_or(Parsed::Other, Parsed::Whole)
+}
+
+/// The request, if it is a plain one for a redirect.
+fn plain(parsed: &httparse::Request<'_, '_>, tiny: Tiny, consumed: usize) -> Option<Request> {
+    let head_only = match parsed.method? {
+        "GET" => false,
+        "HEAD" => true,
+        _ => return None,
+    };
+    if parsed.version? != 1 {
+        return None;
+    }
+    let path = parsed.path?;
+    let (id, is_hop) = match path.strip_prefix(GOTO) {
+        Some(id) => (id, false),
+        None => (path.strip_prefix(TINY)?, tiny == Tiny::Hop),
+    };
+    let mut request = Request {
+        id: LinkId::from_bytes(id.as_bytes()).ok()?,
+        is_hop,
+        head_only,
+        accepts_html: false,
+        close: false,
+        consumed,
+    };
+    let (mut hosts, mut accept) = (0, None);
+    for header in parsed.headers.iter() {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        match header.name.len() {
+            4 if is("host") => hosts += 1,
+            6 if is("accept") => accept = accept.or(Some(header.value)),
+            10 if is("connection") => {
+                request.close = match header.value {
+                    value if value.eq_ignore_ascii_case(b"close") => true,
+                    value if value.eq_ignore_ascii_case(b"keep-alive") => request.close,
+                    _ => return None,
+                }
+            }
+            // A body, or another protocol.
+            6 if is("expect") => return None,
+            7 if is("upgrade") => return None,
+            14 if is("content-length") => return None,
+            17 if is("transfer-encoding") => return None,
+            _ => {}
+        }
+    }
+    request.accepts_html = accept.is_some_and(is_html_in);
+    (hosts == 1).then_some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::Draft;
+    use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
+    use proptest::prelude::*;
+
+    fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {
+        let clock = Clock::manual(Timestamp::from_unix(1_000));
+        let links = Arc::new(Links::open(folder, clock, 8).unwrap());
+        links.load().unwrap();
+        let draft = |status, expires_at: Option<i64>| Draft {
+            partner_id: PartnerId(1),
+            user_id: None,
+            name: None,
+            system_name: "NAME".to_owned(),
+            full_url: Destination::parse("https://example.com/video").unwrap(),
+            unique_id: None,
+            status,
+            expires_at: expires_at.map(Timestamp::from_unix),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let drafts = [
+            draft(LinkStatus::Enabled, None),
+            draft(LinkStatus::Enabled, Some(2_000)),
+            draft(LinkStatus::Enabled, Some(10)),
+            draft(LinkStatus::Disabled, None),
+        ];
+        let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
+        (FastPath::new(links, Tiny::Hop), ids.to_vec())
+    }
+
+    fn now() -> Now {
+        let mut now = Now::default();
+        now.set(Timestamp::from_unix(1_000));
+        now
+    }
+
+    #[test]
+    fn a_redirect_allocates_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fast_path, mut ids) = fast_path(folder.path());
+        ids.push("unknown1".parse().unwrap());
+        let (now, mut out) = (now(), Vec::with_capacity(64 * 1024));
+        for id in ids {
+            for path in [GOTO, TINY] {
+                let request = format!("GET {path}{id} HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+                out.clear();
+                let allocated = allocation_counter::measure(|| {
+                    let outcome = fast_path.answer(request.as_bytes(), &now, &mut out);
+                    assert!(matches!(outcome, Outcome::Answered { .. }));
+                });
+                assert_eq!(allocated.count_total, 0, "{request}");
+                assert!(out.starts_with(b"HTTP/1.1 "));
+            }
+        }
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_clock() {
+        let mut now = Now::default();
+        assert_eq!(&now.date, b"Thu, 01 Jan 1970 00:00:00 GMT");
+        now.set(Timestamp::from_unix(784_111_777));
+        assert_eq!(&now.date, b"Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn reading_a_request_is_total(
+            method in "GET|HEAD|POST|[A-Z]{1,5}",
+            path in "/tiny/[0-9a-z]{3,21}|/api_v3/service/shortlink_shortlink/action/goto/id/[0-9a-z?/%]{0,21}|\\PC{0,20}",
+            headers in "(Host: a\r\n|Connection: (close|upgrade|keep-alive)\r\n|Content-Length: [0-9]\r\n|[A-Za-z]{1,12}: \\PC{0,8}\r\n){0,5}",
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let text = format!("{method} {path} HTTP/1.1\r\n{headers}\r\n");
+            let whole = parse(text.as_bytes(), Tiny::Hop);
+            if let Parsed::Whole(request) = whole {
+                prop_assert_eq!(request.consumed, text.len());
+                prop_assert!(path.ends_with(request.id.as_str()));
+                prop_assert_eq!(headers.matches("Host: a\r\n").count(), 1);
+                // Of one that is answered, no part is taken for more than a part.
+                let part = &text.as_bytes()[..cut.index(text.len())];
+                prop_assert!(matches!(parse(part, Tiny::Hop), Parsed::Partial));
+            }
+        }
+    }
+}

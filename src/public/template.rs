@@ -1,0 +1,120 @@
+//! Responses that are rendered once, but for what differs from one request to the next.
+
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+
+use crate::http::Response;
+
+/// An HTTP date (RFC 9110, section 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(super) type Date = [u8; 29];
+
+/// What stands in a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(Vec<u8>),
+    /// The id of the link.
+    Id,
+    /// Where the link leads.
+    Location,
+    /// The date of the response.
+    Date,
+    /// `Connection: close`, if the connection ends with this response.
+    Close,
+}
+
+/// What is put into a template.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filling<'f> {
+    pub(super) id: &'f [u8],
+    pub(super) location: &'f [u8],
+    pub(super) date: &'f Date,
+    /// Whether the connection ends with this response.
+    pub(super) close: bool,
+    /// Whether only the head is wanted, as for HEAD.
+    pub(super) head_only: bool,
+}
+
+/// A response, rendered.
+#[derive(Debug)]
+pub(super) struct Template {
+    head: Vec<Piece>,
+    body: Vec<Piece>,
+}
+
+impl Template {
+    /// Renders a response as hyper does, with slots where `id` and `location` stand in it. Its body must be whole, in
+    /// memory; of another nothing is sent.
+    pub(super) fn of(response: Response, id: &[u8], location: &[u8]) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().now_or_never().and_then(Result::ok);
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let slots = [(id, Piece::Id), (location, Piece::Location)];
+        let mut head = Pieces::default();
+        let reason = parts.status.canonical_reason().unwrap_or_default();
+        head.text(format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).as_bytes());
+        for (name, value) in &parts.headers {
+            head.text(name.as_str().as_bytes());
+            head.text(b": ");
+            head.split(value.as_bytes(), &slots);
+            head.text(b"\r\n");
+        }
+        head.slot(Piece::Close);
+        head.text(format!("content-length: {}\r\ndate: ", body.len()).as_bytes());
+        head.slot(Piece::Date);
+        head.text(b"\r\n\r\n");
+        let mut rest = Pieces::default();
+        rest.split(&body, &slots);
+        Self {
+            head: head.0,
+            body: rest.0,
+        }
+    }
+
+    /// Appends the response to `out`.
+    pub(super) fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
+        let body = if filling.head_only { &[] } else { self.body.as_slice() };
+        for piece in self.head.iter().chain(body) {
+            out.extend_from_slice(match piece {
+                Piece::Text(text) => text,
+                Piece::Id => filling.id,
+                Piece::Location => filling.location,
+                Piece::Date => filling.date,
+                Piece::Close if filling.close => b"connection: close\r\n",
+                Piece::Close => b"",
+            });
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pieces(Vec<Piece>);
+
+impl Pieces {
+    fn text(&mut self, text: &[u8]) {
+        match self.0.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Piece::Text(before)) => before.extend_from_slice(text),
+            _ => self.0.push(Piece::Text(text.to_owned())),
+        }
+    }
+
+    fn slot(&mut self, piece: Piece) {
+        self.0.push(piece);
+    }
+
+    /// Text with a slot wherever what belongs into one stands.
+    fn split(&mut self, mut text: &[u8], slots: &[(&[u8], Piece)]) {
+        while let Some((&first, rest)) = text.split_first() {
+            let slot = slots
+                .iter()
+                .find(|(what, _)| !what.is_empty() && text.starts_with(what));
+            if let Some((what, piece)) = slot {
+                self.slot(piece.clone());
+                text = text.get(what.len()..).unwrap_or_default();
+            } else {
+                self.text(&[first]);
+                text = rest;
+            }
+        }
+    }
+}

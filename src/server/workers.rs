@@ -1,0 +1,89 @@
+//! The threads that serve redirects: each has a runtime, its own listeners and its own connections, so that none waits
+//! for another.
+
+use std::io;
+use std::net::{IpAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread;
+
+use hyper_util::server::graceful::Watcher;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::public::FastPath;
+use crate::server::service::PublicService;
+use crate::server::{connection, redirects};
+
+/// Buffer of a public connection that hyper serves, in bytes: no request there needs a longer head.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// What a thread serves redirects with.
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    pub(super) fast_path: Arc<FastPath>,
+    pub(super) service: PublicService,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+/// Starts a thread for each listener of an address, which takes one of each address. What is returned closes when all have
+/// finished, which they do when they are stopped.
+///
+/// # Errors
+/// When the operating system gives no more threads or descriptors.
+pub(super) fn start(worker: &Worker, addresses: Vec<Vec<StdListener>>) -> io::Result<mpsc::Receiver<()>> {
+    let (working, finished) = mpsc::channel(1);
+    let mut of_threads: Vec<Vec<StdListener>> = Vec::new();
+    for of_address in addresses {
+        of_threads.resize_with(of_threads.len().max(of_address.len()), Vec::new);
+        for (of_thread, listener) in of_threads.iter_mut().zip(of_address) {
+            of_thread.push(listener);
+        }
+    }
+    for (number, listeners) in of_threads.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (worker, working) = (worker.clone(), working.clone());
+        let run = move || {
+            if let Err(error) = runtime.block_on(worker.run(listeners)) {
+                tracing::error!(%error, "a thread that serves redirects could not start");
+            }
+            drop(working);
+        };
+        thread::Builder::new()
+            .name(format!("tinyd-public-{number}"))
+            .spawn(run)?;
+    }
+    Ok(finished)
+}
+
+impl Worker {
+    async fn run(self, listeners: Vec<StdListener>) -> io::Result<()> {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            let (worker, stopped) = (self.clone(), self.stopped.clone());
+            accepting.spawn(connection::accept(
+                listener,
+                stopped,
+                move |stream, address, watcher| worker.clone().serve(stream, address, watcher),
+            ));
+        }
+        while accepting.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn serve(mut self, stream: TcpStream, address: IpAddr, watcher: Watcher) {
+        match redirects::serve(stream, &self.fast_path, &mut self.stopped).await {
+            Ok(Some((stream, received))) => {
+                let (reader, writer) = stream.into_split();
+                let stream = tokio::io::join(io::Cursor::new(received).chain(reader), writer);
+                // Boxed, because few connections come here and all would have to hold the room for it.
+                Box::pin(connection::serve(stream, address, self.service, BUFFER_BYTES, watcher)).await;
+            }
+            Ok(None) => {}
+            // How a client ends its connection is its own business.
+            Err(error) => tracing::trace!(%error, "connection ended"),
+        }
+    }
+}
