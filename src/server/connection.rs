@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::SocketFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
 use crate::http::Response;
@@ -30,25 +31,30 @@ pub(super) trait Service: Clone + Send + Sync + 'static {
 }
 
 /// Accepts connections and has them served until `stopped` turns true, then lets those in flight finish: those whose
-/// watcher is still there.
-pub(super) async fn accept<F>(
+/// watcher is still there. The streams do not block, and no runtime knows of them yet: that costs two system calls, and
+/// `serve` may have no need of it.
+///
+/// # Errors
+/// When the runtime cannot watch the listener.
+pub(super) async fn accept(
     listener: TcpListener,
     mut stopped: watch::Receiver<bool>,
-    serve: impl Fn(TcpStream, IpAddr, Watcher) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
+    serve: impl Fn(TcpStream, IpAddr, &GracefulShutdown),
+) -> io::Result<()> {
+    #[allow(
+        deprecated,
+        reason = "what took its place is unsafe, for objects that may change their descriptor; a listener never does"
+    )]
+    let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
             // An error means that the sender is gone, which also means the end.
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, address)) => {
-                tokio::spawn(serve(stream, address.ip().to_canonical(), graceful.watcher()));
-            }
+            Ok((stream, address)) => serve(stream, address, &graceful),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "connections cannot be accepted; trying again");
@@ -59,6 +65,15 @@ pub(super) async fn accept<F>(
     // Nobody new while the others finish.
     drop(listener);
     graceful.shutdown().await;
+    Ok(())
+}
+
+fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, address) = rustix::net::acceptfrom_with(listener, flags)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((stream.into(), address.ip().to_canonical()))
 }
 
 /// A connection that was gone before it was accepted says nothing about the listener.

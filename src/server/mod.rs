@@ -12,7 +12,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -64,10 +65,14 @@ pub async fn serve(
     let admin_service = AdminService::new(api, public, Arc::clone(&links));
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
-        let listener = TcpListener::from_std(listener)?;
         let service = admin_service.clone();
-        let serve = move |stream: TcpStream, address, watcher| {
-            connection::serve(stream, address, service.clone(), ADMIN_BUFFER_BYTES, watcher)
+        let serve = move |stream, address, graceful: &GracefulShutdown| match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let serving =
+                    connection::serve(stream, address, service.clone(), ADMIN_BUFFER_BYTES, graceful.watcher());
+                tokio::spawn(serving);
+            }
+            Err(error) => tracing::warn!(%error, "a connection cannot be served"),
         };
         accepting.spawn(connection::accept(listener, stopped.clone(), serve));
     }

@@ -5,7 +5,8 @@
 //! its next request holds next to nothing.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream as StdStream;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -41,6 +42,7 @@ thread_local! {
 }
 
 /// What a connection does next.
+#[derive(Debug)]
 enum Next {
     /// Send what does not fit into the socket's buffer at the moment, then go on.
     Send(Vec<u8>),
@@ -52,10 +54,9 @@ enum Next {
     Close,
 }
 
-/// A connection and what of its next request is there.
-struct Connection<'c> {
-    stream: &'c mut TcpStream,
-    fast_path: &'c FastPath,
+/// How far a client has come with its requests.
+#[derive(Debug)]
+struct Progress {
     /// Bytes that were received and not answered yet: seldom any.
     held: Vec<u8>,
     /// Whether they are no whole request.
@@ -64,106 +65,30 @@ struct Connection<'c> {
     held_since: Option<Instant>,
     /// Whether the client wants no more than it has been sent.
     is_last: bool,
-    /// Ends a connection on which nothing is asked. Moved on only when it rings, because that costs less.
-    alarm: Pin<&'c mut Sleep>,
-    /// Whether a request was answered since the alarm was set.
+    /// Whether a request was answered since this was last set to false.
     was_used: bool,
 }
 
-/// Serves a connection; gives it back, with what was received and not answered, when its next request is for the general
-/// server.
-pub(super) async fn serve(
-    mut stream: TcpStream,
-    fast_path: &FastPath,
-    stopped: &mut watch::Receiver<bool>,
-) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
-    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
-    let mut connection = Connection {
-        stream: &mut stream,
-        fast_path,
-        held: Vec::new(),
-        wants_more: true,
-        held_since: None,
-        is_last: false,
-        alarm: pin!(tokio::time::sleep(HEAD_TIMEOUT)),
-        was_used: false,
-    };
-    loop {
-        let next = std::future::poll_fn(|context| match connection.poll(context) {
-            // What has been asked is answered, and nothing more is to come.
-            Poll::Pending if stop.as_mut().poll(context).is_ready() => Poll::Ready(Ok(Next::Close)),
-            polled => polled,
-        });
-        match next.await? {
-            Next::Send(rest) => connection.send(&rest).await?,
-            Next::Wait(waiting) => {
-                let mut now = Now::default();
-                now.set(fast_path.now());
-                let mut answer = Vec::new();
-                fast_path.wait(waiting, &now, &mut answer).await;
-                connection.held.drain(..waiting.consumed());
-                connection.is_last = waiting.close();
-                connection.was_used = true;
-                connection.send(&answer).await?;
-            }
-            Next::Other => {
-                let held = connection.held;
-                return Ok(Some((stream, held)));
-            }
-            Next::Close => return Ok(None),
+impl Progress {
+    const fn new() -> Self {
+        Self {
+            held: Vec::new(),
+            wants_more: true,
+            held_since: None,
+            is_last: false,
+            was_used: false,
         }
-    }
-}
-
-impl Connection<'_> {
-    /// Answers what has been received, until there is nothing more or something else must be done.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Next>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { input, output, now } = scratch;
-            while !self.is_last {
-                let Some(received) = ready!(self.poll_input(context, input))? else {
-                    return Poll::Ready(Ok(Next::Close));
-                };
-                now.set(self.fast_path.now());
-                let next = self.answer(received, now, output);
-                let sent = self.try_send(context, output);
-                let rest = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
-                output.clear();
-                let rest = rest?;
-                if !rest.is_empty() {
-                    return Poll::Ready(Ok(Next::Send(rest)));
-                }
-                if let Some(next) = next {
-                    return Poll::Ready(Ok(next));
-                }
-            }
-            Poll::Ready(Ok(Next::Close))
-        })
-    }
-
-    /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream.
-    fn poll_input<'i>(&mut self, context: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
-        let mut buffer = ReadBuf::new(input);
-        // It is never longer than the buffer, from which it came.
-        buffer.put_slice(&self.held);
-        if self.wants_more {
-            if Pin::new(&mut *self.stream)
-                .poll_read(context, &mut buffer)?
-                .is_pending()
-            {
-                return self.poll_alarm(context).map(|()| Ok(None));
-            }
-            if buffer.filled().len() == self.held.len() {
-                return Poll::Ready(Ok(None));
-            }
-        }
-        self.held = Vec::new();
-        let length = buffer.filled().len();
-        Poll::Ready(Ok(input.get(..length)))
     }
 
     /// Answers the requests in what was received, and keeps the rest.
-    fn answer(&mut self, mut received: &[u8], now: &Now, output: &mut Vec<u8>) -> Option<Next> {
+    fn answer(
+        &mut self,
+        fast_path: &FastPath,
+        mut received: &[u8],
+        now: &mut Now,
+        output: &mut Vec<u8>,
+    ) -> Option<Next> {
+        now.set(fast_path.now());
         self.wants_more = false;
         let next = loop {
             if self.is_last {
@@ -171,18 +96,15 @@ impl Connection<'_> {
             }
             if received.is_empty() {
                 self.wants_more = true;
-                self.held_since = None;
                 return None;
             }
             if output.len() >= OUTPUT_BYTES {
                 break None;
             }
-            match self.fast_path.answer(received, now, output) {
+            match fast_path.answer(received, now, output) {
                 Outcome::Answered { consumed, close } => {
                     received = received.get(consumed..).unwrap_or_default();
-                    self.is_last = close;
-                    self.was_used = true;
-                    self.held_since = None;
+                    self.note_answer(close);
                 }
                 Outcome::Waiting(waiting) => break Some(Next::Wait(waiting)),
                 Outcome::Partial if received.len() < INPUT_BYTES => {
@@ -198,6 +120,163 @@ impl Connection<'_> {
         next
     }
 
+    const fn note_answer(&mut self, close: bool) {
+        self.is_last = close;
+        self.was_used = true;
+        self.held_since = None;
+    }
+}
+
+/// A connection that no runtime knows of yet. Most requests come with their connection, and many clients ask only one; then
+/// there is no need to watch it, which takes two system calls.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    stream: StdStream,
+    progress: Progress,
+    /// Answers that are still to be sent.
+    unsent: Vec<u8>,
+}
+
+impl Newcomer {
+    pub(super) const fn new(stream: StdStream) -> Self {
+        Self {
+            stream,
+            progress: Progress::new(),
+            unsent: Vec::new(),
+        }
+    }
+
+    /// Answers what has come already; true if that was all. If nothing has, it may be called once more.
+    pub(super) fn answer(&mut self, fast_path: &FastPath) -> bool {
+        let answered = SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
+            let length = match self.stream.read(input) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                read => read?,
+            };
+            // What is to be done next is found again by whoever goes on.
+            let _ = self
+                .progress
+                .answer(fast_path, input.get(..length).unwrap_or_default(), now, output);
+            let sent = match self.stream.write(output) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                sent => sent,
+            };
+            self.unsent = output.get(*sent.as_ref().unwrap_or(&0)..).unwrap_or_default().to_vec();
+            output.clear();
+            sent.map(drop)
+        });
+        // How a client ends its connection is its own business.
+        answered.is_err() || self.progress.is_last && self.unsent.is_empty()
+    }
+
+    const fn has_sent_nothing(&self) -> bool {
+        !self.progress.was_used && self.progress.held.is_empty()
+    }
+}
+
+/// A connection that waits for requests.
+struct Connection<'c> {
+    stream: &'c mut TcpStream,
+    fast_path: &'c FastPath,
+    progress: Progress,
+    /// Ends a connection on which nothing is asked. Moved on only when it rings, because that costs less.
+    alarm: Pin<&'c mut Sleep>,
+}
+
+/// Serves a connection; gives it back, with what was received and not answered, when its next request is for the general
+/// server.
+pub(super) async fn serve(
+    mut newcomer: Newcomer,
+    fast_path: &FastPath,
+    stopped: &mut watch::Receiver<bool>,
+) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
+    // By now all connections that waited to be accepted have been, and the request may have come.
+    if newcomer.has_sent_nothing() && newcomer.answer(fast_path) {
+        return Ok(None);
+    }
+    let mut stream = TcpStream::from_std(newcomer.stream)?;
+    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
+    let mut connection = Connection {
+        stream: &mut stream,
+        fast_path,
+        progress: newcomer.progress,
+        alarm: pin!(tokio::time::sleep(HEAD_TIMEOUT)),
+    };
+    connection.send(&newcomer.unsent).await?;
+    loop {
+        let next = std::future::poll_fn(|context| match connection.poll(context) {
+            // What has been asked is answered, and nothing more is to come.
+            Poll::Pending if stop.as_mut().poll(context).is_ready() => Poll::Ready(Ok(Next::Close)),
+            polled => polled,
+        });
+        match next.await? {
+            Next::Send(rest) => connection.send(&rest).await?,
+            Next::Wait(waiting) => {
+                let mut now = Now::default();
+                now.set(fast_path.now());
+                let mut answer = Vec::new();
+                fast_path.wait(waiting, &now, &mut answer).await;
+                connection.progress.held.drain(..waiting.consumed());
+                connection.progress.note_answer(waiting.close());
+                connection.send(&answer).await?;
+            }
+            Next::Other => {
+                let held = connection.progress.held;
+                return Ok(Some((stream, held)));
+            }
+            Next::Close => return Ok(None),
+        }
+    }
+}
+
+impl Connection<'_> {
+    /// Answers what has been received, until there is nothing more or something else must be done.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
+            while !self.progress.is_last {
+                let Some(received) = ready!(self.poll_input(context, input))? else {
+                    return Poll::Ready(Ok(Next::Close));
+                };
+                let next = self.progress.answer(self.fast_path, received, now, output);
+                let sent = self.try_send(context, output);
+                let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
+                output.clear();
+                let unsent = unsent?;
+                if !unsent.is_empty() {
+                    return Poll::Ready(Ok(Next::Send(unsent)));
+                }
+                if let Some(next) = next {
+                    return Poll::Ready(Ok(next));
+                }
+            }
+            Poll::Ready(Ok(Next::Close))
+        })
+    }
+
+    /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream,
+    /// and when nothing has come for too long.
+    fn poll_input<'i>(&mut self, context: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
+        let held = &mut self.progress.held;
+        let mut buffer = ReadBuf::new(input);
+        // It is never longer than the buffer, from which it came.
+        buffer.put_slice(held);
+        if self.progress.wants_more {
+            if Pin::new(&mut *self.stream)
+                .poll_read(context, &mut buffer)?
+                .is_pending()
+            {
+                return self.poll_alarm(context).map(|()| Ok(None));
+            }
+            if buffer.filled().len() == held.len() {
+                return Poll::Ready(Ok(None));
+            }
+        }
+        *held = Vec::new();
+        let length = buffer.filled().len();
+        Poll::Ready(Ok(input.get(..length)))
+    }
+
     /// Sends what the socket's buffer takes at once, and returns how much that was.
     fn try_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> io::Result<usize> {
         if output.is_empty() {
@@ -210,6 +289,9 @@ impl Connection<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(bytes)).await?
     }
 
@@ -217,15 +299,15 @@ impl Connection<'_> {
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            let deadline = match self.held_since {
+            let deadline = match self.progress.held_since {
                 Some(since) => since + HEAD_TIMEOUT,
-                None if self.was_used => now + HEAD_TIMEOUT,
+                None if self.progress.was_used => now + HEAD_TIMEOUT,
                 None => now,
             };
             if deadline <= now {
                 return Poll::Ready(());
             }
-            self.was_used = false;
+            self.progress.was_used = false;
             self.alarm.as_mut().reset(deadline);
         }
         Poll::Pending

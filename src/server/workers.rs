@@ -2,17 +2,17 @@
 //! for another.
 
 use std::io;
-use std::net::{IpAddr, TcpListener as StdListener};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use hyper_util::server::graceful::Watcher;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::public::FastPath;
+use crate::server::redirects::Newcomer;
 use crate::server::service::PublicService;
 use crate::server::{connection, redirects};
 
@@ -32,9 +32,9 @@ pub(super) struct Worker {
 ///
 /// # Errors
 /// When the operating system gives no more threads or descriptors.
-pub(super) fn start(worker: &Worker, addresses: Vec<Vec<StdListener>>) -> io::Result<mpsc::Receiver<()>> {
+pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Result<mpsc::Receiver<()>> {
     let (working, finished) = mpsc::channel(1);
-    let mut of_threads: Vec<Vec<StdListener>> = Vec::new();
+    let mut of_threads: Vec<Vec<TcpListener>> = Vec::new();
     for of_address in addresses {
         of_threads.resize_with(of_threads.len().max(of_address.len()), Vec::new);
         for (of_thread, listener) in of_threads.iter_mut().zip(of_address) {
@@ -58,23 +58,27 @@ pub(super) fn start(worker: &Worker, addresses: Vec<Vec<StdListener>>) -> io::Re
 }
 
 impl Worker {
-    async fn run(self, listeners: Vec<StdListener>) -> io::Result<()> {
+    async fn run(self, listeners: Vec<TcpListener>) -> io::Result<()> {
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let listener = TcpListener::from_std(listener)?;
             let (worker, stopped) = (self.clone(), self.stopped.clone());
-            accepting.spawn(connection::accept(
-                listener,
-                stopped,
-                move |stream, address, watcher| worker.clone().serve(stream, address, watcher),
-            ));
+            let serve = move |stream, address, graceful: &GracefulShutdown| {
+                // Often all that there is to do is done at once.
+                let mut newcomer = Newcomer::new(stream);
+                if !newcomer.answer(&worker.fast_path) {
+                    tokio::spawn(worker.clone().serve(newcomer, address, graceful.watcher()));
+                }
+            };
+            accepting.spawn(connection::accept(listener, stopped, serve));
         }
-        while accepting.join_next().await.is_some() {}
+        while let Some(ended) = accepting.join_next().await {
+            ended??;
+        }
         Ok(())
     }
 
-    async fn serve(mut self, stream: TcpStream, address: IpAddr, watcher: Watcher) {
-        match redirects::serve(stream, &self.fast_path, &mut self.stopped).await {
+    async fn serve(mut self, newcomer: Newcomer, address: IpAddr, watcher: Watcher) {
+        match redirects::serve(newcomer, &self.fast_path, &mut self.stopped).await {
             Ok(Some((stream, received))) => {
                 let (reader, writer) = stream.into_split();
                 let stream = tokio::io::join(io::Cursor::new(received).chain(reader), writer);
