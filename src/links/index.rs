@@ -14,8 +14,7 @@ use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 
 use crate::links::records::{Place, Record, Records, render};
-use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp};
-use crate::store::Target;
+use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 
 /// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
 const SHARDS: usize = 256;
@@ -37,37 +36,6 @@ pub enum Verdict<L = HeaderValue> {
     Loading,
     /// There is such a link, but its record is damaged.
     Damaged,
-}
-
-/// What the map shows of a link: what decides about its redirect, and no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shown<'l> {
-    pub(super) id: LinkId,
-    pub(super) status: Status,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) full_url: &'l str,
-}
-
-impl<'l> Shown<'l> {
-    pub(super) const fn new(id: LinkId, target: &Target<'l>) -> Self {
-        Self {
-            id,
-            status: target.status,
-            expires_at: target.expires_at,
-            full_url: target.full_url,
-        }
-    }
-}
-
-impl<'l> From<&'l ShortLink> for Shown<'l> {
-    fn from(link: &'l ShortLink) -> Self {
-        Self {
-            id: link.id,
-            status: link.status,
-            expires_at: link.expires_at,
-            full_url: &link.full_url,
-        }
-    }
 }
 
 /// The links of one shard: a table of places, hashed by the ids of the records that are there.
@@ -264,7 +232,7 @@ impl Index {
     }
 
     /// Shows a link as a commit left it; says whether it was shown otherwise before.
-    pub(super) fn publish(&self, link: Shown<'_>) -> bool {
+    pub(super) fn publish(&self, link: &LinkRef<'_>) -> bool {
         self.insert(link, true, &mut Vec::new())
     }
 
@@ -288,11 +256,11 @@ impl Index {
 
     /// Shows a link as the store has it, unless a commit has been published for it since. `scratch` is memory that can be
     /// used again for the next.
-    pub(super) fn load(&self, link: Shown<'_>, scratch: &mut Vec<u8>) {
+    pub(super) fn load(&self, link: &LinkRef<'_>, scratch: &mut Vec<u8>) {
         self.insert(link, false, scratch);
     }
 
-    fn insert(&self, link: Shown<'_>, replace: bool, record: &mut Vec<u8>) -> bool {
+    fn insert(&self, link: &LinkRef<'_>, replace: bool, record: &mut Vec<u8>) -> bool {
         // Rendered before the lock is taken.
         render(record, link.id, link.status, link.expires_at, |out| {
             Destination::write_location(link.full_url, out);

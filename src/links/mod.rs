@@ -19,14 +19,12 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use export::export;
@@ -37,10 +35,9 @@ pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::ids::IdSource;
-use crate::links::index::Shown;
 use crate::links::publisher::Publisher;
-use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Target, Transaction, WriteError};
+use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
+use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Transaction, Visitor, WriteError};
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
 const LOOK_UPS_MAX: usize = 64;
@@ -125,6 +122,27 @@ pub struct Links {
     is_ending: AtomicBool,
 }
 
+/// Brings links into the index.
+struct Loader<'i> {
+    index: &'i Index,
+    scratch: Vec<u8>,
+    links: u64,
+    damaged: Vec<LinkId>,
+}
+
+impl Visitor for Loader<'_> {
+    fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>) {
+        self.links += 1;
+        match link {
+            Ok(link) => self.index.load(&link, &mut self.scratch),
+            Err(error) => {
+                tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
+                self.damaged.push(id);
+            }
+        }
+    }
+}
+
 impl Links {
     /// Opens the store in a data folder. The index is empty until [`Links::load`] has been called. New ids have
     /// `id_length` characters, 4 to 20.
@@ -192,24 +210,18 @@ impl Links {
     }
 
     fn try_load(&self) -> Result<u64, StoreError> {
-        let damaged = Mutex::new(HashSet::new());
         self.index.reserve(self.stored);
-        let visitor = || {
-            let mut scratch = Vec::new();
-            let (index, damaged) = (&self.index, &damaged);
-            move |id, record: Result<Target<'_>, StoreError>| match record {
-                Ok(target) => index.load(Shown::new(id, &target), &mut scratch),
-                Err(error) => {
-                    tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
-                    damaged.lock().insert(id);
-                }
-            }
+        let loader = || Loader {
+            index: &self.index,
+            scratch: Vec::new(),
+            links: 0,
+            damaged: Vec::new(),
         };
-        let threads = std::thread::available_parallelism()
-            .map_or(1, NonZero::get)
-            .min(LOAD_THREADS_MAX);
-        let links = self.store.snapshot()?.scan(threads, visitor)?;
-        self.index.set_loaded(damaged.into_inner());
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let loaders = self.store.snapshot()?.scan(threads.min(LOAD_THREADS_MAX), loader)?;
+        let links = loaders.iter().map(|loader| loader.links).sum();
+        self.index
+            .set_loaded(loaders.into_iter().flat_map(|loader| loader.damaged).collect());
         Ok(links)
     }
 
@@ -229,7 +241,7 @@ impl Links {
             match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
                 Ok(link) => {
                     if let Some(link) = &link {
-                        self.index.load(link.into(), &mut Vec::new());
+                        self.index.load(&link.into(), &mut Vec::new());
                     }
                     // Once more, because a commit may have brought it in between.
                     return match self.index.look_up(id, self.clock.now()) {

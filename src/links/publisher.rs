@@ -18,7 +18,7 @@ impl CommitObserver for Publisher {
         for change in changes {
             match change {
                 Change::Link(link) => {
-                    self.index.publish((&*link).into());
+                    self.index.publish(&(&*link).into());
                 }
                 Change::Revoked(digest, until) => self.sessions.publish_revocation(digest, until),
                 Change::RevocationsDropped(now) => self.sessions.drop_expired(now),
@@ -30,7 +30,7 @@ impl CommitObserver for Publisher {
         let was_loaded = self.index.is_loaded();
         let (mut differing, mut damaged) = (0_u64, HashSet::new());
         let links = snapshot.for_each(|id, record| match record {
-            Ok(link) => differing += u64::from(self.index.publish((&link).into())),
+            Ok(link) => differing += u64::from(self.index.publish(&(&link).into())),
             Err(error) => {
                 tracing::error!(%error, "a link cannot be read");
                 damaged.insert(id);

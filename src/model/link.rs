@@ -71,3 +71,57 @@ pub struct ShortLink {
     /// Whether it redirects.
     pub status: Status,
 }
+
+/// A short link whose texts are elsewhere, in a record that is being read for instance. The fields are those of
+/// [`ShortLink`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "ShortLink says what they are")]
+pub struct LinkRef<'t> {
+    pub id: LinkId,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub partner_id: PartnerId,
+    pub user_id: Option<&'t str>,
+    pub name: Option<&'t str>,
+    pub system_name: &'t str,
+    pub full_url: &'t str,
+    pub unique_id: Option<&'t str>,
+    pub status: Status,
+}
+
+impl<'t> From<&'t ShortLink> for LinkRef<'t> {
+    fn from(link: &'t ShortLink) -> Self {
+        Self {
+            id: link.id,
+            created_at: link.created_at,
+            updated_at: link.updated_at,
+            expires_at: link.expires_at,
+            partner_id: link.partner_id,
+            user_id: link.user_id.as_deref(),
+            name: link.name.as_deref(),
+            system_name: &link.system_name,
+            full_url: &link.full_url,
+            unique_id: link.unique_id.as_deref(),
+            status: link.status,
+        }
+    }
+}
+
+impl From<LinkRef<'_>> for ShortLink {
+    fn from(link: LinkRef<'_>) -> Self {
+        Self {
+            id: link.id,
+            created_at: link.created_at,
+            updated_at: link.updated_at,
+            expires_at: link.expires_at,
+            partner_id: link.partner_id,
+            user_id: link.user_id.map(str::to_owned),
+            name: link.name.map(str::to_owned),
+            system_name: link.system_name.to_owned(),
+            full_url: link.full_url.to_owned(),
+            unique_id: link.unique_id.map(str::to_owned),
+            status: link.status,
+        }
+    }
+}

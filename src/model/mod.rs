@@ -8,5 +8,7 @@ mod time;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
-pub use link::{FULL_URL_MIN_BYTES, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS};
+pub use link::{
+    FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
+};
 pub use time::{Clock, Timestamp};

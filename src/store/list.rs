@@ -3,16 +3,26 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::num::NonZero;
+use std::ops::Bound;
 
-use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status, Timestamp};
+use crate::model::{ID_MAX_BYTES, LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index};
 use crate::store::query::{Listing, Order, OrderField, Query, TimeRange};
+use crate::store::record;
+use crate::store::scan::Visitor;
 use crate::store::snapshot::Snapshot;
 
-/// What reading a record costs, in index entries: a descent through the tree and the decoding, against one step of an
-/// iterator.
-const RECORD_COST: u64 = 8;
+/// What reading a record costs, in steps through an index: a descent through the tree and the decoding.
+const RECORD_COST: u64 = 32;
+/// What reading a record costs when all of the store are read one after the other, in steps through an index.
+const SCAN_COST: u64 = 3;
+/// Threads that read the whole store for one list, at most: redirects are served meanwhile.
+const SCAN_THREADS_MAX: usize = 4;
+
+/// Ids that are brought into the order of the table before their records are read.
+const READ_TOGETHER_MAX: usize = 100_000;
 
 /// Sort keys that are held at most to bring a page into an order that no index has for the conditions. Pages that end
 /// beyond it are read in the order of the partner's index instead.
@@ -45,13 +55,18 @@ enum Driver<'q> {
     Ids(&'q BTreeSet<LinkId>),
     /// The entries of an index.
     Index(Span),
+    /// The entries of the partner's index in the wanted order, until the page is full; it is known how many links fit.
+    Walk(Span, u64),
+    /// Every record of the store, whoever it belongs to.
+    Scan,
 }
 
 /// The part of an index that is read: some scopes, in each the statuses that the query names, within a time range.
 #[derive(Debug)]
 struct Span {
     index: Index,
-    scopes: Vec<Vec<u8>>,
+    /// Scope and status of each run, which is in the order of the index; none that is known to be empty.
+    runs: Vec<(Vec<u8>, Status)>,
     range: TimeRange,
 }
 
@@ -84,22 +99,23 @@ impl Span {
     }
 
     fn of_partner(query: &Query, index: Index, range: TimeRange) -> Self {
+        Self::new(query, index, range, [keys::partner_scope(query.partner)])
+    }
+
+    fn new(query: &Query, index: Index, range: TimeRange, scopes: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let runs = scopes
+            .into_iter()
+            .flat_map(|scope| query.statuses.iter().map(move |&status| (scope.clone(), status)));
         Self {
             index,
-            scopes: vec![keys::partner_scope(query.partner)],
+            runs: runs.collect(),
             range,
         }
     }
 
     fn of_texts<'t>(query: &Query, index: Index, texts: impl IntoIterator<Item = &'t String>) -> Self {
-        Self {
-            index,
-            scopes: texts
-                .into_iter()
-                .map(|text| keys::text_scope(query.partner, text))
-                .collect(),
-            range: query.created,
-        }
+        let scopes = texts.into_iter().map(|text| keys::text_scope(query.partner, text));
+        Self::new(query, index, query.created, scopes)
     }
 
     fn cost_per_entry(&self, query: &Query) -> u64 {
@@ -143,24 +159,37 @@ impl Snapshot {
         if query.is_impossible() {
             return Ok(Listing::default());
         }
-        let choice = self.choose(query)?;
+        let choice = self.choose(query, true)?;
+        if matches!(choice.driver, Driver::Scan) {
+            // A record that cannot be read may belong to somebody else; the indexes know.
+            return match self.scan_and_sort(query)? {
+                Some(listing) => Ok(listing),
+                None => self.list_by(query, self.choose(query, false)?),
+            };
+        }
+        self.list_by(query, choice)
+    }
+
+    fn list_by(&self, query: &Query, choice: Choice<'_>) -> Result<Listing, StoreError> {
         match choice.driver {
             Driver::Index(span) if span.has_order(query.order) => {
                 if span.decides_all(query) {
                     return self.take_page(query, &span, choice.entries);
                 }
-                self.filter_in_order(query, &span)
+                self.filter_in_order(query, &span, None)
             }
+            Driver::Walk(span, total) => self.filter_in_order(query, &span, Some(total)),
             _ if choice.entries.min(query.page.end() as u64) > SORT_MAX_LINKS => {
-                self.filter_in_order(query, &Span::in_order(query))
+                self.filter_in_order(query, &Span::in_order(query), None)
             }
             Driver::Index(span) => self.filter_and_sort(query, self.candidates(query, &span)?.map(|one| Ok(one?.1))),
             Driver::Ids(ids) => self.filter_and_sort(query, ids.iter().copied().map(Ok)),
+            Driver::Scan => self.filter_in_order(query, &Span::in_order(query), None),
         }
     }
 
     /// The driver with the least work.
-    fn choose<'q>(&self, query: &'q Query) -> Result<Choice<'q>, StoreError> {
+    fn choose<'q>(&self, query: &'q Query, may_scan: bool) -> Result<Choice<'q>, StoreError> {
         // Costs more than any other, so that it gives way to the first offer.
         let mut choice = Choice {
             driver: Driver::Index(Span::in_order(query)),
@@ -169,6 +198,10 @@ impl Snapshot {
         };
         if let Some(ids) = &query.ids {
             choice.offer(Driver::Ids(ids), ids.len() as u64, RECORD_COST);
+        }
+        if may_scan && query.page.end() as u64 <= SORT_MAX_LINKS {
+            let stored = self.totals()?.iter().sum();
+            choice.offer(Driver::Scan, stored, SCAN_COST);
         }
         // Those that are quickly counted come first: they limit how far the others are counted.
         let mut spans = Vec::new();
@@ -191,49 +224,112 @@ impl Snapshot {
                 spans.push(span);
             }
         }
-        for span in spans {
+        let mut total = None;
+        for mut span in spans {
             let cost_per_entry = span.cost_per_entry(query);
-            // With so many entries it is no longer worth being chosen.
-            let limit = (choice.cost / cost_per_entry).saturating_add(1);
-            let entries = self.count(query, &span, limit)?;
+            let limit = if span.decides_all(query) {
+                // It also tells the total, which is worth being counted to the end.
+                choice.cost
+            } else {
+                // With so many entries it is no longer worth being chosen.
+                (choice.cost / cost_per_entry).saturating_add(1)
+            };
+            let entries = self.count(&mut span, limit)?;
+            if span.decides_all(query) && entries < limit {
+                total = Some(entries);
+            }
             choice.offer(Driver::Index(span), entries, cost_per_entry);
+        }
+        if let Some(total) = total {
+            let mut span = Span::in_order(query);
+            let entries = self.count(&mut span, u64::MAX)?;
+            // If those that fit are spread evenly.
+            let until_full = (query.page.end() as u64).saturating_mul(entries) / total.max(1);
+            choice.offer(
+                Driver::Walk(span, total),
+                until_full.clamp(1, entries.max(1)),
+                RECORD_COST,
+            );
         }
         Ok(choice)
     }
 
     /// The entries of a span: from the counters where they know, else counted, up to `limit`.
-    fn count(&self, query: &Query, span: &Span, limit: u64) -> Result<u64, StoreError> {
+    fn count(&self, span: &mut Span, limit: u64) -> Result<u64, StoreError> {
         let counter = match span.index {
             Index::Created | Index::Updated | Index::Expires => Some(Counter::Partner),
             Index::User => Some(Counter::User),
             Index::SystemName => Some(Counter::SystemName),
             Index::UniqueId => None,
         };
+        let Span { index, runs, range } = span;
         let mut entries = 0;
-        if let (Some(counter), false) = (counter, span.range.is_bounded()) {
-            for scope in &span.scopes {
-                for (status, count) in Status::ALL.iter().zip(self.counts(counter, scope)?) {
-                    if query.statuses.contains(status) {
-                        entries += count;
-                    }
+        let mut counted: Option<(Vec<u8>, [u64; Status::ALL.len()])> = None;
+        let mut kept = Vec::new();
+        for (scope, status) in runs.drain(..) {
+            let known = match counter {
+                None => None,
+                Some(counter) => {
+                    let counts = match counted.take() {
+                        Some((of, counts)) if of == scope => counts,
+                        _ => self.counts(counter, &scope)?,
+                    };
+                    counted = Some((scope.clone(), counts));
+                    Status::ALL
+                        .iter()
+                        .zip(counts)
+                        .find(|(of, _)| **of == status)
+                        .map(|(_, count)| count)
                 }
-            }
-            return Ok(entries);
-        }
-        let table = self.index(span.index);
-        for scope in &span.scopes {
-            for &status in &query.statuses {
-                let (first, last) = keys::bounds(scope, status, span.range.from, span.range.to);
-                for entry in table.range(first.as_slice()..=last.as_slice())? {
-                    entry?;
-                    entries += 1;
-                    if entries >= limit {
-                        return Ok(entries);
-                    }
-                }
+            };
+            let of_run = match known {
+                Some(count) if count == 0 || !range.is_bounded() => count,
+                _ if entries >= limit => 1,
+                _ => self.count_run(*index, &scope, status, *range, known, limit - entries)?,
+            };
+            if of_run > 0 {
+                entries += of_run;
+                kept.push((scope, status));
             }
         }
+        *runs = kept;
         Ok(entries)
+    }
+
+    /// The entries of a run within a time range, up to `limit`. Where it is known how many there are at all times, those
+    /// outside the range are counted alongside, and whichever come to their end first decide.
+    fn count_run(
+        &self,
+        index: Index,
+        scope: &[u8],
+        status: Status,
+        range: TimeRange,
+        known: Option<u64>,
+        limit: u64,
+    ) -> Result<u64, StoreError> {
+        let table = self.index(index);
+        let (first, last) = keys::bounds(scope, status, range.from, range.to);
+        let (start, end) = keys::bounds(scope, status, None, None);
+        let mut inside = table.range(first.as_slice()..=last.as_slice())?;
+        let before = table.range(start.as_slice()..first.as_slice())?;
+        let after = table.range::<&[u8]>((Bound::Excluded(last.as_slice()), Bound::Included(end.as_slice())))?;
+        let mut outside = before.chain(after);
+        let (mut within, mut without) = (0, 0);
+        while within < limit {
+            match inside.next() {
+                Some(entry) => drop(entry?),
+                None => break,
+            }
+            within += 1;
+            if let Some(known) = known {
+                match outside.next() {
+                    Some(entry) => drop(entry?),
+                    None => return Ok(known.saturating_sub(without)),
+                }
+                without += 1;
+            }
+        }
+        Ok(within)
     }
 
     /// The links of a span in the order that the query asks for, if the span's index has it; else in some order.
@@ -241,32 +337,30 @@ impl Snapshot {
         let order = query.order;
         let table = self.index(span.index);
         let mut runs: Vec<Candidates> = Vec::new();
-        for scope in &span.scopes {
-            for &status in &query.statuses {
-                let all = keys::bounds(scope, status, span.range.from, span.range.to);
-                // Going backwards, links that never expire would come first; they are read after the others.
-                let spans = if span.index == Index::Expires && order.descending && !span.range.is_bounded() {
-                    let expiring = keys::bounds(scope, status, Some(Timestamp::from_unix(i64::MIN)), None);
-                    vec![expiring, keys::never_bounds(scope, status)]
-                } else {
-                    vec![all]
+        for &(ref scope, status) in &span.runs {
+            let all = keys::bounds(scope, status, span.range.from, span.range.to);
+            // Going backwards, links that never expire would come first; they are read after the others.
+            let spans = if span.index == Index::Expires && order.descending && !span.range.is_bounded() {
+                let expiring = keys::bounds(scope, status, Some(Timestamp::from_unix(i64::MIN)), None);
+                vec![expiring, keys::never_bounds(scope, status)]
+            } else {
+                vec![all]
+            };
+            let (index, scope_bytes) = (span.index, scope.len());
+            let mut run: Candidates = Box::new(std::iter::empty());
+            for (first, last) in spans {
+                let range = table.range(first.as_slice()..=last.as_slice())?;
+                let ranked = move |entry: Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
+                    let (time, id) = keys::decode_tail(index, scope_bytes, entry?.0.value())?;
+                    Ok((Rank::new(order, time, id), id))
                 };
-                let (index, scope_bytes) = (span.index, scope.len());
-                let mut run: Candidates = Box::new(std::iter::empty());
-                for (first, last) in spans {
-                    let range = table.range(first.as_slice()..=last.as_slice())?;
-                    let ranked = move |entry: Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
-                        let (time, id) = keys::decode_tail(index, scope_bytes, entry?.0.value())?;
-                        Ok((Rank::new(order, time, id), id))
-                    };
-                    run = if order.descending {
-                        Box::new(run.chain(range.rev().map(ranked)))
-                    } else {
-                        Box::new(run.chain(range.map(ranked)))
-                    };
-                }
-                runs.push(run);
+                run = if order.descending {
+                    Box::new(run.chain(range.rev().map(ranked)))
+                } else {
+                    Box::new(run.chain(range.map(ranked)))
+                };
             }
+            runs.push(run);
         }
         Ok(merge(runs))
     }
@@ -286,56 +380,137 @@ impl Snapshot {
         Ok(Listing { links, total })
     }
 
-    /// The candidates come in order, but each must be looked at.
-    fn filter_in_order(&self, query: &Query, span: &Span) -> Result<Listing, StoreError> {
+    /// The candidates come in order, but each must be looked at: until the page is full if the total is known, else all.
+    fn filter_in_order(&self, query: &Query, span: &Span, total: Option<u64>) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         let offset = query.page.offset() as u64;
+        if let Some(total) = total
+            && total <= offset
+        {
+            return Ok(Listing { total, ..listing });
+        }
         for candidate in self.candidates(query, span)? {
             let link = self.existing(candidate?.1)?;
-            if query.matches(&link) {
+            if query.matches(&(&link).into()) {
                 if listing.total >= offset && listing.links.len() < query.page.size {
                     listing.links.push(link);
                 }
                 listing.total += 1;
+                if let Some(total) = total
+                    && (listing.links.len() == query.page.size || listing.total == total)
+                {
+                    return Ok(Listing { total, ..listing });
+                }
             }
         }
         Ok(listing)
     }
 
-    /// The candidates come in no useful order: the first ranks, up to the end of the page, are kept in a heap.
+    /// The candidates come in no useful order.
     fn filter_and_sort(
         &self,
         query: &Query,
-        candidates: impl Iterator<Item = Result<LinkId, StoreError>>,
+        mut ids: impl Iterator<Item = Result<LinkId, StoreError>>,
     ) -> Result<Listing, StoreError> {
-        let kept = query.page.end();
-        let mut total = 0;
-        let mut heap = BinaryHeap::new();
-        for id in candidates {
-            let id = id?;
-            // The index says that the link exists; an id that the client names need not.
-            let Some(link) = self.get(id)? else { continue };
-            if query.matches(&link) {
-                total += 1;
-                let time = match query.order.field {
-                    OrderField::CreatedAt => Some(link.created_at),
-                    OrderField::UpdatedAt => Some(link.updated_at),
-                    OrderField::ExpiresAt => link.expires_at,
-                };
-                heap.push((Rank::new(query.order, time, id), id));
-                if heap.len() > kept {
-                    heap.pop();
+        let mut picker = Picker::new(query);
+        loop {
+            let some: Result<Vec<_>, _> = ids.by_ref().take(READ_TOGETHER_MAX).collect();
+            let mut some = some?;
+            if some.is_empty() {
+                return self.page_of(query, picker);
+            }
+            // Neighbours in the table are on the same page of the file.
+            some.sort_unstable();
+            for id in some {
+                // The index says that the link exists; an id that the client names need not.
+                if let Some(bytes) = self.links.get(id.as_bytes())? {
+                    picker.look_at(&record::read(id, bytes.value())?);
                 }
             }
         }
-        let page = heap.into_sorted_vec().into_iter().skip(query.page.offset());
+    }
+
+    /// Looks at every record; `None` if one cannot be read.
+    fn scan_and_sort(&self, query: &Query) -> Result<Option<Listing>, StoreError> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let pickers = self.scan(threads.min(SCAN_THREADS_MAX), || Picker::new(query))?;
+        let mut all = Picker::new(query);
+        pickers.into_iter().for_each(|picker| all.merge(picker));
+        if all.met_damage {
+            return Ok(None);
+        }
+        self.page_of(query, all).map(Some)
+    }
+
+    fn page_of(&self, query: &Query, picker: Picker<'_>) -> Result<Listing, StoreError> {
+        let page = picker.first.into_sorted_vec().into_iter().skip(query.page.offset());
         let links = page.map(|(_, id)| self.existing(id)).collect::<Result<_, _>>()?;
-        Ok(Listing { links, total })
+        Ok(Listing {
+            links,
+            total: picker.total,
+        })
     }
 
     fn existing(&self, id: LinkId) -> Result<ShortLink, StoreError> {
         self.get(id)?
             .ok_or_else(|| StoreError::damaged("links", format!("{id} is in an index but has no record")))
+    }
+}
+
+/// Counts the links that fit a query, and keeps those that come first, up to the end of the page.
+struct Picker<'q> {
+    query: &'q Query,
+    first: BinaryHeap<(Rank, LinkId)>,
+    total: u64,
+    met_damage: bool,
+}
+
+impl<'q> Picker<'q> {
+    const fn new(query: &'q Query) -> Self {
+        Self {
+            query,
+            first: BinaryHeap::new(),
+            total: 0,
+            met_damage: false,
+        }
+    }
+
+    fn look_at(&mut self, link: &LinkRef<'_>) {
+        if !self.query.matches(link) {
+            return;
+        }
+        self.total += 1;
+        let time = match self.query.order.field {
+            OrderField::CreatedAt => Some(link.created_at),
+            OrderField::UpdatedAt => Some(link.updated_at),
+            OrderField::ExpiresAt => link.expires_at,
+        };
+        self.keep((Rank::new(self.query.order, time, link.id), link.id));
+    }
+
+    fn keep(&mut self, one: (Rank, LinkId)) {
+        if self.first.len() < self.query.page.end() {
+            self.first.push(one);
+        } else if let Some(mut last) = self.first.peek_mut()
+            && one < *last
+        {
+            *last = one;
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.total += other.total;
+        self.met_damage |= other.met_damage;
+        other.first.into_iter().for_each(|one| self.keep(one));
+    }
+}
+
+impl Visitor for Picker<'_> {
+    fn visit(&mut self, _: LinkId, link: Result<LinkRef<'_>, StoreError>) {
+        match link {
+            Ok(link) => self.look_at(&link),
+            Err(_) => self.met_damage = true,
+        }
     }
 }
 

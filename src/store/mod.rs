@@ -44,7 +44,7 @@ pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
 pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
-pub use record::Target;
+pub use scan::Visitor;
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
 pub use unfinished::Unfinished;

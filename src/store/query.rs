@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 
 /// A question to the store: every condition that is given must hold (contract, section 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +133,13 @@ impl Query {
 
     /// Whether a link fits every condition.
     #[must_use]
-    pub fn matches(&self, link: &ShortLink) -> bool {
+    pub fn matches(&self, link: &LinkRef<'_>) -> bool {
         link.partner_id == self.partner
             && self.statuses.contains(&link.status)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&link.id))
-            && contains_text(self.users.as_ref(), link.user_id.as_deref())
-            && contains_text(self.system_names.as_ref(), Some(&link.system_name))
-            && (self.unique_id.is_none() || self.unique_id == link.unique_id)
+            && contains_text(self.users.as_ref(), link.user_id)
+            && contains_text(self.system_names.as_ref(), Some(link.system_name))
+            && (self.unique_id.is_none() || self.unique_id.as_deref() == link.unique_id)
             && self.created.contains(Some(link.created_at))
             && self.updated.contains(Some(link.updated_at))
             && self.expires.contains(link.expires_at)

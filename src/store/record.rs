@@ -4,7 +4,7 @@
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 use bincode::{BorrowDecode, Encode};
 
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 
 /// The version that is written.
@@ -51,27 +51,12 @@ pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// What decides about a link's redirect, read without copying.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target<'b> {
-    /// Whether the link redirects.
-    pub status: Status,
-    /// The last second in which it does.
-    pub expires_at: Option<Timestamp>,
-    /// Where it leads.
-    pub full_url: &'b str,
+pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+    Ok(read(id, bytes)?.into())
 }
 
-pub(super) fn decode_target(id: LinkId, bytes: &[u8]) -> Result<Target<'_>, StoreError> {
-    let (record, status) = read(id, bytes)?;
-    Ok(Target {
-        status,
-        expires_at: record.expires_at.map(Timestamp::from_unix),
-        full_url: record.full_url,
-    })
-}
-
-fn read(id: LinkId, bytes: &[u8]) -> Result<(RecordV1<'_>, Status), StoreError> {
+/// A record, read without copying.
+pub(super) fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
     let damaged = |reason: &str| StoreError::damaged(TABLE, format!("{id}: {reason}"));
     let (&version, body) = bytes.split_first().ok_or_else(|| damaged("empty"))?;
     if version != VERSION {
@@ -82,24 +67,18 @@ fn read(id: LinkId, bytes: &[u8]) -> Result<(RecordV1<'_>, Status), StoreError> 
     if consumed != body.len() {
         return Err(damaged("bytes left over"));
     }
-    let status = Status::from_number(record.status.into()).ok_or_else(|| damaged("unknown status"))?;
-    Ok((record, status))
-}
-
-pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
-    let (record, status) = read(id, bytes)?;
-    Ok(ShortLink {
+    Ok(LinkRef {
         id,
         created_at: Timestamp::from_unix(record.created_at),
         updated_at: Timestamp::from_unix(record.updated_at),
         expires_at: record.expires_at.map(Timestamp::from_unix),
         partner_id: PartnerId(record.partner_id),
-        user_id: record.user_id.map(str::to_owned),
-        name: record.name.map(str::to_owned),
-        system_name: record.system_name.to_owned(),
-        full_url: record.full_url.to_owned(),
-        unique_id: record.unique_id.map(str::to_owned),
-        status,
+        user_id: record.user_id,
+        name: record.name,
+        system_name: record.system_name,
+        full_url: record.full_url,
+        unique_id: record.unique_id,
+        status: Status::from_number(record.status.into()).ok_or_else(|| damaged("unknown status"))?,
     })
 }
 

@@ -4,68 +4,63 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redb::ReadableTable as _;
 
-use crate::model::LinkId;
+use crate::model::{LinkId, LinkRef};
 use crate::store::error::StoreError;
-use crate::store::record::{self, Target};
+use crate::store::record;
 use crate::store::snapshot::Snapshot;
 
 /// The characters of ids, in their order.
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
+/// Is shown links.
+pub trait Visitor: Send {
+    /// A link, or why it cannot be read.
+    fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>);
+}
+
 impl Snapshot {
-    /// Reads every link in several threads, each with a visitor of its own, and returns how many links there are. What
-    /// cannot be decoded is given as such. A thread takes one piece of the table after the other, each in the order of the
-    /// ids.
+    /// Reads every link of the store in several threads, each with a visitor of its own, and returns the visitors. A thread
+    /// takes one piece of the table after the other, each in the order of the ids.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn scan<V>(&self, threads: usize, visitor: impl Fn() -> V + Sync) -> Result<u64, StoreError>
-    where
-        V: FnMut(LinkId, Result<Target<'_>, StoreError>),
-    {
+    pub fn scan<V: Visitor>(&self, threads: usize, make_visitor: impl Fn() -> V + Sync) -> Result<Vec<V>, StoreError> {
         let Some((first, last)) = self.links.first()?.zip(self.links.last()?) else {
-            return Ok(0);
+            return Ok(Vec::new());
         };
         let starts = piece_starts(first.0.value(), last.0.value());
         let next = AtomicUsize::new(0);
         let work = || {
-            let (mut visit, mut links) = (visitor(), 0);
+            let mut visitor = make_visitor();
             loop {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 let Some(start) = starts.get(piece) else {
-                    return Ok::<_, StoreError>(links);
+                    return Ok::<_, StoreError>(visitor);
                 };
-                links += self.scan_piece(start, starts.get(piece + 1), &mut visit)?;
+                self.scan_piece(start, starts.get(piece + 1), &mut visitor)?;
             }
         };
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut links = work()?;
+            let mut visitors = vec![work()?];
             for other in others {
-                links += other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                visitors.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-            Ok(links)
+            Ok(visitors)
         })
     }
 
-    fn scan_piece(
-        &self,
-        start: &Vec<u8>,
-        end: Option<&Vec<u8>>,
-        visit: &mut impl FnMut(LinkId, Result<Target<'_>, StoreError>),
-    ) -> Result<u64, StoreError> {
+    fn scan_piece(&self, start: &[u8], end: Option<&Vec<u8>>, visitor: &mut impl Visitor) -> Result<(), StoreError> {
         let entries = match end {
-            Some(end) => self.links.range(start.as_slice()..end.as_slice())?,
-            None => self.links.range(start.as_slice()..)?,
+            Some(end) => self.links.range(start..end.as_slice())?,
+            None => self.links.range(start..)?,
         };
-        let mut links = 0;
         for entry in entries {
             let (id, bytes) = entry?;
             let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
-            visit(id, record::decode_target(id, bytes.value()));
-            links += 1;
+            visitor.visit(id, record::read(id, bytes.value()));
         }
-        Ok(links)
+        Ok(())
     }
 }
 
@@ -87,10 +82,18 @@ fn piece_starts(first: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ShortLink;
     use crate::store::Transaction;
     use crate::store::tests::{any_link, block_on, open};
-    use parking_lot::Mutex;
     use proptest::prelude::*;
+
+    impl Visitor for Vec<ShortLink> {
+        fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>) {
+            let link = link.unwrap();
+            assert_eq!(link.id, id);
+            self.push(link.into());
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20))]
@@ -104,7 +107,7 @@ mod tests {
                 .into_iter()
                 .map(|link| {
                     let id: LinkId = format!("{prefix}{}", &link.id.as_str()[..4]).parse().unwrap();
-                    (id, crate::model::ShortLink { id, ..link })
+                    (id, ShortLink { id, ..link })
                 })
                 .collect();
             let folder = tempfile::tempdir().unwrap();
@@ -114,19 +117,10 @@ mod tests {
                 stored.into_iter().try_for_each(|link| transaction.put(None, link))
             };
             block_on(store.write(put_all)).unwrap();
-            let visited = Mutex::new(Vec::new());
-            let visitor = || |id, target: Result<Target<'_>, StoreError>| {
-                let Target { status, expires_at, full_url } = target.unwrap();
-                visited.lock().push((id, status, expires_at, full_url.to_owned()));
-            };
-            let count = store.snapshot().unwrap().scan(threads, visitor).unwrap();
-            let mut visited = visited.into_inner();
-            visited.sort();
-            let expected: Vec<_> = links
-                .into_iter()
-                .map(|(id, link)| (id, link.status, link.expires_at, link.full_url))
-                .collect();
-            prop_assert_eq!(count, expected.len() as u64);
+            let visitors = store.snapshot().unwrap().scan(threads, Vec::<ShortLink>::new).unwrap();
+            let mut visited = visitors.concat();
+            visited.sort_by_key(|link| link.id);
+            let expected: Vec<_> = links.into_values().collect();
             prop_assert_eq!(visited, expected);
         }
     }

@@ -105,7 +105,11 @@ fn assert_consistent(snapshot: &Snapshot) {
 
 /// What a list gives if one looks at every link.
 fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
-    let mut fitting: Vec<_> = links.values().filter(|link| query.matches(link)).cloned().collect();
+    let mut fitting: Vec<_> = links
+        .values()
+        .filter(|link| query.matches(&(*link).into()))
+        .cloned()
+        .collect();
     fitting.sort_by(|a, b| {
         let time = |link: &ShortLink| match query.order.field {
             OrderField::CreatedAt => Some(link.created_at),

@@ -1,0 +1,166 @@
+//! The machine: its cores and who is pinned to which, where benchmarks may write, what is installed.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::rig::interrupt;
+
+/// What Debian calls the packages that are compared with or needed.
+pub(crate) const INSTALL: &str = "apt-get install nginx-light haproxy wrk";
+
+/// Where a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The core of the server that is measured.
+    Server,
+    /// The core of what makes the load.
+    Load,
+    /// Wherever the kernel puts it.
+    Anywhere,
+}
+
+impl Place {
+    /// The core; none on a machine that has only one.
+    fn core(self) -> Option<usize> {
+        let core = match self {
+            Self::Server => 0,
+            Self::Load => 1,
+            Self::Anywhere => return None,
+        };
+        has_two_cores().then_some(core)
+    }
+
+    /// A command that runs there.
+    pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = match self.core() {
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.arg("-c").arg(core.to_string()).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        for (name, _) in std::env::vars_os() {
+            // Settings of the person who measures are not those of the server that is measured.
+            if name.to_string_lossy().starts_with("TINYD_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Has the calling thread run there.
+    pub(crate) fn take_this_thread(self) -> Result<()> {
+        if let Some(core) = self.core() {
+            let mut cores = CpuSet::new();
+            cores.set(core);
+            sched_setaffinity(None, &cores).with_context(|| format!("pinning a thread to core {core}"))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn has_two_cores() -> bool {
+    cores() > 1
+}
+
+/// How many cores there are.
+pub(crate) fn cores() -> usize {
+    let online = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    online.lines().filter(|line| line.starts_with("processor")).count()
+}
+
+/// What a reader of the figures must know of the machine.
+pub(crate) fn description() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+    json!({
+        "cpu": model.map_or("unknown", |model| model.trim_start_matches(['\t', ' ', ':'])),
+        "cores": cores(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "pinned": has_two_cores(),
+        "measuredAt": jiff::Timestamp::now().to_string(),
+    })
+}
+
+/// One line of the same, for people.
+pub(crate) fn summary() -> String {
+    let machine = description();
+    let text = |name: &str| {
+        machine
+            .get(name)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+            .replace('"', "")
+    };
+    let pinned = if has_two_cores() {
+        "server on core 0, load generator on core 1"
+    } else {
+        "one core only: server and load generator share it, nothing is pinned"
+    };
+    format!(
+        "{}, {} cores, Linux {}; {pinned}",
+        text("cpu"),
+        text("cores"),
+        text("kernel")
+    )
+}
+
+/// The program's path, if it is installed.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian has servers; not on everybody's path.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// The program's path, or how to install it.
+pub(crate) fn require(program: &str) -> Result<PathBuf> {
+    find(program)
+        .with_context(|| format!("{program} is not installed, and nothing can be measured without it: {INSTALL}"))
+}
+
+/// `target/bench`, where results go and where stores are kept between runs.
+pub(crate) fn output() -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    let folder = target.join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// A folder on a disk that goes away with the value, and on Ctrl-C.
+pub(crate) fn scratch() -> Result<TempDir> {
+    scratch_in(&output()?)
+}
+
+/// The same where other users of the machine may enter: servers that refuse to run as root need that.
+pub(crate) fn scratch_for_others() -> Result<TempDir> {
+    let output = output()?.canonicalize()?;
+    let may_enter = |folder: &Path| fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 != 0);
+    let scratch = if output.ancestors().all(may_enter) {
+        scratch_in(&output)?
+    } else {
+        scratch_in(&std::env::temp_dir())?
+    };
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(scratch)
+}
+
+fn scratch_in(parent: &Path) -> Result<TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix("tinyd-bench-")
+        .tempdir_in(parent)
+        .with_context(|| format!("making a folder in {}", parent.display()))?;
+    interrupt::remove_on_interrupt(folder.path());
+    Ok(folder)
+}

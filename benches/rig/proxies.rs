@@ -1,0 +1,151 @@
+//! nginx, HAProxy and the floor, with the same links as tinyd, each one thread on the server's core.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::rig::http::{self, GOTO};
+use crate::rig::links;
+use crate::rig::machine::{self, Place};
+use crate::rig::process::Running;
+
+/// How long it may take until all links are read.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server that redirects.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Running,
+}
+
+/// Starts nginx; `None` if it is not installed.
+pub(crate) fn nginx(scratch: &Path, count: u64) -> Result<Option<Proxy>> {
+    let Some(program) = machine::find("nginx") else {
+        return Ok(None);
+    };
+    let folder = scratch.join("nginx");
+    std::fs::create_dir_all(&folder)?;
+    let address = free_address()?;
+    let map = folder.join("links.map");
+    links::write(&map, |file| {
+        for number in 0..count {
+            writeln!(
+                file,
+                "\"{GOTO}{}\" \"{}\";",
+                links::id(number),
+                links::destination(number)
+            )?;
+        }
+        Ok(())
+    })?;
+    let (home, map) = (folder.display(), map.display());
+    // The least that nginx has to do: no header is added, no unknown id looked for. The hash is as large as it wants it.
+    let config = format!(
+        "daemon off;\nworker_processes 1;\npid {home}/pid;\nerror_log {home}/error.log;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n\
+           access_log off;\n\
+           client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;\n\
+           uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;\n\
+           keepalive_requests 1000000000; keepalive_timeout 300s;\n\
+           map_hash_max_size 4194304; map_hash_bucket_size 256;\n\
+           map $uri $destination {{ include {map}; }}\n\
+           server {{\n\
+             listen {address} backlog=4096;\n\
+             return 302 $destination;\n\
+           }}\n\
+         }}\n"
+    );
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, config)?;
+    let mut command = Place::Server.command(program);
+    command
+        .arg("-p")
+        .arg(&folder)
+        .arg("-c")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    started("nginx", &mut command, address).with_context(|| {
+        format!(
+            "nginx: {}",
+            std::fs::read_to_string(folder.join("error.log")).unwrap_or_default()
+        )
+    })
+}
+
+/// Starts HAProxy; `None` if it is not installed.
+pub(crate) fn haproxy(scratch: &Path, count: u64) -> Result<Option<Proxy>> {
+    let Some(program) = machine::find("haproxy") else {
+        return Ok(None);
+    };
+    let folder = scratch.join("haproxy");
+    std::fs::create_dir_all(&folder)?;
+    let address = free_address()?;
+    let map = folder.join("links.map");
+    links::write(&map, |file| {
+        for number in 0..count {
+            writeln!(file, "{GOTO}{} {}", links::id(number), links::destination(number))?;
+        }
+        Ok(())
+    })?;
+    let map = map.display();
+    let config = format!(
+        "global\n  nbthread 1\n  maxconn 4096\n\
+         defaults\n  mode http\n  timeout client 300s\n  timeout server 300s\n  timeout connect 5s\n  \
+         timeout http-keep-alive 300s\n\
+         frontend redirects\n  bind {address} backlog 4096\n  \
+         http-request redirect location %[path,map_str({map})] code 302\n"
+    );
+    let file = folder.join("haproxy.cfg");
+    std::fs::write(&file, config)?;
+    let mut command = Place::Server.command(program);
+    command
+        .arg("-db")
+        .arg("-f")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    started("HAProxy", &mut command, address)
+}
+
+/// Starts the floor, which is this program with another subcommand.
+pub(crate) fn floor(scratch: &Path, count: u64) -> Result<Proxy> {
+    let map = scratch.join("floor.map");
+    links::write(&map, |file| {
+        for number in 0..count {
+            writeln!(file, "{} {}", links::id(number), links::destination(number))?;
+        }
+        Ok(())
+    })?;
+    let mut command = Place::Server.command(std::env::current_exe()?);
+    command.arg("floor").arg(&map).stdout(Stdio::piped());
+    let mut process = Running::start("the floor", &mut command)?;
+    let output = process.child().stdout.take().context("the floor's standard output")?;
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    let address = line
+        .trim()
+        .parse()
+        .with_context(|| format!("the floor says {line:?}"))?;
+    Ok(Proxy { address, process })
+}
+
+fn started(name: &str, command: &mut std::process::Command, address: SocketAddr) -> Result<Option<Proxy>> {
+    let mut process = Running::start(name, command)?;
+    let target = format!("{GOTO}{}", links::id(0));
+    process.wait_until(START_TIMEOUT, || Ok(http::get(address, &target)?.status == 302))?;
+    Ok(Some(Proxy { address, process }))
+}
+
+/// A port for servers that cannot say which one the system gave them. Somebody else may take it in between; then the
+/// server does not start.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,140 @@
+//! tinyd, as an operator runs it: the binary, a configuration, a data folder.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::rig::http;
+use crate::rig::links::PARTNER;
+use crate::rig::machine::Place;
+use crate::rig::process::Running;
+
+/// How long loading may take.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
+const BINARY: &str = env!("CARGO_BIN_EXE_tinyd");
+
+/// How to start it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'s> {
+    /// The folder that `links.redb` is in, or will be.
+    pub(crate) data: &'s Path,
+    /// Where the configuration and the log go.
+    pub(crate) scratch: &'s Path,
+    pub(crate) place: Place,
+    pub(crate) threads: u32,
+    pub(crate) tiny: &'s str,
+    pub(crate) log: &'s str,
+}
+
+impl<'s> Setup<'s> {
+    /// One thread on the server's core, and the defaults.
+    pub(crate) const fn new(data: &'s Path, scratch: &'s Path) -> Self {
+        Self {
+            data,
+            scratch,
+            place: Place::Server,
+            threads: 1,
+            tiny: "hop",
+            log: "info",
+        }
+    }
+}
+
+/// An appliance that is running.
+#[derive(Debug)]
+pub(crate) struct Tinyd {
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) process: Running,
+    config: PathBuf,
+    log: PathBuf,
+}
+
+impl Tinyd {
+    /// Starts it and waits until all links are in memory.
+    pub(crate) fn start(setup: Setup<'_>) -> Result<Self> {
+        let mut tinyd = Self::exec(setup)?;
+        let admin = tinyd.admin;
+        tinyd
+            .process
+            .wait_until(READY_TIMEOUT, || Ok(http::get(admin, "/readyz")?.status == 200))?;
+        Ok(tinyd)
+    }
+
+    /// Starts it and waits only until it has said where it listens.
+    pub(crate) fn exec(setup: Setup<'_>) -> Result<Self> {
+        let config = setup.scratch.join("tinyd.toml");
+        let partner = format!("[[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n");
+        fs::write(&config, partner).with_context(|| format!("writing {}", config.display()))?;
+        let log = setup.scratch.join(format!("tinyd-{}-{}.log", setup.tiny, setup.log));
+        let mut command = setup.place.command(BINARY);
+        command
+            .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--tiny", setup.tiny, "--log", setup.log])
+            .arg("--config")
+            .arg(&config)
+            .arg("--data")
+            .arg(setup.data)
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
+        if can_choose_threads()? {
+            command.args(["--threads", &setup.threads.to_string()]);
+        }
+        let mut process = Running::start("tinyd", &mut command)?;
+        let output = process.child().stdout.take().context("tinyd's standard output")?;
+        let mut lines = BufReader::new(output).lines();
+        let mut address = |listener: &str| -> Result<SocketAddr> {
+            for line in lines.by_ref() {
+                let line = line?;
+                if let Some(address) = line.strip_prefix(listener) {
+                    return address.parse().with_context(|| format!("tinyd says {line:?}"));
+                }
+            }
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            bail!("tinyd ended before it listened:\n{said}");
+        };
+        Ok(Self {
+            public: address("public http://")?,
+            admin: address("admin http://")?,
+            process,
+            config,
+            log,
+        })
+    }
+
+    /// A session that may do everything to the links of the benchmarks.
+    pub(crate) fn session(&self) -> Result<String> {
+        let config = self.config.to_string_lossy();
+        let ks = run(&["ks", "--type", "admin", "--user", "benchmark", "--config", &config])?;
+        Ok(ks.trim().to_owned())
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// Whether `serve` has `--threads`; without, it makes a thread for each core it may run on.
+pub(crate) fn can_choose_threads() -> Result<bool> {
+    Ok(run(&["serve", "--help"])?.contains("--threads"))
+}
+
+/// Runs a command of tinyd to its end and returns what it printed.
+pub(crate) fn run(args: &[&str]) -> Result<String> {
+    let mut command: Command = Place::Anywhere.command(BINARY);
+    let output = command.args(args).output().context("running tinyd")?;
+    if !output.status.success() {
+        bail!(
+            "tinyd {} failed: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
