@@ -20,7 +20,7 @@ use rig::open_loop::Plan;
 use rig::plot;
 use rig::proxies::{self, Proxy};
 use rig::report::{self, Goal, say};
-use rig::tinyd::{self, Setup, Tinyd};
+use rig::tinyd::{Setup, Tinyd};
 use rig::wrk::{self, Manner};
 use rig::{interrupt, stores};
 
@@ -307,10 +307,6 @@ impl Field {
 
     /// One thread against two, all where the kernel puts it. The load generator has to share the cores then.
     fn cores(&self, options: &Options, script: &Path) -> Result<Vec<Measured>> {
-        if !tinyd::can_choose_threads()? {
-            say("cores: left out, because this tinyd has no --threads");
-            return Ok(Vec::new());
-        }
         let place = Place::Anywhere;
         let one = self.another("one", |setup| Setup {
             place,

@@ -29,6 +29,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) threads: u32,
     pub(crate) tiny: &'s str,
     pub(crate) log: &'s str,
+    /// The file that valgrind writes the number of instructions to; without one, it is not run under valgrind.
+    pub(crate) counted_in: Option<&'s Path>,
 }
 
 impl<'s> Setup<'s> {
@@ -41,6 +43,7 @@ impl<'s> Setup<'s> {
             threads: 1,
             tiny: "hop",
             log: "info",
+            counted_in: None,
         }
     }
 }
@@ -72,9 +75,20 @@ impl Tinyd {
         let partner = format!("[[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n");
         fs::write(&config, partner).with_context(|| format!("writing {}", config.display()))?;
         let log = setup.scratch.join(format!("tinyd-{}-{}.log", setup.tiny, setup.log));
-        let mut command = setup.place.command(BINARY);
+        let mut command = match setup.counted_in {
+            None => setup.place.command(BINARY),
+            Some(file) => {
+                let mut valgrind = setup.place.command("valgrind");
+                valgrind
+                    .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
+                    .arg(format!("--log-file={}", file.display()))
+                    .arg(BINARY);
+                valgrind
+            }
+        };
         command
-            .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["serve", "--threads", &setup.threads.to_string()])
+            .args(["--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--tiny", setup.tiny, "--log", setup.log])
             .arg("--config")
             .arg(&config)
@@ -82,9 +96,6 @@ impl Tinyd {
             .arg(setup.data)
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?);
-        if can_choose_threads()? {
-            command.args(["--threads", &setup.threads.to_string()]);
-        }
         let mut process = Running::start("tinyd", &mut command)?;
         let output = process.child().stdout.take().context("tinyd's standard output")?;
         let mut lines = BufReader::new(output).lines();
@@ -118,11 +129,6 @@ impl Tinyd {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
-}
-
-/// Whether `serve` has `--threads`; without, it makes a thread for each core it may run on.
-pub(crate) fn can_choose_threads() -> Result<bool> {
-    Ok(run(&["serve", "--help"])?.contains("--threads"))
 }
 
 /// Runs a command of tinyd to its end and returns what it printed.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use httparse::{Header, Status};
 use hyper::header::HeaderValue;
 
-use crate::http::{Fault, Requested, Response};
+use crate::http::{Fault, Requested};
 use crate::links::{Links, Verdict};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp};
 use crate::public::template::{Date, Filling, Template};
@@ -46,33 +46,45 @@ pub enum Outcome {
 /// A request whose link is not in memory yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
-    request: Request,
+    id: LinkId,
+    head_only: bool,
+    accepts_html: bool,
+    close: bool,
+    consumed: usize,
 }
 
 impl Waiting {
     /// The length of the request, in bytes.
     #[must_use]
     pub const fn consumed(&self) -> usize {
-        self.request.consumed
+        self.consumed
     }
 
     /// Whether the client wants the connection to end.
     #[must_use]
     pub const fn close(&self) -> bool {
-        self.request.close
+        self.close
     }
 }
 
 /// What is needed of a request.
 #[derive(Debug, Clone, Copy)]
-struct Request {
+struct Request<'i> {
     id: LinkId,
     /// Whether it leads to goto rather than to the destination.
     is_hop: bool,
     head_only: bool,
-    accepts_html: bool,
+    /// The value of `Accept`, if it has one.
+    accept: Option<&'i [u8]>,
     close: bool,
     consumed: usize,
+}
+
+impl Request<'_> {
+    /// Asked only where it matters, which is not where links redirect.
+    fn accepts_html(&self) -> bool {
+        self.accept.is_some_and(is_html_in)
+    }
 }
 
 /// The time, for `Date` headers and the expiry of links. Rendered once a second.
@@ -206,39 +218,47 @@ impl FastPath {
         };
         let refusals = match verdict {
             Verdict::Redirect(()) => return Outcome::Answered { consumed, close },
-            Verdict::Loading | Verdict::Damaged => return Outcome::Waiting(Waiting { request }),
+            Verdict::Loading | Verdict::Damaged => {
+                return Outcome::Waiting(Waiting {
+                    id,
+                    head_only: request.head_only,
+                    accepts_html: request.accepts_html(),
+                    close,
+                    consumed,
+                });
+            }
             Verdict::Unknown => &of_length.unknown,
             Verdict::Disabled => &of_length.disabled,
             Verdict::Deleted => &of_length.deleted,
             Verdict::Expired => &of_length.expired,
         };
-        refusals.get(request.accepts_html).write(&filling, out);
+        refusals.get(request.accepts_html()).write(&filling, out);
         Outcome::Answered { consumed, close }
     }
 
     /// Answers a request once its link has been looked for in the store.
     pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
-        let request = waiting.request;
-        let verdict = self.links.look_up(request.id).await;
-        let response: Response = respond_to(verdict, request.id.as_str(), Requested::default(), request.accepts_html);
+        let Waiting { id, accepts_html, .. } = waiting;
+        let verdict = self.links.look_up(id).await;
+        let response = respond_to(verdict, id.as_str(), Requested::default(), accepts_html);
         let filling = Filling {
             id: b"",
             location: b"",
             date: &now.date,
-            close: request.close,
-            head_only: request.head_only,
+            close: waiting.close,
+            head_only: waiting.head_only,
         };
         Template::of(response, b"", b"").write(&filling, out);
     }
 }
 
-enum Parsed {
-    Whole(Request),
+enum Parsed<'i> {
+    Whole(Request<'i>),
     Partial,
     Other,
 }
 
-fn parse(input: &[u8], tiny: Tiny) -> Parsed {
+fn parse(input: &[u8], tiny: Tiny) -> Parsed<'_> {
     let mut headers: [MaybeUninit<Header<'_>>; HEADERS_MAX] = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let consumed = match parsed.parse_with_uninit_headers(input, &mut headers) {
@@ -251,7 +271,7 @@ fn parse(input: &[u8], tiny: Tiny) -> Parsed {
 }
 
 /// The request, if it is a plain one for a redirect.
-fn plain(parsed: &httparse::Request<'_, '_>, tiny: Tiny, consumed: usize) -> Option<Request> {
+fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, consumed: usize) -> Option<Request<'i>> {
     let head_only = match parsed.method? {
         "GET" => false,
         "HEAD" => true,
@@ -269,16 +289,16 @@ fn plain(parsed: &httparse::Request<'_, '_>, tiny: Tiny, consumed: usize) -> Opt
         id: LinkId::from_bytes(id.as_bytes()).ok()?,
         is_hop,
         head_only,
-        accepts_html: false,
+        accept: None,
         close: false,
         consumed,
     };
-    let (mut hosts, mut accept) = (0, None);
+    let mut hosts = 0;
     for header in parsed.headers.iter() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
             4 if is("host") => hosts += 1,
-            6 if is("accept") => accept = accept.or(Some(header.value)),
+            6 if is("accept") => request.accept = request.accept.or(Some(header.value)),
             10 if is("connection") => {
                 request.close = match header.value {
                     value if value.eq_ignore_ascii_case(b"close") => true,
@@ -294,7 +314,6 @@ fn plain(parsed: &httparse::Request<'_, '_>, tiny: Tiny, consumed: usize) -> Opt
             _ => {}
         }
     }
-    request.accepts_html = accept.is_some_and(is_html_in);
     (hosts == 1).then_some(request)
 }
 
