@@ -6,13 +6,16 @@
 mod compact;
 mod dump;
 mod error;
+mod journal;
 mod keys;
 mod list;
 mod medium;
 mod overlay;
 mod progress;
 mod query;
+mod queue;
 mod record;
+mod redo;
 mod snapshot;
 mod tables;
 mod transaction;
@@ -52,7 +55,7 @@ pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 #[cfg(fuzzing)]
 use crate::model::LinkId;
 use crate::store::medium::{Medium, StoreFile};
-use crate::store::writer::{Backoff, Handle, Writer};
+use crate::store::writer::{Handle, Pace, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
@@ -77,12 +80,7 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        Self::open_on(
-            Arc::new(file),
-            unfinished::folder_of(path),
-            observer,
-            Backoff::default(),
-        )
+        Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default())
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
@@ -123,12 +121,12 @@ impl Store {
         medium: Arc<dyn Medium>,
         folder: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
-        backoff: Backoff,
+        pace: Pace,
     ) -> Result<Self, OpenError> {
         let database = medium.open()?;
         let (published_sender, published) = watch::channel(Snapshot::of(&database)?.sequence());
         let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
-        let writer = Writer::start(medium, Arc::clone(&handle), observer, published_sender, backoff)?;
+        let writer = Writer::start(medium, Arc::clone(&handle), observer, published_sender, pace)?;
         Ok(Self {
             writer: Some(writer),
             handle,

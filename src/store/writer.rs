@@ -1,5 +1,5 @@
-//! The one writer: a thread that takes what has queued up during the last sync into one transaction, commits it, has
-//! it published and then answers.
+//! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
+//! journal, commits it, has it published and then answers.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redb::Database;
+use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::error::{StoreError, WriteError};
+use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
+use crate::store::queue::{Received, receive};
+use crate::store::redo::Redo;
 use crate::store::snapshot::Snapshot;
-use crate::store::transaction::{Change, Transaction};
+use crate::store::tables;
+use crate::store::transaction::{Change, Finished, Transaction};
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
@@ -64,18 +68,24 @@ pub enum Ending {
     Abort,
 }
 
-/// How long to wait between attempts to open the store again: at first, doubled each time, and at most.
+/// When the writer does what nobody has asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
-    pub(super) first: Duration,
-    pub(super) most: Duration,
+pub(super) struct Pace {
+    /// How long to wait before the store is opened again after a failure, at first; doubled each time.
+    pub(super) reopen_first: Duration,
+    /// The same, at most.
+    pub(super) reopen_most: Duration,
+    /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
+    /// now and then, and short enough that there is hardly ever something to replay after a crash.
+    pub(super) idle: Duration,
 }
 
-impl Default for Backoff {
+impl Default for Pace {
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(REOPEN_SECONDS_MAX),
+            reopen_first: Duration::from_millis(100),
+            reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
+            idle: Duration::from_secs(1),
         }
     }
 }
@@ -162,7 +172,7 @@ impl Writer {
         handle: Handle,
         observer: Option<Arc<dyn CommitObserver>>,
         published: watch::Sender<u64>,
-        backoff: Backoff,
+        pace: Pace,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
@@ -172,7 +182,9 @@ impl Writer {
             observer,
             published,
             health: health_sender,
-            backoff,
+            pace,
+            journal: None,
+            has_no_journal: false,
         };
         let thread = thread::Builder::new()
             .name("tinyd-writer".into())
@@ -228,29 +240,32 @@ struct State {
     observer: Option<Arc<dyn CommitObserver>>,
     published: watch::Sender<u64>,
     health: watch::Sender<Health>,
-    backoff: Backoff,
+    pace: Pace,
+    /// None until it is needed, and where none can be made: every commit is then a durable one.
+    journal: Option<Journal>,
+    /// Whether the last attempt to make a journal has failed, which is told once.
+    has_no_journal: bool,
 }
 
 impl State {
-    fn run(self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut next = None;
-        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
-            let alone = first.is_alone();
-            let mut batch = vec![first];
-            while !alone
-                && batch.len() < BATCH_MAX_JOBS
-                && let Ok(job) = jobs.try_recv()
-            {
-                if job.is_alone() {
-                    next = Some(job);
-                    break;
-                }
-                batch.push(job);
-            }
+        loop {
+            let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
             // A mistake of ours, or a page that redb cannot read: whoever waited is told that the outcome is unknown.
-            let written = catch_unwind(AssertUnwindSafe(|| self.write(batch)));
-            let Err(error) = written.unwrap_or(Err(StoreError::Panicked)) else {
-                continue;
+            let done = catch_unwind(AssertUnwindSafe(|| match received {
+                Received::Item(first) => {
+                    let (batch, other) = batch_of(first, &mut jobs);
+                    next = other;
+                    self.write(batch).map(|()| true)
+                }
+                Received::Nothing => self.checkpoint().map(|()| true),
+                Received::Ended => Ok(false),
+            }));
+            let error = match done.unwrap_or(Err(StoreError::Panicked)) {
+                Ok(true) => continue,
+                Ok(false) => return self.end_journal(),
+                Err(error) => error,
             };
             if !error.is_of_the_file() {
                 tracing::error!(%error, "a write has failed and was undone");
@@ -265,8 +280,14 @@ impl State {
         }
     }
 
+    /// Waits for a job; not for long while the journal has something that the store's file does not have.
+    fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
+        let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
+        receive(jobs, (!is_clean).then_some(self.pace.idle))
+    }
+
     /// Writes a batch and answers all who sent it.
-    fn write(&self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
         match self.commit(&mut jobs, &mut answers) {
@@ -289,19 +310,28 @@ impl State {
     /// Runs the jobs in one transaction, commits and publishes it. An error says what those who are to be answered may
     /// know of the outcome.
     fn commit(
-        &self,
+        &mut self,
         jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), (WriteError, StoreError)> {
         let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
         let database = self.handle.borrow().clone();
         let database = database.ok_or_else(|| nothing_written(StoreError::Closed))?;
-        let mut inner = database.begin_write().map_err(|error| nothing_written(error.into()))?;
-        inner.set_quick_repair(true);
+        let inner = database.begin_write().map_err(|error| nothing_written(error.into()))?;
         let sequence = *self.published.borrow() + 1;
-        let mut transaction = Transaction::open(&inner, self.observer.is_some()).map_err(nothing_written)?;
-        let mut ending = Ending::Commit;
+        let redo = if self.journal.is_some() {
+            Redo::kept()
+        } else {
+            Redo::not_kept()
+        };
+        let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo).map_err(nothing_written)?;
+        let (mut ending, mut is_alone) = (Ending::Commit, false);
         for job in jobs {
+            if job.is_alone() {
+                // There may be millions of changes, which the journal could not take.
+                transaction.forget_redo();
+                is_alone = true;
+            }
             let before = transaction.modifications();
             match job.run(&mut transaction) {
                 Ok((end, answer)) => {
@@ -319,10 +349,19 @@ impl State {
             drop(transaction);
             return inner.abort().map_err(|error| nothing_written(error.into()));
         }
-        let changes = transaction.finish(sequence).map_err(nothing_written)?;
-        inner
-            .commit()
-            .map_err(|error| (WriteError::OutcomeUnknown, error.into()))?;
+        let Finished { changes, redo } = transaction.finish(sequence).map_err(nothing_written)?;
+        match (redo, &mut self.journal) {
+            (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
+                commit_to(journal, inner, sequence, &redo)
+            }
+            _ => {
+                if !is_alone {
+                    self.ensure_journal();
+                }
+                self.commit_durably(inner, sequence)
+            }
+        }
+        .map_err(|error| (WriteError::OutcomeUnknown, error))?;
         match (&self.observer, changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
             (Some(observer), None) => Snapshot::of(&database)
@@ -334,22 +373,78 @@ impl State {
         Ok(())
     }
 
+    /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that follow this
+    /// commit.
+    fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
+        inner.set_quick_repair(true);
+        let salt = self.medium.fresh_salt();
+        let journal = self.journal.as_ref().map(|_| (salt, journal::FILE_BYTES as u64));
+        tables::set_journal(&inner, journal)?;
+        inner.commit()?;
+        if let Some(journal) = &mut self.journal {
+            journal.restart(salt, sequence);
+        }
+        Ok(())
+    }
+
+    /// Brings the store's file to where the journal is.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let database = self.handle.borrow().clone().ok_or(StoreError::Closed)?;
+        let sequence = *self.published.borrow();
+        self.commit_durably(database.begin_write()?, sequence)
+    }
+
+    /// Makes the file of the journal if there is none.
+    fn ensure_journal(&mut self) {
+        if self.journal.is_some() {
+            return;
+        }
+        match self.medium.create_journal() {
+            Ok(file) => {
+                self.journal = Some(Journal::on(file));
+                self.has_no_journal = false;
+            }
+            Err(error) => {
+                if !self.has_no_journal {
+                    tracing::warn!(%error, "there is no room for a journal, so writes take longer");
+                }
+                self.has_no_journal = true;
+            }
+        }
+    }
+
+    /// Leaves a store that is whole without its journal.
+    fn end_journal(&mut self) {
+        if self.journal.take().is_none() {
+            return;
+        }
+        match self.checkpoint() {
+            // The next one to open the store passes it over if it is still there.
+            Ok(()) => drop(self.medium.remove_journal()),
+            Err(error) => {
+                tracing::warn!(%error, "the last checkpoint has failed: keep the journal, the next start needs it");
+            }
+        }
+    }
+
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    fn recover(&self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
         tracing::error!(
             %error,
             "the store has failed: writes are refused until it works again, redirects go on"
         );
         let since = Instant::now();
         let mut reason = error.to_string();
-        let mut delay = self.backoff.first;
+        let mut delay = self.pace.reopen_first;
+        // What is in it must be replayed before anything is written to it.
+        self.journal = None;
         self.close();
         self.read_meanwhile();
         loop {
             if !refuse_for(delay, jobs) {
                 return false;
             }
-            delay = (delay * 2).min(self.backoff.most);
+            delay = (delay * 2).min(self.pace.reopen_most);
             let checked = match self.medium.probe() {
                 // Readers go on meanwhile.
                 Ok(()) => self.medium.check().map_err(|error| told(&error)),
@@ -422,6 +517,32 @@ impl State {
         self.published.send_replace(sequence);
         Ok(())
     }
+}
+
+/// Commits with what the journal keeps: it is on disk before anybody can read it.
+fn commit_to(journal: &mut Journal, mut inner: WriteTransaction, sequence: u64, redo: &[u8]) -> Result<(), StoreError> {
+    inner.set_durability(Durability::None).map_err(redb::Error::from)?;
+    if let Err(error) = journal.append(sequence, redo) {
+        inner.abort()?;
+        return Err(error.into());
+    }
+    Ok(inner.commit()?)
+}
+
+/// The jobs that can be in one transaction with this one, and one that waits and cannot.
+fn batch_of(first: Box<dyn Job>, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> (Vec<Box<dyn Job>>, Option<Box<dyn Job>>) {
+    let alone = first.is_alone();
+    let mut batch = vec![first];
+    while !alone
+        && batch.len() < BATCH_MAX_JOBS
+        && let Ok(job) = jobs.try_recv()
+    {
+        if job.is_alone() {
+            return (batch, Some(job));
+        }
+        batch.push(job);
+    }
+    (batch, None)
 }
 
 /// An error with its causes.
