@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use super::tests::{PARTNER, draft, everybody};
 use super::*;
 use crate::rows::Line;
+use crate::store::Snapshot;
 use crate::store::simulated::{Disk, open_on};
 
 /// What is stored: links, revocations, and counted calls.
@@ -69,7 +70,7 @@ pub(super) fn digest_of(number: usize) -> Digest {
 
 impl World {
     pub(super) fn of(links: &Links) -> Self {
-        let snapshot = links.store.snapshot().unwrap();
+        let snapshot = snapshot_of(links);
         let mut world = Self::default();
         snapshot
             .for_each(|id, record| {
@@ -290,9 +291,19 @@ pub(super) fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Lin
     Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
 }
 
+/// What the store holds, as soon as it can be read: that can be the moment in which a failure of the disk is found out.
+fn snapshot_of(links: &Links) -> Snapshot {
+    loop {
+        match links.store.snapshot() {
+            Err(StoreError::Closed) => std::thread::yield_now(),
+            snapshot => return snapshot.unwrap(),
+        }
+    }
+}
+
 /// Whether the store is whole and the map shows what it holds.
 pub(super) fn check_whole(links: &Links, world: &World) -> Result<(), String> {
-    let found = links.store.snapshot().unwrap().verify(|| {}).unwrap();
+    let found = snapshot_of(links).verify(|| {}).unwrap();
     if !found.is_clean() {
         return Err(format!("{:?}", found.problems));
     }

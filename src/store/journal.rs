@@ -33,6 +33,9 @@ pub(super) const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 16 * 1024
 /// are acknowledged.
 const SECTOR_BYTES: usize = 512;
 
+/// With less room than this, a checkpoint is made before a batch needs it: more than most batches are long.
+const RESERVE_BYTES: usize = if cfg!(test) { 1024 } else { 1024 * 1024 };
+
 const LENGTH_BYTES: usize = 4;
 const CHECKSUM_BYTES: usize = 8;
 const SEQUENCE_BYTES: usize = 8;
@@ -82,7 +85,12 @@ impl Journal {
         (self.salt, self.end, self.next) = (salt, 0, sequence + 1);
     }
 
-    /// Whether there are records that the store's file does not have.
+    /// Whether the next batch may not fit.
+    pub(super) const fn is_nearly_full(&self) -> bool {
+        FILE_BYTES - self.end < RESERVE_BYTES
+    }
+
+    /// Whether there are no records that the store's file does not have.
     pub(super) const fn is_empty(&self) -> bool {
         self.end == 0
     }

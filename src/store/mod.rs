@@ -15,6 +15,7 @@ mod progress;
 mod query;
 mod queue;
 mod record;
+mod recovery;
 mod redo;
 mod snapshot;
 mod tables;
@@ -22,6 +23,7 @@ mod transaction;
 mod unfinished;
 mod upgrade;
 mod verify;
+mod visibility;
 mod writer;
 
 #[cfg(test)]
@@ -55,6 +57,7 @@ pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 #[cfg(fuzzing)]
 use crate::model::LinkId;
 use crate::store::medium::{Medium, StoreFile};
+use crate::store::visibility::Visibility;
 use crate::store::writer::{Handle, Pace, Writer};
 
 /// The name of the store's file in the data folder.
@@ -67,6 +70,7 @@ pub struct Store {
     writer: Option<Writer>,
     handle: Handle,
     published: watch::Receiver<u64>,
+    visibility: Arc<Visibility>,
     folder: PathBuf,
 }
 
@@ -108,11 +112,13 @@ impl Store {
     }
 
     fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
-        let (_, published) = watch::channel(Snapshot::of(&database)?.sequence());
+        let sequence = Snapshot::of(&database)?.sequence();
+        let (_, published) = watch::channel(sequence);
         Ok(Self {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
+            visibility: Arc::new(Visibility::of(sequence)),
             folder: unfinished::folder_of(path).to_owned(),
         })
     }
@@ -124,13 +130,23 @@ impl Store {
         pace: Pace,
     ) -> Result<Self, OpenError> {
         let database = medium.open()?;
-        let (published_sender, published) = watch::channel(Snapshot::of(&database)?.sequence());
+        let sequence = Snapshot::of(&database)?.sequence();
+        let (published_sender, published) = watch::channel(sequence);
+        let visibility = Arc::new(Visibility::of(sequence));
         let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
-        let writer = Writer::start(medium, Arc::clone(&handle), observer, published_sender, pace)?;
+        let writer = Writer::start(
+            medium,
+            Arc::clone(&handle),
+            observer,
+            published_sender,
+            pace,
+            Arc::clone(&visibility),
+        )?;
         Ok(Self {
             writer: Some(writer),
             handle,
             published,
+            visibility,
             folder: folder.to_owned(),
         })
     }
@@ -226,8 +242,13 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let handle = Arc::clone(&self.handle);
-        let read = tokio::task::spawn_blocking(move || job(&snapshot_of(&handle)?)).await;
+        let (handle, visibility) = (Arc::clone(&self.handle), Arc::clone(&self.visibility));
+        let acknowledged = *self.published.borrow();
+        let read = tokio::task::spawn_blocking(move || {
+            visibility.wait_for(acknowledged);
+            job(&snapshot_of(&handle)?)
+        })
+        .await;
         let read = read.map_err(|_| StoreError::Interrupted)?;
         if read.as_ref().is_err_and(StoreError::is_of_the_file) {
             self.nudge();
@@ -249,12 +270,13 @@ impl Store {
         }
     }
 
-    /// A consistent view of the store as it is now, for work that takes long. It fails with [`StoreError::Closed`] when
+    /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It fails with [`StoreError::Closed`] when
     /// the store is opened again after a failure meanwhile.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.visibility.wait_for(*self.published.borrow());
         snapshot_of(&self.handle)
     }
 

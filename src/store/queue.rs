@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received<T> {
     Item(T),
+    /// Somebody wants something else.
+    Wanted,
     /// Nothing has come for as long as was waited.
     Nothing,
     /// Nothing will come any more.
@@ -25,24 +27,28 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for an item, at most for so long, if that is said.
-pub(super) fn receive<T>(queue: &mut mpsc::Receiver<T>, patience: Option<Duration>) -> Received<T> {
+/// Waits for an item, at most for so long, if that is said, or until `is_wanted` after this thread was unparked.
+pub(super) fn receive<T>(
+    queue: &mut mpsc::Receiver<T>,
+    patience: Option<Duration>,
+    is_wanted: impl Fn() -> bool,
+) -> Received<T> {
     let end = patience.and_then(|patience| Instant::now().checked_add(patience));
-    let Some(end) = end else {
-        return queue.blocking_recv().map_or(Received::Ended, Received::Item);
-    };
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
+        if is_wanted() {
+            return Received::Wanted;
+        }
         match queue.poll_recv(&mut context) {
             Poll::Ready(item) => return item.map_or(Received::Ended, Received::Item),
             Poll::Pending => {}
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Received::Nothing;
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return Received::Nothing,
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
         }
-        thread::park_timeout(left);
     }
 }
 
@@ -54,15 +60,19 @@ mod tests {
     fn an_item_ends_the_waiting_and_so_do_patience_and_the_end() {
         let (sender, mut queue) = mpsc::channel(1);
         let patience = Some(Duration::from_millis(1));
-        assert_eq!(receive(&mut queue, patience), Received::Nothing);
+        assert_eq!(receive(&mut queue, patience, || false), Received::Nothing);
+        assert_eq!(receive(&mut queue, None, || true), Received::Wanted);
         for patience in [None, Some(Duration::MAX), Some(Duration::from_secs(3600))] {
             let other = sender.clone();
             let sending = thread::spawn(move || other.blocking_send(1).unwrap());
-            assert_eq!(receive(&mut queue, patience), Received::Item(1));
+            assert_eq!(receive(&mut queue, patience, || false), Received::Item(1));
             sending.join().unwrap();
         }
         let ending = thread::spawn(move || drop(sender));
-        assert_eq!(receive(&mut queue, Some(Duration::from_secs(3600))), Received::Ended);
+        assert_eq!(
+            receive(&mut queue, Some(Duration::from_secs(3600)), || false),
+            Received::Ended
+        );
         ending.join().unwrap();
     }
 }

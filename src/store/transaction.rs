@@ -262,11 +262,6 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    /// Nobody wants to make the changes of this transaction again.
-    pub(super) fn forget_redo(&mut self) {
-        self.redo.give_up();
-    }
-
     /// How many changes have been made or begun.
     pub(super) const fn modifications(&self) -> usize {
         self.modifications

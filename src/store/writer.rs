@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,10 +14,11 @@ use crate::store::error::{StoreError, WriteError};
 use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
 use crate::store::queue::{Received, receive};
-use crate::store::redo::Redo;
+use crate::store::redo::{self, Redo};
 use crate::store::snapshot::Snapshot;
 use crate::store::tables;
 use crate::store::transaction::{Change, Finished, Transaction};
+use crate::store::visibility::Visibility;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
@@ -26,10 +27,6 @@ const QUEUE_MAX_JOBS: usize = 4096;
 
 /// The longest pause between attempts to open the store again, in seconds; whoever comes back after it finds out.
 pub const REOPEN_SECONDS_MAX: u64 = 5;
-/// How often writes are refused while the store is closed.
-const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
-/// How often to look whether a reader has begun.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
 pub(super) type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
@@ -91,10 +88,10 @@ impl Default for Pace {
 }
 
 /// Tells the sender of a job that has been run how it ended.
-type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A write that waits in the queue, whatever it returns.
-trait Job: Send {
+pub(super) trait Job: Send {
     /// Whether it wants a transaction for itself.
     fn is_alone(&self) -> bool;
 
@@ -173,6 +170,7 @@ impl Writer {
         observer: Option<Arc<dyn CommitObserver>>,
         published: watch::Sender<u64>,
         pace: Pace,
+        visibility: Arc<Visibility>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
@@ -183,7 +181,10 @@ impl Writer {
             published,
             health: health_sender,
             pace,
+            visibility,
             journal: None,
+            open: None,
+            uncommitted: Vec::new(),
             has_no_journal: false,
         };
         let thread = thread::Builder::new()
@@ -234,21 +235,29 @@ impl Writer {
     }
 }
 
-struct State {
-    medium: Arc<dyn Medium>,
-    handle: Handle,
-    observer: Option<Arc<dyn CommitObserver>>,
-    published: watch::Sender<u64>,
-    health: watch::Sender<Health>,
-    pace: Pace,
+pub(super) struct State {
+    pub(super) medium: Arc<dyn Medium>,
+    pub(super) handle: Handle,
+    pub(super) observer: Option<Arc<dyn CommitObserver>>,
+    pub(super) published: watch::Sender<u64>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) pace: Pace,
+    pub(super) visibility: Arc<Visibility>,
     /// None until it is needed, and where none can be made: every commit is then a durable one.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
+    /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
+    /// often is copied once in a transaction and not in every batch, which is most of the work.
+    open: Option<WriteTransaction>,
+    /// The changes in it, as the journal has them.
+    uncommitted: Vec<Vec<u8>>,
     /// Whether the last attempt to make a journal has failed, which is told once.
     has_no_journal: bool,
 }
 
 impl State {
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        let visibility = Arc::clone(&self.visibility);
+        let _released = visibility.serve();
         let mut next = None;
         loop {
             let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
@@ -257,8 +266,14 @@ impl State {
                 Received::Item(first) => {
                     let (batch, other) = batch_of(first, &mut jobs);
                     next = other;
-                    self.write(batch).map(|()| true)
+                    self.write(batch)?;
+                    // While nobody waits for an answer.
+                    if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
+                        self.checkpoint()?;
+                    }
+                    Ok(true)
                 }
+                Received::Wanted => self.make_visible().map(|()| true),
                 Received::Nothing => self.checkpoint().map(|()| true),
                 Received::Ended => Ok(false),
             }));
@@ -268,7 +283,6 @@ impl State {
                 Err(error) => error,
             };
             if !error.is_of_the_file() {
-                tracing::error!(%error, "a write has failed and was undone");
                 continue;
             }
             if let Some(job) = next.take() {
@@ -283,19 +297,32 @@ impl State {
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
     fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
-        receive(jobs, (!is_clean).then_some(self.pace.idle))
+        receive(jobs, (!is_clean).then_some(self.pace.idle), || {
+            self.visibility.is_wanted()
+        })
     }
 
     /// Writes a batch and answers all who sent it.
     fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+        let is_alone = batch.iter().any(|job| job.is_alone());
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
-        match self.commit(&mut jobs, &mut answers) {
+        match self.commit(is_alone, &mut jobs, &mut answers) {
             Ok(()) => {
                 answer_all(answers, Ok(()));
                 Ok(())
             }
             Err((outcome, error)) => {
+                let error = if error.is_of_the_file() {
+                    error
+                } else {
+                    tracing::error!(%error, "a write has failed and is undone");
+                    match self.restore_uncommitted() {
+                        Ok(()) => error,
+                        Err(other) if other.is_of_the_file() => other,
+                        Err(_) => StoreError::Closed,
+                    }
+                };
                 // Before anybody is told, so that whoever comes again finds the store refusing.
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
@@ -307,31 +334,34 @@ impl State {
         }
     }
 
-    /// Runs the jobs in one transaction, commits and publishes it. An error says what those who are to be answered may
+    /// Runs the jobs in one transaction, has it on disk and publishes it. An error says what those who are to be answered may
     /// know of the outcome.
     fn commit(
         &mut self,
+        is_alone: bool,
         jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), (WriteError, StoreError)> {
         let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
-        let database = self.handle.borrow().clone();
-        let database = database.ok_or_else(|| nothing_written(StoreError::Closed))?;
-        let inner = database.begin_write().map_err(|error| nothing_written(error.into()))?;
+        let database = self.database().map_err(nothing_written)?;
+        if is_alone {
+            // It may be undone, or take long.
+            self.make_visible().map_err(nothing_written)?;
+        }
+        let inner = match self.open.take() {
+            Some(inner) => inner,
+            None => database.begin_write().map_err(|error| nothing_written(error.into()))?,
+        };
         let sequence = *self.published.borrow() + 1;
-        let redo = if self.journal.is_some() {
-            Redo::kept()
-        } else {
+        // What is alone may be millions of changes, which the journal could not take.
+        let redo = if is_alone || self.journal.is_none() {
             Redo::not_kept()
+        } else {
+            Redo::kept()
         };
         let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo).map_err(nothing_written)?;
-        let (mut ending, mut is_alone) = (Ending::Commit, false);
+        let mut ending = Ending::Commit;
         for job in jobs {
-            if job.is_alone() {
-                // There may be millions of changes, which the journal could not take.
-                transaction.forget_redo();
-                is_alone = true;
-            }
             let before = transaction.modifications();
             match job.run(&mut transaction) {
                 Ok((end, answer)) => {
@@ -345,32 +375,77 @@ impl State {
                 Err(error) => return Err(nothing_written(error)),
             }
         }
-        if transaction.modifications() == 0 || ending == Ending::Abort {
+        if ending == Ending::Abort {
             drop(transaction);
             return inner.abort().map_err(|error| nothing_written(error.into()));
         }
+        if transaction.modifications() == 0 {
+            drop(transaction);
+            self.open = Some(inner);
+            // Nothing is new; but an operation that has failed before is found out.
+            return self.make_visible().map_err(nothing_written);
+        }
         let Finished { changes, redo } = transaction.finish(sequence).map_err(nothing_written)?;
+        let unknown = |error| (WriteError::OutcomeUnknown, error);
         match (redo, &mut self.journal) {
             (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
-                commit_to(journal, inner, sequence, &redo)
+                journal.append(sequence, &redo).map_err(|error| unknown(error.into()))?;
+                self.uncommitted.push(redo);
+                self.open = Some(inner);
             }
             _ => {
                 if !is_alone {
                     self.ensure_journal();
                 }
-                self.commit_durably(inner, sequence)
+                self.commit_durably(inner, sequence).map_err(unknown)?;
             }
         }
-        .map_err(|error| (WriteError::OutcomeUnknown, error))?;
-        match (&self.observer, changes) {
+        match (self.observer.clone(), changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
-            (Some(observer), None) => Snapshot::of(&database)
-                .and_then(|snapshot| observer.catch_up(&snapshot))
-                .map_err(|error| (WriteError::OutcomeUnknown, error))?,
+            (Some(observer), None) => self
+                .make_visible()
+                .and_then(|()| observer.catch_up(&Snapshot::of(&database)?))
+                .map_err(unknown)?,
             (None, _) => {}
         }
         self.published.send_replace(sequence);
         Ok(())
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.handle.borrow().clone().ok_or(StoreError::Closed)
+    }
+
+    /// Commits what is acknowledged, in memory, so that readers see it.
+    fn make_visible(&mut self) -> Result<(), StoreError> {
+        if let Some(mut inner) = self.open.take() {
+            inner.set_durability(Durability::None).map_err(redb::Error::from)?;
+            inner.commit()?;
+            self.uncommitted.clear();
+        }
+        self.visibility.reach(*self.published.borrow());
+        Ok(())
+    }
+
+    /// Makes again what is acknowledged and was undone with a batch that has given up.
+    fn restore_uncommitted(&mut self) -> Result<(), StoreError> {
+        if self.uncommitted.is_empty() {
+            return Ok(());
+        }
+        let inner = self.database()?.begin_write()?;
+        let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
+        for payload in &self.uncommitted {
+            redo::apply(&mut transaction, payload)?;
+        }
+        transaction.finish(*self.published.borrow())?;
+        self.open = Some(inner);
+        Ok(())
+    }
+
+    /// Undoes what readers do not see yet; the journal has it.
+    pub(super) fn forget_uncommitted(&mut self) {
+        self.open = None;
+        self.uncommitted.clear();
     }
 
     /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that follow this
@@ -381,17 +456,21 @@ impl State {
         let journal = self.journal.as_ref().map(|_| (salt, journal::FILE_BYTES as u64));
         tables::set_journal(&inner, journal)?;
         inner.commit()?;
+        self.uncommitted.clear();
         if let Some(journal) = &mut self.journal {
             journal.restart(salt, sequence);
         }
+        self.visibility.reach(sequence);
         Ok(())
     }
 
     /// Brings the store's file to where the journal is.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let database = self.handle.borrow().clone().ok_or(StoreError::Closed)?;
+        // Readers need not wait for the disk.
+        self.make_visible()?;
+        let inner = self.database()?.begin_write()?;
         let sequence = *self.published.borrow();
-        self.commit_durably(database.begin_write()?, sequence)
+        self.commit_durably(inner, sequence)
     }
 
     /// Makes the file of the journal if there is none.
@@ -426,107 +505,6 @@ impl State {
             }
         }
     }
-
-    /// Refuses writes until the store has been opened again; false if the program ends before.
-    fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
-        tracing::error!(
-            %error,
-            "the store has failed: writes are refused until it works again, redirects go on"
-        );
-        let since = Instant::now();
-        let mut reason = error.to_string();
-        let mut delay = self.pace.reopen_first;
-        // What is in it must be replayed before anything is written to it.
-        self.journal = None;
-        self.close();
-        self.read_meanwhile();
-        loop {
-            if !refuse_for(delay, jobs) {
-                return false;
-            }
-            delay = (delay * 2).min(self.pace.reopen_most);
-            let checked = match self.medium.probe() {
-                // Readers go on meanwhile.
-                Ok(()) => self.medium.check().map_err(|error| told(&error)),
-                Err(error) => Err(error.to_string()),
-            };
-            let opened = checked.and_then(|()| {
-                self.close();
-                self.reopen().inspect_err(|_| {
-                    self.close();
-                    self.read_meanwhile();
-                })
-            });
-            match opened {
-                Ok(()) => break,
-                Err(why) if why == reason => {}
-                Err(why) => {
-                    tracing::warn!(reason = why, "the store does not work yet");
-                    self.health.send_replace(Health::Refusing(why.clone()));
-                    reason = why;
-                }
-            }
-        }
-        self.health.send_replace(Health::Accepting);
-        tracing::info!(elapsed = ?since.elapsed(), "the store works again: writes are accepted");
-        true
-    }
-
-    /// Closes the file, whoever may still be reading: their reads fail.
-    fn close(&self) {
-        let Some(mut database) = self.handle.send_replace(None) else {
-            return;
-        };
-        loop {
-            // Readers hold it only while they begin.
-            match Arc::try_unwrap(database) {
-                Ok(database) => {
-                    // The failure that led here is what it would report.
-                    let _ = database.close();
-                    return;
-                }
-                Err(shared) => {
-                    database = shared;
-                    thread::sleep(CLOSE_INTERVAL);
-                }
-            }
-        }
-    }
-
-    /// Lets reads go on while the medium takes no writes, if the file can be read.
-    fn read_meanwhile(&self) {
-        self.handle
-            .send_replace(self.medium.open_read_only().ok().map(Arc::new));
-    }
-
-    fn reopen(&self) -> Result<(), String> {
-        let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
-        // What readers see in it that is not published yet, they wait for.
-        self.handle.send_replace(Some(Arc::clone(&database)));
-        let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
-        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
-        if sequence < published {
-            tracing::error!(
-                commits = published - sequence,
-                "the store has lost acknowledged commits: the disk has not kept what it had confirmed"
-            );
-        }
-        if let Some(observer) = &self.observer {
-            observer.catch_up(&snapshot).map_err(|error| told(&error))?;
-        }
-        self.published.send_replace(sequence);
-        Ok(())
-    }
-}
-
-/// Commits with what the journal keeps: it is on disk before anybody can read it.
-fn commit_to(journal: &mut Journal, mut inner: WriteTransaction, sequence: u64, redo: &[u8]) -> Result<(), StoreError> {
-    inner.set_durability(Durability::None).map_err(redb::Error::from)?;
-    if let Err(error) = journal.append(sequence, redo) {
-        inner.abort()?;
-        return Err(error.into());
-    }
-    Ok(inner.commit()?)
 }
 
 /// The jobs that can be in one transaction with this one, and one that waits and cannot.
@@ -543,36 +521,6 @@ fn batch_of(first: Box<dyn Job>, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> (Ve
         batch.push(job);
     }
     (batch, None)
-}
-
-/// An error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
-    let end = Instant::now() + delay;
-    loop {
-        loop {
-            match jobs.try_recv() {
-                Ok(job) => job.refuse(),
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
-            }
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        thread::sleep(left.min(REFUSE_INTERVAL));
-    }
 }
 
 fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {
