@@ -139,7 +139,7 @@ fn record_at(content: &[u8], salt: u64) -> Option<(u64, &[u8])> {
 }
 
 /// The records of a journal.
-fn records(content: &[u8], salt: u64) -> impl Iterator<Item = (u64, &[u8])> {
+pub(super) fn records(content: &[u8], salt: u64) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = content;
     let mut before: Option<u64> = None;
     std::iter::from_fn(move || {

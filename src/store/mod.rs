@@ -32,6 +32,8 @@ pub(crate) mod simulated;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::{File, TryLockError};
