@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +22,9 @@ use crate::store::visibility::Visibility;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
+/// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
+/// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
+const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
@@ -270,6 +273,8 @@ impl State {
                     // While nobody waits for an answer.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()?;
+                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
+                        self.make_visible()?;
                     }
                     Ok(true)
                 }
@@ -468,9 +473,12 @@ impl State {
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         // Readers need not wait for the disk.
         self.make_visible()?;
+        let begun = Instant::now();
         let inner = self.database()?.begin_write()?;
         let sequence = *self.published.borrow();
-        self.commit_durably(inner, sequence)
+        self.commit_durably(inner, sequence)?;
+        tracing::debug!(sequence, elapsed = ?begun.elapsed(), "checkpoint");
+        Ok(())
     }
 
     /// Makes the file of the journal if there is none.
