@@ -107,8 +107,9 @@ impl StoreFile {
         if found != self.formats.newest {
             let copy = set_aside(&self.path, found).map_err(|error| self.unreadable(error))?;
             tracing::warn!(
-                "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, and start the \
-                 older program; what was written since is lost then",
+                "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, the \
+                 file beside it that ends in .journal likewise if there is one, and start the older program; what was \
+                 written since is lost then",
                 self.path.display(),
                 self.formats.newest,
                 copy.display(),

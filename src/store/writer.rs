@@ -267,9 +267,7 @@ impl State {
             // A mistake of ours, or a page that redb cannot read: whoever waited is told that the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(first) => {
-                    let (batch, other) = batch_of(first, &mut jobs);
-                    next = other;
-                    self.write(batch)?;
+                    self.write(batch_of(first, &mut jobs, &mut next))?;
                     // While nobody waits for an answer.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()?;
@@ -515,8 +513,12 @@ impl State {
     }
 }
 
-/// The jobs that can be in one transaction with this one, and one that waits and cannot.
-fn batch_of(first: Box<dyn Job>, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> (Vec<Box<dyn Job>>, Option<Box<dyn Job>>) {
+/// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
+fn batch_of(
+    first: Box<dyn Job>,
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    next: &mut Option<Box<dyn Job>>,
+) -> Vec<Box<dyn Job>> {
     let alone = first.is_alone();
     let mut batch = vec![first];
     while !alone
@@ -524,11 +526,12 @@ fn batch_of(first: Box<dyn Job>, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> (Ve
         && let Ok(job) = jobs.try_recv()
     {
         if job.is_alone() {
-            return (batch, Some(job));
+            *next = Some(job);
+            break;
         }
         batch.push(job);
     }
-    (batch, None)
+    batch
 }
 
 fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {
