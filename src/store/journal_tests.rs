@@ -99,11 +99,13 @@ fn the_journal_of_another_store_is_passed_over() {
     let other = crashed(&other);
     let backup = other.path().join("backup");
     store.snapshot().unwrap().copy_to(&backup, &mut ()).unwrap();
+    let journal = fs::read(journal_path(&file_in(&one))).unwrap();
     for replaced in [file_in(&other), backup] {
         fs::copy(replaced, file_in(&one)).unwrap();
+        fs::write(journal_path(&file_in(&one)), &journal).unwrap();
         for _ in 0..2 {
             assert!(has(&file_in(&one), 2) && !has(&file_in(&one), 1));
-            // The journal is still there and is used again.
+            // Its file is used again.
             block_on(put(&open(one.path()), link(4)));
         }
     }
@@ -119,10 +121,12 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
     let folder = crashed(&folder);
     let path = journal_path(&file_in(&folder));
     let mut content = fs::read(&path).unwrap();
+    assert_eq!(content.len(), FILE_BYTES);
     // In the second record, which is in a sector of its own.
     content[512 + 30] ^= 1;
     fs::write(&path, content).unwrap();
     drop(open(folder.path()));
+    assert!(!path.exists(), "it was replayed, and nobody has written since");
     let there: Vec<_> = (0..4).map(|number| has(&file_in(&folder), number)).collect();
     assert_eq!(there, [true, true, false, false]);
 }

@@ -500,10 +500,12 @@ impl State {
 
     /// Leaves a store that is whole without its journal.
     fn end_journal(&mut self) {
-        if self.journal.take().is_none() {
-            return;
-        }
-        match self.checkpoint() {
+        let ended = match self.journal.take() {
+            Some(_) => self.checkpoint(),
+            // It is whole already; a crash before may have left the file.
+            None => Ok(()),
+        };
+        match ended {
             // The next one to open the store passes it over if it is still there.
             Ok(()) => drop(self.medium.remove_journal()),
             Err(error) => {
