@@ -38,6 +38,7 @@ mod tests;
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,16 @@ pub struct Store {
     published: watch::Receiver<u64>,
     visibility: Arc<Visibility>,
     folder: PathBuf,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.writer.is_none() {
+            // redb tidies up what nobody will see, and panics in some files that something else has changed.
+            let database = self.handle.send_replace(None);
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
+        }
+    }
 }
 
 impl Store {
