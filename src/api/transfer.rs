@@ -23,7 +23,7 @@ use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, export, import};
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
-use crate::store::{CopyError, Snapshot};
+use crate::store::{CopyError, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
 
@@ -60,6 +60,13 @@ struct Received {
 }
 
 impl Api {
+    /// The store as it is now. Taking it can wait for a commit, so not on a thread of the runtime.
+    async fn snapshot(&self) -> Result<Snapshot, Fault> {
+        let links = Arc::clone(&self.links);
+        let taken = tokio::task::spawn_blocking(move || links.store().snapshot()).await;
+        Ok(taken.unwrap_or(Err(StoreError::Interrupted))?)
+    }
+
     /// A dump of the whole store, of every partner: for operators.
     pub(super) async fn backup(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.admin_session(params, caller, SERVICE, "backup").await?;
@@ -67,7 +74,7 @@ impl Api {
             return Err(forbidden("backup"));
         }
         let permit = stream::permit(&self.backups).ok_or(Fault::Busy)?;
-        let snapshot = self.links.store().snapshot()?;
+        let snapshot = self.snapshot().await?;
         tracing::info!(partner = session.partner.0, "a backup is being made");
         let produce = move |sink: &mut stream::Sink| snapshot.dump(sink);
         let response = stream::respond(permit, "application/octet-stream", produce);
@@ -87,7 +94,7 @@ impl Api {
             Ok(damaged)
         };
         let damaged = self.links.store().read(counting).await?;
-        let snapshot = self.links.store().snapshot()?;
+        let snapshot = self.snapshot().await?;
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
             let writer = rows::Writer::new(format, sink)?;
             export(&snapshot, partner, writer, || {}).map(drop)

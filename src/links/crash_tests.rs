@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
 use super::tests::{block_on, draft};
 use super::*;
-use crate::store::simulated::{Disk, Failure, Operation, apply_all, crash};
+use crate::store::simulated::{Content, Disk, Failure, Operation, carry_out, crash};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -28,7 +28,7 @@ const FURTHER_CHECKS: u32 = 4;
 /// A run without any crash, as the disk saw it.
 struct Recording {
     seed: u64,
-    before: Vec<u8>,
+    before: Content,
     log: Vec<Operation>,
     /// The world after so many steps.
     worlds: Vec<World>,
@@ -106,12 +106,8 @@ impl Recording {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let (mut durable, mut pending) = (self.before.clone(), Vec::new());
         for (number, operation) in self.log.iter().enumerate() {
-            if *operation == Operation::Sync && syncs_work {
-                // All of it, as if nothing were torn.
-                apply_all(&mut durable, &pending);
-                pending.clear();
-            } else {
-                pending.push(operation.clone());
+            if syncs_work || !matches!(operation, Operation::Sync(_)) {
+                carry_out(&mut durable, &mut pending, operation);
             }
             let mut content = durable.clone();
             crash(&mut content, &pending, &mut rng);
@@ -126,6 +122,8 @@ impl Recording {
     fn check(&self, disk: &Disk, seen: usize, rng: &mut StdRng) -> Result<(), String> {
         let before = disk.content();
         let links = open(disk, &Clock::manual(now_of(0)), self.seed)?;
+        // What is done below is not part of the recording, so only the recovery before it may be crashed.
+        let recovered = disk.log_length();
         self.check_world(&links, seen)?;
         if rng.random_ratio(1, FURTHER_CHECKS) {
             let added = block_on(links.add(draft("https://e.example/after"))).map_err(|error| error.to_string())?;
@@ -139,16 +137,9 @@ impl Recording {
         drop(links);
         if rng.random_ratio(1, FURTHER_CHECKS) {
             let log = disk.log();
-            // What was added above is not part of the recording, so only the recovery before it may be crashed.
-            let end = log.len().min(RECOVERY_OPERATIONS);
             let (mut content, mut pending) = (before, Vec::new());
-            for operation in log.iter().take(rng.random_range(0..=end)) {
-                if *operation == Operation::Sync {
-                    apply_all(&mut content, &pending);
-                    pending.clear();
-                } else {
-                    pending.push(operation.clone());
-                }
+            for operation in log.iter().take(rng.random_range(0..=recovered)) {
+                carry_out(&mut content, &mut pending, operation);
             }
             crash(&mut content, &pending, rng);
             let links = open(&Disk::holding(content), &Clock::manual(now_of(0)), self.seed)?;
@@ -176,9 +167,6 @@ impl Recording {
         Err(format!("{what}: {acknowledged} were acknowledged, {begun} begun"))
     }
 }
-
-/// Operations of a recovery that may be crashed: fewer than any has.
-const RECOVERY_OPERATIONS: usize = 4;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

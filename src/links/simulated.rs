@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use super::tests::{PARTNER, draft, everybody};
 use super::*;
 use crate::rows::Line;
+use crate::store::Snapshot;
 use crate::store::simulated::{Disk, open_on};
 
 /// What is stored: links, revocations, and counted calls.
@@ -69,16 +70,15 @@ pub(super) fn digest_of(number: usize) -> Digest {
 
 impl World {
     pub(super) fn of(links: &Links) -> Self {
-        let snapshot = links.store.snapshot().unwrap();
-        let mut world = Self::default();
-        snapshot
-            .for_each(|id, record| {
+        read(links, |snapshot| {
+            let mut world = Self::default();
+            snapshot.for_each(|id, record| {
                 world.links.insert(id, record.unwrap());
-            })
-            .unwrap();
-        world.revoked = snapshot.revocations().unwrap().into_iter().collect();
-        world.calls = snapshot.counted_calls().into_iter().collect();
-        world
+            })?;
+            world.revoked = snapshot.revocations()?.into_iter().collect();
+            world.calls = snapshot.counted_calls()?.into_iter().collect();
+            Ok(world)
+        })
     }
 
     fn pick(&self, number: usize) -> Option<&ShortLink> {
@@ -290,9 +290,20 @@ pub(super) fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Lin
     Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
 }
 
+/// Reads the store, again if that is the moment in which a failure of the disk is found out: a commit that readers want, or
+/// a checkpoint, can be what finds it.
+fn read<R>(links: &Links, look: impl Fn(&Snapshot) -> Result<R, StoreError>) -> R {
+    loop {
+        match links.store.snapshot().and_then(|snapshot| look(&snapshot)) {
+            Err(error) if error.is_of_the_file() => std::thread::yield_now(),
+            found => return found.unwrap(),
+        }
+    }
+}
+
 /// Whether the store is whole and the map shows what it holds.
 pub(super) fn check_whole(links: &Links, world: &World) -> Result<(), String> {
-    let found = links.store.snapshot().unwrap().verify(|| {}).unwrap();
+    let found = read(links, |snapshot| snapshot.verify(|| {}));
     if !found.is_clean() {
         return Err(format!("{:?}", found.problems));
     }

@@ -1,9 +1,9 @@
-//! The file that the store is in: made, opened, and opened again after a failure.
+//! The files that the store is in, the store's own and its journal: made, opened, and opened again after a failure.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::store::error::{OpenError, StoreError};
+use crate::store::journal::{self, JournalFile};
 use crate::store::overlay::Overlay;
 use crate::store::tables;
 use crate::store::unfinished::{Unfinished, folder_of};
@@ -24,7 +25,7 @@ const PROBE_BYTES: usize = 1024 * 1024;
 
 /// Where a database is. The writer opens it again by this after a failure; tests put a disk of their own here.
 pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
-    /// Opens the database for writing.
+    /// Opens the database for writing, once what its journal has is in it durably.
     fn open(&self) -> Result<Database, OpenError>;
 
     /// Verifies every checksum, after an operation on the database has failed and before it is opened again.
@@ -35,8 +36,17 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// anew. The simulated disk does all this, and worse.
     fn check(&self) -> Result<(), OpenError>;
 
-    /// Opens it without ever writing to it.
+    /// Opens it without ever writing to it; what its journal has is added in memory.
     fn open_read_only(&self) -> Result<Database, OpenError>;
+
+    /// The file of a journal, with all its blocks allocated and whatever content. The store must not need what was in it.
+    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>>;
+
+    /// Removes the file of the journal, which the store does not need any more.
+    fn remove_journal(&self) -> io::Result<()>;
+
+    /// A number that no journal has been sealed with.
+    fn fresh_salt(&self) -> u64;
 
     /// Whether the medium takes writes at present.
     fn probe(&self) -> io::Result<()>;
@@ -97,8 +107,9 @@ impl StoreFile {
         if found != self.formats.newest {
             let copy = set_aside(&self.path, found).map_err(|error| self.unreadable(error))?;
             tracing::warn!(
-                "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, and start the \
-                 older program; what was written since is lost then",
+                "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, the \
+                 file beside it that ends in .journal likewise if there is one, and start the older program; what was \
+                 written since is lost then",
                 self.path.display(),
                 self.formats.newest,
                 copy.display(),
@@ -109,7 +120,34 @@ impl StoreFile {
         if found != self.formats.newest {
             self.formats.upgrade(&database, found)?;
         }
+        journal::replay(&database, || self.read_journal())?;
         Ok(database)
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        journal_path(&self.path)
+    }
+
+    /// What is in the file of the journal, if there is one.
+    fn read_journal(&self) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.journal_path()) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the file of a journal. Zeros are really written, so that no later sync has to write down where they are.
+    fn make_journal(&self) -> io::Result<()> {
+        // Whoever fills the disk up must not be the journal.
+        check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
+        let unfinished = Unfinished::at(&self.journal_path());
+        let mut file = unfinished.create()?;
+        // Whoever serves the store need not be who writes to it now.
+        give_to_owner_of(&fs::metadata(&self.path)?, unfinished.path())?;
+        file.write_all(&vec![0; journal::FILE_BYTES])?;
+        file.sync_all()?;
+        unfinished.publish()
     }
 
     /// As [`Medium::open_read_only`], with every checksum verified, which takes a look at every page.
@@ -125,6 +163,7 @@ impl StoreFile {
             if found != self.formats.newest {
                 self.formats.upgrade(&database, found)?;
             }
+            journal::replay(&database, || self.read_journal())?;
             Ok(database)
         })
     }
@@ -189,11 +228,34 @@ impl Medium for StoreFile {
     }
 
     fn check(&self) -> Result<(), OpenError> {
-        self.open_verified().map(drop)
+        // The journal has checksums of its own.
+        self.unless_damaged(|| self.open_overlay(true)).map(drop)
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
         self.open_view(false)
+    }
+
+    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>> {
+        let open = || OpenOptions::new().write(true).open(self.journal_path());
+        let is_whole = |file: &File| Ok::<_, io::Error>(file.metadata()?.len() == journal::FILE_BYTES as u64);
+        match open() {
+            // What a crash has left serves again.
+            Ok(file) if is_whole(&file)? => return Ok(Box::new(file)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.make_journal()?;
+        Ok(Box::new(open()?))
+    }
+
+    fn remove_journal(&self) -> io::Result<()> {
+        fs::remove_file(self.journal_path())
+    }
+
+    fn fresh_salt(&self) -> u64 {
+        rand::random()
     }
 
     fn probe(&self) -> io::Result<()> {
@@ -214,6 +276,23 @@ impl Medium for StoreFile {
         let removed = fs::remove_file(&path);
         written.and(removed)
     }
+}
+
+impl JournalFile for File {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// The file of the journal of a store.
+pub(super) fn journal_path(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".journal");
+    path.into()
 }
 
 /// Makes a new, empty store.

@@ -6,13 +6,17 @@
 mod compact;
 mod dump;
 mod error;
+mod journal;
 mod keys;
 mod list;
 mod medium;
 mod overlay;
 mod progress;
 mod query;
+mod queue;
 mod record;
+mod recovery;
+mod redo;
 mod scan;
 mod snapshot;
 mod tables;
@@ -20,6 +24,7 @@ mod transaction;
 mod unfinished;
 mod upgrade;
 mod verify;
+mod visibility;
 mod writer;
 
 #[cfg(test)]
@@ -28,10 +33,13 @@ pub(crate) mod simulated;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +62,8 @@ pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 #[cfg(fuzzing)]
 use crate::model::LinkId;
 use crate::store::medium::{Medium, StoreFile};
-use crate::store::writer::{Backoff, Handle, Writer};
+use crate::store::visibility::Visibility;
+use crate::store::writer::{Handle, Pace, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
@@ -66,7 +75,18 @@ pub struct Store {
     writer: Option<Writer>,
     handle: Handle,
     published: watch::Receiver<u64>,
+    visibility: Arc<Visibility>,
     folder: PathBuf,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.writer.is_none() {
+            // redb tidies up what nobody will see, and panics in some files that something else has changed.
+            let database = self.handle.send_replace(None);
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
+        }
+    }
 }
 
 impl Store {
@@ -79,12 +99,7 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        Self::open_on(
-            Arc::new(file),
-            unfinished::folder_of(path),
-            observer,
-            Backoff::default(),
-        )
+        Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default())
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
@@ -112,11 +127,13 @@ impl Store {
     }
 
     fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
-        let (_, published) = watch::channel(Snapshot::of(&database)?.sequence());
+        let sequence = Snapshot::of(&database)?.sequence();
+        let (_, published) = watch::channel(sequence);
         Ok(Self {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
+            visibility: Arc::new(Visibility::of(sequence)),
             folder: unfinished::folder_of(path).to_owned(),
         })
     }
@@ -125,16 +142,26 @@ impl Store {
         medium: Arc<dyn Medium>,
         folder: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
-        backoff: Backoff,
+        pace: Pace,
     ) -> Result<Self, OpenError> {
         let database = medium.open()?;
-        let (published_sender, published) = watch::channel(Snapshot::of(&database)?.sequence());
+        let sequence = Snapshot::of(&database)?.sequence();
+        let (published_sender, published) = watch::channel(sequence);
+        let visibility = Arc::new(Visibility::of(sequence));
         let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
-        let writer = Writer::start(medium, Arc::clone(&handle), observer, published_sender, backoff)?;
+        let writer = Writer::start(
+            medium,
+            Arc::clone(&handle),
+            observer,
+            published_sender,
+            pace,
+            Arc::clone(&visibility),
+        )?;
         Ok(Self {
             writer: Some(writer),
             handle,
             published,
+            visibility,
             folder: folder.to_owned(),
         })
     }
@@ -230,8 +257,13 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let handle = Arc::clone(&self.handle);
-        let read = tokio::task::spawn_blocking(move || job(&snapshot_of(&handle)?)).await;
+        let (handle, visibility) = (Arc::clone(&self.handle), Arc::clone(&self.visibility));
+        let acknowledged = *self.published.borrow();
+        let read = tokio::task::spawn_blocking(move || {
+            visibility.wait_for(acknowledged);
+            job(&snapshot_of(&handle)?)
+        })
+        .await;
         let read = read.map_err(|_| StoreError::Interrupted)?;
         if read.as_ref().is_err_and(StoreError::is_of_the_file) {
             self.nudge();
@@ -253,12 +285,13 @@ impl Store {
         }
     }
 
-    /// A consistent view of the store as it is now, for work that takes long. It fails with [`StoreError::Closed`] when
+    /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It fails with [`StoreError::Closed`] when
     /// the store is opened again after a failure meanwhile.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.visibility.wait_for(*self.published.borrow());
         snapshot_of(&self.handle)
     }
 

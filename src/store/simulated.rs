@@ -1,8 +1,11 @@
-//! A disk for tests that forgets, reorders and tears what was not synced, and that fails when it is told to.
+//! A disk for tests, with the files of a store and its journal, that forgets, reorders and tears what was not synced, and
+//! that fails when it is told to.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
@@ -10,9 +13,10 @@ use rand::rngs::StdRng;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::store::error::OpenError;
+use crate::store::journal::{self, JournalFile};
 use crate::store::medium::Medium;
 use crate::store::overlay::{Base, Overlay};
-use crate::store::writer::Backoff;
+use crate::store::writer::Pace;
 use crate::store::{CommitObserver, Store, tables};
 
 /// What a disk writes whole or not at all.
@@ -20,12 +24,43 @@ const SECTOR_BYTES: usize = 512;
 /// Small, because much is opened and little is read.
 const CACHE_BYTES: usize = 1024 * 1024;
 
-/// Something that changes the disk, or makes what was changed last.
+/// A file on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Store,
+    Journal,
+}
+
+/// What is in each file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Content {
+    store: Vec<u8>,
+    journal: Vec<u8>,
+}
+
+impl Content {
+    fn of(&mut self, place: Place) -> &mut Vec<u8> {
+        match place {
+            Place::Store => &mut self.store,
+            Place::Journal => &mut self.journal,
+        }
+    }
+}
+
+/// Something that changes a file, or makes what was changed in it last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Write(u64, Arc<[u8]>),
-    SetLength(u64),
-    Sync,
+    Write(Place, u64, Arc<[u8]>),
+    SetLength(Place, u64),
+    Sync(Place),
+}
+
+impl Operation {
+    const fn place(&self) -> Place {
+        match self {
+            Self::Write(place, ..) | Self::SetLength(place, _) | Self::Sync(place) => *place,
+        }
+    }
 }
 
 /// Operations that fail: `count` of them from number `first`, reads included.
@@ -41,16 +76,19 @@ pub(crate) struct Failure {
 #[derive(Default)]
 struct State {
     /// What reads show: the operating system's memory.
-    shown: Vec<u8>,
+    shown: Content,
     /// What is left after a crash, whatever happens.
-    durable: Vec<u8>,
-    /// What was done since the last sync.
+    durable: Content,
+    /// What was done to each file since its last sync.
     pending: Vec<Operation>,
     /// Everything that was done.
     log: Vec<Operation>,
     /// Operations so far, failed ones included.
     operations: u64,
     failure: Option<Failure>,
+    /// The last salt. It begins with what is in the journal, so that nothing there is sealed with one of those to come, but
+    /// the same ones are drawn when the same is done again.
+    salt: u64,
     rng: Option<StdRng>,
 }
 
@@ -64,9 +102,10 @@ impl std::fmt::Debug for Disk {
     }
 }
 
-fn apply(content: &mut Vec<u8>, operation: &Operation) {
+fn apply(content: &mut Content, operation: &Operation) {
+    let content = content.of(operation.place());
     match operation {
-        Operation::Write(offset, data) => {
+        Operation::Write(_, offset, data) => {
             let start = usize::try_from(*offset).unwrap();
             let end = start + data.len();
             if content.len() < end {
@@ -74,25 +113,47 @@ fn apply(content: &mut Vec<u8>, operation: &Operation) {
             }
             content[start..end].copy_from_slice(data);
         }
-        Operation::SetLength(length) => content.resize(usize::try_from(*length).unwrap(), 0),
-        Operation::Sync => {}
+        Operation::SetLength(_, length) => content.resize(usize::try_from(*length).unwrap(), 0),
+        Operation::Sync(_) => {}
     }
 }
 
-/// What operations make of a content.
-pub(crate) fn apply_all(content: &mut Vec<u8>, operations: &[Operation]) {
-    operations.iter().for_each(|operation| apply(content, operation));
+/// Takes from what is pending that which concerns a file.
+fn take_pending(pending: &mut Vec<Operation>, place: Place) -> Vec<Operation> {
+    pending.extract_if(.., |operation| operation.place() == place).collect()
 }
 
-/// What a crash leaves of operations that were not synced: any of their sectors, each as any of the writes to it left
-/// it, and any of the lengths.
-pub(crate) fn crash(content: &mut Vec<u8>, pending: &[Operation], rng: &mut StdRng) {
+/// What an operation that is carried out makes of what is on the disk and what is pending.
+pub(crate) fn carry_out(content: &mut Content, pending: &mut Vec<Operation>, operation: &Operation) {
+    match operation {
+        Operation::Sync(place) => {
+            for operation in take_pending(pending, *place) {
+                apply(content, &operation);
+            }
+        }
+        _ => pending.push(operation.clone()),
+    }
+}
+
+/// What a crash leaves of operations that were not synced: of each file any of their sectors, each as any of the writes to
+/// it left it, and any of the lengths.
+pub(crate) fn crash(content: &mut Content, pending: &[Operation], rng: &mut StdRng) {
+    for place in [Place::Store, Place::Journal] {
+        crash_file(
+            content.of(place),
+            pending.iter().filter(|operation| operation.place() == place),
+            rng,
+        );
+    }
+}
+
+fn crash_file<'p>(content: &mut Vec<u8>, pending: impl Iterator<Item = &'p Operation>, rng: &mut StdRng) {
     let share = [0.0, 0.1, 0.5, 0.9, 1.0][rng.random_range(0..5)];
     let mut sectors: BTreeMap<u64, &[u8]> = BTreeMap::new();
     let mut length = content.len();
     for operation in pending {
         match operation {
-            Operation::Write(offset, data) => {
+            Operation::Write(_, offset, data) => {
                 assert_eq!(
                     *offset % SECTOR_BYTES as u64,
                     0,
@@ -104,8 +165,8 @@ pub(crate) fn crash(content: &mut Vec<u8>, pending: &[Operation], rng: &mut StdR
                     }
                 }
             }
-            Operation::SetLength(new) if rng.random_bool(share) => length = usize::try_from(*new).unwrap(),
-            Operation::SetLength(_) | Operation::Sync => {}
+            Operation::SetLength(_, new) if rng.random_bool(share) => length = usize::try_from(*new).unwrap(),
+            Operation::SetLength(..) | Operation::Sync(_) => {}
         }
     }
     content.resize(length, 0);
@@ -128,8 +189,11 @@ impl Disk {
     }
 
     /// A disk that holds this.
-    pub(crate) fn holding(content: Vec<u8>) -> Self {
+    pub(crate) fn holding(content: Content) -> Self {
+        let mut hasher = DefaultHasher::new();
+        content.journal.hash(&mut hasher);
         let state = State {
+            salt: hasher.finish(),
             shown: content.clone(),
             durable: content,
             ..State::default()
@@ -141,7 +205,7 @@ impl Disk {
         self.0.lock()
     }
 
-    pub(crate) fn content(&self) -> Vec<u8> {
+    pub(crate) fn content(&self) -> Content {
         self.state().durable.clone()
     }
 
@@ -196,6 +260,39 @@ impl Disk {
         Ok(())
     }
 
+    fn sync(&self, place: Place) -> io::Result<()> {
+        match self.operate(false) {
+            Ok(mut state) => {
+                let State {
+                    durable, pending, log, ..
+                } = &mut *state;
+                let operation = Operation::Sync(place);
+                carry_out(durable, pending, &operation);
+                log.push(operation);
+                Ok(())
+            }
+            Err(error) => {
+                // Some of it is on disk. The rest is never written, because the operating system takes it for written;
+                // it is shown until its memory is needed for something else.
+                let mut state = self.state();
+                let state = &mut *state;
+                let pending = take_pending(&mut state.pending, place);
+                if let Some(rng) = &mut state.rng {
+                    let (durable, shown) = (state.durable.of(place), state.shown.of(place));
+                    crash_file(durable, pending.iter(), rng);
+                    shown.resize(durable.len(), 0);
+                    let evicted = [0.0, 0.5, 1.0][rng.random_range(0..3)];
+                    for (durable, shown) in durable.chunks(SECTOR_BYTES).zip(shown.chunks_mut(SECTOR_BYTES)) {
+                        if durable != shown && rng.random_bool(evicted) {
+                            shown.copy_from_slice(durable);
+                        }
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn builder() -> Builder {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
@@ -205,56 +302,39 @@ impl Disk {
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.operate(true)?.shown.len() as u64)
+        Ok(self.operate(true)?.shown.store.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.operate(true)?;
         let start = usize::try_from(offset).unwrap();
-        let part = state.shown.get(start..start + out.len());
+        let part = state.shown.store.get(start..start + out.len());
         out.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.change(Operation::SetLength(length))
+        self.change(Operation::SetLength(Place::Store, length))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(Operation::Write(offset, data.into()))
+        self.change(Operation::Write(Place::Store, offset, data.into()))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        match self.operate(false) {
-            Ok(mut state) => {
-                let pending = std::mem::take(&mut state.pending);
-                apply_all(&mut state.durable, &pending);
-                state.log.push(Operation::Sync);
-                Ok(())
-            }
-            Err(error) => {
-                // Some of it is on disk. The rest is never written, because the operating system takes it for written;
-                // it is shown until its memory is needed for something else.
-                let mut state = self.state();
-                let state = &mut *state;
-                let pending = std::mem::take(&mut state.pending);
-                if let Some(rng) = &mut state.rng {
-                    crash(&mut state.durable, &pending, rng);
-                    state.shown.resize(state.durable.len(), 0);
-                    let evicted = [0.0, 0.5, 1.0][rng.random_range(0..3)];
-                    let sectors = state
-                        .durable
-                        .chunks(SECTOR_BYTES)
-                        .zip(state.shown.chunks_mut(SECTOR_BYTES));
-                    for (durable, shown) in sectors {
-                        if durable != shown && rng.random_bool(evicted) {
-                            shown.copy_from_slice(durable);
-                        }
-                    }
-                }
-                Err(error)
-            }
-        }
+        self.sync(Place::Store)
+    }
+}
+
+struct JournalOn(Disk);
+
+impl JournalFile for JournalOn {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.change(Operation::Write(Place::Journal, offset, data.into()))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync(Place::Journal)
     }
 }
 
@@ -273,7 +353,9 @@ impl Base for Vec<u8> {
 impl Medium for Disk {
     fn open(&self) -> Result<Database, OpenError> {
         let opened = Self::builder().create_with_backend(self.clone());
-        opened.map_err(|error| OpenError::Read(error.into()))
+        let database = opened.map_err(|error| OpenError::Read(error.into()))?;
+        journal::replay(&database, || self.read_journal())?;
+        Ok(database)
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -281,7 +363,30 @@ impl Medium for Disk {
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
-        self.open_overlay(false)
+        let database = self.open_overlay(false)?;
+        journal::replay(&database, || self.read_journal())?;
+        Ok(database)
+    }
+
+    /// A file that is made and renamed is there as a whole or not at all; this one can be there in part, which must make no
+    /// difference to anybody.
+    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>> {
+        let zeros = vec![0; journal::FILE_BYTES];
+        self.change(Operation::SetLength(Place::Journal, zeros.len() as u64))?;
+        self.change(Operation::Write(Place::Journal, 0, zeros.into()))?;
+        self.sync(Place::Journal)?;
+        Ok(Box::new(JournalOn(self.clone())))
+    }
+
+    fn remove_journal(&self) -> io::Result<()> {
+        self.change(Operation::SetLength(Place::Journal, 0))
+    }
+
+    /// The same when the same is done again.
+    fn fresh_salt(&self) -> u64 {
+        let mut state = self.state();
+        state.salt = state.salt.wrapping_add(1);
+        state.salt
     }
 
     fn probe(&self) -> io::Result<()> {
@@ -290,11 +395,17 @@ impl Medium for Disk {
 }
 
 impl Disk {
+    fn read_journal(&self) -> io::Result<Option<Vec<u8>>> {
+        let content = self.operate(true)?.shown.journal.clone();
+        Ok(Some(content).filter(|content| !content.is_empty()))
+    }
+
     fn open_overlay(&self, verified: bool) -> Result<Database, OpenError> {
         let shown = self
             .operate(true)
             .map_err(|error| OpenError::Read(error.into()))?
             .shown
+            .store
             .clone();
         let length = shown.len() as u64;
         let opened = Self::builder()
@@ -304,11 +415,13 @@ impl Disk {
     }
 }
 
-/// Opens the store on a disk, with no pause between attempts to open it again.
+/// Opens the store on a disk, with no pause between attempts to open it again, and with checkpoints only where the journal
+/// is full, so that the same is done again.
 pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<Store, OpenError> {
-    let backoff = Backoff {
-        first: std::time::Duration::from_millis(1),
-        most: std::time::Duration::from_millis(1),
+    let pace = Pace {
+        reopen_first: Duration::from_millis(1),
+        reopen_most: Duration::from_millis(1),
+        idle: Duration::MAX,
     };
-    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), backoff)
+    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), pace)
 }

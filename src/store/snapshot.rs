@@ -104,10 +104,13 @@ impl Snapshot {
 
     /// The calls that were counted, by session, for tests.
     #[cfg(test)]
-    pub(crate) fn counted_calls(&self) -> Vec<([u8; 20], u64)> {
-        let entries = self.actions.iter().unwrap().map(Result::unwrap);
+    pub(crate) fn counted_calls(&self) -> Result<Vec<([u8; 20], u64)>, StoreError> {
+        let entries = self.actions.iter()?;
         entries
-            .map(|(digest, counted)| (digest.value().try_into().unwrap(), counted.value().0))
+            .map(|entry| {
+                let (digest, counted) = entry?;
+                Ok((digest.value().try_into().unwrap(), counted.value().0))
+            })
             .collect()
     }
 

@@ -1,6 +1,6 @@
 //! The tables of the store and what they hold. Format 1.
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 use crate::store::error::StoreError;
 use crate::store::keys::{Bytes, Index};
@@ -23,6 +23,13 @@ pub(super) const ACTIONS: TableDefinition<'_, Bytes, (u64, i64)> = TableDefiniti
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub(super) const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
+
+/// `salt` → what the records of the journal are sealed with, `bytes` → the length of its file. Without them no journal is in
+/// use. A table of its own, because it concerns the file and is no part of what a copy holds.
+pub(super) const JOURNAL: TableDefinition<'_, &'static str, u64> = TableDefinition::new("journal");
+
+const JOURNAL_SALT: &str = "salt";
+const JOURNAL_BYTES: &str = "bytes";
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_SEQUENCE: &str = "sequence";
@@ -53,4 +60,32 @@ pub(super) fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>,
         Err(TableError::Storage(error)) => Err(error.into()),
         Err(_) => Ok(None),
     }
+}
+
+/// The salt of the journal and the length of its file, if one is in use.
+pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(u64, u64)>, StoreError> {
+    match database.begin_read()?.open_table(JOURNAL) {
+        Ok(journal) => {
+            let (salt, bytes) = (journal.get(JOURNAL_SALT)?, journal.get(JOURNAL_BYTES)?);
+            Ok(salt.zip(bytes).map(|(salt, bytes)| (salt.value(), bytes.value())))
+        }
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes down that a journal is in use from this commit on, or none.
+pub(super) fn set_journal(transaction: &WriteTransaction, journal: Option<(u64, u64)>) -> Result<(), StoreError> {
+    let mut table = transaction.open_table(JOURNAL)?;
+    match journal {
+        Some((salt, bytes)) => {
+            table.insert(JOURNAL_SALT, salt)?;
+            table.insert(JOURNAL_BYTES, bytes)?;
+        }
+        None => {
+            table.remove(JOURNAL_SALT)?;
+            table.remove(JOURNAL_BYTES)?;
+        }
+    }
+    Ok(())
 }

@@ -9,9 +9,10 @@ use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
+use crate::store::redo::Redo;
 use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
-type Digest = [u8; 20];
+pub(super) type Digest = [u8; 20];
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store instead.
 /// An import can have millions.
@@ -41,11 +42,21 @@ pub struct Transaction<'t> {
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None if nobody keeps a copy, or if there are too many to keep.
     changes: Option<Vec<Change>>,
+    redo: Redo,
     modifications: usize,
 }
 
+/// What a transaction has changed.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// The changes in the order in which they were made, unless there were too many.
+    pub(super) changes: Option<Vec<Change>>,
+    /// The same as a payload of the journal, unless they are too many for it.
+    pub(super) redo: Option<Vec<u8>>,
+}
+
 impl<'t> Transaction<'t> {
-    pub(super) fn open(inner: &'t WriteTransaction, is_observed: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
             links: inner.open_table(LINKS)?,
             indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
@@ -55,6 +66,7 @@ impl<'t> Transaction<'t> {
             meta: inner.open_table(META)?,
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
+            redo,
             modifications: 0,
         })
     }
@@ -109,7 +121,9 @@ impl<'t> Transaction<'t> {
     /// When the file cannot be written; the transaction is then given up.
     pub fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.links.insert(new.id.as_bytes(), record::encode(&new)?.as_slice())?;
+        let record = record::encode(&new)?;
+        self.links.insert(new.id.as_bytes(), record.as_slice())?;
+        self.redo.link(new.id, &record);
         for (index, table) in self.indexes.iter_mut() {
             let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(&new));
             if before == after {
@@ -180,6 +194,7 @@ impl<'t> Transaction<'t> {
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
         self.revocations.insert(digest.as_slice(), until.as_unix())?;
+        self.redo.revoked(&digest, until);
         self.note(Change::Revoked(digest, until));
         Ok(())
     }
@@ -193,9 +208,16 @@ impl<'t> Transaction<'t> {
         if used >= limit {
             return Ok(false);
         }
-        self.modifications += 1;
-        self.actions.insert(digest.as_slice(), (used + 1, expiry.as_unix()))?;
+        self.set_counted(digest, used + 1, expiry)?;
         Ok(true)
+    }
+
+    /// Sets how many calls of a session have been counted.
+    pub(super) fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
+        self.modifications += 1;
+        self.actions.insert(digest.as_slice(), (calls, expiry.as_unix()))?;
+        self.redo.counted(&digest, calls, expiry);
+        Ok(())
     }
 
     /// Drops what is remembered of sessions that have expired by now.
@@ -215,7 +237,10 @@ impl<'t> Transaction<'t> {
             entry?;
             dropped = true;
         }
-        self.modifications += usize::from(dropped);
+        if dropped {
+            self.modifications += 1;
+            self.redo.dropped(now);
+        }
         Ok(())
     }
 
@@ -223,6 +248,7 @@ impl<'t> Transaction<'t> {
     #[cfg(test)]
     pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
         self.modifications += 1;
+        self.redo.give_up();
         self.links.insert(id.as_bytes(), [0xff].as_slice())?;
         Ok(())
     }
@@ -241,8 +267,8 @@ impl<'t> Transaction<'t> {
         self.modifications
     }
 
-    /// Writes what was gathered, and returns the changes in the order in which they were made, unless there were too many.
-    pub(super) fn finish(mut self, sequence: u64) -> Result<Option<Vec<Change>>, StoreError> {
+    /// Writes what was gathered, and returns what has changed.
+    pub(super) fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         for (key, deltas) in std::mem::take(&mut self.counted) {
             if deltas == [0; Status::ALL.len()] {
                 continue;
@@ -264,7 +290,10 @@ impl<'t> Transaction<'t> {
             }
         }
         self.meta.insert(META_SEQUENCE, sequence)?;
-        Ok(self.changes)
+        Ok(Finished {
+            changes: self.changes,
+            redo: self.redo.into_bytes(),
+        })
     }
 }
 

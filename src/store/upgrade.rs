@@ -53,14 +53,23 @@ impl Formats {
     }
 }
 
-/// Copies the file of a store that nobody has open, so that the program that wrote it can be gone back to.
+/// Copies the file of a store that nobody has open, and before it that of its journal if there is one, so that the program
+/// that wrote them can be gone back to.
 pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
-    let copy = path.with_extension(format!("format-{format}.redb"));
+    let target = path.with_extension(format!("format-{format}.redb"));
     medium::check_space(path, fs::metadata(path)?.len())?;
-    let unfinished = Unfinished::at(&copy);
+    let journal = medium::journal_path(path);
+    if journal.try_exists()? {
+        copy(&journal, &medium::journal_path(&target))?;
+    }
+    copy(path, &target)?;
+    Ok(target)
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let unfinished = Unfinished::at(to);
     let mut file = unfinished.create()?;
-    io::copy(&mut File::open(path)?, &mut file)?;
+    io::copy(&mut File::open(from)?, &mut file)?;
     file.sync_all()?;
-    unfinished.publish()?;
-    Ok(copy)
+    unfinished.publish()
 }

@@ -1,5 +1,5 @@
-//! The one writer: a thread that takes what has queued up during the last sync into one transaction, commits it, has
-//! it published and then answers.
+//! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
+//! journal, commits it, has it published and then answers.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,25 +7,29 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redb::Database;
+use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::error::{StoreError, WriteError};
+use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
+use crate::store::queue::{Received, receive};
+use crate::store::redo::{self, Redo};
 use crate::store::snapshot::Snapshot;
-use crate::store::transaction::{Change, Transaction};
+use crate::store::tables;
+use crate::store::transaction::{Change, Finished, Transaction};
+use crate::store::visibility::Visibility;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
+/// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
+/// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
+const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
 /// The longest pause between attempts to open the store again, in seconds; whoever comes back after it finds out.
 pub const REOPEN_SECONDS_MAX: u64 = 5;
-/// How often writes are refused while the store is closed.
-const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
-/// How often to look whether a reader has begun.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
 pub(super) type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
@@ -64,27 +68,33 @@ pub enum Ending {
     Abort,
 }
 
-/// How long to wait between attempts to open the store again: at first, doubled each time, and at most.
+/// When the writer does what nobody has asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
-    pub(super) first: Duration,
-    pub(super) most: Duration,
+pub(super) struct Pace {
+    /// How long to wait before the store is opened again after a failure, at first; doubled each time.
+    pub(super) reopen_first: Duration,
+    /// The same, at most.
+    pub(super) reopen_most: Duration,
+    /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
+    /// now and then, and short enough that there is hardly ever something to replay after a crash.
+    pub(super) idle: Duration,
 }
 
-impl Default for Backoff {
+impl Default for Pace {
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(REOPEN_SECONDS_MAX),
+            reopen_first: Duration::from_millis(100),
+            reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
+            idle: Duration::from_secs(1),
         }
     }
 }
 
 /// Tells the sender of a job that has been run how it ended.
-type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A write that waits in the queue, whatever it returns.
-trait Job: Send {
+pub(super) trait Job: Send {
     /// Whether it wants a transaction for itself.
     fn is_alone(&self) -> bool;
 
@@ -162,7 +172,8 @@ impl Writer {
         handle: Handle,
         observer: Option<Arc<dyn CommitObserver>>,
         published: watch::Sender<u64>,
-        backoff: Backoff,
+        pace: Pace,
+        visibility: Arc<Visibility>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
@@ -172,7 +183,12 @@ impl Writer {
             observer,
             published,
             health: health_sender,
-            backoff,
+            pace,
+            visibility,
+            journal: None,
+            open: None,
+            uncommitted: Vec::new(),
+            has_no_journal: false,
         };
         let thread = thread::Builder::new()
             .name("tinyd-writer".into())
@@ -222,38 +238,54 @@ impl Writer {
     }
 }
 
-struct State {
-    medium: Arc<dyn Medium>,
-    handle: Handle,
-    observer: Option<Arc<dyn CommitObserver>>,
-    published: watch::Sender<u64>,
-    health: watch::Sender<Health>,
-    backoff: Backoff,
+pub(super) struct State {
+    pub(super) medium: Arc<dyn Medium>,
+    pub(super) handle: Handle,
+    pub(super) observer: Option<Arc<dyn CommitObserver>>,
+    pub(super) published: watch::Sender<u64>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) pace: Pace,
+    pub(super) visibility: Arc<Visibility>,
+    /// None until it is needed, and where none can be made: every commit is then a durable one.
+    pub(super) journal: Option<Journal>,
+    /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
+    /// often is copied once in a transaction and not in every batch, which is most of the work.
+    open: Option<WriteTransaction>,
+    /// The changes in it, as the journal has them.
+    uncommitted: Vec<Vec<u8>>,
+    /// Whether the last attempt to make a journal has failed, which is told once.
+    has_no_journal: bool,
 }
 
 impl State {
-    fn run(self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        let visibility = Arc::clone(&self.visibility);
+        let _released = visibility.serve();
         let mut next = None;
-        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
-            let alone = first.is_alone();
-            let mut batch = vec![first];
-            while !alone
-                && batch.len() < BATCH_MAX_JOBS
-                && let Ok(job) = jobs.try_recv()
-            {
-                if job.is_alone() {
-                    next = Some(job);
-                    break;
-                }
-                batch.push(job);
-            }
+        loop {
+            let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
             // A mistake of ours, or a page that redb cannot read: whoever waited is told that the outcome is unknown.
-            let written = catch_unwind(AssertUnwindSafe(|| self.write(batch)));
-            let Err(error) = written.unwrap_or(Err(StoreError::Panicked)) else {
-                continue;
+            let done = catch_unwind(AssertUnwindSafe(|| match received {
+                Received::Item(first) => {
+                    self.write(batch_of(first, &mut jobs, &mut next))?;
+                    // While nobody waits for an answer.
+                    if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
+                        self.checkpoint()?;
+                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
+                        self.make_visible()?;
+                    }
+                    Ok(true)
+                }
+                Received::Wanted => self.make_visible().map(|()| true),
+                Received::Nothing => self.checkpoint().map(|()| true),
+                Received::Ended => Ok(false),
+            }));
+            let error = match done.unwrap_or(Err(StoreError::Panicked)) {
+                Ok(true) => continue,
+                Ok(false) => return self.end_journal(),
+                Err(error) => error,
             };
             if !error.is_of_the_file() {
-                tracing::error!(%error, "a write has failed and was undone");
                 continue;
             }
             if let Some(job) = next.take() {
@@ -265,16 +297,35 @@ impl State {
         }
     }
 
+    /// Waits for a job; not for long while the journal has something that the store's file does not have.
+    fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
+        let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
+        receive(jobs, (!is_clean).then_some(self.pace.idle), || {
+            self.visibility.is_wanted()
+        })
+    }
+
     /// Writes a batch and answers all who sent it.
-    fn write(&self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+        let is_alone = batch.iter().any(|job| job.is_alone());
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
-        match self.commit(&mut jobs, &mut answers) {
+        match self.commit(is_alone, &mut jobs, &mut answers) {
             Ok(()) => {
                 answer_all(answers, Ok(()));
                 Ok(())
             }
             Err((outcome, error)) => {
+                let error = if error.is_of_the_file() {
+                    error
+                } else {
+                    tracing::error!(%error, "a write has failed and is undone");
+                    match self.restore_uncommitted() {
+                        Ok(()) => error,
+                        Err(other) if other.is_of_the_file() => other,
+                        Err(_) => StoreError::Closed,
+                    }
+                };
                 // Before anybody is told, so that whoever comes again finds the store refusing.
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
@@ -286,20 +337,32 @@ impl State {
         }
     }
 
-    /// Runs the jobs in one transaction, commits and publishes it. An error says what those who are to be answered may
+    /// Runs the jobs in one transaction, has it on disk and publishes it. An error says what those who are to be answered may
     /// know of the outcome.
     fn commit(
-        &self,
+        &mut self,
+        is_alone: bool,
         jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), (WriteError, StoreError)> {
         let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
-        let database = self.handle.borrow().clone();
-        let database = database.ok_or_else(|| nothing_written(StoreError::Closed))?;
-        let mut inner = database.begin_write().map_err(|error| nothing_written(error.into()))?;
-        inner.set_quick_repair(true);
+        let database = self.database().map_err(nothing_written)?;
+        if is_alone {
+            // It may be undone, or take long.
+            self.make_visible().map_err(nothing_written)?;
+        }
+        let inner = match self.open.take() {
+            Some(inner) => inner,
+            None => database.begin_write().map_err(|error| nothing_written(error.into()))?,
+        };
         let sequence = *self.published.borrow() + 1;
-        let mut transaction = Transaction::open(&inner, self.observer.is_some()).map_err(nothing_written)?;
+        // What is alone may be millions of changes, which the journal could not take.
+        let redo = if is_alone || self.journal.is_none() {
+            Redo::not_kept()
+        } else {
+            Redo::kept()
+        };
+        let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo).map_err(nothing_written)?;
         let mut ending = Ending::Commit;
         for job in jobs {
             let before = transaction.modifications();
@@ -315,143 +378,162 @@ impl State {
                 Err(error) => return Err(nothing_written(error)),
             }
         }
-        if transaction.modifications() == 0 || ending == Ending::Abort {
+        if ending == Ending::Abort {
             drop(transaction);
             return inner.abort().map_err(|error| nothing_written(error.into()));
         }
-        let changes = transaction.finish(sequence).map_err(nothing_written)?;
-        inner
-            .commit()
-            .map_err(|error| (WriteError::OutcomeUnknown, error.into()))?;
-        match (&self.observer, changes) {
+        if transaction.modifications() == 0 {
+            drop(transaction);
+            self.open = Some(inner);
+            // Nothing is new; but an operation that has failed before is found out.
+            return self.make_visible().map_err(nothing_written);
+        }
+        let Finished { changes, redo } = transaction.finish(sequence).map_err(nothing_written)?;
+        let unknown = |error| (WriteError::OutcomeUnknown, error);
+        match (redo, &mut self.journal) {
+            (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
+                journal.append(sequence, &redo).map_err(|error| unknown(error.into()))?;
+                self.uncommitted.push(redo);
+                self.open = Some(inner);
+            }
+            _ => {
+                if !is_alone {
+                    self.ensure_journal();
+                }
+                self.commit_durably(inner, sequence).map_err(unknown)?;
+            }
+        }
+        match (self.observer.clone(), changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
-            (Some(observer), None) => Snapshot::of(&database)
-                .and_then(|snapshot| observer.catch_up(&snapshot))
-                .map_err(|error| (WriteError::OutcomeUnknown, error))?,
+            (Some(observer), None) => self
+                .make_visible()
+                .and_then(|()| observer.catch_up(&Snapshot::of(&database)?))
+                .map_err(unknown)?,
             (None, _) => {}
         }
         self.published.send_replace(sequence);
         Ok(())
     }
 
-    /// Refuses writes until the store has been opened again; false if the program ends before.
-    fn recover(&self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
-        tracing::error!(
-            %error,
-            "the store has failed: writes are refused until it works again, redirects go on"
-        );
-        let since = Instant::now();
-        let mut reason = error.to_string();
-        let mut delay = self.backoff.first;
-        self.close();
-        self.read_meanwhile();
-        loop {
-            if !refuse_for(delay, jobs) {
-                return false;
-            }
-            delay = (delay * 2).min(self.backoff.most);
-            let checked = match self.medium.probe() {
-                // Readers go on meanwhile.
-                Ok(()) => self.medium.check().map_err(|error| told(&error)),
-                Err(error) => Err(error.to_string()),
-            };
-            let opened = checked.and_then(|()| {
-                self.close();
-                self.reopen().inspect_err(|_| {
-                    self.close();
-                    self.read_meanwhile();
-                })
-            });
-            match opened {
-                Ok(()) => break,
-                Err(why) if why == reason => {}
-                Err(why) => {
-                    tracing::warn!(reason = why, "the store does not work yet");
-                    self.health.send_replace(Health::Refusing(why.clone()));
-                    reason = why;
-                }
-            }
-        }
-        self.health.send_replace(Health::Accepting);
-        tracing::info!(elapsed = ?since.elapsed(), "the store works again: writes are accepted");
-        true
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.handle.borrow().clone().ok_or(StoreError::Closed)
     }
 
-    /// Closes the file, whoever may still be reading: their reads fail.
-    fn close(&self) {
-        let Some(mut database) = self.handle.send_replace(None) else {
-            return;
-        };
-        loop {
-            // Readers hold it only while they begin.
-            match Arc::try_unwrap(database) {
-                Ok(database) => {
-                    // The failure that led here is what it would report.
-                    let _ = database.close();
-                    return;
-                }
-                Err(shared) => {
-                    database = shared;
-                    thread::sleep(CLOSE_INTERVAL);
-                }
-            }
+    /// Commits what is acknowledged, in memory, so that readers see it.
+    fn make_visible(&mut self) -> Result<(), StoreError> {
+        if let Some(mut inner) = self.open.take() {
+            inner.set_durability(Durability::None).map_err(redb::Error::from)?;
+            inner.commit()?;
+            self.uncommitted.clear();
         }
-    }
-
-    /// Lets reads go on while the medium takes no writes, if the file can be read.
-    fn read_meanwhile(&self) {
-        self.handle
-            .send_replace(self.medium.open_read_only().ok().map(Arc::new));
-    }
-
-    fn reopen(&self) -> Result<(), String> {
-        let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
-        // What readers see in it that is not published yet, they wait for.
-        self.handle.send_replace(Some(Arc::clone(&database)));
-        let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
-        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
-        if sequence < published {
-            tracing::error!(
-                commits = published - sequence,
-                "the store has lost acknowledged commits: the disk has not kept what it had confirmed"
-            );
-        }
-        if let Some(observer) = &self.observer {
-            observer.catch_up(&snapshot).map_err(|error| told(&error))?;
-        }
-        self.published.send_replace(sequence);
+        self.visibility.reach(*self.published.borrow());
         Ok(())
     }
-}
 
-/// An error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    /// Makes again what is acknowledged and was undone with a batch that has given up.
+    fn restore_uncommitted(&mut self) -> Result<(), StoreError> {
+        if self.uncommitted.is_empty() {
+            return Ok(());
+        }
+        let inner = self.database()?.begin_write()?;
+        let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
+        for payload in &self.uncommitted {
+            redo::apply(&mut transaction, payload)?;
+        }
+        transaction.finish(*self.published.borrow())?;
+        self.open = Some(inner);
+        Ok(())
     }
-    text
-}
 
-/// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
-    let end = Instant::now() + delay;
-    loop {
-        loop {
-            match jobs.try_recv() {
-                Ok(job) => job.refuse(),
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+    /// Undoes what readers do not see yet; the journal has it.
+    pub(super) fn forget_uncommitted(&mut self) {
+        self.open = None;
+        self.uncommitted.clear();
+    }
+
+    /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that follow this
+    /// commit.
+    fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
+        inner.set_quick_repair(true);
+        let salt = self.medium.fresh_salt();
+        let journal = self.journal.as_ref().map(|_| (salt, journal::FILE_BYTES as u64));
+        tables::set_journal(&inner, journal)?;
+        inner.commit()?;
+        self.uncommitted.clear();
+        if let Some(journal) = &mut self.journal {
+            journal.restart(salt, sequence);
+        }
+        self.visibility.reach(sequence);
+        Ok(())
+    }
+
+    /// Brings the store's file to where the journal is.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        // Readers need not wait for the disk.
+        self.make_visible()?;
+        let begun = Instant::now();
+        let inner = self.database()?.begin_write()?;
+        let sequence = *self.published.borrow();
+        self.commit_durably(inner, sequence)?;
+        tracing::debug!(sequence, elapsed = ?begun.elapsed(), "checkpoint");
+        Ok(())
+    }
+
+    /// Makes the file of the journal if there is none.
+    fn ensure_journal(&mut self) {
+        if self.journal.is_some() {
+            return;
+        }
+        match self.medium.create_journal() {
+            Ok(file) => {
+                self.journal = Some(Journal::on(file));
+                self.has_no_journal = false;
+            }
+            Err(error) => {
+                if !self.has_no_journal {
+                    tracing::warn!(%error, "there is no room for a journal, so writes take longer");
+                }
+                self.has_no_journal = true;
             }
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        thread::sleep(left.min(REFUSE_INTERVAL));
     }
+
+    /// Leaves a store that is whole without its journal.
+    fn end_journal(&mut self) {
+        let ended = match self.journal.take() {
+            Some(_) => self.checkpoint(),
+            // It is whole already; a crash before may have left the file.
+            None => Ok(()),
+        };
+        match ended {
+            // The next one to open the store passes it over if it is still there.
+            Ok(()) => drop(self.medium.remove_journal()),
+            Err(error) => {
+                tracing::warn!(%error, "the last checkpoint has failed: keep the journal, the next start needs it");
+            }
+        }
+    }
+}
+
+/// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
+fn batch_of(
+    first: Box<dyn Job>,
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    next: &mut Option<Box<dyn Job>>,
+) -> Vec<Box<dyn Job>> {
+    let alone = first.is_alone();
+    let mut batch = vec![first];
+    while !alone
+        && batch.len() < BATCH_MAX_JOBS
+        && let Ok(job) = jobs.try_recv()
+    {
+        if job.is_alone() {
+            *next = Some(job);
+            break;
+        }
+        batch.push(job);
+    }
+    batch
 }
 
 fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {

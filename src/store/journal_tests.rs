@@ -1,0 +1,295 @@
+//! The journal: what it brings back, what it must not, and that the store is whole without it after a clean end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::journal::{FILE_BYTES, Journal, records};
+use super::medium::journal_path;
+use super::redo::Redo;
+use super::tests::{any_link, block_on, golden_link, open, put};
+use super::*;
+use crate::model::{ShortLink, Timestamp};
+
+fn file_in(folder: &TempDir) -> PathBuf {
+    folder.path().join(FILE_NAME)
+}
+
+fn link(number: u8) -> ShortLink {
+    ShortLink {
+        id: format!("link{number}").parse().unwrap(),
+        unique_id: None,
+        ..golden_link()
+    }
+}
+
+/// What a crash would leave of a store now: its file, and that of its journal.
+fn crashed(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(file_in(folder), file_in(&copy)).unwrap();
+    fs::copy(journal_path(&file_in(folder)), journal_path(&file_in(&copy))).unwrap();
+    copy
+}
+
+fn has(path: &Path, number: u8) -> bool {
+    let store = Store::open_read_only(path).unwrap();
+    store.snapshot().unwrap().get(link(number).id).unwrap().is_some()
+}
+
+/// A store that has crashed, with a link in its file and another one in its journal.
+fn with_a_journal() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        put(&store, link(0)).await;
+        put(&store, link(1)).await;
+    });
+    crashed(&folder)
+}
+
+#[test]
+fn after_a_clean_end_the_store_is_whole_without_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for number in 0..5 {
+        block_on(put(&store, link(number)));
+    }
+    assert!(journal_path(&file_in(&folder)).exists());
+    drop(store);
+    assert!(!journal_path(&file_in(&folder)).exists());
+    assert!((0..5).all(|number| has(&file_in(&folder), number)));
+}
+
+#[test]
+fn whoever_reads_a_store_that_has_crashed_sees_its_journal_and_changes_nothing() {
+    let folder = with_a_journal();
+    let path = file_in(&folder);
+    let files = || (fs::read(&path).unwrap(), fs::read(journal_path(&path)).unwrap());
+    let before = files();
+    assert!(has(&path, 0) && has(&path, 1));
+    let verified = Store::open_verified(&path).unwrap();
+    assert!(verified.snapshot().unwrap().verify(|| {}).unwrap().is_clean());
+    drop(verified);
+    assert!(files() == before, "a file was changed");
+
+    // Without it, there is only what was in the file, and that can be served.
+    let journal = fs::read(journal_path(&path)).unwrap();
+    fs::remove_file(journal_path(&path)).unwrap();
+    assert!(has(&path, 0) && !has(&path, 1));
+
+    fs::write(journal_path(&path), journal).unwrap();
+    compact(&path, &mut ()).unwrap();
+    fs::remove_file(journal_path(&path)).unwrap();
+    assert!(has(&path, 0) && has(&path, 1));
+}
+
+/// The mistake: a backup is copied over a store that has crashed, and what the journal of that one held comes back.
+#[test]
+fn the_journal_of_another_store_is_passed_over() {
+    let (one, other) = (with_a_journal(), tempfile::tempdir().unwrap());
+    let store = open(other.path());
+    block_on(async {
+        put(&store, link(2)).await;
+        put(&store, link(3)).await;
+    });
+    let other = crashed(&other);
+    let backup = other.path().join("backup");
+    store.snapshot().unwrap().copy_to(&backup, &mut ()).unwrap();
+    let journal = fs::read(journal_path(&file_in(&one))).unwrap();
+    for replaced in [file_in(&other), backup] {
+        fs::copy(replaced, file_in(&one)).unwrap();
+        fs::write(journal_path(&file_in(&one)), &journal).unwrap();
+        for _ in 0..2 {
+            assert!(has(&file_in(&one), 2) && !has(&file_in(&one), 1));
+            // Its file is used again.
+            block_on(put(&open(one.path()), link(4)));
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_is_torn_ends_where_it_is_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for number in 0..4 {
+        block_on(put(&store, link(number)));
+    }
+    let folder = crashed(&folder);
+    let path = journal_path(&file_in(&folder));
+    let mut content = fs::read(&path).unwrap();
+    assert_eq!(content.len(), FILE_BYTES);
+    // In the second record, which is in a sector of its own.
+    content[512 + 30] ^= 1;
+    fs::write(&path, content).unwrap();
+    drop(open(folder.path()));
+    assert!(!path.exists(), "it was replayed, and nobody has written since");
+    let there: Vec<_> = (0..4).map(|number| has(&file_in(&folder), number)).collect();
+    assert_eq!(there, [true, true, false, false]);
+}
+
+/// A store that nobody writes to has nothing to replay, and its file is all that must be copied.
+#[test]
+fn a_checkpoint_is_made_once_nobody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StoreFile::at(&file_in(&folder));
+    file.create_if_missing().unwrap();
+    let pace = Pace {
+        idle: Duration::from_millis(1),
+        ..Pace::default()
+    };
+    let store = Store::open_on(Arc::new(file), folder.path(), None, pace).unwrap();
+    for number in 0..3 {
+        block_on(put(&store, link(number)));
+    }
+    let copy = folder.path().join("copy");
+    let is_in_the_file = || {
+        fs::copy(file_in(&folder), &copy).unwrap();
+        // A copy of a file that is being written to may be none.
+        let store = Store::open_read_only(&copy).ok();
+        store.is_some_and(|store| matches!(store.snapshot().unwrap().get(link(2).id), Ok(Some(_))))
+    };
+    while !is_in_the_file() {
+        std::thread::yield_now();
+    }
+}
+
+/// Those who were acknowledged before share a transaction of redb with the batch that gives up.
+#[test]
+fn what_was_acknowledged_stays_when_a_batch_gives_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        for number in 0..4 {
+            put(&store, link(number)).await;
+        }
+        let failing = store.write(|transaction| {
+            transaction.revoke([1; 20], Timestamp::MAX)?;
+            Err::<(), _>(StoreError::damaged("links", "for this test"))
+        });
+        assert_eq!(failing.await, Err(WriteError::Unavailable));
+        put(&store, link(4)).await;
+    });
+    assert_eq!(store.health(), Health::Accepting);
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.totals().unwrap(), [0, 5, 0]);
+    assert!(snapshot.revocations().unwrap().is_empty());
+    assert!(snapshot.verify(|| {}).unwrap().is_clean());
+    drop((snapshot, store));
+    assert!((0..5).all(|number| has(&file_in(&folder), number)));
+}
+
+/// A dry run is undone, and what was acknowledged before it is not.
+#[test]
+fn what_was_acknowledged_stays_when_a_job_of_its_own_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(async {
+        put(&store, link(0)).await;
+        put(&store, link(1)).await;
+        let undone = store.write_alone(|transaction| {
+            transaction.put(None, link(2))?;
+            Ok((Ending::Abort, ()))
+        });
+        undone.await.unwrap();
+    });
+    assert_eq!(store.snapshot().unwrap().totals().unwrap(), [0, 2, 0]);
+}
+
+/// Keeps what is written.
+#[derive(Default, Clone)]
+struct Memory(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl journal::JournalFile for Memory {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut content = self.0.lock();
+        let start = usize::try_from(offset).unwrap();
+        content.resize(FILE_BYTES, 0);
+        content[start..start + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn changes_of(links: &[ShortLink], revoked: &[(u8, i64)]) -> Vec<u8> {
+    let mut redo = Redo::kept();
+    for link in links {
+        redo.link(link.id, &record::encode(link).unwrap());
+    }
+    for (digest, until) in revoked {
+        redo.revoked(&[*digest; 20], Timestamp::from_unix(*until));
+        redo.counted(&[*digest; 20], 3, Timestamp::from_unix(*until));
+        redo.dropped(Timestamp::from_unix(*until / 2));
+    }
+    redo.into_bytes().unwrap_or_default()
+}
+
+proptest! {
+    #[test]
+    fn the_records_of_a_journal_are_those_that_were_appended_since_it_was_restarted(
+        rounds in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1_500), 0..6), 1..4),
+        other in any::<u64>(),
+    ) {
+        let file = Memory::default();
+        let mut journal = Journal::on(Box::new(file.clone()));
+        let mut sequence = 0;
+        for (salt, payloads) in (1..).zip(rounds) {
+            journal.restart(salt, sequence);
+            let mut expected = Vec::new();
+            for payload in payloads {
+                prop_assert!(!journal.has_room_for(sequence, &payload), "a number that was taken");
+                if journal.has_room_for(sequence + 1, &payload) {
+                    sequence += 1;
+                    journal.append(sequence, &payload).unwrap();
+                    expected.push((sequence, payload));
+                }
+            }
+            let content = file.0.lock().clone();
+            let found: Vec<_> = records(&content, salt).map(|(number, payload)| (number, payload.to_vec())).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(records(&content, other | 1 << 63).count(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_file_of_a_journal_does_no_harm(content in prop::collection::vec(any::<u8>(), 0..3_000), salt in any::<u64>()) {
+        prop_assert_eq!(records(&content, salt).count(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Changes that are made again have the same effect; what is none is refused without harm.
+    #[test]
+    fn changes_that_are_cut_off_or_altered_are_refused_or_make_a_whole_store(
+        links in prop::collection::vec(any_link(), 1..8),
+        revoked in prop::collection::vec((any::<u8>(), -5_i64..50), 0..3),
+        cut in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let whole = changes_of(&links, &revoked);
+        let mut altered = whole.clone();
+        altered[cut.index(whole.len())] = byte;
+        for payload in [whole[..cut.index(whole.len())].to_vec(), altered, whole] {
+            // What gives up is undone.
+            let _ = block_on(store.write(move |transaction| redo::apply(transaction, &payload)));
+            let found = store.snapshot().unwrap().verify(|| {}).unwrap();
+            prop_assert!(found.problems.iter().all(|problem| problem.starts_with("unique id")), "{found:?}");
+        }
+        let snapshot = store.snapshot().unwrap();
+        // Of several with one id, the last one.
+        let last: BTreeMap<_, _> = links.into_iter().map(|link| (link.id, link)).collect();
+        for (id, link) in last {
+            prop_assert_eq!(snapshot.get(id).unwrap(), Some(link));
+        }
+    }
+}

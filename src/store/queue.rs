@@ -1,0 +1,78 @@
+//! Waiting for the queue without a runtime, and not for ever.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+/// What has come of waiting.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Received<T> {
+    Item(T),
+    /// Somebody wants something else.
+    Wanted,
+    /// Nothing has come for as long as was waited.
+    Nothing,
+    /// Nothing will come any more.
+    Ended,
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for an item, at most for so long, if that is said, or until `is_wanted` after this thread was unparked.
+pub(super) fn receive<T>(
+    queue: &mut mpsc::Receiver<T>,
+    patience: Option<Duration>,
+    is_wanted: impl Fn() -> bool,
+) -> Received<T> {
+    let end = patience.and_then(|patience| Instant::now().checked_add(patience));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if is_wanted() {
+            return Received::Wanted;
+        }
+        match queue.poll_recv(&mut context) {
+            Poll::Ready(item) => return item.map_or(Received::Ended, Received::Item),
+            Poll::Pending => {}
+        }
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return Received::Nothing,
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_ends_the_waiting_and_so_do_patience_and_the_end() {
+        let (sender, mut queue) = mpsc::channel(1);
+        let patience = Some(Duration::from_millis(1));
+        assert_eq!(receive(&mut queue, patience, || false), Received::Nothing);
+        assert_eq!(receive(&mut queue, None, || true), Received::Wanted);
+        for patience in [None, Some(Duration::MAX), Some(Duration::from_secs(3600))] {
+            let other = sender.clone();
+            let sending = thread::spawn(move || other.blocking_send(1).unwrap());
+            assert_eq!(receive(&mut queue, patience, || false), Received::Item(1));
+            sending.join().unwrap();
+        }
+        let ending = thread::spawn(move || drop(sender));
+        assert_eq!(
+            receive(&mut queue, Some(Duration::from_secs(3600)), || false),
+            Received::Ended
+        );
+        ending.join().unwrap();
+    }
+}

@@ -1,0 +1,143 @@
+//! The store after a failure: closed, read from where that is possible, and opened again once the disk works.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::store::error::StoreError;
+use crate::store::snapshot::Snapshot;
+use crate::store::writer::{Health, Job, State};
+
+/// How often writes are refused while the store is closed.
+const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
+/// How often to look whether a reader has begun.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
+
+impl State {
+    /// Refuses writes until the store has been opened again; false if the program ends before.
+    pub(super) fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+        tracing::error!(
+            %error,
+            "the store has failed: writes are refused until it works again, redirects go on"
+        );
+        let since = Instant::now();
+        let mut reason = error.to_string();
+        let mut delay = self.pace.reopen_first;
+        // What is in it must be replayed before anything is written to it.
+        self.journal = None;
+        self.forget_uncommitted();
+        self.close();
+        // What they wait for is to be seen in what they find, or not before the store works again.
+        self.visibility.release();
+        self.read_meanwhile();
+        loop {
+            if !refuse_for(delay, jobs) {
+                return false;
+            }
+            delay = (delay * 2).min(self.pace.reopen_most);
+            let checked = match self.medium.probe() {
+                // Readers go on meanwhile.
+                Ok(()) => self.medium.check().map_err(|error| told(&error)),
+                Err(error) => Err(error.to_string()),
+            };
+            let opened = checked.and_then(|()| {
+                self.close();
+                self.reopen().inspect_err(|_| {
+                    self.close();
+                    self.read_meanwhile();
+                })
+            });
+            match opened {
+                Ok(()) => break,
+                Err(why) if why == reason => {}
+                Err(why) => {
+                    tracing::warn!(reason = why, "the store does not work yet");
+                    self.health.send_replace(Health::Refusing(why.clone()));
+                    reason = why;
+                }
+            }
+        }
+        self.health.send_replace(Health::Accepting);
+        tracing::info!(elapsed = ?since.elapsed(), "the store works again: writes are accepted");
+        true
+    }
+
+    /// Closes the file, whoever may still be reading: their reads fail.
+    fn close(&self) {
+        let Some(mut database) = self.handle.send_replace(None) else {
+            return;
+        };
+        loop {
+            // Readers hold it only while they begin.
+            match Arc::try_unwrap(database) {
+                Ok(database) => {
+                    // The failure that led here is what it would report.
+                    let _ = database.close();
+                    return;
+                }
+                Err(shared) => {
+                    database = shared;
+                    thread::sleep(CLOSE_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Lets reads go on while the medium takes no writes, if the file can be read.
+    fn read_meanwhile(&self) {
+        self.handle
+            .send_replace(self.medium.open_read_only().ok().map(Arc::new));
+    }
+
+    fn reopen(&self) -> Result<(), String> {
+        let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
+        // What readers see in it that is not published yet, they wait for.
+        self.handle.send_replace(Some(Arc::clone(&database)));
+        let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
+        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
+        if sequence < published {
+            tracing::error!(
+                commits = published - sequence,
+                "the store has lost acknowledged commits: the disk has not kept what it had confirmed"
+            );
+        }
+        if let Some(observer) = &self.observer {
+            observer.catch_up(&snapshot).map_err(|error| told(&error))?;
+        }
+        self.published.send_replace(sequence);
+        self.visibility.reach(sequence);
+        Ok(())
+    }
+}
+
+/// An error with its causes.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
+fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    let end = Instant::now() + delay;
+    loop {
+        loop {
+            match jobs.try_recv() {
+                Ok(job) => job.refuse(),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(REFUSE_INTERVAL));
+    }
+}
