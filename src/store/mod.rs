@@ -291,7 +291,9 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.visibility.wait_for(*self.published.borrow());
+        // Not in one statement: the writer could not publish what is waited for while the number is borrowed.
+        let acknowledged = *self.published.borrow();
+        self.visibility.wait_for(acknowledged);
         snapshot_of(&self.handle)
     }
 

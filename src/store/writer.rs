@@ -426,7 +426,8 @@ impl State {
             inner.commit()?;
             self.uncommitted.clear();
         }
-        self.visibility.reach(*self.published.borrow());
+        let published = *self.published.borrow();
+        self.visibility.reach(published);
         Ok(())
     }
 
