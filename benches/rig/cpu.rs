@@ -76,6 +76,18 @@ impl Usage {
     }
 }
 
+/// Seconds in which the hypervisor has given the cores to others, of all cores together; 0 where that is not known.
+pub(crate) fn stolen_seconds() -> f64 {
+    /// Position of the steal ticks in the first line of /proc/stat, after its name.
+    const STEAL: usize = 7;
+    /// Ticks a second, as /proc has them on every Linux.
+    const TICKS: f64 = 100.0;
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    let ticks = line.split_ascii_whitespace().nth(STEAL + 1);
+    ticks.and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS
+}
+
 /// The process and its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();

@@ -1,7 +1,7 @@
 //! The domain: what happens to links and sessions, written through from the store to the map.
 //!
 //! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
-//! Alone names parking_lot. Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
+//! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
 mod export;
 mod ids;

@@ -140,8 +140,8 @@ pub(super) struct Records {
     empty: Vec<usize>,
     // The chunk that is being filled.
     current: Option<usize>,
-    // A chunk that is mostly unused.
-    sparse: Option<usize>,
+    // Chunks that are mostly unused.
+    sparse: Vec<usize>,
 }
 
 impl Records {
@@ -191,15 +191,16 @@ impl Records {
     fn note_if_sparse(&mut self, number: usize) {
         if let Some(chunk) = self.chunks.get(number)
             && chunk.dead_bytes * 2 > chunk.bytes.len()
+            && !self.sparse.contains(&number)
         {
-            self.sparse = Some(number);
+            self.sparse.push(number);
         }
     }
 
     /// Takes the memory of a chunk of which more than half is unused. The records in it that are in use must be pushed
     /// again. To be called after each change until there is none, so that no memory is lost.
     pub(super) fn take_sparse(&mut self) -> Option<TakenChunk> {
-        let number = self.sparse.take()?;
+        let number = self.sparse.pop()?;
         let chunk = std::mem::take(self.chunks.get_mut(number)?);
         self.empty.push(number);
         Some(TakenChunk {

@@ -10,7 +10,7 @@ mod workers;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
@@ -31,6 +31,8 @@ use crate::store::Health;
 
 /// How long requests in flight may take once the appliance has been asked to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the threads that serve redirects may take to end after that.
+const LETTING_GO: Duration = Duration::from_secs(2);
 /// How often sessions that have expired are forgotten.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -61,7 +63,8 @@ pub async fn serve(
         service: PublicService::new(Arc::clone(&public)),
         stopped: stopped.clone(),
     };
-    let mut working = workers::start(&worker, bound.public)?;
+    let mut workers = workers::start(&worker, bound.public)?;
+    drop(worker);
     let admin_service = AdminService::new(api, public, Arc::clone(&links));
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
@@ -78,16 +81,20 @@ pub async fn serve(
     }
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
 
-    shutdown.await;
+    tokio::select! {
+        () = shutdown => {}
+        () = workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
+    }
     tracing::info!("draining");
     links.end();
     sweeping.abort();
     stop.send_replace(true);
-    let drained = tokio::time::timeout(DRAIN_DEADLINE, async {
-        while accepting.join_next().await.is_some() {}
-        while working.recv().await.is_some() {}
-    });
-    if drained.await.is_err() {
+    let since = Instant::now();
+    let drained = tokio::time::timeout(DRAIN_DEADLINE, async { while accepting.join_next().await.is_some() {} });
+    let is_drained = drained.await.is_ok();
+    // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
+    let _ = tokio::time::timeout(DRAIN_DEADLINE + LETTING_GO, workers.all_ended()).await;
+    if !is_drained || since.elapsed() >= DRAIN_DEADLINE {
         tracing::warn!("requests still in flight after {DRAIN_DEADLINE:?} were cut off");
     }
     Ok(())

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::public::{FastPath, Now, Outcome, Waiting};
@@ -154,6 +155,7 @@ impl Newcomer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 read => read?,
             };
+            output.clear();
             // What is to be done next is found again by whoever goes on.
             let _ = self
                 .progress
@@ -196,7 +198,9 @@ pub(super) async fn serve(
         return Ok(None);
     }
     let mut stream = TcpStream::from_std(newcomer.stream)?;
-    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
+    // A connection that is always busy has used up what a task may do at a time when it gets here.
+    let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
+    let mut is_stopping = false;
     let mut connection = Connection {
         stream: &mut stream,
         fast_path,
@@ -205,13 +209,22 @@ pub(super) async fn serve(
     };
     connection.send(&newcomer.unsent).await?;
     loop {
-        let next = std::future::poll_fn(|context| match connection.poll(context) {
-            // What has been asked is answered, and nothing more is to come.
-            Poll::Pending if stop.as_mut().poll(context).is_ready() => Poll::Ready(Ok(Next::Close)),
-            polled => polled,
+        let next = std::future::poll_fn(|context| {
+            let polled = connection.poll(context);
+            is_stopping = is_stopping || stop.as_mut().poll(context).is_ready();
+            match polled {
+                // What has been asked is answered, and nothing more is to come.
+                Poll::Pending if is_stopping => Poll::Ready(Ok(Next::Close)),
+                polled => polled,
+            }
         });
         match next.await? {
-            Next::Send(rest) => connection.send(&rest).await?,
+            Next::Send(rest) => {
+                connection.send(&rest).await?;
+                if is_stopping {
+                    return Ok(None);
+                }
+            }
             Next::Wait(waiting) => {
                 let mut now = Now::default();
                 now.set(fast_path.now());
@@ -234,6 +247,7 @@ impl Connection<'_> {
     /// Answers what has been received, until there is nothing more or something else must be done.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
+            output.clear();
             while !self.progress.is_last {
                 let Some(received) = ready!(self.poll_input(context, input))? else {
                     return Poll::Ready(Ok(Next::Close));

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::public::FastPath;
 use crate::server::redirects::Newcomer;
 use crate::server::service::PublicService;
-use crate::server::{connection, redirects};
+use crate::server::{DRAIN_DEADLINE, connection, redirects};
 
 /// Buffer of a public connection that hyper serves, in bytes: no request there needs a longer head.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -27,13 +27,47 @@ pub(super) struct Worker {
     pub(super) stopped: watch::Receiver<bool>,
 }
 
-/// Starts a thread for each listener of an address, which takes one of each address. What is returned closes when all have
-/// finished, which they do when they are stopped.
+/// The threads that have been started.
+#[derive(Debug)]
+pub(super) struct Workers {
+    ended: mpsc::UnboundedReceiver<()>,
+    running: usize,
+}
+
+impl Workers {
+    /// Waits until a thread has ended.
+    pub(super) async fn one_ended(&mut self) {
+        if self.running > 0 {
+            // Every thread says so, and holds a sender until then.
+            let _ = self.ended.recv().await;
+            self.running -= 1;
+        }
+    }
+
+    /// Waits until all threads have ended.
+    pub(super) async fn all_ended(&mut self) {
+        while self.running > 0 {
+            self.one_ended().await;
+        }
+    }
+}
+
+/// Says that a thread has ended, however it did.
+struct Ending(mpsc::UnboundedSender<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody may be waiting for it any more.
+        let _ = self.0.send(());
+    }
+}
+
+/// Starts a thread for each listener of an address, which takes one of each address.
 ///
 /// # Errors
 /// When the operating system gives no more threads or descriptors.
-pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Result<mpsc::Receiver<()>> {
-    let (working, finished) = mpsc::channel(1);
+pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Result<Workers> {
+    let (sender, ended) = mpsc::unbounded_channel();
     let mut of_threads: Vec<Vec<TcpListener>> = Vec::new();
     for of_address in addresses {
         of_threads.resize_with(of_threads.len().max(of_address.len()), Vec::new);
@@ -41,20 +75,23 @@ pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Re
             of_thread.push(listener);
         }
     }
+    let running = of_threads.len();
     for (number, listeners) in of_threads.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (worker, working) = (worker.clone(), working.clone());
+        let (worker, ending) = (worker.clone(), Ending(sender.clone()));
         let run = move || {
+            // The last that is dropped: the runtime holds connections, and these the links.
+            let _ending = ending;
             if let Err(error) = runtime.block_on(worker.run(listeners)) {
-                tracing::error!(%error, "a thread that serves redirects could not start");
+                tracing::error!(%error, "a thread that serves redirects has ended");
             }
-            drop(working);
+            drop(runtime);
         };
         thread::Builder::new()
             .name(format!("tinyd-public-{number}"))
             .spawn(run)?;
     }
-    Ok(finished)
+    Ok(Workers { ended, running })
 }
 
 impl Worker {
@@ -71,10 +108,22 @@ impl Worker {
             };
             accepting.spawn(connection::accept(listener, stopped, serve));
         }
-        while let Some(ended) = accepting.join_next().await {
-            ended??;
+        let mut stopped = self.stopped;
+        let deadline = async {
+            // An error means that the sender is gone, which also means the end.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            tokio::time::sleep(DRAIN_DEADLINE).await;
+        };
+        let finish = async {
+            while let Some(ended) = accepting.join_next().await {
+                ended??;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            finished = finish => finished,
+            () = deadline => Ok(()),
         }
-        Ok(())
     }
 
     async fn serve(mut self, newcomer: Newcomer, address: IpAddr, watcher: Watcher) {

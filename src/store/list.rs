@@ -56,7 +56,7 @@ enum Driver<'q> {
     /// The entries of an index.
     Index(Span),
     /// The entries of the partner's index in the wanted order, until the page is full; it is known how many links fit.
-    Walk(Span, u64),
+    Walk(Walk),
     /// Every record of the store, whoever it belongs to.
     Scan,
 }
@@ -68,6 +68,16 @@ struct Span {
     /// Scope and status of each run, which is in the order of the index; none that is known to be empty.
     runs: Vec<(Vec<u8>, Status)>,
     range: TimeRange,
+}
+
+/// A walk through an index that is worth it only where those that fit are spread evenly.
+#[derive(Debug)]
+struct Walk {
+    span: Span,
+    /// How many links fit the query.
+    total: u64,
+    /// How many records may be read until it is given up.
+    patience: u64,
 }
 
 /// The cheapest driver so far.
@@ -159,37 +169,40 @@ impl Snapshot {
         if query.is_impossible() {
             return Ok(Listing::default());
         }
-        let choice = self.choose(query, true)?;
-        if matches!(choice.driver, Driver::Scan) {
-            // A record that cannot be read may belong to somebody else; the indexes know.
-            return match self.scan_and_sort(query)? {
-                Some(listing) => Ok(listing),
-                None => self.list_by(query, self.choose(query, false)?),
-            };
+        let (mut may_walk, mut may_scan) = (true, true);
+        loop {
+            let choice = self.choose(query, may_walk, may_scan)?;
+            // Both read records that may belong to somebody else; where one of those is damaged, the indexes know better.
+            match choice.driver {
+                Driver::Walk(walk) => match self.walk(query, &walk)? {
+                    Some(listing) => return Ok(listing),
+                    None => may_walk = false,
+                },
+                Driver::Scan => match self.scan_and_sort(query)? {
+                    Some(listing) => return Ok(listing),
+                    None => may_scan = false,
+                },
+                Driver::Ids(ids) => return self.filter_and_sort(query, ids.iter().copied().map(Ok)),
+                Driver::Index(span) => return self.list_by(query, &span, choice.entries),
+            }
         }
-        self.list_by(query, choice)
     }
 
-    fn list_by(&self, query: &Query, choice: Choice<'_>) -> Result<Listing, StoreError> {
-        match choice.driver {
-            Driver::Index(span) if span.has_order(query.order) => {
-                if span.decides_all(query) {
-                    return self.take_page(query, &span, choice.entries);
-                }
-                self.filter_in_order(query, &span, None)
+    fn list_by(&self, query: &Query, span: &Span, entries: u64) -> Result<Listing, StoreError> {
+        if span.has_order(query.order) {
+            if span.decides_all(query) {
+                return self.take_page(query, span, entries);
             }
-            Driver::Walk(span, total) => self.filter_in_order(query, &span, Some(total)),
-            _ if choice.entries.min(query.page.end() as u64) > SORT_MAX_LINKS => {
-                self.filter_in_order(query, &Span::in_order(query), None)
-            }
-            Driver::Index(span) => self.filter_and_sort(query, self.candidates(query, &span)?.map(|one| Ok(one?.1))),
-            Driver::Ids(ids) => self.filter_and_sort(query, ids.iter().copied().map(Ok)),
-            Driver::Scan => self.filter_in_order(query, &Span::in_order(query), None),
+            return self.filter_in_order(query, span);
         }
+        if entries.min(query.page.end() as u64) > SORT_MAX_LINKS {
+            return self.filter_in_order(query, &Span::in_order(query));
+        }
+        self.filter_and_sort(query, self.candidates(query, span)?.map(|one| Ok(one?.1)))
     }
 
     /// The driver with the least work.
-    fn choose<'q>(&self, query: &'q Query, may_scan: bool) -> Result<Choice<'q>, StoreError> {
+    fn choose<'q>(&self, query: &'q Query, may_walk: bool, may_scan: bool) -> Result<Choice<'q>, StoreError> {
         // Costs more than any other, so that it gives way to the first offer.
         let mut choice = Choice {
             driver: Driver::Index(Span::in_order(query)),
@@ -236,20 +249,30 @@ impl Snapshot {
             };
             let entries = self.count(&mut span, limit)?;
             if span.decides_all(query) && entries < limit {
+                if span.has_order(query.order) {
+                    // Only the page itself is read.
+                    let driver = Driver::Index(span);
+                    return Ok(Choice {
+                        driver,
+                        entries,
+                        cost: entries,
+                    });
+                }
                 total = Some(entries);
             }
             choice.offer(Driver::Index(span), entries, cost_per_entry);
         }
-        if let Some(total) = total {
+        if let Some(total) = total
+            && may_walk
+        {
             let mut span = Span::in_order(query);
             let entries = self.count(&mut span, u64::MAX)?;
             // If those that fit are spread evenly.
             let until_full = (query.page.end() as u64).saturating_mul(entries) / total.max(1);
-            choice.offer(
-                Driver::Walk(span, total),
-                until_full.clamp(1, entries.max(1)),
-                RECORD_COST,
-            );
+            let until_full = until_full.clamp(1, entries.max(1));
+            // What another way would have cost is lost at most.
+            let patience = choice.cost / RECORD_COST;
+            choice.offer(Driver::Walk(Walk { span, total, patience }), until_full, RECORD_COST);
         }
         Ok(choice)
     }
@@ -380,15 +403,10 @@ impl Snapshot {
         Ok(Listing { links, total })
     }
 
-    /// The candidates come in order, but each must be looked at: until the page is full if the total is known, else all.
-    fn filter_in_order(&self, query: &Query, span: &Span, total: Option<u64>) -> Result<Listing, StoreError> {
+    /// The candidates come in order, but each must be looked at.
+    fn filter_in_order(&self, query: &Query, span: &Span) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         let offset = query.page.offset() as u64;
-        if let Some(total) = total
-            && total <= offset
-        {
-            return Ok(Listing { total, ..listing });
-        }
         for candidate in self.candidates(query, span)? {
             let link = self.existing(candidate?.1)?;
             if query.matches(&(&link).into()) {
@@ -396,14 +414,46 @@ impl Snapshot {
                     listing.links.push(link);
                 }
                 listing.total += 1;
-                if let Some(total) = total
-                    && (listing.links.len() == query.page.size || listing.total == total)
-                {
-                    return Ok(Listing { total, ..listing });
-                }
             }
         }
         Ok(listing)
+    }
+
+    /// As [`Snapshot::filter_in_order`], until the page is full; `None` if that takes too long, or if a record on the way
+    /// cannot be read.
+    fn walk(&self, query: &Query, walk: &Walk) -> Result<Option<Listing>, StoreError> {
+        let &Walk {
+            ref span,
+            total,
+            patience,
+        } = walk;
+        let mut links = Vec::new();
+        let (offset, mut found, mut read) = (query.page.offset() as u64, 0, 0);
+        let is_full = |found, links: &Vec<_>| found >= total || links.len() >= query.page.size;
+        if offset >= total {
+            return Ok(Some(Listing { links, total }));
+        }
+        for candidate in self.candidates(query, span)? {
+            if is_full(found, &links) {
+                break;
+            }
+            if read >= patience {
+                return Ok(None);
+            }
+            read += 1;
+            let link = match self.existing(candidate?.1) {
+                Ok(link) => link,
+                Err(StoreError::Damaged { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if query.matches(&(&link).into()) {
+                if found >= offset {
+                    links.push(link);
+                }
+                found += 1;
+            }
+        }
+        Ok(Some(Listing { links, total }))
     }
 
     /// The candidates come in no useful order.
