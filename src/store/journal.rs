@@ -154,14 +154,43 @@ pub(super) fn records(content: &[u8], salt: u64) -> impl Iterator<Item = (u64, &
     })
 }
 
+/// Whether there is a record of a later commit further on: then what is between was damaged, because each is written after
+/// the one before it is on disk.
+fn has_later_record(content: &[u8], salt: u64, sequence: u64) -> bool {
+    let sectors = (FILE_BYTES / SECTOR_BYTES) as u64;
+    let later = sequence.saturating_add(1)..=sequence.saturating_add(sectors);
+    (0..content.len()).step_by(SECTOR_BYTES).any(|offset| {
+        let rest = content.get(offset..).unwrap_or_default();
+        let number = rest.get(LENGTH_BYTES + CHECKSUM_BYTES..).and_then(<[u8]>::first_chunk);
+        // The number first, so that hardly anything must be summed up.
+        number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) && record_at(rest, salt).is_some()
+    })
+}
+
+/// Whether something is written in the file of a journal.
+pub(super) fn is_used(content: &[u8]) -> bool {
+    content.iter().take(HEADER_BYTES).any(|byte| *byte != 0)
+}
+
+/// What became of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replayed {
+    /// All of it is in the store, or there is none.
+    Whole,
+    /// It is damaged, and what comes after the damage is not in the store.
+    CutOff,
+    /// The store has no use for one.
+    Unused,
+}
+
 /// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no journal is in
 /// use. `read` reads the file of the journal, if there is one.
 pub(super) fn replay(
     database: &Database,
     read: impl FnOnce() -> io::Result<Option<Vec<u8>>>,
-) -> Result<(), StoreError> {
+) -> Result<Replayed, StoreError> {
     let Some((salt, bytes)) = tables::journal_of(database)? else {
-        return Ok(());
+        return Ok(Replayed::Unused);
     };
     let content = read()?;
     let length = content.as_ref().map(Vec::len);
@@ -194,5 +223,9 @@ pub(super) fn replay(
     if sequence > stored {
         tracing::info!(commits = sequence - stored, "the journal was replayed");
     }
-    Ok(())
+    if has_later_record(&content, salt, sequence) {
+        tracing::error!("the journal is damaged: what was acknowledged after commit {sequence} is lost");
+        return Ok(Replayed::CutOff);
+    }
+    Ok(Replayed::Whole)
 }

@@ -127,6 +127,10 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
     fs::write(&path, content).unwrap();
     drop(open(folder.path()));
     assert!(!path.exists(), "it was replayed, and nobody has written since");
+    assert!(
+        path.with_extension("journal.damaged").exists(),
+        "the third record is there, and whole"
+    );
     let there: Vec<_> = (0..4).map(|number| has(&file_in(&folder), number)).collect();
     assert_eq!(there, [true, true, false, false]);
 }

@@ -11,7 +11,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::store::error::{OpenError, StoreError};
-use crate::store::journal::{self, JournalFile};
+use crate::store::journal::{self, JournalFile, Replayed};
 use crate::store::overlay::Overlay;
 use crate::store::tables;
 use crate::store::unfinished::{Unfinished, folder_of};
@@ -120,8 +120,36 @@ impl StoreFile {
         if found != self.formats.newest {
             self.formats.upgrade(&database, found)?;
         }
-        journal::replay(&database, || self.read_journal())?;
+        match journal::replay(&database, || self.read_journal())? {
+            Replayed::Whole => {}
+            // For whoever can make something of it.
+            Replayed::CutOff => self.keep_journal("damaged"),
+            // It may belong to a store that was here before, and will be again.
+            Replayed::Unused
+                if self
+                    .read_journal()
+                    .is_ok_and(|content| content.as_deref().is_some_and(journal::is_used)) =>
+            {
+                self.keep_journal("old");
+            }
+            Replayed::Unused => {}
+        }
         Ok(database)
+    }
+
+    /// Gives the file of the journal another name, under which nothing is written to it.
+    fn keep_journal(&self, why: &str) {
+        let (from, mut to) = (self.journal_path(), self.journal_path().into_os_string());
+        to.push(".");
+        to.push(why);
+        let to = PathBuf::from(to);
+        match fs::rename(&from, &to) {
+            Ok(()) => tracing::warn!(
+                "a journal that is not this store's, or not whole, is kept as {}",
+                to.display()
+            ),
+            Err(error) => tracing::warn!(%error, "{} could not be kept", from.display()),
+        }
     }
 
     fn journal_path(&self) -> PathBuf {

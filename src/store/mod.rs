@@ -258,9 +258,9 @@ impl Store {
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
         let (handle, visibility) = (Arc::clone(&self.handle), Arc::clone(&self.visibility));
-        let acknowledged = *self.published.borrow();
+        let acknowledged = self.published.clone();
         let read = tokio::task::spawn_blocking(move || {
-            visibility.wait_for(acknowledged);
+            visibility.wait_for_acknowledged(&acknowledged);
             job(&snapshot_of(&handle)?)
         })
         .await;
@@ -291,9 +291,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        // Not in one statement: the writer could not publish what is waited for while the number is borrowed.
-        let acknowledged = *self.published.borrow();
-        self.visibility.wait_for(acknowledged);
+        self.visibility.wait_for_acknowledged(&self.published);
         snapshot_of(&self.handle)
     }
 

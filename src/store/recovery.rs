@@ -18,6 +18,8 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 impl State {
     /// Refuses writes until the store has been opened again; false if the program ends before.
     pub(super) fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+        // Whoever comes finds out, also where it was no write that has met the failure.
+        self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
             %error,
             "the store has failed: writes are refused until it works again, redirects go on"

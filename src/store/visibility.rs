@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 /// Up to which commit readers can see.
 #[derive(Debug)]
@@ -32,10 +33,13 @@ impl Visibility {
         Released(self)
     }
 
-    /// Waits until a commit can be seen, or nobody can tell when that will be. The writer wakes up for it.
-    pub(super) fn wait_for(&self, sequence: u64) {
+    /// Waits until what is acknowledged now can be seen, or nobody can tell when that will be. The writer wakes up for it.
+    pub(super) fn wait_for_acknowledged(&self, acknowledged: &watch::Receiver<u64>) {
+        // Never borrowed while this waits: the writer could not publish what is waited for.
+        let sequence = *acknowledged.borrow();
         let mut reached = self.reached.lock();
-        while *reached < sequence {
+        // A disk that has lost commits makes it less.
+        while *reached < sequence.min(*acknowledged.borrow()) {
             self.is_wanted.store(true, Ordering::SeqCst);
             if let Some(writer) = self.writer.get() {
                 writer.unpark();

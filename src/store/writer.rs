@@ -25,6 +25,8 @@ const BATCH_MAX_JOBS: usize = 256;
 /// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
 /// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+/// How long to wait before trying again to make a journal where that has failed.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
@@ -188,7 +190,7 @@ impl Writer {
             journal: None,
             open: None,
             uncommitted: Vec::new(),
-            has_no_journal: false,
+            without_journal_since: None,
         };
         let thread = thread::Builder::new()
             .name("tinyd-writer".into())
@@ -253,8 +255,8 @@ pub(super) struct State {
     open: Option<WriteTransaction>,
     /// The changes in it, as the journal has them.
     uncommitted: Vec<Vec<u8>>,
-    /// Whether the last attempt to make a journal has failed, which is told once.
-    has_no_journal: bool,
+    /// When the last attempt to make a journal has failed, which is told once.
+    without_journal_since: Option<Instant>,
 }
 
 impl State {
@@ -384,8 +386,11 @@ impl State {
         }
         if transaction.modifications() == 0 {
             drop(transaction);
+            if self.uncommitted.is_empty() {
+                // Which also finds out about an operation that has failed before.
+                return inner.abort().map_err(|error| nothing_written(error.into()));
+            }
             self.open = Some(inner);
-            // Nothing is new; but an operation that has failed before is found out.
             return self.make_visible().map_err(nothing_written);
         }
         let Finished { changes, redo } = transaction.finish(sequence).map_err(nothing_written)?;
@@ -482,19 +487,22 @@ impl State {
 
     /// Makes the file of the journal if there is none.
     fn ensure_journal(&mut self) {
-        if self.journal.is_some() {
+        let has_just_failed = self
+            .without_journal_since
+            .is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL);
+        if self.journal.is_some() || has_just_failed {
             return;
         }
         match self.medium.create_journal() {
             Ok(file) => {
                 self.journal = Some(Journal::on(file));
-                self.has_no_journal = false;
+                self.without_journal_since = None;
             }
             Err(error) => {
-                if !self.has_no_journal {
-                    tracing::warn!(%error, "there is no room for a journal, so writes take longer");
+                if self.without_journal_since.is_none() {
+                    tracing::warn!(%error, "no journal can be made, so writes take longer");
                 }
-                self.has_no_journal = true;
+                self.without_journal_since = Some(Instant::now());
             }
         }
     }
