@@ -19,6 +19,9 @@ use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 /// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
 const SHARDS: usize = 256;
 
+/// Links that are brought into a shard together.
+const BATCH_LINKS: usize = 128;
+
 /// What is to be answered for an id at some moment (contract, section 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<L = HeaderValue> {
@@ -141,6 +144,56 @@ impl Links {
     }
 }
 
+fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) {
+    render(record, link.id, link.status, link.expires_at, |out| {
+        Destination::write_location(link.full_url, out);
+    });
+}
+
+/// The shard of a hash. The table inside the shard uses the lowest and highest bits; these are in between.
+fn shard_of(hash: u64) -> usize {
+    usize::try_from(hash >> 32).unwrap_or_default() % SHARDS
+}
+
+/// Many links on their way into the index. Those of a shard are brought in together, because its table is then near.
+#[derive(Debug)]
+pub(super) struct Batch<'i> {
+    index: &'i Index,
+    scratch: Vec<u8>,
+    /// By shard: records, one after the other, and the hash of each.
+    waiting: Vec<(Vec<u8>, Vec<u64>)>,
+}
+
+impl<'i> Batch<'i> {
+    pub(super) fn into(index: &'i Index) -> Self {
+        Self {
+            index,
+            scratch: Vec::new(),
+            waiting: vec![(Vec::new(), Vec::new()); SHARDS],
+        }
+    }
+
+    /// As [`Index::load`], at the latest when the batch is finished.
+    pub(super) fn load(&mut self, link: &LinkRef<'_>) {
+        render_link(&mut self.scratch, link);
+        let hash = hash_of(&self.index.hasher, link.id);
+        let Some((records, hashes)) = self.waiting.get_mut(shard_of(hash)) else {
+            return;
+        };
+        records.extend_from_slice(&self.scratch);
+        hashes.push(hash);
+        if hashes.len() >= BATCH_LINKS {
+            self.index.load_together(records, hashes);
+        }
+    }
+
+    pub(super) fn finish(mut self) {
+        for (records, hashes) in &mut self.waiting {
+            self.index.load_together(records, hashes);
+        }
+    }
+}
+
 fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
     hasher.hash_one(id.padded())
 }
@@ -233,7 +286,7 @@ impl Index {
 
     /// Shows a link as a commit left it; says whether it was shown otherwise before.
     pub(super) fn publish(&self, link: &LinkRef<'_>) -> bool {
-        self.insert(link, true, &mut Vec::new())
+        self.insert(link, true)
     }
 
     /// The ids in the map, in no order.
@@ -254,26 +307,39 @@ impl Index {
         }
     }
 
-    /// Shows a link as the store has it, unless a commit has been published for it since. `scratch` is memory that can be
-    /// used again for the next.
-    pub(super) fn load(&self, link: &LinkRef<'_>, scratch: &mut Vec<u8>) {
-        self.insert(link, false, scratch);
+    /// Brings in records of one shard, and empties both lists.
+    fn load_together(&self, records: &mut Vec<u8>, hashes: &mut Vec<u64>) {
+        let mut rest = records.as_slice();
+        if let Some(shard) = hashes.first().and_then(|hash| self.shard(*hash)) {
+            let mut links = shard.0.write();
+            for hash in hashes.iter() {
+                let Some((record, id)) = Record::at(rest).and_then(|record| Some((record, record.id()?))) else {
+                    break;
+                };
+                links.put(&self.hasher, *hash, id, record.bytes(), false);
+                rest = rest.get(record.bytes().len()..).unwrap_or_default();
+            }
+        }
+        records.clear();
+        hashes.clear();
     }
 
-    fn insert(&self, link: &LinkRef<'_>, replace: bool, record: &mut Vec<u8>) -> bool {
+    /// Shows a link as the store has it, unless a commit has been published for it since.
+    pub(super) fn load(&self, link: &LinkRef<'_>) {
+        self.insert(link, false);
+    }
+
+    fn insert(&self, link: &LinkRef<'_>, replace: bool) -> bool {
         // Rendered before the lock is taken.
-        render(record, link.id, link.status, link.expires_at, |out| {
-            Destination::write_location(link.full_url, out);
-        });
+        let mut record = Vec::new();
+        render_link(&mut record, link);
         let hash = hash_of(&self.hasher, link.id);
         let Some(shard) = self.shard(hash) else { return false };
-        shard.0.write().put(&self.hasher, hash, link.id, record, replace)
+        shard.0.write().put(&self.hasher, hash, link.id, &record, replace)
     }
 
     fn shard(&self, hash: u64) -> Option<&Shard> {
-        // The table inside the shard uses the lowest and highest bits; these are in between.
-        let position = usize::try_from(hash >> 32).unwrap_or_default() % SHARDS;
-        self.shards.get(position)
+        self.shards.get(shard_of(hash))
     }
 
     /// What the map holds of a link, for tests: location, status, expiry.

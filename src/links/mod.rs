@@ -19,6 +19,7 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::ids::IdSource;
+use crate::links::index::Batch;
 use crate::links::publisher::Publisher;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Transaction, Visitor, WriteError};
@@ -124,8 +126,7 @@ pub struct Links {
 
 /// Brings links into the index.
 struct Loader<'i> {
-    index: &'i Index,
-    scratch: Vec<u8>,
+    batch: Batch<'i>,
     links: u64,
     damaged: Vec<LinkId>,
 }
@@ -134,7 +135,7 @@ impl Visitor for Loader<'_> {
     fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>) {
         self.links += 1;
         match link {
-            Ok(link) => self.index.load(&link, &mut self.scratch),
+            Ok(link) => self.batch.load(&link),
             Err(error) => {
                 tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
                 self.damaged.push(id);
@@ -212,16 +213,19 @@ impl Links {
     fn try_load(&self) -> Result<u64, StoreError> {
         self.index.reserve(self.stored);
         let loader = || Loader {
-            index: &self.index,
-            scratch: Vec::new(),
+            batch: Batch::into(&self.index),
             links: 0,
             damaged: Vec::new(),
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let loaders = self.store.snapshot()?.scan(threads.min(LOAD_THREADS_MAX), loader)?;
         let links = loaders.iter().map(|loader| loader.links).sum();
-        self.index
-            .set_loaded(loaders.into_iter().flat_map(|loader| loader.damaged).collect());
+        let mut damaged = HashSet::new();
+        for loader in loaders {
+            loader.batch.finish();
+            damaged.extend(loader.damaged);
+        }
+        self.index.set_loaded(damaged);
         Ok(links)
     }
 
@@ -241,7 +245,7 @@ impl Links {
             match self.store.read_ahead(move |snapshot| snapshot.get(id)).await {
                 Ok(link) => {
                     if let Some(link) = &link {
-                        self.index.load(&link.into(), &mut Vec::new());
+                        self.index.load(&link.into());
                     }
                     // Once more, because a commit may have brought it in between.
                     return match self.index.look_up(id, self.clock.now()) {

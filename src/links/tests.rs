@@ -292,7 +292,7 @@ fn what_is_published_while_links_are_loaded_stays() {
     let old = block_on(open(folder.path(), &clock).add(owned)).unwrap();
     let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
     assert_eq!(block_on(links.delete_user(PARTNER, "me".into())).unwrap(), 1);
-    links.index().load(&(&old).into(), &mut Vec::new());
+    links.index().load(&(&old).into());
     links.load().unwrap();
     assert_eq!(links.index().look_up(old.id, clock.now()), Verdict::Deleted);
 }

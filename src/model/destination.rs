@@ -66,8 +66,9 @@ impl Destination {
     /// name of a host as domain name servers know it.
     pub fn write_location(full_url: &str, out: &mut Vec<u8>) {
         // Nearly all are so already.
-        let is_literal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>');
-        if full_url.bytes().all(is_literal) {
+        let is_literal = |byte: u8| byte.is_ascii_graphic() & (byte != b'"') & (byte != b'<') & (byte != b'>');
+        // Every byte is looked at, because many can be at once.
+        if full_url.bytes().fold(true, |all, byte| all & is_literal(byte)) {
             out.extend_from_slice(full_url.as_bytes());
         } else {
             out.extend_from_slice(Self::location_of(full_url).as_bytes());
