@@ -75,23 +75,14 @@ impl Default for Index {
 
 impl Links {
     fn find(&self, hash: u64, id: LinkId) -> Option<Record<'_>> {
-        let is_it = |place: &Place| self.is_of(*place, id);
+        let is_it = |place: &Place| is_of(&self.records, *place, id);
         self.records.get(*self.places.find(hash, is_it)?)
-    }
-
-    fn is_of(&self, place: Place, id: LinkId) -> bool {
-        let record = self.records.get(place);
-        record.is_some_and(|record| record.id_bytes() == id.as_bytes())
     }
 
     /// Puts a record in the place of the one with its id, if there is one that is different and it may be replaced.
     fn put(&mut self, hasher: &RandomState, hash: u64, id: LinkId, record: &[u8], replace: bool) -> bool {
         let Self { places, records } = self;
-        let is_it = |place: &Place| {
-            records
-                .get(*place)
-                .is_some_and(|record| record.id_bytes() == id.as_bytes())
-        };
+        let is_it = |place: &Place| is_of(records, *place, id);
         match places.entry(hash, is_it, |place| hash_at(hasher, records, *place)) {
             Entry::Occupied(mut present) => {
                 let old = *present.get();
@@ -117,11 +108,7 @@ impl Links {
 
     fn remove(&mut self, hasher: &RandomState, hash: u64, id: LinkId) {
         let Self { places, records } = self;
-        let is_it = |place: &Place| {
-            records
-                .get(*place)
-                .is_some_and(|record| record.id_bytes() == id.as_bytes())
-        };
+        let is_it = |place: &Place| is_of(records, *place, id);
         if let Ok(entry) = places.find_entry(hash, is_it) {
             let (place, _) = entry.remove();
             records.release(place);
@@ -196,6 +183,11 @@ impl<'i> Batch<'i> {
 
 fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
     hasher.hash_one(id.padded())
+}
+
+fn is_of(records: &Records, place: Place, id: LinkId) -> bool {
+    let record = records.get(place);
+    record.is_some_and(|record| record.id_bytes() == id.as_bytes())
 }
 
 fn hash_at(hasher: &RandomState, records: &Records, place: Place) -> u64 {
