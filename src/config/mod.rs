@@ -2,6 +2,7 @@
 
 mod error;
 mod first;
+mod partners;
 mod read;
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Reading the file, with the key, the value and the reason for everything that is wrong.
 
-use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -14,12 +13,8 @@ use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT, ID_LENGTH_DEFAULT, LogFormat,
     Overrides, PUBLIC_LISTEN_DEFAULT, Settings,
 };
-use crate::ks::{Partner, Partners, Secret};
-use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, PartnerId};
+use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
 use crate::public::Tiny;
-
-/// Secrets shorter than this are worth a warning.
-const SECRET_SHORT_BYTES: usize = 16;
 
 /// Bodies must at least hold one link with the longest destination, percent-encoded.
 const BODY_MAX_BYTES_LEAST: usize = 32 * 1024;
@@ -134,9 +129,9 @@ fn size_or(
 }
 
 /// A table of the file, with the name that stands before its keys.
-struct Section<'t> {
-    name: String,
-    table: &'t Table,
+pub(super) struct Section<'t> {
+    pub(super) name: String,
+    pub(super) table: &'t Table,
 }
 
 impl<'t> Section<'t> {
@@ -147,7 +142,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    fn key(&self, key: &str) -> String {
+    pub(super) fn key(&self, key: &str) -> String {
         if self.name.is_empty() {
             key.to_owned()
         } else {
@@ -156,14 +151,14 @@ impl<'t> Section<'t> {
     }
 }
 
-struct Reader {
+pub(super) struct Reader {
     origin: String,
     folder: PathBuf,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Reader {
-    fn wrong(&self, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+    pub(super) fn wrong(&self, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
         ConfigError::Setting {
             origin: self.origin.clone(),
             key,
@@ -172,7 +167,7 @@ impl Reader {
         }
     }
 
-    fn check_keys(&self, section: &Section<'_>, known: &[&str]) -> Result<(), ConfigError> {
+    pub(super) fn check_keys(&self, section: &Section<'_>, known: &[&str]) -> Result<(), ConfigError> {
         match section.table.keys().find(|key| !known.contains(&key.as_str())) {
             None => Ok(()),
             Some(key) => Err(ConfigError::UnknownKey {
@@ -206,7 +201,7 @@ impl Reader {
         Ok(section)
     }
 
-    fn text<'t>(&self, section: &Section<'t>, key: &str) -> Result<Option<&'t str>, ConfigError> {
+    pub(super) fn text<'t>(&self, section: &Section<'t>, key: &str) -> Result<Option<&'t str>, ConfigError> {
         match section.table.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -311,112 +306,11 @@ impl Reader {
     }
 
     /// A path of the file, which is relative to the folder that the file is in.
-    fn path(&self, text: &str) -> PathBuf {
+    pub(super) fn path(&self, text: &str) -> PathBuf {
         self.folder.join(text)
     }
 
-    fn partners(&mut self, root: &Section<'_>) -> Result<Partners, ConfigError> {
-        let mut partners = HashMap::new();
-        let entries = match root.table.get("partner") {
-            None => &[][..],
-            Some(Value::Array(entries)) => entries,
-            Some(other) => {
-                return Err(self.wrong("partner".to_owned(), other.type_str(), "expected sections [[partner]]"));
-            }
-        };
-        for (position, entry) in entries.iter().enumerate() {
-            let name = format!("partner[{position}]");
-            let Value::Table(table) = entry else {
-                return Err(self.wrong(name, entry.type_str(), "expected a section [[partner]]"));
-            };
-            let section = Section { name, table };
-            let known = [
-                "id",
-                "admin_secret",
-                "admin_secret_file",
-                "user_secret",
-                "user_secret_file",
-                "operator",
-            ];
-            self.check_keys(&section, &known)?;
-            let id = match table.get("id") {
-                Some(Value::Integer(number)) => u32::try_from(*number).ok().filter(|id| *id > 0),
-                _ => None,
-            };
-            let shown = table
-                .get("id")
-                .map_or_else(|| "(missing)".to_owned(), ToString::to_string);
-            let id = id.ok_or_else(|| self.wrong(section.key("id"), shown, "expected the partner's number, from 1"))?;
-            let admin_secrets = self.secrets(&section, "admin_secret")?;
-            if admin_secrets.is_empty() {
-                let reason = format!("partner {id} needs admin_secret or admin_secret_file");
-                return Err(self.wrong(section.key("admin_secret"), "(missing)", reason));
-            }
-            let user_secrets = self.secrets(&section, "user_secret")?;
-            let is_operator = match table.get("operator") {
-                Some(Value::Boolean(is_operator)) => *is_operator,
-                Some(other) => return Err(self.wrong(section.key("operator"), other, "expected true or false")),
-                // Whoever is alone is served by nobody else.
-                None => entries.len() == 1,
-            };
-            let partner = Partner {
-                admin_secrets,
-                user_secrets,
-                is_operator,
-            };
-            if partners.insert(PartnerId(id), partner).is_some() {
-                return Err(self.wrong(section.key("id"), id, "this partner has a section already"));
-            }
-        }
-        if partners.is_empty() {
-            self.warnings
-                .push("no [[partner]]: nobody can use the API, only redirects are served".to_owned());
-        }
-        Ok(Partners::new(partners))
-    }
-
-    /// The secrets under `KEY` (one or a list) or in the file under `KEY_file` (one a line).
-    fn secrets(&mut self, section: &Section<'_>, key: &str) -> Result<Vec<Secret>, ConfigError> {
-        const SHOWN: &str = "(secret)";
-        let file_key = format!("{key}_file");
-        let texts = match (section.table.get(key), self.text(section, &file_key)?) {
-            (None, None) => return Ok(Vec::new()),
-            (Some(_), Some(_)) => {
-                return Err(self.wrong(
-                    section.key(key),
-                    SHOWN,
-                    format!("give either {key} or {file_key}, not both"),
-                ));
-            }
-            (Some(value), None) => strings(value)
-                .ok_or_else(|| self.wrong(section.key(key), SHOWN, "expected a string or a list of strings"))?,
-            (None, Some(file)) => {
-                let path = self.path(file);
-                let text = fs::read_to_string(&path).map_err(|cause| ConfigError::File {
-                    path,
-                    action: "the secret cannot be read",
-                    cause,
-                })?;
-                text.lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty())
-                    .map(str::to_owned)
-                    .collect()
-            }
-        };
-        if texts.is_empty() || texts.iter().any(String::is_empty) {
-            return Err(self.wrong(section.key(key), SHOWN, "a secret cannot be empty"));
-        }
-        if texts.iter().any(|text| text.len() < SECRET_SHORT_BYTES) {
-            let key = section.key(key);
-            self.warnings.push(format!(
-                "{key}: shorter than {SECRET_SHORT_BYTES} characters, which can be guessed"
-            ));
-        }
-        Ok(texts.into_iter().map(Secret::new).collect())
-    }
-
-    fn check_mode(&mut self, path: &Path) {
+    pub(super) fn check_mode(&mut self, path: &Path) {
         const OTHERS: u32 = 0o007;
         if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
             let path = path.display();
@@ -427,7 +321,7 @@ impl Reader {
     }
 }
 
-fn strings(value: &Value) -> Option<Vec<String>> {
+pub(super) fn strings(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![text.clone()]),
         Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
