@@ -104,6 +104,7 @@ impl ConfigArgs {
             data: self.data.clone(),
             public: of_environment("TINYD_PUBLIC"),
             admin: of_environment("TINYD_ADMIN"),
+            credentials: of_environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             ..Overrides::default()
         }
     }

@@ -52,6 +52,8 @@ pub struct Overrides {
     pub log: Option<String>,
     /// `text` or `json`.
     pub log_format: Option<String>,
+    /// The folder with what the service manager gives as credentials.
+    pub credentials: Option<PathBuf>,
 }
 
 /// How log lines are written.

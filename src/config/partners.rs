@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
@@ -33,8 +35,10 @@ impl Reader {
                 "id",
                 "admin_secret",
                 "admin_secret_file",
+                "admin_secret_credential",
                 "user_secret",
                 "user_secret_file",
+                "user_secret_credential",
                 "operator",
             ];
             self.check_keys(&section, &known)?;
@@ -48,7 +52,7 @@ impl Reader {
             let id = id.ok_or_else(|| self.wrong(section.key("id"), shown, "expected the partner's number, from 1"))?;
             let admin_secrets = self.secrets(&section, "admin_secret")?;
             if admin_secrets.is_empty() {
-                let reason = format!("partner {id} needs admin_secret or admin_secret_file");
+                let reason = format!("partner {id} needs admin_secret, admin_secret_file or admin_secret_credential");
                 return Err(self.wrong(section.key("admin_secret"), "(missing)", reason));
             }
             let user_secrets = self.secrets(&section, "user_secret")?;
@@ -74,23 +78,23 @@ impl Reader {
         Ok(Partners::new(partners))
     }
 
-    /// The secrets under `KEY` (one or a list) or in the file under `KEY_file` (one a line).
+    /// The secrets under `KEY` (one or a list), in the file under `KEY_file`, or in the credential under `KEY_credential`
+    /// (one a line in both).
     fn secrets(&mut self, section: &Section<'_>, key: &str) -> Result<Vec<Secret>, ConfigError> {
         const SHOWN: &str = "(secret)";
-        let file_key = format!("{key}_file");
-        let texts = match (section.table.get(key), self.text(section, &file_key)?) {
-            (None, None) => return Ok(Vec::new()),
-            (Some(_), Some(_)) => {
-                return Err(self.wrong(
-                    section.key(key),
-                    SHOWN,
-                    format!("give either {key} or {file_key}, not both"),
-                ));
+        let (file_key, credential_key) = (format!("{key}_file"), format!("{key}_credential"));
+        let file = self.text(section, &file_key)?.map(|file| self.path(file));
+        let credential = self.text(section, &credential_key)?;
+        let credential = credential.map(|name| self.credential(section.key(&credential_key), name));
+        let texts = match (section.table.get(key), file, credential.transpose()?) {
+            (None, None, None) => return Ok(Vec::new()),
+            (Some(value), None, None) => {
+                self.check_mode(&self.file.clone());
+                strings(value)
+                    .ok_or_else(|| self.wrong(section.key(key), SHOWN, "expected a string or a list of strings"))?
             }
-            (Some(value), None) => strings(value)
-                .ok_or_else(|| self.wrong(section.key(key), SHOWN, "expected a string or a list of strings"))?,
-            (None, Some(file)) => {
-                let path = self.path(file);
+            (None, Some(path), None) | (None, None, Some(path)) => {
+                self.check_mode(&path);
                 let text = fs::read_to_string(&path).map_err(|cause| ConfigError::File {
                     path,
                     action: "the secret cannot be read",
@@ -101,6 +105,10 @@ impl Reader {
                     .filter(|line| !line.is_empty())
                     .map(str::to_owned)
                     .collect()
+            }
+            _ => {
+                let reason = format!("give one of {key}, {file_key} and {credential_key}, not several");
+                return Err(self.wrong(section.key(key), SHOWN, reason));
             }
         };
         if texts.is_empty() || texts.iter().any(String::is_empty) {
@@ -113,5 +121,34 @@ impl Reader {
             ));
         }
         Ok(texts.into_iter().map(Secret::new).collect())
+    }
+
+    /// The file of a credential that the service manager gives (`LoadCredential=` of systemd).
+    fn credential(&self, key: String, name: &str) -> Result<PathBuf, ConfigError> {
+        // What systemd takes for a name.
+        let is_name =
+            !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && ![".", ".."].contains(&name);
+        if !is_name {
+            let reason = "expected the name of a credential, as after LoadCredential= in the unit, without a folder";
+            return Err(self.wrong(key, format!("{name:?}"), reason));
+        }
+        let Some(folder) = &self.credentials else {
+            let reason = "CREDENTIALS_DIRECTORY is not set: systemd sets it for a unit with LoadCredential=; \
+                          elsewhere, set it to the folder that has a file of this name";
+            return Err(self.wrong(key, format!("{name:?}"), reason));
+        };
+        Ok(folder.join(name))
+    }
+
+    /// Warns of a file with secrets that everybody can read.
+    fn check_mode(&mut self, path: &Path) {
+        const OTHERS: u32 = 0o007;
+        if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
+            let path = path.display();
+            let warning = format!("{path} can be read by everybody on this machine: chmod 600 {path}");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
     }
 }

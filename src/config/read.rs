@@ -4,7 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -45,7 +44,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     })?;
     let mut reader = Reader {
         origin: path.display().to_string(),
-        folder: path.parent().unwrap_or_else(|| Path::new(".")).to_owned(),
+        file: path.to_owned(),
+        credentials: overrides.credentials.clone(),
         warnings: Vec::new(),
     };
     let empty = Table::new();
@@ -95,7 +95,6 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         partners: reader.partners(&root)?,
         warnings: Vec::new(),
     };
-    reader.check_mode(path);
     let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
     addresses.sort();
     if let Some([twice, _]) = addresses
@@ -153,7 +152,8 @@ impl<'t> Section<'t> {
 
 pub(super) struct Reader {
     origin: String,
-    folder: PathBuf,
+    pub(super) file: PathBuf,
+    pub(super) credentials: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -307,17 +307,7 @@ impl Reader {
 
     /// A path of the file, which is relative to the folder that the file is in.
     pub(super) fn path(&self, text: &str) -> PathBuf {
-        self.folder.join(text)
-    }
-
-    pub(super) fn check_mode(&mut self, path: &Path) {
-        const OTHERS: u32 = 0o007;
-        if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
-            let path = path.display();
-            self.warnings.push(format!(
-                "{path} can be read by everybody on this machine: chmod 600 {path}"
-            ));
-        }
+        self.file.parent().unwrap_or_else(|| Path::new(".")).join(text)
     }
 }
 

@@ -13,6 +13,7 @@ fn load(text: &str) -> Result<Settings, String> {
     .unwrap();
     let overrides = Overrides {
         config: Some(path),
+        credentials: Some(folder.path().to_owned()),
         ..Overrides::default()
     };
     Settings::load(&overrides).map_err(|error| error.to_string())
@@ -134,7 +135,31 @@ fn every_mistake_is_named_with_key_value_and_reason() {
         ),
         (
             "[[partner]]\nid = 1\nadmin_secret = \"4711\"\nadmin_secret_file = \"secrets\"",
-            ["partner[0].admin_secret", "(secret)", "not both"],
+            ["partner[0].admin_secret", "(secret)", "not several"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret_file = \"secrets\"\nadmin_secret_credential = \"secrets\"",
+            ["partner[0].admin_secret", "admin_secret_credential", "not several"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret_credential = \"none\"",
+            ["none", "cannot be read", "No such file"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret_credential = \"../secrets\"",
+            [
+                "partner[0].admin_secret_credential",
+                "\"../secrets\"",
+                "without a folder",
+            ],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret_credential = \"..\"",
+            ["partner[0].admin_secret_credential", "\"..\"", "name of a credential"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\nuser_secret_credential = 12",
+            ["partner[0].user_secret_credential", "12", "a string in quotes"],
         ),
         (
             "[[partner]]\nid = 1\nadmin_secret = \"a\"\n[[partner]]\nid = 1\nadmin_secret = \"b\"",
@@ -222,4 +247,64 @@ fn the_first_start_makes_a_private_file_that_is_valid() {
     let (again, created) = Settings::load_or_create(&overrides).unwrap();
     assert!(!created);
     assert_eq!(again, settings);
+}
+
+#[test]
+fn credentials_come_from_the_folder_of_the_service_manager() {
+    let text = "[[partner]]\nid = 7\nadmin_secret_credential = \"secrets\"\nuser_secret_credential = \"secrets\"";
+    let settings = load(text).unwrap();
+    let partner = settings.partners.get(PartnerId(7)).unwrap();
+    assert!(partner.admin_secrets[0].matches("the secret of the file"));
+    assert!(partner.user_secrets[1].matches("the one before it"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tinyd.toml");
+    fs::write(&path, text).unwrap();
+    let overrides = Overrides {
+        config: Some(path),
+        ..Overrides::default()
+    };
+    let error = Settings::load(&overrides).unwrap_err().to_string();
+    for part in [
+        "partner[0].admin_secret_credential",
+        "\"secrets\"",
+        "CREDENTIALS_DIRECTORY",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn files_with_secrets_that_everybody_can_read_are_warned_of_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, secret) = (folder.path().join("tinyd.toml"), folder.path().join("secret"));
+    fs::write(&secret, "hush hush hush hush").unwrap();
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let overrides = Overrides {
+        config: Some(config.clone()),
+        credentials: Some(folder.path().to_owned()),
+        ..Overrides::default()
+    };
+    let inline = [PARTNER, "user_secret = \"hush hush hush hush\"\n"].concat();
+    let of_file = "[[partner]]\nid = 7\nadmin_secret_file = \"secret\"\nuser_secret_file = \"secret\"\n";
+    let of_credential = of_file.replace("_file", "_credential");
+    for (text, mode_of_config, mode_of_secret, warned) in [
+        (inline.as_str(), 0o644, 0o600, Some(&config)),
+        (inline.as_str(), 0o640, 0o644, None),
+        (of_file, 0o644, 0o600, None),
+        (of_file, 0o644, 0o604, Some(&secret)),
+        (&of_credential, 0o644, 0o400, None),
+        (&of_credential, 0o600, 0o644, Some(&secret)),
+    ] {
+        fs::write(&config, text).unwrap();
+        set_mode(&config, mode_of_config);
+        set_mode(&secret, mode_of_secret);
+        let warnings = Settings::load(&overrides).unwrap().warnings;
+        let expected = warned.map(|path| {
+            let path = path.display();
+            format!("{path} can be read by everybody on this machine: chmod 600 {path}")
+        });
+        assert_eq!(warnings, Vec::from_iter(expected), "{text}");
+    }
 }
