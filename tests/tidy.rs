@@ -27,12 +27,13 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Packages that only some rooms name.
-const OWNED: [(&str, &[&str]); 7] = [
+const OWNED: [(&str, &[&str]); 8] = [
     ("csv", &["rows"]),
     ("redb", &["store"]),
     ("bincode", &["store"]),
     ("parking_lot", &["links", "store", "rows"]),
     ("hashbrown", &["links"]),
+    ("sd_notify", &["server"]),
     ("clap", &["cli"]),
     ("ureq", &["cli"]),
 ];

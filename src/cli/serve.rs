@@ -18,7 +18,7 @@ use crate::config::{LogFormat, Overrides, Settings};
 use crate::ks::Partners;
 use crate::links::Links;
 use crate::model::Clock;
-use crate::server::{self, Bound, DataLock};
+use crate::server::{self, Bound, DataLock, ServiceManager};
 use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
@@ -65,9 +65,19 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         Settings::load_or_create(&overrides)?
     };
     start_log(&settings)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %settings.config.display(),
+        "starting"
+    );
+    for line in settings.in_force() {
+        tracing::info!("settings: {line}");
+    }
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    // It outlives the links, so that it can ask for time while these are written.
+    let manager = ServiceManager::connect()?;
     let (links, _lock) = if args.read_only {
         let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
         tracing::info!(store = %store.display(), "serving read-only");
@@ -78,15 +88,20 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
         (links, Some(lock))
     };
+    let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
+    // Only for people: what cannot be told is left out.
+    let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
+    tracing::info!(store = %store.display(), bytes, links = links.stored(), "store opened");
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Who starts without links and without having written a configuration is new here.
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
-    runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links)))?;
+    runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     drop(links);
+    drop(manager);
     tracing::info!("ended");
     Ok(())
 }
@@ -96,6 +111,7 @@ async fn serve(
     overrides: &Overrides,
     welcome: Option<bool>,
     links: Arc<Links>,
+    manager: &ServiceManager,
 ) -> Result<(), CliError> {
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -111,7 +127,9 @@ async fn serve(
     let (partners, current) = watch::channel(Arc::new(settings.partners.clone()));
     let reload = async {
         while hangup.recv().await.is_some() {
+            manager.reloading();
             reload(settings, overrides, &partners);
+            manager.reloaded();
         }
     };
     let shutdown = async {
@@ -121,7 +139,7 @@ async fn serve(
             () = reload => {}
         }
     };
-    server::serve(bound, links, settings, current, shutdown).await?;
+    server::serve(bound, links, settings, current, manager, shutdown).await?;
     Ok(())
 }
 
@@ -129,6 +147,7 @@ async fn serve(
 fn announce(bound: &Bound) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (name, address) in bound.addresses()? {
+        tracing::info!(%address, "{name} listener");
         writeln!(out, "{name} http://{address}")?;
     }
     out.flush()

@@ -2,6 +2,7 @@
 
 mod error;
 mod first;
+mod in_force;
 mod partners;
 mod read;
 

@@ -308,3 +308,32 @@ fn files_with_secrets_that_everybody_can_read_are_warned_of_once() {
         assert_eq!(warnings, Vec::from_iter(expected), "{text}");
     }
 }
+
+#[test]
+fn the_settings_in_force_have_every_documented_key_and_no_secret() {
+    let settings = load(
+        &[
+            PARTNER,
+            "user_secret = [\"4711 4711 4711 4711\", \"4712 4712 4712 4712\"]",
+        ]
+        .concat(),
+    )
+    .unwrap();
+    let text = settings.in_force().join(", ");
+    let table = include_str!("../../README.md");
+    let keys = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(key, _)| key)
+        .filter(|key| *key == "data_dir" || key.contains('.'));
+    let mut count = 0;
+    for key in keys {
+        assert!(text.contains(&format!("{key} = ")), "{key} not in {text}");
+        count += 1;
+    }
+    assert!(count > 8, "the table of README.md is not found");
+    assert!(
+        text.contains("partner.id = 7, partner.admin_secret = (1), partner.user_secret = (2), partner.operator = true")
+    );
+    assert!(!text.contains("hush") && !text.contains("471"), "{text}");
+}

@@ -3,6 +3,7 @@
 mod connection;
 mod listeners;
 mod lock;
+mod notify;
 mod readiness;
 mod redirects;
 mod service;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 
 pub use listeners::{Bound, bind};
 pub use lock::{DataLock, LockError};
+pub use notify::ServiceManager;
 
 use crate::api::Api;
 use crate::config::Settings;
@@ -39,7 +41,7 @@ const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Buffer of an admin connection, in bytes: a GET of `add` carries a destination of 8,192 bytes, percent-encoded.
 const ADMIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Serves until `shutdown` is done, then finishes what is in flight, at most for ten seconds.
+/// Serves until `shutdown` is done, then finishes what is in flight, at most for ten seconds. The service manager is told.
 ///
 /// # Errors
 /// When the operating system gives no more threads or descriptors.
@@ -48,6 +50,7 @@ pub async fn serve(
     links: Arc<Links>,
     settings: &Settings,
     partners: watch::Receiver<Arc<Partners>>,
+    manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let public = Arc::new(Public::new(Arc::clone(&links), settings.tiny));
@@ -62,6 +65,7 @@ pub async fn serve(
         fast_path: Arc::new(FastPath::new(Arc::clone(&links), settings.tiny)),
         service: PublicService::new(Arc::clone(&public)),
         stopped: stopped.clone(),
+        roll_call: manager.roll_call(),
     };
     let mut workers = workers::start(&worker, bound.public)?;
     drop(worker);
@@ -80,12 +84,15 @@ pub async fn serve(
         accepting.spawn(connection::accept(listener, stopped.clone(), serve));
     }
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
+    tokio::spawn(manager.roll_call().answer());
+    manager.serving(&links);
 
     tokio::select! {
         () = shutdown => {}
         () = workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
     }
     tracing::info!("draining");
+    manager.ending();
     links.end();
     sweeping.abort();
     stop.send_replace(true);

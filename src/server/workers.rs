@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::public::FastPath;
+use crate::server::notify::RollCall;
 use crate::server::redirects::Newcomer;
 use crate::server::service::PublicService;
 use crate::server::{DRAIN_DEADLINE, connection, redirects};
@@ -25,6 +26,7 @@ pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
     pub(super) service: PublicService,
     pub(super) stopped: watch::Receiver<bool>,
+    pub(super) roll_call: RollCall,
 }
 
 /// The threads that have been started.
@@ -96,6 +98,7 @@ pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Re
 
 impl Worker {
     async fn run(self, listeners: Vec<TcpListener>) -> io::Result<()> {
+        tokio::spawn(self.roll_call.clone().answer());
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let (worker, stopped) = (self.clone(), self.stopped.clone());

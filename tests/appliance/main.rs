@@ -30,4 +30,5 @@ mod multirequest;
 mod redirects;
 mod sessions;
 mod settings;
+mod systemd;
 mod transfer;

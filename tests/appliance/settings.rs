@@ -161,7 +161,7 @@ fn the_environment_sets_what_flags_could() {
         .find(|line| line.starts_with('{'))
         .unwrap();
     let event: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(event["message"], "serving");
+    assert_eq!(event["message"], "starting");
 }
 
 #[test]
@@ -188,6 +188,31 @@ fn a_data_folder_has_one_process() {
 fn new_ids_have_the_length_that_is_set() {
     let appliance = Appliance::start_with("[links]\nid_length = 12\n");
     assert_eq!(appliance.add(&appliance.admin_ks(), &[]).len(), 12);
+}
+
+#[test]
+fn the_log_begins_with_version_settings_store_and_addresses() {
+    let mut appliance = Appliance::start_with("[public]\ntiny = \"direct\"\n");
+    appliance.add(&appliance.admin_ks(), &[]);
+    appliance.terminate();
+    appliance.restart();
+    let log = appliance.log();
+    let lines: Vec<_> = log.lines().skip_while(|line| !line.contains("ended")).collect();
+    let has = |parts: &[&str]| lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    let public = appliance.public.strip_prefix("http://").unwrap();
+    let admin = appliance.admin.strip_prefix("http://").unwrap();
+    for parts in [
+        &["starting", "version=\"0.", "tinyd.toml"][..],
+        &["settings: data_dir = ", "/data"],
+        &["settings: public.listen = 127.0.0.1:0, public.tiny = direct"],
+        &["settings: admin.listen = 127.0.0.1:0"],
+        &["settings: partner.id = 1234567, partner.admin_secret = (1)"],
+        &["store opened", "links.redb", "bytes=", "links=1"],
+        &["public listener", public],
+        &["admin listener", admin],
+    ] {
+        assert!(has(parts), "{parts:?} not in {lines:#?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What the service manager is told, over a socket like systemd's.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::fixture::{Appliance, configuration};
+
+/// How long a message may take on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The manager's end of the socket.
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, folder }
+    }
+
+    /// Starts an appliance that is told of this, with more in its environment.
+    fn start(&self, folder: TempDir, environment: &[&str]) -> Appliance {
+        let socket = format!("NOTIFY_SOCKET={}/notify", self.folder.path().display());
+        Appliance::start_under(&[&["env", &socket][..], environment].concat(), folder)
+    }
+
+    /// The lines of the next message.
+    fn hear(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).expect("a message");
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The messages up to the one with this line.
+    fn hear_until(&self, line: &str) -> Vec<Vec<String>> {
+        let mut heard = Vec::new();
+        loop {
+            let message = self.hear();
+            let is_it = message.iter().any(|one| one == line);
+            heard.push(message);
+            if is_it {
+                return heard;
+            }
+        }
+    }
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
+    folder
+}
+
+#[test]
+fn the_service_manager_hears_of_the_start_a_reload_and_the_end() {
+    let manager = Manager::new();
+    let mut appliance = manager.start(folder(), &[]);
+    let heard = manager.hear_until("READY=1");
+    assert_eq!(heard[0], ["STATUS=opening the store"]);
+    assert!(heard[1][0].starts_with("EXTEND_TIMEOUT_USEC="), "{heard:?}");
+    let ready = heard.last().unwrap();
+    assert!(ready[1].starts_with("STATUS="), "{ready:?}");
+
+    let config = appliance.config();
+    for text in [configuration("[log]\nformat = \"text\"\n"), "nonsense".to_owned()] {
+        fs::write(&config, text).unwrap();
+        appliance.signal("HUP");
+        let heard = manager.hear_until("READY=1");
+        let reloading = &heard[heard.len() - 2];
+        assert_eq!(reloading[0], "RELOADING=1");
+        let since = reloading[1].strip_prefix("MONOTONIC_USEC=").unwrap();
+        assert!(since.parse::<u64>().unwrap() > 0);
+    }
+
+    assert!(appliance.terminate().success());
+    let heard = manager.hear_until("STOPPING=1");
+    assert!(heard.iter().flatten().all(|line| line != "WATCHDOG=1"), "{heard:?}");
+    let more_time = manager.hear();
+    assert!(more_time[0].starts_with("EXTEND_TIMEOUT_USEC="), "{more_time:?}");
+}
+
+#[test]
+fn the_status_says_how_many_links_are_served() {
+    let mut appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    for _ in 0..2 {
+        appliance.add(&ks, &[]);
+    }
+    appliance.terminate();
+    let folder = std::mem::replace(&mut appliance.folder, folder());
+    fs::write(appliance.folder.path().join("log"), "").unwrap();
+    let manager = Manager::new();
+    let _appliance = manager.start(folder, &[]);
+    manager.hear_until("STATUS=serving 2 links");
+}
+
+#[test]
+fn the_watchdog_hears_that_all_threads_are_alive() {
+    let manager = Manager::new();
+    let appliance = manager.start(folder(), &["WATCHDOG_USEC=200000"]);
+    manager.hear_until("READY=1");
+    for _ in 0..3 {
+        manager.hear_until("WATCHDOG=1");
+    }
+    // It watches a process of another number.
+    drop(appliance);
+    let other = Manager::new();
+    let mut appliance = other.start(folder(), &["WATCHDOG_USEC=200000", "WATCHDOG_PID=1"]);
+    other.hear_until("READY=1");
+    appliance.terminate();
+    let heard = other.hear_until("STOPPING=1");
+    assert!(heard.iter().flatten().all(|line| line != "WATCHDOG=1"), "{heard:?}");
+}
