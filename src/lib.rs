@@ -3,6 +3,7 @@
 //! The rooms, bottom to top; each may use those below it and no other. ARCHITECTURE.md is the map.
 
 pub mod model;
+pub mod metrics;
 pub mod wire;
 pub mod ks;
 pub mod store;

@@ -11,8 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, bottom to top, each with those below it that it must not use all the same.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("model", &[]),
+    ("metrics", &["model"]),
     ("wire", &["model"]),
     ("ks", &["wire"]),
     ("store", &["wire", "ks"]),
@@ -31,7 +32,7 @@ const OWNED: [(&str, &[&str]); 8] = [
     ("csv", &["rows"]),
     ("redb", &["store"]),
     ("bincode", &["store"]),
-    ("parking_lot", &["links", "store", "rows"]),
+    ("parking_lot", &["links", "store", "rows", "metrics"]),
     ("hashbrown", &["links"]),
     ("sd_notify", &["server"]),
     ("clap", &["cli"]),

@@ -1,0 +1,47 @@
+//! What the appliance counts of itself, in plain atomics that every room may count into.
+//!
+//! Knows no links and no requests. No address, id, URL, user, partner or session ever comes here: what is counted is told
+//! apart by words of this room and by the names of actions alone.
+
+mod connections;
+mod histogram;
+mod number;
+mod redirects;
+
+use std::sync::Arc;
+
+pub use connections::{Connections, Listener, OpenConnection, Refusal};
+pub use histogram::{Distribution, Durations, Histogram, LongDurations, Sizes, as_f64, nanoseconds};
+pub use number::{Counter, Gauge};
+pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
+
+/// All that is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Redirects.
+    pub redirects: Redirects,
+    public: Arc<Connections>,
+    admin: Arc<Connections>,
+}
+
+impl Metrics {
+    /// The connections of a listener.
+    #[must_use]
+    pub const fn connections(&self, listener: Listener) -> &Arc<Connections> {
+        match listener {
+            Listener::Public => &self.public,
+            Listener::Admin => &self.admin,
+        }
+    }
+
+    /// Counts an accepted connection, which is open until what this returns is dropped.
+    #[must_use]
+    pub fn connection_accepted(&self, listener: Listener) -> OpenConnection {
+        self.connections(listener).accepted()
+    }
+
+    /// Counts a connection or a request that was refused, or a connection that was closed for a reason of ours.
+    pub fn refused(&self, listener: Listener, refusal: Refusal) {
+        self.connections(listener).refused(refusal);
+    }
+}

@@ -1,0 +1,49 @@
+//! Numbers that any thread may change: one that only grows, and one that goes up and down.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows. A lock prefix each time, so not for what happens with every redirect.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// Counts so many.
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down, and never below zero.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Makes it another number.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// Moves it by so much; both ends of the range hold it.
+    pub fn move_by(&self, delta: i64) {
+        let moved = |number: u64| Some(number.saturating_add_signed(delta));
+        // It is always moved, if only to where it is.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
