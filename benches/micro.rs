@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
+use tinyd::http::{AccessLog, HeadLimits, LoggedAddress, Peer};
 use tinyd::http::{Call, Target};
 use tinyd::ks::{self, Claims, Kind, Partner, Partners, Secret};
 use tinyd::links::Links;
 use tinyd::model::{Clock, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
-use tinyd::public::{FastPath, Now, Tiny};
+use tinyd::public::{Asker, FastPath, Guesses, Now, Tiny};
 use tinyd::store::{StoreError, Transaction, Visitor};
 
 /// Links in the map.
@@ -74,7 +75,19 @@ fn filled(folder: &std::path::Path) -> Result<Links> {
 }
 
 fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
-    let fast_path = FastPath::new(Arc::clone(links), Tiny::Hop);
+    let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
+    let fast_path = FastPath::new(Arc::clone(links), Tiny::Hop, Arc::new(Guesses::new(0)), access_log);
+    let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
+    let head = HeadLimits {
+        head_bytes: 16 * 1024,
+        target_bytes: 8 * 1024,
+        headers: 64,
+    };
+    let asker = Asker {
+        peer: &peer,
+        head: &head,
+        is_last: false,
+    };
     let mut now = Now::default();
     now.set(fast_path.now());
     let mut group = criterion.benchmark_group("redirect");
@@ -93,7 +106,7 @@ fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
             bencher.iter(|| {
                 out.clear();
                 let request = next.next().map_or(&[][..], |request| request.as_bytes());
-                fast_path.answer(black_box(request), &now, &mut out)
+                fast_path.answer(black_box(request), &now, &asker, &mut out)
             });
         });
     }

@@ -249,7 +249,10 @@ impl Api {
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
     async fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let requested = requested(params).unwrap_or_default();
-        let response = self.public.goto(params.text("id")?, requested, &caller.headers).await;
+        let response = self
+            .public
+            .goto(params.text("id")?, requested, &caller.headers, caller.address)
+            .await;
         Ok(Outcome::Response(response))
     }
 }

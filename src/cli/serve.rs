@@ -8,17 +8,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::cli::progress::{LogWriter, bar};
 use crate::config::{LogFormat, Overrides, Settings};
-use crate::ks::Partners;
+use crate::http::ACCESS_LOG;
 use crate::links::Links;
 use crate::model::Clock;
-use crate::server::{self, Bound, DataLock, ServiceManager};
+use crate::server::{self, Bound, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
@@ -27,8 +28,11 @@ Settings: flag, then environment, then file, then default.
 Without a configuration file anywhere, a data folder is made (./tinyd-data, or --data)
 with a file in it that holds new secrets, and you are told what to do next.
 
-Signals: SIGTERM and SIGINT end it after the requests in flight; SIGHUP reads the
-partners' secrets again.
+Signals: SIGTERM and SIGINT end it after the requests in flight, a second one at once;
+SIGHUP reads the configuration again, and says what of it needs a restart.
+
+Listening sockets that systemd passes on (tinyd.socket) are used for the addresses
+they listen on.
 
 Examples:
   tinyd serve
@@ -59,12 +63,13 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let overrides = args.settings.overrides();
-    let (settings, created) = if args.read_only {
+    let (mut settings, created) = if args.read_only {
         (Settings::load_or_default(&overrides)?, false)
     } else {
         Settings::load_or_create(&overrides)?
     };
-    start_log(&settings)?;
+    settings.fit_connections(server::room_for_connections());
+    let log_level = start_log(&settings)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %settings.config.display(),
@@ -97,7 +102,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     // Who starts without links and without having written a configuration is new here.
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
-    runtime.block_on(serve(&settings, &overrides, welcome, Arc::clone(&links), &manager))?;
+    let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_level);
+    runtime.block_on(serve(&settings, reload, welcome, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     drop(links);
@@ -108,7 +114,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
 
 async fn serve(
     settings: &Settings,
-    overrides: &Overrides,
+    reload: impl Fn(&Reloader),
     welcome: Option<bool>,
     links: Arc<Links>,
     manager: &ServiceManager,
@@ -116,19 +122,20 @@ async fn serve(
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
-    let bound = server::bind(&settings.public_listen, settings.threads, &settings.admin_listen);
-    let bound = bound.map_err(|(address, error)| anyhow::anyhow!("{address} cannot be listened on: {error}"))?;
+    let (public, admin) = (&settings.public_listen, &settings.admin_listen);
+    let bound = server::inherited().and_then(|sockets| server::bind(public, settings.threads, admin, sockets));
+    let bound = bound.map_err(anyhow::Error::from)?;
     announce(&bound)?;
     if let Some(created) = welcome {
         say_what_to_do_next(settings, &bound, created)?;
     }
     load(Arc::clone(&links));
 
-    let (partners, current) = watch::channel(Arc::new(settings.partners.clone()));
+    let (reloader, live) = Reloader::new(settings);
     let reload = async {
         while hangup.recv().await.is_some() {
             manager.reloading();
-            reload(settings, overrides, &partners);
+            reload(&reloader);
             manager.reloaded();
         }
     };
@@ -138,8 +145,17 @@ async fn serve(
             _ = interrupt.recv() => {}
             () = reload => {}
         }
+        // Whoever asks again does not want to wait. What was acknowledged is in the journal.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("asked to end a second time: requests in flight are cut off");
+            std::process::exit(1);
+        });
     };
-    server::serve(bound, links, settings, current, manager, shutdown).await?;
+    server::serve(bound, links, settings, live, manager, shutdown).await?;
     Ok(())
 }
 
@@ -185,10 +201,11 @@ fn load(links: Arc<Links>) {
     });
 }
 
-/// Reads the partners again. A bad file changes nothing.
-fn reload(running: &Settings, overrides: &Overrides, partners: &watch::Sender<Arc<Partners>>) {
+/// Reads the settings again. A bad file changes nothing.
+fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) {
     match Settings::load(overrides) {
-        Ok(settings) => {
+        Ok(mut settings) => {
+            settings.fit_connections(server::room_for_connections());
             for warning in &settings.warnings {
                 tracing::warn!("{warning}");
             }
@@ -199,24 +216,47 @@ fn reload(running: &Settings, overrides: &Overrides, partners: &watch::Sender<Ar
                 );
             }
             let count = settings.partners.ids().count();
-            partners.send_replace(Arc::new(settings.partners));
-            tracing::info!(partners = count, "secrets reloaded");
+            reloader.reload(&settings);
+            if let Err(error) = filter_of(&settings).and_then(|filter| Ok(log_level.reload(filter)?)) {
+                tracing::error!(%error, "the log's levels stay what they are");
+            }
+            tracing::info!(
+                partners = count,
+                "secrets, limits, trusted proxies and the log's levels reloaded"
+            );
         }
         Err(error) => tracing::error!(%error, "the configuration is wrong; the running settings stay"),
     }
 }
 
-fn start_log(settings: &Settings) -> Result<(), CliError> {
-    let filter: EnvFilter = settings.log.parse().context("the log's levels")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| LogWriter);
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    match settings.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+/// The levels of the log, which a reload may change.
+type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
+
+fn filter_of(settings: &Settings) -> anyhow::Result<EnvFilter> {
+    let mut filter: EnvFilter = settings.log.parse().context("the log's levels")?;
+    if settings.access_log.is_some() {
+        // Whoever wants it wants it at every level.
+        filter = filter.add_directive(
+            format!("{ACCESS_LOG}=info")
+                .parse()
+                .context("the level of the access log")?,
+        );
     }
-    Ok(())
+    Ok(filter)
+}
+
+fn start_log(settings: &Settings) -> Result<LogLevel, CliError> {
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter_of(settings)?);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(|| LogWriter)
+        .with_target(false);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    let registry = tracing_subscriber::registry().with(filter);
+    match settings.log_format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
+        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).init(),
+    }
+    Ok(handle)
 }
 
 /// For people, so on standard error: what to paste for a first link, with no secret in it.

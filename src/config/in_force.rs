@@ -2,8 +2,11 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::num::NonZero;
+use std::time::Duration;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{Limits, LogFormat, Settings};
+use crate::http::LoggedAddress;
 use crate::public::Tiny;
 
 impl Settings {
@@ -18,8 +21,19 @@ impl Settings {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
+        let access = match self.access_log.map(NonZero::get) {
+            None => "off".to_owned(),
+            Some(1) => "all".to_owned(),
+            Some(every) => every.to_string(),
+        };
+        let access_addresses = match self.access_addresses {
+            LoggedAddress::Prefix => "prefix",
+            LoggedAddress::None => "none",
+            LoggedAddress::Full => "full",
+        };
         let mut lines = vec![
             line("data_dir", &[("", &self.data_dir.display())]),
+            line("drain_seconds", &[("", &self.drain.as_secs())]),
             line(
                 "public",
                 &[
@@ -27,8 +41,10 @@ impl Settings {
                     ("tiny", &tiny),
                     ("url", &self.short_url_base()),
                     ("threads", &self.threads),
+                    ("max_guesses_per_minute", &self.guesses_per_minute),
                 ],
             ),
+            self.public_limits.in_force("public"),
             line(
                 "admin",
                 &[
@@ -36,8 +52,17 @@ impl Settings {
                     ("max_body_bytes", &self.body_max_bytes),
                 ],
             ),
+            self.admin_limits.in_force("admin"),
             line("links", &[("id_length", &self.id_length)]),
-            line("log", &[("level", &self.log), ("format", &format)]),
+            line(
+                "log",
+                &[
+                    ("level", &self.log),
+                    ("format", &format),
+                    ("access", &access),
+                    ("access_addresses", &access_addresses),
+                ],
+            ),
         ];
         let mut ids: Vec<_> = self.partners.ids().collect();
         ids.sort();
@@ -55,6 +80,33 @@ impl Settings {
             ));
         }
         lines
+    }
+}
+
+impl Limits {
+    fn in_force(&self, section: &str) -> String {
+        let seconds = |time: Duration| time.as_secs();
+        let proxies: Vec<_> = self.trusted_proxies.iter().map(ToString::to_string).collect();
+        line(
+            section,
+            &[
+                ("head_timeout_seconds", &seconds(self.head_timeout)),
+                ("idle_timeout_seconds", &seconds(self.idle_timeout)),
+                ("write_timeout_seconds", &seconds(self.write_timeout)),
+                ("lifetime_seconds", &seconds(self.lifetime)),
+                ("max_head_bytes", &self.head_bytes),
+                ("max_target_bytes", &self.target_bytes),
+                ("max_headers", &self.headers),
+                ("max_connections", &self.connections),
+                (
+                    "max_connections_per_address",
+                    &self.connections_per_address.unwrap_or(0),
+                ),
+                ("max_requests_per_connection", &self.requests.unwrap_or(0)),
+                ("trusted_proxies", &proxies.join(" ")),
+                ("proxy_protocol", &self.proxy_protocol),
+            ],
+        )
     }
 }
 

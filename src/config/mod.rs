@@ -3,6 +3,7 @@
 mod error;
 mod first;
 mod in_force;
+mod limits;
 mod partners;
 mod read;
 
@@ -10,10 +11,14 @@ mod read;
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use error::ConfigError;
+pub use limits::Limits;
 
+use crate::http::LoggedAddress;
 use crate::ks::Partners;
 use crate::model::PartnerId;
 use crate::public::Tiny;
@@ -80,6 +85,14 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// What `/tiny/{id}` answers.
     pub tiny: Tiny,
+    /// Unknown ids that a client may ask for in a minute; 0: any number.
+    pub guesses_per_minute: u32,
+    /// What the public listener bears.
+    pub public_limits: Limits,
+    /// What the admin listener bears.
+    pub admin_limits: Limits,
+    /// How long requests in flight may take once the appliance has been asked to end.
+    pub drain: Duration,
     /// Threads that serve redirects, at least one.
     pub threads: usize,
     /// Where the API is served.
@@ -92,6 +105,10 @@ pub struct Settings {
     pub log: String,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Of how many requests one is logged; `None`: of any number none.
+    pub access_log: Option<NonZero<usize>>,
+    /// How much of a client's address stands there.
+    pub access_addresses: LoggedAddress,
     /// Who may use the API.
     pub partners: Partners,
     /// What is allowed but perhaps not meant, a sentence each.
@@ -143,13 +160,38 @@ impl Settings {
             ("admin.listen", self.admin_listen != other.admin_listen),
             ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
             ("links.id_length", self.id_length != other.id_length),
-            ("log.level", self.log != other.log),
+            ("drain_seconds", self.drain != other.drain),
+            (
+                "public.max_guesses_per_minute",
+                self.guesses_per_minute != other.guesses_per_minute,
+            ),
             ("log.format", self.log_format != other.log_format),
+            ("log.access", self.access_log != other.access_log),
+            ("log.access_addresses", self.access_addresses != other.access_addresses),
         ];
         differences
             .into_iter()
             .filter_map(|(key, differs)| differs.then_some(key))
             .collect()
+    }
+
+    /// Lowers the limits of connections to what there is room for, and warns of it.
+    pub fn fit_connections(&mut self, room: usize) {
+        // The admin listener keeps its places, so that it can be asked what is going on.
+        let admin = self.admin_limits.connections.min(room.div_ceil(2));
+        let public = self.public_limits.connections.min((room - admin).max(1));
+        for (key, limit, fitting) in [
+            ("admin", &mut self.admin_limits.connections, admin),
+            ("public", &mut self.public_limits.connections, public),
+        ] {
+            if *limit > fitting {
+                self.warnings.push(format!(
+                    "{key}.max_connections = {limit}: the process may open so few files that it is {fitting}; raise \
+                     LimitNOFILE or ulimit -n"
+                ));
+                *limit = fitting;
+            }
+        }
     }
 
     /// The partner to use where none is named: the only one there is, or the only operator.

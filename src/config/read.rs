@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::config::limits::{self, Limits};
 use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT, ID_LENGTH_DEFAULT, LogFormat,
     Overrides, PUBLIC_LISTEN_DEFAULT, Settings,
 };
+use crate::http::LoggedAddress;
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
 use crate::public::Tiny;
 
@@ -22,6 +25,16 @@ const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
 
 /// Lengths that new ids can have, in characters.
 const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
+
+/// How long requests in flight may take at the end where nothing is said, in seconds.
+const DRAIN_SECONDS_DEFAULT: usize = 10;
+const DRAIN_SECONDS: RangeInclusive<usize> = 1..=3600;
+/// Unknown ids that a client may ask for in a minute where nothing is said: far more than people do, far fewer than would
+/// find anything.
+const GUESSES_DEFAULT: usize = 600;
+const GUESSES: RangeInclusive<usize> = 0..=1_000_000_000;
+/// Of how many requests one can be logged.
+const SAMPLES: RangeInclusive<usize> = 1..=1_000_000_000;
 
 /// Threads that can serve redirects: each has listeners of its own.
 const THREADS: RangeInclusive<usize> = 1..=256;
@@ -50,11 +63,24 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     };
     let empty = Table::new();
     let root = Section::root(&table);
-    reader.check_keys(&root, &["data_dir", "public", "admin", "links", "log", "partner"])?;
-    let public = reader.section(&root, "public", &empty, &["listen", "tiny", "url", "threads"])?;
-    let admin = reader.section(&root, "admin", &empty, &["listen", "max_body_bytes"])?;
+    reader.check_keys(
+        &root,
+        &[
+            "data_dir",
+            "drain_seconds",
+            "public",
+            "admin",
+            "links",
+            "log",
+            "partner",
+        ],
+    )?;
+    let public_keys = ["listen", "tiny", "url", "threads", "max_guesses_per_minute"];
+    let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
+    let admin_keys = ["listen", "max_body_bytes"];
+    let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
     let links = reader.section(&root, "links", &empty, &["id_length"])?;
-    let log = reader.section(&root, "log", &empty, &["level", "format"])?;
+    let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
 
     let data_dir = match (&overrides.data, reader.text(&root, "data_dir")?) {
         (Some(folder), _) => folder.clone(),
@@ -78,6 +104,10 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         public_listen: reader.listen(&public, &overrides.public, PUBLIC_LISTEN_DEFAULT)?,
         public_url: reader.base_url(&public, "url")?,
         tiny: reader.choice(&public, "tiny", &overrides.tiny, "tiny", &tiny)?,
+        guesses_per_minute: reader.guesses(&public)?,
+        public_limits: Limits::read(&reader, &public, Limits::of_public())?,
+        admin_limits: Limits::read(&reader, &admin, Limits::of_admin())?,
+        drain: reader.drain(&root)?,
         threads: size_or(&overrides.threads, "threads", threads, THREADS)?,
         admin_listen: reader.listen(&admin, &overrides.admin, ADMIN_LISTEN_DEFAULT)?,
         body_max_bytes: reader.size(
@@ -92,6 +122,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             None => log_level,
         },
         log_format: reader.choice(&log, "format", &overrides.log_format, "log-format", &formats)?,
+        access_log: reader.access(&log)?,
+        access_addresses: reader.logged_address(&log)?,
         partners: reader.partners(&root)?,
         warnings: Vec::new(),
     };
@@ -134,6 +166,10 @@ pub(super) struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.table.get(key), Some(Value::Array(items)) if items.is_empty())
+    }
+
     fn root(table: &'t Table) -> Self {
         Self {
             name: String::new(),
@@ -210,7 +246,7 @@ impl Reader {
     }
 
     /// One string or a list of them.
-    fn texts(&self, section: &Section<'_>, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+    pub(super) fn texts(&self, section: &Section<'_>, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
         let Some(value) = section.table.get(key) else {
             return Ok(None);
         };
@@ -220,7 +256,7 @@ impl Reader {
             .ok_or_else(|| self.wrong(section.key(key), value, "expected a string or a list of strings"))
     }
 
-    fn size(
+    pub(super) fn size(
         &self,
         section: &Section<'_>,
         key: &str,
@@ -232,6 +268,42 @@ impl Reader {
         };
         let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
         in_range(&self.origin, &section.key(key), &value.to_string(), number, range)
+    }
+
+    pub(super) fn flag(&self, section: &Section<'_>, key: &str, default: bool) -> Result<bool, ConfigError> {
+        match section.table.get(key) {
+            None => Ok(default),
+            Some(Value::Boolean(is_on)) => Ok(*is_on),
+            Some(other) => Err(self.wrong(section.key(key), other, "expected true or false")),
+        }
+    }
+
+    fn drain(&self, root: &Section<'_>) -> Result<Duration, ConfigError> {
+        let seconds = self.size(root, "drain_seconds", DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS)?;
+        Ok(Duration::from_secs(seconds as u64))
+    }
+
+    fn guesses(&self, public: &Section<'_>) -> Result<u32, ConfigError> {
+        let guesses = self.size(public, "max_guesses_per_minute", GUESSES_DEFAULT, GUESSES)?;
+        Ok(u32::try_from(guesses).unwrap_or(u32::MAX))
+    }
+
+    /// Of how many requests one is logged: a name, or the number itself.
+    fn access(&self, log: &Section<'_>) -> Result<Option<NonZero<usize>>, ConfigError> {
+        let names = [("off", None), ("all", NonZero::new(1))];
+        match log.table.get("access") {
+            Some(Value::Integer(_)) => Ok(NonZero::new(self.size(log, "access", 0, SAMPLES)?)),
+            _ => self.choice(log, "access", &None, "", &names),
+        }
+    }
+
+    fn logged_address(&self, log: &Section<'_>) -> Result<LoggedAddress, ConfigError> {
+        let names = [
+            ("prefix", LoggedAddress::Prefix),
+            ("none", LoggedAddress::None),
+            ("full", LoggedAddress::Full),
+        ];
+        self.choice(log, "access_addresses", &None, "", &names)
     }
 
     /// The addresses of a listener, whose flag has the name of its section.

@@ -1,14 +1,21 @@
 //! What the answers of both listeners have in common: the type of a response, request targets, and the faults of the
 //! contract with their headers. Knows no storage and no sessions.
 
+mod access_log;
 mod fault;
+mod head;
+mod peer;
 mod response;
 mod stream;
 mod target;
 
+pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
 pub use fault::{Fault, Requested};
+pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
+pub use peer::{Peer, Proxies};
 pub use response::{
-    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, no_store, stream, text,
+    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, is_about_server,
+    no_store, refusal, stream, text,
 };
 pub use stream::{Interrupted, PieceSender, Pieces};
 pub use target::{Call, Place, Target, decode_lossy, is_true};

@@ -1,13 +1,14 @@
 //! Building responses.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 
 use crate::http::stream::{PieceSender, Pieces, pieces};
+use crate::model::Timestamp;
 use crate::wire::{Format, Value};
 
 /// The body of a response: whole, in memory, or a stream.
@@ -76,6 +77,22 @@ pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration
     response
 }
 
+/// The answer to what is no request, as bytes: there is nobody who could make a response of it. The connection ends
+/// with it.
+#[must_use]
+pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
+    let phrase = status.canonical_reason().unwrap_or_default();
+    let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let length = reason.len() + 1;
+    format!(
+        "HTTP/1.1 {} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
+         cache-control: no-store\r\nconnection: close\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{reason}\n",
+        status.as_str(),
+    )
+    .into_bytes()
+}
+
 /// Forbids every cache to keep the response.
 pub fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -102,6 +119,12 @@ pub fn cors_preflight() -> Response {
         headers.insert(name, value);
     }
     response
+}
+
+/// Whether a request is about the server as a whole: `OPTIONS *` (RFC 9110, section 9.3.7).
+#[must_use]
+pub fn is_about_server<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && request.uri().path() == "*"
 }
 
 /// The answer to a method that is not served here: to OPTIONS which ones are, to others 405.

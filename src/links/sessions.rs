@@ -1,12 +1,12 @@
 //! What is remembered of sessions between requests: which are revoked, and who failed to start one.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::ks::Digest;
-use crate::model::{PartnerId, Timestamp};
+use crate::model::{PartnerId, Timestamp, client_network};
 
 /// The revoked sessions and session ids; a copy of the store's.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl StartThrottle {
     #[must_use]
     pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
         let failures = self.failures.lock();
-        let failed = failures.get(&(network_of(address), partner));
+        let failed = failures.get(&(client_network(address), partner));
         failed.is_none_or(|failed| failed.is_over(now) || failed.count < FAILURES_MAX)
     }
 
@@ -82,23 +82,12 @@ impl StartThrottle {
             failures.clear();
         }
         let failed = failures
-            .entry((network_of(address), partner))
+            .entry((client_network(address), partner))
             .or_insert(Failures { count: 0, since: now });
         if failed.is_over(now) {
             *failed = Failures { count: 0, since: now };
         }
         failed.count += 1;
-    }
-}
-
-/// One customer has a whole /64 of IPv6, so addresses in it count as one.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

@@ -125,6 +125,12 @@ impl Connections {
         }
     }
 
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.open.get()
+    }
+
     /// How many connections were accepted, how many are open, and how many refusals there were for each reason, in the
     /// order of [`Refusal::ALL`].
     #[must_use]

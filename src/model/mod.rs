@@ -4,6 +4,7 @@
 mod destination;
 mod id;
 mod link;
+mod network;
 mod time;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination};
@@ -11,4 +12,5 @@ pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
 pub use link::{
     FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
 };
+pub use network::{client_network, is_local, without_host};
 pub use time::{Clock, Timestamp};

@@ -2,24 +2,30 @@
 //! the response: nothing is allocated, nothing awaited. Whatever is out of the ordinary is left to the general server.
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use httparse::{Header, Status};
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::{Fault, Requested};
+use crate::http::{self, AccessLog, Fault, HeadLimits, Peer, Requested, Subject};
 use crate::links::{Links, Verdict};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp};
+use crate::public::guesses::{Guess, Guesses};
 use crate::public::template::{Date, Filling, Template};
-use crate::public::{Tiny, found, hop, is_html_in, no_redirect, respond_to};
+use crate::public::{Tiny, found, hop, is_html_in, no_redirect, respond_to, too_many_guesses};
 
 /// The path of goto, as `/tiny` gives it.
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 const TINY: &str = "/tiny/";
 
-/// Header lines of a request that is answered here. Browsers send about fifteen.
+/// Header lines of a request that is answered here, whatever the operator allows. Browsers send about fifteen.
 const HEADERS_MAX: usize = 64;
+
+/// How the access log calls the listener.
+const LISTENER: &str = "public";
 
 /// An id that stands for all of its length; cut to that. In no text of ours is anything like it.
 const ANY_ID: &str = "zq9xj7zq9xj7zq9xj7zq";
@@ -43,10 +49,22 @@ pub enum Outcome {
     Other,
 }
 
+/// Who sends requests on a connection, and under which conditions they are answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The other end.
+    pub peer: &'a Peer,
+    /// How large the head of a request may be.
+    pub head: &'a HeadLimits,
+    /// Whether the connection ends with the next answer.
+    pub is_last: bool,
+}
+
 /// A request whose link is not in memory yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     id: LinkId,
+    client: IpAddr,
     head_only: bool,
     accepts_html: bool,
     close: bool,
@@ -71,11 +89,15 @@ impl Waiting {
 #[derive(Debug, Clone, Copy)]
 struct Request<'i> {
     id: LinkId,
+    /// Whether it came by `/tiny`.
+    is_tiny: bool,
     /// Whether it leads to goto rather than to the destination.
     is_hop: bool,
     head_only: bool,
     /// The value of `Accept`, if it has one.
     accept: Option<&'i [u8]>,
+    /// The value of `X-Forwarded-For`, if it has one.
+    forwarded: Option<&'i [u8]>,
     close: bool,
     consumed: usize,
 }
@@ -84,6 +106,11 @@ impl Request<'_> {
     /// Asked only where it matters, which is not where links redirect.
     fn accepts_html(&self) -> bool {
         self.accept.is_some_and(is_html_in)
+    }
+
+    /// Asked only where it matters, likewise.
+    fn client(&self, peer: &Peer) -> IpAddr {
+        peer.client(self.forwarded.into_iter())
     }
 }
 
@@ -106,6 +133,12 @@ impl Default for Now {
 }
 
 impl Now {
+    /// The second it stands at.
+    #[must_use]
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
     /// Moves to another time.
     pub fn set(&mut self, time: Timestamp) {
         if self.time == time {
@@ -152,7 +185,10 @@ struct RefusalsOfLength {
 #[derive(Debug)]
 pub struct FastPath {
     links: Arc<Links>,
+    guesses: Arc<Guesses>,
+    access_log: Arc<AccessLog>,
     tiny: Tiny,
+    too_many_guesses: Template,
     found: Template,
     hop: Template,
     // By the length of the id, from the shortest: the length of the answer depends on it.
@@ -162,7 +198,7 @@ pub struct FastPath {
 impl FastPath {
     /// Answers from these links.
     #[must_use]
-    pub fn new(links: Arc<Links>, tiny: Tiny) -> Self {
+    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
             let invalid = |deleted| Refusals::of(id, move |id| Fault::InvalidShortLink { id, deleted });
@@ -176,7 +212,10 @@ impl FastPath {
         let location = HeaderValue::from_static(ANY_LOCATION);
         Self {
             links,
+            guesses,
+            access_log,
             tiny,
+            too_many_guesses: Template::of(too_many_guesses(), b"", b""),
             found: Template::of(found(location), b"", ANY_LOCATION.as_bytes()),
             hop: Template::of(hop(ANY_ID), ANY_ID.as_bytes(), b""),
             refusals: refusals.collect(),
@@ -190,13 +229,23 @@ impl FastPath {
     }
 
     /// Answers the first request in `input`, appending the response to `out`.
-    pub fn answer(&self, input: &[u8], now: &Now, out: &mut Vec<u8>) -> Outcome {
-        let request = match parse(input, self.tiny) {
+    pub fn answer(&self, input: &[u8], now: &Now, asker: &Asker<'_>, out: &mut Vec<u8>) -> Outcome {
+        let mut request = match parse(input, self.tiny, asker) {
             Parsed::Whole(request) => request,
             Parsed::Partial => return Outcome::Partial,
             Parsed::Other => return Outcome::Other,
         };
-        let Request {
+        request.close |= asker.is_last;
+        let begins = out.len();
+        let outcome = self.answer_request(&request, now, asker, out);
+        if matches!(outcome, Outcome::Answered { .. }) && self.access_log.takes_next() {
+            self.log(&request, asker.peer, out.get(begins..).unwrap_or_default());
+        }
+        outcome
+    }
+
+    fn answer_request(&self, request: &Request<'_>, now: &Now, asker: &Asker<'_>, out: &mut Vec<u8>) -> Outcome {
+        let &Request {
             id, consumed, close, ..
         } = request;
         let filling = Filling {
@@ -206,9 +255,15 @@ impl FastPath {
             close,
             head_only: request.head_only,
         };
+        let answered = Outcome::Answered { consumed, close };
         if request.is_hop {
             self.hop.write(&filling, out);
-            return Outcome::Answered { consumed, close };
+            return answered;
+        }
+        if self.guesses.is_anybody_shut_out(now.time) && self.guesses.is_shut_out(request.client(asker.peer), now.time)
+        {
+            self.too_many_guesses.write(&filling, out);
+            return answered;
         }
         let verdict = self.links.index().look_up_with(id, now.time, |location| {
             self.found.write(&Filling { location, ..filling }, out);
@@ -217,30 +272,43 @@ impl FastPath {
             return Outcome::Other;
         };
         let refusals = match verdict {
-            Verdict::Redirect(()) => return Outcome::Answered { consumed, close },
+            Verdict::Redirect(()) => return answered,
             Verdict::Loading | Verdict::Damaged => {
                 return Outcome::Waiting(Waiting {
                     id,
+                    client: request.client(asker.peer),
                     head_only: request.head_only,
                     accepts_html: request.accepts_html(),
                     close,
                     consumed,
                 });
             }
-            Verdict::Unknown => &of_length.unknown,
+            Verdict::Unknown => {
+                if self.guesses.note(request.client(asker.peer), id, now.time) == Guess::TooMany {
+                    self.too_many_guesses.write(&filling, out);
+                    return answered;
+                }
+                &of_length.unknown
+            }
             Verdict::Disabled => &of_length.disabled,
             Verdict::Deleted => &of_length.deleted,
             Verdict::Expired => &of_length.expired,
         };
         refusals.get(request.accepts_html()).write(&filling, out);
-        Outcome::Answered { consumed, close }
+        answered
     }
 
     /// Answers a request once its link has been looked for in the store.
     pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
         let Waiting { id, accepts_html, .. } = waiting;
         let verdict = self.links.look_up(id).await;
-        let response = respond_to(verdict, id.as_str(), Requested::default(), accepts_html);
+        let is_refused =
+            verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
+        let response = if is_refused {
+            too_many_guesses()
+        } else {
+            respond_to(verdict, id.as_str(), Requested::default(), accepts_html)
+        };
         let filling = Filling {
             id: b"",
             location: b"",
@@ -248,7 +316,28 @@ impl FastPath {
             close: waiting.close,
             head_only: waiting.head_only,
         };
+        let status = response.status();
         Template::of(response, b"", b"").write(&filling, out);
+        if self.access_log.takes_next() {
+            let method = if waiting.head_only { "HEAD" } else { "GET" };
+            self.access_log
+                .write(LISTENER, waiting.client, method, &Subject::Goto(id), status, None);
+        }
+    }
+
+    #[cold]
+    fn log(&self, request: &Request<'_>, peer: &Peer, answer: &[u8]) {
+        let method = if request.head_only { "HEAD" } else { "GET" };
+        let subject = if request.is_tiny {
+            Subject::Tiny(request.id)
+        } else {
+            Subject::Goto(request.id)
+        };
+        // It stands after "HTTP/1.1 ".
+        let status = answer.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+        let status = status.unwrap_or_default();
+        self.access_log
+            .write(LISTENER, request.client(peer), method, &subject, status, None);
     }
 }
 
@@ -258,46 +347,64 @@ enum Parsed<'i> {
     Other,
 }
 
-fn parse(input: &[u8], tiny: Tiny) -> Parsed<'_> {
+fn parse<'i>(input: &'i [u8], tiny: Tiny, asker: &Asker<'_>) -> Parsed<'i> {
     let mut headers: [MaybeUninit<Header<'_>>; HEADERS_MAX] = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let consumed = match parsed.parse_with_uninit_headers(input, &mut headers) {
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) => return Parsed::Partial,
-        Err(_) => return Parsed::Other,
+        Ok(Status::Partial) if input.len() <= asker.head.head_bytes => return Parsed::Partial,
+        // The guard of the general server says what is wrong with it.
+        Ok(Status::Partial) | Err(_) => return Parsed::Other,
     };
-    let request = plain(&parsed, tiny, consumed);
+    let request = input.get(..consumed).and_then(|head| plain(&parsed, tiny, head, asker));
     request.map_or(Parsed::Other, Parsed::Whole)
 }
 
 /// The request, if it is a plain one for a redirect.
-fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, consumed: usize) -> Option<Request<'i>> {
+fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], asker: &Asker<'_>) -> Option<Request<'i>> {
     let head_only = match parsed.method? {
         "GET" => false,
         "HEAD" => true,
         _ => return None,
     };
-    if parsed.version? != 1 {
+    let path = parsed.path?;
+    if parsed.version? != 1 || head.len() > asker.head.head_bytes || parsed.headers.len() > asker.head.headers {
         return None;
     }
-    let path = parsed.path?;
-    let (id, is_hop) = match path.strip_prefix(GOTO) {
+    // httparse passes over empty lines before a request and takes LF alone for the end of a line.
+    let is_ended_after = |text: &[u8], more: usize| {
+        let end = text.as_ptr().addr().wrapping_sub(head.as_ptr().addr()) + text.len() + more;
+        head.get(end..end + 2) == Some(b"\r\n")
+    };
+    if !matches!(head.first(), Some(b'G' | b'H'))
+        || !is_ended_after(path.as_bytes(), " HTTP/1.1".len())
+        || !head.ends_with(b"\r\n")
+    {
+        return None;
+    }
+    let (id, is_tiny) = match path.strip_prefix(GOTO) {
         Some(id) => (id, false),
-        None => (path.strip_prefix(TINY)?, tiny == Tiny::Hop),
+        None => (path.strip_prefix(TINY)?, true),
     };
     let mut request = Request {
         id: LinkId::from_bytes(id.as_bytes()).ok()?,
-        is_hop,
+        is_tiny,
+        is_hop: is_tiny && tiny == Tiny::Hop,
         head_only,
         accept: None,
+        forwarded: None,
         close: false,
-        consumed,
+        consumed: head.len(),
     };
     let mut hosts = 0;
     for header in parsed.headers.iter() {
+        if !is_ended_after(header.value, 0) {
+            return None;
+        }
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
-            4 if is("host") => hosts += 1,
+            4 if is("host") && http::is_host(header.value) => hosts += 1,
+            4 if is("host") => return None,
             6 if is("accept") => request.accept = request.accept.or(Some(header.value)),
             10 if is("connection") => {
                 request.close = match header.value {
@@ -311,6 +418,9 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, consumed: usize) ->
             7 if is("upgrade") => return None,
             14 if is("content-length") => return None,
             17 if is("transfer-encoding") => return None,
+            // Of several, the general server makes one list.
+            15 if asker.peer.is_proxy() && is("x-forwarded-for") && request.forwarded.is_some() => return None,
+            15 if asker.peer.is_proxy() && is("x-forwarded-for") => request.forwarded = Some(header.value),
             _ => {}
         }
     }
@@ -320,6 +430,7 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, consumed: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::LoggedAddress;
     use crate::links::Draft;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
     use proptest::prelude::*;
@@ -346,7 +457,27 @@ mod tests {
             draft(LinkStatus::Disabled, None),
         ];
         let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
-        (FastPath::new(links, Tiny::Hop), ids.to_vec())
+        let guesses = Arc::new(Guesses::new(1_000));
+        let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
+        (FastPath::new(links, Tiny::Hop, guesses, access_log), ids.to_vec())
+    }
+
+    const HEAD: HeadLimits = HeadLimits {
+        head_bytes: 4096,
+        target_bytes: 4096,
+        headers: 64,
+    };
+
+    fn peer() -> Peer {
+        Peer::new("203.0.113.7".parse().unwrap(), &Arc::default())
+    }
+
+    fn asker(peer: &Peer) -> Asker<'_> {
+        Asker {
+            peer,
+            head: &HEAD,
+            is_last: false,
+        }
     }
 
     fn now() -> Now {
@@ -360,13 +491,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (fast_path, mut ids) = fast_path(folder.path());
         ids.push("unknown1".parse().unwrap());
-        let (now, mut out) = (now(), Vec::with_capacity(64 * 1024));
+        let (now, peer, mut out) = (now(), peer(), Vec::with_capacity(64 * 1024));
+        // The first guess of a client makes room for others.
+        fast_path
+            .guesses
+            .note(peer.address(), "unknown2".parse().unwrap(), now.time);
         for id in ids {
             for path in [GOTO, TINY] {
                 let request = format!("GET {path}{id} HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
                 out.clear();
                 let allocated = allocation_counter::measure(|| {
-                    let outcome = fast_path.answer(request.as_bytes(), &now, &mut out);
+                    let outcome = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out);
                     assert!(matches!(outcome, Outcome::Answered { .. }));
                 });
                 assert_eq!(allocated.count_total, 0, "{request}");
@@ -393,14 +528,15 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let text = format!("{method} {path} HTTP/1.1\r\n{headers}\r\n");
-            let whole = parse(text.as_bytes(), Tiny::Hop);
+            let peer = peer();
+            let whole = parse(text.as_bytes(), Tiny::Hop, &asker(&peer));
             if let Parsed::Whole(request) = whole {
                 prop_assert_eq!(request.consumed, text.len());
                 prop_assert!(path.ends_with(request.id.as_str()));
                 prop_assert_eq!(headers.matches("Host: a\r\n").count(), 1);
                 // Of one that is answered, no part is taken for more than a part.
                 let part = &text.as_bytes()[..cut.index(text.len())];
-                prop_assert!(matches!(parse(part, Tiny::Hop), Parsed::Partial));
+                prop_assert!(matches!(parse(part, Tiny::Hop, &asker(&peer)), Parsed::Partial));
             }
         }
     }

@@ -2,11 +2,14 @@
 //! elsewhere. Never sees sessions.
 
 mod fast_path;
+mod guesses;
 mod page;
 mod template;
 
-pub use fast_path::{FastPath, Now, Outcome, Waiting};
+pub use fast_path::{Asker, FastPath, Now, Outcome, Waiting};
+pub use guesses::Guesses;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::body::Body as _;
@@ -16,6 +19,7 @@ use hyper::{Method, StatusCode, Uri};
 use crate::http::{self, Call, Fault, Requested, Response, Target};
 use crate::links::{Links, Verdict};
 use crate::model::LinkId;
+use crate::public::guesses::Guess;
 use crate::wire::{Exception, Value};
 
 /// What the public listener serves, in `Allow`.
@@ -44,18 +48,19 @@ pub enum Tiny {
 pub struct Public {
     links: Arc<Links>,
     tiny: Tiny,
+    guesses: Arc<Guesses>,
 }
 
 impl Public {
-    /// Redirects to where these links lead.
+    /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
     #[must_use]
-    pub const fn new(links: Arc<Links>, tiny: Tiny) -> Self {
-        Self { links, tiny }
+    pub const fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>) -> Self {
+        Self { links, tiny, guesses }
     }
 
-    /// The answer to a request for one of its own resources; `None` for any other. Bodies are not looked at.
-    pub async fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-        let mut response = self.answer(method, uri, headers).await?;
+    /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
+    pub async fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: IpAddr) -> Option<Response> {
+        let mut response = self.answer(method, uri, headers, client).await?;
         if method == Method::HEAD && response.body().is_end_stream() {
             // Only of a GET is it known without being told.
             response
@@ -65,7 +70,7 @@ impl Public {
         Some(response)
     }
 
-    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: IpAddr) -> Option<Response> {
         let path = uri.path();
         if let Some(id) = path.strip_prefix("/tiny/") {
             if !matches!(*method, Method::GET | Method::HEAD) {
@@ -73,7 +78,9 @@ impl Public {
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(_)) => hop(id),
-                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => self.goto(Some(id), Requested::default(), headers).await,
+                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
+                    self.goto(Some(id), Requested::default(), headers, client).await
+                }
             });
         }
         if path == "/robots.txt" {
@@ -95,18 +102,37 @@ impl Public {
         if !is_mine {
             return None;
         }
-        Some(self.goto(call.id.as_deref(), Requested::from(&call), headers).await)
+        Some(
+            self.goto(call.id.as_deref(), Requested::from(&call), headers, client)
+                .await,
+        )
     }
 
     /// The answer of `goto` (contract, section 6). `headers` are the request's.
-    pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, headers: &HeaderMap) -> Response {
+    pub async fn goto(
+        &self,
+        id: Option<&str>,
+        requested: Requested<'_>,
+        headers: &HeaderMap,
+        client: IpAddr,
+    ) -> Response {
         let accepts_html = accepts_html(headers);
         let Some(id) = id else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
         };
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
-            Ok(id) => self.links.look_up(id).await,
+            Ok(id) => {
+                let now = self.links.clock().now();
+                if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client, now) {
+                    return too_many_guesses();
+                }
+                let verdict = self.links.look_up(id).await;
+                if verdict == Verdict::Unknown && self.guesses.note(client, id, now) == Guess::TooMany {
+                    return too_many_guesses();
+                }
+                verdict
+            }
             Err(_) => Verdict::Unknown,
         };
         respond_to(verdict, id, requested, accepts_html)
@@ -158,6 +184,16 @@ fn unavailable(text: &'static str) -> Response {
     let mut response = http::text(StatusCode::SERVICE_UNAVAILABLE, text);
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(http::RETRY_AFTER_SECONDS));
+    keep_private(headers);
+    response
+}
+
+/// The answer to who has asked for too many ids that there are none of. It says nothing about the id.
+fn too_many_guesses() -> Response {
+    let text = "too many unknown short links were asked for, please come again in a minute\n";
+    let mut response = http::text(StatusCode::TOO_MANY_REQUESTS, text);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(guesses::WINDOW_SECONDS));
     keep_private(headers);
     response
 }

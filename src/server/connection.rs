@@ -3,50 +3,61 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::pin::pin;
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::rt::TokioIo;
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
-use crate::http::Response;
+use crate::http::{AccessLog, Body, Peer, Response, Subject};
+use crate::server::admission::Activity;
+use crate::server::guard::{Course, Guard, Past, Terms};
+use crate::server::listeners::Listening;
 
-/// How long the head of a request may take; it also bounds an idle connection.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Least buffer of a connection that hyper serves, in bytes; hyper takes no less.
+const BUFFER_MIN_BYTES: usize = 16 * 1024;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Answers requests.
 pub(super) trait Service: Clone + Send + Sync + 'static {
-    /// Answers one request from an address.
-    fn respond(&self, request: Request<Incoming>, address: IpAddr) -> impl Future<Output = Response> + Send;
+    /// What the access log calls it.
+    const NAME: &'static str;
+
+    /// Answers one request of a client.
+    fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
+
+    /// Where its requests are logged.
+    fn access_log(&self) -> &AccessLog;
 }
 
-/// Accepts connections and has them served until `stopped` turns true, then lets those in flight finish: those whose
-/// watcher is still there. The streams do not block, and no runtime knows of them yet: that costs two system calls, and
-/// `serve` may have no need of it.
+/// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows of
+/// them yet: that costs two system calls, and `serve` may have no need of it.
 ///
 /// # Errors
 /// When the runtime cannot watch the listener.
 pub(super) async fn accept(
-    listener: TcpListener,
+    Listening { listener, is_inherited }: Listening,
     mut stopped: watch::Receiver<bool>,
-    serve: impl Fn(TcpStream, IpAddr, &GracefulShutdown),
+    serve: impl Fn(TcpStream, IpAddr),
 ) -> io::Result<()> {
     #[allow(
         deprecated,
         reason = "what took its place is unsafe, for objects that may change their descriptor; a listener never does"
     )]
     let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
-    let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
@@ -54,7 +65,7 @@ pub(super) async fn accept(
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, address)) => serve(stream, address, &graceful),
+            Ok((stream, address)) => serve(stream, address),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "connections cannot be accepted; trying again");
@@ -62,10 +73,17 @@ pub(super) async fn accept(
             }
         }
     }
-    // Nobody new while the others finish.
-    drop(listener);
-    graceful.shutdown().await;
-    Ok(())
+    // Who is in the queue of an inherited listener is served by the next process; of any other, nobody would.
+    if is_inherited {
+        return Ok(());
+    }
+    loop {
+        match accept_one(listener.get_ref()) {
+            Ok((stream, address)) => serve(stream, address),
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(_) => return Ok(()),
+        }
+    }
 }
 
 fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
@@ -85,26 +103,95 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Serves a connection to its end. The head of a request may have at most `buffer_bytes`.
+/// Serves a connection to its end with hyper.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    address: IpAddr,
+    past: Past,
+    peer: Peer,
     service: impl Service,
-    buffer_bytes: usize,
-    watcher: Watcher,
+    terms: Terms,
+    activity: &Arc<Activity>,
 ) {
+    let course = Course::new(Arc::clone(activity), terms.clock.clone());
+    let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
+    let stream = Guard::new(stream, terms, Arc::clone(&course), past);
     let answer = service_fn(move |request| {
-        let service = service.clone();
-        async move { Ok::<_, Infallible>(service.respond(request, address).await) }
+        let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
+        async move {
+            let mut response = respond(&service, request, &peer).await;
+            if course.is_last() {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, course }))
+        }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // The guard keeps the time.
+        .header_read_timeout(None)
         .max_buf_size(buffer_bytes)
         // Not pipeline_flush: with it, hyper 1.12 never sends its 400 to a request that it cannot parse.
         .serve_connection(TokioIo::new(stream), answer);
     // How a client ends its connection is its own business.
-    if let Err(error) = pin!(watcher.watch(connection)).await {
+    if let Err(error) = connection.await {
         tracing::trace!(%error, "connection ended");
+    }
+}
+
+async fn respond(service: &impl Service, request: Request<Incoming>, peer: &Peer) -> Response {
+    let forwarded = request.headers().get_all(X_FORWARDED_FOR);
+    let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
+    let log = service.access_log();
+    if !log.takes_next() {
+        return service.respond(request, client).await;
+    }
+    let (started, method, uri) = (Instant::now(), request.method().clone(), request.uri().clone());
+    let response = service.respond(request, client).await;
+    let (subject, elapsed) = (Subject::of(&uri), Some(started.elapsed()));
+    log.write(
+        name_of(service),
+        client,
+        method.as_str(),
+        &subject,
+        response.status(),
+        elapsed,
+    );
+    response
+}
+
+const fn name_of<S: Service>(_: &S) -> &'static str {
+    S::NAME
+}
+
+/// The body of a response, which says when hyper has all of it.
+struct Tracked {
+    body: Body,
+    course: Arc<Course>,
+}
+
+impl hyper::body::Body for Tracked {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.course.end();
     }
 }

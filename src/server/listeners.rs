@@ -1,20 +1,53 @@
 //! Binding the listeners.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted. Linux caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// A listener, ready to accept.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket, which does not block.
+    pub listener: TcpListener,
+    /// Whether it was there before this process, and will be after it.
+    pub is_inherited: bool,
+}
 
 /// The listeners, bound.
 #[derive(Debug)]
 pub struct Bound {
     /// Those for redirects: for each address, one for each thread.
-    pub public: Vec<Vec<TcpListener>>,
+    pub public: Vec<Vec<Listening>>,
     /// Those for the API.
-    pub admin: Vec<TcpListener>,
+    pub admin: Vec<Listening>,
+}
+
+/// Why there is no listener for an address.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The operating system refuses it.
+    #[error("{address} cannot be listened on: {cause}")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A socket was inherited, as from tinyd.socket, that is for none of the addresses in the settings.
+    #[error(
+        "the inherited socket {description} is in neither public.listen nor admin.listen: both must name the same \
+         addresses as the socket unit"
+    )]
+    Unexpected {
+        /// Its address, or what else it is.
+        description: String,
+    },
 }
 
 impl Bound {
@@ -24,28 +57,107 @@ impl Bound {
     /// When the operating system does not tell.
     pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
         let public = self.public.iter().filter_map(|of_address| of_address.first());
-        let public = public.map(|listener| Ok(("public", listener.local_addr()?)));
+        let public = public.map(|bound| Ok(("public", bound.listener.local_addr()?)));
         let admin = self.admin.iter();
-        let admin = admin.map(|listener| Ok(("admin", listener.local_addr()?)));
+        let admin = admin.map(|bound| Ok(("admin", bound.listener.local_addr()?)));
         public.chain(admin).collect()
     }
 }
 
-/// Binds all addresses, the public ones for so many threads.
+/// The sockets that a parent has left open for this process, as systemd does for a socket unit (sd_listen_fds(3)).
 ///
 /// # Errors
-/// The address that could not be bound, and why.
-pub fn bind(public: &[SocketAddr], threads: usize, admin: &[SocketAddr]) -> Result<Bound, (SocketAddr, io::Error)> {
-    let public = public
-        .iter()
-        .map(|&address| bind_for_threads(address, threads).map_err(|error| (address, error)));
-    let admin = admin
-        .iter()
-        .map(|&address| bind_one(address, false).map_err(|error| (address, error)));
-    Ok(Bound {
-        public: public.collect::<Result<_, _>>()?,
-        admin: admin.collect::<Result<_, _>>()?,
-    })
+/// When one of them is no listener of TCP.
+pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
+    let mut sockets = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for number in 0..sockets.len() {
+        match sockets.take_tcp_listener(number) {
+            Ok(Some(listener)) => listeners.push(listener),
+            Ok(None) => {}
+            Err(error) => {
+                let description = format!("number {number} ({error})");
+                return Err(BindError::Unexpected { description });
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Binds all addresses, the public ones for so many threads. Those that inherited sockets listen on already are not bound
+/// again.
+///
+/// # Errors
+/// The address that could not be bound, and why; an inherited socket that is for no address.
+pub fn bind(
+    public: &[SocketAddr],
+    threads: usize,
+    admin: &[SocketAddr],
+    inherited: Vec<TcpListener>,
+) -> Result<Bound, BindError> {
+    let mut of_address: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
+    for listener in inherited {
+        let local = listener.local_addr();
+        let prepared = local.and_then(|address| prepare(&listener).map(|()| address));
+        match prepared {
+            Ok(address) if public.contains(&address) || admin.contains(&address) => {
+                of_address.entry(address).or_default().push(listener);
+            }
+            other => {
+                let description = other.map_or_else(|error| error.to_string(), |address| address.to_string());
+                return Err(BindError::Unexpected { description });
+            }
+        }
+    }
+    let refused = |address| move |cause| BindError::Refused { address, cause };
+    let mut bound = Bound {
+        public: Vec::new(),
+        admin: Vec::new(),
+    };
+    for &address in public {
+        bound.public.push(match of_address.remove(&address) {
+            Some(sockets) => share(sockets, threads).map_err(refused(address))?,
+            None => own(bind_for_threads(address, threads).map_err(refused(address))?),
+        });
+    }
+    for &address in admin {
+        bound.admin.extend(match of_address.remove(&address) {
+            Some(sockets) => share(sockets, 1).map_err(refused(address))?,
+            None => own(vec![bind_one(address, false).map_err(refused(address))?]),
+        });
+    }
+    Ok(bound)
+}
+
+fn own(listeners: Vec<TcpListener>) -> Vec<Listening> {
+    let own = |listener| Listening {
+        listener,
+        is_inherited: false,
+    };
+    listeners.into_iter().map(own).collect()
+}
+
+/// The options that our own listeners have.
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)
+}
+
+/// Gives each thread one of the sockets of an address, and if there are fewer, several the same. More would have nobody
+/// who accepts from them, so these go to the threads as well.
+fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>> {
+    let mut listeners = Vec::new();
+    for number in sockets.len()..threads {
+        if let Some(socket) = sockets.get(number % sockets.len()) {
+            listeners.push(socket.try_clone()?);
+        }
+    }
+    let shared = sockets.into_iter().chain(listeners).map(|listener| Listening {
+        listener,
+        is_inherited: true,
+    });
+    Ok(shared.collect())
 }
 
 /// A listener for each thread, so that the kernel spreads connections over them and no thread waits for another.

@@ -1,47 +1,54 @@
 //! The composition root: bound listeners, the services behind them, readiness, reload and drain.
 
+mod admission;
 mod connection;
+mod descriptors;
+mod guard;
 mod listeners;
 mod lock;
 mod notify;
+mod proxy_header;
 mod readiness;
 mod redirects;
 mod service;
 mod workers;
 
 use std::io;
+use std::net::{IpAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
-pub use listeners::{Bound, bind};
+pub use descriptors::room_for_connections;
+pub use listeners::{BindError, Bound, Listening, bind, inherited};
 pub use lock::{DataLock, LockError};
 pub use notify::ServiceManager;
 
 use crate::api::Api;
 use crate::config::Settings;
+use crate::http::{AccessLog, Peer};
 use crate::ks::Partners;
 use crate::links::Links;
-use crate::public::{FastPath, Public};
+use crate::metrics::{Listener, Metrics};
+use crate::model::Clock;
+use crate::public::{FastPath, Guesses, Public};
+use crate::server::admission::{Admission, Crowd, Member, Place, Policy};
+use crate::server::guard::{Past, Terms};
 use crate::server::service::{AdminService, PublicService};
 use crate::server::workers::Worker;
 use crate::store::Health;
 
-/// How long requests in flight may take once the appliance has been asked to end.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the threads that serve redirects may take to end after that.
 const LETTING_GO: Duration = Duration::from_secs(2);
 /// How often sessions that have expired are forgotten.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Buffer of an admin connection, in bytes: a GET of `add` carries a destination of 8,192 bytes, percent-encoded.
-const ADMIN_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Serves until `shutdown` is done, then finishes what is in flight, at most for ten seconds. The service manager is told.
+/// Serves until `shutdown` is done, then finishes what is in flight, at most for as long as the settings
+/// say. The service manager is told.
 ///
 /// # Errors
 /// When the operating system gives no more threads or descriptors.
@@ -49,40 +56,51 @@ pub async fn serve(
     bound: Bound,
     links: Arc<Links>,
     settings: &Settings,
-    partners: watch::Receiver<Arc<Partners>>,
+    live: Live,
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let public = Arc::new(Public::new(Arc::clone(&links), settings.tiny));
+    let metrics = Metrics::default();
+    let guesses = Arc::new(Guesses::new(settings.guesses_per_minute));
+    let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
+    let public = Arc::new(Public::new(Arc::clone(&links), settings.tiny, Arc::clone(&guesses)));
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),
-        partners,
+        live.partners,
         settings.body_max_bytes,
     ));
     let (stop, stopped) = watch::channel(false);
+    let fast_path = FastPath::new(Arc::clone(&links), settings.tiny, guesses, Arc::clone(&access_log));
     let worker = Worker {
-        fast_path: Arc::new(FastPath::new(Arc::clone(&links), settings.tiny)),
-        service: PublicService::new(Arc::clone(&public)),
+        fast_path: Arc::new(fast_path),
+        service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
+        admission: Admission::new(Arc::clone(metrics.connections(Listener::Public))),
+        policy: live.public,
+        clock: links.clock().clone(),
         stopped: stopped.clone(),
+        drain: settings.drain,
         roll_call: manager.roll_call(),
     };
-    let mut workers = workers::start(&worker, bound.public)?;
+    let mut workers = workers::start(&worker, settings.threads, bound.public)?;
     drop(worker);
-    let admin_service = AdminService::new(api, public, Arc::clone(&links));
+    let admin = Admin {
+        service: AdminService::new(api, public, Arc::clone(&links), access_log),
+        admission: Admission::new(Arc::clone(metrics.connections(Listener::Admin))),
+        policy: live.admin,
+        crowd: Crowd::default(),
+        clock: links.clock().clone(),
+        stopped: stopped.clone(),
+        tasks: TaskTracker::new(),
+    };
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
-        let service = admin_service.clone();
-        let serve = move |stream, address, graceful: &GracefulShutdown| match TcpStream::from_std(stream) {
-            Ok(stream) => {
-                let serving =
-                    connection::serve(stream, address, service.clone(), ADMIN_BUFFER_BYTES, graceful.watcher());
-                tokio::spawn(serving);
-            }
-            Err(error) => tracing::warn!(%error, "a connection cannot be served"),
-        };
+        let admin = admin.clone();
+        let serve = move |stream, address| admin.take(stream, address);
         accepting.spawn(connection::accept(listener, stopped.clone(), serve));
     }
+    let tasks = admin.tasks.clone();
+    drop(admin);
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
     tokio::spawn(manager.roll_call().answer());
     manager.serving(&links);
@@ -97,14 +115,118 @@ pub async fn serve(
     sweeping.abort();
     stop.send_replace(true);
     let since = Instant::now();
-    let drained = tokio::time::timeout(DRAIN_DEADLINE, async { while accepting.join_next().await.is_some() {} });
+    let drained = tokio::time::timeout(settings.drain, async {
+        while accepting.join_next().await.is_some() {}
+        tasks.close();
+        tasks.wait().await;
+    });
     let is_drained = drained.await.is_ok();
     // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
-    let _ = tokio::time::timeout(DRAIN_DEADLINE + LETTING_GO, workers.all_ended()).await;
-    if !is_drained || since.elapsed() >= DRAIN_DEADLINE {
-        tracing::warn!("requests still in flight after {DRAIN_DEADLINE:?} were cut off");
+    let _ = tokio::time::timeout(settings.drain + LETTING_GO, workers.all_ended()).await;
+    if !is_drained || since.elapsed() >= settings.drain {
+        tracing::warn!("requests still in flight after {:?} were cut off", settings.drain);
     }
     Ok(())
+}
+
+/// What a reload may change while the appliance runs.
+#[derive(Debug)]
+pub struct Live {
+    partners: watch::Receiver<Arc<Partners>>,
+    public: watch::Receiver<Arc<Policy>>,
+    admin: watch::Receiver<Arc<Policy>>,
+}
+
+/// Changes it.
+#[derive(Debug)]
+pub struct Reloader {
+    partners: watch::Sender<Arc<Partners>>,
+    public: watch::Sender<Arc<Policy>>,
+    admin: watch::Sender<Arc<Policy>>,
+}
+
+impl Reloader {
+    /// Begins with these settings.
+    #[must_use]
+    pub fn new(settings: &Settings) -> (Self, Live) {
+        let (partners, of_partners) = watch::channel(Arc::new(settings.partners.clone()));
+        let (public, of_public) = watch::channel(Arc::new(Policy::from(&settings.public_limits)));
+        let (admin, of_admin) = watch::channel(Arc::new(Policy::from(&settings.admin_limits)));
+        let live = Live {
+            partners: of_partners,
+            public: of_public,
+            admin: of_admin,
+        };
+        let reloader = Self {
+            partners,
+            public,
+            admin,
+        };
+        (reloader, live)
+    }
+
+    /// Puts what can be changed into force: the partners at once, limits and proxies for connections that are new.
+    pub fn reload(&self, settings: &Settings) {
+        self.partners.send_replace(Arc::new(settings.partners.clone()));
+        self.public
+            .send_replace(Arc::new(Policy::from(&settings.public_limits)));
+        self.admin.send_replace(Arc::new(Policy::from(&settings.admin_limits)));
+    }
+}
+
+/// What admin connections are served with.
+#[derive(Debug, Clone)]
+struct Admin {
+    service: AdminService,
+    admission: Arc<Admission>,
+    policy: watch::Receiver<Arc<Policy>>,
+    crowd: Crowd,
+    clock: Clock,
+    stopped: watch::Receiver<bool>,
+    tasks: TaskTracker,
+}
+
+impl Admin {
+    fn take(&self, stream: StdStream, address: IpAddr) {
+        let policy = Arc::clone(&self.policy.borrow());
+        let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
+        let admitted = self.admission.admit(&stream, &peer, &policy.limits, &self.crowd, now);
+        let Some(place) = admitted else { return };
+        let terms = Terms {
+            policy,
+            counts: Arc::clone(self.admission.counts()),
+            clock: self.clock.clone(),
+            stopped: self.stopped.clone(),
+        };
+        let member = self.crowd.enter(now);
+        let activity = Arc::clone(member.activity());
+        let task = self
+            .tasks
+            .spawn(serve_admin(stream, peer, place, self.service.clone(), terms, member));
+        activity.is_served_by(task.abort_handle());
+    }
+}
+
+async fn serve_admin(
+    stream: StdStream,
+    mut peer: Peer,
+    mut place: Place,
+    service: AdminService,
+    terms: Terms,
+    member: Member,
+) {
+    let mut stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+    };
+    let mut past = Past::none();
+    if terms.policy.limits.proxy_protocol && peer.is_proxy() {
+        match proxy_header::introduce(&mut stream, &mut peer, &mut place, &terms).await {
+            Ok(received) => past.held = received,
+            Err(error) => return tracing::trace!(%error, "connection ended"),
+        }
+    }
+    connection::serve(stream, past, peer, service, terms, member.activity()).await;
 }
 
 /// Forgets sessions that have expired, at the start and every hour.

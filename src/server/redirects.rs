@@ -8,24 +8,25 @@ use std::cell::RefCell;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream as StdStream;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::public::{FastPath, Now, Outcome, Waiting};
-use crate::server::connection::HEAD_TIMEOUT;
+use crate::http::Peer;
+use crate::metrics::Refusal;
+use crate::public::{Asker, FastPath, Now, Outcome, Waiting};
+use crate::server::admission::{Activity, Place, Policy};
+use crate::server::guard::{LAST_CALL, Past, Terms, linger};
+use crate::server::proxy_header;
 
-/// Most bytes that are read at a time, and so the longest head of a request that the fast path answers.
+/// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
 /// Answers that are gathered before they are sent; pipelined requests get them together.
 const OUTPUT_BYTES: usize = 64 * 1024;
-/// How long a client may take to receive what it has asked for.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the connections of a thread share, for as long as one of them is looked at.
 struct Scratch {
@@ -64,32 +65,55 @@ struct Progress {
     wants_more: bool,
     /// Since when a part of a request has been there.
     held_since: Option<Instant>,
-    /// Whether the client wants no more than it has been sent.
+    /// Whether nothing follows what the client has been sent.
     is_last: bool,
-    /// Whether a request was answered since this was last set to false.
-    was_used: bool,
+    /// Whether that is by our wish, so that more may be on its way.
+    is_cut: bool,
+    /// Whether nothing is to follow the next answer, because the appliance ends.
+    is_ending: bool,
+    /// Requests that were answered.
+    requests: usize,
+    began: Instant,
+    /// When requests came last.
+    used: Instant,
 }
 
 impl Progress {
-    const fn new() -> Self {
+    fn new() -> Self {
+        let now = Instant::now();
         Self {
             held: Vec::new(),
             wants_more: true,
             held_since: None,
             is_last: false,
-            was_used: false,
+            is_cut: false,
+            is_ending: false,
+            requests: 0,
+            began: now,
+            used: now,
         }
+    }
+
+    /// The reason for which nothing follows the next answer, if there is one.
+    fn last_because(&self, policy: &Policy) -> Option<Refusal> {
+        let limits = &policy.limits;
+        if limits.requests.is_some_and(|most| self.requests + 1 >= most) {
+            return Some(Refusal::Requests);
+        }
+        (self.used - self.began >= limits.lifetime).then_some(Refusal::Lifetime)
     }
 
     /// Answers the requests in what was received, and keeps the rest.
     fn answer(
         &mut self,
         fast_path: &FastPath,
+        (peer, policy): (&Peer, &Policy),
         mut received: &[u8],
         now: &mut Now,
         output: &mut Vec<u8>,
     ) -> Option<Next> {
         now.set(fast_path.now());
+        self.used = Instant::now();
         self.wants_more = false;
         let next = loop {
             if self.is_last {
@@ -102,18 +126,24 @@ impl Progress {
             if output.len() >= OUTPUT_BYTES {
                 break None;
             }
-            match fast_path.answer(received, now, output) {
+            let asker = Asker {
+                peer,
+                head: &policy.head,
+                is_last: self.is_ending || self.last_because(policy).is_some(),
+            };
+            match fast_path.answer(received, now, &asker, output) {
                 Outcome::Answered { consumed, close } => {
                     received = received.get(consumed..).unwrap_or_default();
+                    self.is_cut = asker.is_last;
                     self.note_answer(close);
                 }
                 Outcome::Waiting(waiting) => break Some(Next::Wait(waiting)),
                 Outcome::Partial if received.len() < INPUT_BYTES => {
                     self.wants_more = true;
-                    self.held_since.get_or_insert_with(Instant::now);
+                    self.held_since.get_or_insert(self.used);
                     break None;
                 }
-                // A head that is too long is hyper's to refuse.
+                // A head that is too long is the guard's to refuse.
                 Outcome::Partial | Outcome::Other => break Some(Next::Other),
             }
         };
@@ -123,7 +153,7 @@ impl Progress {
 
     const fn note_answer(&mut self, close: bool) {
         self.is_last = close;
-        self.was_used = true;
+        self.requests += 1;
         self.held_since = None;
     }
 }
@@ -133,22 +163,35 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Newcomer {
     stream: StdStream,
+    peer: Peer,
+    place: Place,
     progress: Progress,
     /// Answers that are still to be sent.
     unsent: Vec<u8>,
 }
 
+/// A connection whose next request is for the general server.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) stream: TcpStream,
+    pub(super) past: Past,
+    pub(super) peer: Peer,
+    pub(super) place: Place,
+}
+
 impl Newcomer {
-    pub(super) const fn new(stream: StdStream) -> Self {
+    pub(super) fn new(stream: StdStream, peer: Peer, place: Place) -> Self {
         Self {
             stream,
+            peer,
+            place,
             progress: Progress::new(),
             unsent: Vec::new(),
         }
     }
 
     /// Answers what has come already; true if that was all. If nothing has, it may be called once more.
-    pub(super) fn answer(&mut self, fast_path: &FastPath) -> bool {
+    pub(super) fn answer(&mut self, fast_path: &FastPath, policy: &Policy) -> bool {
         let answered = SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             let length = match self.stream.read(input) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -156,10 +199,11 @@ impl Newcomer {
                 read => read?,
             };
             output.clear();
+            let received = input.get(..length).unwrap_or_default();
             // What is to be done next is found again by whoever goes on.
             let _ = self
                 .progress
-                .answer(fast_path, input.get(..length).unwrap_or_default(), now, output);
+                .answer(fast_path, (&self.peer, policy), received, now, output);
             let sent = match self.stream.write(output) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
                 sent => sent,
@@ -169,11 +213,11 @@ impl Newcomer {
             sent.map(drop)
         });
         // How a client ends its connection is its own business.
-        answered.is_err() || self.progress.is_last && self.unsent.is_empty()
+        answered.is_err() || self.progress.is_last && !self.progress.is_cut && self.unsent.is_empty()
     }
 
     const fn has_sent_nothing(&self) -> bool {
-        !self.progress.was_used && self.progress.held.is_empty()
+        self.progress.requests == 0 && self.progress.held.is_empty()
     }
 }
 
@@ -181,9 +225,14 @@ impl Newcomer {
 struct Connection<'c> {
     stream: &'c mut TcpStream,
     fast_path: &'c FastPath,
+    peer: &'c Peer,
+    terms: &'c Terms,
+    activity: &'c Activity,
     progress: Progress,
     /// Ends a connection on which nothing is asked. Moved on only when it rings, because that costs less.
     alarm: Pin<&'c mut Sleep>,
+    /// Until when one more request is waited for once the appliance ends.
+    last_call: Option<Instant>,
 }
 
 /// Serves a connection; gives it back, with what was received and not answered, when its next request is for the general
@@ -191,54 +240,86 @@ struct Connection<'c> {
 pub(super) async fn serve(
     mut newcomer: Newcomer,
     fast_path: &FastPath,
-    stopped: &mut watch::Receiver<bool>,
-) -> io::Result<Option<(TcpStream, Vec<u8>)>> {
+    terms: &Terms,
+    activity: &Arc<Activity>,
+) -> io::Result<Option<Rest>> {
+    let policy = &terms.policy;
+    let is_announced = policy.limits.proxy_protocol && newcomer.peer.is_proxy();
     // By now all connections that waited to be accepted have been, and the request may have come.
-    if newcomer.has_sent_nothing() && newcomer.answer(fast_path) {
+    if !is_announced && newcomer.has_sent_nothing() && newcomer.answer(fast_path, policy) {
         return Ok(None);
     }
-    let mut stream = TcpStream::from_std(newcomer.stream)?;
+    let Newcomer {
+        stream,
+        mut peer,
+        mut place,
+        mut progress,
+        unsent,
+    } = newcomer;
+    let mut stream = TcpStream::from_std(stream)?;
+    if is_announced {
+        progress.held = proxy_header::introduce(&mut stream, &mut peer, &mut place, terms).await?;
+        progress.wants_more = progress.held.is_empty();
+    }
     // A connection that is always busy has used up what a task may do at a time when it gets here.
+    let mut stopped = terms.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
-    let mut is_stopping = false;
     let mut connection = Connection {
         stream: &mut stream,
         fast_path,
-        progress: newcomer.progress,
-        alarm: pin!(tokio::time::sleep(HEAD_TIMEOUT)),
+        peer: &peer,
+        terms,
+        activity,
+        progress,
+        alarm: pin!(tokio::time::sleep(
+            policy.limits.head_timeout.min(policy.limits.idle_timeout)
+        )),
+        last_call: None,
     };
-    connection.send(&newcomer.unsent).await?;
+    connection.send(&unsent).await?;
     loop {
         let next = std::future::poll_fn(|context| {
             let polled = connection.poll(context);
-            is_stopping = is_stopping || stop.as_mut().poll(context).is_ready();
+            if connection.last_call.is_none() && stop.as_mut().poll(context).is_ready() {
+                connection.call_last();
+            }
             match polled {
-                // What has been asked is answered, and nothing more is to come.
-                Poll::Pending if is_stopping => Poll::Ready(Ok(Next::Close)),
+                // What has been asked is answered.
+                Poll::Pending => connection.poll_alarm(context).map(|()| Ok(Next::Close)),
                 polled => polled,
             }
         });
         match next.await? {
-            Next::Send(rest) => {
-                connection.send(&rest).await?;
-                if is_stopping {
-                    return Ok(None);
-                }
-            }
+            Next::Send(rest) => connection.send(&rest).await?,
             Next::Wait(waiting) => {
                 let mut now = Now::default();
                 now.set(fast_path.now());
                 let mut answer = Vec::new();
+                activity.work();
                 fast_path.wait(waiting, &now, &mut answer).await;
+                activity.rest(fast_path.now());
                 connection.progress.held.drain(..waiting.consumed());
                 connection.progress.note_answer(waiting.close());
                 connection.send(&answer).await?;
             }
             Next::Other => {
-                let held = connection.progress.held;
-                return Ok(Some((stream, held)));
+                let Progress {
+                    held, requests, began, ..
+                } = connection.progress;
+                let past = Past { held, requests, began };
+                return Ok(Some(Rest {
+                    stream,
+                    past,
+                    peer,
+                    place,
+                }));
             }
-            Next::Close => return Ok(None),
+            Next::Close => {
+                if connection.progress.is_cut {
+                    Box::pin(linger(&mut stream)).await?;
+                }
+                return Ok(None);
+            }
         }
     }
 }
@@ -252,7 +333,9 @@ impl Connection<'_> {
                 let Some(received) = ready!(self.poll_input(context, input))? else {
                     return Poll::Ready(Ok(Next::Close));
                 };
-                let next = self.progress.answer(self.fast_path, received, now, output);
+                let conditions = (self.peer, &*self.terms.policy);
+                let next = self.progress.answer(self.fast_path, conditions, received, now, output);
+                self.activity.rest(now.time());
                 let sent = self.try_send(context, output);
                 let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
                 output.clear();
@@ -264,24 +347,22 @@ impl Connection<'_> {
                     return Poll::Ready(Ok(next));
                 }
             }
+            let reason = self.progress.last_because(&self.terms.policy);
+            if let Some(reason) = reason.filter(|_| self.progress.is_cut) {
+                self.terms.counts.refused(reason);
+            }
             Poll::Ready(Ok(Next::Close))
         })
     }
 
-    /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream,
-    /// and when nothing has come for too long.
+    /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream.
     fn poll_input<'i>(&mut self, context: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
         let held = &mut self.progress.held;
         let mut buffer = ReadBuf::new(input);
         // It is never longer than the buffer, from which it came.
         buffer.put_slice(held);
         if self.progress.wants_more {
-            if Pin::new(&mut *self.stream)
-                .poll_read(context, &mut buffer)?
-                .is_pending()
-            {
-                return self.poll_alarm(context).map(|()| Ok(None));
-            }
+            ready!(Pin::new(&mut *self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().len() == held.len() {
                 return Poll::Ready(Ok(None));
             }
@@ -306,23 +387,49 @@ impl Connection<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(bytes)).await?
+        let sending = tokio::time::timeout(self.terms.policy.limits.write_timeout, self.stream.write_all(bytes));
+        sending.await.unwrap_or_else(|elapsed| {
+            self.terms.counts.refused(Refusal::WriteTimeout);
+            Err(elapsed.into())
+        })
+    }
+
+    /// The appliance ends. Who has asked something just now may have sent another request already, and gets an answer to
+    /// that.
+    fn call_last(&mut self) {
+        self.progress.is_ending = true;
+        let now = Instant::now();
+        let last_call = if now - self.progress.used < LAST_CALL {
+            now + LAST_CALL
+        } else {
+            now
+        };
+        self.last_call = Some(last_call);
+        self.alarm.as_mut().reset(last_call);
     }
 
     /// Ready when the connection has been waiting for a request for too long.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limits = &self.terms.policy.limits;
         while self.alarm.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let deadline = match self.progress.held_since {
-                Some(since) => since + HEAD_TIMEOUT,
-                None if self.progress.was_used => now + HEAD_TIMEOUT,
-                None => now,
-            };
-            if deadline <= now {
+            if self.last_call.is_some() {
                 return Poll::Ready(());
             }
-            self.progress.was_used = false;
-            self.alarm.as_mut().reset(deadline);
+            let progress = &self.progress;
+            let (waits, reason) = match progress.held_since {
+                Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
+                None if progress.requests == 0 => (progress.began + limits.head_timeout, Refusal::HeadTimeout),
+                None => (progress.used + limits.idle_timeout, Refusal::IdleTimeout),
+            };
+            let lives = progress.began + limits.lifetime;
+            if waits.min(lives) <= Instant::now() {
+                let reason = if lives < waits { Refusal::Lifetime } else { reason };
+                self.terms.counts.refused(reason);
+                return Poll::Ready(());
+            }
+            // Not later than a head that begins right now would be overdue.
+            let next = waits.min(lives).min(Instant::now() + limits.head_timeout);
+            self.alarm.as_mut().reset(next);
         }
         Poll::Pending
     }

@@ -9,7 +9,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
 use crate::api::Api;
-use crate::http::{self, Call, Fault, Requested, Response, Target};
+use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
 use crate::links::Links;
 use crate::public::Public;
 use crate::server::connection::Service;
@@ -19,15 +19,19 @@ use crate::server::readiness;
 #[derive(Debug, Clone)]
 pub(super) struct PublicService {
     public: Arc<Public>,
+    access_log: Arc<AccessLog>,
 }
 
 impl PublicService {
-    pub(super) const fn new(public: Arc<Public>) -> Self {
-        Self { public }
+    pub(super) const fn new(public: Arc<Public>, access_log: Arc<AccessLog>) -> Self {
+        Self { public, access_log }
     }
 
     /// The answer to what the public listener does not serve.
-    async fn refuse(&self, request: &Request<Incoming>) -> Response {
+    async fn refuse(&self, request: &Request<Incoming>, client: IpAddr) -> Response {
+        if http::is_about_server(request) {
+            return http::allow(request.method(), http::API_METHODS);
+        }
         let Some(target) = Target::of(request.uri()) else {
             return not_found();
         };
@@ -40,7 +44,7 @@ impl PublicService {
         let requested = Requested::from(&call);
         if call.is_goto() {
             // By POST, with the id in the body or nowhere.
-            return self.public.goto(None, requested, request.headers()).await;
+            return self.public.goto(None, requested, request.headers(), client).await;
         }
         let fault = Fault::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
@@ -51,11 +55,19 @@ impl PublicService {
 }
 
 impl Service for PublicService {
-    async fn respond(&self, request: Request<Incoming>, _address: IpAddr) -> Response {
-        let answered = self.public.respond(request.method(), request.uri(), request.headers());
+    const NAME: &'static str = "public";
+
+    fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+
+    async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let answered = self
+            .public
+            .respond(request.method(), request.uri(), request.headers(), client);
         let mut response = match answered.await {
             Some(response) => response,
-            None => self.refuse(&request).await,
+            None => self.refuse(&request, client).await,
         };
         if !request.body().is_end_stream() {
             // The body is not read, so nothing can come after it.
@@ -73,27 +85,44 @@ pub(super) struct AdminService {
     api: Arc<Api>,
     public: Arc<Public>,
     links: Arc<Links>,
+    access_log: Arc<AccessLog>,
 }
 
 impl AdminService {
-    pub(super) const fn new(api: Arc<Api>, public: Arc<Public>, links: Arc<Links>) -> Self {
-        Self { api, public, links }
+    pub(super) const fn new(api: Arc<Api>, public: Arc<Public>, links: Arc<Links>, access_log: Arc<AccessLog>) -> Self {
+        Self {
+            api,
+            public,
+            links,
+            access_log,
+        }
     }
 }
 
 impl Service for AdminService {
-    async fn respond(&self, request: Request<Incoming>, address: IpAddr) -> Response {
+    const NAME: &'static str = "admin";
+
+    fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+
+    async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        if http::is_about_server(&request) {
+            return http::allow(request.method(), http::API_METHODS);
+        }
         match request.uri().path() {
             "/healthz" => return readiness::healthz(request.method()),
             "/readyz" => return readiness::readyz(request.method(), &self.links),
             _ => {}
         }
-        let redirect = self.public.respond(request.method(), request.uri(), request.headers());
+        let redirect = self
+            .public
+            .respond(request.method(), request.uri(), request.headers(), client);
         if let Some(response) = redirect.await {
             return response;
         }
         if Target::of(request.uri()).is_some() {
-            return Arc::clone(&self.api).respond(request, address).await;
+            return Arc::clone(&self.api).respond(request, client).await;
         }
         not_found()
     }

@@ -2,30 +2,37 @@
 //! for another.
 
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
+use crate::http::Peer;
+use crate::model::Clock;
 use crate::public::FastPath;
+use crate::server::admission::{Admission, Crowd, Member, Policy};
+use crate::server::guard::Terms;
+use crate::server::listeners::Listening;
 use crate::server::notify::RollCall;
-use crate::server::redirects::Newcomer;
+use crate::server::redirects::{Newcomer, Rest};
 use crate::server::service::PublicService;
-use crate::server::{DRAIN_DEADLINE, connection, redirects};
-
-/// Buffer of a public connection that hyper serves, in bytes: no request there needs a longer head.
-const BUFFER_BYTES: usize = 16 * 1024;
+use crate::server::{connection, redirects};
 
 /// What a thread serves redirects with.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
     pub(super) service: PublicService,
+    pub(super) admission: Arc<Admission>,
+    pub(super) policy: watch::Receiver<Arc<Policy>>,
+    pub(super) clock: Clock,
     pub(super) stopped: watch::Receiver<bool>,
+    /// How long requests in flight may take at the end.
+    pub(super) drain: Duration,
     pub(super) roll_call: RollCall,
 }
 
@@ -64,16 +71,19 @@ impl Drop for Ending {
     }
 }
 
-/// Starts a thread for each listener of an address, which takes one of each address.
+/// Starts so many threads, each of which takes one listener of each address, or more where there are more.
 ///
 /// # Errors
 /// When the operating system gives no more threads or descriptors.
-pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Result<Workers> {
+pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listening>>) -> io::Result<Workers> {
     let (sender, ended) = mpsc::unbounded_channel();
-    let mut of_threads: Vec<Vec<TcpListener>> = Vec::new();
-    for of_address in addresses {
-        of_threads.resize_with(of_threads.len().max(of_address.len()), Vec::new);
-        for (of_thread, listener) in of_threads.iter_mut().zip(of_address) {
+    let mut of_threads: Vec<Vec<Listening>> = Vec::new();
+    of_threads.resize_with(threads, Vec::new);
+    for (number, listener) in addresses
+        .into_iter()
+        .flat_map(|of_address| of_address.into_iter().enumerate())
+    {
+        if let Some(of_thread) = of_threads.get_mut(number % threads.max(1)) {
             of_thread.push(listener);
         }
     }
@@ -97,30 +107,27 @@ pub(super) fn start(worker: &Worker, addresses: Vec<Vec<TcpListener>>) -> io::Re
 }
 
 impl Worker {
-    async fn run(self, listeners: Vec<TcpListener>) -> io::Result<()> {
+    async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
         tokio::spawn(self.roll_call.clone().answer());
+        let (crowd, tasks) = (Crowd::default(), TaskTracker::new());
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (worker, stopped) = (self.clone(), self.stopped.clone());
-            let serve = move |stream, address, graceful: &GracefulShutdown| {
-                // Often all that there is to do is done at once.
-                let mut newcomer = Newcomer::new(stream);
-                if !newcomer.answer(&worker.fast_path) {
-                    tokio::spawn(worker.clone().serve(newcomer, address, graceful.watcher()));
-                }
-            };
-            accepting.spawn(connection::accept(listener, stopped, serve));
+            let (worker, crowd, tasks) = (self.clone(), crowd.clone(), tasks.clone());
+            let serve = move |stream, address| worker.take(stream, address, &crowd, &tasks);
+            accepting.spawn(connection::accept(listener, self.stopped.clone(), serve));
         }
         let mut stopped = self.stopped;
         let deadline = async {
             // An error means that the sender is gone, which also means the end.
             let _ = stopped.wait_for(|stopped| *stopped).await;
-            tokio::time::sleep(DRAIN_DEADLINE).await;
+            tokio::time::sleep(self.drain).await;
         };
         let finish = async {
             while let Some(ended) = accepting.join_next().await {
                 ended??;
             }
+            tasks.close();
+            tasks.wait().await;
             Ok(())
         };
         tokio::select! {
@@ -129,13 +136,42 @@ impl Worker {
         }
     }
 
-    async fn serve(mut self, newcomer: Newcomer, address: IpAddr, watcher: Watcher) {
-        match redirects::serve(newcomer, &self.fast_path, &mut self.stopped).await {
-            Ok(Some((stream, received))) => {
-                let (reader, writer) = stream.into_split();
-                let stream = tokio::io::join(io::Cursor::new(received).chain(reader), writer);
+    /// Serves a connection that has been accepted. Often all that there is to do is done at once.
+    fn take(&self, stream: TcpStream, address: IpAddr, crowd: &Crowd, tasks: &TaskTracker) {
+        let policy = Arc::clone(&self.policy.borrow());
+        let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
+        let Some(place) = self.admission.admit(&stream, &peer, &policy.limits, crowd, now) else {
+            return;
+        };
+        let is_announced = policy.limits.proxy_protocol && peer.is_proxy();
+        let mut newcomer = Newcomer::new(stream, peer, place);
+        if !is_announced && newcomer.answer(&self.fast_path, &policy) {
+            return;
+        }
+        let terms = Terms {
+            policy,
+            counts: Arc::clone(self.admission.counts()),
+            clock: self.clock.clone(),
+            stopped: self.stopped.clone(),
+        };
+        let member = crowd.enter(now);
+        let activity = Arc::clone(member.activity());
+        let task = tasks.spawn(self.clone().serve(newcomer, terms, member));
+        activity.is_served_by(task.abort_handle());
+    }
+
+    async fn serve(self, newcomer: Newcomer, terms: Terms, member: Member) {
+        match redirects::serve(newcomer, &self.fast_path, &terms, member.activity()).await {
+            Ok(Some(rest)) => {
+                let Rest {
+                    stream,
+                    past,
+                    peer,
+                    place: _place,
+                } = rest;
+                let served = connection::serve(stream, past, peer, self.service, terms, member.activity());
                 // Boxed, because few connections come here and all would have to hold the room for it.
-                Box::pin(connection::serve(stream, address, self.service, BUFFER_BYTES, watcher)).await;
+                Box::pin(served).await;
             }
             Ok(None) => {}
             // How a client ends its connection is its own business.

@@ -222,14 +222,14 @@ fn what_is_not_http_ends_the_connection() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         let host = base.strip_prefix("http://").unwrap();
-        for raw in [
-            "nonsense\r\n\r\n",
-            "GET /\r\n\r\n",
-            "GET / HTTP/9.9\r\n\r\n",
-            "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        for (raw, status) in [
+            ("nonsense\r\n\r\n", 400),
+            ("GET /\r\n\r\n", 400),
+            ("GET / HTTP/9.9\r\n\r\n", 505),
+            ("GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ] {
             let answer = exchange(host, raw.as_bytes());
-            assert_eq!(answer.status, 400, "{raw:?}");
+            assert_eq!(answer.status, status, "{raw:?}");
         }
         let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
         assert!([414, 431].contains(&exchange(host, long.as_bytes()).status));

@@ -135,7 +135,7 @@ fn nothing_is_answered_after_the_last_request() {
 
 #[test]
 fn what_is_no_plain_request_is_left_to_the_general_server() {
-    let appliance = Appliance::start();
+    let appliance = Appliance::start_with("[public]\nmax_headers = 100\n");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let long = "x".repeat(20_000);
     for (request, status) in [

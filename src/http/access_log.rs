@@ -1,0 +1,178 @@
+//! The access log: a line for each request, or for one of so many, if the operator wants it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::{StatusCode, Uri};
+
+use crate::http::{Call, Target};
+use crate::model::{LinkId, without_host};
+
+/// The target of its lines, as `log.level` names it.
+pub const ACCESS_LOG: &str = "access";
+
+/// Longest name of a service or an action that is logged: anything longer is none, and could be a session.
+const NAME_MAX_BYTES: usize = 32;
+
+/// How much of a client's address is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoggedAddress {
+    /// The first 24 bits of IPv4, the first 48 of IPv6.
+    #[default]
+    Prefix,
+    /// Nothing.
+    None,
+    /// All of it.
+    Full,
+}
+
+/// What is logged, and of how many requests.
+#[derive(Debug)]
+pub struct AccessLog {
+    every: Option<NonZero<usize>>,
+    addresses: LoggedAddress,
+    seen: AtomicUsize,
+}
+
+/// What a request was for, with nothing in it that a client could have put there.
+#[derive(Debug)]
+pub enum Subject<'a> {
+    /// `/tiny` with this id.
+    Tiny(LinkId),
+    /// `goto` of this id.
+    Goto(LinkId),
+    /// A call of the API.
+    Call(Call<'a>),
+    /// Something else.
+    Other,
+}
+
+impl<'a> Subject<'a> {
+    /// What a target is for.
+    #[must_use]
+    pub fn of(uri: &'a Uri) -> Self {
+        if let Some(id) = uri.path().strip_prefix("/tiny/") {
+            return LinkId::from_bytes(id.as_bytes()).map_or(Self::Other, Self::Tiny);
+        }
+        let Some(call) = Target::of(uri).map(Call::of) else {
+            return Self::Other;
+        };
+        let id = call.id.as_ref().and_then(|id| LinkId::from_bytes(id.as_bytes()).ok());
+        match id {
+            Some(id) if call.is_goto() => Self::Goto(id),
+            _ => Self::Call(call),
+        }
+    }
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_name = |name: &&str| {
+            name.len() <= NAME_MAX_BYTES && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        };
+        match self {
+            Self::Tiny(id) => write!(out, "tiny {id}"),
+            Self::Goto(id) => write!(out, "goto {id}"),
+            Self::Call(call) => {
+                let name = |name: Option<&str>| name.filter(is_name).unwrap_or("-").to_owned();
+                write!(
+                    out,
+                    "{} {}",
+                    name(call.service.as_deref()),
+                    name(call.action.as_deref())
+                )
+            }
+            Self::Other => out.write_str("other"),
+        }
+    }
+}
+
+impl AccessLog {
+    /// Logs one of so many requests; `None`: none at all.
+    #[must_use]
+    pub const fn new(every: Option<NonZero<usize>>, addresses: LoggedAddress) -> Self {
+        Self {
+            every,
+            addresses,
+            seen: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the next request is one that is logged.
+    #[inline]
+    #[must_use]
+    pub fn takes_next(&self) -> bool {
+        let Some(every) = self.every else { return false };
+        self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.get())
+    }
+
+    /// Logs a request that was taken. `elapsed` is how long the answer took, where that was measured.
+    pub fn write(
+        &self,
+        listener: &'static str,
+        client: IpAddr,
+        method: &str,
+        subject: &Subject<'_>,
+        status: StatusCode,
+        elapsed: Option<Duration>,
+    ) {
+        let client = match self.addresses {
+            LoggedAddress::None => None,
+            LoggedAddress::Prefix => Some(without_host(client)),
+            LoggedAddress::Full => Some(client),
+        };
+        tracing::info!(
+            target: ACCESS_LOG,
+            listener,
+            client = client.map(tracing::field::display),
+            method,
+            %subject,
+            status = status.as_u16(),
+            elapsed = elapsed.map(tracing::field::debug),
+            "request"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_was_for_holds_nothing_of_its_client() {
+        for (target, subject) in [
+            ("/tiny/67mk41xj?ks=secret", "tiny 67mk41xj"),
+            ("/tiny/nonsense!", "other"),
+            (
+                "/api_v3/service/shortlink_shortlink/action/goto/id/67mk41xj/ks/secret",
+                "goto 67mk41xj",
+            ),
+            (
+                "/api_v3/?service=shortlink_shortlink&action=goto&id=67mk41xj",
+                "goto 67mk41xj",
+            ),
+            (
+                "/api_v3/service/shortlink_shortlink/action/list?ks=secret",
+                "shortlink_shortlink list",
+            ),
+            ("/api_v3/service/djJ8MTIzNDU2N3x/action/%0aForged", "- -"),
+            ("/api_v3/", "- -"),
+            ("/secret", "other"),
+        ] {
+            assert_eq!(Subject::of(&target.parse().unwrap()).to_string(), subject, "{target}");
+        }
+    }
+
+    #[test]
+    fn one_of_so_many_is_taken() {
+        let log = AccessLog::new(NonZero::new(3), LoggedAddress::None);
+        let taken = (0..9).filter(|_| log.takes_next()).count();
+        assert_eq!(taken, 3);
+        let all = AccessLog::new(NonZero::new(1), LoggedAddress::None);
+        assert!(all.takes_next() && all.takes_next());
+        assert!(!AccessLog::new(None, LoggedAddress::Full).takes_next());
+    }
+}

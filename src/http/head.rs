@@ -1,0 +1,405 @@
+//! The head of a request (RFC 9112), read strictly before anything is made of it: where a proxy on the way could have
+//! read another request than we do, there is none. Where the next request begins is then beyond doubt.
+
+use std::ops::Range;
+
+use hyper::StatusCode;
+
+/// What is added to the longest target for the rest of a request line: method, spaces and version.
+const REQUEST_LINE_REST_BYTES: usize = 64;
+
+/// How large the head of a request may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// The whole head, in bytes.
+    pub head_bytes: usize,
+    /// The target, in bytes.
+    pub target_bytes: usize,
+    /// Header lines.
+    pub headers: usize,
+}
+
+/// How the body of a request is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; 0 where there is no body.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// Why the head of a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadHead {
+    /// What is answered.
+    pub status: StatusCode,
+    /// What is wrong, in words that hold nothing of the request.
+    pub reason: &'static str,
+}
+
+impl BadHead {
+    /// The head is longer than allowed.
+    const TOO_LONG: Self = Self {
+        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        reason: "the head of the request is too long",
+    };
+    const TARGET_TOO_LONG: Self = Self {
+        status: StatusCode::URI_TOO_LONG,
+        reason: "the target of the request is too long",
+    };
+
+    const fn malformed(reason: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            reason,
+        }
+    }
+}
+
+/// What the bytes that a client has sent begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// A head that is not whole yet.
+    Partial,
+    /// A whole head.
+    Whole {
+        /// Its length in bytes, with the empty line.
+        length: usize,
+        /// How what follows is delimited.
+        framing: Framing,
+    },
+}
+
+impl Head {
+    /// Reads the head at the beginning of `input`.
+    ///
+    /// # Errors
+    /// When it is no head of HTTP/1, ambiguous, or too large; that may be known before it is whole.
+    pub fn read(input: &[u8], limits: &HeadLimits) -> Result<Self, BadHead> {
+        // One empty line before a request is allowed for: some old clients end a body with it.
+        let start = match input {
+            [b'\r', b'\n', ..] => 2,
+            [b'\r'] | [] => return Ok(Self::Partial),
+            _ => 0,
+        };
+        if input.get(start).is_some_and(|&first| !is_token_byte(first)) {
+            return Err(BadHead::malformed("a request begins with its method"));
+        }
+        let mut lines = Lines { input, at: start };
+        let Some(request_line) = lines.next_line()? else {
+            return match input.len() - start {
+                length if length > limits.target_bytes + REQUEST_LINE_REST_BYTES => Err(BadHead::TARGET_TOO_LONG),
+                length if length > limits.head_bytes => Err(BadHead::TOO_LONG),
+                _ => Ok(Self::Partial),
+            };
+        };
+        let is_http_10 = check_request_line(request_line, limits)?;
+        let mut fields = Fields::default();
+        let mut count = 0;
+        while let Some(line) = lines.next_line()? {
+            if line.is_empty() {
+                if lines.at > limits.head_bytes {
+                    return Err(BadHead::TOO_LONG);
+                }
+                return Ok(Self::Whole {
+                    length: lines.at,
+                    framing: fields.framing(is_http_10)?,
+                });
+            }
+            count += 1;
+            if count > limits.headers {
+                return Err(BadHead {
+                    reason: "the request has too many header lines",
+                    ..BadHead::TOO_LONG
+                });
+            }
+            fields.note(line)?;
+        }
+        if input.len() > limits.head_bytes {
+            return Err(BadHead::TOO_LONG);
+        }
+        Ok(Self::Partial)
+    }
+}
+
+/// The lines of a head, each of which must end in CR and LF.
+struct Lines<'i> {
+    input: &'i [u8],
+    at: usize,
+}
+
+impl<'i> Lines<'i> {
+    fn next_line(&mut self) -> Result<Option<&'i [u8]>, BadHead> {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let Some(end) = rest.iter().position(|&byte| matches!(byte, b'\r' | b'\n' | 0)) else {
+            return Ok(None);
+        };
+        match rest.get(end..) {
+            Some([b'\r', b'\n', ..]) => {}
+            Some([b'\r']) => return Ok(None),
+            Some([b'\r', ..]) => return Err(BadHead::malformed("a line ends in CR without LF")),
+            Some([b'\n', ..]) => return Err(BadHead::malformed("a line ends in LF without CR")),
+            _ => return Err(BadHead::malformed("the head of the request holds a NUL")),
+        }
+        self.at += end + 2;
+        Ok(rest.get(..end))
+    }
+}
+
+/// The header fields that say something about the framing.
+#[derive(Default)]
+struct Fields {
+    hosts: usize,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+impl Fields {
+    fn note(&mut self, line: &[u8]) -> Result<(), BadHead> {
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(BadHead::malformed("a header is continued on a second line"));
+        }
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = colon
+            .and_then(|colon| line.split_at_checked(colon))
+            .ok_or(BadHead::malformed("a header line has no colon"))?;
+        let value = value.get(1..).unwrap_or_default();
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+            return Err(BadHead::malformed("the name of a header is none"));
+        }
+        let is_text = |byte: u8| byte == b'\t' || byte >= b' ' && byte != 0x7f;
+        if !value.iter().copied().all(is_text) {
+            return Err(BadHead::malformed("a header holds a control character"));
+        }
+        let value = value.trim_ascii();
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        if is("host") {
+            self.hosts += 1;
+            if !is_host(value) {
+                return Err(BadHead::malformed("Host is no host"));
+            }
+        } else if is("content-length") {
+            let digits = std::str::from_utf8(value)
+                .ok()
+                .filter(|_| value.iter().all(u8::is_ascii_digit));
+            let length = digits.and_then(|digits| digits.parse().ok());
+            let length = length.ok_or(BadHead::malformed("Content-Length is no number"))?;
+            if self.length.replace(length).is_some() {
+                return Err(BadHead::malformed("Content-Length comes twice"));
+            }
+        } else if is("transfer-encoding") {
+            if self.is_chunked {
+                return Err(BadHead::malformed("Transfer-Encoding comes twice"));
+            }
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(BadHead {
+                    status: StatusCode::NOT_IMPLEMENTED,
+                    reason: "of the transfer codings only chunked is known",
+                });
+            }
+            self.is_chunked = true;
+        } else if is("expect") && !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(BadHead {
+                status: StatusCode::EXPECTATION_FAILED,
+                reason: "of the expectations only 100-continue is known",
+            });
+        }
+        Ok(())
+    }
+
+    fn framing(&self, is_http_10: bool) -> Result<Framing, BadHead> {
+        match (self.hosts, is_http_10) {
+            (0, false) => return Err(BadHead::malformed("Host is missing")),
+            (0 | 1, _) => {}
+            _ => return Err(BadHead::malformed("Host comes twice")),
+        }
+        match (self.is_chunked, self.length) {
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+            (true, Some(_)) => Err(BadHead::malformed(
+                "Transfer-Encoding and Content-Length exclude each other",
+            )),
+            (true, None) if is_http_10 => Err(BadHead::malformed("HTTP/1.0 has no Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+        }
+    }
+}
+
+/// Whether the line is one of HTTP/1.0.
+fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead> {
+    let mut parts = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(BadHead::malformed("the request line is not: method, target, version"));
+    };
+    if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+        return Err(BadHead::malformed("the method is none"));
+    }
+    let is_http_10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        other if other.starts_with(b"HTTP/") => {
+            return Err(BadHead {
+                status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                reason: "only HTTP/1.1 and HTTP/1.0 are served",
+            });
+        }
+        _ => return Err(BadHead::malformed("the request line has no version of HTTP")),
+    };
+    if target.len() > limits.target_bytes {
+        return Err(BadHead::TARGET_TOO_LONG);
+    }
+    check_target(method, target)?;
+    Ok(is_http_10)
+}
+
+fn check_target(method: &[u8], target: &[u8]) -> Result<(), BadHead> {
+    if target == b"*" {
+        return if method == b"OPTIONS" {
+            Ok(())
+        } else {
+            Err(BadHead::malformed("the target * is for OPTIONS only"))
+        };
+    }
+    // Bytes above ASCII are not allowed either, but sent by clients that mean no harm; they can be no part of an id.
+    if target.iter().any(|&byte| byte <= b' ' || matches!(byte, 0x7f | b'#')) {
+        return Err(BadHead::malformed("the target holds what cannot be in one"));
+    }
+    let path = path_of(target).ok_or(BadHead::malformed("the target is neither a path nor an http URL"))?;
+    let path = target.get(path).unwrap_or_default();
+    if path.contains(&b'\\') {
+        return Err(BadHead::malformed("the path holds a backslash"));
+    }
+    if path.split(|&byte| byte == b'/').any(is_dot_segment) {
+        return Err(BadHead::malformed("the path holds the segments . or .."));
+    }
+    Ok(())
+}
+
+/// Where the path of a target is, without its query.
+fn path_of(target: &[u8]) -> Option<Range<usize>> {
+    let end = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
+    if target.starts_with(b"/") {
+        return Some(0..end);
+    }
+    let starts_with = |scheme: &str| {
+        let start = target.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme.as_bytes()).then_some(scheme.len())
+    };
+    let authority = starts_with("http://").or_else(|| starts_with("https://"))?;
+    let rest = target.get(authority..end)?;
+    let host = rest.split(|&byte| byte == b'/').next()?;
+    (!host.is_empty() && is_host(host)).then_some(authority + host.len()..end)
+}
+
+/// `.` and `..`, also percent-encoded.
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while !rest.is_empty() {
+        rest = match rest {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    (1..=2).contains(&dots)
+}
+
+/// Whether it can be a host with or without a port. Empty is allowed: HTTP/1.1 wants it of those who know no host.
+#[must_use]
+pub fn is_host(value: &[u8]) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+    value.iter().copied().all(is_allowed)
+}
+
+/// What methods and the names of headers are made of (RFC 9110, section 5.6.2).
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        head_bytes: 400,
+        target_bytes: 100,
+        headers: 5,
+    };
+
+    fn read(text: &str) -> Result<Head, u16> {
+        Head::read(text.as_bytes(), &LIMITS).map_err(|bad| bad.status.as_u16())
+    }
+
+    #[test]
+    fn a_head_says_where_it_ends_and_how_what_follows_is_delimited() {
+        for (head, framing) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::Length(0)),
+            ("\r\nGET / HTTP/1.1\r\nHost:\r\n\r\n", Framing::Length(0)),
+            ("GET /?a=../%00\\ HTTP/1.0\r\n\r\n", Framing::Length(0)),
+            (
+                "POST http://a:80/x HTTP/1.1\r\nhost: [::1]:80\r\ncontent-length: 7\r\n\r\n",
+                Framing::Length(7),
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                Framing::Chunked,
+            ),
+            (
+                "OPTIONS * HTTP/1.1\r\nHost: a\r\nX: \u{fc}\t\r\n\r\n",
+                Framing::Length(0),
+            ),
+        ] {
+            let whole = Head::Whole {
+                length: head.len(),
+                framing,
+            };
+            assert_eq!(read(&format!("{head}what follows")), Ok(whole), "{head}");
+            for end in 0..head.len() {
+                let part = Head::read(&head.as_bytes()[..end], &LIMITS);
+                assert_eq!(part, Ok(Head::Partial), "{head} up to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_it_is_whole() {
+        let long = "x".repeat(100);
+        assert_eq!(read(&format!("GET /{long} HTTP/1.1\r\n")), Err(414));
+        assert_eq!(read(&format!("GET /{long}{long}")), Err(414));
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\nX: {long}{long}{long}{long}")),
+            Err(431)
+        );
+        assert_eq!(read(&format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(6))), Err(431));
+        assert_eq!(
+            read(&format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(5))),
+            Ok(Head::Partial)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_head_is_total_and_what_is_whole_stays_so(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), any::<u8>()], 0..200),
+            more in proptest::collection::vec(any::<u8>(), 0..20),
+            text in "(GET|POST|OPTIONS) (/|\\*|/tiny/[a-z.%2]{0,8}|http://a/) HTTP/1\\.[01]\r\n(Host: a\r\n|Content-Length: [0-9]{1,3}\r\n|X:[ -~]{0,9}\r\n){0,4}\r\n",
+        ) {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                let first = Head::read(bytes, &LIMITS);
+                let longer = Head::read(&[bytes, &more].concat(), &LIMITS);
+                if first != Ok(Head::Partial) {
+                    prop_assert_eq!(longer, first);
+                }
+                if let Ok(Head::Whole { length, .. }) = first {
+                    prop_assert!(bytes[..length].ends_with(b"\r\n\r\n"));
+                }
+            }
+        }
+    }
+}

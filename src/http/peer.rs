@@ -1,0 +1,112 @@
+//! Who asks: the address at the other end of a connection or, where a proxy is there that the operator trusts, the one
+//! that it names.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// The proxies whose word is taken for who a client is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Those with an address in one of these networks.
+    #[must_use]
+    pub const fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    address: IpAddr,
+    /// There if it is itself one of them.
+    proxies: Option<Arc<Proxies>>,
+}
+
+impl Peer {
+    /// The peer with this address.
+    #[must_use]
+    pub fn new(address: IpAddr, proxies: &Arc<Proxies>) -> Self {
+        let address = address.to_canonical();
+        let proxies = proxies.contains(address).then(|| Arc::clone(proxies));
+        Self { address, proxies }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether it is a trusted proxy, so that who asks stands in the request.
+    #[must_use]
+    pub const fn is_proxy(&self) -> bool {
+        self.proxies.is_some()
+    }
+
+    /// Who has sent a request, by the values of `X-Forwarded-For` in their order. They are believed from the right, as
+    /// far as trusted proxies have written them: what stands before that, anybody could have put there.
+    pub fn client<'v>(&self, forwarded: impl DoubleEndedIterator<Item = &'v [u8]>) -> IpAddr {
+        let mut client = self.address;
+        let Some(proxies) = &self.proxies else { return client };
+        for value in forwarded.rev() {
+            for part in value.rsplit(|&byte| byte == b',') {
+                let Some(address) = parse(part) else { return client };
+                client = address;
+                if !proxies.contains(address) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+/// An address, with a port or without.
+fn parse(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse().ok();
+    let address = address.or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_believed_from_trusted_proxies_only() {
+        let proxies = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        let proxies = Arc::new(Proxies::new(proxies.to_vec()));
+        for (peer, forwarded, client) in [
+            ("203.0.113.1", &["198.51.100.9"][..], "203.0.113.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.9"], "198.51.100.9"),
+            ("::ffff:10.0.0.1", &["198.51.100.9"], "198.51.100.9"),
+            // What a client puts there itself stands to the left.
+            ("10.0.0.1", &["1.1.1.1, 198.51.100.9, 10.0.0.2"], "198.51.100.9"),
+            ("10.0.0.1", &["1.1.1.1", "198.51.100.9 ,\t10.0.0.2"], "198.51.100.9"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", &["198.51.100.9:4711"], "198.51.100.9"),
+            ("10.0.0.1", &["[2001:db8::7]:4711"], "2001:db8::7"),
+            ("10.0.0.1", &["[2001:db8::7]"], "2001:db8::7"),
+            ("fd00::1", &["2001:db8::7"], "2001:db8::7"),
+            ("10.0.0.1", &["unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.9, nonsense, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
+            ("10.0.0.1", &["\u{fc}"], "10.0.0.1"),
+        ] {
+            let peer = Peer::new(peer.parse().unwrap(), &proxies);
+            let forwarded = forwarded.iter().map(|value| value.as_bytes());
+            assert_eq!(peer.client(forwarded).to_string(), client);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Keeping people from finding links by trying ids: who asks for many that there are none of is refused for a while.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::model::{LinkId, Timestamp, client_network, is_local};
+
+/// The length of the window in which guesses are counted, in seconds.
+pub(super) const WINDOW_SECONDS: i64 = 60;
+/// Who has made so many times the guesses that are allowed is refused everything for the rest of the window: else the
+/// refusals would say just as well which ids there are none of.
+const SHUT_OUT_FACTOR: u32 = 2;
+/// Unknown ids of a client that are remembered: asking again for one of them is no guess. A link that is printed wrong is
+/// asked for by many people, who may share an address.
+const REMEMBERED_IDS: usize = 4;
+
+/// Clients whose guesses are counted by different locks.
+const SHARDS: usize = 64;
+/// Clients that a shard remembers at most, about 64 bytes each.
+const SHARD_MAX: usize = 1024;
+
+/// What becomes of a request for an id that there is none of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// It is answered.
+    Allowed,
+    /// Its client has asked for too many.
+    TooMany,
+}
+
+#[derive(Debug)]
+struct Guesser {
+    since: Timestamp,
+    count: u32,
+    // Hashes of the ids asked for last.
+    ids: [u64; REMEMBERED_IDS],
+}
+
+impl Guesser {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.since.plus(WINDOW_SECONDS)
+    }
+}
+
+/// The guesses of the last minute.
+#[derive(Debug)]
+pub struct Guesses {
+    /// How many are allowed in a minute; `None`: as many as they like.
+    per_minute: Option<u32>,
+    shards: Vec<Mutex<HashMap<IpAddr, Guesser>>>,
+    hasher: RandomState,
+    /// Nobody is shut out from this unix second on, so that there is nothing to look up.
+    shut_out_until: AtomicI64,
+}
+
+impl Guesses {
+    /// Allows so many guesses a minute; 0 allows any number.
+    #[must_use]
+    pub fn new(per_minute: u32) -> Self {
+        Self {
+            per_minute: (per_minute > 0).then_some(per_minute),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            shut_out_until: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether anybody is shut out, so that it has to be found out who asks.
+    #[inline]
+    pub(super) fn is_anybody_shut_out(&self, now: Timestamp) -> bool {
+        now.as_unix() < self.shut_out_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client is refused everything. Those behind an address that is not public never are: it may be a proxy,
+    /// and they everybody.
+    pub(super) fn is_shut_out(&self, client: IpAddr, now: Timestamp) -> bool {
+        let Some(per_minute) = self.per_minute else {
+            return false;
+        };
+        let network = client_network(client);
+        let Some(shard) = self.shard(&network) else {
+            return false;
+        };
+        let guessers = shard.lock();
+        let guesser = guessers.get(&network).filter(|guesser| !guesser.is_over(now));
+        guesser.is_some_and(|guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR)) && !is_local(client)
+    }
+
+    /// Counts a request for an id that there is none of.
+    pub(super) fn note(&self, client: IpAddr, id: LinkId, now: Timestamp) -> Guess {
+        let Some(per_minute) = self.per_minute else {
+            return Guess::Allowed;
+        };
+        let network = client_network(client);
+        let Some(shard) = self.shard(&network) else {
+            return Guess::Allowed;
+        };
+        // 0 stands for no id.
+        let id = self.hasher.hash_one(id).max(1);
+        let mut guessers = shard.lock();
+        if guessers.len() >= SHARD_MAX && !guessers.contains_key(&network) {
+            guessers.retain(|_, guesser| !guesser.is_over(now));
+            if guessers.len() >= SHARD_MAX {
+                // So many at once are no people; better to forget them than to grow without end.
+                guessers.clear();
+            }
+        }
+        let new = || Guesser {
+            since: now,
+            count: 0,
+            ids: [0; REMEMBERED_IDS],
+        };
+        let guesser = guessers.entry(network).or_insert_with(new);
+        if guesser.is_over(now) {
+            *guesser = new();
+        }
+        if !guesser.ids.contains(&id) {
+            guesser.count = guesser.count.saturating_add(1);
+            guesser.ids.rotate_right(1);
+            if let Some(first) = guesser.ids.first_mut() {
+                *first = id;
+            }
+        }
+        if guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
+            let until = guesser.since.plus(WINDOW_SECONDS).as_unix();
+            self.shut_out_until.fetch_max(until, Ordering::Relaxed);
+        }
+        if guesser.count > per_minute {
+            Guess::TooMany
+        } else {
+            Guess::Allowed
+        }
+    }
+
+    fn shard(&self, key: &impl Hash) -> Option<&Mutex<HashMap<IpAddr, Guesser>>> {
+        let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
+        self.shards.get(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> LinkId {
+        format!("{number:08}").parse().unwrap()
+    }
+
+    #[test]
+    fn guesses_are_counted_by_network_and_for_a_minute() {
+        let guesses = Guesses::new(10);
+        let at = Timestamp::from_unix;
+        let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let other = "2001:db8:0:1::1".parse().unwrap();
+        for number in 0..10 {
+            assert_eq!(guesses.note(one, id(number), at(100)), Guess::Allowed);
+        }
+        assert_eq!(guesses.note(neighbour, id(10), at(159)), Guess::TooMany);
+        assert_eq!(guesses.note(other, id(10), at(159)), Guess::Allowed);
+        assert_eq!(guesses.note(one, id(11), at(160)), Guess::Allowed);
+        assert!(!guesses.is_anybody_shut_out(at(160)));
+    }
+
+    #[test]
+    fn who_does_not_stop_is_shut_out_for_the_rest_of_the_minute() {
+        let guesses = Guesses::new(10);
+        let at = Timestamp::from_unix;
+        for (client, is_shut_out) in [("203.0.113.7", true), ("10.0.0.7", false)] {
+            let client = client.parse().unwrap();
+            for number in 0..19 {
+                guesses.note(client, id(number), at(100));
+            }
+            assert!(!guesses.is_shut_out(client, at(100)));
+            assert_eq!(guesses.note(client, id(19), at(100)), Guess::TooMany);
+            assert!(guesses.is_anybody_shut_out(at(159)));
+            assert_eq!(guesses.is_shut_out(client, at(159)), is_shut_out);
+            assert!(!guesses.is_shut_out(client, at(160)));
+            assert!(!guesses.is_anybody_shut_out(at(160)));
+        }
+        assert!(!guesses.is_shut_out("203.0.113.8".parse().unwrap(), at(100)));
+    }
+
+    #[test]
+    fn asking_again_is_no_guess() {
+        let guesses = Guesses::new(10);
+        let (client, now) = ("203.0.113.7".parse().unwrap(), Timestamp::from_unix(100));
+        for number in 0..1_000 {
+            assert_eq!(guesses.note(client, id(number % 4), now), Guess::Allowed);
+        }
+        assert!(!guesses.is_anybody_shut_out(now));
+    }
+
+    #[test]
+    fn no_limit_is_no_limit_and_memory_is_bounded() {
+        let (none, some) = (Guesses::new(0), Guesses::new(10));
+        let now = Timestamp::from_unix(100);
+        for number in 0..200_000_u32 {
+            let client = std::net::Ipv4Addr::from(number).into();
+            assert_eq!(none.note(client, id(number), now), Guess::Allowed);
+            some.note(client, id(number), now);
+        }
+        let remembered: usize = some.shards.iter().map(|shard| shard.lock().len()).sum();
+        assert!(remembered <= SHARDS * SHARD_MAX, "{remembered}");
+        assert!(none.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+}

@@ -1,0 +1,265 @@
+//! Who is let in: the limits of connections, in all and for each address, and which connection gives way to a newcomer.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use crate::config::Limits;
+use crate::http::{HeadLimits, Peer, Proxies};
+use crate::metrics::{Connections, OpenConnection, Refusal};
+use crate::model::{Timestamp, client_network};
+
+/// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more likely
+/// to be used again.
+const IDLE_SECONDS: u32 = 2;
+/// Connections that are looked at to find the idlest one: among so many, one of the idlest tenth is nearly always.
+const LOOKED_AT: usize = 32;
+/// Stands for the time of a connection that has a request in flight.
+const BUSY: u32 = u32::MAX;
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncache-control: no-store\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+const FULL_FOR_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\ncache-control: no-store\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What the connections of a listener are served by. A reload makes another one, for those that come after it.
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub(super) limits: Limits,
+    pub(super) head: HeadLimits,
+    pub(super) proxies: Arc<Proxies>,
+}
+
+impl From<&Limits> for Policy {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            head: HeadLimits {
+                head_bytes: limits.head_bytes,
+                target_bytes: limits.target_bytes,
+                headers: limits.headers,
+            },
+            proxies: Arc::new(Proxies::new(limits.trusted_proxies.clone())),
+            limits: limits.clone(),
+        }
+    }
+}
+
+/// The connections of a listener, of all its threads together.
+#[derive(Debug)]
+pub(super) struct Admission {
+    counts: Arc<Connections>,
+    /// Only where there is a limit for each.
+    by_network: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Admission {
+    pub(super) fn new(counts: Arc<Connections>) -> Arc<Self> {
+        Arc::new(Self {
+            counts,
+            by_network: Mutex::default(),
+        })
+    }
+
+    pub(super) const fn counts(&self) -> &Arc<Connections> {
+        &self.counts
+    }
+
+    /// Lets a connection in, for as long as what this returns lives. Where all places are taken, the idlest connection of
+    /// its thread gives way. `None`: it is refused, and has been told so.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        stream: &TcpStream,
+        peer: &Peer,
+        limits: &Limits,
+        crowd: &Crowd,
+        now: Timestamp,
+    ) -> Option<Place> {
+        // Proxies come for many.
+        let network = (!peer.is_proxy()).then(|| peer.address());
+        let mut place = Place {
+            admission: Arc::clone(self),
+            network: None,
+            _open: self.counts.accepted(),
+        };
+        if !network.is_none_or(|address| place.belong_to(address, limits)) {
+            refuse(stream, FULL_FOR_ADDRESS);
+            return None;
+        }
+        // Its own place is among those that are taken.
+        if self.counts.open() > limits.connections as u64 {
+            self.counts.refused(Refusal::Connections);
+            if !crowd.close_idlest(now) {
+                refuse(stream, FULL);
+                return None;
+            }
+        }
+        Some(place)
+    }
+}
+
+/// Says why, as far as that costs nothing. What the client has sent is taken from the socket, because the kernel would
+/// otherwise break the connection, and the answer with it.
+fn refuse(mut stream: &TcpStream, answer: &[u8]) {
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write(answer);
+}
+
+/// The place of a connection that has been let in.
+#[derive(Debug)]
+pub(super) struct Place {
+    admission: Arc<Admission>,
+    network: Option<IpAddr>,
+    _open: OpenConnection,
+}
+
+impl Place {
+    /// Counts the connection for an address; false if that has too many already.
+    pub(super) fn belong_to(&mut self, address: IpAddr, limits: &Limits) -> bool {
+        let Some(most) = limits.connections_per_address else {
+            return true;
+        };
+        let network = client_network(address);
+        let mut by_network = self.admission.by_network.lock();
+        let count = by_network.entry(network).or_default();
+        if *count >= most {
+            self.admission.counts.refused(Refusal::AddressConnections);
+            return false;
+        }
+        *count += 1;
+        self.network = Some(network);
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(network) = self.network else { return };
+        let mut by_network = self.admission.by_network.lock();
+        if let Some(count) = by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                by_network.remove(&network);
+            }
+        }
+    }
+}
+
+/// The connections of a thread, or of several that share one runtime, which wait for requests.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd(Arc<Mutex<Members>>);
+
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<Arc<Activity>>,
+    /// Where to look next for one that is idle.
+    hand: usize,
+}
+
+/// When a connection was last used.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Unix seconds, or [`BUSY`].
+    last: AtomicU32,
+    position: AtomicUsize,
+    task: OnceLock<AbortHandle>,
+}
+
+impl Activity {
+    /// The connection waits for its next request from now on.
+    pub(super) fn rest(&self, now: Timestamp) {
+        self.last.store(seconds(now), Ordering::Relaxed);
+    }
+
+    /// It has a request in flight, and must not be closed.
+    pub(super) fn work(&self) {
+        self.last.store(BUSY, Ordering::Relaxed);
+    }
+}
+
+fn seconds(time: Timestamp) -> u32 {
+    u32::try_from(time.as_unix()).unwrap_or_default().min(BUSY - 1)
+}
+
+impl Crowd {
+    pub(super) fn enter(&self, now: Timestamp) -> Member {
+        let mut members = self.0.lock();
+        let activity = Arc::new(Activity {
+            last: AtomicU32::new(seconds(now)),
+            position: AtomicUsize::new(members.list.len()),
+            task: OnceLock::new(),
+        });
+        members.list.push(Arc::clone(&activity));
+        Member {
+            crowd: self.clone(),
+            activity,
+        }
+    }
+
+    /// Closes one of the connections that have been idle for longest; false if there is none.
+    fn close_idlest(&self, now: Timestamp) -> bool {
+        let mut members = self.0.lock();
+        let count = members.list.len();
+        let before = seconds(now).saturating_sub(IDLE_SECONDS);
+        let mut idlest: Option<(u32, &Activity, &AbortHandle)> = None;
+        for offset in 0..count.min(LOOKED_AT) {
+            let Some(activity) = members.list.get((members.hand + offset) % count) else {
+                continue;
+            };
+            let last = activity.last.load(Ordering::Relaxed);
+            let is_idler = last <= before && idlest.is_none_or(|(idlest, ..)| last < idlest);
+            if let Some(task) = activity.task.get()
+                && is_idler
+                && !task.is_finished()
+            {
+                idlest = Some((last, activity, task));
+            }
+        }
+        let closed = idlest.is_some();
+        if let Some((_, activity, task)) = idlest {
+            task.abort();
+            // It gives way to one only.
+            activity.work();
+        }
+        members.hand = (members.hand + LOOKED_AT).checked_rem(count).unwrap_or_default();
+        closed
+    }
+}
+
+/// A connection in the crowd.
+#[derive(Debug)]
+pub(super) struct Member {
+    crowd: Crowd,
+    activity: Arc<Activity>,
+}
+
+impl Member {
+    pub(super) const fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+}
+
+impl Activity {
+    /// Names the task to be ended when the connection has to give way.
+    pub(super) fn is_served_by(&self, task: AbortHandle) {
+        // There is one only.
+        let _ = self.task.set(task);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut members = self.crowd.0.lock();
+        let position = self.activity.position.load(Ordering::Relaxed);
+        if position < members.list.len() {
+            members.list.swap_remove(position);
+        }
+        if let Some(moved) = members.list.get(position) {
+            moved.position.store(position, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! What stands between a connection and hyper: it takes the head of each request apart before hyper sees it, refuses what
+//! is malformed or ambiguous, and keeps the times and the limits of the connection.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use crate::http::{self, BadHead, Framing, Head};
+use crate::metrics::{Connections, Refusal};
+use crate::model::Clock;
+use crate::server::admission::{Activity, Policy};
+
+/// Read from the socket at a time while a head is not whole.
+const CHUNK_BYTES: usize = 8 * 1024;
+/// How long a connection that has just been used is kept for one more request when the appliance ends: closed at once, a
+/// request that is on its way would fail.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(1);
+/// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes unread, the
+/// kernel would break the connection, and the answer with it.
+const LINGER: Duration = Duration::from_secs(2);
+/// Thrown away at most.
+const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Ends a connection on which more may be on its way, so that the client sees what it has been sent.
+///
+/// # Errors
+/// When the client has ended it already.
+pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = stream.take(LINGER_MAX_BYTES);
+    let mut nowhere = tokio::io::sink();
+    let reading = tokio::io::copy(&mut rest, &mut nowhere);
+    tokio::time::timeout(LINGER, reading).await?.map(drop)
+}
+
+/// What a connection lives under, whoever serves it.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) policy: Arc<Policy>,
+    pub(super) counts: Arc<Connections>,
+    pub(super) clock: Clock,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+/// How far a connection has come when hyper gets it.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// What was received and not answered.
+    pub(super) held: Vec<u8>,
+    /// Requests that were answered.
+    pub(super) requests: usize,
+    pub(super) began: Instant,
+}
+
+impl Past {
+    pub(super) fn none() -> Self {
+        Self {
+            held: Vec::new(),
+            requests: 0,
+            began: Instant::now(),
+        }
+    }
+}
+
+/// What the two sides of hyper tell each other: the stream below it and the service above it.
+#[derive(Debug)]
+pub(super) struct Course {
+    activity: Arc<Activity>,
+    clock: Clock,
+    is_in_flight: AtomicBool,
+    is_last: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Course {
+    pub(super) fn new(activity: Arc<Activity>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            activity,
+            clock,
+            is_in_flight: AtomicBool::new(false),
+            is_last: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+        })
+    }
+
+    fn begin(&self) {
+        self.activity.work();
+        self.is_in_flight.store(true, Ordering::Release);
+    }
+
+    /// The answer has been given to hyper, whole.
+    pub(super) fn end(&self) {
+        self.activity.rest(self.clock.now());
+        self.is_in_flight.store(false, Ordering::Release);
+        self.reader.wake();
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.is_in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is read after the request in flight, so that its answer must say so.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last.load(Ordering::Acquire)
+    }
+
+    fn set_last(&self) {
+        self.is_last.store(true, Ordering::Release);
+    }
+}
+
+/// How the end of a connection goes on.
+#[derive(Debug)]
+enum Ending {
+    /// Send why the last request was refused, from this byte on.
+    Refuse(Vec<u8>, usize),
+    /// Say that nothing more comes.
+    Shutdown,
+    /// Let the client read it.
+    Linger {
+        until: Pin<Box<Sleep>>,
+        bytes: u64,
+    },
+    Done,
+}
+
+/// A stream that gives hyper one request at a time.
+pub(super) struct Guard<S> {
+    stream: S,
+    terms: Terms,
+    course: Arc<Course>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Until when one more request is waited for once the appliance ends.
+    last_call: Option<Instant>,
+    /// Received and not passed on.
+    held: Vec<u8>,
+    /// Bytes of it that are the head of a request, and may be passed on.
+    released: usize,
+    /// How what follows the head is delimited, as far as it has not been passed on.
+    body: Framing,
+    requests: usize,
+    began: Instant,
+    /// Since when the next request is waited for.
+    waiting_since: Instant,
+    /// Since when a part of its head is there.
+    head_since: Option<Instant>,
+    was_in_flight: bool,
+    is_over: bool,
+    alarm: Pin<Box<Sleep>>,
+    write_alarm: Option<Pin<Box<Sleep>>>,
+    ending: Ending,
+}
+
+impl<S> Guard<S> {
+    pub(super) fn new(stream: S, terms: Terms, course: Arc<Course>, past: Past) -> Self {
+        let mut stopped = terms.stopped.clone();
+        let now = Instant::now();
+        Self {
+            stream,
+            course,
+            stop: Box::pin(async move {
+                // An error means that the sender is gone, which also means the end.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            }),
+            last_call: None,
+            head_since: (!past.held.is_empty()).then_some(now),
+            held: past.held,
+            released: 0,
+            body: Framing::Length(0),
+            requests: past.requests,
+            began: past.began,
+            waiting_since: now,
+            was_in_flight: false,
+            is_over: false,
+            alarm: Box::pin(tokio::time::sleep(terms.policy.limits.head_timeout)),
+            write_alarm: None,
+            ending: Ending::Shutdown,
+            terms,
+        }
+    }
+
+    fn refuse(&mut self, bad: BadHead) {
+        let too_large = [431, 414].contains(&bad.status.as_u16());
+        self.terms.counts.refused(if too_large {
+            Refusal::HeadTooLarge
+        } else {
+            Refusal::Malformed
+        });
+        let answer = http::refusal(bad.status, bad.reason, self.terms.clock.now());
+        self.ending = Ending::Refuse(answer, 0);
+        self.is_over = true;
+    }
+
+    /// Passes the next head on.
+    fn release(&mut self, length: usize, framing: Framing) {
+        self.requests += 1;
+        self.released = length;
+        self.body = framing;
+        self.head_since = None;
+        self.was_in_flight = true;
+        let limits = &self.terms.policy.limits;
+        let reason = if limits.requests.is_some_and(|most| self.requests >= most) {
+            Some(Refusal::Requests)
+        } else if self.began.elapsed() >= limits.lifetime {
+            Some(Refusal::Lifetime)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.terms.counts.refused(reason);
+        }
+        // Where a chunked body ends is for hyper to say, so that the next head cannot be found here.
+        if reason.is_some() || self.last_call.is_some() || framing == Framing::Chunked {
+            self.course.set_last();
+        }
+        self.course.begin();
+    }
+
+    /// Ready when the next request is not waited for any longer.
+    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        if self.last_call.is_none() && self.stop.as_mut().poll(context).is_ready() {
+            let used_lately = now - self.waiting_since < LAST_CALL;
+            self.last_call = Some(if used_lately { now + LAST_CALL } else { now });
+        }
+        let limits = &self.terms.policy.limits;
+        let (waits, reason) = match self.head_since {
+            Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
+            None if self.requests == 0 => (self.waiting_since + limits.head_timeout, Refusal::HeadTimeout),
+            None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
+        };
+        let lives = self.began + limits.lifetime;
+        let mut deadline = waits.min(lives);
+        if let Some(last_call) = self.last_call {
+            deadline = deadline.min(last_call);
+        }
+        if self.alarm.deadline() != deadline {
+            self.alarm.as_mut().reset(deadline);
+        }
+        ready!(self.alarm.as_mut().poll(context));
+        if self.last_call.is_none() {
+            self.terms
+                .counts
+                .refused(if lives < waits { Refusal::Lifetime } else { reason });
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+    /// Ready with true once the head of a request may be passed on, with false when there is none.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if self.is_over {
+                return Poll::Ready(Ok(false));
+            }
+            if self.course.is_in_flight() {
+                self.course.reader.register(context.waker());
+                if self.course.is_in_flight() {
+                    return Poll::Pending;
+                }
+            }
+            if self.was_in_flight {
+                self.was_in_flight = false;
+                self.waiting_since = Instant::now();
+                self.head_since = (!self.held.is_empty()).then_some(self.waiting_since);
+            }
+            if self.course.is_last() {
+                self.is_over = true;
+                continue;
+            }
+            match Head::read(&self.held, &self.terms.policy.head) {
+                Ok(Head::Whole { length, framing }) => {
+                    self.release(length, framing);
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(Head::Partial) => {}
+                Err(bad) => {
+                    self.refuse(bad);
+                    continue;
+                }
+            }
+            let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
+            let mut chunk = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut self.stream).poll_read(context, &mut chunk)? {
+                Poll::Ready(()) if chunk.filled().is_empty() => self.is_over = true,
+                Poll::Ready(()) => {
+                    self.head_since.get_or_insert_with(Instant::now);
+                    self.held.extend_from_slice(chunk.filled());
+                }
+                Poll::Pending => {
+                    ready!(self.poll_alarm(context));
+                    self.is_over = true;
+                }
+            }
+        }
+    }
+
+    /// Passes on so much of what is held, at most.
+    fn pass_on(&mut self, most: usize, buffer: &mut ReadBuf<'_>) -> usize {
+        let length = most.min(self.held.len()).min(buffer.remaining());
+        buffer.put_slice(self.held.get(..length).unwrap_or_default());
+        self.held.drain(..length);
+        length
+    }
+
+    /// The body of a request: what is held of it, then what comes.
+    fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = match self.body {
+            Framing::Length(rest) => usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.remaining()),
+            Framing::Chunked => buffer.remaining(),
+        };
+        let passed = if self.held.is_empty() {
+            // No more than the body, so that nothing of the next request is passed on unseen.
+            let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
+            let room = room.get_mut(..most.min(CHUNK_BYTES)).unwrap_or_default();
+            let mut chunk = ReadBuf::uninit(room);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut chunk))?;
+            let filled = chunk.filled().len();
+            buffer.put_slice(chunk.filled());
+            filled
+        } else {
+            self.pass_on(most, buffer)
+        };
+        if let Framing::Length(rest) = &mut self.body {
+            *rest -= passed as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Notes how a write went: a client that takes nothing for too long is given up.
+    fn paced(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.write_alarm = None;
+            return written;
+        }
+        let timeout = self.terms.policy.limits.write_timeout;
+        let alarm = self
+            .write_alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(alarm.as_mut().poll(context));
+        self.terms.counts.refused(Refusal::WriteTimeout);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_ending(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.ending {
+                Ending::Refuse(answer, sent) => {
+                    let rest = answer.get(*sent..).unwrap_or_default();
+                    if rest.is_empty() {
+                        self.ending = Ending::Shutdown;
+                        continue;
+                    }
+                    let written = Pin::new(&mut self.stream).poll_write(context, rest);
+                    let (length, before) = (answer.len(), *sent);
+                    let written = ready!(self.paced(context, written))?;
+                    if let Ending::Refuse(_, sent) = &mut self.ending {
+                        *sent = if written == 0 { length } else { before + written };
+                    }
+                }
+                Ending::Shutdown => {
+                    ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+                    let until = Box::pin(tokio::time::sleep(LINGER));
+                    self.ending = Ending::Linger { until, bytes: 0 };
+                }
+                Ending::Linger { until, bytes } => {
+                    let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
+                    let mut chunk = ReadBuf::uninit(&mut room);
+                    let read = Pin::new(&mut self.stream).poll_read(context, &mut chunk);
+                    let is_over = match read {
+                        Poll::Pending => {
+                            ready!(until.as_mut().poll(context));
+                            true
+                        }
+                        Poll::Ready(read) => read.is_err() || chunk.filled().is_empty(),
+                    };
+                    *bytes += chunk.filled().len() as u64;
+                    if is_over || *bytes > LINGER_MAX_BYTES || until.is_elapsed() {
+                        self.ending = Ending::Done;
+                    }
+                }
+                Ending::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.released == 0 && self.body == Framing::Length(0) && !ready!(self.poll_head(context))? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.released > 0 {
+            let most = self.released;
+            self.released -= self.pass_on(most, buffer);
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_body(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.paced(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.paced(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_ending(context)
+    }
+}
