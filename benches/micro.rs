@@ -76,7 +76,12 @@ fn filled(folder: &std::path::Path) -> Result<Links> {
 
 fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
     let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
-    let fast_path = FastPath::new(Arc::clone(links), Tiny::Hop, Arc::new(Guesses::new(0)), access_log);
+    let fast_path = FastPath::new(
+        Arc::clone(links),
+        Tiny::Hop,
+        Arc::new(Guesses::new(0, Arc::default())),
+        access_log,
+    );
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
     let head = HeadLimits {
         head_bytes: 16 * 1024,

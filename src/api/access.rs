@@ -4,21 +4,30 @@ use crate::api::{Api, Caller, Params};
 use crate::http::Fault;
 use crate::ks::{self, InvalidKs, Kind, Session};
 use crate::links::Scope;
+use crate::metrics::SessionFailure;
 use crate::wire::is_xml_char;
 
 impl Api {
     /// The session of a call.
     pub(super) async fn session(&self, params: &Params, caller: &Caller) -> Result<Session, Fault> {
-        let text = params.given("ks")?.ok_or(Fault::MissingKs)?;
-        let invalid = |why: InvalidKs| Fault::InvalidKs {
-            end: ks::shown(text).to_owned(),
-            number: why.number(),
-            description: why.to_string(),
+        let failed = |why| self.metrics.calls.session_failed(why);
+        let text = params.given("ks")?.ok_or_else(|| {
+            failed(SessionFailure::Missing);
+            Fault::MissingKs
+        })?;
+        let invalid = |why: InvalidKs| {
+            failed(counted_as(why));
+            Fault::InvalidKs {
+                end: ks::shown(text).to_owned(),
+                number: why.number(),
+                description: why.to_string(),
+            }
         };
         let partners = self.partners.borrow().clone();
         let session = ks::verify(text, &partners).map_err(invalid)?;
         // The user becomes the owner of links, whom every request and every format must be able to name.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
+            failed(SessionFailure::User);
             return Err(Fault::InvalidChar { field: "ks".to_owned() });
         }
         self.links.check_not_revoked(&session).map_err(invalid)?;
@@ -48,6 +57,18 @@ impl Api {
                 action: action.to_owned(),
             }),
         }
+    }
+}
+
+const fn counted_as(why: InvalidKs) -> SessionFailure {
+    match why {
+        InvalidKs::Malformed => SessionFailure::Malformed,
+        InvalidKs::Type => SessionFailure::Type,
+        InvalidKs::Expired => SessionFailure::Expired,
+        InvalidKs::Revoked => SessionFailure::Revoked,
+        InvalidKs::ActionsLimit => SessionFailure::ActionsLimit,
+        InvalidKs::RestrictedIp => SessionFailure::RestrictedIp,
+        InvalidKs::RestrictedUri => SessionFailure::RestrictedUri,
     }
 }
 

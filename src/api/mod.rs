@@ -32,6 +32,7 @@ pub use params::{Param, Params};
 use crate::http::{self, Fault, Requested, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
+use crate::metrics::{ActionName, Metrics, UNKNOWN_ACTION};
 use crate::public::Public;
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 use crate::wire::{Format, Value};
@@ -92,6 +93,7 @@ pub struct Api {
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 /// What a call may know of the request it came in.
@@ -125,7 +127,11 @@ impl Api {
         public: Arc<Public>,
         partners: watch::Receiver<Arc<Partners>>,
         body_max_bytes: usize,
+        metrics: Arc<Metrics>,
     ) -> Self {
+        metrics
+            .calls
+            .expect(ACTIONS.iter().map(|(service, name, _)| (*service, *name)));
         Self {
             links,
             public,
@@ -135,6 +141,7 @@ impl Api {
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),
+            metrics,
         }
     }
 
@@ -152,6 +159,7 @@ impl Api {
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
         if let Err(fault) = self.read_params(&head, incoming, &mut params).await {
+            self.count(UNKNOWN_ACTION, Some(&fault), started);
             return refuse(&fault, &params, &head.headers, started);
         }
         let caller = caller_of(&head, address);
@@ -159,7 +167,10 @@ impl Api {
         let task = tokio::spawn(async move {
             let format = match requested(&params).and_then(Requested::format_or_default) {
                 Ok(format) => format,
-                Err(fault) => return fault.respond(&Format::DEFAULT, started.elapsed()),
+                Err(fault) => {
+                    self.count(UNKNOWN_ACTION, Some(&fault), started);
+                    return fault.respond(&Format::DEFAULT, started.elapsed());
+                }
             };
             match self.run(&params, &caller).await {
                 Ok((Outcome::Response(response), _)) => response,
@@ -212,16 +223,24 @@ impl Api {
         let started = Instant::now();
         let meant = meant_action(params);
         // The names are those of the table: what the client sent could be anything, a session among others.
-        let (service, name) = meant
+        let action = meant
             .as_ref()
-            .map_or(("unknown", "unknown"), |(service, name, _)| (service, name));
+            .map_or(UNKNOWN_ACTION, |(service, name, _)| (*service, *name));
         let result = match meant {
-            Ok((.., action)) => self.dispatch(action, params, caller).await,
+            Ok((.., meant)) => self.dispatch(meant, params, caller).await,
             Err(fault) => Err(fault),
         };
-        let code = result.as_ref().err().map_or("", |fault| fault.exception().code);
-        tracing::debug!(service, action = name, code, elapsed = ?started.elapsed(), "call");
+        self.count(action, result.as_ref().err(), started);
         result
+    }
+
+    /// Counts a call that has ended.
+    fn count(&self, action: ActionName, fault: Option<&Fault>, started: Instant) {
+        let code = fault.map_or("", |fault| fault.exception().code);
+        let elapsed = started.elapsed();
+        self.metrics.calls.count(action, code, elapsed);
+        let (service, action) = action;
+        tracing::debug!(service, action, code, ?elapsed, "call");
     }
 
     async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {

@@ -4,6 +4,7 @@ use crate::api::fields::parse_integer;
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
 use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
+use crate::metrics::{Listener, Refusal, StartFailure};
 use crate::model::PartnerId;
 use crate::wire::{Object, Value};
 
@@ -17,9 +18,13 @@ impl Api {
     pub(super) fn start_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let secret = params.required("secret")?;
         let partner_text = params.required("partnerId")?;
-        let refused = || Fault::StartSession {
-            partner: partner_text.to_owned(),
+        let failed = |why| {
+            self.metrics.calls.start_failed(why);
+            Fault::StartSession {
+                partner: partner_text.to_owned(),
+            }
         };
+        let refused = || failed(StartFailure::Refused);
         let id = PartnerId(partner_text.trim().parse().map_err(|_| refused())?);
         let kind = match params.given("type")?.map(str::trim) {
             None | Some("0") => Kind::User,
@@ -41,7 +46,8 @@ impl Api {
                 partner = id.0,
                 "too many failed attempts to start a session; refused for a minute"
             );
-            return Err(refused());
+            self.metrics.refused(Listener::Admin, Refusal::StartSession);
+            return Err(failed(StartFailure::Throttled));
         }
         let partners = self.partners.borrow().clone();
         if !partners.may_start(id, kind, secret) {

@@ -50,11 +50,13 @@ pub(super) fn permit(streams: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(streams).try_acquire_owned().ok()
 }
 
-/// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off.
+/// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once the
+/// client has taken all of it.
 pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     permit: OwnedSemaphorePermit,
     content_type: &'static str,
     produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
+    taken: impl FnOnce() + Send + 'static,
 ) -> Response {
     let (sender, response) = http::stream(content_type);
     let (pieces, mut produced) = mpsc::channel(PIECES_MAX);
@@ -77,7 +79,13 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
             }
         }
         match producing.await {
-            Ok(Ok(())) => sender.end().await,
+            Ok(Ok(())) => {
+                let is_taken = tokio::time::timeout(PIECE_TIMEOUT, sender.end_when_taken()).await;
+                if is_taken == Ok(true) {
+                    // It may write a file. If it panics, that has been logged.
+                    let _ = tokio::task::spawn_blocking(taken).await;
+                }
+            }
             Ok(Err(reason)) => tracing::error!(reason, "a stream was interrupted"),
             Err(error) => tracing::error!(%error, "a stream did not end"),
         }

@@ -21,11 +21,14 @@ use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requeste
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, export, import};
+use crate::metrics::ActionName;
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
 use crate::store::{CopyError, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
+/// As imports are counted, which do not come the way of other calls.
+const IMPORT: ActionName = (SERVICE, "import");
 
 /// Imports that go on at a time: each may wait with a file for the one writer.
 pub(super) const IMPORTS_MAX: usize = 2;
@@ -77,7 +80,9 @@ impl Api {
         let snapshot = self.snapshot().await?;
         tracing::info!(partner = session.partner.0, "a backup is being made");
         let produce = move |sink: &mut stream::Sink| snapshot.dump(sink);
-        let response = stream::respond(permit, "application/octet-stream", produce);
+        let links = Arc::clone(&self.links);
+        let taken = move || links.store().note_backup(links.clock().now());
+        let response = stream::respond(permit, "application/octet-stream", produce, taken);
         Ok(Outcome::Response(response))
     }
 
@@ -103,7 +108,7 @@ impl Api {
             Format::JsonLines => "application/x-ndjson",
             Format::Csv => "text/csv; charset=utf-8",
         };
-        let mut response = stream::respond(permit, content_type, produce);
+        let mut response = stream::respond(permit, content_type, produce, || {});
         let headers = response.headers_mut();
         headers.insert(X_TINYD_DAMAGED, HeaderValue::from(damaged));
         Ok(Outcome::Response(response))
@@ -124,8 +129,9 @@ impl Api {
         let started = Instant::now();
         let mut params = Params::default();
         match self.receive(request, address, &mut params).await {
-            Ok(received) => self.run_import(received),
+            Ok(received) => self.run_import(received, started),
             Err(fault) => {
+                self.count(IMPORT, Some(&fault), started);
                 let requested = requested(&params).unwrap_or_default();
                 let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
                 // What is left of the body is not read, so nothing can come after it.
@@ -259,7 +265,7 @@ impl Api {
     }
 
     /// Imports, whether or not the client stays to see how it ends.
-    fn run_import(self: Arc<Self>, received: Received) -> Response {
+    fn run_import(self: Arc<Self>, received: Received, started: Instant) -> Response {
         let (sender, response) = http::stream("application/x-ndjson");
         let Received {
             file,
@@ -307,6 +313,9 @@ impl Api {
                 };
                 is_listening = send(&sender, &line).await;
             };
+            // What is wrong with a file is in the report, and concerns its sender.
+            let fault = end.get("isOfTheStore").map(|_| Fault::Internal);
+            self.count(IMPORT, fault.as_ref(), started);
             if send(&sender, &end).await {
                 sender.end().await;
             }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Pieces that may wait to be sent.
 const PIECES_MAX: usize = 4;
@@ -15,17 +15,24 @@ const PIECES_MAX: usize = 4;
 #[error("the stream was interrupted")]
 pub struct Interrupted;
 
+#[derive(Debug)]
+enum Piece {
+    Bytes(Bytes),
+    /// There are no more. Whoever has sent them may want to know that this was seen.
+    End(Option<oneshot::Sender<()>>),
+}
+
 /// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody takes
 /// what has been sent for all of it.
 #[derive(Debug)]
 pub struct Pieces {
-    pieces: mpsc::Receiver<Option<Bytes>>,
+    pieces: mpsc::Receiver<Piece>,
     is_over: bool,
 }
 
 /// Where the pieces come from.
 #[derive(Debug)]
-pub struct PieceSender(mpsc::Sender<Option<Bytes>>);
+pub struct PieceSender(mpsc::Sender<Piece>);
 
 /// A body and its sender.
 pub(super) fn pieces() -> (PieceSender, Pieces) {
@@ -40,13 +47,20 @@ impl PieceSender {
     /// # Errors
     /// When the client has gone.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Interrupted> {
-        self.0.send(Some(piece.into())).await.map_err(|_| Interrupted)
+        self.0.send(Piece::Bytes(piece.into())).await.map_err(|_| Interrupted)
     }
 
     /// Says that there were all pieces.
     pub async fn end(self) {
         // If the client has gone, nobody needs to be told.
-        let _ = self.0.send(None).await;
+        let _ = self.0.send(Piece::End(None)).await;
+    }
+
+    /// Says that there were all pieces, and waits until the server has taken the last of them to send it; false if the client
+    /// has gone before.
+    pub async fn end_when_taken(self) -> bool {
+        let (sender, taken) = oneshot::channel();
+        self.0.send(Piece::End(Some(sender))).await.is_ok() && taken.await.is_ok()
     }
 }
 
@@ -63,8 +77,12 @@ impl Body for Pieces {
         }
         let piece = ready!(self.pieces.poll_recv(context));
         Poll::Ready(match piece {
-            Some(Some(piece)) => Some(Ok(Frame::data(piece))),
-            Some(None) => {
+            Some(Piece::Bytes(piece)) => Some(Ok(Frame::data(piece))),
+            Some(Piece::End(taken)) => {
+                if let Some(taken) = taken {
+                    // Nobody may be waiting for it any more.
+                    let _ = taken.send(());
+                }
                 self.is_over = true;
                 None
             }
@@ -107,6 +125,21 @@ mod tests {
                 body.collect().await.map(http_body_util::Collected::to_bytes)
             })
         };
+        let taken = |is_read: bool| {
+            block_on(async {
+                let (sender, body) = pieces();
+                sender.send("one").await.unwrap();
+                let reading = async {
+                    if is_read {
+                        body.collect().await.unwrap();
+                    } else {
+                        drop(body);
+                    }
+                };
+                tokio::join!(sender.end_when_taken(), reading).0
+            })
+        };
+        assert!(taken(true) && !taken(false));
         assert_eq!(collected(true).unwrap(), "onetwo");
         assert_eq!(collected(false).unwrap_err(), Interrupted);
     }

@@ -247,6 +247,16 @@ impl Index {
         self.shards.iter().map(|shard| shard.0.read().places.len()).sum()
     }
 
+    /// Bytes of memory that the map has allocated.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let of_shard = |shard: &Shard| {
+            let links = shard.0.read();
+            (links.places.allocation_size() + links.records.memory_bytes()) as u64
+        };
+        self.shards.iter().map(of_shard).sum()
+    }
+
     /// Whether every link of the store is in the map.
     #[must_use]
     pub fn is_loaded(&self) -> bool {

@@ -22,9 +22,9 @@ mod tests;
 use std::collections::HashSet;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -122,6 +122,8 @@ pub struct Links {
     /// Bounds the look-ups in the store that go on at a time.
     look_ups: Semaphore,
     is_ending: AtomicBool,
+    /// How long it took to load the map.
+    load_time: OnceLock<Duration>,
 }
 
 /// Brings links into the index.
@@ -179,6 +181,7 @@ impl Links {
             stored,
             look_ups: Semaphore::new(LOOK_UPS_MAX),
             is_ending: AtomicBool::new(false),
+            load_time: OnceLock::new(),
         })
     }
 
@@ -189,6 +192,14 @@ impl Links {
     /// # Errors
     /// When the store cannot be read.
     pub fn load(&self) -> Result<u64, StoreError> {
+        let began = Instant::now();
+        let loaded = self.load_patiently()?;
+        // A second time changes nothing about the first.
+        let _ = self.load_time.set(began.elapsed());
+        Ok(loaded)
+    }
+
+    fn load_patiently(&self) -> Result<u64, StoreError> {
         for _ in 1..LOAD_ATTEMPTS {
             match self.try_load() {
                 Err(error) if error.is_of_the_file() => {
@@ -275,6 +286,12 @@ impl Links {
     #[must_use]
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// How long it took to load the map; `None` while it is being loaded.
+    #[must_use]
+    pub fn load_time(&self) -> Option<Duration> {
+        self.load_time.get().copied()
     }
 
     /// Links in the store when it was opened.

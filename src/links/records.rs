@@ -177,6 +177,12 @@ impl Records {
         Some(place)
     }
 
+    /// Bytes of memory that the chunks have allocated.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let content: usize = self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum();
+        content + self.chunks.capacity() * size_of::<Chunk>()
+    }
+
     /// Says that a record is no longer in use.
     pub(super) fn release(&mut self, place: Place) {
         let length = self.get(place).map_or(0, |record| record.bytes().len());

@@ -3,23 +3,37 @@
 //! Knows no links and no requests. No address, id, URL, user, partner or session ever comes here: what is counted is told
 //! apart by words of this room and by the names of actions alone.
 
+mod calls;
 mod connections;
+mod exposition;
 mod histogram;
+mod history;
 mod number;
+mod process;
 mod redirects;
+mod report;
+mod store;
 
 use std::sync::Arc;
 
+pub use calls::{ActionName, ActionReport, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
 pub use connections::{Connections, Listener, OpenConnection, Refusal};
+pub use exposition::Exposition;
 pub use histogram::{Distribution, Durations, Histogram, LongDurations, Sizes, as_f64, nanoseconds};
+pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
+pub use process::ProcessReport;
 pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
+pub use report::{ConnectionsReport, MapReport, Report, StoreReport, WriterReport};
+pub use store::{StoreMetrics, WaitForDisk};
 
 /// All that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Redirects.
     pub redirects: Redirects,
+    /// Calls of the API.
+    pub calls: Calls,
     public: Arc<Connections>,
     admin: Arc<Connections>,
 }

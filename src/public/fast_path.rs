@@ -12,10 +12,11 @@ use hyper::header::HeaderValue;
 
 use crate::http::{self, AccessLog, Fault, HeadLimits, Peer, Requested, Subject};
 use crate::links::{Links, Verdict};
+use crate::metrics::{RedirectOutcome, ThreadRedirects};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp};
 use crate::public::guesses::{Guess, Guesses};
 use crate::public::template::{Date, Filling, Template};
-use crate::public::{Tiny, found, hop, is_html_in, no_redirect, respond_to, too_many_guesses};
+use crate::public::{Tiny, found, hop, is_html_in, no_redirect, outcome_of, respond_to, too_many_guesses};
 
 /// The path of goto, as `/tiny` gives it.
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
@@ -181,13 +182,9 @@ struct RefusalsOfLength {
     expired: Refusals,
 }
 
-/// The fast path.
+/// What the fast paths of all threads answer.
 #[derive(Debug)]
-pub struct FastPath {
-    links: Arc<Links>,
-    guesses: Arc<Guesses>,
-    access_log: Arc<AccessLog>,
-    tiny: Tiny,
+struct Answers {
     too_many_guesses: Template,
     found: Template,
     hop: Template,
@@ -195,8 +192,19 @@ pub struct FastPath {
     refusals: Vec<RefusalsOfLength>,
 }
 
+/// The fast path of one thread.
+#[derive(Debug)]
+pub struct FastPath {
+    links: Arc<Links>,
+    guesses: Arc<Guesses>,
+    access_log: Arc<AccessLog>,
+    tiny: Tiny,
+    answers: Arc<Answers>,
+    redirects: ThreadRedirects,
+}
+
 impl FastPath {
-    /// Answers from these links.
+    /// Answers from these links, on one thread; what it counts nobody sees.
     #[must_use]
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
@@ -210,16 +218,39 @@ impl FastPath {
             }
         });
         let location = HeaderValue::from_static(ANY_LOCATION);
+        let answers = Answers {
+            too_many_guesses: Template::of(too_many_guesses(), b"", b""),
+            found: Template::of(found(location), b"", ANY_LOCATION.as_bytes()),
+            hop: Template::of(hop(ANY_ID), ANY_ID.as_bytes(), b""),
+            refusals: refusals.collect(),
+        };
         Self {
             links,
             guesses,
             access_log,
             tiny,
-            too_many_guesses: Template::of(too_many_guesses(), b"", b""),
-            found: Template::of(found(location), b"", ANY_LOCATION.as_bytes()),
-            hop: Template::of(hop(ANY_ID), ANY_ID.as_bytes(), b""),
-            refusals: refusals.collect(),
+            answers: Arc::new(answers),
+            redirects: ThreadRedirects::default(),
         }
+    }
+
+    /// The same for another thread, which counts its redirects here.
+    #[must_use]
+    pub fn for_thread(&self, redirects: ThreadRedirects) -> Self {
+        Self {
+            links: Arc::clone(&self.links),
+            guesses: Arc::clone(&self.guesses),
+            access_log: Arc::clone(&self.access_log),
+            tiny: self.tiny,
+            answers: Arc::clone(&self.answers),
+            redirects,
+        }
+    }
+
+    /// Notes how long so many redirects took, whose requests came together: from when they had been read until their answers
+    /// had been handed to the kernel.
+    pub fn took(&self, duration: Duration, redirects: u64) {
+        self.redirects.took(duration, redirects);
     }
 
     /// The clock by which links expire.
@@ -257,22 +288,26 @@ impl FastPath {
         };
         let answered = Outcome::Answered { consumed, close };
         if request.is_hop {
-            self.hop.write(&filling, out);
+            self.answers.hop.write(&filling, out);
+            self.redirects.count(RedirectOutcome::Hop);
             return answered;
         }
         if self.guesses.is_anybody_shut_out(now.time) && self.guesses.is_shut_out(request.client(asker.peer), now.time)
         {
-            self.too_many_guesses.write(&filling, out);
+            self.answers.too_many_guesses.write(&filling, out);
             return answered;
         }
         let verdict = self.links.index().look_up_with(id, now.time, |location| {
-            self.found.write(&Filling { location, ..filling }, out);
+            self.answers.found.write(&Filling { location, ..filling }, out);
         });
-        let Some(of_length) = self.refusals.get(id.as_bytes().len() - ID_MIN_BYTES) else {
+        let Some(of_length) = self.answers.refusals.get(id.as_bytes().len() - ID_MIN_BYTES) else {
             return Outcome::Other;
         };
         let refusals = match verdict {
-            Verdict::Redirect(()) => return answered,
+            Verdict::Redirect(()) => {
+                self.redirects.count(RedirectOutcome::Found);
+                return answered;
+            }
             Verdict::Loading | Verdict::Damaged => {
                 return Outcome::Waiting(Waiting {
                     id,
@@ -285,7 +320,7 @@ impl FastPath {
             }
             Verdict::Unknown => {
                 if self.guesses.note(request.client(asker.peer), id, now.time) == Guess::TooMany {
-                    self.too_many_guesses.write(&filling, out);
+                    self.answers.too_many_guesses.write(&filling, out);
                     return answered;
                 }
                 &of_length.unknown
@@ -294,6 +329,7 @@ impl FastPath {
             Verdict::Deleted => &of_length.deleted,
             Verdict::Expired => &of_length.expired,
         };
+        self.redirects.count(outcome_of(&verdict));
         refusals.get(request.accepts_html()).write(&filling, out);
         answered
     }
@@ -307,6 +343,7 @@ impl FastPath {
         let response = if is_refused {
             too_many_guesses()
         } else {
+            self.redirects.count(outcome_of(&verdict));
             respond_to(verdict, id.as_str(), Requested::default(), accepts_html)
         };
         let filling = Filling {
@@ -457,7 +494,7 @@ mod tests {
             draft(LinkStatus::Disabled, None),
         ];
         let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
-        let guesses = Arc::new(Guesses::new(1_000));
+        let guesses = Arc::new(Guesses::new(1_000, Arc::default()));
         let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
         (FastPath::new(links, Tiny::Hop, guesses, access_log), ids.to_vec())
     }

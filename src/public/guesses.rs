@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::metrics::{Connections, Refusal};
 use crate::model::{LinkId, Timestamp, client_network, is_local};
 
 /// The length of the window in which guesses are counted, in seconds.
@@ -52,6 +54,7 @@ impl Guesser {
 pub struct Guesses {
     /// How many are allowed in a minute; `None`: as many as they like.
     per_minute: Option<u32>,
+    counts: Arc<Connections>,
     shards: Vec<Mutex<HashMap<IpAddr, Guesser>>>,
     hasher: RandomState,
     /// Nobody is shut out from this unix second on, so that there is nothing to look up.
@@ -59,11 +62,12 @@ pub struct Guesses {
 }
 
 impl Guesses {
-    /// Allows so many guesses a minute; 0 allows any number.
+    /// Allows so many guesses a minute; 0 allows any number. What is refused is counted with the connections.
     #[must_use]
-    pub fn new(per_minute: u32) -> Self {
+    pub fn new(per_minute: u32, counts: Arc<Connections>) -> Self {
         Self {
             per_minute: (per_minute > 0).then_some(per_minute),
+            counts,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             shut_out_until: AtomicI64::new(0),
@@ -88,7 +92,12 @@ impl Guesses {
         };
         let guessers = shard.lock();
         let guesser = guessers.get(&network).filter(|guesser| !guesser.is_over(now));
-        guesser.is_some_and(|guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR)) && !is_local(client)
+        let is_over = |guesser: &Guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR);
+        let is_shut_out = guesser.is_some_and(is_over) && !is_local(client);
+        if is_shut_out {
+            self.counts.refused(Refusal::Guesses);
+        }
+        is_shut_out
     }
 
     /// Counts a request for an id that there is none of.
@@ -130,11 +139,11 @@ impl Guesses {
             let until = guesser.since.plus(WINDOW_SECONDS).as_unix();
             self.shut_out_until.fetch_max(until, Ordering::Relaxed);
         }
-        if guesser.count > per_minute {
-            Guess::TooMany
-        } else {
-            Guess::Allowed
+        if guesser.count <= per_minute {
+            return Guess::Allowed;
         }
+        self.counts.refused(Refusal::Guesses);
+        Guess::TooMany
     }
 
     fn shard(&self, key: &impl Hash) -> Option<&Mutex<HashMap<IpAddr, Guesser>>> {
@@ -153,7 +162,7 @@ mod tests {
 
     #[test]
     fn guesses_are_counted_by_network_and_for_a_minute() {
-        let guesses = Guesses::new(10);
+        let guesses = Guesses::new(10, Arc::default());
         let at = Timestamp::from_unix;
         let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         let other = "2001:db8:0:1::1".parse().unwrap();
@@ -168,7 +177,7 @@ mod tests {
 
     #[test]
     fn who_does_not_stop_is_shut_out_for_the_rest_of_the_minute() {
-        let guesses = Guesses::new(10);
+        let guesses = Guesses::new(10, Arc::default());
         let at = Timestamp::from_unix;
         for (client, is_shut_out) in [("203.0.113.7", true), ("10.0.0.7", false)] {
             let client = client.parse().unwrap();
@@ -187,7 +196,7 @@ mod tests {
 
     #[test]
     fn asking_again_is_no_guess() {
-        let guesses = Guesses::new(10);
+        let guesses = Guesses::new(10, Arc::default());
         let (client, now) = ("203.0.113.7".parse().unwrap(), Timestamp::from_unix(100));
         for number in 0..1_000 {
             assert_eq!(guesses.note(client, id(number % 4), now), Guess::Allowed);
@@ -197,7 +206,7 @@ mod tests {
 
     #[test]
     fn no_limit_is_no_limit_and_memory_is_bounded() {
-        let (none, some) = (Guesses::new(0), Guesses::new(10));
+        let (none, some) = (Guesses::new(0, Arc::default()), Guesses::new(10, Arc::default()));
         let now = Timestamp::from_unix(100);
         for number in 0..200_000_u32 {
             let client = std::net::Ipv4Addr::from(number).into();

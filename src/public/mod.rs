@@ -11,6 +11,7 @@ pub use guesses::Guesses;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Body as _;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -18,6 +19,7 @@ use hyper::{Method, StatusCode, Uri};
 
 use crate::http::{self, Call, Fault, Requested, Response, Target};
 use crate::links::{Links, Verdict};
+use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
 use crate::public::guesses::Guess;
 use crate::wire::{Exception, Value};
@@ -49,13 +51,19 @@ pub struct Public {
     links: Arc<Links>,
     tiny: Tiny,
     guesses: Arc<Guesses>,
+    metrics: Arc<Metrics>,
 }
 
 impl Public {
     /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
     #[must_use]
-    pub const fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>) -> Self {
-        Self { links, tiny, guesses }
+    pub const fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            links,
+            tiny,
+            guesses,
+            metrics,
+        }
     }
 
     /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
@@ -77,7 +85,7 @@ impl Public {
                 return Some(http::allow(method, METHODS));
             }
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
-                (Tiny::Hop, Ok(_)) => hop(id),
+                (Tiny::Hop, Ok(_)) => self.hop(id),
                 (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
                     self.goto(Some(id), Requested::default(), headers, client).await
                 }
@@ -108,6 +116,13 @@ impl Public {
         )
     }
 
+    fn hop(&self, id: &str) -> Response {
+        let began = Instant::now();
+        let response = hop(id);
+        self.metrics.redirects.count(RedirectOutcome::Hop, began.elapsed());
+        response
+    }
+
     /// The answer of `goto` (contract, section 6). `headers` are the request's.
     pub async fn goto(
         &self,
@@ -116,7 +131,7 @@ impl Public {
         headers: &HeaderMap,
         client: IpAddr,
     ) -> Response {
-        let accepts_html = accepts_html(headers);
+        let (began, accepts_html) = (Instant::now(), accepts_html(headers));
         let Some(id) = id else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
@@ -135,7 +150,23 @@ impl Public {
             }
             Err(_) => Verdict::Unknown,
         };
-        respond_to(verdict, id, requested, accepts_html)
+        let outcome = outcome_of(&verdict);
+        let response = respond_to(verdict, id, requested, accepts_html);
+        self.metrics.redirects.count(outcome, began.elapsed());
+        response
+    }
+}
+
+/// How a verdict about a link is counted.
+const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
+    match verdict {
+        Verdict::Redirect(_) => RedirectOutcome::Found,
+        Verdict::Disabled => RedirectOutcome::Disabled,
+        Verdict::Deleted => RedirectOutcome::Deleted,
+        Verdict::Expired => RedirectOutcome::Expired,
+        Verdict::Unknown => RedirectOutcome::Unknown,
+        Verdict::Loading => RedirectOutcome::Loading,
+        Verdict::Damaged => RedirectOutcome::Damaged,
     }
 }
 

@@ -6,6 +6,7 @@ mod descriptors;
 mod guard;
 mod listeners;
 mod lock;
+mod monitor;
 mod notify;
 mod proxy_header;
 mod readiness;
@@ -38,6 +39,7 @@ use crate::model::Clock;
 use crate::public::{FastPath, Guesses, Public};
 use crate::server::admission::{Admission, Crowd, Member, Place, Policy};
 use crate::server::guard::{Past, Terms};
+use crate::server::monitor::Monitor;
 use crate::server::service::{AdminService, PublicService};
 use crate::server::workers::Worker;
 use crate::store::Health;
@@ -60,22 +62,31 @@ pub async fn serve(
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let metrics = Metrics::default();
-    let guesses = Arc::new(Guesses::new(settings.guesses_per_minute));
+    let metrics = Arc::new(Metrics::default());
+    let counts = Arc::clone(metrics.connections(Listener::Public));
+    let guesses = Arc::new(Guesses::new(settings.guesses_per_minute, Arc::clone(&counts)));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
-    let public = Arc::new(Public::new(Arc::clone(&links), settings.tiny, Arc::clone(&guesses)));
+    let public = Public::new(
+        Arc::clone(&links),
+        settings.tiny,
+        Arc::clone(&guesses),
+        Arc::clone(&metrics),
+    );
+    let public = Arc::new(public);
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),
         live.partners,
         settings.body_max_bytes,
+        Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
     let fast_path = FastPath::new(Arc::clone(&links), settings.tiny, guesses, Arc::clone(&access_log));
     let worker = Worker {
         fast_path: Arc::new(fast_path),
         service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
-        admission: Admission::new(Arc::clone(metrics.connections(Listener::Public))),
+        metrics: Arc::clone(&metrics),
+        admission: Admission::new(counts),
         policy: live.public,
         clock: links.clock().clone(),
         stopped: stopped.clone(),
@@ -84,15 +95,18 @@ pub async fn serve(
     };
     let mut workers = workers::start(&worker, settings.threads, bound.public)?;
     drop(worker);
+    let admission = Admission::new(Arc::clone(metrics.connections(Listener::Admin)));
+    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(&links)));
     let admin = Admin {
-        service: AdminService::new(api, public, Arc::clone(&links), access_log),
-        admission: Admission::new(Arc::clone(metrics.connections(Listener::Admin))),
+        service: AdminService::new(api, public, Arc::clone(&monitor), access_log),
+        admission,
         policy: live.admin,
         crowd: Crowd::default(),
         clock: links.clock().clone(),
         stopped: stopped.clone(),
         tasks: TaskTracker::new(),
     };
+    let monitoring = tokio::spawn(async move { monitor.run().await });
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
         let admin = admin.clone();
@@ -113,6 +127,7 @@ pub async fn serve(
     manager.ending();
     links.end();
     sweeping.abort();
+    monitoring.abort();
     stop.send_replace(true);
     let since = Instant::now();
     let drained = tokio::time::timeout(settings.drain, async {

@@ -73,6 +73,8 @@ struct Progress {
     is_ending: bool,
     /// Requests that were answered.
     requests: usize,
+    /// Requests that were answered since somebody last noted how long that took.
+    untimed: u64,
     began: Instant,
     /// When requests came last.
     used: Instant,
@@ -89,6 +91,7 @@ impl Progress {
             is_cut: false,
             is_ending: false,
             requests: 0,
+            untimed: 0,
             began: now,
             used: now,
         }
@@ -136,6 +139,7 @@ impl Progress {
                     received = received.get(consumed..).unwrap_or_default();
                     self.is_cut = asker.is_last;
                     self.note_answer(close);
+                    self.untimed += 1;
                 }
                 Outcome::Waiting(waiting) => break Some(Next::Wait(waiting)),
                 Outcome::Partial if received.len() < INPUT_BYTES => {
@@ -149,6 +153,14 @@ impl Progress {
         };
         self.held = received.to_vec();
         next
+    }
+
+    /// Notes how long the answers took that have just been handed to the kernel, or as much of them as it takes at once.
+    fn note_duration(&mut self, fast_path: &FastPath) {
+        let answered = std::mem::take(&mut self.untimed);
+        if answered > 0 {
+            fast_path.took(self.used.elapsed(), answered);
+        }
     }
 
     const fn note_answer(&mut self, close: bool) {
@@ -208,6 +220,7 @@ impl Newcomer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
                 sent => sent,
             };
+            self.progress.note_duration(fast_path);
             self.unsent = output.get(*sent.as_ref().unwrap_or(&0)..).unwrap_or_default().to_vec();
             output.clear();
             sent.map(drop)
@@ -292,7 +305,7 @@ pub(super) async fn serve(
         match next.await? {
             Next::Send(rest) => connection.send(&rest).await?,
             Next::Wait(waiting) => {
-                let mut now = Now::default();
+                let (mut now, since) = (Now::default(), Instant::now());
                 now.set(fast_path.now());
                 let mut answer = Vec::new();
                 activity.work();
@@ -301,6 +314,7 @@ pub(super) async fn serve(
                 connection.progress.held.drain(..waiting.consumed());
                 connection.progress.note_answer(waiting.close());
                 connection.send(&answer).await?;
+                fast_path.took(since.elapsed(), 1);
             }
             Next::Other => {
                 let Progress {
@@ -337,6 +351,7 @@ impl Connection<'_> {
                 let next = self.progress.answer(self.fast_path, conditions, received, now, output);
                 self.activity.rest(now.time());
                 let sent = self.try_send(context, output);
+                self.progress.note_duration(self.fast_path);
                 let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
                 output.clear();
                 let unsent = unsent?;

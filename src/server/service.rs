@@ -10,9 +10,9 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::api::Api;
 use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
-use crate::links::Links;
 use crate::public::Public;
 use crate::server::connection::Service;
+use crate::server::monitor::Monitor;
 use crate::server::readiness;
 
 /// The public listener: redirects and nothing else.
@@ -84,16 +84,21 @@ impl Service for PublicService {
 pub(super) struct AdminService {
     api: Arc<Api>,
     public: Arc<Public>,
-    links: Arc<Links>,
+    monitor: Arc<Monitor>,
     access_log: Arc<AccessLog>,
 }
 
 impl AdminService {
-    pub(super) const fn new(api: Arc<Api>, public: Arc<Public>, links: Arc<Links>, access_log: Arc<AccessLog>) -> Self {
+    pub(super) const fn new(
+        api: Arc<Api>,
+        public: Arc<Public>,
+        monitor: Arc<Monitor>,
+        access_log: Arc<AccessLog>,
+    ) -> Self {
         Self {
             api,
             public,
-            links,
+            monitor,
             access_log,
         }
     }
@@ -112,7 +117,8 @@ impl Service for AdminService {
         }
         match request.uri().path() {
             "/healthz" => return readiness::healthz(request.method()),
-            "/readyz" => return readiness::readyz(request.method(), &self.links),
+            "/readyz" => return readiness::readyz(request.method(), self.monitor.links()),
+            "/metrics" => return self.monitor.metrics(&request),
             _ => {}
         }
         let redirect = self

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Peer;
+use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::public::FastPath;
 use crate::server::admission::{Admission, Crowd, Member, Policy};
@@ -27,6 +28,7 @@ use crate::server::{connection, redirects};
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
     pub(super) service: PublicService,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) admission: Arc<Admission>,
     pub(super) policy: watch::Receiver<Arc<Policy>>,
     pub(super) clock: Clock,
@@ -90,7 +92,9 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
     let running = of_threads.len();
     for (number, listeners) in of_threads.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (worker, ending) = (worker.clone(), Ending(sender.clone()));
+        let (mut worker, ending) = (worker.clone(), Ending(sender.clone()));
+        let counters = worker.metrics.redirects.for_thread();
+        worker.fast_path = Arc::new(worker.fast_path.for_thread(counters));
         let run = move || {
             // The last that is dropped: the runtime holds connections, and these the links.
             let _ending = ending;

@@ -95,6 +95,11 @@ impl Journal {
         self.end == 0
     }
 
+    /// Bytes that its records take.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.end as u64
+    }
+
     /// Whether this can be appended.
     pub(super) const fn has_room_for(&self, sequence: u64, payload: &[u8]) -> bool {
         sequence == self.next && HEADER_BYTES + payload.len() <= FILE_BYTES - self.end

@@ -8,6 +8,7 @@ mod dump;
 mod error;
 mod journal;
 mod keys;
+mod last_backup;
 mod list;
 mod medium;
 mod overlay;
@@ -59,8 +60,11 @@ pub use unfinished::Unfinished;
 pub use verify::Verification;
 pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 
+use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
 use crate::model::LinkId;
+use crate::model::Timestamp;
+use crate::store::last_backup::LastBackup;
 use crate::store::medium::{Medium, StoreFile};
 use crate::store::visibility::Visibility;
 use crate::store::writer::{Handle, Pace, Writer};
@@ -77,6 +81,21 @@ pub struct Store {
     published: watch::Receiver<u64>,
     visibility: Arc<Visibility>,
     folder: PathBuf,
+    metrics: Arc<StoreMetrics>,
+    /// The file it is in, unless tests have put something else in its place.
+    file: Option<PathBuf>,
+    last_backup: LastBackup,
+}
+
+/// How much room there is, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// The store's file.
+    pub file: u64,
+    /// What is free on its disk, for a user who is not root.
+    pub free: u64,
+    /// The size of its disk.
+    pub total: u64,
 }
 
 impl Drop for Store {
@@ -99,7 +118,10 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default())
+        let mut store = Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default())?;
+        store.file = Some(path.to_owned());
+        store.last_backup = LastBackup::of(path, true);
+        Ok(store)
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
@@ -127,7 +149,7 @@ impl Store {
     }
 
     fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
-        let sequence = Snapshot::of(&database)?.sequence();
+        let (sequence, metrics) = counted(&database)?;
         let (_, published) = watch::channel(sequence);
         Ok(Self {
             writer: None,
@@ -135,6 +157,9 @@ impl Store {
             published,
             visibility: Arc::new(Visibility::of(sequence)),
             folder: unfinished::folder_of(path).to_owned(),
+            metrics,
+            file: Some(path.to_owned()),
+            last_backup: LastBackup::of(path, false),
         })
     }
 
@@ -145,7 +170,7 @@ impl Store {
         pace: Pace,
     ) -> Result<Self, OpenError> {
         let database = medium.open()?;
-        let sequence = Snapshot::of(&database)?.sequence();
+        let (sequence, metrics) = counted(&database)?;
         let (published_sender, published) = watch::channel(sequence);
         let visibility = Arc::new(Visibility::of(sequence));
         let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
@@ -156,6 +181,7 @@ impl Store {
             published_sender,
             pace,
             Arc::clone(&visibility),
+            Arc::clone(&metrics),
         )?;
         Ok(Self {
             writer: Some(writer),
@@ -163,6 +189,9 @@ impl Store {
             published,
             visibility,
             folder: folder.to_owned(),
+            metrics,
+            file: None,
+            last_backup: LastBackup::default(),
         })
     }
 
@@ -295,11 +324,62 @@ impl Store {
         snapshot_of(&self.handle)
     }
 
+    /// What the store has counted.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<StoreMetrics> {
+        &self.metrics
+    }
+
+    /// Writes that wait to be taken into a transaction.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.writer.as_ref().map_or(0, Writer::queued)
+    }
+
+    /// How large the store's file is, and how much room its disk has. Asks the file system, which may take as long as the disk
+    /// does.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn disk_space(&self) -> io::Result<DiskSpace> {
+        let of_disk = rustix::fs::statvfs(&self.folder)?;
+        let file = self.file.as_ref().map(std::fs::metadata).transpose()?;
+        Ok(DiskSpace {
+            file: file.map_or(0, |file| file.len()),
+            free: of_disk.f_bavail.saturating_mul(of_disk.f_frsize),
+            total: of_disk.f_blocks.saturating_mul(of_disk.f_frsize),
+        })
+    }
+
+    /// When a backup was last taken.
+    #[must_use]
+    pub fn last_backup(&self) -> Option<Timestamp> {
+        self.last_backup.get()
+    }
+
+    /// Notes that a backup has been taken.
+    pub fn note_backup(&self, at: Timestamp) {
+        if let Err(error) = self.last_backup.note(at) {
+            tracing::warn!(%error, "when the last backup was taken cannot be written down: a restart will forget it");
+        }
+    }
+
     /// Whether writes are accepted.
     #[must_use]
     pub fn health(&self) -> Health {
         self.writer.as_ref().map_or(Health::ReadOnly, Writer::health)
     }
+}
+
+/// The number of the last commit, and metrics that know how many links there are.
+fn counted(database: &Database) -> Result<(u64, Arc<StoreMetrics>), StoreError> {
+    let snapshot = Snapshot::of(database)?;
+    let metrics = StoreMetrics::default();
+    // Whoever verifies a store with damaged counters must be able to open it.
+    if let Ok(totals) = snapshot.totals() {
+        metrics.set_links(totals);
+    }
+    Ok((snapshot.sequence(), Arc::new(metrics)))
 }
 
 /// Decodes a record for the fuzzer, which reaches public items only. What decodes can be encoded and is the same again.

@@ -24,11 +24,13 @@ impl State {
             %error,
             "the store has failed: writes are refused until it works again, redirects go on"
         );
+        self.metrics.failures.one();
         let since = Instant::now();
         let mut reason = error.to_string();
         let mut delay = self.pace.reopen_first;
         // What is in it must be replayed before anything is written to it.
         self.journal = None;
+        self.metrics.journal_bytes.set(0);
         self.forget_uncommitted();
         self.close();
         // What they wait for is to be seen in what they find, or not before the store works again.
@@ -108,6 +110,7 @@ impl State {
         if let Some(observer) = &self.observer {
             observer.catch_up(&snapshot).map_err(|error| told(&error))?;
         }
+        self.metrics.set_links(snapshot.totals().map_err(|error| told(&error))?);
         self.published.send_replace(sequence);
         self.visibility.reach(sequence);
         Ok(())

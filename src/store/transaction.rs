@@ -53,6 +53,8 @@ pub(super) struct Finished {
     pub(super) changes: Option<Vec<Change>>,
     /// The same as a payload of the journal, unless they are too many for it.
     pub(super) redo: Option<Vec<u8>>,
+    /// By how much the number of links of each status has changed, in the order of [`Status::ALL`].
+    pub(super) links: [i64; Status::ALL.len()],
 }
 
 impl<'t> Transaction<'t> {
@@ -269,7 +271,13 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was gathered, and returns what has changed.
     pub(super) fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
+        let mut links = [0; Status::ALL.len()];
         for (key, deltas) in std::mem::take(&mut self.counted) {
+            if key.starts_with(&[Counter::Partner.kind()]) {
+                for (total, delta) in links.iter_mut().zip(deltas) {
+                    *total += delta;
+                }
+            }
             if deltas == [0; Status::ALL.len()] {
                 continue;
             }
@@ -293,6 +301,7 @@ impl<'t> Transaction<'t> {
         Ok(Finished {
             changes: self.changes,
             redo: self.redo.into_bytes(),
+            links,
         })
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::metrics::StoreMetrics;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
@@ -176,6 +177,7 @@ impl Writer {
         published: watch::Sender<u64>,
         pace: Pace,
         visibility: Arc<Visibility>,
+        metrics: Arc<StoreMetrics>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
@@ -187,6 +189,7 @@ impl Writer {
             health: health_sender,
             pace,
             visibility,
+            metrics,
             journal: None,
             open: None,
             uncommitted: Vec::new(),
@@ -232,6 +235,12 @@ impl Writer {
         }
     }
 
+    /// Jobs that wait in the queue.
+    pub(super) fn queued(&self) -> usize {
+        let places = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
+        QUEUE_MAX_JOBS.saturating_sub(places)
+    }
+
     pub(super) fn health(&self) -> Health {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Health::Refusing("the writer has stopped".into());
@@ -248,6 +257,7 @@ pub(super) struct State {
     pub(super) health: watch::Sender<Health>,
     pub(super) pace: Pace,
     pub(super) visibility: Arc<Visibility>,
+    pub(super) metrics: Arc<StoreMetrics>,
     /// None until it is needed, and where none can be made: every commit is then a durable one.
     pub(super) journal: Option<Journal>,
     /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
@@ -393,11 +403,14 @@ impl State {
             self.open = Some(inner);
             return self.make_visible().map_err(nothing_written);
         }
-        let Finished { changes, redo } = transaction.finish(sequence).map_err(nothing_written)?;
+        let Finished { changes, redo, links } = transaction.finish(sequence).map_err(nothing_written)?;
         let unknown = |error| (WriteError::OutcomeUnknown, error);
+        let metrics = Arc::clone(&self.metrics);
+        let waiting = metrics.wait_for_disk();
         match (redo, &mut self.journal) {
             (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
                 journal.append(sequence, &redo).map_err(|error| unknown(error.into()))?;
+                metrics.journal_bytes.set(journal.bytes());
                 self.uncommitted.push(redo);
                 self.open = Some(inner);
             }
@@ -408,6 +421,10 @@ impl State {
                 self.commit_durably(inner, sequence).map_err(unknown)?;
             }
         }
+        metrics.commits.observe_duration(waiting.elapsed());
+        drop(waiting);
+        metrics.batch_sizes.observe(answers.len() as u64);
+        metrics.move_links(links);
         match (self.observer.clone(), changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
             (Some(observer), None) => self
@@ -468,6 +485,7 @@ impl State {
         self.uncommitted.clear();
         if let Some(journal) = &mut self.journal {
             journal.restart(salt, sequence);
+            self.metrics.journal_bytes.set(0);
         }
         self.visibility.reach(sequence);
         Ok(())
@@ -477,11 +495,14 @@ impl State {
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         // Readers need not wait for the disk.
         self.make_visible()?;
-        let begun = Instant::now();
+        let metrics = Arc::clone(&self.metrics);
+        let waiting = metrics.wait_for_disk();
         let inner = self.database()?.begin_write()?;
         let sequence = *self.published.borrow();
         self.commit_durably(inner, sequence)?;
-        tracing::debug!(sequence, elapsed = ?begun.elapsed(), "checkpoint");
+        let elapsed = waiting.elapsed();
+        metrics.checkpoints.observe_duration(elapsed);
+        tracing::debug!(sequence, ?elapsed, "checkpoint");
         Ok(())
     }
 

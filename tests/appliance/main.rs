@@ -26,6 +26,7 @@ mod http;
 mod linearizability;
 mod links;
 mod listing;
+mod metrics;
 mod multirequest;
 mod redirects;
 mod sessions;

@@ -1,0 +1,145 @@
+//! All numbers as they are at one moment.
+
+use std::time::Duration;
+
+use crate::metrics::calls::ActionReport;
+use crate::metrics::connections::{Listener, Refusal};
+use crate::metrics::histogram::Distribution;
+use crate::metrics::process::ProcessReport;
+use crate::metrics::redirects::RedirectOutcome;
+use crate::metrics::store::StoreMetrics;
+use crate::metrics::{Metrics, SessionFailure, StartFailure};
+
+/// The connections of a listener.
+#[derive(Debug, Clone)]
+pub struct ConnectionsReport {
+    /// Which one.
+    pub listener: Listener,
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Connections that are open.
+    pub open: u64,
+    /// Refusals, in the order of [`Refusal::ALL`].
+    pub refused: [u64; Refusal::ALL.len()],
+}
+
+/// What the writer of a store has counted.
+#[derive(Debug, Clone, Default)]
+pub struct WriterReport {
+    /// Writes in each transaction.
+    pub batch_sizes: Distribution,
+    /// How long it took to have a transaction on disk, in nanoseconds.
+    pub commits: Distribution,
+    /// How long checkpoints took, in nanoseconds.
+    pub checkpoints: Distribution,
+    /// How often the store has failed.
+    pub failures: u64,
+    /// Bytes in the journal that the store's file does not have.
+    pub journal_bytes: u64,
+    /// Links with each status, in the order of the statuses.
+    pub links: [u64; 3],
+    /// How long the writer has been waiting for the disk just now.
+    pub waiting: Duration,
+}
+
+/// The store at the moment.
+#[derive(Debug, Clone, Default)]
+pub struct StoreReport {
+    /// What its writer has counted.
+    pub writer: WriterReport,
+    /// Whether it takes writes.
+    pub is_accepting: bool,
+    /// Writes that wait.
+    pub queued: u64,
+    /// Links by the name of their status.
+    pub links: [(&'static str, u64); 3],
+    /// The size of its file, what is free on its disk, and how large that is, in bytes; `None` if that is not known.
+    pub disk: Option<[u64; 3]>,
+    /// When a backup was last taken, in seconds since 1970.
+    pub last_backup: Option<i64>,
+}
+
+/// The map at the moment.
+#[derive(Debug, Clone, Default)]
+pub struct MapReport {
+    /// Whether every link of the store is in it.
+    pub is_loaded: bool,
+    /// How long that took.
+    pub load_time: Option<Duration>,
+    /// Links in it.
+    pub links: u64,
+    /// Links whose records are damaged.
+    pub damaged: u64,
+    /// Memory that it has allocated.
+    pub bytes: u64,
+}
+
+/// All numbers.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The program's version.
+    pub version: &'static str,
+    /// Redirects, in the order of [`RedirectOutcome::ALL`].
+    pub redirects: [u64; RedirectOutcome::ALL.len()],
+    /// How long they took, in nanoseconds.
+    pub redirect_durations: Distribution,
+    /// Both listeners.
+    pub connections: [ConnectionsReport; 2],
+    /// Calls of the API.
+    pub actions: Vec<ActionReport>,
+    /// Sessions that were not accepted, in the order of [`SessionFailure::ALL`].
+    pub session_failures: [u64; SessionFailure::ALL.len()],
+    /// Sessions that were not started, in the order of [`StartFailure::ALL`].
+    pub start_failures: [u64; StartFailure::ALL.len()],
+    /// The store.
+    pub store: StoreReport,
+    /// The map.
+    pub map: MapReport,
+    /// The process; `None` if the operating system does not tell.
+    pub process: Option<ProcessReport>,
+}
+
+impl StoreMetrics {
+    /// What has been counted so far.
+    #[must_use]
+    pub fn read(&self) -> WriterReport {
+        WriterReport {
+            batch_sizes: self.batch_sizes.read(),
+            commits: self.commits.read(),
+            checkpoints: self.checkpoints.read(),
+            failures: self.failures.get(),
+            journal_bytes: self.journal_bytes.get(),
+            links: self.links(),
+            waiting: self.waiting(),
+        }
+    }
+}
+
+impl Metrics {
+    /// What has been counted so far, beside what others know.
+    #[must_use]
+    pub fn report(&self, store: StoreReport, map: MapReport) -> Report {
+        let (redirects, redirect_durations) = self.redirects.read();
+        let connections = Listener::ALL.map(|listener| {
+            let (accepted, open, refused) = self.connections(listener).read();
+            ConnectionsReport {
+                listener,
+                accepted,
+                open,
+                refused,
+            }
+        });
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            redirects,
+            redirect_durations,
+            connections,
+            actions: self.calls.read(),
+            session_failures: self.calls.session_failures(),
+            start_failures: self.calls.start_failures(),
+            store,
+            map,
+            process: ProcessReport::read(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the appliance tells of itself: the numbers for Prometheus, and the samples and looks at the disk behind them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::header::ACCEPT;
+use hyper::{Method, Request, StatusCode};
+use tokio::sync::watch;
+
+use crate::http::{self, Response};
+use crate::links::Links;
+use crate::metrics::{Exposition, History, MapReport, Metrics, Report, SAMPLE_INTERVAL, Sample, StoreReport};
+use crate::model::{Status, Timestamp};
+use crate::store::{DiskSpace, Health};
+
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// What looks at the appliance while it works.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    metrics: Arc<Metrics>,
+    links: Arc<Links>,
+    started: Instant,
+    history: History,
+    /// The last that was heard from the store's disk. Nobody who asks waits for it.
+    disk: watch::Sender<Option<DiskSpace>>,
+}
+
+impl Monitor {
+    pub(super) fn new(metrics: Arc<Metrics>, links: Arc<Links>) -> Self {
+        Self {
+            metrics,
+            links,
+            started: Instant::now(),
+            history: History::default(),
+            disk: watch::Sender::new(None),
+        }
+    }
+
+    /// Takes samples for as long as it is polled.
+    pub(super) async fn run(&self) {
+        tokio::join!(self.take_samples(), self.look_at_disk());
+    }
+
+    async fn take_samples(&self) {
+        let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+        // The first tick is at once, when there is nothing to see.
+        interval.tick().await;
+        loop {
+            interval.tick().await;
+            self.history.push(Sample::of(&self.report(), self.uptime()));
+        }
+    }
+
+    async fn look_at_disk(&self) {
+        let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+        loop {
+            interval.tick().await;
+            let links = Arc::clone(&self.links);
+            // A disk that does not answer holds up nobody but this.
+            let looked = tokio::task::spawn_blocking(move || links.store().disk_space()).await;
+            if let Ok(space) = looked {
+                self.disk.send_replace(space.ok());
+            }
+        }
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) const fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// All numbers as they are now.
+    pub(super) fn report(&self) -> Report {
+        let (store, index) = (self.links.store(), self.links.index());
+        let writer = store.metrics().read();
+        let names = Status::ALL.map(|status| match status {
+            Status::Disabled => "disabled",
+            Status::Enabled => "enabled",
+            Status::Deleted => "deleted",
+        });
+        let mut links = names.map(|name| (name, 0));
+        for ((_, number), counted) in links.iter_mut().zip(writer.links) {
+            *number = counted;
+        }
+        let disk = *self.disk.borrow();
+        let store = StoreReport {
+            writer,
+            is_accepting: store.health() == Health::Accepting,
+            queued: store.queued() as u64,
+            links,
+            disk: disk.map(|disk| [disk.file, disk.free, disk.total]),
+            last_backup: store.last_backup().map(Timestamp::as_unix),
+        };
+        let map = MapReport {
+            is_loaded: index.is_loaded(),
+            load_time: self.links.load_time(),
+            links: index.links() as u64,
+            damaged: index.damaged() as u64,
+            bytes: index.memory_bytes(),
+        };
+        self.metrics.report(store, map)
+    }
+
+    /// `/metrics`.
+    pub(super) fn metrics<B>(&self, request: &Request<B>) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return http::allow(request.method(), METHODS);
+        }
+        let accept = request.headers().get(ACCEPT);
+        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let format = Exposition::accepted(accept);
+        let mut response = http::bytes(StatusCode::OK, format.content_type(), format.render(self.report()));
+        http::no_store(response.headers_mut());
+        response
+    }
+}
