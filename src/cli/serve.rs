@@ -222,7 +222,7 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
             }
             tracing::info!(
                 partners = count,
-                "secrets, limits, trusted proxies and the log's levels reloaded"
+                "secrets reloaded, and limits, trusted proxies and the log's levels"
             );
         }
         Err(error) => tracing::error!(%error, "the configuration is wrong; the running settings stay"),
