@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use hyper::StatusCode;
+use hyper::{StatusCode, Uri};
 
 /// What is added to the longest target for the rest of a request line: method, spaces and version.
 const REQUEST_LINE_REST_BYTES: usize = 64;
@@ -260,8 +260,8 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), BadHead> {
             Err(BadHead::malformed("the target * is for OPTIONS only"))
         };
     }
-    // Bytes above ASCII are not allowed either, but sent by clients that mean no harm; they can be no part of an id.
-    if target.iter().any(|&byte| byte <= b' ' || matches!(byte, 0x7f | b'#')) {
+    // UTF-8 that is not encoded is let through: it is sent by clients that mean no harm, and can be no part of an id.
+    if target.contains(&b'#') || Uri::try_from(target).is_err() {
         return Err(BadHead::malformed("the target holds what cannot be in one"));
     }
     let path = path_of(target).ok_or(BadHead::malformed("the target is neither a path nor an http URL"))?;

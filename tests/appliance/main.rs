@@ -16,6 +16,7 @@
 mod bad_input;
 mod cli;
 mod clients;
+mod corpus;
 mod durability;
 mod fast_path;
 mod faults;
