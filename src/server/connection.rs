@@ -131,6 +131,8 @@ pub(super) async fn serve(
         // The guard keeps the time.
         .header_read_timeout(None)
         .max_buf_size(buffer_bytes)
+        // The guard says that nothing more comes as soon as hyper has the last answer, which it still has to send then.
+        .half_close(true)
         // Not pipeline_flush: with it, hyper 1.12 never sends its 400 to a request that it cannot parse.
         .serve_connection(TokioIo::new(stream), answer);
     // How a client ends its connection is its own business.

@@ -1,13 +1,7 @@
 //! Raw requests, with what is answered to each and what becomes of its connection.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use crate::fixture::Appliance;
-
-/// How long a server may take until a test is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::wire::Connection;
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,53 +313,14 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 431, Closed, "GET {goto} HTTP/1.1\r\nHost: a\r\n{many}\r\n"),
 ];
 
-/// A client that looks closely.
-struct Connection(TcpStream);
-
-impl Connection {
-    fn open(base: &str) -> Self {
-        let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(stream)
-    }
-
-    /// Sends a request; the server may have closed before it is all sent.
-    fn send(&mut self, request: &[u8]) {
-        let _ = self.0.write_all(request);
-    }
-
-    /// Reads one answer: its status, whether it says that it is the last, and its head.
-    fn receive(&mut self, request: &[u8]) -> Option<(u16, bool, String)> {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            if self.0.read(&mut byte).unwrap_or(0) == 0 {
-                assert!(head.is_empty(), "cut off: {}", head.escape_ascii());
-                return None;
-            }
-            head.push(byte[0]);
+/// What becomes of a connection: whether it takes one more request.
+fn fate_of(connection: &mut Connection) -> Fate {
+    match connection.get("/robots.txt", "") {
+        Some(received) => {
+            assert_eq!(received.status, 200);
+            Open
         }
-        let head = String::from_utf8(head).unwrap();
-        let status = head.get(9..12).unwrap().parse().unwrap();
-        let is_last = head.contains("\r\nconnection: close\r\n");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let is_bare = request.starts_with(b"HEAD") || status == 204;
-        let length = length.filter(|_| !is_bare).map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        Some((status, is_last, head))
-    }
-
-    fn fate(&mut self) -> Fate {
-        let request = b"GET /robots.txt HTTP/1.1\r\nHost: a\r\n\r\n";
-        self.send(request);
-        match self.receive(request) {
-            Some((status, ..)) => {
-                assert_eq!(status, 200);
-                Open
-            }
-            None => Closed,
-        }
+        None => Closed,
     }
 }
 
@@ -399,21 +354,19 @@ fn every_raw_request_has_its_answer_and_its_connection_its_fate() {
                 let plain = format!("GET {goto} HTTP/1.1\r\nHost: a\r\n\r\n");
                 connection.send(&[plain.repeat(before).as_bytes(), &request].concat());
                 for _ in 0..before {
-                    let (status, ..) = connection.receive(b"GET").expect(&what);
-                    assert_eq!(status, 302, "{what}");
+                    assert_eq!(connection.receive(true).expect(&what).status, 302, "{what}");
                 }
-                let (answered, is_last, head) = connection.receive(&request).expect(&what);
+                let has_body = !template.starts_with("HEAD");
+                let received = connection.receive(has_body).expect(&what);
+                let (answered, head) = (received.status, &received.head);
                 assert_eq!(answered, status, "{what}\n{head}");
                 assert!(head.contains("\r\ndate: "), "{what}\n{head}");
-                assert_eq!(
-                    head.contains("\r\nallow: "),
-                    answered == 405 || answered == 204,
-                    "{what}\n{head}"
-                );
+                let is_told = answered == 405 || answered == 204;
+                assert_eq!(head.contains("\r\nallow: "), is_told, "{what}\n{head}");
                 if fate == Closed && !template.contains("HTTP/1.0") {
-                    assert!(is_last, "{what}\n{head}");
+                    assert!(received.is_last(), "{what}\n{head}");
                 }
-                assert_eq!(connection.fate(), fate, "{what}\n{head}");
+                assert_eq!(fate_of(&mut connection), fate, "{what}\n{head}");
             }
         }
     }
@@ -426,13 +379,12 @@ fn what_comes_in_pieces_is_refused_as_what_comes_at_once() {
     for base in [&appliance.public, &appliance.admin] {
         for size in [1, 7, 30] {
             let mut connection = Connection::open(base);
-            connection.0.set_nodelay(true).unwrap();
             for piece in smuggling.as_bytes().chunks(size) {
                 connection.send(piece);
             }
-            let (status, is_last, _) = connection.receive(b"POST").unwrap();
-            assert_eq!((status, is_last), (400, true));
-            assert_eq!(connection.fate(), Closed);
+            let received = connection.receive(true).unwrap();
+            assert_eq!((received.status, received.is_last()), (400, true));
+            connection.assert_closed();
         }
     }
 }
