@@ -308,7 +308,30 @@ fn is_dot_segment(segment: &[u8]) -> bool {
 /// Whether it can be a host with or without a port. Empty is allowed: HTTP/1.1 wants it of those who know no host.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+    let is_allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            )
+    };
     value.iter().copied().all(is_allowed)
 }
 

@@ -1,12 +1,12 @@
 //! Keeping people from finding links by trying ids: who asks for many that there are none of is refused for a while.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hash};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::metrics::{Connections, Refusal};
@@ -43,6 +43,8 @@ struct Guesser {
     ids: [u64; REMEMBERED_IDS],
 }
 
+type Guessers = HashMap<IpAddr, Guesser, RandomState>;
+
 impl Guesser {
     fn is_over(&self, now: Timestamp) -> bool {
         now >= self.since.plus(WINDOW_SECONDS)
@@ -55,7 +57,7 @@ pub struct Guesses {
     /// How many are allowed in a minute; `None`: as many as they like.
     per_minute: Option<u32>,
     counts: Arc<Connections>,
-    shards: Vec<Mutex<HashMap<IpAddr, Guesser>>>,
+    shards: Vec<Mutex<Guessers>>,
     hasher: RandomState,
     /// Nobody is shut out from this unix second on, so that there is nothing to look up.
     shut_out_until: AtomicI64,
@@ -69,7 +71,7 @@ impl Guesses {
             per_minute: (per_minute > 0).then_some(per_minute),
             counts,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             shut_out_until: AtomicI64::new(0),
         }
     }
@@ -87,7 +89,7 @@ impl Guesses {
             return false;
         };
         let network = client_network(client);
-        let Some(shard) = self.shard(&network) else {
+        let Some(shard) = self.shard(network) else {
             return false;
         };
         let guessers = shard.lock();
@@ -106,7 +108,7 @@ impl Guesses {
             return Guess::Allowed;
         };
         let network = client_network(client);
-        let Some(shard) = self.shard(&network) else {
+        let Some(shard) = self.shard(network) else {
             return Guess::Allowed;
         };
         // 0 stands for no id.
@@ -146,8 +148,8 @@ impl Guesses {
         Guess::TooMany
     }
 
-    fn shard(&self, key: &impl Hash) -> Option<&Mutex<HashMap<IpAddr, Guesser>>> {
-        let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
+    fn shard(&self, network: IpAddr) -> Option<&Mutex<Guessers>> {
+        let hash = usize::try_from(self.hasher.hash_one(network) % SHARDS as u64).unwrap_or_default();
         self.shards.get(hash)
     }
 }
