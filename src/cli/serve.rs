@@ -114,7 +114,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
 
 async fn serve(
     settings: &Settings,
-    reload: impl Fn(&Reloader),
+    reload: impl Fn(&Reloader) -> Option<String>,
     welcome: Option<bool>,
     links: Arc<Links>,
     manager: &ServiceManager,
@@ -135,8 +135,7 @@ async fn serve(
     let reload = async {
         while hangup.recv().await.is_some() {
             manager.reloading();
-            reload(&reloader);
-            manager.reloaded();
+            manager.reloaded(reload(&reloader));
         }
     };
     let shutdown = async {
@@ -201,8 +200,8 @@ fn load(links: Arc<Links>) {
     });
 }
 
-/// Reads the settings again. A bad file changes nothing.
-fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) {
+/// Reads the settings again. A bad file changes nothing; what is wrong with it is returned.
+fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) -> Option<String> {
     match Settings::load(overrides) {
         Ok(mut settings) => {
             settings.fit_connections(server::room_for_connections());
@@ -224,8 +223,12 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
                 partners = count,
                 "secrets reloaded, and limits, trusted proxies and the log's levels"
             );
+            None
         }
-        Err(error) => tracing::error!(%error, "the configuration is wrong; the running settings stay"),
+        Err(error) => {
+            tracing::error!(%error, "the configuration is wrong; the running settings stay");
+            Some(error.to_string())
+        }
     }
 }
 

@@ -44,7 +44,8 @@ pub struct ServiceManager {
 enum Event {
     Serving(Subject),
     Reloading,
-    Reloaded,
+    /// With what is wrong, if the configuration is.
+    Reloaded(Option<String>),
     Ending,
 }
 
@@ -123,9 +124,9 @@ impl ServiceManager {
         self.tell(Event::Reloading);
     }
 
-    /// It has been, or was wrong and has changed nothing.
-    pub fn reloaded(&self) {
-        self.tell(Event::Reloaded);
+    /// It has been, or was wrong and has changed nothing; then the status says so until the next reload.
+    pub fn reloaded(&self, mistake: Option<String>) {
+        self.tell(Event::Reloaded(mistake));
     }
 
     /// The end has begun. More time is asked for until this is dropped, which is after the last write.
@@ -168,10 +169,18 @@ fn status(links: &Links) -> Status {
         Health::ReadOnly => text.push_str(", read-only"),
     }
     Status {
-        // A line, whatever the reason says.
-        text: text.replace('\n', " "),
+        text,
         is_settled: is_loaded,
     }
+}
+
+/// A status with what is wrong in the configuration: one line, whatever the reasons say.
+fn line(status: &str, mistake: Option<&str>) -> String {
+    let text = match mistake {
+        Some(mistake) => format!("{status}; the last reload changed nothing: {mistake}"),
+        None => status.to_owned(),
+    };
+    text.replace('\n', " ")
 }
 
 /// A number as people read it: 1,200,000.
@@ -213,6 +222,8 @@ struct Teller<S> {
     doing: Doing,
     /// The last status.
     told: String,
+    /// What is wrong in the configuration that was read last.
+    mistake: Option<String>,
     next_status: Instant,
     next_extension: Instant,
     next_watchdog: Instant,
@@ -228,6 +239,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
             questions,
             doing: Doing::Opening,
             told: String::new(),
+            mistake: None,
             next_status: now,
             next_extension: now,
             next_watchdog: now,
@@ -250,9 +262,9 @@ impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Serving(subject) => {
-                let status = (subject.0)();
-                (self.send)(&[NotifyState::Ready, NotifyState::Status(&status.text)]);
-                self.told = status.text;
+                let text = line(&(subject.0)().text, self.mistake.as_deref());
+                (self.send)(&[NotifyState::Ready, NotifyState::Status(&text)]);
+                self.told = text;
                 self.next_status = Instant::now() + self.pace.status;
                 self.doing = Doing::Serving(subject);
                 self.next_watchdog = Instant::now();
@@ -262,7 +274,12 @@ impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
                 let states = [Some(NotifyState::Reloading), since];
                 (self.send)(&states.into_iter().flatten().collect::<Vec<_>>());
             }
-            Event::Reloaded => (self.send)(&[NotifyState::Ready]),
+            Event::Reloaded(mistake) => {
+                self.mistake = mistake;
+                // Told at once, because whoever has asked for the reload is looking.
+                self.next_status = Instant::now();
+                (self.send)(&[NotifyState::Ready]);
+            }
             Event::Ending => {
                 (self.send)(&[
                     NotifyState::Stopping,
@@ -300,9 +317,10 @@ impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
             Doing::Serving(subject) => {
                 if self.next_status <= now {
                     let status = (subject.0)();
-                    if status.text != self.told {
-                        (self.send)(&[NotifyState::Status(&status.text)]);
-                        self.told = status.text;
+                    let text = line(&status.text, self.mistake.as_deref());
+                    if text != self.told {
+                        (self.send)(&[NotifyState::Status(&text)]);
+                        self.told = text;
                     }
                     let interval = if status.is_settled {
                         self.pace.settled_status
@@ -479,12 +497,33 @@ mod tests {
     fn a_reload_says_when_it_began() {
         let (sender, hears, _roll_call) = teller(NEVER);
         sender.send(Event::Reloading).unwrap();
-        sender.send(Event::Reloaded).unwrap();
+        sender.send(Event::Reloaded(None)).unwrap();
         drop(sender);
         let told: Vec<_> = hears.iter().skip(2).collect();
         let since = told[0].strip_prefix("RELOADING=1 MONOTONIC_USEC=").unwrap();
         assert!(since.parse::<u64>().unwrap() > 0);
         assert_eq!(told[1..], ["READY=1"]);
+    }
+
+    #[test]
+    fn a_mistake_in_the_configuration_is_told_until_it_is_repaired() {
+        let (sender, hears, _roll_call) = teller(NEVER);
+        sender.send(subject("serving")).unwrap();
+        sender
+            .send(Event::Reloaded(Some("log.level:\nloud".to_owned())))
+            .unwrap();
+        sender.send(Event::Reloaded(None)).unwrap();
+        drop(sender);
+        let told: Vec<_> = hears.iter().skip_while(|message| message != "READY=1").collect();
+        assert_eq!(
+            told,
+            [
+                "READY=1",
+                "STATUS=serving; the last reload changed nothing: log.level: loud",
+                "READY=1",
+                "STATUS=serving",
+            ]
+        );
     }
 
     #[test]
@@ -528,7 +567,7 @@ mod tests {
         assert_eq!(told.last().unwrap(), "READY=1 STATUS=serving");
         // The watchdog is due whenever anything has happened.
         for _ in 0..10 {
-            sender.send(Event::Reloaded).unwrap();
+            sender.send(Event::Reloaded(None)).unwrap();
             assert_eq!(hears.recv().unwrap(), "READY=1");
         }
         runtime.block_on(async {

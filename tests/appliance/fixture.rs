@@ -93,15 +93,20 @@ impl Appliance {
 
     /// Starts it by a program that runs another one.
     pub fn start_under(wrapper: &[&str], folder: TempDir) -> Self {
+        let appliance = Self::spawn_under(wrapper, folder);
+        appliance.wait_until_ready();
+        appliance
+    }
+
+    /// The same, without waiting until all links are loaded.
+    pub fn spawn_under(wrapper: &[&str], folder: TempDir) -> Self {
         let (process, public, admin) = spawn(wrapper, folder.path());
-        let appliance = Self {
+        Self {
             folder,
             public,
             admin,
             process,
-        };
-        appliance.wait_until_ready();
-        appliance
+        }
     }
 
     /// Starts it, in a folder with a configuration, with calls of a system call failing: those that `when` names, as

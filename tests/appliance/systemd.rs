@@ -1,6 +1,7 @@
 //! What the service manager is told, over a socket like systemd's.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -27,8 +28,11 @@ impl Manager {
 
     /// Starts an appliance that is told of this, with more in its environment.
     fn start(&self, folder: TempDir, environment: &[&str]) -> Appliance {
-        let socket = format!("NOTIFY_SOCKET={}/notify", self.folder.path().display());
-        Appliance::start_under(&[&["env", &socket][..], environment].concat(), folder)
+        Appliance::start_under(&[&["env", &self.variable()][..], environment].concat(), folder)
+    }
+
+    fn variable(&self) -> String {
+        format!("NOTIFY_SOCKET={}/notify", self.folder.path().display())
     }
 
     /// The lines of the next message.
@@ -70,15 +74,21 @@ fn the_service_manager_hears_of_the_start_a_reload_and_the_end() {
     assert!(ready[1].starts_with("STATUS="), "{ready:?}");
 
     let config = appliance.config();
-    for text in [configuration("[log]\nformat = \"text\"\n"), "nonsense".to_owned()] {
+    for text in [configuration("[log]\nformat = \"text\"\n"), "colour = 1".to_owned()] {
         fs::write(&config, text).unwrap();
         appliance.signal("HUP");
         let heard = manager.hear_until("READY=1");
-        let reloading = &heard[heard.len() - 2];
-        assert_eq!(reloading[0], "RELOADING=1");
+        let reloading = heard.iter().find(|message| message[0] == "RELOADING=1").unwrap();
         let since = reloading[1].strip_prefix("MONOTONIC_USEC=").unwrap();
         assert!(since.parse::<u64>().unwrap() > 0);
     }
+
+    let status = manager.hear();
+    assert!(
+        status[0].starts_with("STATUS=serving 0 links; the last reload changed nothing: "),
+        "{status:?}"
+    );
+    assert!(status[0].contains("colour: unknown key"), "{status:?}");
 
     assert!(appliance.terminate().success());
     let heard = manager.hear_until("STOPPING=1");
@@ -118,4 +128,35 @@ fn the_watchdog_hears_that_all_threads_are_alive() {
     appliance.terminate();
     let heard = other.hear_until("STOPPING=1");
     assert!(heard.iter().flatten().all(|line| line != "WATCHDOG=1"), "{heard:?}");
+}
+
+#[test]
+fn the_watchdog_hears_nothing_when_a_thread_hangs() {
+    let manager = Manager::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("tinyd.toml"),
+        configuration("[public]\nthreads = 1\n"),
+    )
+    .unwrap();
+    // The thread hangs for three seconds when it takes its first connection: nobody else takes one here.
+    let variable = manager.variable();
+    let environment = ["env", &variable, "WATCHDOG_USEC=200000"];
+    let inject = "inject=accept4:delay_enter=3000000:when=1";
+    let strace = [
+        "strace",
+        "-D",
+        "-f",
+        "--seccomp-bpf",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=accept4",
+        "-e",
+        inject,
+    ];
+    let appliance = Appliance::spawn_under(&[&environment[..], &strace].concat(), folder);
+    manager.hear_until("WATCHDOG=1");
+    let _connection = TcpStream::connect(appliance.public.strip_prefix("http://").unwrap()).unwrap();
+    appliance.wait_for_log("a thread that serves does not answer");
 }
