@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use super::tests::{PARTNER, draft, everybody};
 use super::*;
+use crate::model::Usage;
 use crate::rows::Line;
 use crate::store::Snapshot;
 use crate::store::simulated::{Disk, open_on};
@@ -17,6 +18,7 @@ pub(super) struct World {
     pub(super) links: BTreeMap<LinkId, ShortLink>,
     pub(super) revoked: BTreeMap<Digest, Timestamp>,
     pub(super) calls: BTreeMap<Digest, u64>,
+    pub(super) usages: BTreeMap<LinkId, Usage>,
 }
 
 /// A domain operation; the numbers choose among the links there are.
@@ -31,6 +33,8 @@ pub(super) enum Step {
     DeleteUser(&'static str),
     Revoke,
     CountCall,
+    /// Every link has been used once.
+    CountClicks,
     /// Two lines, and a third one that is wrong: then none is imported.
     Import(bool),
 }
@@ -41,7 +45,7 @@ pub(super) const CALLS: u64 = 3;
 pub(super) fn any_step(rng: &mut StdRng) -> Step {
     let number = rng.random_range(0..1_000);
     let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
-    match rng.random_range(0..26) {
+    match rng.random_range(0..28) {
         0..8 => Step::Add(user, [None, None, Some("p"), Some("q")][rng.random_range(0..4)]),
         8..11 => Step::SetUrl(number),
         11..13 => Step::SetUser(number, user),
@@ -51,6 +55,7 @@ pub(super) fn any_step(rng: &mut StdRng) -> Step {
         19 => Step::RestoreAll,
         20..23 => Step::Import(rng.random_bool(0.3)),
         23 => Step::CountCall,
+        24..26 => Step::CountClicks,
         _ => Step::Revoke,
     }
 }
@@ -75,6 +80,12 @@ impl World {
             snapshot.for_each(|id, record| {
                 world.links.insert(id, record.unwrap());
             })?;
+            for id in world.links.keys() {
+                let usage = snapshot.usage(*id)?;
+                if !usage.is_none() {
+                    world.usages.insert(*id, usage);
+                }
+            }
             world.revoked = snapshot.revocations()?.into_iter().collect();
             world.calls = snapshot.counted_calls()?.into_iter().collect();
             Ok(world)
@@ -83,6 +94,16 @@ impl World {
 
     fn pick(&self, number: usize) -> Option<&ShortLink> {
         self.links.values().nth(number.checked_rem(self.links.len())?)
+    }
+
+    /// What step `number` counts.
+    fn used(&self, number: usize) -> Vec<(LinkId, Usage)> {
+        let usage = Usage {
+            clicks: 1,
+            previews: number as u64,
+            last_used_at: Some(now_of(number)),
+        };
+        self.links.keys().map(|id| (*id, usage)).collect()
     }
 
     fn is_taken(&self, unique_id: Option<&str>) -> bool {
@@ -143,6 +164,13 @@ impl World {
                 let mut world = self.clone();
                 let calls = world.calls.entry(digest_of(0)).or_default();
                 *calls = CALLS.min(*calls + 1);
+                Some(world)
+            }
+            Step::CountClicks => {
+                let mut world = self.clone();
+                for (id, usage) in self.used(number) {
+                    world.usages.entry(id).or_default().add(&usage);
+                }
                 Some(world)
             }
             Step::Import(is_wrong) => (!is_wrong).then(|| {
@@ -237,6 +265,11 @@ pub(super) async fn run(
         Step::CountCall => {
             let job =
                 move |transaction: &mut Transaction<'_>| transaction.count_action(digest_of(0), CALLS, Timestamp::MAX);
+            links.store.write(job).await.map(|_| None).map_err(Into::into)
+        }
+        Step::CountClicks => {
+            let counted = world.used(number);
+            let job = move |transaction: &mut Transaction<'_>| transaction.add_usage(&counted);
             links.store.write(job).await.map(|_| None).map_err(Into::into)
         }
         Step::Import(is_wrong) => {

@@ -6,6 +6,7 @@ mod id;
 mod link;
 mod network;
 mod time;
+mod usage;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
@@ -14,3 +15,4 @@ pub use link::{
 };
 pub use network::{client_network, is_local, without_host};
 pub use time::{Clock, Timestamp};
+pub use usage::{Usage, Visit};

@@ -15,7 +15,7 @@ use crate::store::error::{CopyError, StoreError};
 use crate::store::keys::{Bytes, Index, PerIndex};
 use crate::store::medium;
 use crate::store::snapshot::Snapshot;
-use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, REVOCATIONS};
+use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, REVOCATIONS};
 use crate::store::unfinished::Unfinished;
 use crate::store::verify::Verification;
 use crate::store::{Progress, Store};
@@ -38,6 +38,8 @@ const OF_REVOCATIONS: u8 = 2;
 const OF_ACTIONS: u8 = 3;
 const OF_META: u8 = 4;
 const OF_FIRST_INDEX: u8 = 5;
+/// Far from the indexes, of which there may be more one day.
+const OF_CLICKS: u8 = 128;
 
 impl Snapshot {
     /// How many entries a dump of it has.
@@ -47,6 +49,9 @@ impl Snapshot {
     pub fn entries(&self) -> Result<u64, StoreError> {
         let mut entries = self.links.len()? + self.counters.len()?;
         entries += self.revocations.len()? + self.actions.len()? + self.meta.len()?;
+        if let Some(clicks) = &self.clicks {
+            entries += clicks.len()?;
+        }
         for index in Index::ALL {
             entries += self.index(index).len()?;
         }
@@ -97,6 +102,12 @@ impl Snapshot {
             for entry in self.index(index).iter().map_err(StoreError::from)? {
                 let (key, _) = entry.map_err(StoreError::from)?;
                 visit(number, key.value(), &[])?;
+            }
+        }
+        if let Some(clicks) = &self.clicks {
+            for entry in clicks.iter().map_err(StoreError::from)? {
+                let (key, usage) = entry.map_err(StoreError::from)?;
+                visit(OF_CLICKS, key.value(), usage.value())?;
             }
         }
         Ok(())
@@ -249,6 +260,7 @@ struct Copy<'t> {
     counters: Table<'t, Bytes, Bytes>,
     revocations: Table<'t, Bytes, i64>,
     actions: Table<'t, Bytes, (u64, i64)>,
+    clicks: Table<'t, Bytes, Bytes>,
     meta: Table<'t, &'static str, u64>,
 }
 
@@ -260,6 +272,7 @@ impl<'t> Copy<'t> {
             counters: transaction.open_table(COUNTERS)?,
             revocations: transaction.open_table(REVOCATIONS)?,
             actions: transaction.open_table(ACTIONS)?,
+            clicks: transaction.open_table(CLICKS)?,
             meta: transaction.open_table(META)?,
         })
     }
@@ -284,6 +297,7 @@ impl<'t> Copy<'t> {
                 let value = value.try_into().map_err(|_| MALFORMED)?;
                 self.meta.insert(name, u64::from_be_bytes(value)).map(drop)
             }
+            OF_CLICKS => self.clicks.insert(key, value).map(drop),
             number => {
                 let position = usize::from(number - OF_FIRST_INDEX);
                 let index = *Index::ALL.get(position).ok_or(MALFORMED)?;

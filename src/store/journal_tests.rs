@@ -13,9 +13,9 @@ use super::medium::journal_path;
 use super::redo::Redo;
 use super::tests::{any_link, block_on, golden_link, open, put};
 use super::*;
-use crate::model::{ShortLink, Timestamp};
+use crate::model::{ShortLink, Timestamp, Usage};
 
-fn file_in(folder: &TempDir) -> PathBuf {
+pub(super) fn file_in(folder: &TempDir) -> PathBuf {
     folder.path().join(FILE_NAME)
 }
 
@@ -28,7 +28,7 @@ fn link(number: u8) -> ShortLink {
 }
 
 /// What a crash would leave of a store now: its file, and that of its journal.
-fn crashed(folder: &TempDir) -> TempDir {
+pub(super) fn crashed(folder: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(file_in(folder), file_in(&copy)).unwrap();
     fs::copy(journal_path(&file_in(folder)), journal_path(&file_in(&copy))).unwrap();
@@ -221,10 +221,20 @@ impl journal::JournalFile for Memory {
     }
 }
 
+fn usage_of(link: &ShortLink) -> Usage {
+    let clicks = u64::from(link.id.as_bytes()[0]);
+    Usage {
+        clicks,
+        previews: clicks / 2,
+        last_used_at: Some(link.created_at),
+    }
+}
+
 fn changes_of(links: &[ShortLink], revoked: &[(u8, i64)]) -> Vec<u8> {
     let mut redo = Redo::kept();
     for link in links {
         redo.link(link.id, &record::encode(link).unwrap());
+        redo.used(link.id, &clicks::encode(&usage_of(link)));
     }
     for (digest, until) in revoked {
         redo.revoked(&[*digest; 20], Timestamp::from_unix(*until));
@@ -293,6 +303,7 @@ proptest! {
         // Of several with one id, the last one.
         let last: BTreeMap<_, _> = links.into_iter().map(|link| (link.id, link)).collect();
         for (id, link) in last {
+            prop_assert_eq!(snapshot.usage(id).unwrap(), usage_of(&link));
             prop_assert_eq!(snapshot.get(id).unwrap(), Some(link));
         }
     }

@@ -3,6 +3,7 @@
 //! Alone names redb and bincode. Knows what a link is and keeps its indexes and counters true; who may change a link
 //! and how is decided in `links`, by closures that run inside the write transaction.
 
+mod clicks;
 mod compact;
 mod dump;
 mod error;
@@ -31,6 +32,8 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod simulated;
 
+#[cfg(test)]
+mod click_tests;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]

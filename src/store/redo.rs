@@ -4,6 +4,7 @@
 //! big-endian. Only what was decided is kept; indexes and counters follow from it when it is applied.
 
 use crate::model::{LinkId, Timestamp};
+use crate::store::clicks;
 use crate::store::error::StoreError;
 use crate::store::journal;
 use crate::store::record;
@@ -20,6 +21,9 @@ const REVOKED: u8 = 2;
 const COUNTED: u8 = 3;
 /// The unix second at which expired sessions were dropped.
 const DROPPED: u8 = 4;
+/// Length of the id (1 byte), the id, and its clicks as the store has them from then on: the sum and not what was added, so that
+/// making the change again changes nothing.
+const USED: u8 = 5;
 
 /// The changes of one transaction, unless nobody wants them or they are too many for the journal.
 #[derive(Debug)]
@@ -55,6 +59,14 @@ impl Redo {
         self.append(&[&[DROPPED], &now.as_unix().to_be_bytes()]);
     }
 
+    pub(super) fn used(&mut self, id: LinkId, usage: &clicks::Stored) {
+        let id = id.as_bytes();
+        match u8::try_from(id.len()) {
+            Ok(id_length) => self.append(&[&[USED, id_length], id, usage]),
+            Err(_) => self.give_up(),
+        }
+    }
+
     /// Something was changed that cannot be told: the transaction must be committed to the store's file itself.
     pub(super) fn give_up(&mut self) {
         self.0 = None;
@@ -86,9 +98,7 @@ pub(super) fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result
     while !rest.0.is_empty() {
         match rest.take()? {
             [LINK] => {
-                let [id_length] = rest.take()?;
-                let id = rest.take_slice(id_length.into())?;
-                let id = LinkId::from_bytes(id).map_err(|error| StoreError::damaged(journal::NAME, error))?;
+                let id = rest.take_id()?;
                 let length = u32::from_be_bytes(rest.take()?);
                 let link = record::decode(id, rest.take_slice(length as usize)?)?;
                 match transaction.get(id) {
@@ -104,6 +114,13 @@ pub(super) fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result
                 transaction.set_counted(digest, calls, rest.take_time()?)?;
             }
             [DROPPED] => transaction.drop_expired_sessions(rest.take_time()?)?,
+            [USED] => {
+                let (id, usage) = (rest.take_id()?, rest.take()?);
+                // There was one when they were counted.
+                if transaction.has(id)? {
+                    transaction.set_usage(id, &usage)?;
+                }
+            }
             [kind] => return Err(StoreError::damaged(journal::NAME, format!("a change of kind {kind}"))),
         }
     }
@@ -124,6 +141,13 @@ impl<'a> Parts<'a> {
         let (part, rest) = self.0.split_at_checked(length).ok_or_else(cut_off)?;
         self.0 = rest;
         Ok(part)
+    }
+
+    /// An id, after its length.
+    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+        let [length] = self.take()?;
+        let id = self.take_slice(length.into())?;
+        LinkId::from_bytes(id).map_err(|error| StoreError::damaged(journal::NAME, error))
     }
 
     fn take_time(&mut self) -> Result<Timestamp, StoreError> {

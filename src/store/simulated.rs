@@ -422,6 +422,7 @@ pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<
         reopen_first: Duration::from_millis(1),
         reopen_most: Duration::from_millis(1),
         idle: Duration::MAX,
+        idle_after_clicks: Duration::MAX,
     };
     Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), pace)
 }

@@ -3,6 +3,7 @@
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
 use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::store::clicks;
 use crate::store::error::StoreError;
 use crate::store::keys::{Bytes, Counter, Index, PerIndex};
 use crate::store::record;
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
     pub(super) revocations: ReadOnlyTable<Bytes, i64>,
     pub(super) actions: ReadOnlyTable<Bytes, (u64, i64)>,
+    /// None where nothing has been counted yet.
+    pub(super) clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub(super) meta: ReadOnlyTable<&'static str, u64>,
     sequence: u64,
 }
@@ -38,6 +41,7 @@ impl Snapshot {
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
+            clicks: clicks::open(inner)?,
             meta,
             sequence,
         })

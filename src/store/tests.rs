@@ -48,7 +48,7 @@ use redb::{Database, TableDefinition};
 use super::keys::{Index, counters_of};
 use super::simulated::{Disk, Failure, open_on};
 use super::*;
-use crate::model::LinkId;
+use crate::model::{LinkId, Usage};
 
 /// Keeps what it is told.
 #[derive(Debug, Default)]
@@ -472,6 +472,16 @@ fn format_1_stays_what_it_is() {
     ];
     assert_eq!(keys, expected.map(|key| key.replace(' ', "")));
     let counters: Vec<_> = counters_of(&link).map(|key| hex(&key)).collect();
+    let usage = Usage {
+        clicks: 12,
+        previews: 3,
+        last_used_at: Some(link.created_at),
+    };
+    assert_eq!(
+        hex(&clicks::encode(&usage)),
+        "000000000000000c0000000000000003000000006a00aebf"
+    );
+    assert_eq!(clicks::encode(&Usage::default()), [0; 24]);
     assert_eq!(counters, ["500012d687", "550012d68700026d65", "530012d68700044e414d45"]);
 }
 

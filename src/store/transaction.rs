@@ -2,6 +2,7 @@
 //! indexes and counters true.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -10,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::redo::Redo;
-use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
 pub(super) type Digest = [u8; 20];
 
@@ -30,20 +31,24 @@ pub enum Change {
 }
 
 /// An open write transaction, shared by all jobs of one group commit; each sees what those before it did.
-#[derive(Debug)]
 pub struct Transaction<'t> {
+    inner: &'t WriteTransaction,
     links: Table<'t, Bytes, Bytes>,
     indexes: PerIndex<Table<'t, Bytes, ()>>,
     counters: Table<'t, Bytes, Bytes>,
     revocations: Table<'t, Bytes, i64>,
     actions: Table<'t, Bytes, (u64, i64)>,
+    // Opened when it is needed, because most transactions do not count.
+    clicks: Option<Table<'t, Bytes, Bytes>>,
     meta: Table<'t, &'static str, u64>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None if nobody keeps a copy, or if there are too many to keep.
     changes: Option<Vec<Change>>,
-    redo: Redo,
+    pub(super) redo: Redo,
     modifications: usize,
+    // How many of them are clicks.
+    clicked: usize,
 }
 
 /// What a transaction has changed.
@@ -55,21 +60,34 @@ pub(super) struct Finished {
     pub(super) redo: Option<Vec<u8>>,
     /// By how much the number of links of each status has changed, in the order of [`Status::ALL`].
     pub(super) links: [i64; Status::ALL.len()],
+    /// Whether nothing but clicks was counted.
+    pub(super) is_clicks: bool,
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("modifications", &self.modifications)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'t> Transaction<'t> {
     pub(super) fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
+            inner,
             links: inner.open_table(LINKS)?,
             indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
+            clicks: None,
             meta: inner.open_table(META)?,
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,
             modifications: 0,
+            clicked: 0,
         })
     }
 
@@ -80,6 +98,11 @@ impl<'t> Transaction<'t> {
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
         let stored = self.links.get(id.as_bytes())?;
         stored.map(|bytes| record::decode(id, bytes.value())).transpose()
+    }
+
+    /// Whether there is a link with this id, damaged or not.
+    pub(super) fn has(&self, id: LinkId) -> Result<bool, StoreError> {
+        Ok(self.links.get(id.as_bytes())?.is_some())
     }
 
     /// The link of the partner that holds this unique id and is not deleted.
@@ -246,6 +269,20 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// The table of clicks, which a store need not have yet.
+    pub(super) fn clicks(&mut self) -> Result<&mut Table<'t, Bytes, Bytes>, StoreError> {
+        let table = match self.clicks.take() {
+            Some(table) => table,
+            None => self.inner.open_table(CLICKS)?,
+        };
+        Ok(self.clicks.insert(table))
+    }
+
+    pub(super) const fn note_click(&mut self) {
+        self.modifications += 1;
+        self.clicked += 1;
+    }
+
     /// Writes a record that does not decode, for tests.
     #[cfg(test)]
     pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
@@ -302,6 +339,7 @@ impl<'t> Transaction<'t> {
             changes: self.changes,
             redo: self.redo.into_bytes(),
             links,
+            is_clicks: self.clicked == self.modifications,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::model::Status;
+use crate::store::clicks;
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index, PerIndex};
 use crate::store::snapshot::Snapshot;
@@ -91,6 +92,7 @@ impl Snapshot {
             counted += self.verify_counters(index, counter, &mut found)?;
         }
         self.verify_unique_ids(&mut found)?;
+        self.verify_clicks(&mut found)?;
         if let Err(error) = self.revocations() {
             found.problem(|| error.to_string());
         }
@@ -193,6 +195,30 @@ impl Snapshot {
             }
             Ok(())
         })
+    }
+
+    /// Both tables are in the order of the ids, so one walk through each is enough.
+    fn verify_clicks(&self, found: &mut Verification) -> Result<(), StoreError> {
+        let Some(clicks) = &self.clicks else { return Ok(()) };
+        let (mut links, mut present) = (self.links.iter()?, None);
+        for entry in clicks.iter()? {
+            let (key, usage) = entry?;
+            let id = key.value();
+            let shown = String::from_utf8_lossy(id);
+            if clicks::decode(usage.value()).is_err() {
+                found.problem(|| format!("the clicks of {shown} are damaged"));
+            }
+            while present.as_deref().is_none_or(|link: &[u8]| link < id) {
+                match links.next() {
+                    Some(link) => present = Some(link?.0.value().to_vec()),
+                    None => break,
+                }
+            }
+            if present.as_deref() != Some(id) {
+                found.problem(|| format!("there are clicks of {shown}, which has no record"));
+            }
+        }
+        Ok(())
     }
 
     /// Calls `visit` with every scope of an index and how many entries it has of each status.

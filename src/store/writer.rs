@@ -81,6 +81,9 @@ pub(super) struct Pace {
     /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
     /// now and then, and short enough that there is hardly ever something to replay after a crash.
     pub(super) idle: Duration,
+    /// The same where only clicks have been written, which come every few seconds while links are used at all: a checkpoint each
+    /// time would wear out the disk.
+    pub(super) idle_after_clicks: Duration,
 }
 
 impl Default for Pace {
@@ -89,6 +92,7 @@ impl Default for Pace {
             reopen_first: Duration::from_millis(100),
             reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
             idle: Duration::from_secs(1),
+            idle_after_clicks: Duration::from_secs(30),
         }
     }
 }
@@ -194,6 +198,7 @@ impl Writer {
             open: None,
             uncommitted: Vec::new(),
             without_journal_since: None,
+            only_clicks_since: None,
         };
         let thread = thread::Builder::new()
             .name("tinyd-writer".into())
@@ -267,6 +272,8 @@ pub(super) struct State {
     uncommitted: Vec<Vec<u8>>,
     /// When the last attempt to make a journal has failed, which is told once.
     without_journal_since: Option<Instant>,
+    /// Since when the journal has had something that the store's file does not have, if that is only clicks.
+    only_clicks_since: Option<Instant>,
 }
 
 impl State {
@@ -312,9 +319,11 @@ impl State {
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
     fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
-        receive(jobs, (!is_clean).then_some(self.pace.idle), || {
-            self.visibility.is_wanted()
-        })
+        let patience = match self.only_clicks_since {
+            Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
+            None => self.pace.idle,
+        };
+        receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
     }
 
     /// Writes a batch and answers all who sent it.
@@ -403,12 +412,22 @@ impl State {
             self.open = Some(inner);
             return self.make_visible().map_err(nothing_written);
         }
-        let Finished { changes, redo, links } = transaction.finish(sequence).map_err(nothing_written)?;
+        let Finished {
+            changes,
+            redo,
+            links,
+            is_clicks,
+        } = transaction.finish(sequence).map_err(nothing_written)?;
         let unknown = |error| (WriteError::OutcomeUnknown, error);
         let metrics = Arc::clone(&self.metrics);
         let waiting = metrics.wait_for_disk();
         match (redo, &mut self.journal) {
             (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
+                self.only_clicks_since = match self.only_clicks_since {
+                    _ if !is_clicks => None,
+                    None if journal.is_empty() => Some(Instant::now()),
+                    since => since,
+                };
                 journal.append(sequence, &redo).map_err(|error| unknown(error.into()))?;
                 metrics.journal_bytes.set(journal.bytes());
                 self.uncommitted.push(redo);
@@ -487,6 +506,7 @@ impl State {
             journal.restart(salt, sequence);
             self.metrics.journal_bytes.set(0);
         }
+        self.only_clicks_since = None;
         self.visibility.reach(sequence);
         Ok(())
     }

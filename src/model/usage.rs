@@ -1,0 +1,55 @@
+//! What a link has been used for: how often, by whom, and when last.
+
+use crate::model::Timestamp;
+
+/// A redirect that was answered, by who asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visit {
+    /// Somebody has followed the link, as far as can be told.
+    Click,
+    /// A program has looked where it leads: a preview, a crawler, a HEAD.
+    Preview,
+}
+
+/// How a link has been used. No more is kept: not by whom, and not when but for the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Redirects of people.
+    pub clicks: u64,
+    /// Redirects of programs that look at links before people do, and of HEAD.
+    pub previews: u64,
+    /// The last click; `None` if there was none. Previews do not count, because they say nothing about people.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Usage {
+    /// Whether there was none at all.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.clicks == 0 && self.previews == 0
+    }
+
+    /// Counts one more.
+    pub fn note(&mut self, visit: Visit, now: Timestamp) {
+        match visit {
+            Visit::Click => {
+                self.clicks = self.clicks.saturating_add(1);
+                self.last_used_at = self.last_used_at.max(Some(now));
+            }
+            Visit::Preview => self.previews = self.previews.saturating_add(1),
+        }
+    }
+
+    /// Counts all of another one's too.
+    pub fn add(&mut self, other: &Self) {
+        self.clicks = self.clicks.saturating_add(other.clicks);
+        self.previews = self.previews.saturating_add(other.previews);
+        self.last_used_at = self.last_used_at.max(other.last_used_at);
+    }
+
+    /// Clicks and previews together.
+    #[must_use]
+    pub const fn visits(&self) -> u64 {
+        self.clicks.saturating_add(self.previews)
+    }
+}

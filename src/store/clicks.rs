@@ -1,0 +1,111 @@
+//! How links have been used, in the store: the entries of the table `clicks`.
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, TableError};
+
+use crate::model::{LinkId, Timestamp, Usage};
+use crate::store::error::StoreError;
+use crate::store::keys::Bytes;
+use crate::store::snapshot::Snapshot;
+use crate::store::tables::CLICKS;
+use crate::store::transaction::Transaction;
+
+const TABLE: &str = "clicks";
+
+/// An entry: clicks, previews, last click; 8 bytes each.
+pub(super) type Stored = [u8; 24];
+
+pub(super) fn encode(usage: &Usage) -> Stored {
+    let mut bytes = [0; 24];
+    let last = usage.last_used_at.map_or(0, Timestamp::as_unix);
+    let parts = [
+        usage.clicks.to_be_bytes(),
+        usage.previews.to_be_bytes(),
+        last.to_be_bytes(),
+    ];
+    for (slot, byte) in bytes.iter_mut().zip(parts.as_flattened()) {
+        *slot = *byte;
+    }
+    bytes
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Usage, StoreError> {
+    let (parts, rest) = bytes.as_chunks::<8>();
+    let ([clicks, previews, last], []) = (parts, rest) else {
+        return Err(StoreError::damaged(TABLE, "not two counts and a time"));
+    };
+    let clicks = u64::from_be_bytes(*clicks);
+    Ok(Usage {
+        clicks,
+        previews: u64::from_be_bytes(*previews),
+        last_used_at: (clicks > 0).then(|| Timestamp::from_unix(i64::from_be_bytes(*last))),
+    })
+}
+
+/// The table, unless nothing has been counted yet.
+pub(super) fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
+    match inner.open_table(CLICKS) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Snapshot {
+    /// How the link with this id has been used, as far as that has been written down.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the entry cannot be decoded.
+    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
+        let Some(clicks) = &self.clicks else {
+            return Ok(Usage::default());
+        };
+        let stored = clicks.get(id.as_bytes())?;
+        stored.map_or(Ok(Usage::default()), |bytes| decode(bytes.value()))
+    }
+}
+
+impl Transaction<'_> {
+    /// How the link with this id has been used, as far as that has been written down.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the entry cannot be decoded.
+    pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
+        let stored = self.clicks()?.get(id.as_bytes())?;
+        stored.map_or(Ok(Usage::default()), |bytes| decode(bytes.value()))
+    }
+
+    /// Adds to how links have been used; an id without a link is passed over. Returns the first sum that was written, which
+    /// tells later whether this transaction is in the store.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; the transaction is then given up.
+    pub fn add_usage(&mut self, counted: &[(LinkId, Usage)]) -> Result<Option<(LinkId, Usage)>, StoreError> {
+        let mut first = None;
+        for (id, more) in counted {
+            if !self.has(*id)? {
+                tracing::error!(%id, "clicks of a link that is not in the store are dropped");
+                continue;
+            }
+            let mut usage = match self.usage(*id) {
+                // What was counted before is lost, and no reason to lose what comes.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
+                    Usage::default()
+                }
+                usage => usage?,
+            };
+            usage.add(more);
+            self.set_usage(*id, &encode(&usage))?;
+            first.get_or_insert((*id, usage));
+        }
+        Ok(first)
+    }
+
+    /// Writes down how a link has been used in all.
+    pub(super) fn set_usage(&mut self, id: LinkId, usage: &Stored) -> Result<(), StoreError> {
+        self.note_click();
+        self.clicks()?.insert(id.as_bytes(), usage.as_slice())?;
+        self.redo.used(id, usage);
+        Ok(())
+    }
+}
