@@ -9,6 +9,7 @@ mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
 mod multirequest;
+mod object;
 mod params;
 mod session;
 mod short_link;

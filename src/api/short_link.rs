@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::api::access::scope_of;
 use crate::api::fields::{Field, Fields, parse_integer};
+use crate::api::object::{object, object_with_usage, wants_clicks};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
 use crate::ks::{Kind, Session};
@@ -40,6 +41,11 @@ impl Api {
     pub(super) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
+        if wants_clicks(params)? {
+            let found = self.links.get_with_usage(id, scope_of(&session)).await;
+            let (link, usage) = found.map_err(|error| naming(text, error))?;
+            return Ok(object_with_usage(&link, &usage).into());
+        }
         let found = self.links.get(id, &scope_of(&session)).await;
         Ok(object(&found.map_err(|error| naming(text, error))?).into())
     }
@@ -130,13 +136,18 @@ impl Api {
     pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.session(params, caller).await?;
         let query = query(params, &session, self.links.clock().now())?;
-        let listing = self.links.list(query).await?;
+        let (objects, total) = if wants_clicks(params)? {
+            let (listing, usages) = self.links.list_with_usage(query).await?;
+            let links = listing.links.iter().zip(&usages);
+            let objects = links.map(|(link, usage)| object_with_usage(link, usage)).collect();
+            (objects, listing.total)
+        } else {
+            let listing = self.links.list(query).await?;
+            (listing.links.iter().map(object).collect(), listing.total)
+        };
         let fields = vec![
-            ("objects", Value::List(listing.links.iter().map(object).collect())),
-            (
-                "totalCount",
-                Value::Int(i64::try_from(listing.total).unwrap_or(i64::MAX)),
-            ),
+            ("objects", Value::List(objects)),
+            ("totalCount", Value::Int(i64::try_from(total).unwrap_or(i64::MAX))),
         ];
         let class = "KalturaShortLinkListResponse";
         Ok(Value::Object(Object { class, fields }).into())
@@ -157,26 +168,6 @@ fn naming(id: &str, error: LinkError) -> Fault {
         LinkError::NotFound => Fault::InvalidObjectId { id: id.to_owned() },
         error => error.into(),
     }
-}
-
-fn object(link: &ShortLink) -> Value {
-    let time = |time: Timestamp| Value::Int(time.as_unix());
-    Value::Object(Object {
-        class: "KalturaShortLink",
-        fields: vec![
-            ("id", Value::text(link.id.as_str())),
-            ("createdAt", time(link.created_at)),
-            ("updatedAt", time(link.updated_at)),
-            ("expiresAt", link.expires_at.map_or(Value::Null, time)),
-            ("partnerId", Value::Int(link.partner_id.0.into())),
-            ("userId", Value::optional_text(link.user_id.as_deref())),
-            ("name", Value::optional_text(link.name.as_deref())),
-            ("systemName", Value::text(&link.system_name)),
-            ("fullUrl", Value::text(&link.full_url)),
-            ("uniqueId", Value::optional_text(link.unique_id.as_deref())),
-            ("status", Value::Int(link.status.number().into())),
-        ],
-    })
 }
 
 /// What `add` makes of its parameter.

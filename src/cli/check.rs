@@ -52,6 +52,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
     }
     writeln!(out, "API bodies         up to {} bytes", settings.body_max_bytes)?;
     writeln!(out, "new ids            {} characters", settings.id_length)?;
+    let counted = if settings.count_clicks {
+        "counted"
+    } else {
+        "not counted"
+    };
+    writeln!(out, "clicks             {counted}")?;
     let format = if settings.log_format == LogFormat::Json {
         "json"
     } else {

@@ -246,7 +246,7 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
             store: Some(path),
             client,
         } => show_stored(client, path, id),
-        LinkCommand::Get { id, client, .. } => show_result(client, "get", json!({ "id": id })),
+        LinkCommand::Get { id, client, .. } => show_result(client, "get", json!({ "id": id, "withClicks": true })),
         LinkCommand::List(args) => list(args),
         LinkCommand::Update(args) => {
             let mut link = args.fields.to_json();
@@ -298,8 +298,9 @@ fn show_result(args: &ClientArgs, action: &str, params: Value) -> Result<(), Cli
 /// Shows a link of a store, deleted ones too.
 fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError> {
     let store = opened(Store::open_read_only(path))?;
+    let snapshot = store.snapshot()?;
     let found = match id.parse() {
-        Ok(id) => store.snapshot()?.get(id)?,
+        Ok(id) => snapshot.get(id)?,
         Err(_) => None,
     };
     let link = found.ok_or_else(|| {
@@ -308,7 +309,12 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
     })?;
     let mut line = Vec::new();
     rows::Writer::new(Format::JsonLines, &mut line)?.write(&link)?;
-    show(args, None, &serde_json::from_slice(&line)?)
+    let mut shown: Value = serde_json::from_slice(&line)?;
+    let usage = snapshot.usage(link.id)?;
+    shown["clicks"] = json!(usage.clicks);
+    shown["previews"] = json!(usage.previews);
+    shown["lastUsedAt"] = json!(usage.last_used_at.map(Timestamp::as_unix));
+    show(args, None, &shown)
 }
 
 /// Shows one link: JSON on a line, or its fields one below the other.
@@ -342,8 +348,29 @@ fn show(args: &ClientArgs, short_url_base: Option<&str>, link: &Value) -> Result
     row("unique id", text("uniqueId"));
     row("created", when("createdAt"));
     row("updated", when("updatedAt"));
+    if let Some(clicks) = link["clicks"].as_u64() {
+        row("clicks", Some(clicks_shown(clicks, &link["previews"])));
+        row("last used", Some(last_used(link)));
+    }
     writeln!(out, "{}", trimmed(&table))?;
     Ok(())
+}
+
+fn clicks_shown(clicks: u64, previews: &Value) -> String {
+    match previews.as_u64() {
+        None | Some(0) => clicks.to_string(),
+        Some(1) => format!("{clicks} (1 preview)"),
+        Some(previews) => format!("{clicks} ({previews} previews)"),
+    }
+}
+
+/// When somebody last followed the link.
+fn last_used(link: &Value) -> String {
+    match link["lastUsedAt"].as_i64() {
+        Some(at) => time::show(at),
+        None if link["clicks"].is_null() => "-".to_owned(),
+        None => "never".to_owned(),
+    }
 }
 
 fn list(args: &ListArgs) -> Result<(), CliError> {
@@ -368,7 +395,8 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
     set("expiresAtLessThanOrEqual", seconds(args.expires_before));
     set("orderBy", Some(args.order.clone()));
     let pager = json!({ "pageSize": args.page_size, "pageIndex": args.page });
-    let result = client.call(SERVICE, "list", json!({ "filter": filter, "pager": pager }))?;
+    let params = json!({ "filter": filter, "pager": pager, "withClicks": true });
+    let result = client.call(SERVICE, "list", params)?;
     let mut out = io::stdout().lock();
     if args.client.json {
         writeln!(out, "{result}")?;
@@ -376,7 +404,16 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
     }
     let links = result["objects"].as_array().map_or(&[][..], Vec::as_slice);
     let mut table = plain_table();
-    table.set_header(["ID", "STATUS", "EXPIRES", "OWNER", "SYSTEM NAME", "LEADS TO"]);
+    table.set_header([
+        "ID",
+        "STATUS",
+        "CLICKS",
+        "LAST USED",
+        "EXPIRES",
+        "OWNER",
+        "SYSTEM NAME",
+        "LEADS TO",
+    ]);
     for link in links {
         let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
         let expires = link["expiresAt"]
@@ -386,6 +423,11 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
         table.add_row([
             text("id"),
             status_name(link).to_owned(),
+            // An older appliance does not count.
+            link["clicks"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
+            last_used(link),
             expires,
             text("userId"),
             text("systemName"),

@@ -91,7 +91,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         tracing::info!(data_dir = %settings.data_dir.display(), "serving");
         let lock = DataLock::take(&settings.data_dir)?;
         let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
-        (links, Some(lock))
+        (links.counting_clicks(settings.count_clicks), Some(lock))
     };
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
     // Only for people: what cannot be told is left out.

@@ -53,7 +53,10 @@ impl Settings {
                 ],
             ),
             self.admin_limits.in_force("admin"),
-            line("links", &[("id_length", &self.id_length)]),
+            line(
+                "links",
+                &[("id_length", &self.id_length), ("count_clicks", &self.count_clicks)],
+            ),
             line(
                 "log",
                 &[

@@ -101,6 +101,8 @@ pub struct Settings {
     pub body_max_bytes: usize,
     /// Length of new ids, 4 to 20.
     pub id_length: usize,
+    /// Whether clicks are counted.
+    pub count_clicks: bool,
     /// Levels of the log, as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
     /// How log lines are written.
@@ -165,6 +167,7 @@ impl Settings {
                 "public.max_guesses_per_minute",
                 self.guesses_per_minute != other.guesses_per_minute,
             ),
+            ("links.count_clicks", self.count_clicks != other.count_clicks),
             ("log.format", self.log_format != other.log_format),
             ("log.access", self.access_log != other.access_log),
             ("log.access_addresses", self.access_addresses != other.access_addresses),

@@ -79,7 +79,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
     let admin_keys = ["listen", "max_body_bytes"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
-    let links = reader.section(&root, "links", &empty, &["id_length"])?;
+    let links = reader.section(&root, "links", &empty, &["id_length", "count_clicks"])?;
     let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
 
     let data_dir = match (&overrides.data, reader.text(&root, "data_dir")?) {
@@ -117,6 +117,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             BODY_MAX_BYTES_LEAST..=BODY_MAX_BYTES_MOST,
         )?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
+        count_clicks: reader.flag(&links, "count_clicks", true)?,
         log: match &overrides.log {
             Some(level) => check_level(&of_flag("log"), "log", level)?,
             None => log_level,

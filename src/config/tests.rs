@@ -36,6 +36,7 @@ fn the_documented_file_is_read() {
         max_body_bytes = 65536
         [links]
         id_length = 10
+        count_clicks = false
         [log]
         level = "debug"
         format = "json"
@@ -52,6 +53,7 @@ fn the_documented_file_is_read() {
     assert_eq!(settings.short_url_base(), "https://go.example.com");
     assert_eq!((settings.id_length, settings.body_max_bytes), (10, 65_536));
     assert_eq!(settings.threads, 3);
+    assert!(!settings.count_clicks);
     assert_eq!(settings.log_format, LogFormat::Json);
     let partner = settings.partners.get(PartnerId(1_234_567)).unwrap();
     assert_eq!((partner.admin_secrets.len(), partner.user_secrets.len()), (2, 2));
@@ -66,6 +68,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!((settings.id_length, settings.body_max_bytes), (8, 1_048_576));
     assert_eq!(settings.tiny, Tiny::Hop);
     assert!(settings.threads >= 1);
+    assert!(settings.count_clicks);
     assert_eq!(settings.default_partner(), Some(PartnerId(7)));
 }
 
@@ -99,6 +102,10 @@ fn every_mistake_is_named_with_key_value_and_reason() {
             ["links.id_length", "\"8\"", "whole number"],
         ),
         ("[links]\nid_length = -8", ["links.id_length", "-8", "whole number"]),
+        (
+            "[links]\ncount_clicks = \"yes\"",
+            ["links.count_clicks", "\"yes\"", "true or false"],
+        ),
         (
             "[admin]\nmax_body_bytes = 1",
             ["admin.max_body_bytes", "1", "from 32768"],

@@ -3,6 +3,7 @@
 //! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod clicks;
 mod export;
 mod ids;
 mod import;
@@ -12,6 +13,8 @@ mod records;
 mod restore;
 mod sessions;
 
+#[cfg(test)]
+mod click_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -28,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub use clicks::Recorder;
 pub use export::export;
 pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, import};
 pub use index::{Index, Verdict};
@@ -35,6 +39,7 @@ pub use restore::Restored;
 pub use sessions::{Sessions, StartThrottle};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
+use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::index::Batch;
 use crate::links::publisher::Publisher;
@@ -83,6 +88,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Whether it is one of them and not deleted.
+    fn shows(&self, link: &ShortLink) -> bool {
+        self.covers(link) && link.status != Status::Deleted
+    }
+
     fn covers(&self, link: &ShortLink) -> bool {
         link.partner_id == self.partner && (self.owner.is_none() || self.owner == link.user_id)
     }
@@ -115,6 +125,7 @@ pub struct Links {
     store: Store,
     index: Arc<Index>,
     sessions: Arc<Sessions>,
+    clicks: Clicks,
     clock: Clock,
     ids: IdSource,
     /// Links in the store when it was opened.
@@ -164,7 +175,8 @@ impl Links {
     /// When the store cannot be opened or read.
     pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
         let ids = IdSource::unguessable(ID_MAX_BYTES);
-        Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)
+        let links = Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)?;
+        Ok(links.counting_clicks(false))
     }
 
     fn on(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
@@ -176,6 +188,7 @@ impl Links {
             store,
             index,
             sessions,
+            clicks: Clicks::new(true),
             clock,
             ids,
             stored,
@@ -362,8 +375,7 @@ impl Links {
     /// [`LinkError::NotFound`], or the store cannot be read.
     pub async fn get(&self, id: LinkId, scope: &Scope) -> Result<ShortLink, LinkError> {
         let link = self.store.read(move |snapshot| snapshot.get(id)).await?;
-        link.filter(|link| scope.covers(link) && link.status != Status::Deleted)
-            .ok_or(LinkError::NotFound)
+        link.filter(|link| scope.shows(link)).ok_or(LinkError::NotFound)
     }
 
     /// The links that a query asks for.
@@ -495,7 +507,7 @@ impl Links {
 
 fn visible(transaction: &Transaction<'_>, id: LinkId, scope: &Scope) -> Result<Option<ShortLink>, StoreError> {
     let link = transaction.get(id)?;
-    Ok(link.filter(|link| scope.covers(link) && link.status != Status::Deleted))
+    Ok(link.filter(|link| scope.shows(link)))
 }
 
 /// The error to give if a link with this status may not have this unique id.

@@ -11,11 +11,12 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
 use crate::http::{self, AccessLog, Fault, HeadLimits, Peer, Requested, Subject};
-use crate::links::{Links, Verdict};
+use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
-use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp};
+use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp, Visit};
 use crate::public::guesses::{Guess, Guesses};
 use crate::public::template::{Date, Filling, Template};
+use crate::public::visitors::{Visitor, Visitors};
 use crate::public::{Tiny, found, hop, is_html_in, no_redirect, outcome_of, respond_to, too_many_guesses};
 
 /// The path of goto, as `/tiny` gives it.
@@ -66,6 +67,7 @@ pub struct Asker<'a> {
 pub struct Waiting {
     id: LinkId,
     client: IpAddr,
+    visit: Visit,
     head_only: bool,
     accepts_html: bool,
     close: bool,
@@ -94,7 +96,7 @@ struct Request<'i> {
     is_tiny: bool,
     /// Whether it leads to goto rather than to the destination.
     is_hop: bool,
-    head_only: bool,
+    visitor: Visitor<'i>,
     /// The value of `Accept`, if it has one.
     accept: Option<&'i [u8]>,
     /// The value of `X-Forwarded-For`, if it has one.
@@ -201,6 +203,8 @@ pub struct FastPath {
     tiny: Tiny,
     answers: Arc<Answers>,
     redirects: ThreadRedirects,
+    recorder: Recorder,
+    visitors: Visitors,
 }
 
 impl FastPath {
@@ -225,16 +229,18 @@ impl FastPath {
             refusals: refusals.collect(),
         };
         Self {
+            recorder: links.recorder(),
             links,
             guesses,
             access_log,
             tiny,
             answers: Arc::new(answers),
             redirects: ThreadRedirects::default(),
+            visitors: Visitors::default(),
         }
     }
 
-    /// The same for another thread, which counts its redirects here.
+    /// The same for another thread, which counts its redirects here, and records clicks by itself.
     #[must_use]
     pub fn for_thread(&self, redirects: ThreadRedirects) -> Self {
         Self {
@@ -244,6 +250,8 @@ impl FastPath {
             tiny: self.tiny,
             answers: Arc::clone(&self.answers),
             redirects,
+            recorder: self.links.recorder(),
+            visitors: Visitors::default(),
         }
     }
 
@@ -284,7 +292,7 @@ impl FastPath {
             location: b"",
             date: &now.date,
             close,
-            head_only: request.head_only,
+            head_only: request.visitor.head_only,
         };
         let answered = Outcome::Answered { consumed, close };
         if request.is_hop {
@@ -306,13 +314,18 @@ impl FastPath {
         let refusals = match verdict {
             Verdict::Redirect(()) => {
                 self.redirects.count(RedirectOutcome::Found);
+                if self.recorder.is_counting() {
+                    let visit = self.visitors.visit_of(&request.visitor);
+                    self.recorder.record(id, visit, now.time);
+                }
                 return answered;
             }
             Verdict::Loading | Verdict::Damaged => {
                 return Outcome::Waiting(Waiting {
                     id,
                     client: request.client(asker.peer),
-                    head_only: request.head_only,
+                    visit: self.visitors.visit_of(&request.visitor),
+                    head_only: request.visitor.head_only,
                     accepts_html: request.accepts_html(),
                     close,
                     consumed,
@@ -338,6 +351,9 @@ impl FastPath {
     pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
         let Waiting { id, accepts_html, .. } = waiting;
         let verdict = self.links.look_up(id).await;
+        if matches!(verdict, Verdict::Redirect(_)) {
+            self.recorder.record(id, waiting.visit, now.time);
+        }
         let is_refused =
             verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
         let response = if is_refused {
@@ -364,7 +380,7 @@ impl FastPath {
 
     #[cold]
     fn log(&self, request: &Request<'_>, peer: &Peer, answer: &[u8]) {
-        let method = if request.head_only { "HEAD" } else { "GET" };
+        let method = if request.visitor.head_only { "HEAD" } else { "GET" };
         let subject = if request.is_tiny {
             Subject::Tiny(request.id)
         } else {
@@ -427,7 +443,10 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
         id: LinkId::from_bytes(id.as_bytes()).ok()?,
         is_tiny,
         is_hop: is_tiny && tiny == Tiny::Hop,
-        head_only,
+        visitor: Visitor {
+            head_only,
+            ..Visitor::default()
+        },
         accept: None,
         forwarded: None,
         close: false,
@@ -443,6 +462,13 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
             4 if is("host") && http::is_host(header.value) => hosts += 1,
             4 if is("host") => return None,
             6 if is("accept") => request.accept = request.accept.or(Some(header.value)),
+            10 if is("user-agent") => {
+                request.visitor.user_agent = request.visitor.user_agent.or(Some(header.value));
+            }
+            7 if is("purpose") => request.visitor.purpose = request.visitor.purpose.or(Some(header.value)),
+            11 if is("sec-purpose") => {
+                request.visitor.sec_purpose = request.visitor.sec_purpose.or(Some(header.value));
+            }
             10 if is("connection") => {
                 request.close = match header.value {
                     value if value.eq_ignore_ascii_case(b"close") => true,
@@ -535,7 +561,10 @@ mod tests {
             .note(peer.address(), "unknown2".parse().unwrap(), now.time);
         for id in ids {
             for path in [GOTO, TINY] {
-                let request = format!("GET {path}{id} HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+                let request = format!(
+                    "GET {path}{id} HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\
+                     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0\r\n\r\n"
+                );
                 out.clear();
                 let allocated = allocation_counter::measure(|| {
                     let outcome = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out);

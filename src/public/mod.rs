@@ -5,6 +5,7 @@ mod fast_path;
 mod guesses;
 mod page;
 mod template;
+mod visitors;
 
 pub use fast_path::{Asker, FastPath, Now, Outcome, Waiting};
 pub use guesses::Guesses;
@@ -18,15 +19,18 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::http::{self, Call, Fault, Requested, Response, Target};
-use crate::links::{Links, Verdict};
+use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
 use crate::public::guesses::Guess;
+use crate::public::visitors::{Visitor, Visitors};
 use crate::wire::{Exception, Value};
 
 /// What the public listener serves, in `Allow`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
+const PURPOSE: HeaderName = HeaderName::from_static("purpose");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
@@ -52,17 +56,22 @@ pub struct Public {
     tiny: Tiny,
     guesses: Arc<Guesses>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
+    visitors: Visitors,
 }
 
 impl Public {
     /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
     #[must_use]
-    pub const fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, metrics: Arc<Metrics>) -> Self {
+        let recorder = links.recorder();
         Self {
             links,
             tiny,
             guesses,
             metrics,
+            recorder,
+            visitors: Visitors::default(),
         }
     }
 
@@ -87,7 +96,8 @@ impl Public {
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(_)) => self.hop(id),
                 (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
-                    self.goto(Some(id), Requested::default(), headers, client).await
+                    let asker = (headers, client);
+                    self.goto_by(method, Some(id), Requested::default(), asker).await
                 }
             });
         }
@@ -110,10 +120,9 @@ impl Public {
         if !is_mine {
             return None;
         }
-        Some(
-            self.goto(call.id.as_deref(), Requested::from(&call), headers, client)
-                .await,
-        )
+        let requested = Requested::from(&call);
+        let id = call.id.as_deref();
+        Some(self.goto_by(method, id, requested, (headers, client)).await)
     }
 
     fn hop(&self, id: &str) -> Response {
@@ -123,13 +132,23 @@ impl Public {
         response
     }
 
-    /// The answer of `goto` (contract, section 6). `headers` are the request's.
+    /// The answer of `goto` (contract, section 6) by POST or in a multirequest. `headers` are the request's.
     pub async fn goto(
         &self,
         id: Option<&str>,
         requested: Requested<'_>,
         headers: &HeaderMap,
         client: IpAddr,
+    ) -> Response {
+        self.goto_by(&Method::POST, id, requested, (headers, client)).await
+    }
+
+    async fn goto_by(
+        &self,
+        method: &Method,
+        id: Option<&str>,
+        requested: Requested<'_>,
+        (headers, client): (&HeaderMap, IpAddr),
     ) -> Response {
         let (began, accepts_html) = (Instant::now(), accepts_html(headers));
         let Some(id) = id else {
@@ -145,6 +164,10 @@ impl Public {
                 let verdict = self.links.look_up(id).await;
                 if verdict == Verdict::Unknown && self.guesses.note(client, id, now) == Guess::TooMany {
                     return too_many_guesses();
+                }
+                if matches!(verdict, Verdict::Redirect(_)) {
+                    let visit = self.visitors.visit_of(&visitor(method, headers));
+                    self.recorder.record(id, visit, now);
                 }
                 verdict
             }
@@ -254,6 +277,16 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     keep_private(headers);
     response
+}
+
+fn visitor<'r>(method: &Method, headers: &'r HeaderMap) -> Visitor<'r> {
+    let value = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    Visitor {
+        head_only: method == Method::HEAD,
+        user_agent: value(header::USER_AGENT),
+        purpose: value(PURPOSE),
+        sec_purpose: value(SEC_PURPOSE),
+    }
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {

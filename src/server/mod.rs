@@ -118,6 +118,8 @@ pub async fn serve(
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
     tokio::spawn(manager.roll_call().answer());
     manager.serving(&links);
+    let counted = Arc::clone(&links);
+    let counting = tokio::spawn(async move { counted.keep_flushing_clicks().await });
 
     tokio::select! {
         () = shutdown => {}
@@ -128,6 +130,7 @@ pub async fn serve(
     links.end();
     sweeping.abort();
     monitoring.abort();
+    counting.abort();
     stop.send_replace(true);
     let since = Instant::now();
     let drained = tokio::time::timeout(settings.drain, async {
@@ -141,6 +144,8 @@ pub async fn serve(
     if !is_drained || since.elapsed() >= settings.drain {
         tracing::warn!("requests still in flight after {:?} were cut off", settings.drain);
     }
+    // Nobody answers any more.
+    links.flush_all_clicks(LETTING_GO).await;
     Ok(())
 }
 

@@ -92,9 +92,12 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
     let running = of_threads.len();
     for (number, listeners) in of_threads.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (mut worker, ending) = (worker.clone(), Ending(sender.clone()));
+        let ending = Ending(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
-        worker.fast_path = Arc::new(worker.fast_path.for_thread(counters));
+        let worker = Worker {
+            fast_path: Arc::new(worker.fast_path.for_thread(counters)),
+            ..worker.clone()
+        };
         let run = move || {
             // The last that is dropped: the runtime holds connections, and these the links.
             let _ending = ending;

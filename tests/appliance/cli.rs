@@ -100,7 +100,7 @@ fn links_are_made_shown_changed_and_deleted() {
     let second = second["id"].as_str().unwrap();
     let listed = out(&run(&["list", "--order", "+createdAt"]));
     assert!(
-        listed.starts_with("ID        STATUS    EXPIRES  OWNER  SYSTEM NAME  LEADS TO\n"),
+        listed.starts_with("ID        STATUS    CLICKS  LAST USED             EXPIRES  OWNER  SYSTEM NAME  LEADS TO\n"),
         "{listed}"
     );
     assert!(listed.ends_with("2 of 2 links, page 1\n"), "{listed}");

@@ -15,6 +15,7 @@
 
 mod bad_input;
 mod cli;
+mod clicks;
 mod clients;
 mod corpus;
 mod durability;

@@ -1,0 +1,214 @@
+//! Counting clicks: that each is counted once, whatever the disk does, and that memory is bounded.
+
+use futures_util::poll;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::clicks::RECORDED_MAX_LINKS;
+use super::simulated::{now_of, open};
+use super::tests::{PARTNER, block_on, draft, everybody};
+use super::*;
+use crate::model::{Usage, Visit};
+use crate::store::simulated::{Disk, Failure};
+use crate::store::{Order, Page, TimeRange};
+
+const EIO: i32 = 5;
+
+fn now() -> Timestamp {
+    now_of(7)
+}
+
+fn clicks(count: u64) -> Usage {
+    Usage {
+        clicks: count,
+        previews: 0,
+        last_used_at: (count > 0).then(now),
+    }
+}
+
+fn with_links(disk: &Disk, count: usize) -> (Links, Vec<LinkId>) {
+    let links = open(disk, &Clock::manual(now()), 1).unwrap();
+    let add = || block_on(links.add(draft("https://e.example/x"))).unwrap().id;
+    let ids = (0..count).map(|_| add()).collect();
+    (links, ids)
+}
+
+/// What somebody who asks is told; again while the file is being opened again.
+fn told(links: &Links, id: LinkId) -> Usage {
+    loop {
+        match block_on(links.get_with_usage(id, everybody())) {
+            Ok((link, usage)) => {
+                assert_eq!(link.id, id);
+                return usage;
+            }
+            Err(LinkError::Read(error)) if error.is_of_the_file() => std::thread::yield_now(),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+fn stored(disk: &Disk, id: LinkId) -> Usage {
+    let links = open(disk, &Clock::manual(now()), 2).unwrap();
+    let snapshot = links.store.snapshot().unwrap();
+    assert!(snapshot.verify(|| {}).unwrap().is_clean());
+    snapshot.usage(id).unwrap()
+}
+
+#[test]
+fn what_threads_record_is_told_at_once_and_counted_once() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 25);
+    let rounds = 40;
+    for round in 1..=rounds {
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let recorder = links.recorder();
+                    for id in &ids {
+                        recorder.record(*id, Visit::Click, now());
+                        recorder.record(*id, Visit::Preview, now().plus(5));
+                    }
+                });
+            }
+        });
+        let expected = Usage {
+            previews: 3 * round,
+            ..clicks(3 * round)
+        };
+        assert_eq!(told(&links, ids[0]), expected);
+        if round % 10 == 0 {
+            block_on(links.flush_clicks()).unwrap();
+        }
+        assert_eq!(told(&links, ids[24]), expected);
+    }
+    let all = Query {
+        partner: PARTNER,
+        ids: None,
+        users: None,
+        system_names: None,
+        unique_id: None,
+        statuses: [Status::Enabled].into(),
+        created: TimeRange::default(),
+        updated: TimeRange::default(),
+        expires: TimeRange::default(),
+        order: Order::default(),
+        page: Page { size: 100, index: 1 },
+    };
+    let (listing, usages) = block_on(links.list_with_usage(all)).unwrap();
+    assert_eq!((listing.links.len(), usages.len()), (25, 25));
+    assert!(usages.iter().all(|usage| usage.clicks == 3 * rounds));
+    drop(links);
+    assert_eq!(stored(&disk, ids[3]).clicks, 3 * rounds);
+}
+
+/// The loss and the excess: a write of unknown outcome is given up, or made again though it was made.
+#[test]
+fn each_click_is_counted_once_whichever_operation_of_the_disk_fails() {
+    let mut failed = 0;
+    for first in 1..60 {
+        let disk = Disk::with_store();
+        let (links, ids) = with_links(&disk, 25);
+        let recorder = links.recorder();
+        let mut expected = 0;
+        let mut click = || {
+            for id in &ids {
+                recorder.record(*id, Visit::Click, now());
+            }
+            expected += 1;
+            expected
+        };
+        let failure = Failure {
+            first: disk.operations() + first,
+            count: 1 + first % 3,
+            errno: EIO,
+            reads_too: false,
+        };
+        disk.fail(failure, StdRng::seed_from_u64(first));
+        for _ in 0..3 {
+            let expected = click();
+            if block_on(links.flush_clicks()).is_err() {
+                failed += 1;
+            }
+            for id in [ids[0], ids[12], ids[24]] {
+                assert_eq!(told(&links, id), clicks(expected), "operation {first}");
+            }
+        }
+        let last = click();
+        while block_on(links.flush_clicks()).is_err() {
+            std::thread::yield_now();
+        }
+        for id in &ids {
+            assert_eq!(told(&links, *id), clicks(last), "operation {first}");
+        }
+        assert_eq!(links.dropped_clicks(), 0);
+        drop(links);
+        assert_eq!(stored(&disk, ids[20]), clicks(last), "operation {first}");
+    }
+    assert!(failed > 10, "{failed} flushes have failed");
+}
+
+/// The loss: the program drains in the middle of a flush, which is given up with what it was writing.
+#[test]
+fn a_flush_that_is_given_up_loses_nothing_and_counts_nothing_twice() {
+    for polls in 0..6 {
+        let disk = Disk::with_store();
+        let (links, ids) = with_links(&disk, 25);
+        let recorder = links.recorder();
+        for id in &ids {
+            recorder.record(*id, Visit::Click, now());
+        }
+        block_on(async {
+            let mut flush = Box::pin(links.flush_clicks());
+            for _ in 0..polls {
+                if poll!(&mut flush).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(told(&links, ids[0]), clicks(1));
+        block_on(links.flush_all_clicks(Duration::from_secs(60)));
+        assert_eq!(told(&links, ids[24]), clicks(1));
+        drop(links);
+        assert_eq!(stored(&disk, ids[9]), clicks(1));
+    }
+}
+
+#[test]
+fn what_is_recorded_and_gathered_is_bounded_and_what_is_dropped_is_told() {
+    let disk = Disk::with_store();
+    let links = open(&disk, &Clock::manual(now()), 1).unwrap();
+    let recorder = links.recorder();
+    let id = |number: usize| format!("{number:08}").parse::<LinkId>().unwrap();
+    for number in 0..RECORDED_MAX_LINKS + 3 {
+        recorder.record(id(number), Visit::Click, now());
+    }
+    assert_eq!(links.dropped_clicks(), 3);
+    // What has a place goes on being counted.
+    recorder.record(id(0), Visit::Preview, now());
+    assert_eq!(links.dropped_clicks(), 3);
+    links.gather_clicks();
+    for number in 0..=RECORDED_MAX_LINKS {
+        recorder.record(id(number + 1), Visit::Click, now());
+    }
+    assert_eq!(links.dropped_clicks(), 4);
+    links.gather_clicks();
+    assert_eq!(links.dropped_clicks(), 5, "one more than is gathered");
+}
+
+#[test]
+fn nothing_is_counted_where_nothing_can_be_written_or_nobody_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(now());
+    let links = Links::open(folder.path(), clock.clone(), 8)
+        .unwrap()
+        .counting_clicks(false);
+    let id = block_on(links.add(draft("https://e.example/x"))).unwrap().id;
+    links.recorder().record(id, Visit::Click, now());
+    block_on(links.flush_clicks()).unwrap();
+    assert_eq!(told(&links, id), clicks(0));
+    drop(links);
+    let links = Links::open_read_only(&folder.path().join(FILE_NAME), clock).unwrap();
+    assert!(!links.recorder().is_counting());
+    assert_eq!(told(&links, id), clicks(0));
+}

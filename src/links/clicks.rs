@@ -1,0 +1,421 @@
+//! Counting clicks: each thread records its own, all are gathered every few seconds and written down by the writer.
+//!
+//! Invariants: recording takes a lock that only its thread wants but for a moment every few seconds, and allocates nothing
+//! unless links are used in thousands at a time; what is recorded is written exactly once, or is counted as dropped; memory
+//! is bounded by the number of links.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, RwLock};
+use tokio::time::MissedTickBehavior;
+
+use crate::links::{LinkError, Links, Scope};
+use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
+use crate::store::{Listing, Query, Snapshot, StoreError, Transaction, WriteError};
+
+/// How often what was recorded is written down: what a crash can lose.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+/// Links that a recorder has room for from the start.
+const ROOM_LINKS: usize = 3_584;
+/// Links that a recorder takes at most between two gatherings: some 7 MB if a thread gets there.
+pub(super) const RECORDED_MAX_LINKS: usize = 65_536;
+/// With so many, a recorder asks to be gathered before the time.
+const RECORDED_MANY_LINKS: usize = RECORDED_MAX_LINKS / 4;
+/// Links that are gathered at most, however few there are in the store: some 7 MB.
+const GATHERED_LEAST_LINKS: usize = 65_536;
+/// For so many links in the store, one can be gathered: an entry takes 57 to 114 bytes, so that counting costs at most 8 bytes a
+/// link.
+const LINKS_FOR_EACH_GATHERED: usize = 16;
+/// Links in one transaction, so that other writes wait no more than some milliseconds for it.
+const WRITTEN_TOGETHER_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
+/// How long to wait before what could not be written is tried again at the end of the program.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Clicks that are dropped are told of no more often than this.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+type Table = HashMap<LinkId, Usage, RandomState>;
+
+/// Records the redirects of one thread. Without a place to record to, it does nothing. Clones record to the same place.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder {
+    place: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
+}
+
+impl Recorder {
+    /// Counts a redirect that is being answered.
+    pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
+        let Some((table, shared)) = &self.place else { return };
+        let mut table = table.lock();
+        if let Some(usage) = table.get_mut(&id) {
+            usage.note(visit, now);
+            return;
+        }
+        if table.len() >= RECORDED_MAX_LINKS {
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut usage = Usage::default();
+        usage.note(visit, now);
+        table.insert(id, usage);
+        let is_many = table.len() == RECORDED_MANY_LINKS;
+        drop(table);
+        if is_many {
+            shared.many.notify_one();
+        }
+    }
+
+    /// Whether it counts at all.
+    #[must_use]
+    pub const fn is_counting(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+/// What all recorders have recorded and the store does not have yet.
+#[derive(Debug)]
+pub(super) struct Clicks {
+    shared: Arc<Shared>,
+    is_counting: bool,
+    /// Held by who writes, so that those who read find each click in the store or in memory, and in one of them only.
+    writing: RwLock<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
+    gathered: Mutex<Gathered>,
+    gathered_max: AtomicUsize,
+    /// Woken by a recorder that cannot take much more.
+    many: Notify,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Gathered {
+    table: Table,
+    /// An empty one, to be put in the place of a recorder's.
+    spare: Table,
+    /// What is being written, or was not acknowledged when that was tried.
+    in_flight: Option<Arc<Chunk>>,
+}
+
+/// Counts that are written together.
+#[derive(Debug)]
+struct Chunk {
+    /// In the order of the ids.
+    counts: Vec<(LinkId, Usage)>,
+    /// The first sum that came of writing it: where the store has that, it has all of it.
+    sum: Mutex<Option<(LinkId, Usage)>>,
+}
+
+impl Chunk {
+    /// Writes it, unless an attempt whose outcome was unknown has.
+    fn write(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        let mut sum = self.sum.lock();
+        if let Some((id, usage)) = *sum
+            && transaction.usage(id)? == usage
+        {
+            return Ok(());
+        }
+        *sum = transaction.add_usage(&self.counts)?;
+        Ok(())
+    }
+
+    fn is_in(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        match *self.sum.lock() {
+            Some((id, usage)) => Ok(snapshot.usage(id)? == usage),
+            None => Ok(false),
+        }
+    }
+
+    fn of(&self, id: LinkId) -> Usage {
+        let found = self.counts.binary_search_by_key(&id, |(id, _)| *id).ok();
+        found
+            .and_then(|place| self.counts.get(place))
+            .map_or_else(Usage::default, |(_, usage)| *usage)
+    }
+}
+
+fn with_room(hasher: &RandomState) -> Table {
+    Table::with_capacity_and_hasher(ROOM_LINKS, hasher.clone())
+}
+
+/// Gives back what a burst has taken and nobody needs any more.
+fn give_back(table: &mut Table, used: usize) {
+    if table.is_empty() && table.capacity() > 4 * ROOM_LINKS && used < table.capacity() / 8 {
+        *table = with_room(table.hasher());
+    }
+}
+
+impl Shared {
+    /// Gathers what the recorders have. Each is locked while an empty table is put in the place of its own.
+    fn gather(&self) {
+        let recorders = self.recorders.lock();
+        let mut gathered = self.gathered.lock();
+        let Gathered { table, spare, .. } = &mut *gathered;
+        let most = self.gathered_max.load(Ordering::Relaxed);
+        for recorder in recorders.iter() {
+            let mut recorded = recorder.lock();
+            if recorded.is_empty() {
+                continue;
+            }
+            mem::swap(&mut *recorded, spare);
+            drop(recorded);
+            let used = spare.len();
+            for (id, usage) in spare.drain() {
+                if let Some(before) = table.get_mut(&id) {
+                    before.add(&usage);
+                } else if table.len() < most {
+                    table.insert(id, usage);
+                } else {
+                    self.dropped.fetch_add(usage.visits(), Ordering::Relaxed);
+                }
+            }
+            give_back(spare, used);
+        }
+    }
+
+    /// What is to be written next, of at most so many links that are not in flight yet.
+    fn next_chunk(&self, links: usize) -> Option<Arc<Chunk>> {
+        let mut gathered = self.gathered.lock();
+        let Gathered { table, in_flight, .. } = &mut *gathered;
+        if let Some(chunk) = in_flight {
+            return Some(Arc::clone(chunk));
+        }
+        let used = table.len();
+        let taken = table.extract_if(|_, _| true).take(links.min(WRITTEN_TOGETHER_LINKS));
+        let mut counts: Vec<_> = taken.collect();
+        give_back(table, used);
+        if counts.is_empty() {
+            return None;
+        }
+        // Neighbours are in one page.
+        counts.sort_unstable_by_key(|(id, _)| *id);
+        let chunk = Arc::new(Chunk {
+            counts,
+            sum: Mutex::new(None),
+        });
+        *in_flight = Some(Arc::clone(&chunk));
+        Some(chunk)
+    }
+}
+
+impl Clicks {
+    pub(super) fn new(is_counting: bool) -> Self {
+        // Seeded at random, so that nobody can choose ids that fall into one bucket.
+        let hasher = RandomState::default();
+        let gathered = Gathered {
+            table: Table::with_hasher(hasher.clone()),
+            spare: if is_counting {
+                with_room(&hasher)
+            } else {
+                Table::with_hasher(hasher)
+            },
+            in_flight: None,
+        };
+        let shared = Shared {
+            recorders: Mutex::new(Vec::new()),
+            gathered: Mutex::new(gathered),
+            gathered_max: AtomicUsize::new(GATHERED_LEAST_LINKS),
+            many: Notify::new(),
+            dropped: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+            is_counting,
+            writing: RwLock::new(()),
+        }
+    }
+
+    fn recorder(&self) -> Recorder {
+        if !self.is_counting {
+            return Recorder::default();
+        }
+        let table = with_room(self.shared.gathered.lock().spare.hasher());
+        let table = Arc::new(Mutex::new(table));
+        self.shared.recorders.lock().push(Arc::clone(&table));
+        Recorder {
+            place: Some((table, Arc::clone(&self.shared))),
+        }
+    }
+}
+
+impl Links {
+    /// Whether redirects are counted. To be said before anybody has a recorder.
+    #[must_use]
+    pub fn counting_clicks(self, is_counting: bool) -> Self {
+        Self {
+            clicks: Clicks::new(is_counting),
+            ..self
+        }
+    }
+
+    /// A recorder for one more thread, for as long as the links are there.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        self.clicks.recorder()
+    }
+
+    /// Clicks and previews that could not be counted since the start, because too many links were used at a time or the store
+    /// took no writes for too long.
+    #[must_use]
+    pub fn dropped_clicks(&self) -> u64 {
+        self.clicks.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes down what has been recorded until now. What cannot be written is kept, as long as there is room for it.
+    ///
+    /// # Errors
+    /// When a write was not acknowledged.
+    pub async fn flush_clicks(&self) -> Result<(), WriteError> {
+        let shared = &self.clicks.shared;
+        let most = GATHERED_LEAST_LINKS.max(self.index.links() / LINKS_FOR_EACH_GATHERED);
+        shared.gathered_max.store(most, Ordering::Relaxed);
+        shared.gather();
+        // What comes meanwhile has time until it is done again.
+        let mut left = shared.gathered.lock().table.len();
+        loop {
+            let writing = self.clicks.writing.write().await;
+            let is_new = shared.gathered.lock().in_flight.is_none();
+            let Some(chunk) = shared.next_chunk(left) else {
+                return Ok(());
+            };
+            let links = chunk.counts.len();
+            let to_write = Arc::clone(&chunk);
+            // If this ends here, the chunk stays in flight.
+            self.store.write(move |transaction| to_write.write(transaction)).await?;
+            shared.gathered.lock().in_flight = None;
+            drop(writing);
+            if is_new {
+                left = left.saturating_sub(links);
+            }
+            let visits: u64 = chunk.counts.iter().map(|(_, usage)| usage.visits()).sum();
+            tracing::debug!(links, visits, "clicks are written down");
+            // There may be many chunks, and recorders do not wait.
+            shared.gather();
+        }
+    }
+
+    /// Writes down everything that has been recorded, as often as it takes, for at most so long.
+    pub async fn flush_all_clicks(&self, patience: Duration) {
+        let flushing = async {
+            while self.flush_clicks().await.is_err() {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(patience, flushing).await.is_err() {
+            let gathered = self.clicks.shared.gathered.lock();
+            let in_flight = gathered.in_flight.iter().flat_map(|chunk| &chunk.counts);
+            let waiting = gathered.table.values().chain(in_flight.map(|(_, usage)| usage));
+            let visits: u64 = waiting.map(Usage::visits).sum();
+            tracing::error!(visits, "the store takes no writes: clicks are lost");
+        }
+    }
+
+    /// Writes clicks down every few seconds, for ever.
+    pub async fn keep_flushing_clicks(&self) {
+        if !self.clicks.is_counting {
+            return;
+        }
+        let shared = &self.clicks.shared;
+        let mut interval = tokio::time::interval(FLUSH_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut told, mut told_at) = (0, None::<tokio::time::Instant>);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {
+                    // That the store takes no writes has been told by the writer; they are kept.
+                    let _ = self.flush_clicks().await;
+                }
+                () = shared.many.notified() => shared.gather(),
+            }
+            let dropped = self.dropped_clicks();
+            if dropped > told && told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL) {
+                let visits = dropped - told;
+                tracing::warn!(
+                    visits,
+                    "clicks are not counted: more links are used than can be written down"
+                );
+                (told, told_at) = (dropped, Some(tokio::time::Instant::now()));
+            }
+        }
+    }
+
+    /// Gathers what the recorders have, for tests.
+    #[cfg(test)]
+    pub(super) fn gather_clicks(&self) {
+        self.clicks.shared.gather();
+    }
+
+    /// As [`Links::get`], with how the link has been used: everything that was answered before this was asked.
+    ///
+    /// # Errors
+    /// As [`Links::get`].
+    pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
+        let read = move |snapshot: &Snapshot| {
+            let link = snapshot.get(id)?.filter(|link| scope.shows(link));
+            let ids = link.iter().map(|link| link.id).collect();
+            Ok((link, ids))
+        };
+        let (link, usages) = self.read_with_usage(read).await?;
+        let usage = usages.first().copied().unwrap_or_default();
+        link.map(|link| (link, usage)).ok_or(LinkError::NotFound)
+    }
+
+    /// As [`Links::list`], with how each link has been used: everything that was answered before this was asked.
+    ///
+    /// # Errors
+    /// As [`Links::list`].
+    pub async fn list_with_usage(&self, query: Query) -> Result<(Listing, Vec<Usage>), LinkError> {
+        let read = move |snapshot: &Snapshot| {
+            let listing = snapshot.list(&query)?;
+            let ids = listing.links.iter().map(|link| link.id).collect();
+            Ok((listing, ids))
+        };
+        Ok(self.read_with_usage(read).await?)
+    }
+
+    /// Reads something, and how the links whose ids come with it have been used.
+    async fn read_with_usage<R, F>(&self, read: F) -> Result<(R, Vec<Usage>), StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
+    {
+        let shared = &self.clicks.shared;
+        let _nobody_writes = self.clicks.writing.read().await;
+        shared.gather();
+        let in_flight = shared.gathered.lock().in_flight.clone();
+        let job = move |snapshot: &Snapshot| {
+            let (result, ids) = read(snapshot)?;
+            // It is there if writing it was given up for lost, and done.
+            let missing = match in_flight {
+                Some(chunk) if !chunk.is_in(snapshot)? => Some(chunk),
+                _ => None,
+            };
+            let usage = |id: LinkId| {
+                let mut usage = snapshot.usage(id)?;
+                if let Some(chunk) = &missing {
+                    usage.add(&chunk.of(id));
+                }
+                Ok::<_, StoreError>((id, usage))
+            };
+            let usages: Vec<_> = ids.into_iter().map(usage).collect::<Result<_, _>>()?;
+            Ok((result, usages))
+        };
+        let (result, usages) = self.store.read(job).await?;
+        let gathered = shared.gathered.lock();
+        let all = usages.into_iter().map(|(id, mut usage)| {
+            if let Some(more) = gathered.table.get(&id) {
+                usage.add(more);
+            }
+            usage
+        });
+        Ok((result, all.collect()))
+    }
+}

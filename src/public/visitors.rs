@@ -1,0 +1,350 @@
+//! Who asks: people, or programs that look at links before people do. Told by what a request says of itself, and by nothing
+//! else; what nobody knows is taken for a person.
+
+use std::hash::BuildHasher as _;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aho_corasick::automaton::OverlappingState;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use foldhash::fast::RandomState;
+
+use crate::model::Visit;
+
+/// Bytes of a `User-Agent` that are looked at. Those of people are seldom longer than 300.
+const SEARCHED_MAX_BYTES: usize = 1024;
+/// Answers that are remembered: most visitors have one of a few dozen browsers. A power of two.
+const REMEMBERED: usize = 128;
+
+/// Where a word must stand to mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    /// Applications also name themselves in what the people in them send, but not at the beginning.
+    Beginning,
+    /// At the end of a word, as in `Googlebot/2.1`, and not as in `bottle`; and not in `CUBOT`, which makes telephones.
+    WordEnd,
+}
+
+use Place::{Anywhere, Beginning, WordEnd};
+
+/// What programs call themselves, whatever the case.
+const WORDS: [(&str, Place); 58] = [
+    // Twitterbot, Slackbot, TelegramBot, Discordbot, LinkedInBot, Applebot, redditbot, Googlebot, bingbot, Mattermost-Bot, …
+    ("bot", WordEnd),
+    ("bots", WordEnd),
+    // SkypeUriPreview, BingPreview, Snap URL Preview Service, Google Web Preview, …
+    ("preview", Anywhere),
+    ("crawl", Anywhere),
+    ("spider", Anywhere),
+    ("scrap", Anywhere),
+    ("fetcher", Anywhere),
+    // Where its maker can be asked: no browser says so.
+    ("+http", Anywhere),
+    // Previews in messengers, social networks and documents. iMessage calls itself facebookexternalhit too, Signal WhatsApp.
+    ("facebookexternalhit", Anywhere),
+    ("facebookcatalog", Anywhere),
+    ("meta-externalagent", Anywhere),
+    ("whatsapp/", Beginning),
+    ("viber/", Beginning),
+    ("tumblr/", Beginning),
+    ("pinterest/", Beginning),
+    ("line-poker", Anywhere),
+    ("vkshare", Anywhere),
+    ("slack-imgproxy", Anywhere),
+    ("mastodon/", Anywhere),
+    ("misskey/", Anywhere),
+    ("pleroma", Anywhere),
+    ("cardyb", Anywhere),
+    ("embedly", Anywhere),
+    ("iframely", Anywhere),
+    ("onebox", Anywhere),
+    ("flipboardproxy", Anywhere),
+    ("xing-contenttabreceiver", Anywhere),
+    ("skypeuri", Anywhere),
+    ("google-pagerenderer", Anywhere),
+    ("googledocs", Anywhere),
+    ("google-read-aloud", Anywhere),
+    ("google-inspectiontool", Anywhere),
+    ("google favicon", Anywhere),
+    ("google-safety", Anywhere),
+    ("googleother", Anywhere),
+    ("wordpress/", Beginning),
+    // Search engines, archives and assistants that are not called bots.
+    ("slurp", Anywhere),
+    ("mediapartners-google", Anywhere),
+    ("apis-google", Anywhere),
+    ("ia_archiver", Anywhere),
+    ("heritrix", Anywhere),
+    ("nutch", Anywhere),
+    ("baidu-transcoder", Anywhere),
+    ("teoma", Anywhere),
+    ("chatgpt-user", Anywhere),
+    ("claude-user", Anywhere),
+    ("perplexity-user", Anywhere),
+    ("mistralai-user", Anywhere),
+    ("duckassist", Anywhere),
+    // Browsers without anybody in front of them, and what asks whether a site is up.
+    ("headlesschrome", Anywhere),
+    ("phantomjs", Anywhere),
+    ("chrome-lighthouse", Anywhere),
+    ("pingdom", Anywhere),
+    ("statuscake", Anywhere),
+    ("uptime", Anywhere),
+    ("link check", Anywhere),
+    ("linkcheck", Anywhere),
+    ("w3c_validator", Anywhere),
+];
+
+/// Telephones whose name ends as those of programs do.
+const TELEPHONE: &[u8] = b"cubot";
+
+/// Finds the words, all at once.
+static AUTOMATON: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    let mut builder = AhoCorasick::builder();
+    builder
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::Standard)
+        .kind(Some(AhoCorasickKind::DFA));
+    builder.build(WORDS.map(|(word, _)| word)).ok()
+});
+
+/// Whether a program calls itself this.
+fn is_program(user_agent: &[u8]) -> bool {
+    let Some(automaton) = AUTOMATON.as_ref() else {
+        return false;
+    };
+    let mut state = OverlappingState::start();
+    loop {
+        // An error would mean that the automaton cannot search so, which does not depend on the text.
+        if automaton
+            .try_find_overlapping(Input::new(user_agent), &mut state)
+            .is_err()
+        {
+            return false;
+        }
+        let Some(found) = state.get_match() else { return false };
+        let place = WORDS.get(found.pattern().as_usize()).map(|(_, place)| *place);
+        let is_meant = match place {
+            Some(Anywhere) => true,
+            Some(Beginning) => found.start() == 0,
+            Some(WordEnd) => is_name_until(user_agent, found.end()),
+            None => false,
+        };
+        if is_meant {
+            return true;
+        }
+    }
+}
+
+/// Whether a word ends here that is the name of a program.
+fn is_name_until(text: &[u8], end: usize) -> bool {
+    let (before, after) = text.split_at_checked(end).unwrap_or((text, &[]));
+    let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphabetic);
+    if is_letter(after.first()) {
+        return false;
+    }
+    let start = end.saturating_sub(TELEPHONE.len());
+    let (front, word) = before.split_at_checked(start).unwrap_or((&[], before));
+    !word.eq_ignore_ascii_case(TELEPHONE) || is_letter(front.last())
+}
+
+/// Whether a browser loads a page that nobody has asked for yet (`Purpose`, `Sec-Purpose`).
+fn is_prefetch(purpose: &[u8]) -> bool {
+    let word = purpose.get(.."prefetch".len());
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"prefetch"))
+}
+
+/// What a request says of who asks. Of headers that come twice, the first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Visitor<'r> {
+    pub(super) head_only: bool,
+    pub(super) user_agent: Option<&'r [u8]>,
+    pub(super) purpose: Option<&'r [u8]>,
+    pub(super) sec_purpose: Option<&'r [u8]>,
+}
+
+/// Tells people from programs, and remembers what it has told.
+#[derive(Debug)]
+pub(super) struct Visitors {
+    // Seeded at random, so that nobody can choose a text that is taken for another one.
+    hasher: RandomState,
+    /// Hashes of texts, with the answer in the lowest bit.
+    remembered: [AtomicU64; REMEMBERED],
+}
+
+impl Default for Visitors {
+    fn default() -> Self {
+        LazyLock::force(&AUTOMATON);
+        Self {
+            hasher: RandomState::default(),
+            remembered: [const { AtomicU64::new(0) }; REMEMBERED],
+        }
+    }
+}
+
+impl Visitors {
+    /// As what a redirect is to be counted.
+    pub(super) fn visit_of(&self, visitor: &Visitor<'_>) -> Visit {
+        let is_preview = visitor.head_only
+            || visitor.purpose.is_some_and(is_prefetch)
+            || visitor.sec_purpose.is_some_and(is_prefetch)
+            || visitor.user_agent.is_some_and(|user_agent| self.is_program(user_agent));
+        if is_preview { Visit::Preview } else { Visit::Click }
+    }
+
+    fn is_program(&self, user_agent: &[u8]) -> bool {
+        let user_agent = user_agent.get(..SEARCHED_MAX_BYTES).unwrap_or(user_agent);
+        let hash = self.hasher.hash_one(user_agent) | 1;
+        let place = usize::try_from(hash >> 32).unwrap_or_default() % REMEMBERED;
+        let Some(slot) = self.remembered.get(place) else {
+            return is_program(user_agent);
+        };
+        let before = slot.load(Ordering::Relaxed);
+        if before | 1 == hash {
+            return before == hash;
+        }
+        let is_program = is_program(user_agent);
+        slot.store(hash ^ u64::from(!is_program), Ordering::Relaxed);
+        is_program
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PEOPLE: [&str; 24] = [
+        "",
+        "curl/8.14.1",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36 Edg/126.0.2592.87",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [FBAN/FBIOS;FBAV/470.0.0.41.99;FBDV/iPhone14,5]",
+        "Mozilla/5.0 (Linux; Android 14; SM-S918B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 Chrome/121.0.0.0 Mobile Safari/537.36",
+        "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/83.0.4103.106 Mobile Safari/537.36",
+        "Mozilla/5.0 (Linux; Android 10; CUBOT NOTE 20 Build/QP1A.190711.020) AppleWebKit/537.36 Chrome/86.0 Mobile Safari/537.36",
+        "Mozilla/5.0 (Linux; U; Android 4.4; cubot) AppleWebKit/534.30",
+        "Mozilla/5.0 (Linux; Android 11; CUBOT) AppleWebKit/537.36",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari Line/13.4.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [Pinterest/iOS]",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [LinkedInApp]/9.29.5",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Snapchat/12.80 (like Safari/8615)",
+        "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 Chrome/112 Mobile Safari/537.36 DuckDuckGo/5",
+        "Mozilla/5.0 (Linux; Android 12; Pixel 6) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36 Instagram 312.0.0.34.111 Android",
+        "Mozilla/5.0 (Linux; Android 12) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36 Viber/21.0 WhatsApp/2.24",
+        "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 Slack/4.38.125 Electron/30.0.9",
+        "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Teams/1.7.00.8651 Electron/22",
+        "Botswana Post Browser/1.0",
+        "Bottles/51",
+        "Robotics Kiosk 3",
+    ];
+
+    const PROGRAMS: [&str; 36] = [
+        "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+        "FACEBOOKEXTERNALHIT/1.1",
+        "Twitterbot/1.0",
+        "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
+        "Slack-ImgProxy 0.19",
+        "WhatsApp/2.23.20.0 A",
+        "WhatsApp/2",
+        "TelegramBot (like TwitterBot)",
+        "Mozilla/5.0 (compatible; Discordbot/2.0; +https://discordapp.com)",
+        "LinkedInBot/1.0 (compatible; Mozilla/5.0; Apache-HttpClient +http://www.linkedin.com)",
+        "Mozilla/5.0 (Windows NT 6.1; WOW64) SkypeUriPreview Preview/0.5",
+        "Pinterest/0.2 (+https://www.pinterest.com/bot.html)",
+        "Mozilla/5.0 (compatible; Pinterestbot/1.0)",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.1.1 Safari/605.1.15 (Applebot/0.1)",
+        // iMessage.
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0",
+        "Mozilla/5.0 (Windows NT 6.1) AppleWebKit/537.36 Google-PageRenderer Google",
+        "Mozilla/5.0 (compatible; GoogleDocs; apps-spreadsheets)",
+        "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0 Safari/537.36 Mattermost-Bot/1.1",
+        "Mozilla/5.0 (compatible; redditbot/1.0)",
+        "Mozilla/5.0 (compatible; vkShare; )",
+        "Viber/13.3.0",
+        "facebookexternalhit/1.1;line-poker/1.0",
+        "Mozilla/5.0 (compatible; Googlebot/2.1; http://www.google.com/bot.html)",
+        "Mozilla/5.0 (compatible; bingbot/2.0)",
+        "Mozilla/5.0 (compatible; Yahoo! Slurp)",
+        "Mozilla/5.0 (compatible; Baiduspider/2.0)",
+        "Mozilla/5.0 (compatible; YandexBot/3.0)",
+        "Mozilla/5.0 (compatible; archive.org_bot)",
+        "Pingdom.com_bot_version_1.4",
+        "Mozilla/5.0 (Linux; Android 6.0.1; Nexus 5X) Chrome/121 Mobile Safari/537.36 (compatible; AdsBot-Google-Mobile)",
+        "http.rb/5.1.1 (Mastodon/4.2.1)",
+        "My Web Crawler 1",
+        "some robots",
+        "bot",
+        "focubot/1.0",
+        "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) Chrome/83 (compatible; Googlebot/2.1)",
+    ];
+
+    fn asked_by(user_agent: &str) -> Visitor<'_> {
+        Visitor {
+            user_agent: Some(user_agent.as_bytes()),
+            ..Visitor::default()
+        }
+    }
+
+    #[test]
+    fn people_are_told_from_programs() {
+        let visitors = Visitors::default();
+        // The second time, it is remembered.
+        for _ in 0..2 {
+            for user_agent in PEOPLE {
+                assert_eq!(visitors.visit_of(&asked_by(user_agent)), Visit::Click, "{user_agent}");
+            }
+            for user_agent in PROGRAMS {
+                assert_eq!(visitors.visit_of(&asked_by(user_agent)), Visit::Preview, "{user_agent}");
+            }
+        }
+        assert_eq!(visitors.visit_of(&Visitor::default()), Visit::Click);
+    }
+
+    #[test]
+    fn heads_and_what_nobody_has_asked_for_yet_are_previews() {
+        let visitors = Visitors::default();
+        let head = Visitor {
+            head_only: true,
+            ..asked_by(PEOPLE[2])
+        };
+        assert_eq!(visitors.visit_of(&head), Visit::Preview);
+        for (value, expected) in [
+            ("prefetch", Visit::Preview),
+            ("Prefetch;prerender", Visit::Preview),
+            ("prefetch;anonymous-client-ip", Visit::Preview),
+            ("", Visit::Click),
+            ("navigate", Visit::Click),
+        ] {
+            let purpose = Some(value.as_bytes());
+            let old = Visitor {
+                purpose,
+                ..asked_by(PEOPLE[2])
+            };
+            let new = Visitor {
+                sec_purpose: purpose,
+                ..asked_by(PEOPLE[2])
+            };
+            assert_eq!(visitors.visit_of(&old), expected, "{value}");
+            assert_eq!(visitors.visit_of(&new), expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_what_was_told(texts in prop::collection::vec("[a-z/ ]{0,3}(bot|cubot|crawl)?[ a-z/]{0,2}", 1..400)) {
+            let visitors = Visitors::default();
+            for text in texts.iter().chain(&texts) {
+                prop_assert_eq!(visitors.is_program(text.as_bytes()), is_program(text.as_bytes()), "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_somebody(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
+            Visitors::default().is_program(&bytes);
+        }
+    }
+}
