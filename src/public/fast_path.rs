@@ -494,7 +494,7 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
 mod tests {
     use super::*;
     use crate::http::LoggedAddress;
-    use crate::links::Draft;
+    use crate::links::{Draft, Scope};
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
     use proptest::prelude::*;
 
@@ -520,9 +520,13 @@ mod tests {
             draft(LinkStatus::Disabled, None),
         ];
         let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
+        (fast_path_to(links), ids.to_vec())
+    }
+
+    fn fast_path_to(links: Arc<Links>) -> FastPath {
         let guesses = Arc::new(Guesses::new(1_000, Arc::default()));
         let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
-        (FastPath::new(links, Tiny::Hop, guesses, access_log), ids.to_vec())
+        FastPath::new(links, Tiny::Hop, guesses, access_log)
     }
 
     const HEAD: HeadLimits = HeadLimits {
@@ -573,6 +577,41 @@ mod tests {
                 assert_eq!(allocated.count_total, 0, "{request}");
                 assert!(out.starts_with(b"HTTP/1.1 "));
             }
+        }
+    }
+
+    #[test]
+    fn a_redirect_that_was_waited_for_is_counted_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (before, ids) = fast_path(folder.path());
+        drop(before);
+        let clock = Clock::manual(Timestamp::from_unix(1_000));
+        let links = Arc::new(Links::open(folder.path(), clock, 8).unwrap());
+        let peer = peer();
+        let fast_path = fast_path_to(Arc::clone(&links));
+        let (now, mut out) = (now(), Vec::new());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        for (id, answer, clicks) in [(ids[0], "302", 1), (ids[2], "410", 0)] {
+            for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", "User-Agent: Twitterbot\r\n")] {
+                let request = format!("{method} {GOTO}{id} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+                out.clear();
+                // The first one brings it into memory.
+                if let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) {
+                    assert_eq!((method, more), ("GET", ""));
+                    runtime.block_on(fast_path.wait(waiting, &now, &mut out));
+                }
+                assert!(out.starts_with(format!("HTTP/1.1 {answer}").as_bytes()), "{request}");
+            }
+            let scope = Scope {
+                partner: PartnerId(1),
+                owner: None,
+            };
+            let (_, usage) = runtime.block_on(links.get_with_usage(id, scope)).unwrap();
+            assert_eq!((usage.clicks, usage.previews), (clicks, 2 * clicks));
+            assert_eq!(usage.last_used_at.is_some(), clicks > 0);
         }
     }
 

@@ -24,7 +24,8 @@ pub(super) const ACTIONS: TableDefinition<'_, Bytes, (u64, i64)> = TableDefiniti
 /// id → how the link has been used: clicks and previews, two u64, and the unix second of the last click, an i64 that is zero
 /// where there was no click; all big-endian. Links without either have no entry, and a deleted link keeps its own. The table is
 /// made when first something is counted. It came after the others, and the format is 1 all the same: a program that does not
-/// know it opens the store and does all that it ever did.
+/// know it opens a store that was closed cleanly and does all that it ever did. (It refuses a journal with clicks in it, which a
+/// crash may leave.)
 pub(super) const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
