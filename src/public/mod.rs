@@ -4,11 +4,13 @@
 mod fast_path;
 mod guesses;
 mod page;
+mod request;
 mod template;
 mod visitors;
 
-pub use fast_path::{Asker, FastPath, Now, Outcome, Waiting};
+pub use fast_path::{FastPath, Now, Outcome, Waiting};
 pub use guesses::Guesses;
+pub use request::Asker;
 
 use std::net::IpAddr;
 use std::sync::Arc;
