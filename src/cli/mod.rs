@@ -9,6 +9,7 @@ mod link;
 mod progress;
 mod restore;
 mod serve;
+mod status;
 mod store;
 mod time;
 mod transfer;
@@ -25,6 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   tinyd serve                                  start with a new data folder here
   tinyd link add https://example.com/video --system-name PREVIEW
+  tinyd status                                 how a running appliance is
   tinyd link list --status enabled --order -createdAt
   tinyd link update 67mk41xj --status disabled
   tinyd backup /backup/links.redb
@@ -59,6 +61,8 @@ struct Cli {
 enum Command {
     /// Serve redirects and the API.
     Serve(serve::ServeArgs),
+    /// Say how a running appliance is: healthy or not and why, rates, errors, memory.
+    Status(status::StatusArgs),
     /// Print a Kaltura session (KS), signed with the partner's admin secret.
     Ks(ks::KsArgs),
     /// Add, get, list, update, delete and restore links through the admin listener.
@@ -165,6 +169,7 @@ impl SettingArgs {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Ks(args) => ks::run(&args),
         Command::Link(command) => link::run(&command),
         Command::Export(args) => transfer::export(&args),

@@ -280,6 +280,11 @@ impl Report {
             "Whether the store takes writes: 1 or 0.",
             u64::from(store.is_accepting),
         )?;
+        to.gauge(
+            "tinyd_store_read_only",
+            "Whether the store was opened never to take writes: 1 or 0.",
+            u64::from(store.is_read_only),
+        )?;
         to.counter(
             "tinyd_store_failures",
             "How often the store has failed; each failure lasts until writes are accepted again.",

@@ -49,6 +49,8 @@ pub struct StoreReport {
     pub writer: WriterReport,
     /// Whether it takes writes.
     pub is_accepting: bool,
+    /// Whether it was opened never to take any.
+    pub is_read_only: bool,
     /// Writes that wait.
     pub queued: u64,
     /// Links by the name of their status.

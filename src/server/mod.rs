@@ -12,6 +12,7 @@ mod proxy_header;
 mod readiness;
 mod redirects;
 mod service;
+mod status;
 mod workers;
 
 use std::io;

@@ -69,6 +69,10 @@ impl Monitor {
         self.started.elapsed()
     }
 
+    pub(super) const fn history(&self) -> &History {
+        &self.history
+    }
+
     pub(super) const fn links(&self) -> &Arc<Links> {
         &self.links
     }
@@ -76,7 +80,7 @@ impl Monitor {
     /// All numbers as they are now.
     pub(super) fn report(&self) -> Report {
         let (store, index) = (self.links.store(), self.links.index());
-        let writer = store.metrics().read();
+        let (writer, health) = (store.metrics().read(), store.health());
         let names = Status::ALL.map(|status| match status {
             Status::Disabled => "disabled",
             Status::Enabled => "enabled",
@@ -89,7 +93,8 @@ impl Monitor {
         let disk = *self.disk.borrow();
         let store = StoreReport {
             writer,
-            is_accepting: store.health() == Health::Accepting,
+            is_accepting: health == Health::Accepting,
+            is_read_only: health == Health::ReadOnly,
             queued: store.queued() as u64,
             links,
             disk: disk.map(|disk| [disk.file, disk.free, disk.total]),

@@ -13,7 +13,7 @@ use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
 use crate::public::Public;
 use crate::server::connection::Service;
 use crate::server::monitor::Monitor;
-use crate::server::readiness;
+use crate::server::{readiness, status};
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
@@ -119,6 +119,7 @@ impl Service for AdminService {
             "/healthz" => return readiness::healthz(request.method()),
             "/readyz" => return readiness::readyz(request.method(), self.monitor.links()),
             "/metrics" => return self.monitor.metrics(&request),
+            "/status" => return status::respond(request.method(), &self.monitor),
             _ => {}
         }
         let redirect = self

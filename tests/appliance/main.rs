@@ -37,6 +37,7 @@ mod redirects;
 mod restart;
 mod sessions;
 mod settings;
+mod status;
 mod systemd;
 mod transfer;
 mod wire;

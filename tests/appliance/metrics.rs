@@ -1,6 +1,6 @@
 //! What the appliance counts of itself, as Prometheus reads it. Needs promtool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -399,4 +399,88 @@ fn the_process_and_the_program_are_described() {
     }
     assert!(scrape.get("process_open_fds") > 5.0 && scrape.get("process_resident_memory_bytes") > 1e6);
     assert!(scrape.get("process_start_time_seconds") > 1.7e9);
+}
+
+/// What is for Prometheus and Grafana.
+fn monitoring(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
+    fs::read_to_string(format!("{folder}/{name}")).unwrap()
+}
+
+/// The metrics that a text names.
+fn named_metrics(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words
+        .filter(|word| word.starts_with("tinyd_") || word.starts_with("process_"))
+        .collect()
+}
+
+#[test]
+fn every_metric_of_the_dashboard_and_the_alerts_exists() {
+    let appliance = Appliance::start_with_operator();
+    appliance.add(&appliance.admin_ks(), &[]);
+    // It has a time only once there was one.
+    let copy = appliance.folder.path().join("backup.redb");
+    assert!(appliance.tinyd(&["backup", copy.to_str().unwrap()]).status.success());
+    poll("a backup", || {
+        Scrape::of(&appliance).has("tinyd_last_backup_timestamp_seconds")
+    });
+    let scrape = Scrape::of(&appliance);
+    for name in ["grafana-dashboard.json", "alerts.yml", "alerts.test.yml"] {
+        let text = monitoring(name);
+        let metrics = named_metrics(&text);
+        assert!(metrics.len() > 10, "{name}");
+        for metric in metrics {
+            assert!(scrape.has(metric), "{name}: there is no {metric}");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_and_its_panels_have_queries() {
+    let dashboard: serde_json::Value = serde_json::from_str(&monitoring("grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut queries = String::new();
+    for (number, panel) in panels.iter().filter(|panel| panel["type"] != "row").enumerate() {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{panel}");
+        for (target, query) in targets.iter().enumerate() {
+            let query = query["expr"].as_str().unwrap();
+            // As Grafana fills them in.
+            let query = query
+                .replace("$__rate_interval", "5m")
+                .replace("$job", "tinyd")
+                .replace("$instance", ".*");
+            queries.push_str(&format!("  - record: panel:{number}:{target}\n    expr: {query:?}\n"));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queries.yml");
+    fs::write(&file, format!("groups:\n- name: dashboard\n  rules:\n{queries}")).unwrap();
+    promtool(&["check", "rules", file.to_str().unwrap()], "");
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_alerts_and_each_is_tested() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
+    promtool(&["check", "rules", &format!("{folder}/alerts.yml")], "");
+    promtool(&["test", "rules", &format!("{folder}/alerts.test.yml")], "");
+    let (alerts, tests) = (monitoring("alerts.yml"), monitoring("alerts.test.yml"));
+    let names: Vec<_> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(names.len() > 10);
+    for name in names {
+        assert!(
+            tests.contains(&format!("- alertname: {name}\n")),
+            "{name} is not tested"
+        );
+        assert!(
+            tests.contains(&format!("alertname: {name}, ")),
+            "nothing shows that {name} can be silent"
+        );
+        let runbook = format!("runbook: OPERATIONS.md#{}\n", name.to_lowercase());
+        assert!(alerts.contains(&runbook), "{name} has no runbook");
+    }
 }
