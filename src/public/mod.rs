@@ -36,7 +36,10 @@ const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
-const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
+const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
+
+/// How long a crawler may keep `/robots.txt`: without a word, it could keep it for as long as it likes.
+const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
 /// A link that is handed to someone must not be found by anyone else (contract, section 6).
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
@@ -105,7 +108,7 @@ impl Public {
         }
         if path == "/robots.txt" {
             return Some(match *method {
-                Method::GET | Method::HEAD => http::text(StatusCode::OK, ROBOTS),
+                Method::GET | Method::HEAD => robots(),
                 _ => http::allow(method, METHODS),
             });
         }
@@ -232,6 +235,14 @@ fn hop(id: &str) -> Response {
     }
     keep_private(headers);
     headers.insert(header::CACHE_CONTROL, HOP_CACHE_CONTROL);
+    response
+}
+
+fn robots() -> Response {
+    let mut response = http::text(StatusCode::OK, ROBOTS);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, ROBOTS_CACHE_CONTROL);
     response
 }
 

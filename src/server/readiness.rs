@@ -11,10 +11,12 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The process is up.
 pub(super) fn healthz(method: &Method) -> Response {
-    match *method {
-        Method::GET | Method::HEAD => http::text(StatusCode::OK, "ok\n"),
-        _ => http::allow(method, METHODS),
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return http::allow(method, METHODS);
     }
+    let mut response = http::text(StatusCode::OK, "ok\n");
+    http::no_store(response.headers_mut());
+    response
 }
 
 /// Every link is in memory and the store takes writes; if not, which of them is missing and why.

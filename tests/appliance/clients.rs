@@ -1,4 +1,5 @@
-//! Kaltura's own clients, unchanged (`tests/clients`): each is installed from its lock file and exercises the API.
+//! Kaltura's own clients, unchanged (`tests/clients`): each is installed from its lock file and exercises the API. How other
+//! tools in Python are installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,15 @@ fn run(command: &mut Command, hint: &str) {
     println!("{shown}");
 }
 
-/// A copy of a client's folder with what it needs installed, kept under `target` until its lock file or the runtime that
+/// A copy of a folder in `tests` with what it needs installed, kept under `target` until its lock file or the runtime that
 /// it was installed for changes.
-fn installed(client: &str, lock: &str, runtime: &str, install: impl FnOnce(&Path)) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(client);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(client);
+fn installed(folder: &str, lock: &str, runtime: &str, install: impl FnOnce(&Path)) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let stamp = folder.join("installed");
     let version = Command::new(runtime).arg("--version").output();
     let version = version
-        .unwrap_or_else(|error| panic!("{runtime}: {error}. The clients need it."))
+        .unwrap_or_else(|error| panic!("{runtime}: {error}. The tests need it."))
         .stdout;
     let wanted = fs::read_to_string(source.join(lock)).unwrap() + &String::from_utf8_lossy(&version);
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
@@ -64,7 +65,7 @@ fn exercise(command: &mut Command, hint: &str) {
 }
 
 fn npm_installed(client: &str) -> PathBuf {
-    installed(client, "package-lock.json", "node", |folder| {
+    installed(&format!("clients/{client}"), "package-lock.json", "node", |folder| {
         let mut command = Command::new("npm");
         command
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
@@ -73,26 +74,30 @@ fn npm_installed(client: &str) -> PathBuf {
     })
 }
 
-#[test]
-fn the_python_client_works_unchanged() {
-    let folder = installed("python", "requirements.txt", "python3", |folder| {
-        let hint = "The clients need Python 3 with venv and pip.";
+/// A copy of a folder in `tests` with a virtual environment, `venv`, that has what its `requirements.txt` says, and its
+/// `sources.txt` if there is one.
+pub fn python_installed(folder: &str) -> PathBuf {
+    installed(folder, "requirements.txt", "python3", |folder| {
+        let hint = "The tests need Python 3 with venv and pip.";
         run(
             Command::new("python3").args(["-m", "venv", "venv"]).current_dir(folder),
             hint,
         );
-        let mut command = Command::new(folder.join("venv/bin/pip"));
-        command.args([
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "-r",
-            "requirements.txt",
-        ]);
-        run(command.current_dir(folder), hint);
-    });
+        let install = ["install", "--quiet", "--require-hashes", "--no-deps"];
+        let wheels = ["--only-binary", ":all:", "-r", "requirements.txt"];
+        // Built by what has been installed: what is built in isolation, is built by packages without hashes.
+        let sources = ["--no-binary", ":all:", "--no-build-isolation", "-r", "sources.txt"];
+        let has_sources = folder.join("sources.txt").exists();
+        for what in [&wheels[..]].into_iter().chain(has_sources.then_some(&sources[..])) {
+            let mut command = Command::new(folder.join("venv/bin/pip"));
+            run(command.args(install).args(what).current_dir(folder), hint);
+        }
+    })
+}
+
+#[test]
+fn the_python_client_works_unchanged() {
+    let folder = python_installed("clients/python");
     exercise(
         Command::new(folder.join("venv/bin/python"))
             .arg("-B")
