@@ -9,6 +9,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted. Linux caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// What the kernel may hold of answers that a client of the public listener has not taken, in bytes; it doubles that for its
+/// own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
+const PUBLIC_SEND_BYTES: usize = 64 * 1024;
 
 /// A listener, ready to accept.
 #[derive(Debug)]
@@ -115,10 +118,16 @@ pub fn bind(
         admin: Vec::new(),
     };
     for &address in public {
-        bound.public.push(match of_address.remove(&address) {
+        let of_threads = match of_address.remove(&address) {
             Some(sockets) => share(sockets, threads).map_err(refused(address))?,
             None => own(bind_for_threads(address, threads).map_err(refused(address))?),
-        });
+        };
+        for Listening { listener, .. } in &of_threads {
+            // Linux gives it on to the connections.
+            let set = SockRef::from(listener).set_send_buffer_size(PUBLIC_SEND_BYTES);
+            set.map_err(refused(address))?;
+        }
+        bound.public.push(of_threads);
     }
     for &address in admin {
         bound.admin.extend(match of_address.remove(&address) {
