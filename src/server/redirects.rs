@@ -348,8 +348,12 @@ impl Connection<'_> {
                     return Poll::Ready(Ok(Next::Close));
                 };
                 let conditions = (self.peer, &*self.terms.policy);
+                let before = self.progress.requests;
                 let next = self.progress.answer(self.fast_path, conditions, received, now, output);
-                self.activity.rest(now.time());
+                // Who sends a head byte by byte is not in use, and gives way like anybody who asks nothing.
+                if self.progress.requests > before {
+                    self.activity.rest(now.time());
+                }
                 let sent = self.try_send(context, output);
                 self.progress.note_duration(self.fast_path);
                 let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
