@@ -15,7 +15,7 @@ pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
 pub use peer::{Peer, Proxies};
 pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, is_about_server,
-    no_store, refusal, stream, text,
+    no_store, refusal, stream, text, turned_away,
 };
 pub use stream::{Interrupted, PieceSender, Pieces};
 pub use target::{Call, Place, Target, decode_lossy, is_true};

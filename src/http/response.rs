@@ -82,8 +82,7 @@ pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration
 #[must_use]
 pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
-    let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
-    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let date = date(now);
     let length = reason.len() + 1;
     format!(
         "HTTP/1.1 {} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n\
@@ -91,6 +90,24 @@ pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
         status.as_str(),
     )
     .into_bytes()
+}
+
+/// The answer, as bytes, to a client for whom there is no room at the moment. The connection ends with it.
+#[must_use]
+pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp) -> Vec<u8> {
+    let phrase = status.canonical_reason().unwrap_or_default();
+    let date = date(now);
+    format!(
+        "HTTP/1.1 {} {phrase}\r\nretry-after: {retry_after_seconds}\r\ncache-control: no-store\r\nconnection: close\r\n\
+         content-length: 0\r\ndate: {date}\r\n\r\n",
+        status.as_str(),
+    )
+    .into_bytes()
+}
+
+fn date(now: Timestamp) -> String {
+    let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// Forbids every cache to keep the response.

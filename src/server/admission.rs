@@ -6,11 +6,12 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hyper::StatusCode;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::config::Limits;
-use crate::http::{HeadLimits, Peer, Proxies};
+use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Timestamp, client_network};
 
@@ -22,10 +23,17 @@ const LOOKED_AT: usize = 32;
 /// Stands for the time of a connection that has a request in flight.
 const BUSY: u32 = u32::MAX;
 
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncache-control: no-store\r\n\
-    connection: close\r\ncontent-length: 0\r\n\r\n";
-const FULL_FOR_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 5\r\ncache-control: no-store\r\n\
-    connection: close\r\ncontent-length: 0\r\n\r\n";
+/// How long who is turned away is asked to wait, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// What somebody is told whose address has too many connections.
+pub(super) fn full_for_address(now: Timestamp) -> Vec<u8> {
+    http::turned_away(StatusCode::TOO_MANY_REQUESTS, RETRY_AFTER_SECONDS, now)
+}
+
+fn full(now: Timestamp) -> Vec<u8> {
+    http::turned_away(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER_SECONDS, now)
+}
 
 /// What the connections of a listener are served by. A reload makes another one, for those that come after it.
 #[derive(Debug)]
@@ -87,14 +95,14 @@ impl Admission {
             _open: self.counts.accepted(),
         };
         if !network.is_none_or(|address| place.belong_to(address, limits)) {
-            refuse(stream, FULL_FOR_ADDRESS);
+            refuse(stream, &full_for_address(now));
             return None;
         }
         // Its own place is among those that are taken.
         if self.counts.open() > limits.connections as u64 {
             self.counts.refused(Refusal::Connections);
             if !crowd.close_idlest(now) {
-                refuse(stream, FULL);
+                refuse(stream, &full(now));
                 return None;
             }
         }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ppp::{HeaderResult, PartialResult as _, v1, v2};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
 use crate::metrics::Refusal;
-use crate::server::admission::Place;
-use crate::server::guard::Terms;
+use crate::server::admission::{Place, full_for_address};
+use crate::server::guard::{Terms, linger};
 
 /// Longest header: that of version 2 says how long it is, and with what proxies add, some hundred bytes are usual.
 const HEADER_MAX_BYTES: usize = 4 * 1024;
@@ -32,9 +32,9 @@ pub(super) struct ProxyHeader {
 /// received after the header.
 ///
 /// # Errors
-/// When the header is none, or does not come in time, or its client has too many connections.
+/// When the header is none, or does not come in time, or its client has too many connections, and has been told so.
 pub(super) async fn introduce(
-    stream: &mut (impl AsyncRead + Unpin),
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: &mut Peer,
     place: &mut Place,
     terms: &Terms,
@@ -46,6 +46,9 @@ pub(super) async fn introduce(
     if let Some(client) = header.client {
         *peer = Peer::new(client, &terms.policy.proxies);
         if !peer.is_proxy() && !place.belong_to(client, limits) {
+            // Closed without a word, it would look to the proxy as if we were broken.
+            stream.write_all(&full_for_address(terms.clock.now())).await?;
+            linger(stream).await?;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
     }
