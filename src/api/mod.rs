@@ -33,7 +33,7 @@ pub use params::{Param, Params};
 use crate::http::{self, Fault, Requested, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
-use crate::metrics::{ActionName, Metrics, UNKNOWN_ACTION};
+use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::public::Public;
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 use crate::wire::{Format, Value};
@@ -80,7 +80,7 @@ const ACTIONS: [(&str, &str, Action); 16] = [
     ("system", "gettime", Action::GetTime),
 ];
 
-/// How long a body may take to arrive.
+/// How long a part of an import may take to arrive, or to be taken.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The API of the admin listener.
@@ -91,6 +91,7 @@ pub struct Api {
     partners: watch::Receiver<Arc<Partners>>,
     throttle: StartThrottle,
     body_max_bytes: usize,
+    body_timeout: Duration,
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Arc<Semaphore>,
@@ -121,13 +122,15 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes` are refused.
+    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes`, and those that
+    /// take longer than `body_timeout` to arrive, are refused.
     #[must_use]
     pub fn new(
         links: Arc<Links>,
         public: Arc<Public>,
         partners: watch::Receiver<Arc<Partners>>,
         body_max_bytes: usize,
+        body_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
         metrics
@@ -139,6 +142,7 @@ impl Api {
             partners,
             throttle: StartThrottle::default(),
             body_max_bytes,
+            body_timeout,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),
@@ -194,7 +198,7 @@ impl Api {
         incoming: Incoming,
         params: &mut Params,
     ) -> Result<(), Fault> {
-        let read = match tokio::time::timeout(BODY_TIMEOUT, body::read(incoming, self.body_max_bytes)).await {
+        let read = match tokio::time::timeout(self.body_timeout, body::read(incoming, self.body_max_bytes)).await {
             Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
             Ok(Err(fault)) => Err(fault),
             Err(_) => Err(Fault::TooSlow),
@@ -240,6 +244,9 @@ impl Api {
         let code = fault.map_or("", |fault| fault.exception().code);
         let elapsed = started.elapsed();
         self.metrics.calls.count(action, code, elapsed);
+        if matches!(fault, Some(Fault::TooSlow)) {
+            self.metrics.connections(Listener::Admin).refused(Refusal::BodyTimeout);
+        }
         let (service, action) = action;
         tracing::debug!(service, action, code, ?elapsed, "call");
     }

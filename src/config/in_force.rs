@@ -50,6 +50,7 @@ impl Settings {
                 &[
                     ("listen", &addresses(&self.admin_listen)),
                     ("max_body_bytes", &self.body_max_bytes),
+                    ("body_timeout_seconds", &self.body_timeout.as_secs()),
                 ],
             ),
             self.admin_limits.in_force("admin"),

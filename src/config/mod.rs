@@ -99,6 +99,8 @@ pub struct Settings {
     pub admin_listen: Vec<SocketAddr>,
     /// Largest body that the API reads, in bytes.
     pub body_max_bytes: usize,
+    /// How long such a body may take to arrive.
+    pub body_timeout: Duration,
     /// Length of new ids, 4 to 20.
     pub id_length: usize,
     /// Whether clicks are counted.
@@ -161,6 +163,7 @@ impl Settings {
             ("public.threads", self.threads != other.threads),
             ("admin.listen", self.admin_listen != other.admin_listen),
             ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
+            ("admin.body_timeout_seconds", self.body_timeout != other.body_timeout),
             ("links.id_length", self.id_length != other.id_length),
             ("drain_seconds", self.drain != other.drain),
             (

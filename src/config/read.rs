@@ -29,6 +29,9 @@ const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
 /// How long requests in flight may take at the end where nothing is said, in seconds.
 const DRAIN_SECONDS_DEFAULT: usize = 10;
 const DRAIN_SECONDS: RangeInclusive<usize> = 1..=3600;
+/// How long a body may take to arrive where nothing is said, in seconds.
+const BODY_TIMEOUT_DEFAULT: usize = 30;
+const BODY_TIMEOUT_SECONDS: RangeInclusive<usize> = 1..=3600;
 /// Unknown ids that a client may ask for in a minute where nothing is said: far more than people do, far fewer than would
 /// find anything.
 const GUESSES_DEFAULT: usize = 600;
@@ -77,7 +80,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     )?;
     let public_keys = ["listen", "tiny", "url", "threads", "max_guesses_per_minute"];
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
-    let admin_keys = ["listen", "max_body_bytes"];
+    let admin_keys = ["listen", "max_body_bytes", "body_timeout_seconds"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
     let links = reader.section(&root, "links", &empty, &["id_length", "count_clicks"])?;
     let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
@@ -116,6 +119,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             BODY_MAX_BYTES_DEFAULT,
             BODY_MAX_BYTES_LEAST..=BODY_MAX_BYTES_MOST,
         )?,
+        body_timeout: reader.body_timeout(&admin)?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,
         log: match &overrides.log {
@@ -281,6 +285,16 @@ impl Reader {
 
     fn drain(&self, root: &Section<'_>) -> Result<Duration, ConfigError> {
         let seconds = self.size(root, "drain_seconds", DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS)?;
+        Ok(Duration::from_secs(seconds as u64))
+    }
+
+    fn body_timeout(&self, admin: &Section<'_>) -> Result<Duration, ConfigError> {
+        let seconds = self.size(
+            admin,
+            "body_timeout_seconds",
+            BODY_TIMEOUT_DEFAULT,
+            BODY_TIMEOUT_SECONDS,
+        )?;
         Ok(Duration::from_secs(seconds as u64))
     }
 

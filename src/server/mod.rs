@@ -79,6 +79,7 @@ pub async fn serve(
         Arc::clone(&public),
         live.partners,
         settings.body_max_bytes,
+        settings.body_timeout,
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
