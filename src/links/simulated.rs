@@ -340,6 +340,13 @@ pub(super) fn check_whole(links: &Links, world: &World) -> Result<(), String> {
     if !found.is_clean() {
         return Err(format!("{:?}", found.problems));
     }
+    let counted = links.store.metrics().links();
+    if found.links != counted {
+        return Err(format!(
+            "{counted:?} links were counted, and {:?} are there",
+            found.links
+        ));
+    }
     if links.index().links() != world.links.len() {
         return Err("the map has more links than the store".to_owned());
     }

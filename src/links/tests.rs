@@ -232,10 +232,10 @@ proptest! {
             }
             block_on(run(&links, &mut model, operation, now));
             assert_map_is_store(&links, &model);
+            let counted = Status::ALL.map(|status| model.values().filter(|link| link.status == status).count() as u64);
+            prop_assert_eq!(links.store.metrics().links(), counted);
+            prop_assert_eq!(links.store.snapshot().unwrap().totals().unwrap(), counted);
         }
-        let totals = links.store.snapshot().unwrap().totals().unwrap();
-        let counted = Status::ALL.map(|status| model.values().filter(|link| link.status == status).count() as u64);
-        prop_assert_eq!(totals, counted);
     }
 }
 
@@ -340,6 +340,18 @@ fn a_damaged_record_concerns_nobody_else() {
     let links = open(folder.path(), &clock);
     assert_eq!((links.index().links(), links.index().damaged()), (4, 1));
     assert_eq!(links.index().look_up(damaged, clock.now()), Verdict::Damaged);
+    // What a backup brings back of it is counted once.
+    let whole = block_on(links.get(ids[0], &everybody())).unwrap();
+    let repair = ShortLink { id: damaged, ..whole };
+    assert!(
+        block_on(
+            links
+                .store
+                .write(move |transaction| transaction.replace_damaged(repair))
+        )
+        .unwrap()
+    );
+    assert_eq!(links.store.metrics().links(), [0, 5, 0]);
     assert!(matches!(
         links.index().look_up(ids[0], clock.now()),
         Verdict::Redirect(_)

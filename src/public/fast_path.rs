@@ -351,8 +351,11 @@ mod tests {
     use super::*;
     use crate::http::{HeadLimits, LoggedAddress};
     use crate::links::{Draft, Scope};
+    use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
+    use crate::public::Public;
     use crate::public::request::{GOTO, TINY};
+    use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {
         let clock = Clock::manual(Timestamp::from_unix(1_000));
@@ -469,6 +472,45 @@ mod tests {
             assert_eq!((usage.clicks, usage.previews), (clicks, 2 * clicks));
             assert_eq!(usage.last_used_at.is_some(), clicks > 0);
         }
+    }
+
+    #[test]
+    fn links_whose_records_are_damaged_are_counted_as_such_on_both_ways() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (first, ids) = fast_path(folder.path());
+        let damaged = ids[0];
+        let damage = move |transaction: &mut Transaction<'_>| transaction.damage(damaged);
+        runtime.block_on(first.links.store().write(damage)).unwrap();
+        drop(first);
+
+        let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
+        links.load().unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let peer = peer();
+        let fast_path = fast_path_to(Arc::clone(&links)).for_thread(metrics.redirects.for_thread());
+        let (now, mut out) = (now(), Vec::new());
+        let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) else {
+            panic!("it must be looked for");
+        };
+        let public = Public::new(
+            links,
+            Tiny::Hop,
+            Arc::new(Guesses::new(0, Arc::default())),
+            Arc::clone(&metrics),
+        );
+        runtime.block_on(async {
+            fast_path.wait(waiting, &now, &mut out).await;
+            let headers = hyper::HeaderMap::new();
+            public
+                .goto(Some(damaged.as_str()), Requested::default(), &headers, peer.address())
+                .await;
+        });
+        assert!(out.starts_with(b"HTTP/1.1 503"));
+        let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);
+        let counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(RedirectOutcome::Damaged, 2)]);
     }
 
     #[test]
