@@ -103,19 +103,31 @@ impl Connection {
         Ok(value)
     }
 
-    fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
-        self.stream.write_all(request).context("sending a request")?;
-        self.received.clear();
+    /// Sends what holds one request, and reads the answer.
+    pub(crate) fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
+        self.send(request)?;
+        self.answer()
+    }
+
+    /// Sends what holds any number of requests.
+    pub(crate) fn send(&mut self, requests: &[u8]) -> Result<()> {
+        self.stream.write_all(requests).context("sending a request")
+    }
+
+    /// Reads the next answer.
+    pub(crate) fn answer(&mut self) -> Result<Answer> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             if let Some(head) = Head::parse(&self.received)? {
                 let end = head.head_bytes + head.body_bytes;
                 if let Some(body) = self.received.get(head.head_bytes..end) {
-                    return Ok(Answer {
+                    let answer = Answer {
                         status: head.status,
                         location: head.location,
                         body: body.to_vec(),
-                    });
+                    };
+                    self.received.drain(..end);
+                    return Ok(answer);
                 }
             }
             let count = self.stream.read(&mut buffer).context("waiting for an answer")?;

@@ -19,6 +19,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxies;
 pub(crate) mod report;
+pub(crate) mod slow;
 pub(crate) mod stores;
 pub(crate) mod tinyd;
 pub(crate) mod wrk;

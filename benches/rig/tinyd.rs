@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::rig::process::Running;
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
 const BINARY: &str = env!("CARGO_BIN_EXE_tinyd");
 
+/// A load generator is one client with few connections, which are to stay.
+const UNLIMITED: &str = "max_requests_per_connection = 0\nlifetime_seconds = 86400\n";
+
 /// How to start it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup<'s> {
@@ -29,6 +33,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) threads: u32,
     pub(crate) tiny: &'s str,
     pub(crate) log: &'s str,
+    /// More settings of the public listener, as they stand in its section.
+    pub(crate) public: &'s str,
     /// The file that valgrind writes the number of instructions to; without one, it is not run under valgrind.
     pub(crate) counted_in: Option<&'s Path>,
 }
@@ -43,6 +49,7 @@ impl<'s> Setup<'s> {
             threads: 1,
             tiny: "hop",
             log: "info",
+            public: "",
             counted_in: None,
         }
     }
@@ -72,8 +79,14 @@ impl Tinyd {
     /// Starts it and waits only until it has said where it listens.
     pub(crate) fn exec(setup: Setup<'_>) -> Result<Self> {
         let config = setup.scratch.join("tinyd.toml");
-        let partner = format!("[[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n");
-        fs::write(&config, partner).with_context(|| format!("writing {}", config.display()))?;
+        let settings = format!(
+            "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n[admin]\n{UNLIMITED}\
+             [[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n",
+            setup.public
+        );
+        fs::write(&config, settings).with_context(|| format!("writing {}", config.display()))?;
+        // Else a warning would be the first line of every log.
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
         let log = setup.scratch.join(format!("tinyd-{}-{}.log", setup.tiny, setup.log));
         let mut command = match setup.counted_in {
             None => setup.place.command(BINARY),
