@@ -79,7 +79,7 @@ fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
     let fast_path = FastPath::new(
         Arc::clone(links),
         Tiny::Hop,
-        Arc::new(Guesses::new(0, Arc::default())),
+        Arc::new(Guesses::new(Arc::default(), true, Arc::default())),
         access_log,
     );
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());

@@ -83,6 +83,10 @@ const ACTIONS: [(&str, &str, Action); 16] = [
 /// How long a part of an import may take to arrive, or to be taken.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client waits for a call, whose work goes on: longer than imports hold the writer. While a disk does not answer,
+/// those who have gone would otherwise hold all places.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// The API of the admin listener.
 #[derive(Debug)]
 pub struct Api {
@@ -183,10 +187,16 @@ impl Api {
                 Err(fault) => fault.respond(&format, started.elapsed()),
             }
         });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a call to the API did not end");
-            Fault::Internal.respond(&Format::DEFAULT, started.elapsed())
-        })
+        let fault = match tokio::time::timeout(CALL_TIMEOUT, task).await {
+            Ok(Ok(response)) => return response,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a call to the API did not end");
+                Fault::Internal
+            }
+            // The task goes on.
+            Err(_) => Fault::OutcomeUnknown,
+        };
+        fault.respond(&Format::DEFAULT, started.elapsed())
     }
 
     /// All parameters of a request: those of the body, overridden by those of the query, overridden by those of the

@@ -161,8 +161,10 @@ impl Api {
         let is_accepted = Arc::new(AtomicBool::new(false));
         let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
         let caller = caller_of(&head, address);
+        // For all fields before the file together: nobody knows yet who sends them.
+        let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         loop {
-            let next = tokio::time::timeout(BODY_TIMEOUT, multipart.next_field()).await;
+            let next = tokio::time::timeout_at(deadline, multipart.next_field()).await;
             let next = next.map_err(|_| Fault::TooSlow)?.map_err(broken)?;
             let Some(mut field) = next else {
                 return Err(Fault::MissingParameter {
@@ -171,7 +173,8 @@ impl Api {
             };
             let name = field.name().unwrap_or("").to_owned();
             if name != "file" {
-                params.insert(&name, read_text(&name, &mut field).await?)?;
+                let text = tokio::time::timeout_at(deadline, read_text(&name, &mut field)).await;
+                params.insert(&name, text.map_err(|_| Fault::TooSlow)??)?;
                 continue;
             }
             let checked = self.check_import(params, &caller).await;

@@ -68,7 +68,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     } else {
         Settings::load_or_create(&overrides)?
     };
-    settings.fit_connections(server::room_for_connections());
+    settings.fit_connections(server::room_for_connections(settings.threads));
     let log_level = start_log(&settings)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -204,7 +204,7 @@ fn load(links: Arc<Links>) {
 fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) -> Option<String> {
     match Settings::load(overrides) {
         Ok(mut settings) => {
-            settings.fit_connections(server::room_for_connections());
+            settings.fit_connections(server::room_for_connections(settings.threads));
             for warning in &settings.warnings {
                 tracing::warn!("{warning}");
             }

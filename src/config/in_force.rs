@@ -42,6 +42,7 @@ impl Settings {
                     ("url", &self.short_url_base()),
                     ("threads", &self.threads),
                     ("max_guesses_per_minute", &self.guesses_per_minute),
+                    ("shut_out_guessers", &self.shut_out_guessers),
                 ],
             ),
             self.public_limits.in_force("public"),

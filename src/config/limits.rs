@@ -29,8 +29,8 @@ pub(super) const KEYS: [&str; 12] = [
 const SECONDS: RangeInclusive<usize> = 1..=86_400;
 /// Bytes of a head. Less would refuse ordinary browsers; more is memory that each connection may take.
 const HEAD_BYTES: RangeInclusive<usize> = 1024..=1024 * 1024;
-/// Bytes of a target. Less would refuse the longest forms of goto.
-const TARGET_BYTES: RangeInclusive<usize> = 256..=1024 * 1024;
+/// Bytes of a target. Less would refuse the longest forms of goto; more than that are not parsed.
+const TARGET_BYTES: RangeInclusive<usize> = 256..=65_534;
 /// Header lines. Browsers send about fifteen and proxies add some; more than 100 are not parsed.
 const HEADERS: RangeInclusive<usize> = 16..=100;
 /// Connections at a time. Linux has no room for more descriptors in a process.

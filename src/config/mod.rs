@@ -87,6 +87,8 @@ pub struct Settings {
     pub tiny: Tiny,
     /// Unknown ids that a client may ask for in a minute; 0: any number.
     pub guesses_per_minute: u32,
+    /// Whether a client that asks for twice as many is refused everything for the rest of the minute.
+    pub shut_out_guessers: bool,
     /// What the public listener bears.
     pub public_limits: Limits,
     /// What the admin listener bears.
@@ -167,8 +169,8 @@ impl Settings {
             ("links.id_length", self.id_length != other.id_length),
             ("drain_seconds", self.drain != other.drain),
             (
-                "public.max_guesses_per_minute",
-                self.guesses_per_minute != other.guesses_per_minute,
+                "public.shut_out_guessers",
+                self.shut_out_guessers != other.shut_out_guessers,
             ),
             ("links.count_clicks", self.count_clicks != other.count_clicks),
             ("log.format", self.log_format != other.log_format),

@@ -78,7 +78,14 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             "partner",
         ],
     )?;
-    let public_keys = ["listen", "tiny", "url", "threads", "max_guesses_per_minute"];
+    let public_keys = [
+        "listen",
+        "tiny",
+        "url",
+        "threads",
+        "max_guesses_per_minute",
+        "shut_out_guessers",
+    ];
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
     let admin_keys = ["listen", "max_body_bytes", "body_timeout_seconds"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
@@ -108,6 +115,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         public_url: reader.base_url(&public, "url")?,
         tiny: reader.choice(&public, "tiny", &overrides.tiny, "tiny", &tiny)?,
         guesses_per_minute: reader.guesses(&public)?,
+        shut_out_guessers: reader.flag(&public, "shut_out_guessers", true)?,
         public_limits: Limits::read(&reader, &public, Limits::of_public())?,
         admin_limits: Limits::read(&reader, &admin, Limits::of_admin())?,
         drain: reader.drain(&root)?,
@@ -132,6 +140,13 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         partners: reader.partners(&root)?,
         warnings: Vec::new(),
     };
+    let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
+    if settings.admin_limits.proxy_protocol && settings.admin_limits.trusted_proxies.iter().any(is_local) {
+        reader.warnings.push(
+            "admin.proxy_protocol: tinyd's own commands come from this machine without its header, and are closed"
+                .to_owned(),
+        );
+    }
     let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
     addresses.sort();
     if let Some([twice, _]) = addresses

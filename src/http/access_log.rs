@@ -119,6 +119,8 @@ impl AccessLog {
         status: StatusCode,
         elapsed: Option<Duration>,
     ) {
+        let is_known = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"].contains(&method);
+        let method = if is_known { method } else { "-" };
         let client = match self.addresses {
             LoggedAddress::None => None,
             LoggedAddress::Prefix => Some(without_host(client)),

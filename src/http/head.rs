@@ -8,6 +8,9 @@ use hyper::{StatusCode, Uri};
 /// What is added to the longest target for the rest of a request line: method, spaces and version.
 const REQUEST_LINE_REST_BYTES: usize = 64;
 
+/// Longest method. The longest that is registered has 17 letters.
+const METHOD_MAX_BYTES: usize = 32;
+
 /// How large the head of a request may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
@@ -233,6 +236,12 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead>
     };
     if method.is_empty() || !method.iter().copied().all(is_token_byte) {
         return Err(BadHead::malformed("the method is none"));
+    }
+    if method.len() > METHOD_MAX_BYTES {
+        return Err(BadHead {
+            status: StatusCode::NOT_IMPLEMENTED,
+            reason: "there is no such method",
+        });
     }
     let is_http_10 = match version {
         b"HTTP/1.1" => false,

@@ -54,6 +54,8 @@ const LOOK_UP_ATTEMPTS: usize = 10;
 const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a look-up waits for a file that is being opened again.
 const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a look-up may take in all, also where the disk does not answer at all.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 /// Threads that load the map at most. What they share, the file and the shards, gives no more from there on.
@@ -257,7 +259,10 @@ impl Links {
     /// the store.
     pub async fn look_up(&self, id: LinkId) -> Verdict {
         match self.index.look_up(id, self.clock.now()) {
-            Verdict::Loading => self.look_up_stored(id).await,
+            Verdict::Loading => {
+                let looking = tokio::time::timeout(LOOK_UP_TIMEOUT, self.look_up_stored(id));
+                looking.await.unwrap_or(Verdict::Loading)
+            }
             verdict => verdict,
         }
     }

@@ -33,7 +33,11 @@ pub fn without_host(address: IpAddr) -> IpAddr {
 #[must_use]
 pub fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V4(v4) => {
+            // Carriers and overlays (RFC 6598): 100.64.0.0/10.
+            let is_shared = matches!(v4.octets(), [100, 64..128, ..]);
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || is_shared
+        }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
@@ -64,6 +68,8 @@ mod tests {
             ("::1", true),
             ("fd00::1", true),
             ("fe80::1", true),
+            ("100.64.0.1", true),
+            ("100.128.0.1", false),
             ("::ffff:10.0.0.1", true),
             ("203.0.113.7", false),
             ("2001:db8::1", false),

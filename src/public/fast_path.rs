@@ -383,7 +383,7 @@ mod tests {
     }
 
     fn fast_path_to(links: Arc<Links>) -> FastPath {
-        let guesses = Arc::new(Guesses::new(1_000, Arc::default()));
+        let guesses = Arc::new(Guesses::new(Arc::new(1_000.into()), true, Arc::default()));
         let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
         FastPath::new(links, Tiny::Hop, guesses, access_log)
     }
@@ -477,7 +477,10 @@ mod tests {
     #[test]
     fn links_whose_records_are_damaged_are_counted_as_such_on_both_ways() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let (first, ids) = fast_path(folder.path());
         let damaged = ids[0];
         let damage = move |transaction: &mut Transaction<'_>| transaction.damage(damaged);
@@ -497,7 +500,7 @@ mod tests {
         let public = Public::new(
             links,
             Tiny::Hop,
-            Arc::new(Guesses::new(0, Arc::default())),
+            Arc::new(Guesses::new(Arc::default(), true, Arc::default())),
             Arc::clone(&metrics),
         );
         runtime.block_on(async {

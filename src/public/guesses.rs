@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -47,15 +47,18 @@ type Guessers = HashMap<IpAddr, Guesser, RandomState>;
 
 impl Guesser {
     fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.since.plus(WINDOW_SECONDS)
+        // Also when the clock has been set back.
+        now >= self.since.plus(WINDOW_SECONDS) || now < self.since
     }
 }
 
 /// The guesses of the last minute.
 #[derive(Debug)]
 pub struct Guesses {
-    /// How many are allowed in a minute; `None`: as many as they like.
-    per_minute: Option<u32>,
+    /// How many are allowed in a minute; 0: as many as they like. A reload may change it.
+    per_minute: Arc<AtomicU32>,
+    /// Whether who does not stop is refused everything.
+    shuts_out: bool,
     counts: Arc<Connections>,
     shards: Vec<Mutex<Guessers>>,
     hasher: RandomState,
@@ -64,16 +67,22 @@ pub struct Guesses {
 }
 
 impl Guesses {
-    /// Allows so many guesses a minute; 0 allows any number. What is refused is counted with the connections.
+    /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether who makes twice as many is refused everything. What is refused is counted with the connections.
     #[must_use]
-    pub fn new(per_minute: u32, counts: Arc<Connections>) -> Self {
+    pub fn new(per_minute: Arc<AtomicU32>, shuts_out: bool, counts: Arc<Connections>) -> Self {
         Self {
-            per_minute: (per_minute > 0).then_some(per_minute),
+            per_minute,
+            shuts_out,
             counts,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             shut_out_until: AtomicI64::new(0),
         }
+    }
+
+    fn per_minute(&self) -> Option<u32> {
+        let per_minute = self.per_minute.load(Ordering::Relaxed);
+        (per_minute > 0).then_some(per_minute)
     }
 
     /// Whether anybody is shut out, so that it has to be found out who asks.
@@ -85,7 +94,7 @@ impl Guesses {
     /// Whether a client is refused everything. Those behind an address that is not public never are: it may be a proxy,
     /// and they everybody.
     pub(super) fn is_shut_out(&self, client: IpAddr, now: Timestamp) -> bool {
-        let Some(per_minute) = self.per_minute else {
+        let Some(per_minute) = self.per_minute() else {
             return false;
         };
         let network = client_network(client);
@@ -104,7 +113,7 @@ impl Guesses {
 
     /// Counts a request for an id that there is none of.
     pub(super) fn note(&self, client: IpAddr, id: LinkId, now: Timestamp) -> Guess {
-        let Some(per_minute) = self.per_minute else {
+        let Some(per_minute) = self.per_minute() else {
             return Guess::Allowed;
         };
         let network = client_network(client);
@@ -137,7 +146,7 @@ impl Guesses {
                 *first = id;
             }
         }
-        if guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
+        if self.shuts_out && guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
             let until = guesser.since.plus(WINDOW_SECONDS).as_unix();
             self.shut_out_until.fetch_max(until, Ordering::Relaxed);
         }
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn guesses_are_counted_by_network_and_for_a_minute() {
-        let guesses = Guesses::new(10, Arc::default());
+        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
         let at = Timestamp::from_unix;
         let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         let other = "2001:db8:0:1::1".parse().unwrap();
@@ -179,7 +188,7 @@ mod tests {
 
     #[test]
     fn who_does_not_stop_is_shut_out_for_the_rest_of_the_minute() {
-        let guesses = Guesses::new(10, Arc::default());
+        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
         let at = Timestamp::from_unix;
         for (client, is_shut_out) in [("203.0.113.7", true), ("10.0.0.7", false)] {
             let client = client.parse().unwrap();
@@ -198,7 +207,7 @@ mod tests {
 
     #[test]
     fn asking_again_is_no_guess() {
-        let guesses = Guesses::new(10, Arc::default());
+        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
         let (client, now) = ("203.0.113.7".parse().unwrap(), Timestamp::from_unix(100));
         for number in 0..1_000 {
             assert_eq!(guesses.note(client, id(number % 4), now), Guess::Allowed);
@@ -208,7 +217,10 @@ mod tests {
 
     #[test]
     fn no_limit_is_no_limit_and_memory_is_bounded() {
-        let (none, some) = (Guesses::new(0, Arc::default()), Guesses::new(10, Arc::default()));
+        let (none, some) = (
+            Guesses::new(Arc::default(), true, Arc::default()),
+            Guesses::new(Arc::new(10.into()), true, Arc::default()),
+        );
         let now = Timestamp::from_unix(100);
         for number in 0..200_000_u32 {
             let client = std::net::Ipv4Addr::from(number).into();

@@ -22,10 +22,12 @@ use tokio::sync::watch;
 use crate::http::{AccessLog, Body, Peer, Response, Subject};
 use crate::server::admission::Activity;
 use crate::server::guard::{Course, Guard, Past, Terms};
-use crate::server::listeners::Listening;
+use crate::server::listeners::{BACKLOG, Listening};
 
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Connections that are taken from a queue at the end before the thread does something else.
+const ACCEPTED_TOGETHER: i32 = 32;
 /// Least buffer of a connection that hyper serves, in bytes; hyper takes no less.
 const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
@@ -77,13 +79,18 @@ pub(super) async fn accept(
     if is_inherited {
         return Ok(());
     }
-    loop {
+    // Those who come meanwhile join it, so there must be an end.
+    for number in 1..=BACKLOG {
         match accept_one(listener.get_ref()) {
             Ok((stream, address)) => serve(stream, address),
             Err(error) if concerns_one_connection(&error) => {}
-            Err(_) => return Ok(()),
+            Err(_) => break,
+        }
+        if number % ACCEPTED_TOGETHER == 0 {
+            tokio::task::yield_now().await;
         }
     }
+    Ok(())
 }
 
 fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {

@@ -204,6 +204,7 @@ impl<S> Guard<S> {
     fn release(&mut self, length: usize, framing: Framing) {
         self.requests += 1;
         self.released = length;
+        hide_upgrade(self.held.get_mut(..length).unwrap_or_default());
         self.body = framing;
         self.head_since = None;
         self.was_in_flight = true;
@@ -219,7 +220,8 @@ impl<S> Guard<S> {
             self.terms.counts.refused(reason);
         }
         // Where a chunked body ends is for hyper to say, so that the next head cannot be found here.
-        if reason.is_some() || self.last_call.is_some() || framing == Framing::Chunked {
+        let is_ending = self.last_call.is_some() || *self.terms.stopped.borrow();
+        if reason.is_some() || is_ending || framing == Framing::Chunked {
             self.course.set_last();
         }
         self.course.begin();
@@ -229,7 +231,8 @@ impl<S> Guard<S> {
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         if self.last_call.is_none() && self.stop.as_mut().poll(context).is_ready() {
-            let used_lately = now - self.waiting_since < LAST_CALL;
+            let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
+            let used_lately = now - used < LAST_CALL;
             self.last_call = Some(if used_lately { now + LAST_CALL } else { now });
         }
         let limits = &self.terms.policy.limits;
@@ -238,7 +241,8 @@ impl<S> Guard<S> {
             None if self.requests == 0 => (self.waiting_since + limits.head_timeout, Refusal::HeadTimeout),
             None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
         };
-        let lives = self.began + limits.lifetime;
+        // Who has asked something just now hears with the next answer that the connection ends.
+        let lives = (self.began + limits.lifetime).max(self.waiting_since + LAST_CALL);
         let mut deadline = waits.min(lives);
         if let Some(last_call) = self.last_call {
             deadline = deadline.min(last_call);
@@ -310,6 +314,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         let length = most.min(self.held.len()).min(buffer.remaining());
         buffer.put_slice(self.held.get(..length).unwrap_or_default());
         self.held.drain(..length);
+        if self.held.is_empty() {
+            // A connection that waits shall hold next to nothing.
+            self.held = Vec::new();
+        }
         length
     }
 
@@ -391,6 +399,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
                 }
                 Ending::Done => return Poll::Ready(Ok(())),
             }
+        }
+    }
+}
+
+/// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110, section 7.8); but
+/// hyper would leave the end of the connection to whoever takes it over.
+fn hide_upgrade(head: &mut [u8]) {
+    const NAME: &[u8] = b"\r\nupgrade:";
+    let is_name = |window: &[u8]| window.eq_ignore_ascii_case(NAME);
+    while let Some(at) = head.windows(NAME.len()).position(is_name) {
+        if let Some(first) = head.get_mut(at + 2) {
+            *first = b'x';
         }
     }
 }

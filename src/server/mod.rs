@@ -18,6 +18,7 @@ mod workers;
 use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -65,7 +66,11 @@ pub async fn serve(
 ) -> io::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let counts = Arc::clone(metrics.connections(Listener::Public));
-    let guesses = Arc::new(Guesses::new(settings.guesses_per_minute, Arc::clone(&counts)));
+    let guesses = Arc::new(Guesses::new(
+        live.guesses_per_minute,
+        settings.shut_out_guessers,
+        Arc::clone(&counts),
+    ));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let public = Public::new(
         Arc::clone(&links),
@@ -128,7 +133,7 @@ pub async fn serve(
         () = workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
     }
     tracing::info!("draining");
-    manager.ending();
+    manager.ending(settings.drain);
     links.end();
     sweeping.abort();
     monitoring.abort();
@@ -154,6 +159,7 @@ pub async fn serve(
 /// What a reload may change while the appliance runs.
 #[derive(Debug)]
 pub struct Live {
+    guesses_per_minute: Arc<AtomicU32>,
     partners: watch::Receiver<Arc<Partners>>,
     public: watch::Receiver<Arc<Policy>>,
     admin: watch::Receiver<Arc<Policy>>,
@@ -162,6 +168,7 @@ pub struct Live {
 /// Changes it.
 #[derive(Debug)]
 pub struct Reloader {
+    guesses_per_minute: Arc<AtomicU32>,
     partners: watch::Sender<Arc<Partners>>,
     public: watch::Sender<Arc<Policy>>,
     admin: watch::Sender<Arc<Policy>>,
@@ -174,12 +181,15 @@ impl Reloader {
         let (partners, of_partners) = watch::channel(Arc::new(settings.partners.clone()));
         let (public, of_public) = watch::channel(Arc::new(Policy::from(&settings.public_limits)));
         let (admin, of_admin) = watch::channel(Arc::new(Policy::from(&settings.admin_limits)));
+        let guesses_per_minute = Arc::new(AtomicU32::new(settings.guesses_per_minute));
         let live = Live {
+            guesses_per_minute: Arc::clone(&guesses_per_minute),
             partners: of_partners,
             public: of_public,
             admin: of_admin,
         };
         let reloader = Self {
+            guesses_per_minute,
             partners,
             public,
             admin,
@@ -187,8 +197,10 @@ impl Reloader {
         (reloader, live)
     }
 
-    /// Puts what can be changed into force: the partners at once, limits and proxies for connections that are new.
+    /// Puts what can be changed into force: the partners and the limit of guesses at once, limits and proxies for connections that are new.
     pub fn reload(&self, settings: &Settings) {
+        let guesses = settings.guesses_per_minute;
+        self.guesses_per_minute.store(guesses, Ordering::Relaxed);
         self.partners.send_replace(Arc::new(settings.partners.clone()));
         self.public
             .send_replace(Arc::new(Policy::from(&settings.public_limits)));

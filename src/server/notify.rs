@@ -25,7 +25,7 @@ const SETTLED_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much, so that a busy machine does not miss it.
 const EXTENSION: Duration = Duration::from_secs(30);
-/// For how long more time is asked for at the end. To be killed after that loses nothing that was acknowledged.
+/// For how long more time is asked for at the end, after requests in flight have had theirs. To be killed after that loses nothing that was acknowledged.
 const ENDING_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often in the time of the watchdog it is found out whether all threads are alive. It must be told once in that time,
 /// so that one question may remain without an answer for half of it.
@@ -46,7 +46,8 @@ enum Event {
     Reloading,
     /// With what is wrong, if the configuration is.
     Reloaded(Option<String>),
-    Ending,
+    /// And how long requests in flight have.
+    Ending(Duration),
 }
 
 /// What is told about while it serves.
@@ -130,8 +131,8 @@ impl ServiceManager {
     }
 
     /// The end has begun. More time is asked for until this is dropped, which is after the last write.
-    pub fn ending(&self) {
-        self.tell(Event::Ending);
+    pub fn ending(&self, drain: Duration) {
+        self.tell(Event::Ending(drain));
     }
 
     fn tell(&self, event: Event) {
@@ -280,14 +281,14 @@ impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
                 self.next_status = Instant::now();
                 (self.send)(&[NotifyState::Ready]);
             }
-            Event::Ending => {
+            Event::Ending(drain) => {
                 (self.send)(&[
                     NotifyState::Stopping,
                     NotifyState::Status("ending: finishing what is in flight"),
                 ]);
                 // This lets go of the links, so that whoever has them last waits for the writer.
                 self.doing = Doing::Ending {
-                    until: Instant::now() + self.pace.ending,
+                    until: Instant::now() + drain + self.pace.ending,
                 };
                 self.next_extension = Instant::now();
             }
@@ -469,7 +470,7 @@ mod tests {
         sender.send(subject("serving")).unwrap();
         let after = hears.iter().find(|message| message != MORE_TIME);
         assert_eq!(after.unwrap(), "READY=1 STATUS=serving");
-        sender.send(Event::Ending).unwrap();
+        sender.send(Event::Ending(Duration::ZERO)).unwrap();
         assert!(hears.recv().unwrap().starts_with("STOPPING=1 STATUS=ending"));
         for _ in 0..3 {
             assert_eq!(hears.recv().unwrap(), format!("{MORE_TIME} WATCHDOG=1"));
@@ -487,7 +488,7 @@ mod tests {
             ..NEVER
         };
         let (sender, hears, _roll_call) = teller(pace);
-        sender.send(Event::Ending).unwrap();
+        sender.send(Event::Ending(Duration::ZERO)).unwrap();
         let from_the_end = hears.iter().skip_while(|message| !message.starts_with("STOPPING"));
         drop(sender);
         assert_eq!(from_the_end.count(), 1);

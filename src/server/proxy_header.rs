@@ -40,9 +40,13 @@ pub(super) async fn introduce(
     terms: &Terms,
 ) -> io::Result<Vec<u8>> {
     let limits = &terms.policy.limits;
-    let header = read(stream, limits.head_timeout).await.inspect_err(|_| {
-        terms.counts.refused(Refusal::ProxyHeader);
-    })?;
+    let mut stopped = terms.stopped.clone();
+    let header = tokio::select! {
+        header = read(stream, limits.head_timeout) => header,
+        // Nothing has been asked yet.
+        _ = stopped.wait_for(|stopped| *stopped) => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    let header = header.inspect_err(|_| terms.counts.refused(Refusal::ProxyHeader))?;
     if let Some(client) = header.client {
         *peer = Peer::new(client, &terms.policy.proxies);
         if !peer.is_proxy() && !place.belong_to(client, limits) {

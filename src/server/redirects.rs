@@ -26,7 +26,7 @@ use crate::server::proxy_header;
 /// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
 /// Answers that are gathered before they are sent; pipelined requests get them together.
-const OUTPUT_BYTES: usize = 64 * 1024;
+const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// What the connections of a thread share, for as long as one of them is looked at.
 struct Scratch {
@@ -141,7 +141,10 @@ impl Progress {
                     self.note_answer(close);
                     self.untimed += 1;
                 }
-                Outcome::Waiting(waiting) => break Some(Next::Wait(waiting)),
+                Outcome::Waiting(waiting) => {
+                    self.is_cut = asker.is_last;
+                    break Some(Next::Wait(waiting));
+                }
                 Outcome::Partial if received.len() < INPUT_BYTES => {
                     self.wants_more = true;
                     self.held_since.get_or_insert(self.used);
@@ -440,7 +443,8 @@ impl Connection<'_> {
                 None if progress.requests == 0 => (progress.began + limits.head_timeout, Refusal::HeadTimeout),
                 None => (progress.used + limits.idle_timeout, Refusal::IdleTimeout),
             };
-            let lives = progress.began + limits.lifetime;
+            // Who has asked something just now hears with the next answer that the connection ends.
+            let lives = (progress.began + limits.lifetime).max(progress.used + LAST_CALL);
             if waits.min(lives) <= Instant::now() {
                 let reason = if lives < waits { Refusal::Lifetime } else { reason };
                 self.terms.counts.refused(reason);

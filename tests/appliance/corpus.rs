@@ -294,6 +294,12 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 400, Closed, "G@T {goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 505, Closed, "GET {goto} HTTP/2.0\r\nHost: a\r\n\r\n"),
     (Both, 505, Closed, "GET {goto} HTTP/1.2\r\nHost: a\r\n\r\n"),
+    (
+        Both,
+        501,
+        Closed,
+        "METHODSMETHODSMETHODSMETHODSMETHODS {goto} HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
     (Both, 505, Closed, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     // Not HTTP at all: TLS, another protocol, a proxy that nobody has announced.
     (Both, 400, Closed, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}"),
@@ -386,5 +392,27 @@ fn what_comes_in_pieces_is_refused_as_what_comes_at_once() {
             assert_eq!((received.status, received.is_last()), (400, true));
             connection.assert_closed();
         }
+    }
+}
+
+/// What hyper makes of `Upgrade` would take the end of the connection out of our hands.
+#[test]
+fn who_wants_to_upgrade_is_served_and_refused_like_anybody_else() {
+    let appliance = Appliance::start();
+    for base in [&appliance.public, &appliance.admin] {
+        let mut connection = Connection::open(base);
+        let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n";
+        assert_eq!(connection.get("/robots.txt", upgrade).unwrap().status, 200);
+        connection.send(b"GET / HTTP/1.1\r\n\r\n");
+        let refused = connection.receive(true).expect("an answer");
+        assert_eq!((refused.status, refused.is_last()), (400, true));
+        connection.assert_closed();
+        // A body that nobody reads does not spoil the answer.
+        let mut connection = Connection::open(base);
+        connection.send(
+            format!("POST /robots.txt HTTP/1.1\r\nHost: a\r\n{upgrade}Content-Length: 500000\r\n\r\n").as_bytes(),
+        );
+        connection.send(&vec![b'x'; 500_000]);
+        assert_eq!(connection.receive(true).expect("an answer").status, 405);
     }
 }

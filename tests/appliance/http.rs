@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// An answer, whole.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub fn request(base: &str, method: &str, target: &str, headers: &[(&str, &str)],
 /// Sends bytes as they are and reads until the server closes.
 pub fn exchange(host: &str, bytes: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(host).unwrap();
+    // Long enough for whatever a busy machine does, and not for ever.
+    stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
     // A server that has seen enough may answer and close before everything is sent.
     let _ = stream.write_all(bytes);
     let mut received = Vec::new();

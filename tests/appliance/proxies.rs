@@ -143,7 +143,7 @@ fn places_are_counted_for_the_client_that_a_proxy_names() {
         received.map(|received| (connection, received.status))
     };
     let _kept: Vec<_> = [1, 1, 2, 2, 3].map(|client| open(client).unwrap()).into();
-    assert!(open(1).is_none());
+    assert_eq!(open(1).unwrap().1, 429);
     assert_eq!(open(3).unwrap().1, 404);
     assert_eq!(refusals(&appliance, "public", "address_connections"), 1);
 }
