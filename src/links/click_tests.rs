@@ -10,7 +10,7 @@ use super::tests::{PARTNER, block_on, draft, everybody};
 use super::*;
 use crate::model::{Usage, Visit};
 use crate::store::simulated::{Disk, Failure};
-use crate::store::{Order, Page, TimeRange};
+use crate::store::{Ending, Order, Page, Snapshot, TimeRange};
 
 const EIO: i32 = 5;
 
@@ -44,6 +44,22 @@ fn told(links: &Links, id: LinkId) -> Usage {
             Err(LinkError::Read(error)) if error.is_of_the_file() => std::thread::yield_now(),
             Err(error) => panic!("{error:?}"),
         }
+    }
+}
+
+fn all_enabled() -> Query {
+    Query {
+        partner: PARTNER,
+        ids: None,
+        users: None,
+        system_names: None,
+        unique_id: None,
+        statuses: [Status::Enabled].into(),
+        created: TimeRange::default(),
+        updated: TimeRange::default(),
+        expires: TimeRange::default(),
+        order: Order::default(),
+        page: Page { size: 100, index: 1 },
     }
 }
 
@@ -81,20 +97,7 @@ fn what_threads_record_is_told_at_once_and_counted_once() {
         }
         assert_eq!(told(&links, ids[24]), expected);
     }
-    let all = Query {
-        partner: PARTNER,
-        ids: None,
-        users: None,
-        system_names: None,
-        unique_id: None,
-        statuses: [Status::Enabled].into(),
-        created: TimeRange::default(),
-        updated: TimeRange::default(),
-        expires: TimeRange::default(),
-        order: Order::default(),
-        page: Page { size: 100, index: 1 },
-    };
-    let (listing, usages) = block_on(links.list_with_usage(all)).unwrap();
+    let (listing, usages) = block_on(links.list_with_usage(all_enabled())).unwrap();
     assert_eq!((listing.links.len(), usages.len()), (25, 25));
     assert!(usages.iter().all(|usage| usage.clicks == 3 * rounds));
     drop(links);
@@ -172,6 +175,134 @@ fn a_flush_that_is_given_up_loses_nothing_and_counts_nothing_twice() {
         drop(links);
         assert_eq!(stored(&disk, ids[9]), clicks(1));
     }
+}
+
+/// Has the writer do nothing until what this returns is dropped.
+async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
+    let (release, released) = std::sync::mpsc::channel();
+    let (blocking, blocked) = tokio::sync::oneshot::channel();
+    let to_block = Arc::clone(links);
+    tokio::spawn(async move {
+        let job = move |_: &mut Transaction<'_>| {
+            blocking.send(()).unwrap();
+            // Ends when the other end is dropped.
+            let _ = released.recv();
+            Ok((Ending::Abort, ()))
+        };
+        to_block.store.write_alone(job).await
+    });
+    blocked.await.unwrap();
+    release
+}
+
+/// The hang: whoever asks for clicks waits until an import of millions of links, or a sync that takes long, has ended.
+#[test]
+fn whoever_reads_clicks_does_not_wait_for_the_writer() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 25);
+    let links = Arc::new(links);
+    let recorder = links.recorder();
+    let click = || ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
+    click();
+    block_on(links.flush_clicks()).unwrap();
+    block_on(async {
+        let release = block_writer(&links).await;
+        click();
+        let mut flush = Box::pin(links.flush_clicks());
+        assert!(poll!(&mut flush).is_pending());
+        click();
+        let patience = Duration::from_secs(60);
+        for id in [ids[0], ids[12], ids[24]] {
+            let read = links.get_with_usage(id, everybody());
+            let (_, usage) = tokio::time::timeout(patience, read).await.unwrap().unwrap();
+            assert_eq!(usage, clicks(3));
+            assert!(poll!(&mut flush).is_pending());
+        }
+        let listed = links.list_with_usage(all_enabled());
+        let (_, usages) = tokio::time::timeout(patience, listed).await.unwrap().unwrap();
+        assert_eq!(usages, [clicks(3); 25]);
+        drop(release);
+        flush.await.unwrap();
+        let (_, usages) = links.list_with_usage(all_enabled()).await.unwrap();
+        assert_eq!(usages, [clicks(3); 25]);
+    });
+    block_on(links.flush_clicks()).unwrap();
+    drop(links);
+    assert_eq!(stored(&disk, ids[24]), clicks(3));
+}
+
+/// The loss and the excess: chunks are made and written while somebody reads a snapshot that has some of them or none.
+#[test]
+fn whoever_reads_clicks_during_flushes_is_told_the_exact_number() {
+    for flushed_before in [0, 1, 5] {
+        let disk = Disk::with_store();
+        let (links, ids) = with_links(&disk, 25);
+        let links = Arc::new(links);
+        let recorder = links.recorder();
+        let click = || ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            for _ in 0..flushed_before {
+                click();
+                links.flush_clicks().await.unwrap();
+            }
+            click();
+            let (taken, has_taken) = tokio::sync::oneshot::channel();
+            let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+            let of_links = ids.clone();
+            let reading = Arc::clone(&links);
+            let read = tokio::spawn(async move {
+                let read = move |_: &Snapshot| {
+                    taken.send(()).unwrap();
+                    let _ = goes_on.recv();
+                    Ok(((), of_links))
+                };
+                reading.read_with_usage(read).await
+            });
+            has_taken.await.unwrap();
+            for _ in 0..3 {
+                links.flush_clicks().await.unwrap();
+                click();
+            }
+            drop(go_on);
+            let ((), usages) = read.await.unwrap().unwrap();
+            // The last ones are recorded, and gathered by the next who asks.
+            assert_eq!(usages, [clicks(flushed_before + 3); 25]);
+        });
+    }
+}
+
+/// The same with what cannot be chosen: where in a flush the snapshot is taken.
+#[test]
+fn the_number_of_clicks_never_moves_while_they_are_being_written() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 25);
+    let is_over = AtomicBool::new(false);
+    let recorder = links.recorder();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut before = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let (_, usages) = block_on(links.list_with_usage(all_enabled())).unwrap();
+                let least = usages.iter().map(|usage| usage.clicks).min().unwrap();
+                let most = usages.iter().map(|usage| usage.clicks).max().unwrap();
+                // A round may be half recorded.
+                assert!(least >= before && most <= least + 1, "{least} {most} after {before}");
+                before = least;
+            }
+        });
+        for _ in 0..200 {
+            if reader.is_finished() {
+                break;
+            }
+            ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
+            block_on(links.flush_clicks()).unwrap();
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
 }
 
 #[test]

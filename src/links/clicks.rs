@@ -5,14 +5,14 @@
 //! is bounded by the number of links.
 
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::MissedTickBehavior;
 
 use crate::links::{LinkError, Links, Scope};
@@ -82,8 +82,8 @@ impl Recorder {
 pub(super) struct Clicks {
     shared: Arc<Shared>,
     is_counting: bool,
-    /// Held by who writes, so that those who read find each click in the store or in memory, and in one of them only.
-    writing: RwLock<()>,
+    /// Held by who writes. Those who read never wait for it.
+    writing: AsyncMutex<()>,
 }
 
 #[derive(Debug)]
@@ -101,37 +101,87 @@ struct Gathered {
     table: Table,
     /// An empty one, to be put in the place of a recorder's.
     spare: Table,
-    /// What is being written, or was not acknowledged when that was tried.
-    in_flight: Option<Arc<Chunk>>,
+    /// The chunk that was made last; an empty one at first.
+    last: Arc<Chunk>,
+    /// Whether that is being written, or was not acknowledged when that was tried.
+    is_in_flight: bool,
+}
+
+impl Gathered {
+    fn in_flight(&self) -> Option<&Arc<Chunk>> {
+        self.is_in_flight.then_some(&self.last)
+    }
 }
 
 /// Counts that are written together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Chunk {
     /// In the order of the ids.
     counts: Vec<(LinkId, Usage)>,
-    /// The first sum that came of writing it: where the store has that, it has all of it.
+    /// The first sum that came of writing it: where the store has that and no later chunk, it has all of it.
     sum: Mutex<Option<(LinkId, Usage)>>,
+    /// The one that was made after it. Whoever holds a chunk can go from there to all that came later.
+    next: OnceLock<Arc<Self>>,
+}
+
+impl Drop for Chunk {
+    /// One after the other, because each that nobody else holds would drop the next inside of its own drop.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(chunk) = next {
+            next = Arc::into_inner(chunk).and_then(|mut chunk| chunk.next.take());
+        }
+    }
+}
+
+/// Where those who read clicks begin: the chunk that was made last before their snapshot was taken.
+struct Before {
+    last: Arc<Chunk>,
+    was_in_flight: bool,
+}
+
+impl Before {
+    /// The chunks that are not in a snapshot that was taken after this, of those that were made up to `last`.
+    fn missing(self, snapshot: &Snapshot, last: &Arc<Chunk>) -> Result<Vec<Arc<Chunk>>, StoreError> {
+        let mut chunks = Vec::new();
+        let mut next = Some(self.last);
+        while let Some(chunk) = next {
+            next = chunk.next.get().filter(|_| !Arc::ptr_eq(&chunk, last)).cloned();
+            chunks.push(chunk);
+        }
+        if !self.was_in_flight {
+            // It had been acknowledged, so it is in every later snapshot.
+            chunks.remove(0);
+        }
+        // They are written in their order. Of the last that the snapshot has, it has the very sum; of later ones it has less.
+        for place in (0..chunks.len()).rev() {
+            if chunks.get(place).map_or(Ok(false), |chunk| chunk.is_in(snapshot))? {
+                chunks.drain(..=place);
+                break;
+            }
+        }
+        Ok(chunks)
+    }
 }
 
 impl Chunk {
     /// Writes it, unless an attempt whose outcome was unknown has.
     fn write(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        let mut sum = self.sum.lock();
-        if let Some((id, usage)) = *sum
+        let before = *self.sum.lock();
+        if let Some((id, usage)) = before
             && transaction.usage(id)? == usage
         {
             return Ok(());
         }
-        *sum = transaction.add_usage(&self.counts)?;
+        // Nobody who reads waits for the disk. There is one writer.
+        let sum = transaction.add_usage(&self.counts)?;
+        *self.sum.lock() = sum;
         Ok(())
     }
 
     fn is_in(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        match *self.sum.lock() {
-            Some((id, usage)) => Ok(snapshot.usage(id)? == usage),
-            None => Ok(false),
-        }
+        let sum = *self.sum.lock();
+        sum.map_or(Ok(false), |(id, usage)| Ok(snapshot.usage(id)? == usage))
     }
 
     fn of(&self, id: LinkId) -> Usage {
@@ -184,10 +234,10 @@ impl Shared {
     /// What is to be written next, of at most so many links that are not in flight yet.
     fn next_chunk(&self, links: usize) -> Option<Arc<Chunk>> {
         let mut gathered = self.gathered.lock();
-        let Gathered { table, in_flight, .. } = &mut *gathered;
-        if let Some(chunk) = in_flight {
+        if let Some(chunk) = gathered.in_flight() {
             return Some(Arc::clone(chunk));
         }
+        let table = &mut gathered.table;
         let used = table.len();
         let taken = table.extract_if(|_, _| true).take(links.min(WRITTEN_TOGETHER_LINKS));
         let mut counts: Vec<_> = taken.collect();
@@ -200,8 +250,12 @@ impl Shared {
         let chunk = Arc::new(Chunk {
             counts,
             sum: Mutex::new(None),
+            next: OnceLock::new(),
         });
-        *in_flight = Some(Arc::clone(&chunk));
+        // The last one has none yet.
+        let _ = gathered.last.next.set(Arc::clone(&chunk));
+        gathered.last = Arc::clone(&chunk);
+        gathered.is_in_flight = true;
         Some(chunk)
     }
 }
@@ -217,7 +271,8 @@ impl Clicks {
             } else {
                 Table::with_hasher(hasher)
             },
-            in_flight: None,
+            last: Arc::default(),
+            is_in_flight: false,
         };
         let shared = Shared {
             recorders: Mutex::new(Vec::new()),
@@ -229,7 +284,7 @@ impl Clicks {
         Self {
             shared: Arc::new(shared),
             is_counting,
-            writing: RwLock::new(()),
+            writing: AsyncMutex::new(()),
         }
     }
 
@@ -281,8 +336,8 @@ impl Links {
         // What comes meanwhile has time until it is done again.
         let mut left = shared.gathered.lock().table.len();
         loop {
-            let writing = self.clicks.writing.write().await;
-            let is_new = shared.gathered.lock().in_flight.is_none();
+            let writing = self.clicks.writing.lock().await;
+            let is_new = !shared.gathered.lock().is_in_flight;
             let Some(chunk) = shared.next_chunk(left) else {
                 return Ok(());
             };
@@ -290,7 +345,7 @@ impl Links {
             let to_write = Arc::clone(&chunk);
             // If this ends here, the chunk stays in flight.
             self.store.write(move |transaction| to_write.write(transaction)).await?;
-            shared.gathered.lock().in_flight = None;
+            shared.gathered.lock().is_in_flight = false;
             drop(writing);
             if is_new {
                 left = left.saturating_sub(links);
@@ -311,7 +366,7 @@ impl Links {
         };
         if tokio::time::timeout(patience, flushing).await.is_err() {
             let gathered = self.clicks.shared.gathered.lock();
-            let in_flight = gathered.in_flight.iter().flat_map(|chunk| &chunk.counts);
+            let in_flight = gathered.in_flight().into_iter().flat_map(|chunk| &chunk.counts);
             let waiting = gathered.table.values().chain(in_flight.map(|(_, usage)| usage));
             let visits: u64 = waiting.map(Usage::visits).sum();
             tracing::error!(visits, "the store takes no writes: clicks are lost");
@@ -381,41 +436,39 @@ impl Links {
         Ok(self.read_with_usage(read).await?)
     }
 
-    /// Reads something, and how the links whose ids come with it have been used.
-    async fn read_with_usage<R, F>(&self, read: F) -> Result<(R, Vec<Usage>), StoreError>
+    /// Reads something, and how the links whose ids come with it have been used. Waits for no flush.
+    pub(super) async fn read_with_usage<R, F>(&self, read: F) -> Result<(R, Vec<Usage>), StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
     {
-        let shared = &self.clicks.shared;
-        let _nobody_writes = self.clicks.writing.read().await;
+        let shared = Arc::clone(&self.clicks.shared);
         shared.gather();
-        let in_flight = shared.gathered.lock().in_flight.clone();
+        let before = {
+            let gathered = shared.gathered.lock();
+            Before {
+                last: Arc::clone(&gathered.last),
+                was_in_flight: gathered.is_in_flight,
+            }
+        };
         let job = move |snapshot: &Snapshot| {
             let (result, ids) = read(snapshot)?;
-            // It is there if writing it was given up for lost, and done.
-            let missing = match in_flight {
-                Some(chunk) if !chunk.is_in(snapshot)? => Some(chunk),
-                _ => None,
+            let stored: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
+            // What leaves the table meanwhile is in a chunk that is found from `before`: both are looked at together.
+            let (mut usages, last) = {
+                let gathered = shared.gathered.lock();
+                let counted = |id| gathered.table.get(id).copied().unwrap_or_default();
+                (ids.iter().map(counted).collect::<Vec<_>>(), Arc::clone(&gathered.last))
             };
-            let usage = |id: LinkId| {
-                let mut usage = snapshot.usage(id)?;
-                if let Some(chunk) = &missing {
-                    usage.add(&chunk.of(id));
+            let missing = before.missing(snapshot, &last)?;
+            for ((id, usage), stored) in ids.iter().zip(&mut usages).zip(&stored) {
+                usage.add(stored);
+                for chunk in &missing {
+                    usage.add(&chunk.of(*id));
                 }
-                Ok::<_, StoreError>((id, usage))
-            };
-            let usages: Vec<_> = ids.into_iter().map(usage).collect::<Result<_, _>>()?;
+            }
             Ok((result, usages))
         };
-        let (result, usages) = self.store.read(job).await?;
-        let gathered = shared.gathered.lock();
-        let all = usages.into_iter().map(|(id, mut usage)| {
-            if let Some(more) = gathered.table.get(&id) {
-                usage.add(more);
-            }
-            usage
-        });
-        Ok((result, all.collect()))
+        self.store.read(job).await
     }
 }
