@@ -41,6 +41,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Usage, StoreError> {
     })
 }
 
+/// What was counted before is lost if it cannot be decoded: no reason to lose what comes, or not to show the link.
+fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
+    decode(bytes).unwrap_or_else(|error| {
+        tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
+        Usage::default()
+    })
+}
+
 /// The table, unless nothing has been counted yet.
 pub(super) fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
     match inner.open_table(CLICKS) {
@@ -51,27 +59,29 @@ pub(super) fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes
 }
 
 impl Snapshot {
-    /// How the link with this id has been used, as far as that has been written down.
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
+    /// none.
     ///
     /// # Errors
-    /// When the file cannot be read or the entry cannot be decoded.
+    /// When the file cannot be read.
     pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
         let Some(clicks) = &self.clicks else {
             return Ok(Usage::default());
         };
         let stored = clicks.get(id.as_bytes())?;
-        stored.map_or(Ok(Usage::default()), |bytes| decode(bytes.value()))
+        Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
     }
 }
 
 impl Transaction<'_> {
-    /// How the link with this id has been used, as far as that has been written down.
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
+    /// none.
     ///
     /// # Errors
-    /// When the file cannot be read or the entry cannot be decoded.
+    /// When the file cannot be read.
     pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
         let stored = self.clicks()?.get(id.as_bytes())?;
-        stored.map_or(Ok(Usage::default()), |bytes| decode(bytes.value()))
+        Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
     }
 
     /// Adds to how links have been used; an id without a link is passed over. Returns the first sum that was written, which
@@ -86,14 +96,7 @@ impl Transaction<'_> {
                 tracing::error!(%id, "clicks of a link that is not in the store are dropped");
                 continue;
             }
-            let mut usage = match self.usage(*id) {
-                // What was counted before is lost, and no reason to lose what comes.
-                Err(error @ StoreError::Damaged { .. }) => {
-                    tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
-                    Usage::default()
-                }
-                usage => usage?,
-            };
+            let mut usage = self.usage(*id)?;
             usage.add(more);
             self.set_usage(*id, &encode(&usage))?;
             first.get_or_insert((*id, usage));
