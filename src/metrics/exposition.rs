@@ -200,6 +200,11 @@ impl Report {
             "Time from when requests for redirects had been read, together with others that came with them, until their \
              answers had been handed to the kernel, or for unusual requests to the general HTTP server.",
             &self.redirect_durations,
+        )?;
+        to.counter(
+            "tinyd_clicks_dropped",
+            "Clicks and previews that were not counted, because more links were used than could be written down.",
+            self.store.dropped_clicks,
         )
     }
 
@@ -423,6 +428,16 @@ mod tests {
         assert_eq!(Exposition::accepted(prometheus), Exposition::OpenMetrics);
         for other in ["", "*/*", "text/plain"] {
             assert_eq!(Exposition::accepted(other), Exposition::Text);
+        }
+    }
+
+    #[test]
+    fn clicks_that_were_dropped_are_told() {
+        let mut report = report();
+        report.store.dropped_clicks = 7;
+        for format in [Exposition::Text, Exposition::OpenMetrics] {
+            let text = format.render(report.clone());
+            assert!(text.contains("\ntinyd_clicks_dropped_total 7\n"), "{text}");
         }
     }
 

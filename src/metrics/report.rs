@@ -59,6 +59,8 @@ pub struct StoreReport {
     pub disk: Option<[u64; 3]>,
     /// When a backup was last taken, in seconds since 1970.
     pub last_backup: Option<i64>,
+    /// Clicks and previews that could not be counted.
+    pub dropped_clicks: u64,
 }
 
 /// The map at the moment.

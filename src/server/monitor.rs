@@ -99,6 +99,7 @@ impl Monitor {
             links,
             disk: disk.map(|disk| [disk.file, disk.free, disk.total]),
             last_backup: store.last_backup().map(Timestamp::as_unix),
+            dropped_clicks: self.links.dropped_clicks(),
         };
         let map = MapReport {
             is_loaded: index.is_loaded(),
