@@ -4,7 +4,7 @@ use futures_util::poll;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::clicks::RECORDED_MAX_LINKS;
+use super::clicks::{BYTES_FOR_EACH_LINK, LEAST_BYTES, limits};
 use super::simulated::{now_of, open};
 use super::tests::{PARTNER, block_on, draft, everybody};
 use super::*;
@@ -305,26 +305,116 @@ fn the_number_of_clicks_never_moves_while_they_are_being_written() {
     });
 }
 
+fn numbered(number: usize) -> LinkId {
+    format!("{number:08}").parse().unwrap()
+}
+
 #[test]
 fn what_is_recorded_and_gathered_is_bounded_and_what_is_dropped_is_told() {
     let disk = Disk::with_store();
     let links = open(&disk, &Clock::manual(now()), 1).unwrap();
     let recorder = links.recorder();
-    let id = |number: usize| format!("{number:08}").parse::<LinkId>().unwrap();
-    for number in 0..RECORDED_MAX_LINKS + 3 {
-        recorder.record(id(number), Visit::Click, now());
+    let (recorded, gathered) = limits(1, 0);
+    for number in 0..recorded + 3 {
+        recorder.record(numbered(number), Visit::Click, now());
     }
     assert_eq!(links.dropped_clicks(), 3);
     // What has a place goes on being counted.
-    recorder.record(id(0), Visit::Preview, now());
+    recorder.record(numbered(0), Visit::Preview, now());
     assert_eq!(links.dropped_clicks(), 3);
-    links.gather_clicks();
-    for number in 0..=RECORDED_MAX_LINKS {
-        recorder.record(id(number + 1), Visit::Click, now());
+    let mut next = recorded;
+    while next < gathered {
+        links.gather_clicks();
+        let most = recorded.min(gathered - next);
+        for _ in 0..most {
+            recorder.record(numbered(next), Visit::Click, now());
+            next += 1;
+        }
     }
-    assert_eq!(links.dropped_clicks(), 4);
     links.gather_clicks();
-    assert_eq!(links.dropped_clicks(), 5, "one more than is gathered");
+    assert_eq!(links.dropped_clicks(), 3);
+    recorder.record(numbered(next), Visit::Click, now());
+    links.gather_clicks();
+    assert_eq!(links.dropped_clicks(), 4, "one more than is gathered");
+}
+
+/// The excess: each thread has a table of its own.
+#[test]
+fn all_tables_together_are_bounded_however_many_threads_there_are() {
+    for recorders in [1, 4, 34, 258] {
+        let disk = Disk::with_store();
+        let links = open(&disk, &Clock::manual(now()), 1).unwrap();
+        let recorders: Vec<_> = (0..recorders).map(|_| links.recorder()).collect();
+        let (recorded, _) = limits(recorders.len(), 0);
+        for round in 0..2 {
+            for (place, recorder) in recorders.iter().enumerate() {
+                for number in 0..recorded {
+                    let number = (round * recorders.len() + place) * recorded + number;
+                    recorder.record(numbered(number), Visit::Click, now());
+                }
+            }
+            assert!(links.bytes_for_clicks() <= LEAST_BYTES);
+            links.gather_clicks();
+        }
+        assert!(links.bytes_for_clicks() <= LEAST_BYTES);
+    }
+    // A place takes less than 64 bytes, of which seven in eight are taken, and half as many once more while a table grows.
+    for recorders in [1, 4, 34, 258] {
+        for links in [0, 1_000_000, 4_194_305, 10_000_000, 1_000_000_000] {
+            let (recorded, gathered) = limits(recorders, links);
+            let bytes = ((recorders + 1) * recorded + gathered) * 64 * 8 / 7 * 3 / 2;
+            assert!(recorded > 0 && gathered > recorded);
+            assert!(
+                bytes <= (LEAST_BYTES.max(links * BYTES_FOR_EACH_LINK)) * 9 / 8,
+                "{recorders} {links}"
+            );
+        }
+    }
+}
+
+/// The loss: a flush waits for the disk, and recorders become full meanwhile.
+#[test]
+fn recorders_are_gathered_while_a_flush_waits_for_the_writer() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 1);
+    let links = Arc::new(links);
+    let recorder = links.recorder();
+    block_on(async {
+        let release = block_writer(&links).await;
+        recorder.record(ids[0], Visit::Click, now());
+        let mut flushing = Box::pin(links.keep_flushing_clicks());
+        assert!(poll!(&mut flushing).is_pending());
+        let (recorded, _) = limits(1, 1);
+        for number in 0..2 * recorded {
+            recorder.record(numbered(number), Visit::Click, now());
+            if number % (recorded / 8) == 0 {
+                assert!(poll!(&mut flushing).is_pending());
+            }
+        }
+        drop(release);
+    });
+    assert_eq!(links.dropped_clicks(), 0);
+}
+
+/// The loss: the last flush is given up while the store takes writes and is only slow.
+#[test]
+fn the_last_flush_waits_for_a_store_that_is_slow() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 25);
+    let links = Arc::new(links);
+    let recorder = links.recorder();
+    let click = || ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
+    click();
+    block_on(async {
+        let release = block_writer(&links).await;
+        let mut flush = Box::pin(links.flush_all_clicks(Duration::from_millis(1)));
+        let waited = tokio::time::timeout(Duration::from_millis(100), &mut flush).await;
+        assert!(waited.is_err(), "given up");
+        drop(release);
+        flush.await;
+    });
+    drop(links);
+    assert_eq!(stored(&disk, ids[24]), clicks(1));
 }
 
 #[test]

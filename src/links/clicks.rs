@@ -1,15 +1,17 @@
 //! Counting clicks: each thread records its own, all are gathered every few seconds and written down by the writer.
 //!
 //! Invariants: recording takes a lock that only its thread wants but for a moment every few seconds, and allocates nothing
-//! unless links are used in thousands at a time; what is recorded is written exactly once, or is counted as dropped; memory
+//! unless links are used in hundreds at a time; what is recorded is written exactly once, or is counted as dropped; memory
 //! is bounded by the number of links.
 
 use std::mem;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use futures_util::future::{Either, select};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -17,23 +19,26 @@ use tokio::time::MissedTickBehavior;
 
 use crate::links::{LinkError, Links, Scope};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
-use crate::store::{Listing, Query, Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{Health, Listing, Query, Snapshot, StoreError, Transaction, WriteError};
 
 /// How often what was recorded is written down: what a crash can lose.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
-/// Links that a recorder has room for from the start.
-const ROOM_LINKS: usize = 3_584;
-/// Links that a recorder takes at most between two gatherings: some 7 MB if a thread gets there.
-pub(super) const RECORDED_MAX_LINKS: usize = 65_536;
-/// With so many, a recorder asks to be gathered before the time.
-const RECORDED_MANY_LINKS: usize = RECORDED_MAX_LINKS / 4;
-/// Links that are gathered at most, however few there are in the store: some 7 MB.
-const GATHERED_LEAST_LINKS: usize = 65_536;
-/// For so many links in the store, one can be gathered: an entry takes 57 to 114 bytes, so that counting costs at most 8 bytes a
-/// link.
-const LINKS_FOR_EACH_GATHERED: usize = 16;
+/// Links that a recorder has room for from the start: some 30 KB.
+const ROOM_LINKS: usize = 448;
+/// All tables together take at most so much, or [`BYTES_FOR_EACH_LINK`].
+pub(super) const LEAST_BYTES: usize = 32 << 20;
+/// What counting costs at most for each link in the store, where that is more than [`LEAST_BYTES`].
+pub(super) const BYTES_FOR_EACH_LINK: usize = 8;
+/// The part of it that recorders have together; what is gathered has the rest.
+const PART_OF_RECORDERS: usize = 4;
+/// Of so many parts of what a recorder takes at most, one makes it ask to be gathered before the time.
+const MANY_PARTS: usize = 4;
+/// A link in a table: the entry, and a byte of the table's own.
+const ENTRY_BYTES: usize = size_of::<(LinkId, Usage)>() + 1;
 /// Links in one transaction, so that other writes wait no more than some milliseconds for it.
 const WRITTEN_TOGETHER_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
+/// The same at the end of the program, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's sixteen.
+const WRITTEN_AT_THE_END_LINKS: usize = 16_384;
 /// How long to wait before what could not be written is tried again at the end of the program.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Clicks that are dropped are told of no more often than this.
@@ -56,14 +61,15 @@ impl Recorder {
             usage.note(visit, now);
             return;
         }
-        if table.len() >= RECORDED_MAX_LINKS {
+        let most = shared.recorded_max.load(Ordering::Relaxed);
+        if table.len() >= most {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut usage = Usage::default();
         usage.note(visit, now);
         table.insert(id, usage);
-        let is_many = table.len() == RECORDED_MANY_LINKS;
+        let is_many = table.len() == most / MANY_PARTS;
         drop(table);
         if is_many {
             shared.many.notify_one();
@@ -90,7 +96,12 @@ pub(super) struct Clicks {
 struct Shared {
     recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
     gathered: Mutex<Gathered>,
+    /// Links that each recorder takes at most between two gatherings.
+    recorded_max: AtomicUsize,
+    /// Links that are gathered at most.
     gathered_max: AtomicUsize,
+    /// Chunks that were written.
+    written: AtomicU64,
     /// Woken by a recorder that cannot take much more.
     many: Notify,
     dropped: AtomicU64,
@@ -203,7 +214,34 @@ fn give_back(table: &mut Table, used: usize) {
     }
 }
 
+/// Links that a table of so many bytes takes. It has a power of two of places, an eighth of them empty, and while it grows, half as
+/// many once more.
+fn links_within(bytes: usize) -> usize {
+    let places = (bytes / ENTRY_BYTES * 2 / 3)
+        .checked_ilog2()
+        .map_or(0, |exponent| 1 << exponent);
+    places / 8 * 7
+}
+
+/// Links that each of so many recorders takes at most, and links that are gathered at most, for so many links in the store.
+pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
+    let bytes = LEAST_BYTES.max(links.saturating_mul(BYTES_FOR_EACH_LINK));
+    let of_recorders = bytes / PART_OF_RECORDERS;
+    // One more is the spare.
+    (
+        links_within(of_recorders / (recorders + 1)),
+        links_within(bytes - of_recorders),
+    )
+}
+
 impl Shared {
+    /// Says what is taken at most from now on.
+    fn set_limits(&self, recorders: usize, links: usize) {
+        let (recorded, gathered) = limits(recorders, links);
+        self.recorded_max.store(recorded, Ordering::Relaxed);
+        self.gathered_max.store(gathered, Ordering::Relaxed);
+    }
+
     /// Gathers what the recorders have. Each is locked while an empty table is put in the place of its own.
     fn gather(&self) {
         let recorders = self.recorders.lock();
@@ -231,7 +269,7 @@ impl Shared {
         }
     }
 
-    /// What is to be written next, of at most so many links that are not in flight yet.
+    /// What is to be written next: what is in flight, or else at most so many links.
     fn next_chunk(&self, links: usize) -> Option<Arc<Chunk>> {
         let mut gathered = self.gathered.lock();
         if let Some(chunk) = gathered.in_flight() {
@@ -239,7 +277,7 @@ impl Shared {
         }
         let table = &mut gathered.table;
         let used = table.len();
-        let taken = table.extract_if(|_, _| true).take(links.min(WRITTEN_TOGETHER_LINKS));
+        let taken = table.extract_if(|_, _| true).take(links);
         let mut counts: Vec<_> = taken.collect();
         give_back(table, used);
         if counts.is_empty() {
@@ -277,7 +315,9 @@ impl Clicks {
         let shared = Shared {
             recorders: Mutex::new(Vec::new()),
             gathered: Mutex::new(gathered),
-            gathered_max: AtomicUsize::new(GATHERED_LEAST_LINKS),
+            recorded_max: AtomicUsize::new(0),
+            gathered_max: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
             many: Notify::new(),
             dropped: AtomicU64::new(0),
         };
@@ -294,7 +334,11 @@ impl Clicks {
         }
         let table = with_room(self.shared.gathered.lock().spare.hasher());
         let table = Arc::new(Mutex::new(table));
-        self.shared.recorders.lock().push(Arc::clone(&table));
+        let mut recorders = self.shared.recorders.lock();
+        recorders.push(Arc::clone(&table));
+        // The next flush knows how many links there are.
+        self.shared.set_limits(recorders.len(), 0);
+        drop(recorders);
         Recorder {
             place: Some((table, Arc::clone(&self.shared))),
         }
@@ -329,16 +373,21 @@ impl Links {
     /// # Errors
     /// When a write was not acknowledged.
     pub async fn flush_clicks(&self) -> Result<(), WriteError> {
+        self.flush_clicks_by(WRITTEN_TOGETHER_LINKS).await
+    }
+
+    /// The same, with at most so many links in a transaction.
+    async fn flush_clicks_by(&self, links_together: usize) -> Result<(), WriteError> {
         let shared = &self.clicks.shared;
-        let most = GATHERED_LEAST_LINKS.max(self.index.links() / LINKS_FOR_EACH_GATHERED);
-        shared.gathered_max.store(most, Ordering::Relaxed);
+        let recorders = shared.recorders.lock().len();
+        shared.set_limits(recorders, self.index.links());
         shared.gather();
         // What comes meanwhile has time until it is done again.
         let mut left = shared.gathered.lock().table.len();
         loop {
             let writing = self.clicks.writing.lock().await;
             let is_new = !shared.gathered.lock().is_in_flight;
-            let Some(chunk) = shared.next_chunk(left) else {
+            let Some(chunk) = shared.next_chunk(left.min(links_together)) else {
                 return Ok(());
             };
             let links = chunk.counts.len();
@@ -346,6 +395,7 @@ impl Links {
             // If this ends here, the chunk stays in flight.
             self.store.write(move |transaction| to_write.write(transaction)).await?;
             shared.gathered.lock().is_in_flight = false;
+            shared.written.fetch_add(1, Ordering::Relaxed);
             drop(writing);
             if is_new {
                 left = left.saturating_sub(links);
@@ -357,20 +407,35 @@ impl Links {
         }
     }
 
-    /// Writes down everything that has been recorded, as often as it takes, for at most so long.
+    /// Writes down everything that has been recorded, as often as it takes. Gives up when nothing has been written for so long,
+    /// unless the store takes writes and is only slow.
     pub async fn flush_all_clicks(&self, patience: Duration) {
-        let flushing = async {
-            while self.flush_clicks().await.is_err() {
-                tokio::time::sleep(RETRY_INTERVAL).await;
+        let shared = &self.clicks.shared;
+        let (mut written, mut since) = (shared.written.load(Ordering::Relaxed), Instant::now());
+        loop {
+            let flushing = self.flush_clicks_by(WRITTEN_AT_THE_END_LINKS);
+            let is_slow = match tokio::time::timeout(patience, flushing).await {
+                Ok(Ok(())) => return,
+                Ok(Err(_)) => {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    false
+                }
+                Err(_) => self.health() == Health::Accepting,
+            };
+            let written_now = shared.written.load(Ordering::Relaxed);
+            if written_now > written {
+                (written, since) = (written_now, Instant::now());
+            } else if is_slow {
+                tracing::warn!("the store is slow: the end waits until clicks are written down");
+            } else if since.elapsed() >= patience {
+                break;
             }
-        };
-        if tokio::time::timeout(patience, flushing).await.is_err() {
-            let gathered = self.clicks.shared.gathered.lock();
-            let in_flight = gathered.in_flight().into_iter().flat_map(|chunk| &chunk.counts);
-            let waiting = gathered.table.values().chain(in_flight.map(|(_, usage)| usage));
-            let visits: u64 = waiting.map(Usage::visits).sum();
-            tracing::error!(visits, "the store takes no writes: clicks are lost");
         }
+        let gathered = shared.gathered.lock();
+        let in_flight = gathered.in_flight().into_iter().flat_map(|chunk| &chunk.counts);
+        let waiting = gathered.table.values().chain(in_flight.map(|(_, usage)| usage));
+        let visits: u64 = waiting.map(Usage::visits).sum();
+        tracing::error!(visits, "the store takes no writes: clicks are lost");
     }
 
     /// Writes clicks down every few seconds, for ever.
@@ -385,8 +450,12 @@ impl Links {
         loop {
             tokio::select! {
                 _ = interval.tick() => {
-                    // That the store takes no writes has been told by the writer; they are kept.
-                    let _ = self.flush_clicks().await;
+                    let mut flush = pin!(self.flush_clicks());
+                    // It can take long, and recorders do not wait. That the store takes no writes has been told by the writer;
+                    // clicks are kept.
+                    while let Either::Right(((), _)) = select(&mut flush, pin!(shared.many.notified())).await {
+                        shared.gather();
+                    }
                 }
                 () = shared.many.notified() => shared.gather(),
             }
@@ -400,6 +469,16 @@ impl Links {
                 (told, told_at) = (dropped, Some(tokio::time::Instant::now()));
             }
         }
+    }
+
+    /// What the tables have allocated, in bytes, for tests.
+    #[cfg(test)]
+    pub(super) fn bytes_for_clicks(&self) -> usize {
+        let shared = &self.clicks.shared;
+        let recorders = shared.recorders.lock();
+        let recorded: usize = recorders.iter().map(|table| table.lock().allocation_size()).sum();
+        let gathered = shared.gathered.lock();
+        recorded + gathered.table.allocation_size() + gathered.spare.allocation_size()
     }
 
     /// Gathers what the recorders have, for tests.

@@ -48,6 +48,8 @@ use crate::store::Health;
 
 /// How long the threads that serve redirects may take to end after that.
 const LETTING_GO: Duration = Duration::from_secs(2);
+/// Clicks that nobody takes are given up at the end after so long, or as long as requests may take if that is longer.
+const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often sessions that have expired are forgotten.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -152,7 +154,7 @@ pub async fn serve(
         tracing::warn!("requests still in flight after {:?} were cut off", settings.drain);
     }
     // Nobody answers any more.
-    links.flush_all_clicks(LETTING_GO).await;
+    links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
     Ok(())
 }
 
