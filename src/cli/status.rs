@@ -163,6 +163,11 @@ fn bytes(value: &Value) -> String {
     }
 }
 
+/// What can be said without a value that is null, which is not nothing but not known.
+fn known(value: &Value, say: impl Fn(&Value) -> String) -> Option<String> {
+    (!value.is_null()).then(|| say(value))
+}
+
 /// A span in the two largest units that it has.
 fn seconds(value: &Value) -> String {
     let all = value.as_u64().unwrap_or_default();
@@ -263,12 +268,15 @@ fn store(value: &Value) -> String {
 }
 
 fn disk(value: &Value) -> String {
+    let not_known = || "not known".to_owned();
+    let file = known(&value["fileBytes"], bytes).unwrap_or_else(not_known);
+    let free = known(&value["diskFreeBytes"], |free| {
+        format!("{} of {} free", bytes(free), bytes(&value["diskSizeBytes"]))
+    });
     format!(
-        "store {}, journal {}, {} of {} free",
-        bytes(&value["fileBytes"]),
+        "store {file}, journal {}, {}",
         bytes(&value["journalBytes"]),
-        bytes(&value["diskFreeBytes"]),
-        bytes(&value["diskSizeBytes"])
+        free.unwrap_or_else(|| "free space not known".to_owned())
     )
 }
 
@@ -293,21 +301,24 @@ fn links(value: &Value) -> String {
 }
 
 fn process(value: &Value) -> String {
-    if value.is_null() {
-        return "not known".to_owned();
-    }
-    let most = if value["openFilesMax"].is_null() {
-        "no limit".to_owned()
-    } else {
-        format!("of {}", count(&value["openFilesMax"]))
+    let files = |files: &Value| {
+        let most = known(&value["openFilesMax"], |most| format!(" (of {})", count(most)));
+        format!("{} open files{}", count(files), most.unwrap_or_default())
     };
-    format!(
-        "{} of memory, {} open files ({most}), {} threads, {:.0} s of CPU time",
-        bytes(&value["residentBytes"]),
-        count(&value["openFiles"]),
-        count(&value["threads"]),
-        number(&value["cpuSeconds"])
-    )
+    let parts = [
+        known(&value["residentBytes"], |memory| format!("{} of memory", bytes(memory))),
+        known(&value["openFiles"], files),
+        known(&value["threads"], |threads| format!("{} threads", count(threads))),
+        known(&value["cpuSeconds"], |time| {
+            format!("{:.0} s of CPU time", number(time))
+        }),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        "not known".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 fn last_backup(value: &Value) -> String {
@@ -353,5 +364,23 @@ mod tests {
             screen.contains("REFUSES WRITES") && screen.contains("last backup  never"),
             "{screen}"
         );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_called_nothing() {
+        let of_store = json!({ "fileBytes": null, "journalBytes": 512, "diskFreeBytes": null, "diskSizeBytes": null });
+        assert_eq!(
+            disk(&of_store),
+            "store not known, journal 512 bytes, free space not known"
+        );
+        let of_store = json!({ "fileBytes": 1, "journalBytes": 2, "diskFreeBytes": 3, "diskSizeBytes": 4 });
+        assert_eq!(
+            disk(&of_store),
+            "store 1 bytes, journal 2 bytes, 3 bytes of 4 bytes free"
+        );
+        let nothing = json!({ "residentBytes": null, "openFiles": null, "openFilesMax": null, "threads": null });
+        assert_eq!(process(&nothing), "not known");
+        let some = json!({ "openFiles": 5, "openFilesMax": 10, "threads": 3, "cpuSeconds": 1.2 });
+        assert_eq!(process(&some), "5 open files (of 10), 3 threads, 1 s of CPU time");
     }
 }

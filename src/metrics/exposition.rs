@@ -174,7 +174,7 @@ impl Collector for Report {
         self.encode_calls(&mut to)?;
         self.encode_store(&mut to)?;
         self.encode_map(&mut to)?;
-        self.process.map_or(Ok(()), |process| process.encode(&mut to))
+        self.process.encode(&mut to)
     }
 }
 
@@ -371,28 +371,39 @@ impl Report {
 }
 
 impl ProcessReport {
+    /// What is not known is left out.
     fn encode(&self, to: &mut Writer<'_>) -> fmt::Result {
-        let mut metric = to.describe(
-            "process_cpu_seconds",
-            MetricType::Counter,
-            "Total user and system CPU time spent in seconds.",
-        )?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&self.cpu_seconds, None)?;
-        to.gauge(
-            "process_resident_memory_bytes",
-            "Resident memory size in bytes.",
-            self.resident_bytes,
-        )?;
-        to.gauge(
-            "process_virtual_memory_bytes",
-            "Virtual memory size in bytes.",
-            self.virtual_bytes,
-        )?;
-        to.gauge("process_open_fds", "Number of open file descriptors.", self.open_fds)?;
-        if let Some(files) = self.max_fds {
-            to.gauge("process_max_fds", "Maximum number of open file descriptors.", files)?;
+        if let Some(seconds) = self.cpu_seconds {
+            let mut metric = to.describe(
+                "process_cpu_seconds",
+                MetricType::Counter,
+                "Total user and system CPU time spent in seconds.",
+            )?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
         }
-        to.gauge("process_threads", "Number of OS threads in the process.", self.threads)?;
+        for (name, help, value) in [
+            (
+                "process_resident_memory_bytes",
+                "Resident memory size in bytes.",
+                self.resident_bytes,
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Virtual memory size in bytes.",
+                self.virtual_bytes,
+            ),
+            ("process_open_fds", "Number of open file descriptors.", self.open_fds),
+            (
+                "process_max_fds",
+                "Maximum number of open file descriptors.",
+                self.max_fds,
+            ),
+            ("process_threads", "Number of OS threads in the process.", self.threads),
+        ] {
+            if let Some(value) = value {
+                to.gauge(name, help, value)?;
+            }
+        }
         to.gauge(
             "process_start_time_seconds",
             "Start time of the process since unix epoch in seconds.",
@@ -419,7 +430,7 @@ mod tests {
         metrics
             .calls
             .count(("session", "start"), "START_SESSION_ERROR", Duration::from_millis(1));
-        metrics.report(StoreReport::default(), MapReport::default())
+        metrics.report(StoreReport::default(), MapReport::default(), 1_700_000_000)
     }
 
     #[test]

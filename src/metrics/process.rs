@@ -1,51 +1,52 @@
 //! What the operating system knows of this process.
 
 use procfs::process::{LimitValue, Process};
-use procfs::{ProcResult, boot_time_secs, page_size, ticks_per_second};
+use procfs::{page_size, ticks_per_second};
 
 use crate::metrics::histogram::as_f64;
 
-/// What the process uses.
+/// What the process uses. What the operating system does not tell is `None`, and nothing else for that.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProcessReport {
     /// CPU time, user and kernel, in seconds.
-    pub cpu_seconds: f64,
+    pub cpu_seconds: Option<f64>,
     /// Memory that is in RAM, in bytes.
-    pub resident_bytes: u64,
+    pub resident_bytes: Option<u64>,
     /// Address space, in bytes.
-    pub virtual_bytes: u64,
+    pub virtual_bytes: Option<u64>,
     /// Open files and sockets.
-    pub open_fds: u64,
-    /// How many may be open; `None` if there is no limit.
+    pub open_fds: Option<u64>,
+    /// How many may be open; `None` also if there is no limit.
     pub max_fds: Option<u64>,
     /// Threads.
-    pub threads: u64,
+    pub threads: Option<u64>,
     /// When it was started, in seconds since 1970.
-    pub started_at: f64,
+    pub started_at: i64,
 }
 
 impl ProcessReport {
-    /// Asks `/proc`; `None` where that is not mounted.
+    /// Asks `/proc/self`, and nothing else of `/proc`: a sandbox may leave out what is not of processes, the time at which
+    /// the machine was started for one. So whoever asks says when the program was started, in seconds since 1970.
     #[must_use]
-    pub fn read() -> Option<Self> {
-        Self::try_read().ok()
-    }
-
-    fn try_read() -> ProcResult<Self> {
-        let process = Process::myself()?;
-        let stat = process.stat()?;
-        let seconds = |ticks: u64| as_f64(ticks) / as_f64(ticks_per_second());
-        Ok(Self {
-            cpu_seconds: seconds(stat.utime + stat.stime),
-            resident_bytes: stat.rss * page_size(),
-            virtual_bytes: stat.vsize,
-            open_fds: process.fd_count()? as u64,
-            max_fds: match process.limits()?.max_open_files.soft_limit {
+    pub fn read(started_at: i64) -> Self {
+        let process = Process::myself().ok();
+        let process = process.as_ref();
+        let stat = process.and_then(|process| process.stat().ok());
+        let stat = stat.as_ref();
+        let limits = process.and_then(|process| process.limits().ok());
+        Self {
+            cpu_seconds: stat.map(|stat| as_f64(stat.utime + stat.stime) / as_f64(ticks_per_second())),
+            resident_bytes: stat.map(|stat| stat.rss * page_size()),
+            virtual_bytes: stat.map(|stat| stat.vsize),
+            open_fds: process
+                .and_then(|process| process.fd_count().ok())
+                .map(|files| files as u64),
+            max_fds: limits.and_then(|limits| match limits.max_open_files.soft_limit {
                 LimitValue::Value(files) => Some(files),
                 LimitValue::Unlimited => None,
-            },
-            threads: u64::try_from(stat.num_threads).unwrap_or_default(),
-            started_at: as_f64(boot_time_secs()?) + seconds(stat.starttime),
-        })
+            }),
+            threads: stat.and_then(|stat| u64::try_from(stat.num_threads).ok()),
+            started_at,
+        }
     }
 }

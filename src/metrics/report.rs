@@ -99,8 +99,8 @@ pub struct Report {
     pub store: StoreReport,
     /// The map.
     pub map: MapReport,
-    /// The process; `None` if the operating system does not tell.
-    pub process: Option<ProcessReport>,
+    /// The process.
+    pub process: ProcessReport,
 }
 
 impl StoreMetrics {
@@ -120,9 +120,10 @@ impl StoreMetrics {
 }
 
 impl Metrics {
-    /// What has been counted so far, beside what others know.
+    /// What has been counted so far, beside what others know: `started_at` is when the program was started, in seconds
+    /// since 1970.
     #[must_use]
-    pub fn report(&self, store: StoreReport, map: MapReport) -> Report {
+    pub fn report(&self, store: StoreReport, map: MapReport, started_at: i64) -> Report {
         let (redirects, redirect_durations) = self.redirects.read();
         let connections = Listener::ALL.map(|listener| {
             let (accepted, open, refused) = self.connections(listener).read();
@@ -143,7 +144,7 @@ impl Metrics {
             start_failures: self.calls.start_failures(),
             store,
             map,
-            process: ProcessReport::read(),
+            process: ProcessReport::read(started_at),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Monitor {
     metrics: Arc<Metrics>,
     links: Arc<Links>,
     started: Instant,
+    /// The same by the clock, once and for all: a clock that is set later has not restarted the program.
+    started_at: Timestamp,
     history: History,
     /// The last that was heard from the store's disk. Nobody who asks waits for it.
     disk: watch::Sender<Option<DiskSpace>>,
@@ -30,8 +32,9 @@ impl Monitor {
     pub(super) fn new(metrics: Arc<Metrics>, links: Arc<Links>) -> Self {
         Self {
             metrics,
-            links,
             started: Instant::now(),
+            started_at: links.clock().now(),
+            links,
             history: History::default(),
             disk: watch::Sender::new(None),
         }
@@ -108,7 +111,7 @@ impl Monitor {
             damaged: index.damaged() as u64,
             bytes: index.memory_bytes(),
         };
-        self.metrics.report(store, map)
+        self.metrics.report(store, map, self.started_at.as_unix())
     }
 
     /// `/metrics`.

@@ -66,11 +66,9 @@ impl State<'_> {
                 waiting.as_secs()
             ));
         }
-        if let Some(process) = process
-            && let Some(most) = process.max_fds
-            && process.open_fds.saturating_mul(10) >= most.saturating_mul(9)
+        if let (Some(open), Some(most)) = (process.open_fds, process.max_fds)
+            && open.saturating_mul(10) >= most.saturating_mul(9)
         {
-            let open = process.open_fds;
             problems.push(format!(
                 "{open} of {most} open files are used up: raise the limit (LimitNOFILE)"
             ));
@@ -266,16 +264,16 @@ fn map(report: &Report, stored: u64) -> Value {
     links.into()
 }
 
+/// What is not known is null.
 fn process(report: &Report) -> Value {
-    report.process.map_or(Value::Null, |process| {
-        json!({
-            "residentBytes": process.resident_bytes,
-            "openFiles": process.open_fds,
-            "openFilesMax": process.max_fds,
-            "threads": process.threads,
-            "cpuSeconds": rounded(process.cpu_seconds),
-            "startedAt": process.started_at.floor(),
-        })
+    let process = &report.process;
+    json!({
+        "residentBytes": process.resident_bytes,
+        "openFiles": process.open_fds,
+        "openFilesMax": process.max_fds,
+        "threads": process.threads,
+        "cpuSeconds": process.cpu_seconds.map(rounded),
+        "startedAt": process.started_at,
     })
 }
 
@@ -300,17 +298,17 @@ mod tests {
             ..MapReport::default()
         };
         let process = ProcessReport {
-            cpu_seconds: 1.0,
-            resident_bytes: 1_000,
-            virtual_bytes: 1_000,
-            open_fds: 100,
+            cpu_seconds: Some(1.0),
+            resident_bytes: Some(1_000),
+            virtual_bytes: Some(1_000),
+            open_fds: Some(100),
             max_fds: Some(1_024),
-            threads: 4,
-            started_at: 0.0,
+            threads: Some(4),
+            started_at: 0,
         };
         Report {
-            process: Some(process),
-            ..Metrics::default().report(store, map)
+            process,
+            ..Metrics::default().report(store, map, 0)
         }
     }
 
@@ -364,7 +362,7 @@ mod tests {
                 "waiting for its disk for 11 seconds",
             ),
             (
-                changed(|report| report.process.as_mut().unwrap().open_fds = 922),
+                changed(|report| report.process.open_fds = Some(922)),
                 "922 of 1024 open files",
             ),
             (
@@ -389,7 +387,7 @@ mod tests {
     #[test]
     fn what_is_nearly_wrong_is_not() {
         let mut report = well();
-        report.process.as_mut().unwrap().open_fds = 921;
+        report.process.open_fds = Some(921);
         report.store.disk = Some([1, 65 * MEBIBYTE, 500 * MEBIBYTE]);
         report.store.writer.waiting = DISK_WAIT_MAX;
         assert!(state(&report, Health::Accepting).0.is_empty());
