@@ -31,11 +31,13 @@ pub enum RedirectOutcome {
     Loading,
     /// The link's record is damaged: 503.
     Damaged,
+    /// The client has asked for too many ids that there are none of: 429.
+    Refused,
 }
 
 impl RedirectOutcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Found,
         Self::Hop,
         Self::Unknown,
@@ -44,6 +46,7 @@ impl RedirectOutcome {
         Self::Expired,
         Self::Loading,
         Self::Damaged,
+        Self::Refused,
     ];
 
     /// The value of the label.
@@ -58,6 +61,7 @@ impl RedirectOutcome {
             Self::Expired => "expired",
             Self::Loading => "loading",
             Self::Damaged => "damaged",
+            Self::Refused => "refused",
         }
     }
 }
@@ -72,7 +76,17 @@ struct Counters {
 
 impl Counters {
     const fn outcome(&self, outcome: RedirectOutcome) -> &AtomicU64 {
-        let [found, hop, unknown, disabled, deleted, expired, loading, damaged] = &self.outcomes;
+        let [
+            found,
+            hop,
+            unknown,
+            disabled,
+            deleted,
+            expired,
+            loading,
+            damaged,
+            refused,
+        ] = &self.outcomes;
         match outcome {
             RedirectOutcome::Found => found,
             RedirectOutcome::Hop => hop,
@@ -82,6 +96,7 @@ impl Counters {
             RedirectOutcome::Expired => expired,
             RedirectOutcome::Loading => loading,
             RedirectOutcome::Damaged => damaged,
+            RedirectOutcome::Refused => refused,
         }
     }
 }
@@ -171,7 +186,7 @@ mod tests {
         });
         redirects.count(RedirectOutcome::Damaged, Duration::from_micros(100));
         let (outcomes, durations) = redirects.read();
-        assert_eq!(outcomes, [3_003, 3, 3, 3, 3, 3, 3, 4]);
+        assert_eq!(outcomes, [3_003, 3, 3, 3, 3, 3, 3, 4, 3]);
         assert_eq!((durations.count(), durations.sum()), (6_001, 6_000 * 5_000 + 100_000));
     }
 

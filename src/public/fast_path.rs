@@ -255,6 +255,7 @@ impl FastPath {
         if self.guesses.is_anybody_shut_out(now.time) && self.guesses.is_shut_out(request.client(asker.peer), now.time)
         {
             self.answers.too_many_guesses.write(&filling, out);
+            self.redirects.count(RedirectOutcome::Refused);
             return answered;
         }
         let verdict = self.links.index().look_up_with(id, now.time, |location| {
@@ -286,6 +287,7 @@ impl FastPath {
             Verdict::Unknown => {
                 if self.guesses.note(request.client(asker.peer), id, now.time) == Guess::TooMany {
                     self.answers.too_many_guesses.write(&filling, out);
+                    self.redirects.count(RedirectOutcome::Refused);
                     return answered;
                 }
                 &of_length.unknown
@@ -309,6 +311,7 @@ impl FastPath {
         let is_refused =
             verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
         let response = if is_refused {
+            self.redirects.count(RedirectOutcome::Refused);
             too_many_guesses()
         } else {
             self.redirects.count(outcome_of(&verdict));

@@ -160,15 +160,19 @@ impl Public {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
         };
+        let refused = || {
+            self.metrics.redirects.count(RedirectOutcome::Refused, began.elapsed());
+            too_many_guesses()
+        };
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
             Ok(id) => {
                 let now = self.links.clock().now();
                 if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client, now) {
-                    return too_many_guesses();
+                    return refused();
                 }
                 let verdict = self.links.look_up(id).await;
                 if verdict == Verdict::Unknown && self.guesses.note(client, id, now) == Guess::TooMany {
-                    return too_many_guesses();
+                    return refused();
                 }
                 if matches!(verdict, Verdict::Redirect(_)) {
                     let visit = self.visitors.visit_of(&visitor(method, headers));

@@ -3,6 +3,7 @@
 use crate::fixture::Appliance;
 use crate::http::{Answer, request};
 use crate::limits::refusals;
+use crate::metrics::Scrape;
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
@@ -28,6 +29,9 @@ fn unknown_ids_are_limited_for_each_client() {
         (&appliance.public, "?x=y", "2001:db8::7"),
         (&appliance.admin, "", "198.51.100.7"),
     ] {
+        let redirects =
+            |outcome| Scrape::of(&appliance).get(&format!("tinyd_redirects_total{{outcome=\"{outcome}\"}}"));
+        let before = ["unknown", "refused"].map(redirects);
         // A minute may begin anew in between, after which everything begins anew.
         let mut statuses = Vec::new();
         for number in 0..30 {
@@ -52,6 +56,9 @@ fn unknown_ids_are_limited_for_each_client() {
         );
         // Who goes on sees nothing any more; others do.
         assert_eq!(goto(base, &id, more, client).status, 429, "{client}");
+        // Each is counted: twenty of the thirty, the one that was looked at, and the one for what exists.
+        let after = ["unknown", "refused"].map(redirects);
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [10.0, 22.0], "{client}");
         assert_eq!(goto(base, &id, more, "203.0.113.8").status, 302);
         assert_eq!(goto(base, "guess", more, "203.0.113.8").status, 404);
     }

@@ -90,7 +90,7 @@ fn redirects_are_counted_by_outcome_whichever_way_they_go() {
     ];
     appliance.link("delete", &ks, &[("id", &ids[2])]);
     let outcomes = [
-        "found", "disabled", "deleted", "expired", "unknown", "hop", "loading", "damaged",
+        "found", "disabled", "deleted", "expired", "unknown", "hop", "loading", "damaged", "refused",
     ];
     let samples = outcomes.map(|outcome| format!("tinyd_redirects_total{{outcome=\"{outcome}\"}}"));
     let timed = ["tinyd_redirect_duration_seconds_count".to_owned()];
@@ -110,7 +110,7 @@ fn redirects_are_counted_by_outcome_whichever_way_they_go() {
         // What is no id has no link.
         request(base, "GET", "/tiny/NO", &[header], b"");
         let after = Scrape::of(&appliance);
-        let expected = [2.0, 2.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0];
+        let expected = [2.0, 2.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0];
         assert_eq!(added(&before, &after, &samples), expected, "{base} {header:?}");
         // What was handed to the kernel may be here before that has been noted.
         poll("durations", || {
