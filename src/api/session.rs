@@ -42,16 +42,18 @@ impl Api {
 
         let now = self.links.clock().now();
         if !self.throttle.allows(caller.address, id, now) {
-            tracing::warn!(
-                partner = id.0,
-                "too many failed attempts to start a session; refused for a minute"
-            );
             self.metrics.refused(Listener::Admin, Refusal::StartSession);
             return Err(failed(StartFailure::Throttled));
         }
         let partners = self.partners.borrow().clone();
         if !partners.may_start(id, kind, secret) {
-            self.throttle.failed(caller.address, id, now);
+            // Told once, not at every refusal: who guesses must not write the log.
+            if self.throttle.failed(caller.address, id, now) {
+                tracing::warn!(
+                    partner = id.0,
+                    "too many failed attempts to start a session; refused for a minute"
+                );
+            }
             return Err(refused());
         }
         let claims = Claims {

@@ -71,8 +71,8 @@ impl StartThrottle {
         failed.is_none_or(|failed| failed.is_over(now) || failed.count < FAILURES_MAX)
     }
 
-    /// Remembers a failure.
-    pub fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) {
+    /// Remembers a failure. Whether it is the last one that is allowed in this window, which is so once in a window.
+    pub fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
         let mut failures = self.failures.lock();
         if failures.len() >= REMEMBERED_MAX {
             failures.retain(|_, failed| !failed.is_over(now));
@@ -87,7 +87,8 @@ impl StartThrottle {
         if failed.is_over(now) {
             *failed = Failures { count: 0, since: now };
         }
-        failed.count += 1;
+        failed.count = failed.count.saturating_add(1);
+        failed.count == FAILURES_MAX
     }
 }
 
@@ -100,16 +101,18 @@ mod tests {
         let throttle = StartThrottle::default();
         let at = Timestamp::from_unix;
         let (home, partner) = ("2001:db8::1".parse().unwrap(), PartnerId(1));
-        for _ in 0..FAILURES_MAX {
+        for number in 1..=FAILURES_MAX {
             assert!(throttle.allows(home, partner, at(100)));
-            throttle.failed(home, partner, at(100));
+            assert_eq!(throttle.failed(home, partner, at(100)), number == FAILURES_MAX);
         }
+        // Some more were under way already.
+        assert!(!throttle.failed(home, partner, at(100)));
         assert!(!throttle.allows(home, partner, at(159)));
         assert!(!throttle.allows("2001:db8::2".parse().unwrap(), partner, at(159)));
         assert!(throttle.allows("2001:db8:0:1::1".parse().unwrap(), partner, at(159)));
         assert!(throttle.allows(home, PartnerId(2), at(159)));
         assert!(throttle.allows(home, partner, at(160)));
-        throttle.failed(home, partner, at(160));
+        assert!(!throttle.failed(home, partner, at(160)));
         assert!(throttle.allows(home, partner, at(160)));
     }
 }

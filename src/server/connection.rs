@@ -28,6 +28,8 @@ use crate::server::listeners::{BACKLOG, Listening};
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Connections that are taken from a queue at the end before the thread does something else.
 const ACCEPTED_TOGETHER: i32 = 32;
+/// How often at most the log says that this is so.
+const ACCEPT_TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// Least buffer of a connection that hyper serves, in bytes; hyper takes no less.
 const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
@@ -60,6 +62,7 @@ pub(super) async fn accept(
         reason = "what took its place is unsafe, for objects that may change their descriptor; a listener never does"
     )]
     let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    let mut trouble = AcceptTrouble::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
@@ -70,7 +73,9 @@ pub(super) async fn accept(
             Ok((stream, address)) => serve(stream, address),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "connections cannot be accepted; trying again");
+                if trouble.is_news(Instant::now()) {
+                    tracing::warn!(%error, "connections cannot be accepted; trying again");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -91,6 +96,26 @@ pub(super) async fn accept(
         }
     }
     Ok(())
+}
+
+/// When it was last told that connections cannot be accepted. While descriptors are out, some connections are accepted in
+/// between, as others end: that is no reason to tell it anew.
+#[derive(Debug, Default)]
+struct AcceptTrouble {
+    told: Option<Instant>,
+}
+
+impl AcceptTrouble {
+    /// Whether a failure at this moment is to be told.
+    fn is_news(&mut self, now: Instant) -> bool {
+        let is_news = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= ACCEPT_TELL_INTERVAL);
+        if is_news {
+            self.told = Some(now);
+        }
+        is_news
+    }
 }
 
 fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
@@ -202,5 +227,17 @@ impl hyper::body::Body for Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         self.course.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_connections_cannot_be_accepted_is_told_once_a_minute() {
+        let (mut trouble, start) = (AcceptTrouble::default(), Instant::now());
+        let told = (0..1_500).filter(|tries| trouble.is_news(start + ACCEPT_BACKOFF * *tries));
+        assert_eq!(told.collect::<Vec<_>>(), [0, 600, 1_200]);
     }
 }

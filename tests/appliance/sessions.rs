@@ -299,3 +299,18 @@ fn no_session_stands_in_the_log() {
     assert!(log.contains("shortlink_shortlink"), "the log is on");
     assert!(!log.contains(&ks[..ks.len() - 6]), "{log}");
 }
+
+#[test]
+fn who_guesses_secrets_does_not_write_the_log() {
+    let appliance = Appliance::start();
+    for _ in 0..30 {
+        let wrong = [("secret", "wrong"), ("partnerId", PARTNER), ("format", "1")];
+        let answer = appliance.post("session", "start", &wrong);
+        assert_eq!(code(&answer.json()), "START_SESSION_ERROR");
+    }
+    let told = appliance
+        .log()
+        .matches("too many failed attempts to start a session")
+        .count();
+    assert_eq!(told, 1, "{}", appliance.log());
+}
