@@ -78,5 +78,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
     for warning in &settings.warnings {
         writeln!(out, "warning            {warning}")?;
     }
+    writeln!(out, "\nIn force, defaults included; of secrets, how many there are:")?;
+    for line in settings.in_force() {
+        writeln!(out, "{line}")?;
+    }
     Ok(())
 }

@@ -208,6 +208,12 @@ fn check_says_what_the_settings_mean() {
         "/tiny/ID: 301 to goto",
         "partner 1234567    1 admin secret(s), the first one signs; 1 user secret(s)",
         "warning ",
+        "\npublic.listen = 127.0.0.1:9999, public.tiny = hop, ",
+        "public.max_guesses_per_minute = 600",
+        "admin.body_timeout_seconds = ",
+        "public.proxy_protocol = false",
+        "log.access = off",
+        "partner.id = 1234567, partner.admin_secret = (1), partner.user_secret = (1), partner.operator = false\n",
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }
