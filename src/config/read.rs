@@ -140,26 +140,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         partners: reader.partners(&root)?,
         warnings: Vec::new(),
     };
-    let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
-    if settings.admin_limits.proxy_protocol && settings.admin_limits.trusted_proxies.iter().any(is_local) {
-        reader.warnings.push(
-            "admin.proxy_protocol: tinyd's own commands come from this machine without its header, and are closed"
-                .to_owned(),
-        );
-    }
-    let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
-    addresses.sort();
-    if let Some([twice, _]) = addresses
-        .array_windows()
-        .find(|[one, next]| one == next && one.port() != 0)
-    {
-        return Err(ConfigError::Setting {
-            origin: "public and admin".to_owned(),
-            key: "listen".to_owned(),
-            value: twice.to_string(),
-            reason: "named twice: each listener needs an address of its own".to_owned(),
-        });
-    }
+    reader.check_listeners(&settings)?;
     Ok(Settings {
         warnings: reader.warnings,
         ..settings
@@ -296,6 +277,31 @@ impl Reader {
             Some(Value::Boolean(is_on)) => Ok(*is_on),
             Some(other) => Err(self.wrong(section.key(key), other, "expected true or false")),
         }
+    }
+
+    /// What concerns both listeners together.
+    fn check_listeners(&mut self, settings: &Settings) -> Result<(), ConfigError> {
+        let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
+        if settings.admin_limits.proxy_protocol && settings.admin_limits.trusted_proxies.iter().any(is_local) {
+            self.warnings.push(
+                "admin.proxy_protocol: tinyd's own commands come from this machine without its header, and are closed"
+                    .to_owned(),
+            );
+        }
+        let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
+        addresses.sort();
+        if let Some([twice, _]) = addresses
+            .array_windows()
+            .find(|[one, next]| one == next && one.port() != 0)
+        {
+            return Err(ConfigError::Setting {
+                origin: "public and admin".to_owned(),
+                key: "listen".to_owned(),
+                value: twice.to_string(),
+                reason: "named twice: each listener needs an address of its own".to_owned(),
+            });
+        }
+        Ok(())
     }
 
     fn drain(&self, root: &Section<'_>) -> Result<Duration, ConfigError> {

@@ -22,7 +22,7 @@ use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
 use crate::store::{Health, Listing, Query, Snapshot, StoreError, Transaction, WriteError};
 
 /// How often what was recorded is written down: what a crash can lose.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(4);
 /// Links that a recorder has room for from the start: some 30 KB.
 const ROOM_LINKS: usize = 448;
 /// All tables together take at most so much, or [`BYTES_FOR_EACH_LINK`].
