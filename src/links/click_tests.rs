@@ -383,7 +383,10 @@ fn recorders_are_gathered_while_a_flush_waits_for_the_writer() {
         let release = block_writer(&links).await;
         recorder.record(ids[0], Visit::Click, now());
         let mut flushing = Box::pin(links.keep_flushing_clicks());
-        assert!(poll!(&mut flushing).is_pending());
+        while !links.has_clicks_in_flight() {
+            assert!(poll!(&mut flushing).is_pending());
+            tokio::task::yield_now().await;
+        }
         let (recorded, _) = limits(1, 1);
         for number in 0..2 * recorded {
             recorder.record(numbered(number), Visit::Click, now());

@@ -481,6 +481,12 @@ impl Links {
         recorded + gathered.table.allocation_size() + gathered.spare.allocation_size()
     }
 
+    /// Whether a flush is waiting for the store, or was not acknowledged, for tests.
+    #[cfg(test)]
+    pub(super) fn has_clicks_in_flight(&self) -> bool {
+        self.clicks.shared.gathered.lock().is_in_flight
+    }
+
     /// Gathers what the recorders have, for tests.
     #[cfg(test)]
     pub(super) fn gather_clicks(&self) {
