@@ -51,10 +51,10 @@ const IN_USE: Duration = Duration::from_secs(1);
 const KEPT: usize = 50;
 
 /// What memory may grow by after the second minute: the allocator's room for what is going on at the moment…
-const GROWTH_BYTES: u64 = 16 << 20;
+const GROWTH_BYTES: u64 = 8 << 20;
 /// …and for each link added its place in the map, and that of its record and its eight index entries in the store's page
 /// cache, which they fill up to its limit.
-const GROWTH_BYTES_A_LINK: u64 = 4 << 10;
+const GROWTH_BYTES_A_LINK: u64 = 1 << 10;
 
 /// Runs everything at once.
 #[derive(Debug, Parser)]

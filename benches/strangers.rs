@@ -4,6 +4,9 @@
 
 mod rig;
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
@@ -44,6 +47,10 @@ struct Options {
     #[arg(long, default_value_t = 2_000)]
     rate: u64,
 
+    /// Seconds that slow clients are at it before redirects are measured; their coming is a flood of requests, not slowness
+    #[arg(long, default_value_t = 3)]
+    lead: u64,
+
     /// Links that there are
     #[arg(long, default_value_t = 100_000)]
     links: u64,
@@ -79,11 +86,12 @@ fn main() -> Result<()> {
         say(&format!("round {} of {}", round + 1, options.rounds));
         alone.push(open_loop::run(plan)?);
         let slow = SlowClients::start(tinyd.public, options.slow, options.slow, Place::Load)?;
+        thread::sleep(Duration::from_secs(options.lead));
         beside.push(open_loop::run(plan)?);
         closed += slow.closed();
         drop(slow);
         let admin = tinyd.admin;
-        tinyd.process.wait_until(std::time::Duration::from_secs(60), || {
+        tinyd.process.wait_until(Duration::from_secs(60), || {
             let scrape = http::get(admin, "/metrics")?;
             let text = String::from_utf8(scrape.body)?;
             Ok(text.contains("\ntinyd_connections_open{listener=\"public\"} 0\n"))

@@ -25,7 +25,8 @@ use crate::server::proxy_header;
 
 /// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
-/// Answers that are gathered before they are sent; pipelined requests get them together.
+/// Answers that are gathered before they are sent, so that pipelined requests get them together. After so many it is the
+/// turn of another connection: else a thousand clients that ask for hundreds at a time would keep everybody else waiting.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// What the connections of a thread share, for as long as one of them is looked at.
@@ -367,6 +368,11 @@ impl Connection<'_> {
                 }
                 if let Some(next) = next {
                     return Poll::Ready(Ok(next));
+                }
+                if !self.progress.wants_more && !self.progress.is_last {
+                    // There is more to answer, after the others have had their turn.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
             }
             let reason = self.progress.last_because(&self.terms.policy);

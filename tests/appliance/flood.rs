@@ -151,8 +151,9 @@ fn look_at(flood: &mut [Idler], status: u16) -> Fates {
 #[test]
 fn in_a_flood_those_who_are_busy_are_served_and_the_idlest_give_way() {
     // Longer than the test: nothing else than the limit is to close a connection.
-    let settings =
-        format!("[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\nidle_timeout_seconds = 300\n");
+    let settings = format!(
+        "[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\nidle_timeout_seconds = 300\nmax_requests_per_connection = 0\n"
+    );
     let appliance = Appliance::start_with(&settings);
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let target = address(&appliance.public);
@@ -200,6 +201,23 @@ fn in_a_flood_those_who_are_busy_are_served_and_the_idlest_give_way() {
     drop(flood);
     wait_until_all_is_as_before(&appliance, before);
     assert_eq!(appliance.goto(&id).status, 302);
+}
+
+#[test]
+fn who_sends_a_head_byte_by_byte_gives_way_too() {
+    let settings = format!("[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\n");
+    let appliance = Appliance::start_with(&settings);
+    let id = appliance.add(&appliance.admin_ks(), &[]);
+    let target = address(&appliance.public);
+    let mut slow: Vec<_> = (0..PLACES).map(|_| Idler::connect(target, HALF_A_HEAD)).collect();
+    poll("all places are taken", || open_connections(&appliance) == PLACES as f64);
+    poll("a newcomer finds a place", || {
+        for Idler { stream, .. } in &mut slow {
+            // It may have given way.
+            let _ = stream.write_all(b"x");
+        }
+        come(target, &id, &mut Fates::default())
+    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::metrics::Scrape;
 const CLIENTS: usize = 1000;
 /// Timeouts that end within the test's time.
 const IMPATIENT: &str = "[public]\nhead_timeout_seconds = 3\nidle_timeout_seconds = 3\nwrite_timeout_seconds = 3\n\
+                         max_requests_per_connection = 0\n\
                          [admin]\nbody_timeout_seconds = 3\n";
 /// So long that a few answers are more than a connection's buffers hold.
 const LONG_DESTINATION_BYTES: usize = 8000;
