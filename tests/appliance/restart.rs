@@ -54,8 +54,9 @@ fn base(listener: &TcpListener) -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// Asks on one connection after the other until it is told to stop; each goes on for as long as the appliance wants.
-fn ask(base: &str, target: &str, stop: &AtomicBool, answered: &AtomicUsize) {
+/// Asks on one connection after the other until it is told to stop; each goes on for as long as the appliance wants. Between two
+/// requests, the connection is idle for the time of the pause.
+fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &AtomicUsize) {
     let mut connection: Option<Connection> = None;
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -78,6 +79,7 @@ fn ask(base: &str, target: &str, stop: &AtomicBool, answered: &AtomicUsize) {
             }
         }
         last = Instant::now();
+        std::thread::sleep(pause);
     }
 }
 
@@ -125,8 +127,9 @@ fn no_request_fails_while_it_restarts() {
             scope.spawn(move || {
                 let _end = end;
                 match number {
-                    0..3 => ask(public, goto, stop, count),
-                    3 => ask(public, general, stop, count),
+                    0..2 => ask(public, goto, Duration::ZERO, stop, count),
+                    2 => ask(public, goto, Duration::from_millis(20), stop, count),
+                    3 => ask(public, general, Duration::from_millis(20), stop, count),
                     // A connection for each request.
                     4 | 5 => {
                         while !stop.load(Ordering::Relaxed) {
