@@ -14,7 +14,7 @@ pub use fault::{Fault, Requested};
 pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
 pub use peer::{Peer, Proxies};
 pub use response::{
-    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, is_about_server,
+    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, date, is_about_server,
     no_store, refusal, stream, text, turned_away,
 };
 pub use stream::{Interrupted, PieceSender, Pieces};

@@ -105,7 +105,9 @@ pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp)
     .into_bytes()
 }
 
-fn date(now: Timestamp) -> String {
+/// A time as the header `Date` has it (RFC 9110, section 5.6.7), in seconds.
+#[must_use]
+pub fn date(now: Timestamp) -> String {
     let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -3,12 +3,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::{AccessLog, Fault, Peer, Requested, Subject};
+use crate::http::{self, AccessLog, Fault, Peer, Requested, Subject};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp, Visit};
@@ -100,9 +100,7 @@ impl Now {
             return;
         }
         self.time = time;
-        let seconds = Duration::from_secs(u64::try_from(time.as_unix()).unwrap_or_default());
-        let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + seconds);
-        if let Ok(date) = Date::try_from(text.as_bytes()) {
+        if let Ok(date) = Date::try_from(http::date(time).as_bytes()) {
             self.date = date;
         }
     }

@@ -8,12 +8,15 @@ use std::sync::{Arc, OnceLock};
 
 use hyper::StatusCode;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
-use crate::model::{Timestamp, client_network};
+use crate::model::{Clock, Timestamp, client_network};
+use crate::server::guard::Terms;
 
 /// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more likely
 /// to be used again.
@@ -57,6 +60,57 @@ impl From<&Limits> for Policy {
     }
 }
 
+impl Policy {
+    /// Whether a peer says whom its connection is for before anything else.
+    pub(super) fn is_announced_by(&self, peer: &Peer) -> bool {
+        self.limits.proxy_protocol && peer.is_proxy()
+    }
+}
+
+/// By what the connections of a listener come in.
+#[derive(Debug, Clone)]
+pub(super) struct Entrance {
+    pub(super) admission: Arc<Admission>,
+    pub(super) policy: watch::Receiver<Arc<Policy>>,
+    pub(super) clock: Clock,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+/// A connection that has been let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) peer: Peer,
+    pub(super) place: Place,
+    pub(super) policy: Arc<Policy>,
+    /// When.
+    pub(super) at: Timestamp,
+}
+
+impl Entrance {
+    /// Lets a connection in, or refuses it and tells it so.
+    pub(super) fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &Crowd) -> Option<Admitted> {
+        let policy = Arc::clone(&self.policy.borrow());
+        let (peer, at) = (Peer::new(address, &policy.proxies), self.clock.now());
+        let place = self.admission.admit(stream, &peer, &policy.limits, crowd, at)?;
+        Some(Admitted {
+            peer,
+            place,
+            policy,
+            at,
+        })
+    }
+
+    /// What a connection lives under that stays for longer.
+    pub(super) fn terms(&self, policy: Arc<Policy>) -> Terms {
+        Terms {
+            policy,
+            counts: Arc::clone(&self.admission.counts),
+            clock: self.clock.clone(),
+            stopped: self.stopped.clone(),
+        }
+    }
+}
+
 /// The connections of a listener, of all its threads together.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -73,13 +127,9 @@ impl Admission {
         })
     }
 
-    pub(super) const fn counts(&self) -> &Arc<Connections> {
-        &self.counts
-    }
-
     /// Lets a connection in, for as long as what this returns lives. Where all places are taken, the idlest connection of
     /// its thread gives way. `None`: it is refused, and has been told so.
-    pub(super) fn admit(
+    fn admit(
         self: &Arc<Self>,
         stream: &TcpStream,
         peer: &Peer,
@@ -159,7 +209,10 @@ impl Drop for Place {
 
 /// The connections of a thread, or of several that share one runtime, which wait for requests.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd(Arc<Mutex<Members>>);
+pub(super) struct Crowd {
+    members: Arc<Mutex<Members>>,
+    tasks: TaskTracker,
+}
 
 #[derive(Debug, Default)]
 struct Members {
@@ -194,8 +247,26 @@ fn seconds(time: Timestamp) -> u32 {
 }
 
 impl Crowd {
-    pub(super) fn enter(&self, now: Timestamp) -> Member {
-        let mut members = self.0.lock();
+    /// Serves a connection in a task of its own, which may be ended when it has to give way.
+    pub(super) fn spawn<F>(&self, now: Timestamp, serve: impl FnOnce(Member) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let member = self.enter(now);
+        let activity = Arc::clone(member.activity());
+        let task = self.tasks.spawn(serve(member));
+        // There is one only.
+        let _ = activity.task.set(task.abort_handle());
+    }
+
+    /// Waits until all connections have ended; no more may come.
+    pub(super) async fn all_ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn enter(&self, now: Timestamp) -> Member {
+        let mut members = self.members.lock();
         let activity = Arc::new(Activity {
             last: AtomicU32::new(seconds(now)),
             position: AtomicUsize::new(members.list.len()),
@@ -203,14 +274,14 @@ impl Crowd {
         });
         members.list.push(Arc::clone(&activity));
         Member {
-            crowd: self.clone(),
+            members: Arc::clone(&self.members),
             activity,
         }
     }
 
     /// Closes one of the connections that have been idle for longest; false if there is none.
     fn close_idlest(&self, now: Timestamp) -> bool {
-        let mut members = self.0.lock();
+        let mut members = self.members.lock();
         let count = members.list.len();
         let before = seconds(now).saturating_sub(IDLE_SECONDS);
         let mut idlest: Option<(u32, &Activity, &AbortHandle)> = None;
@@ -241,7 +312,7 @@ impl Crowd {
 /// A connection in the crowd.
 #[derive(Debug)]
 pub(super) struct Member {
-    crowd: Crowd,
+    members: Arc<Mutex<Members>>,
     activity: Arc<Activity>,
 }
 
@@ -251,17 +322,9 @@ impl Member {
     }
 }
 
-impl Activity {
-    /// Names the task to be ended when the connection has to give way.
-    pub(super) fn is_served_by(&self, task: AbortHandle) {
-        // There is one only.
-        let _ = self.task.set(task);
-    }
-}
-
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut members = self.crowd.0.lock();
+        let mut members = self.members.lock();
         let position = self.activity.position.load(Ordering::Relaxed);
         if position < members.list.len() {
             members.list.swap_remove(position);

@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
 pub use descriptors::room_for_connections;
 pub use listeners::{BindError, Bound, Listening, bind, inherited};
@@ -37,9 +36,8 @@ use crate::http::{AccessLog, Peer};
 use crate::ks::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
-use crate::model::Clock;
 use crate::public::{FastPath, Guesses, Public};
-use crate::server::admission::{Admission, Crowd, Member, Place, Policy};
+use crate::server::admission::{Admission, Admitted, Crowd, Entrance, Member, Place, Policy};
 use crate::server::guard::{Past, Terms};
 use crate::server::monitor::Monitor;
 use crate::server::service::{AdminService, PublicService};
@@ -67,11 +65,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let metrics = Arc::new(Metrics::default());
-    let counts = Arc::clone(metrics.connections(Listener::Public));
     let guesses = Arc::new(Guesses::new(
         live.guesses_per_minute,
         settings.shut_out_guessers,
-        Arc::clone(&counts),
+        Arc::clone(metrics.connections(Listener::Public)),
     ));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let public = Public::new(
@@ -90,30 +87,29 @@ pub async fn serve(
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
+    let entrance = |listener, policy| Entrance {
+        admission: Admission::new(Arc::clone(metrics.connections(listener))),
+        policy,
+        clock: links.clock().clone(),
+        stopped: stopped.clone(),
+    };
     let fast_path = FastPath::new(Arc::clone(&links), settings.tiny, guesses, Arc::clone(&access_log));
     let worker = Worker {
         fast_path: Arc::new(fast_path),
         service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
         metrics: Arc::clone(&metrics),
-        admission: Admission::new(counts),
-        policy: live.public,
-        clock: links.clock().clone(),
-        stopped: stopped.clone(),
+        entrance: entrance(Listener::Public, live.public),
         drain: settings.drain,
         roll_call: manager.roll_call(),
     };
     let mut workers = workers::start(&worker, settings.threads, bound.public)?;
     drop(worker);
-    let admission = Admission::new(Arc::clone(metrics.connections(Listener::Admin)));
+    let of_admin = entrance(Listener::Admin, live.admin);
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(&links)));
     let admin = Admin {
         service: AdminService::new(api, public, Arc::clone(&monitor), access_log),
-        admission,
-        policy: live.admin,
+        entrance: of_admin,
         crowd: Crowd::default(),
-        clock: links.clock().clone(),
-        stopped: stopped.clone(),
-        tasks: TaskTracker::new(),
     };
     let monitoring = tokio::spawn(async move { monitor.run().await });
     let mut accepting = JoinSet::new();
@@ -122,7 +118,7 @@ pub async fn serve(
         let serve = move |stream, address| admin.take(stream, address);
         accepting.spawn(connection::accept(listener, stopped.clone(), serve));
     }
-    let tasks = admin.tasks.clone();
+    let crowd = admin.crowd.clone();
     drop(admin);
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
     tokio::spawn(manager.roll_call().answer());
@@ -144,8 +140,7 @@ pub async fn serve(
     let since = Instant::now();
     let drained = tokio::time::timeout(settings.drain, async {
         while accepting.join_next().await.is_some() {}
-        tasks.close();
-        tasks.wait().await;
+        crowd.all_ended().await;
     });
     let is_drained = drained.await.is_ok();
     // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
@@ -199,7 +194,8 @@ impl Reloader {
         (reloader, live)
     }
 
-    /// Puts what can be changed into force: the partners and the limit of guesses at once, limits and proxies for connections that are new.
+    /// Puts what can be changed into force: the partners and the limit of guesses at once, limits and proxies for
+    /// connections that are new.
     pub fn reload(&self, settings: &Settings) {
         let guesses = settings.guesses_per_minute;
         self.guesses_per_minute.store(guesses, Ordering::Relaxed);
@@ -214,32 +210,24 @@ impl Reloader {
 #[derive(Debug, Clone)]
 struct Admin {
     service: AdminService,
-    admission: Arc<Admission>,
-    policy: watch::Receiver<Arc<Policy>>,
+    entrance: Entrance,
     crowd: Crowd,
-    clock: Clock,
-    stopped: watch::Receiver<bool>,
-    tasks: TaskTracker,
 }
 
 impl Admin {
     fn take(&self, stream: StdStream, address: IpAddr) {
-        let policy = Arc::clone(&self.policy.borrow());
-        let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let admitted = self.admission.admit(&stream, &peer, &policy.limits, &self.crowd, now);
-        let Some(place) = admitted else { return };
-        let terms = Terms {
-            policy,
-            counts: Arc::clone(self.admission.counts()),
-            clock: self.clock.clone(),
-            stopped: self.stopped.clone(),
+        let Some(admitted) = self.entrance.admit(&stream, address, &self.crowd) else {
+            return;
         };
-        let member = self.crowd.enter(now);
-        let activity = Arc::clone(member.activity());
-        let task = self
-            .tasks
-            .spawn(serve_admin(stream, peer, place, self.service.clone(), terms, member));
-        activity.is_served_by(task.abort_handle());
+        let Admitted {
+            peer,
+            place,
+            policy,
+            at,
+        } = admitted;
+        let (service, terms) = (self.service.clone(), self.entrance.terms(policy));
+        self.crowd
+            .spawn(at, |member| serve_admin(stream, peer, place, service, terms, member));
     }
 }
 
@@ -256,7 +244,7 @@ async fn serve_admin(
         Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
     };
     let mut past = Past::none();
-    if terms.policy.limits.proxy_protocol && peer.is_proxy() {
+    if terms.policy.is_announced_by(&peer) {
         match proxy_header::introduce(&mut stream, &mut peer, &mut place, &terms).await {
             Ok(received) => past.held = received,
             Err(error) => return tracing::trace!(%error, "connection ended"),

@@ -261,7 +261,7 @@ pub(super) async fn serve(
     activity: &Arc<Activity>,
 ) -> io::Result<Option<Rest>> {
     let policy = &terms.policy;
-    let is_announced = policy.limits.proxy_protocol && newcomer.peer.is_proxy();
+    let is_announced = policy.is_announced_by(&newcomer.peer);
     // By now all connections that waited to be accepted have been, and the request may have come.
     if !is_announced && newcomer.has_sent_nothing() && newcomer.answer(fast_path, policy) {
         return Ok(None);

@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
-use crate::http::Peer;
 use crate::metrics::Metrics;
-use crate::model::Clock;
 use crate::public::FastPath;
-use crate::server::admission::{Admission, Crowd, Member, Policy};
+use crate::server::admission::{Admitted, Crowd, Entrance, Member};
 use crate::server::guard::Terms;
 use crate::server::listeners::Listening;
 use crate::server::notify::RollCall;
@@ -29,10 +26,7 @@ pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) policy: watch::Receiver<Arc<Policy>>,
-    pub(super) clock: Clock,
-    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) entrance: Entrance,
     /// How long requests in flight may take at the end.
     pub(super) drain: Duration,
     pub(super) roll_call: RollCall,
@@ -116,14 +110,14 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
 impl Worker {
     async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
         tokio::spawn(self.roll_call.clone().answer());
-        let (crowd, tasks) = (Crowd::default(), TaskTracker::new());
+        let crowd = Crowd::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (worker, crowd, tasks) = (self.clone(), crowd.clone(), tasks.clone());
-            let serve = move |stream, address| worker.take(stream, address, &crowd, &tasks);
-            accepting.spawn(connection::accept(listener, self.stopped.clone(), serve));
+            let (worker, crowd) = (self.clone(), crowd.clone());
+            let serve = move |stream, address| worker.take(stream, address, &crowd);
+            accepting.spawn(connection::accept(listener, self.entrance.stopped.clone(), serve));
         }
-        let mut stopped = self.stopped;
+        let mut stopped = self.entrance.stopped;
         let deadline = async {
             // An error means that the sender is gone, which also means the end.
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -133,8 +127,7 @@ impl Worker {
             while let Some(ended) = accepting.join_next().await {
                 ended??;
             }
-            tasks.close();
-            tasks.wait().await;
+            crowd.all_ended().await;
             Ok(())
         };
         tokio::select! {
@@ -144,27 +137,23 @@ impl Worker {
     }
 
     /// Serves a connection that has been accepted. Often all that there is to do is done at once.
-    fn take(&self, stream: TcpStream, address: IpAddr, crowd: &Crowd, tasks: &TaskTracker) {
-        let policy = Arc::clone(&self.policy.borrow());
-        let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let Some(place) = self.admission.admit(&stream, &peer, &policy.limits, crowd, now) else {
+    fn take(&self, stream: TcpStream, address: IpAddr, crowd: &Crowd) {
+        let Some(admitted) = self.entrance.admit(&stream, address, crowd) else {
             return;
         };
-        let is_announced = policy.limits.proxy_protocol && peer.is_proxy();
+        let Admitted {
+            peer,
+            place,
+            policy,
+            at,
+        } = admitted;
+        let is_announced = policy.is_announced_by(&peer);
         let mut newcomer = Newcomer::new(stream, peer, place);
         if !is_announced && newcomer.answer(&self.fast_path, &policy) {
             return;
         }
-        let terms = Terms {
-            policy,
-            counts: Arc::clone(self.admission.counts()),
-            clock: self.clock.clone(),
-            stopped: self.stopped.clone(),
-        };
-        let member = crowd.enter(now);
-        let activity = Arc::clone(member.activity());
-        let task = tasks.spawn(self.clone().serve(newcomer, terms, member));
-        activity.is_served_by(task.abort_handle());
+        let terms = self.entrance.terms(policy);
+        crowd.spawn(at, |member| self.clone().serve(newcomer, terms, member));
     }
 
     async fn serve(self, newcomer: Newcomer, terms: Terms, member: Member) {
