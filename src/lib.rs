@@ -10,6 +10,7 @@ pub mod store;
 pub mod rows;
 pub mod links;
 pub mod http;
+pub mod fetch;
 pub mod public;
 pub mod api;
 pub mod config;

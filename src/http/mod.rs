@@ -17,5 +17,5 @@ pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, date, is_about_server,
     no_store, refusal, stream, text, turned_away,
 };
-pub use stream::{Interrupted, PieceSender, Pieces};
+pub use stream::{Interrupted, PieceSender};
 pub use target::{Call, Place, Target, decode_lossy, is_true};

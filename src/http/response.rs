@@ -3,16 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
-use crate::http::stream::{PieceSender, Pieces, pieces};
+use crate::http::stream::{Interrupted, PieceSender, pieces};
 use crate::model::Timestamp;
 use crate::wire::{Format, Value};
 
 /// The body of a response: whole, in memory, or a stream.
-pub type Body = Either<Full<Bytes>, Pieces>;
+pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Interrupted>>;
 
 /// A response.
 pub type Response = hyper::Response<Body>;
@@ -41,7 +42,7 @@ pub fn answer(status: StatusCode) -> Response {
 #[must_use]
 pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
     let (sender, pieces) = pieces();
-    let mut response = Response::new(Either::Right(pieces));
+    let mut response = Response::new(Either::Right(pieces.boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

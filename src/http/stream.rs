@@ -25,7 +25,7 @@ enum Piece {
 /// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody takes
 /// what has been sent for all of it.
 #[derive(Debug)]
-pub struct Pieces {
+pub(super) struct Pieces {
     pieces: mpsc::Receiver<Piece>,
     is_over: bool,
 }

@@ -6,6 +6,7 @@
 mod calls;
 mod connections;
 mod exposition;
+mod fetches;
 mod histogram;
 mod history;
 mod number;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use calls::{ActionName, ActionReport, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
 pub use connections::{Connections, Listener, OpenConnection, Refusal};
 pub use exposition::Exposition;
+pub use fetches::{FetchOutcome, Fetches, FetchesReport, OpenFetch};
 pub use histogram::{Distribution, Durations, Histogram, LongDurations, Sizes, as_f64, nanoseconds};
 pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
@@ -34,6 +36,8 @@ pub struct Metrics {
     pub redirects: Redirects,
     /// Calls of the API.
     pub calls: Calls,
+    /// Fetches of destinations.
+    pub fetches: Arc<Fetches>,
     public: Arc<Connections>,
     admin: Arc<Connections>,
 }

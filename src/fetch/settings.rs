@@ -1,0 +1,198 @@
+//! What the operator says about fetching.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+/// Which destinations are fetched, by which rules, and how much of it may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// Networks that are fetched from although they are not on the public internet. The appliance's own listeners never are.
+    pub allow: Vec<IpNet>,
+    /// Ports that are connected to.
+    pub ports: Vec<u16>,
+    /// Redirects of a destination that are followed for the client, at most [`FOLLOW_MAX`]; the next one is passed on.
+    pub follow: usize,
+    /// How long looking a name up may take, and then connecting.
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take from the connection on, with TLS.
+    pub first_byte_timeout: Duration,
+    /// How long the next part of a body may take, once the client wants it.
+    pub idle_timeout: Duration,
+    /// How long a fetch may take in all.
+    pub total_timeout: Duration,
+    /// Most bytes of a body that a client is sent.
+    pub bytes: u64,
+    /// Most fetches at a time.
+    pub fetches: usize,
+    /// Most fetches at a time for one client: an address of IPv4, a /64 of IPv6.
+    pub fetches_per_client: usize,
+    /// Hosts whose content is sent without `Content-Security-Policy: sandbox`.
+    pub trusted_hosts: Vec<HostPattern>,
+    /// Servers that are asked for addresses; none: those of the machine.
+    pub name_servers: Vec<SocketAddr>,
+    /// Authorities that are believed beside those of the machine.
+    pub authorities: Authorities,
+}
+
+/// Most redirects that are followed for one request.
+pub const FOLLOW_MAX: usize = 3;
+
+impl Default for FetchSettings {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            ports: vec![80, 443],
+            follow: 0,
+            connect_timeout: Duration::from_secs(2),
+            first_byte_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(10),
+            // A film at the pace at which it is watched is not fetched in one piece; who takes longer holds a place.
+            total_timeout: Duration::from_secs(60 * 60),
+            bytes: 4 * 1024 * 1024 * 1024,
+            // Two connections each, and some 100 kilobytes of memory.
+            fetches: 256,
+            // A page with pictures over HTTP/1.1: browsers open six connections for each name.
+            fetches_per_client: 16,
+            trusted_hosts: Vec::new(),
+            name_servers: Vec::new(),
+            authorities: Authorities::default(),
+        }
+    }
+}
+
+/// A host, or with `*.` before it all below one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPattern {
+    /// In lower case, as domain name servers know it.
+    name: String,
+    is_wildcard: bool,
+}
+
+impl HostPattern {
+    /// Whether a host, as [`url::Url::host_str`] gives it, is meant.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if !self.is_wildcard {
+            return host == self.name;
+        }
+        let before = host.strip_suffix(self.name.as_str());
+        before.is_some_and(|before| before.len() > 1 && before.ends_with('.'))
+    }
+}
+
+impl std::fmt::Display for HostPattern {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let wildcard = if self.is_wildcard { "*." } else { "" };
+        write!(formatter, "{wildcard}{}", self.name)
+    }
+}
+
+/// The text is no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a host such as www.example.com, or *.example.com for all below one")]
+pub struct InvalidHost;
+
+impl FromStr for HostPattern {
+    type Err = InvalidHost;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
+        let (host, is_wildcard) = match text.strip_prefix("*.") {
+            Some(host) => (host, true),
+            None => (text, false),
+        };
+        let url = url::Url::parse(&format!("http://{host}/")).map_err(|_| InvalidHost)?;
+        let is_host_only = url
+            .as_str()
+            .strip_prefix("http://")
+            .and_then(|rest| rest.strip_suffix('/'));
+        let name = is_host_only.filter(|name| url.host_str() == Some(name) && !name.contains('*'));
+        let is_domain = matches!(url.host(), Some(url::Host::Domain(_)));
+        match name {
+            Some(name) if is_domain || !is_wildcard => Ok(Self {
+                name: name.strip_suffix('.').unwrap_or(name).to_owned(),
+                is_wildcard,
+            }),
+            _ => Err(InvalidHost),
+        }
+    }
+}
+
+/// Certificate authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authorities(pub(super) Vec<CertificateDer<'static>>);
+
+impl Authorities {
+    /// Reads the certificates of a PEM file.
+    ///
+    /// # Errors
+    /// With what is wrong with it.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let certificates = certificates.map_err(|error| error.to_string())?;
+        if certificates.is_empty() {
+            return Err("holds no certificate; expected PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned());
+        }
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
+        Ok(Self(certificates))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_or_all_below_one_are_trusted() {
+        let matches = |pattern: &str, host: &str| pattern.parse::<HostPattern>().unwrap().matches(host);
+        assert!(matches("www.Example.com", "www.example.com"));
+        assert!(matches("www.example.com", "www.example.com."));
+        assert!(!matches("www.example.com", "example.com"));
+        assert!(!matches("example.com", "www.example.com"));
+        assert!(matches("*.example.com", "a.b.example.com"));
+        assert!(!matches("*.example.com", "example.com"));
+        assert!(!matches("*.example.com", "evilexample.com"));
+        assert!(!matches("*.example.com", ".example.com"));
+        assert!(matches("münchen.example", "xn--mnchen-3ya.example"));
+        assert!(matches("127.0.0.1", "127.0.0.1"));
+        assert!(matches("[::1]", "[::1]"));
+        for wrong in [
+            "",
+            "*",
+            "*.",
+            "*.127.0.0.1",
+            "a/b",
+            "http://a",
+            "a:80",
+            "a@b",
+            "a b",
+            "a.*.b",
+            "a?b",
+            "**.a",
+        ] {
+            assert_eq!(wrong.parse::<HostPattern>(), Err(InvalidHost), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        assert!(Authorities::from_pem(b"").unwrap_err().contains("no certificate"));
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(Authorities::from_pem(broken).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Fetches of destinations for `goto` with `proxy=true`.
+
+use std::sync::Arc;
+
+use crate::metrics::{Counter, Gauge};
+
+/// How a fetch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchOutcome {
+    /// The whole answer was passed on.
+    Complete,
+    /// The destination is none that is fetched.
+    Forbidden,
+    /// Its name was not found, or nobody answered there, or with a certificate that does not hold.
+    Unreachable,
+    /// The answer was broken, or broke off.
+    Broken,
+    /// The answer was larger than allowed.
+    TooLarge,
+    /// It took too long.
+    TimedOut,
+    /// The request had been fetched by a proxy like this one.
+    Loop,
+    /// As many fetches were going on as may, in all or for the client.
+    Busy,
+    /// The client has gone before the end.
+    Abandoned,
+}
+
+/// How many outcomes there are.
+const OUTCOMES: usize = FetchOutcome::ALL.len();
+
+impl FetchOutcome {
+    /// All outcomes, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Complete,
+        Self::Forbidden,
+        Self::Unreachable,
+        Self::Broken,
+        Self::TooLarge,
+        Self::TimedOut,
+        Self::Loop,
+        Self::Busy,
+        Self::Abandoned,
+    ];
+
+    /// The value of the label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Forbidden => "forbidden",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+            Self::TooLarge => "too_large",
+            Self::TimedOut => "timed_out",
+            Self::Loop => "loop",
+            Self::Busy => "busy",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What is counted of fetches.
+#[derive(Debug, Default)]
+pub struct Fetches {
+    // In the order of `FetchOutcome::ALL`.
+    outcomes: [Counter; OUTCOMES],
+    open: Gauge,
+    bytes: Counter,
+}
+
+/// The fetches at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchesReport {
+    /// Fetches that have ended, in the order of [`FetchOutcome::ALL`].
+    pub outcomes: [u64; OUTCOMES],
+    /// Fetches that are going on.
+    pub open: u64,
+    /// Bytes of bodies that were passed on.
+    pub bytes: u64,
+}
+
+impl Fetches {
+    /// A fetch begins.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> OpenFetch {
+        self.open.move_by(1);
+        OpenFetch {
+            fetches: Arc::clone(self),
+            outcome: FetchOutcome::Abandoned,
+        }
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn read(&self) -> FetchesReport {
+        FetchesReport {
+            outcomes: self.outcomes.each_ref().map(Counter::get),
+            open: self.open.get(),
+            bytes: self.bytes.get(),
+        }
+    }
+}
+
+/// A fetch that goes on for as long as this lives, and is then counted by its outcome: unless that was told, its client has
+/// gone.
+#[derive(Debug)]
+pub struct OpenFetch {
+    fetches: Arc<Fetches>,
+    outcome: FetchOutcome,
+}
+
+impl OpenFetch {
+    /// Notes how it ended.
+    pub const fn set(&mut self, outcome: FetchOutcome) {
+        self.outcome = outcome;
+    }
+
+    /// Counts so many bytes of its body that were passed on.
+    pub fn passed_on(&self, bytes: u64) {
+        self.fetches.bytes.add(bytes);
+    }
+}
+
+impl Drop for OpenFetch {
+    fn drop(&mut self) {
+        self.fetches.open.move_by(-1);
+        if let Some(counter) = self.fetches.outcomes.get(self.outcome as usize) {
+            counter.one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_is_counted_once_by_how_it_ended() {
+        let fetches = Arc::new(Fetches::default());
+        for (number, outcome) in FetchOutcome::ALL.into_iter().enumerate() {
+            let mut fetch = fetches.begin();
+            assert_eq!(fetches.read().open, 1);
+            fetch.set(outcome);
+            drop(fetch);
+            let report = fetches.read();
+            assert_eq!((report.outcomes[number], report.open), (1, 0), "{outcome:?}");
+        }
+        drop(fetches.begin());
+        assert_eq!(fetches.read().outcomes[FetchOutcome::Abandoned as usize], 2);
+        assert_eq!(fetches.read().outcomes.iter().sum::<u64>(), 10);
+    }
+}
