@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::config::{LogFormat, Settings};
+use crate::fetch::FetchSettings;
 use crate::public::Tiny;
 
 const EXAMPLES: &str = "\
@@ -58,6 +59,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
         "not counted"
     };
     writeln!(out, "clicks             {counted}")?;
+    write_fetch(&mut out, settings.fetch.as_ref())?;
     let format = if settings.log_format == LogFormat::Json {
         "json"
     } else {
@@ -83,4 +85,23 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
         writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+fn write_fetch(out: &mut impl io::Write, fetch: Option<&FetchSettings>) -> io::Result<()> {
+    let Some(fetch) = fetch else {
+        return writeln!(out, "proxy=true         ignored, goto redirects");
+    };
+    let words = |words: Vec<String>| words.join(", ");
+    let ports = words(fetch.ports.iter().map(ToString::to_string).collect());
+    writeln!(out, "proxy=true         fetches from ports {ports} of public addresses")?;
+    if !fetch.allow.is_empty() {
+        let networks = words(fetch.allow.iter().map(ToString::to_string).collect());
+        writeln!(out, "                   and of {networks}")?;
+    }
+    if !fetch.trusted_hosts.is_empty() {
+        let hosts = words(fetch.trusted_hosts.iter().map(ToString::to_string).collect());
+        writeln!(out, "                   with scripts as if they were ours from {hosts}")?;
+    }
+    let (all, each) = (fetch.fetches, fetch.fetches_per_client);
+    writeln!(out, "                   {all} at a time, {each} for one client")
 }

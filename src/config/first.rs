@@ -56,6 +56,9 @@ fn content(folder: &Path) -> String {
          [links]\n\
          id_length = {ID_LENGTH_DEFAULT}\n\
          \n\
+         [proxy]\n\
+         enabled = true\n\
+         \n\
          [[partner]]\n\
          id = {FIRST_PARTNER}\n\
          admin_secret = \"{admin_secret}\"\n\

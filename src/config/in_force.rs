@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
 
-use crate::config::{Limits, LogFormat, Settings};
+use crate::config::{Limits, LogFormat, Settings, proxy};
 use crate::http::LoggedAddress;
 use crate::public::Tiny;
 
@@ -59,6 +59,7 @@ impl Settings {
                 "links",
                 &[("id_length", &self.id_length), ("count_clicks", &self.count_clicks)],
             ),
+            proxy::in_force(self.fetch.as_ref()),
             line(
                 "log",
                 &[
@@ -115,7 +116,7 @@ impl Limits {
     }
 }
 
-fn line(section: &str, values: &[(&str, &dyn Display)]) -> String {
+pub(super) fn line(section: &str, values: &[(&str, &dyn Display)]) -> String {
     let values = values.iter().map(|(key, value)| match *key {
         "" => format!("{section} = {value}"),
         key => format!("{section}.{key} = {value}"),
@@ -123,7 +124,7 @@ fn line(section: &str, values: &[(&str, &dyn Display)]) -> String {
     values.collect::<Vec<_>>().join(", ")
 }
 
-fn addresses(addresses: &[SocketAddr]) -> String {
+pub(super) fn addresses(addresses: &[SocketAddr]) -> String {
     let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     texts.join(" ")
 }

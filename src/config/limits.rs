@@ -26,7 +26,7 @@ pub(super) const KEYS: [&str; 12] = [
 ];
 
 /// Timeouts, in seconds. A day is longer than any of them needs to be.
-const SECONDS: RangeInclusive<usize> = 1..=86_400;
+pub(super) const SECONDS: RangeInclusive<usize> = 1..=86_400;
 /// Bytes of a head. Less would refuse ordinary browsers; more is memory that each connection may take.
 const HEAD_BYTES: RangeInclusive<usize> = 1024..=1024 * 1024;
 /// Bytes of a target. Less would refuse the longest forms of goto; more than that are not parsed.
@@ -34,7 +34,7 @@ const TARGET_BYTES: RangeInclusive<usize> = 256..=65_534;
 /// Header lines. Browsers send about fifteen and proxies add some; more than 100 are not parsed.
 const HEADERS: RangeInclusive<usize> = 16..=100;
 /// Connections at a time. Linux has no room for more descriptors in a process.
-const CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
+pub(super) const CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
 /// What has 0 for "no limit".
 const ANY: RangeInclusive<usize> = 0..=1_000_000_000;
 
@@ -139,7 +139,8 @@ impl Limits {
     }
 }
 
-fn networks(reader: &Reader, section: &Section<'_>, key: &str) -> Result<Vec<IpNet>, ConfigError> {
+/// A list of networks, or of addresses, which are networks of one.
+pub(super) fn networks(reader: &Reader, section: &Section<'_>, key: &str) -> Result<Vec<IpNet>, ConfigError> {
     if section.is_empty_list(key) {
         return Ok(Vec::new());
     }

@@ -5,8 +5,11 @@ mod first;
 mod in_force;
 mod limits;
 mod partners;
+mod proxy;
 mod read;
 
+#[cfg(test)]
+mod proxy_tests;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +21,7 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub use limits::Limits;
 
+use crate::fetch::FetchSettings;
 use crate::http::LoggedAddress;
 use crate::ks::Partners;
 use crate::model::PartnerId;
@@ -107,6 +111,8 @@ pub struct Settings {
     pub id_length: usize,
     /// Whether clicks are counted.
     pub count_clicks: bool,
+    /// What is fetched for `goto` with `proxy=true`; `None`: nothing, such a request is redirected as any other.
+    pub fetch: Option<FetchSettings>,
     /// Levels of the log, as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
     /// How log lines are written.
@@ -180,21 +186,33 @@ impl Settings {
         differences
             .into_iter()
             .filter_map(|(key, differs)| differs.then_some(key))
+            .chain(proxy::differences(self.fetch.as_ref(), other.fetch.as_ref()))
             .collect()
     }
 
-    /// Lowers the limits of connections to what there is room for, and warns of it.
+    /// Lowers the limits of connections, to clients and to destinations, to what there is room for, and warns of it.
     pub fn fit_connections(&mut self, room: usize) {
+        // Redirects come first.
+        let fetches = self
+            .fetch
+            .as_ref()
+            .map_or(0, |fetch| fetch.fetches.min((room / 4).max(1)));
+        let room = room.saturating_sub(fetches);
         // The admin listener keeps its places, so that it can be asked what is going on.
         let admin = self.admin_limits.connections.min(room.div_ceil(2));
         let public = self.public_limits.connections.min((room - admin).max(1));
-        for (key, limit, fitting) in [
-            ("admin", &mut self.admin_limits.connections, admin),
-            ("public", &mut self.public_limits.connections, public),
-        ] {
+        let limits = [
+            ("admin.max_connections", &mut self.admin_limits.connections, admin),
+            ("public.max_connections", &mut self.public_limits.connections, public),
+        ];
+        let of_fetches = self
+            .fetch
+            .as_mut()
+            .map(|fetch| ("proxy.max_fetches", &mut fetch.fetches, fetches));
+        for (key, limit, fitting) in limits.into_iter().chain(of_fetches) {
             if *limit > fitting {
                 self.warnings.push(format!(
-                    "{key}.max_connections = {limit}: the process may open so few files that it is {fitting}; raise \
+                    "{key} = {limit}: the process may open so few files that it is {fitting}; raise \
                      LimitNOFILE or ulimit -n"
                 ));
                 *limit = fitting;

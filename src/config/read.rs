@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::config::limits::{self, Limits};
 use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT, ID_LENGTH_DEFAULT, LogFormat,
-    Overrides, PUBLIC_LISTEN_DEFAULT, Settings,
+    Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
 };
 use crate::http::LoggedAddress;
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
@@ -74,6 +74,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             "public",
             "admin",
             "links",
+            "proxy",
             "log",
             "partner",
         ],
@@ -130,6 +131,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         body_timeout: reader.body_timeout(&admin)?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,
+        fetch: proxy::read(&mut reader, &root)?,
         log: match &overrides.log {
             Some(level) => check_level(&of_flag("log"), "log", level)?,
             None => log_level,
@@ -215,7 +217,7 @@ impl Reader {
         }
     }
 
-    fn section<'t>(
+    pub(super) fn section<'t>(
         &self,
         root: &Section<'t>,
         name: &str,
