@@ -34,7 +34,7 @@ use crate::http::{self, Fault, Requested, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
-use crate::public::Public;
+use crate::public::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 use crate::wire::{Format, Value};
 
@@ -286,10 +286,12 @@ impl Api {
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
     async fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let requested = requested(params).unwrap_or_default();
-        let response = self
-            .public
-            .goto(params.text("id")?, requested, &caller.headers, caller.address)
-            .await;
+        let client = Client {
+            headers: &caller.headers,
+            address: caller.address,
+            attendance: None,
+        };
+        let response = self.public.goto(params.text("id")?, requested, client).await;
         Ok(Outcome::Response(response))
     }
 }
@@ -359,6 +361,7 @@ fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
         format: params.text("format")?,
         callback: params.text("callback")?,
         ignore_null: params.text("ignoreNull")?.is_some_and(http::is_true),
+        proxy: params.text("proxy")?.is_some_and(http::is_true),
     })
 }
 

@@ -3,6 +3,230 @@
 //!
 //! Alone names rustls, hickory and hyper's client. Knows no links: it is given a URL.
 
+mod connect;
+mod download;
+mod error;
+mod exchange;
+mod headers;
+mod local;
+mod names;
+mod places;
+mod policy;
 mod settings;
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Response as HyperResponse, StatusCode};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use url::{Host, Url};
+
+pub use error::FetchError;
 pub use settings::{Authorities, FOLLOW_MAX, FetchSettings, HostPattern, InvalidHost};
+
+use crate::fetch::connect::Tls;
+use crate::fetch::download::{Bounds, Download};
+use crate::fetch::exchange::{Line, Question};
+use crate::fetch::names::Names;
+use crate::fetch::places::{Place, Places};
+use crate::fetch::policy::Policy;
+use crate::http::{self, Response};
+use crate::metrics::{Fetches, OpenFetch};
+
+/// What a client wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'r> {
+    /// The URL of the destination.
+    pub destination: &'r str,
+    /// Whether only the head of its answer is wanted.
+    pub head_only: bool,
+    /// The headers of the client's request.
+    pub headers: &'r HeaderMap,
+    /// Who it is.
+    pub client: IpAddr,
+}
+
+/// Fetches destinations.
+#[derive(Debug)]
+pub struct Fetcher {
+    runtime: Handle,
+    inner: Arc<Inner>,
+    places: Arc<Places>,
+    metrics: Arc<Fetches>,
+}
+
+/// What a fetch needs on the threads where it runs.
+#[derive(Debug)]
+struct Inner {
+    settings: FetchSettings,
+    policy: Policy,
+    names: Names,
+    tls: Tls,
+}
+
+/// The head of an answer, and where its body comes from.
+struct Answered {
+    url: Url,
+    response: HyperResponse<Incoming>,
+    line: Line,
+}
+
+impl Fetcher {
+    /// Fetches on the threads of a runtime, and never from these listeners, which are the appliance's own.
+    ///
+    /// # Errors
+    /// When TLS or the look-up of names cannot be set up, with the reason.
+    pub fn new(
+        settings: &FetchSettings,
+        listeners: Vec<SocketAddr>,
+        runtime: Handle,
+        metrics: Arc<Fetches>,
+    ) -> Result<Self, String> {
+        let names = {
+            let _on_runtime = runtime.enter();
+            Names::new(settings)?
+        };
+        Ok(Self {
+            runtime,
+            places: Places::new(settings.fetches, settings.fetches_per_client),
+            metrics,
+            inner: Arc::new(Inner {
+                policy: Policy {
+                    allow: settings.allow.clone(),
+                    ports: settings.ports.clone(),
+                    listeners,
+                },
+                names,
+                tls: Tls::new(&settings.authorities)?,
+                settings: settings.clone(),
+            }),
+        })
+    }
+
+    /// The answer of a destination, whose body comes as the client takes it. Dropped before its end, the fetch ends.
+    ///
+    /// # Errors
+    /// When there is no answer that could be passed on.
+    pub async fn fetch(&self, wanted: Wanted<'_>) -> Result<Response, FetchError> {
+        let mut fetch = self.metrics.begin();
+        let deadline = Instant::now() + self.inner.settings.total_timeout;
+        match self.answer(wanted, deadline).await {
+            Ok(answered) => Ok(self.inner.pass_on(answered, wanted.head_only, fetch, deadline)),
+            Err(error) => {
+                fetch.set(error.outcome());
+                Err(error)
+            }
+        }
+    }
+
+    async fn answer(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Answered, FetchError> {
+        if headers::is_from_proxy(wanted.headers) {
+            return Err(FetchError::Loop);
+        }
+        let unparsed = FetchError::Forbidden("the destination is no URL");
+        let url = Url::parse(wanted.destination).map_err(|_| unparsed)?;
+        let place = Arc::new(self.places.take(wanted.client).ok_or(FetchError::Busy)?);
+        let question = Question {
+            method: if wanted.head_only { Method::HEAD } else { Method::GET },
+            headers: headers::to_send(wanted.headers),
+        };
+        let inner = Arc::clone(&self.inner);
+        let fetching = async move {
+            let answered = inner.follow(url, &question, &place, deadline);
+            let answered = timeout_at(deadline, answered).await;
+            answered.unwrap_or(Err(FetchError::TimedOut("all of it")))
+        };
+        // Ends with whoever waits for it.
+        let fetching = AbortOnDropHandle::new(self.runtime.spawn(fetching));
+        fetching.await.map_err(FetchError::broken)?
+    }
+}
+
+impl Inner {
+    /// The answer of a destination, or of where it redirects to, as far as that is followed.
+    async fn follow(
+        &self,
+        mut url: Url,
+        question: &Question,
+        place: &Arc<Place>,
+        deadline: Instant,
+    ) -> Result<Answered, FetchError> {
+        let mut followed = 0;
+        loop {
+            let (response, line) = self.ask(&url, question, place, deadline).await?;
+            match next_of(&response, &url).filter(|_| followed < self.settings.follow) {
+                Some(next) => url = next,
+                None => return Ok(Answered { url, response, line }),
+            }
+            followed += 1;
+        }
+    }
+
+    /// Asks one destination, every address of which is checked before it is connected to.
+    async fn ask(
+        &self,
+        url: &Url,
+        question: &Question,
+        place: &Arc<Place>,
+        deadline: Instant,
+    ) -> Result<(HyperResponse<Incoming>, Line), FetchError> {
+        let origin = self.policy.origin(url)?;
+        let addresses = match &origin.host {
+            Host::Domain(name) => self.names.addresses(name).await?,
+            Host::Ipv4(address) => vec![(*address).into()],
+            Host::Ipv6(address) => vec![(*address).into()],
+        };
+        let checked = self.policy.check(&addresses, origin.port)?;
+        let connecting = timeout(self.settings.connect_timeout, connect::connect(&checked)).await;
+        let stream = connecting.unwrap_or(Err(FetchError::TimedOut("connecting")))?;
+        let answering = async {
+            let stream = self.tls.secure(stream, &origin).await?;
+            exchange::ask(stream, url, question, Arc::clone(place), deadline).await
+        };
+        let answered = timeout(self.settings.first_byte_timeout, answering).await;
+        let (response, line) = answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))?;
+        match response.body().size_hint().exact() {
+            Some(length) if length > self.settings.bytes => Err(FetchError::TooLarge(length)),
+            _ => Ok((response, line)),
+        }
+    }
+
+    /// Makes an answer of ours of a destination's.
+    fn pass_on(&self, answered: Answered, head_only: bool, fetch: OpenFetch, deadline: Instant) -> Response {
+        let Answered { url, response, line } = answered;
+        let (head, body) = response.into_parts();
+        let is_trusted = url
+            .host_str()
+            .is_some_and(|host| self.settings.trusted_hosts.iter().any(|trusted| trusted.matches(host)));
+        let mut headers = headers::to_return(&head.headers, head.status, &url, is_trusted);
+        let has_no_body = head_only || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        let length = if head_only {
+            headers::length_of(&head.headers)
+        } else {
+            body.size_hint().exact().filter(|_| !has_no_body)
+        };
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let bounds = Bounds {
+            idle_timeout: self.settings.idle_timeout,
+            deadline,
+            bytes: self.settings.bytes,
+        };
+        let mut response = http::passed_on(Download::new(body, line, fetch, bounds));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// Where an answer redirects to, if it is a redirect that may be followed: whoever asked for TLS is not sent on without.
+fn next_of(response: &HyperResponse<Incoming>, url: &Url) -> Option<Url> {
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let next = headers::location_of(response.headers(), url).filter(|_| is_redirect)?;
+    (url.scheme() != "https" || next.scheme() == "https").then_some(next)
+}

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use url::Host;
 
 /// Which destinations are fetched, by which rules, and how much of it may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,20 +108,17 @@ impl FromStr for HostPattern {
             Some(host) => (host, true),
             None => (text, false),
         };
-        let url = url::Url::parse(&format!("http://{host}/")).map_err(|_| InvalidHost)?;
-        let is_host_only = url
-            .as_str()
-            .strip_prefix("http://")
-            .and_then(|rest| rest.strip_suffix('/'));
-        let name = is_host_only.filter(|name| url.host_str() == Some(name) && !name.contains('*'));
-        let is_domain = matches!(url.host(), Some(url::Host::Domain(_)));
-        match name {
-            Some(name) if is_domain || !is_wildcard => Ok(Self {
-                name: name.strip_suffix('.').unwrap_or(name).to_owned(),
-                is_wildcard,
-            }),
-            _ => Err(InvalidHost),
+        let host = Host::parse(host).map_err(|_| InvalidHost)?;
+        let is_domain = matches!(host, Host::Domain(_));
+        let name = host.to_string();
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        if is_wildcard && !is_domain || name.contains('*') || name.is_empty() {
+            return Err(InvalidHost);
         }
+        Ok(Self {
+            name: name.to_owned(),
+            is_wildcard,
+        })
     }
 }
 

@@ -117,6 +117,24 @@ pub enum Fault {
     ReadOnly,
     /// The write may or may not be on disk.
     OutcomeUnknown,
+    /// The destination of a link is none that is fetched. Why is not for those who ask.
+    DestinationForbidden {
+        id: String,
+    },
+    /// It was not reached, or what it answered is no answer that could be passed on.
+    DestinationUnreachable {
+        id: String,
+    },
+    /// It took too long.
+    DestinationTimeout {
+        id: String,
+    },
+    /// A proxied link leads to a proxied link.
+    ProxyLoop {
+        id: String,
+    },
+    /// As many destinations are being fetched as may, in all or for the client.
+    TooManyFetches,
 }
 
 /// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
@@ -305,6 +323,39 @@ impl Fault {
                 "Response format provided [@FORMAT@] is not recognized by server",
                 vec![("FORMAT", format.clone())],
             ),
+            _ => self.parts_of_destination(),
+        }
+    }
+
+    /// The faults that concern the destination of a proxied link. The contract has no codes for them.
+    fn parts_of_destination(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+        let of = |id: &String| vec![("ID", id.clone())];
+        match self {
+            Self::DestinationForbidden { id } => (
+                "DESTINATION_FORBIDDEN",
+                "The destination of short link [@ID@] is not one that this server fetches",
+                of(id),
+            ),
+            Self::DestinationUnreachable { id } => (
+                "DESTINATION_UNREACHABLE",
+                "The destination of short link [@ID@] could not be fetched",
+                of(id),
+            ),
+            Self::DestinationTimeout { id } => (
+                "DESTINATION_TIMEOUT",
+                "The destination of short link [@ID@] did not answer in time",
+                of(id),
+            ),
+            Self::ProxyLoop { id } => (
+                "PROXY_LOOP",
+                "Short link [@ID@] was asked for by a server that fetches destinations itself",
+                of(id),
+            ),
+            Self::TooManyFetches => (
+                "TOO_MANY_FETCHES",
+                "Too many destinations are being fetched at the moment, please try again",
+                Vec::new(),
+            ),
             _ => internal(Vec::new()),
         }
     }
@@ -360,6 +411,8 @@ pub struct Requested<'a> {
     pub callback: Option<&'a str>,
     /// `ignoreNull`.
     pub ignore_null: bool,
+    /// `proxy`: whether the destination's content is wanted in place of a redirect.
+    pub proxy: bool,
 }
 
 impl<'a> From<&'a Call<'_>> for Requested<'a> {
@@ -368,6 +421,7 @@ impl<'a> From<&'a Call<'_>> for Requested<'a> {
             format: call.format.as_deref(),
             callback: call.callback.as_deref(),
             ignore_null: call.ignore_null.as_deref().is_some_and(is_true),
+            proxy: call.proxy.as_deref().is_some_and(is_true),
         }
     }
 }

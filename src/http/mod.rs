@@ -2,6 +2,7 @@
 //! contract with their headers. Knows no storage and no sessions.
 
 mod access_log;
+mod attendance;
 mod fault;
 mod head;
 mod peer;
@@ -10,12 +11,13 @@ mod stream;
 mod target;
 
 pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
+pub use attendance::Attendance;
 pub use fault::{Fault, Requested};
 pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
 pub use peer::{Peer, Proxies};
 pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, date, is_about_server,
-    no_store, refusal, stream, text, turned_away,
+    is_empty, no_store, passed_on, refusal, stream, text, turned_away,
 };
 pub use stream::{Interrupted, PieceSender};
 pub use target::{Call, Place, Target, decode_lossy, is_true};

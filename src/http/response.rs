@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Body as _;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
@@ -17,6 +18,12 @@ pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Interrupted>>;
 
 /// A response.
 pub type Response = hyper::Response<Body>;
+
+/// Whether a response has a body of our own that is empty.
+#[must_use]
+pub fn is_empty(response: &Response) -> bool {
+    matches!(response.body(), Either::Left(body) if body.is_end_stream())
+}
 
 /// The methods of the API (contract, section 2).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
@@ -48,6 +55,15 @@ pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     no_store(headers);
     (sender, response)
+}
+
+/// A response whose body comes from somebody else, who says by an error that it was not brought to its end.
+#[must_use]
+pub fn passed_on<B>(body: B) -> Response
+where
+    B: hyper::body::Body<Data = Bytes, Error = Interrupted> + Send + 'static,
+{
+    Response::new(Either::Right(body.boxed_unsync()))
 }
 
 /// A response with a body of the given type.

@@ -74,6 +74,8 @@ pub struct Call<'a> {
     pub callback: Option<Cow<'a, str>>,
     /// Whether null elements are left out of XML.
     pub ignore_null: Option<Cow<'a, str>>,
+    /// Whether the destination's content is wanted in place of a redirect.
+    pub proxy: Option<Cow<'a, str>>,
 }
 
 impl<'a> Call<'a> {
@@ -89,6 +91,7 @@ impl<'a> Call<'a> {
                 "format" => &mut call.format,
                 "callback" => &mut call.callback,
                 "ignoreNull" => &mut call.ignore_null,
+                "proxy" => &mut call.proxy,
                 _ => continue,
             };
             if slot.is_none() {

@@ -354,8 +354,8 @@ mod tests {
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
-    use crate::public::Public;
     use crate::public::request::{GOTO, TINY};
+    use crate::public::{Client, Public};
     use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {
@@ -506,10 +506,12 @@ mod tests {
         );
         runtime.block_on(async {
             fast_path.wait(waiting, &now, &mut out).await;
-            let headers = hyper::HeaderMap::new();
-            public
-                .goto(Some(damaged.as_str()), Requested::default(), &headers, peer.address())
-                .await;
+            let client = Client {
+                headers: &hyper::HeaderMap::new(),
+                address: peer.address(),
+                attendance: None,
+            };
+            public.goto(Some(damaged.as_str()), Requested::default(), client).await;
         });
         assert!(out.starts_with(b"HTTP/1.1 503"));
         let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);

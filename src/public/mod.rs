@@ -1,6 +1,7 @@
 //! `/tiny`, `goto` and `/robots.txt`, answered from memory; only while the links are being loaded is one looked up
 //! elsewhere. Never sees sessions.
 
+mod content;
 mod fast_path;
 mod guesses;
 mod page;
@@ -16,11 +17,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::body::Body as _;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
-use crate::http::{self, Call, Fault, Requested, Response, Target};
+use crate::fetch::Fetcher;
+use crate::http::{self, Attendance, Call, Fault, Requested, Response, Target};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
@@ -63,6 +64,18 @@ pub struct Public {
     metrics: Arc<Metrics>,
     recorder: Recorder,
     visitors: Visitors,
+    fetcher: Option<Fetcher>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'r> {
+    /// The headers of the request.
+    pub headers: &'r HeaderMap,
+    /// The address of the client.
+    pub address: IpAddr,
+    /// What is told if the client has to be there until it has its answer.
+    pub attendance: Option<&'r Attendance>,
 }
 
 impl Public {
@@ -77,13 +90,20 @@ impl Public {
             metrics,
             recorder,
             visitors: Visitors::default(),
+            fetcher: None,
         }
     }
 
+    /// With it, goto answers the content of a destination to those who want that; without, it redirects them.
+    #[must_use]
+    pub fn fetching(self, fetcher: Option<Fetcher>) -> Self {
+        Self { fetcher, ..self }
+    }
+
     /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
-    pub async fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: IpAddr) -> Option<Response> {
-        let mut response = self.answer(method, uri, headers, client).await?;
-        if method == Method::HEAD && response.body().is_end_stream() {
+    pub async fn respond(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
+        let mut response = self.answer(method, uri, client).await?;
+        if method == Method::HEAD && http::is_empty(&response) {
             // Only of a GET is it known without being told.
             response
                 .headers_mut()
@@ -92,7 +112,7 @@ impl Public {
         Some(response)
     }
 
-    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: IpAddr) -> Option<Response> {
+    async fn answer(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
         let path = uri.path();
         if let Some(id) = path.strip_prefix("/tiny/") {
             if !matches!(*method, Method::GET | Method::HEAD) {
@@ -101,8 +121,7 @@ impl Public {
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
                 (Tiny::Hop, Ok(_)) => self.hop(id),
                 (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
-                    let asker = (headers, client);
-                    self.goto_by(method, Some(id), Requested::default(), asker).await
+                    self.goto_by(method, Some(id), Requested::default(), client).await
                 }
             });
         }
@@ -127,7 +146,7 @@ impl Public {
         }
         let requested = Requested::from(&call);
         let id = call.id.as_deref();
-        Some(self.goto_by(method, id, requested, (headers, client)).await)
+        Some(self.goto_by(method, id, requested, client).await)
     }
 
     fn hop(&self, id: &str) -> Response {
@@ -137,15 +156,9 @@ impl Public {
         response
     }
 
-    /// The answer of `goto` (contract, section 6) by POST or in a multirequest. `headers` are the request's.
-    pub async fn goto(
-        &self,
-        id: Option<&str>,
-        requested: Requested<'_>,
-        headers: &HeaderMap,
-        client: IpAddr,
-    ) -> Response {
-        self.goto_by(&Method::POST, id, requested, (headers, client)).await
+    /// The answer of `goto` (contract, section 6) by POST or in a multirequest.
+    pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, client: Client<'_>) -> Response {
+        self.goto_by(&Method::POST, id, requested, client).await
     }
 
     async fn goto_by(
@@ -153,9 +166,9 @@ impl Public {
         method: &Method,
         id: Option<&str>,
         requested: Requested<'_>,
-        (headers, client): (&HeaderMap, IpAddr),
+        client: Client<'_>,
     ) -> Response {
-        let (began, accepts_html) = (Instant::now(), accepts_html(headers));
+        let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
         let Some(id) = id else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
@@ -167,16 +180,24 @@ impl Public {
         let verdict = match LinkId::from_bytes(id.as_bytes()) {
             Ok(id) => {
                 let now = self.links.clock().now();
-                if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client, now) {
+                if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client.address, now) {
                     return refused();
                 }
                 let verdict = self.links.look_up(id).await;
-                if verdict == Verdict::Unknown && self.guesses.note(client, id, now) == Guess::TooMany {
+                if verdict == Verdict::Unknown && self.guesses.note(client.address, id, now) == Guess::TooMany {
                     return refused();
                 }
-                if matches!(verdict, Verdict::Redirect(_)) {
-                    let visit = self.visitors.visit_of(&visitor(method, headers));
-                    self.recorder.record(id, visit, now);
+                let fetcher = self.fetcher.as_ref().filter(|_| requested.proxy);
+                if let Verdict::Redirect(location) = &verdict {
+                    if fetcher.is_none() || content::is_from_the_beginning(client.headers) {
+                        let visit = self.visitors.visit_of(&visitor(method, client.headers));
+                        self.recorder.record(id, visit, now);
+                    }
+                    if let Some(fetcher) = fetcher {
+                        let head_only = method == Method::HEAD;
+                        let fetched = content::fetch(fetcher, id, location, head_only, client).await;
+                        return fetched.unwrap_or_else(|fault| no_redirect(&fault, requested, accepts_html));
+                    }
                 }
                 verdict
             }
@@ -275,6 +296,11 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     let status = match fault {
         Fault::InvalidShortLink { deleted: true, .. } | Fault::ExpiredShortLink { .. } => StatusCode::GONE,
         Fault::MissingParameter { .. } => StatusCode::BAD_REQUEST,
+        Fault::DestinationForbidden { .. } => StatusCode::FORBIDDEN,
+        Fault::DestinationUnreachable { .. } => StatusCode::BAD_GATEWAY,
+        Fault::DestinationTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Fault::ProxyLoop { .. } => StatusCode::LOOP_DETECTED,
+        Fault::TooManyFetches => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::NOT_FOUND,
     };
     let mut response = match requested.format() {
@@ -292,6 +318,9 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     let headers = response.headers_mut();
     fault.write_headers(headers);
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if *fault == Fault::TooManyFetches {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(content::RETRY_AFTER_SECONDS));
+    }
     keep_private(headers);
     response
 }

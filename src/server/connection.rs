@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::http::{AccessLog, Body, Peer, Response, Subject};
 use crate::server::admission::Activity;
-use crate::server::guard::{Course, Guard, Past, Terms};
+use crate::server::guard::{Course, Depart, Guard, Past, Terms};
 use crate::server::listeners::{BACKLOG, Listening};
 
 /// How long to wait before accepting again when the process is out of descriptors or memory.
@@ -137,7 +137,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Serves a connection to its end with hyper.
 pub(super) async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static,
     past: Past,
     peer: Peer,
     service: impl Service,
@@ -147,9 +147,10 @@ pub(super) async fn serve(
     let course = Course::new(Arc::clone(activity), terms.clock.clone());
     let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
     let stream = Guard::new(stream, terms, Arc::clone(&course), past);
-    let answer = service_fn(move |request| {
+    let answer = service_fn(move |mut request: Request<Incoming>| {
         let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
         async move {
+            request.extensions_mut().insert(course.attendance().clone());
             let mut response = respond(&service, request, &peer).await;
             if course.is_last() {
                 response

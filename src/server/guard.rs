@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::{self, BadHead, Framing, Head};
+use crate::http::{self, Attendance, BadHead, Framing, Head};
 use crate::metrics::{Connections, Refusal};
 use crate::model::Clock;
 use crate::server::admission::{Activity, Policy};
@@ -79,6 +80,7 @@ pub(super) struct Course {
     is_in_flight: AtomicBool,
     is_last: AtomicBool,
     reader: AtomicWaker,
+    attendance: Attendance,
 }
 
 impl Course {
@@ -89,7 +91,13 @@ impl Course {
             is_in_flight: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            attendance: Attendance::default(),
         })
+    }
+
+    /// Tells us whether the client of the request in flight has to stay.
+    pub(super) const fn attendance(&self) -> &Attendance {
+        &self.attendance
     }
 
     fn begin(&self) {
@@ -100,6 +108,7 @@ impl Course {
     /// The answer has been given to hyper, whole.
     pub(super) fn end(&self) {
         self.activity.rest(self.clock.now());
+        self.attendance.release();
         self.is_in_flight.store(false, Ordering::Release);
         self.reader.wake();
     }
@@ -115,6 +124,23 @@ impl Course {
 
     fn set_last(&self) {
         self.is_last.store(true, Ordering::Release);
+    }
+}
+
+/// A stream of which it can be told that its other end has left, without reading from it.
+pub(super) trait Depart {
+    /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was not read
+    /// yet, that is not seen.
+    fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Depart for TcpStream {
+    fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut room = [MaybeUninit::uninit(); 1];
+        match ready!(self.poll_peek(context, &mut ReadBuf::uninit(&mut room))) {
+            Ok(1..) => Poll::Pending,
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
     }
 }
 
@@ -433,7 +459,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.paced(context, written)
@@ -452,7 +478,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         self.stream.is_write_vectored()
     }
 
+    /// Called each time that the connection is looked at.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.course.attendance.is_required() && self.stream.poll_departed(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -32,6 +33,7 @@ pub use notify::ServiceManager;
 
 use crate::api::Api;
 use crate::config::Settings;
+use crate::fetch::Fetcher;
 use crate::http::{AccessLog, Peer};
 use crate::ks::Partners;
 use crate::links::Links;
@@ -77,7 +79,7 @@ pub async fn serve(
         Arc::clone(&guesses),
         Arc::clone(&metrics),
     );
-    let public = Arc::new(public);
+    let public = Arc::new(public.fetching(fetcher(settings, &bound, &metrics)?));
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),
@@ -151,6 +153,16 @@ pub async fn serve(
     // Nobody answers any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
     Ok(())
+}
+
+/// What fetches destinations, if that is wanted.
+fn fetcher(settings: &Settings, bound: &Bound, metrics: &Metrics) -> io::Result<Option<Fetcher>> {
+    let Some(settings) = &settings.fetch else {
+        return Ok(None);
+    };
+    let listeners = bound.addresses()?.into_iter().map(|(_, address)| address).collect();
+    let fetcher = Fetcher::new(settings, listeners, Handle::current(), Arc::clone(&metrics.fetches));
+    fetcher.map(Some).map_err(io::Error::other)
 }
 
 /// What a reload may change while the appliance runs.

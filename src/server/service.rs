@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::api::Api;
 use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
-use crate::public::Public;
+use crate::public::{Client, Public};
 use crate::server::connection::Service;
 use crate::server::monitor::Monitor;
 use crate::server::{readiness, status};
@@ -44,7 +44,7 @@ impl PublicService {
         let requested = Requested::from(&call);
         if call.is_goto() {
             // By POST, with the id in the body or nowhere.
-            return self.public.goto(None, requested, request.headers(), client).await;
+            return self.public.goto(None, requested, client_of(request, client)).await;
         }
         let fault = Fault::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
@@ -64,7 +64,7 @@ impl Service for PublicService {
     async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let answered = self
             .public
-            .respond(request.method(), request.uri(), request.headers(), client);
+            .respond(request.method(), request.uri(), client_of(&request, client));
         let mut response = match answered.await {
             Some(response) => response,
             None => self.refuse(&request, client).await,
@@ -122,16 +122,27 @@ impl Service for AdminService {
             "/status" => return status::respond(request.method(), &self.monitor),
             _ => {}
         }
-        let redirect = self
-            .public
-            .respond(request.method(), request.uri(), request.headers(), client);
-        if let Some(response) = redirect.await {
-            return response;
+        // A goto with a body, which may say more about it, is the API's.
+        if request.body().is_end_stream() {
+            let redirect = self
+                .public
+                .respond(request.method(), request.uri(), client_of(&request, client));
+            if let Some(response) = redirect.await {
+                return response;
+            }
         }
         if Target::of(request.uri()).is_some() {
             return Arc::clone(&self.api).respond(request, client).await;
         }
         not_found()
+    }
+}
+
+fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
+    Client {
+        headers: request.headers(),
+        address,
+        attendance: request.extensions().get(),
     }
 }
 

@@ -1,0 +1,123 @@
+//! Connecting to an address that was checked, and TLS on top.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rustls::pki_types::{IpAddr as CertifiedIp, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use url::Host;
+
+use crate::fetch::FetchError;
+use crate::fetch::policy::{Checked, Origin};
+use crate::fetch::settings::Authorities;
+
+/// After so long the next address is tried beside the one before (RFC 8305, section 5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 6;
+
+/// What a request is sent on.
+pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Connects to one of the addresses, whichever answers first.
+pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchError> {
+    let mut untried = in_turns(addresses).into_iter().take(ADDRESSES_MAX);
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = FetchError::Unreachable("there is no address".into());
+    loop {
+        match untried.next() {
+            Some(address) => attempts.push(TcpStream::connect(address.address())),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        let ended = if untried.len() > 0 {
+            // Once its time has come, or the one before has failed, it is the turn of the next.
+            let ended = tokio::time::timeout(NEXT_ADDRESS_AFTER, attempts.next()).await;
+            ended.unwrap_or_default()
+        } else {
+            attempts.next().await
+        };
+        match ended {
+            Some(Ok(stream)) => {
+                // A request is sent at once, whole.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Some(Err(error)) => failure = FetchError::unreachable(error),
+            None => {}
+        }
+    }
+}
+
+/// IPv6 and IPv4 in turns, each in the order in which the name servers gave them.
+fn in_turns(addresses: &[Checked]) -> Vec<Checked> {
+    let of_family = |is_ipv6| {
+        let is_meant = move |checked: &&Checked| checked.address().is_ipv6() == is_ipv6;
+        addresses.iter().filter(is_meant).copied()
+    };
+    let (mut six, mut four) = (of_family(true), of_family(false));
+    let mut ordered = Vec::with_capacity(addresses.len());
+    while ordered.len() < addresses.len() {
+        ordered.extend(six.next());
+        ordered.extend(four.next());
+    }
+    ordered
+}
+
+/// Speaks TLS with the servers of destinations. Certificates are always verified.
+pub(super) struct Tls(TlsConnector);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Believes the authorities of the machine, or of Mozilla if it has none, and those of the settings.
+    pub(super) fn new(more: &Authorities) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        let of_machine = rustls_native_certs::load_native_certs();
+        for error in of_machine.errors {
+            tracing::warn!(%error, "an authority of this machine cannot be read");
+        }
+        let (count, _) = roots.add_parsable_certificates(of_machine.certs);
+        if count == 0 {
+            tracing::info!("this machine knows no certificate authorities; those of Mozilla are believed");
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        // They were checked when they were read.
+        roots.add_parsable_certificates(more.0.iter().cloned());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| error.to_string())?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Has the other end prove that it is the host of the URL.
+    pub(super) async fn secure(&self, stream: TcpStream, origin: &Origin) -> Result<Stream, FetchError> {
+        if !origin.is_https {
+            return Ok(Either::Left(stream));
+        }
+        let name = match &origin.host {
+            Host::Domain(name) => {
+                // Certificates name it without the dot.
+                let name = name.strip_suffix('.').unwrap_or(name).to_owned();
+                ServerName::try_from(name).map_err(FetchError::unreachable)?
+            }
+            Host::Ipv4(address) => ServerName::IpAddress(CertifiedIp::from(IpAddr::from(*address))),
+            Host::Ipv6(address) => ServerName::IpAddress(CertifiedIp::from(IpAddr::from(*address))),
+        };
+        let stream = self.0.connect(name, stream).await.map_err(FetchError::unreachable)?;
+        Ok(Either::Right(stream))
+    }
+}

@@ -1,0 +1,213 @@
+//! Which headers go to a destination, and which come back. Lists of what is let through, so that a header nobody thought of
+//! stays where it is.
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use url::{Position, Url};
+
+use crate::fetch::FetchError;
+
+/// What says that a request comes from a proxied link, as Kaltura's server has it.
+const X_KALTURA_PROXY: HeaderName = HeaderName::from_static("x-kaltura-proxy");
+const X_KALTURA: HeaderName = HeaderName::from_static("x-kaltura");
+const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// The value of both, in Kaltura's words.
+const DUMP_URL: HeaderValue = HeaderValue::from_static("dumpUrl");
+/// The name under which we stand in `Via`.
+const PSEUDONYM: &str = "tinyd";
+const VIA: HeaderValue = HeaderValue::from_static("1.1 tinyd");
+const OUR_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tinyd/", env!("CARGO_PKG_VERSION")));
+
+/// What a client asks for and what it can take. Who it is stays here: no cookies, no credentials, no address, no referrer.
+const SENT: [HeaderName; 12] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::USER_AGENT,
+    header::RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+];
+
+/// What describes the content, how long it holds, and what may not be done with it. What would change how a browser treats
+/// our own host stays away: cookies, transport security, alternative services, service workers, credentials, reports.
+const RETURNED: [HeaderName; 19] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::EXPIRES,
+    header::CACHE_CONTROL,
+    header::AGE,
+    header::DATE,
+    header::VARY,
+    header::RETRY_AFTER,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::CONTENT_SECURITY_POLICY,
+    header::X_FRAME_OPTIONS,
+    CROSS_ORIGIN_RESOURCE_POLICY,
+];
+
+/// Whether a request has come through a proxied link, one of ours or of Kaltura's.
+pub(super) fn is_from_proxy(headers: &HeaderMap) -> bool {
+    let is_ours = |value: &HeaderValue| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        // Protocol, who received it, perhaps a comment (RFC 9110, section 7.6.3).
+        text.split(',').any(|hop| {
+            hop.split_ascii_whitespace()
+                .nth(1)
+                .is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM))
+        })
+    };
+    headers.contains_key(X_KALTURA_PROXY) || headers.get_all(header::VIA).iter().any(is_ours)
+}
+
+/// The headers of the request to a destination, but for its host.
+pub(super) fn to_send(client: &HeaderMap) -> HeaderMap {
+    let mut sent = HeaderMap::with_capacity(16);
+    for name in SENT {
+        for value in client.get_all(&name) {
+            sent.append(name.clone(), value.clone());
+        }
+    }
+    sent.entry(header::USER_AGENT).or_insert(OUR_USER_AGENT);
+    sent.insert(X_KALTURA_PROXY, DUMP_URL);
+    sent.insert(header::VIA, VIA);
+    sent.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    sent
+}
+
+/// The value of `Host` for a URL.
+pub(super) fn host_of(url: &Url) -> Result<HeaderValue, FetchError> {
+    // A port that is the scheme's own is not in it.
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    HeaderValue::from_str(host).map_err(FetchError::broken)
+}
+
+/// The headers of what a client is answered. `url` is where it came from.
+pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, is_trusted: bool) -> HeaderMap {
+    let mut returned = HeaderMap::with_capacity(24);
+    for name in RETURNED {
+        for value in destination.get_all(&name) {
+            returned.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(location) = location_of(destination, url).filter(|_| status.is_redirection())
+        && let Ok(location) = HeaderValue::try_from(String::from(location))
+    {
+        returned.insert(header::LOCATION, location);
+    }
+    if !returned.contains_key(header::CACHE_CONTROL) && !returned.contains_key(header::EXPIRES) {
+        // A cache that made up a time of its own would go on when the link has been deleted.
+        returned.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    returned.insert(header::VIA, VIA);
+    returned.insert(X_KALTURA, DUMP_URL);
+    returned.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+    if !is_trusted {
+        // What strangers have written must not run as ours. Beside the destination's own policy, if it has one: both hold.
+        returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+        returned.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    returned
+}
+
+/// How long the body is that an answer to HEAD does not have.
+pub(super) fn length_of(destination: &HeaderMap) -> Option<u64> {
+    destination.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Where an answer redirects to, as a whole URL: what is relative is so to the destination, not to us.
+pub(super) fn location_of(destination: &HeaderMap, url: &Url) -> Option<Url> {
+    let location = destination.get(header::LOCATION)?;
+    let location = url.join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;
+    matches!(location.scheme(), "http" | "https").then_some(location)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            let name: HeaderName = name.parse().unwrap();
+            (name, HeaderValue::from_str(value).unwrap())
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_request_that_came_through_a_proxied_link_is_recognised() {
+        for (name, value, is_proxied) in [
+            ("x-kaltura-proxy", "", true),
+            ("via", "1.1 tinyd", true),
+            ("via", "1.0 fred, HTTP/1.1 TinyD (comment)", true),
+            ("via", "1.1 nottinyd, 1.1 vegur", false),
+            ("via", "tinyd", false),
+            ("x-kaltura", "dumpUrl", false),
+        ] {
+            assert_eq!(is_from_proxy(&headers(&[(name, value)])), is_proxied, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn who_the_client_is_stays_here() {
+        let sent = to_send(&headers(&[
+            ("accept", "text/html"),
+            ("range", "bytes=0-1"),
+            ("cookie", "a=b"),
+            ("authorization", "Basic YTpi"),
+            ("x-forwarded-for", "203.0.113.7"),
+            ("referer", "https://example.com/"),
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("host", "tinyd.example"),
+        ]));
+        let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["accept", "connection", "range", "user-agent", "via", "x-kaltura-proxy"]
+        );
+        assert_eq!(sent["connection"], "close");
+    }
+
+    #[test]
+    fn a_location_is_that_of_the_destination() {
+        let url = Url::parse("https://example.com/a/b?c").unwrap();
+        for (location, absolute) in [
+            ("d", Some("https://example.com/a/d")),
+            ("/d?e#f", Some("https://example.com/d?e#f")),
+            ("//other.example/", Some("https://other.example/")),
+            ("http://[::1]/", Some("http://[::1]/")),
+            ("javascript:alert(1)", None),
+            ("data:text/html,a", None),
+            ("http://", None),
+        ] {
+            let found = location_of(&headers(&[("location", location)]), &url).map(String::from);
+            assert_eq!(found.as_deref(), absolute, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_port_where_it_is_not_the_usual_one() {
+        for (url, host) in [
+            ("http://Example.com:80/a", "example.com"),
+            ("https://example.com:8443", "example.com:8443"),
+            ("http://[2001:db8::1]:81/", "[2001:db8::1]:81"),
+        ] {
+            assert_eq!(host_of(&Url::parse(url).unwrap()).unwrap(), host);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether an address is one of this machine's.
+//!
+//! The kernel is asked each time, so that addresses that come and go are known: a socket can be bound to an address of the
+//! machine only, and what is sent to one comes from it. Nothing is sent for that, and no list of interfaces is needed, for
+//! which a sandbox would have to let netlink through.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+/// Addresses that no machine has (RFC 5737, RFC 3849). One that binds to them binds to everything
+/// (`net.ipv4.ip_nonlocal_bind`), as routers with shared addresses do.
+const NOBODYS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const NOBODYS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// Any port will do: nothing is sent there.
+const DISCARD_PORT: u16 = 9;
+
+/// Whether an address is one of this machine's; `None` if it cannot be told.
+pub(super) fn is_local(address: IpAddr) -> Option<bool> {
+    let address = address.to_canonical();
+    if address.is_loopback() || address.is_unspecified() {
+        return Some(true);
+    }
+    let nobodys = if address.is_ipv4() { NOBODYS_V4 } else { NOBODYS_V6 };
+    if !can_bind(address)? {
+        return Some(false);
+    }
+    if !can_bind(nobodys)? {
+        return Some(true);
+    }
+    is_own_source(address)
+}
+
+fn can_bind(address: IpAddr) -> Option<bool> {
+    match UdpSocket::bind((address, 0)) {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(false),
+        // Without IPv6 there is no address of it.
+        Err(_) if address.is_ipv6() && UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Whether what is sent to an address comes from it.
+fn is_own_source(address: IpAddr) -> Option<bool> {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    match socket.connect((address, DISCARD_PORT)) {
+        Ok(()) => Some(socket.local_addr().ok()?.ip() == address),
+        // There is no way there, so it is not here.
+        Err(_) => Some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_and_the_address_by_which_others_are_reached_are_ours() {
+        for ours in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
+            assert_eq!(is_local(ours.parse().unwrap()), Some(true), "{ours}");
+        }
+        for others in ["192.0.2.1", "8.8.8.8", "2001:db8::1", "2606:4700:4700::1111"] {
+            assert_eq!(is_local(others.parse().unwrap()), Some(false), "{others}");
+        }
+        // Where there is a way out, it has an address.
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect("192.0.2.1:9").is_ok() {
+            let own = socket.local_addr().unwrap().ip();
+            assert_eq!(is_local(own), Some(true), "{own}");
+            assert_eq!(is_own_source(own), Some(true), "{own}");
+        }
+        assert_eq!(is_own_source(NOBODYS_V4), Some(false));
+    }
+}

@@ -1,0 +1,50 @@
+//! `goto` with `proxy=true`: the destination's content in place of a redirect.
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+
+use crate::fetch::{FetchError, Fetcher, Wanted};
+use crate::http::{Fault, Response};
+use crate::model::LinkId;
+use crate::public::Client;
+
+/// How long a client is asked to wait for other fetches to end, in seconds.
+pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// Fetches where a link leads.
+pub(super) async fn fetch(
+    fetcher: &Fetcher,
+    id: LinkId,
+    location: &HeaderValue,
+    head_only: bool,
+    client: Client<'_>,
+) -> Result<Response, Fault> {
+    if let Some(attendance) = client.attendance {
+        attendance.require();
+    }
+    let wanted = Wanted {
+        // What is rendered for a header is visible ASCII.
+        destination: location.to_str().unwrap_or_default(),
+        head_only,
+        headers: client.headers,
+        client: client.address,
+    };
+    fetcher.fetch(wanted).await.map_err(|error| {
+        tracing::debug!(%id, %error, "a destination was not fetched");
+        let id = id.as_str().to_owned();
+        match error {
+            FetchError::Forbidden(_) => Fault::DestinationForbidden { id },
+            FetchError::Unreachable(_) | FetchError::Broken(_) | FetchError::TooLarge(_) => {
+                Fault::DestinationUnreachable { id }
+            }
+            FetchError::TimedOut(_) => Fault::DestinationTimeout { id },
+            FetchError::Loop => Fault::ProxyLoop { id },
+            FetchError::Busy => Fault::TooManyFetches,
+        }
+    })
+}
+
+/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one visit.
+pub(super) fn is_from_the_beginning(headers: &HeaderMap) -> bool {
+    let range = headers.get(header::RANGE).map(HeaderValue::as_bytes);
+    range.is_none_or(|range| range.starts_with(b"bytes=0-"))
+}
