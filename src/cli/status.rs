@@ -110,11 +110,14 @@ fn screen(url: &str, status: &Value) -> String {
     }
     let minutes = seconds(&status["minutesSeconds"]);
     let _ = writeln!(screen, "\nWhere no time is given, numbers are of the last {minutes}.\n");
-    let rows = [
+    let mut rows = vec![
         ("redirects", rates(&status["redirects"]["perSecond"])),
         ("", outcomes(&status["redirects"]["outcomes"])),
         ("", durations(&status["redirects"]["durations"])),
         ("", format!("answered 503: {}", counts(&status["redirects"]["failed"]))),
+    ];
+    rows.extend(fetches(&status["fetches"]));
+    rows.extend([
         ("API calls", rates(&status["api"]["perSecond"])),
         ("", format!("failed {}", counts(&status["api"]["failed"]))),
         ("", format!("refused {}", counts(&status["api"]["refused"]))),
@@ -127,7 +130,7 @@ fn screen(url: &str, status: &Value) -> String {
         ("links", links(&status["links"])),
         ("process", process(&status["process"])),
         ("last backup", last_backup(&status["store"]["lastBackup"])),
-    ];
+    ]);
     for (name, text) in rows {
         let _ = writeln!(screen, "{name:NAME_WIDTH$}{text}");
     }
@@ -209,6 +212,22 @@ fn outcomes(value: &Value) -> String {
     } else {
         outcomes.join(", ")
     }
+}
+
+/// Fetches of destinations, if there have been any: most appliances only redirect.
+fn fetches(value: &Value) -> Vec<(&'static str, String)> {
+    let mut numbers = value["outcomes"].as_object().into_iter().flatten();
+    if value["open"].as_u64().unwrap_or_default() == 0 && numbers.all(|(_, number)| *number == 0) {
+        return Vec::new();
+    }
+    vec![
+        ("fetches", rates(&value["perSecond"])),
+        ("", outcomes(&value["outcomes"])),
+        (
+            "",
+            format!("{} open, {} passed on", count(&value["open"]), bytes(&value["bytes"])),
+        ),
+    ]
 }
 
 fn durations(value: &Value) -> String {
@@ -364,6 +383,18 @@ mod tests {
             screen.contains("REFUSES WRITES") && screen.contains("last backup  never"),
             "{screen}"
         );
+    }
+
+    #[test]
+    fn fetches_are_told_of_where_there_were_any() {
+        assert!(fetches(&Value::Null).is_empty());
+        let none = json!({ "outcomes": { "complete": 0, "busy": 0 }, "open": 0, "bytes": 0 });
+        assert!(fetches(&none).is_empty());
+        let some = json!({ "outcomes": { "complete": 0, "busy": 12 }, "open": 3, "bytes": 1536 });
+        let lines: Vec<_> = fetches(&some).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(lines[1..], ["busy 12", "3 open, 1.5 KiB passed on"]);
+        let first = json!({ "outcomes": { "complete": 0 }, "open": 1, "bytes": 0 });
+        assert_eq!(fetches(&first)[0].0, "fetches");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::metrics::calls::UNKNOWN_ACTION;
 use crate::metrics::histogram::{Distribution, as_f64};
 use crate::metrics::report::Report;
-use crate::metrics::{ActionName, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure};
+use crate::metrics::{ActionName, FetchOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure};
 
 /// The format of the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,7 @@ impl Collector for Report {
         let mut to = Writer(encoder);
         self.encode_build(&mut to)?;
         self.encode_redirects(&mut to)?;
+        self.encode_fetches(&mut to)?;
         self.encode_connections(&mut to)?;
         self.encode_calls(&mut to)?;
         self.encode_store(&mut to)?;
@@ -205,6 +206,21 @@ impl Report {
             "tinyd_clicks_dropped",
             "Clicks and previews that were not counted, because more links were used than could be written down.",
             self.store.dropped_clicks,
+        )
+    }
+
+    fn encode_fetches(&self, to: &mut Writer<'_>) -> fmt::Result {
+        to.counters(
+            "tinyd_fetches",
+            "Fetches of destinations, for goto with proxy=true, by how they ended.",
+            "outcome",
+            zip(FetchOutcome::ALL.map(FetchOutcome::label), self.fetches.outcomes),
+        )?;
+        to.gauge("tinyd_fetches_open", "Fetches that are going on.", self.fetches.open)?;
+        to.counter(
+            "tinyd_fetched_bytes",
+            "Bytes of bodies that were fetched and passed on.",
+            self.fetches.bytes,
         )
     }
 
@@ -449,6 +465,31 @@ mod tests {
         for format in [Exposition::Text, Exposition::OpenMetrics] {
             let text = format.render(report.clone());
             assert!(text.contains("\ntinyd_clicks_dropped_total 7\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn fetches_are_told_those_that_go_on_too() {
+        let metrics = Metrics::default();
+        let mut fetch = metrics.fetches.begin();
+        fetch.passed_on(4_711);
+        fetch.set(FetchOutcome::TimedOut);
+        let render = || {
+            let report = metrics.report(StoreReport::default(), MapReport::default(), 0);
+            Exposition::Text.render(report)
+        };
+        let open = render();
+        drop(fetch);
+        let ended = render();
+        for (text, sample) in [
+            (&open, "tinyd_fetches_open 1"),
+            (&open, "tinyd_fetches_total{outcome=\"timed_out\"} 0"),
+            (&open, "tinyd_fetched_bytes_total 4711"),
+            (&ended, "tinyd_fetches_open 0"),
+            (&ended, "tinyd_fetches_total{outcome=\"timed_out\"} 1"),
+            (&ended, "tinyd_fetches_total{outcome=\"complete\"} 0"),
+        ] {
+            assert!(text.contains(&format!("\n{sample}\n")), "{sample}: {text}");
         }
     }
 

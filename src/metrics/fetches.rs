@@ -81,6 +81,14 @@ pub struct FetchesReport {
     pub bytes: u64,
 }
 
+impl FetchesReport {
+    /// How many have ended in this way.
+    #[must_use]
+    pub fn ended(&self, outcome: FetchOutcome) -> u64 {
+        self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+    }
+}
+
 impl Fetches {
     /// A fetch begins.
     #[must_use]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::metrics::fetches::FetchOutcome;
 use crate::metrics::histogram::{Distribution, as_f64};
 use crate::metrics::redirects::RedirectOutcome;
 use crate::metrics::report::Report;
@@ -30,6 +31,10 @@ pub struct Sample {
     pub failed_redirects: u64,
     /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
+    /// Fetches of destinations that have ended.
+    pub fetches: u64,
+    /// Those of them that were refused because as many were going on as may.
+    pub busy_fetches: u64,
     /// Calls of the API.
     pub calls: u64,
     /// Calls that were answered with an exception.
@@ -61,6 +66,8 @@ impl Sample {
                 .map(|(_, count)| count)
                 .sum(),
             redirect_durations: report.redirect_durations.clone(),
+            fetches: report.fetches.outcomes.iter().sum(),
+            busy_fetches: report.fetches.ended(FetchOutcome::Busy),
             calls: calls(|_| true),
             refused_calls: calls(|code| !code.is_empty()),
             failed_calls: calls(|code| code == INTERNAL),

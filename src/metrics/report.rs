@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::metrics::calls::ActionReport;
 use crate::metrics::connections::{Listener, Refusal};
+use crate::metrics::fetches::FetchesReport;
 use crate::metrics::histogram::Distribution;
 use crate::metrics::process::ProcessReport;
 use crate::metrics::redirects::RedirectOutcome;
@@ -87,6 +88,8 @@ pub struct Report {
     pub redirects: [u64; RedirectOutcome::ALL.len()],
     /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
+    /// Fetches of destinations.
+    pub fetches: FetchesReport,
     /// Both listeners.
     pub connections: [ConnectionsReport; 2],
     /// Calls of the API.
@@ -138,6 +141,7 @@ impl Metrics {
             version: env!("CARGO_PKG_VERSION"),
             redirects,
             redirect_durations,
+            fetches: self.fetches.read(),
             connections,
             actions: self.calls.read(),
             session_failures: self.calls.session_failures(),

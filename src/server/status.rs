@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::http::{self, Response};
-use crate::metrics::{Distribution, HISTORY_LENGTH, RedirectOutcome, Refusal, Report, Sample};
+use crate::metrics::{Distribution, FetchOutcome, HISTORY_LENGTH, RedirectOutcome, Refusal, Report, Sample};
 use crate::model::Timestamp;
 use crate::server::monitor::Monitor;
 use crate::store::Health;
@@ -36,6 +36,8 @@ struct State<'s> {
     health: Health,
     /// Links in the store when it was opened.
     stored: u64,
+    /// Fetches that were refused in the last minutes because there were too many.
+    busy_fetches: u64,
     now: Timestamp,
 }
 
@@ -87,6 +89,12 @@ impl State<'_> {
     /// What is worth knowing, and no ill health.
     fn hints(&self) -> Vec<String> {
         let mut hints = Vec::new();
+        if self.busy_fetches > 0 {
+            let busy = self.busy_fetches;
+            hints.push(format!(
+                "{busy} fetches were refused, as many as may went on: proxy.max_fetches, max_fetches_per_client"
+            ));
+        }
         if self.health == Health::ReadOnly {
             hints.push("read-only: writes are refused, as was asked for".to_owned());
             return hints;
@@ -120,13 +128,6 @@ pub(super) fn respond(method: &Method, monitor: &Monitor) -> Response {
 
 fn describe(monitor: &Monitor) -> Value {
     let (report, links, uptime) = (monitor.report(), monitor.links(), monitor.uptime());
-    let state = State {
-        report: &report,
-        health: links.health(),
-        stored: links.stored(),
-        now: links.clock().now(),
-    };
-    let problems = state.problems();
     let now = Sample::of(&report, uptime);
     let before = |age| monitor.history().before(uptime, age);
     let (ten_seconds, minute, minutes, start) = (
@@ -135,6 +136,14 @@ fn describe(monitor: &Monitor) -> Value {
         before(HISTORY_LENGTH),
         Sample::default(),
     );
+    let state = State {
+        report: &report,
+        health: links.health(),
+        stored: links.stored(),
+        busy_fetches: now.busy_fetches.saturating_sub(minutes.busy_fetches),
+        now: links.clock().now(),
+    };
+    let problems = state.problems();
     let rates = |counted: fn(&Sample) -> u64| {
         json!({
             "tenSeconds": rounded(now.rate(&ten_seconds, counted)),
@@ -160,6 +169,13 @@ fn describe(monitor: &Monitor) -> Value {
             "outcomes": named(RedirectOutcome::ALL.map(RedirectOutcome::label), report.redirects),
             "failed": counts(|sample| sample.failed_redirects),
             "durations": durations(|sample| &sample.redirect_durations),
+        },
+        "fetches": {
+            "perSecond": rates(|sample| sample.fetches),
+            "outcomes": named(FetchOutcome::ALL.map(FetchOutcome::label), report.fetches.outcomes),
+            "busy": counts(|sample| sample.busy_fetches),
+            "open": report.fetches.open,
+            "bytes": report.fetches.bytes,
         },
         "api": {
             "perSecond": rates(|sample| sample.calls),
@@ -317,6 +333,7 @@ mod tests {
             report,
             health,
             stored: 5,
+            busy_fetches: 0,
             now: Timestamp::from_unix(NOW),
         };
         (state.problems(), state.hints())
@@ -391,6 +408,25 @@ mod tests {
         report.store.disk = Some([1, 65 * MEBIBYTE, 500 * MEBIBYTE]);
         report.store.writer.waiting = DISK_WAIT_MAX;
         assert!(state(&report, Health::Accepting).0.is_empty());
+    }
+
+    #[test]
+    fn fetches_that_were_too_many_are_worth_telling_and_no_ill_health() {
+        for health in [Health::Accepting, Health::ReadOnly] {
+            let state = State {
+                report: &well(),
+                health,
+                stored: 5,
+                busy_fetches: 12,
+                now: Timestamp::from_unix(NOW),
+            };
+            assert!(state.problems().is_empty());
+            assert!(
+                state.hints()[0].starts_with("12 fetches were refused"),
+                "{:?}",
+                state.hints()
+            );
+        }
     }
 
     #[test]
