@@ -1,22 +1,26 @@
 """Runs tinyd as it was installed into a folder, as systemd would: `python3 systemd/run_installed.py ROOT`.
 
 The command line and the credentials are those of the unit, and so is the user, where that can be. It must say that it is ready,
-make a link with the generated secret, redirect, back up, import, reload and end. What it asks the kernel for is recorded, and
+make a link with the generated secret, redirect, fetch a destination by its name, back up, import, reload and end. What it asks the kernel for is recorded, and
 must be what the unit allows. /proc has what the unit leaves of it.
 """
 
 import contextlib
 import http.client
+import http.server
 import os
 import re
 import shlex
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import threading
 
 ROOT = sys.argv[1]
 PATIENCE = 60
+SETTINGS = os.path.join(ROOT, "etc/tinyd/tinyd.toml")
 UNIT = os.path.join(ROOT, "usr/lib/systemd/system/tinyd.service")
 TRACE = os.path.join(ROOT, "tmp/trace")
 # Looked at by the library that reads /proc, which does without it.
@@ -124,6 +128,52 @@ class Manager:
             fail(f"the service manager did not hear {line}")
 
 
+class Destination(http.server.BaseHTTPRequestHandler):
+    """What is fetched."""
+
+    CONTENT = b"the content of the destination"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.CONTENT)))
+        self.end_headers()
+        self.wfile.write(self.CONTENT)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def answer_names(server):
+    """Says of every name that it has the address 127.0.0.1, and no other."""
+    while True:
+        query, client = server.recvfrom(512)
+        end = query.index(0, 12) + 5
+        is_v4 = query[end - 4 : end - 2] == b"\0\1"
+        head = query[:2] + struct.pack("!5H", 0x8180, 1, int(is_v4), 0, 0)
+        record = b"\xc0\x0c" + struct.pack("!HHIH4B", 1, 1, 60, 4, 127, 0, 0, 1)
+        server.sendto(head + query[12:end] + (record if is_v4 else b""), client)
+
+
+@contextlib.contextmanager
+def destination():
+    """A destination on this machine, from which tinyd may fetch by the settings for as long as this lasts; its URL."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Destination)
+    names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    names.bind(("127.0.0.1", 0))
+    for serve in (server.serve_forever, lambda: answer_names(names)):
+        threading.Thread(target=serve, daemon=True).start()
+    with open(SETTINGS) as file:
+        installed = file.read()
+    more = f'allow = "127.0.0.1"\nports = {server.server_port}\nname_servers = "127.0.0.1:{names.getsockname()[1]}"\n'
+    with open(SETTINGS, "w") as file:
+        file.write(installed.replace("[proxy]\n", "[proxy]\n" + more))
+    try:
+        yield f"http://destination.example:{server.server_port}/"
+    finally:
+        with open(SETTINGS, "w") as file:
+            file.write(installed)
+
+
 def own_user():
     """The user and group of the unit by number; None in a namespace that has no users but root."""
     with open("/proc/self/uid_map") as mapped:
@@ -177,7 +227,7 @@ def main():
     command = shlex.split(settings("ExecStart")[0])
     # -D: the process that is waited for and gets signals is tinyd.
     trace = ["strace", "-D", "-f", "-qq", "-o", TRACE]
-    with open(os.path.join(ROOT, "tmp/log"), "w+") as log:
+    with destination() as url, open(os.path.join(ROOT, "tmp/log"), "w+") as log:
         process = subprocess.Popen(
             [*trace, *with_proc(), "chroot", *user, ROOT, *command],
             env=environment | {"PATH": os.environ["PATH"]},
@@ -186,7 +236,7 @@ def main():
             text=True,
         )
         try:
-            exercise(process, manager)
+            exercise(process, manager, url)
         except BaseException:
             process.kill()
             log.seek(0)
@@ -201,7 +251,7 @@ def main():
     check_trace()
 
 
-def exercise(process, manager):
+def exercise(process, manager, url):
     addresses = dict(process.stdout.readline().split(" http://") for _ in range(2))
     addresses = {name: address.strip() for name, address in addresses.items()}
     manager.wait_for("READY=1")
@@ -219,6 +269,12 @@ def exercise(process, manager):
     answer = get(addresses["public"], f"/api_v3/service/shortlink_shortlink/action/goto/id/{link}")
     if (answer.status, answer.getheader("location")) != (302, "https://example.com/video"):
         fail(f"the link answers {answer.status}")
+    added = tinyd_admin("link", "add", url, "--system-name", "FETCH")
+    fetched = re.search(r"^id +(\w+)$", added, re.M).group(1)
+    answer = get(addresses["public"], f"/api_v3/service/shortlink_shortlink/action/goto/id/{fetched}/proxy/true")
+    content = answer.read()
+    if (answer.status, content) != (200, Destination.CONTENT):
+        fail(f"a fetch answers {answer.status}: {content}")
     scrape = get(addresses["admin"], "/metrics").read().decode()
     samples = dict(line.rsplit(" ", 1) for line in scrape.splitlines() if not line.startswith("#"))
     unknown = [name for name in OF_THE_PROCESS if name not in samples]
@@ -236,7 +292,7 @@ def exercise(process, manager):
     manager.wait_for("STOPPING=1")
     if process.wait(PATIENCE) != 0:
         fail(f"it ended with {process.returncode}")
-    print(f"runs as its unit says: link {link} redirects")
+    print(f"runs as its unit says: link {link} redirects, {fetched} is fetched")
 
 
 main()
