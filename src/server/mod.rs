@@ -3,6 +3,7 @@
 mod admission;
 mod connection;
 mod descriptors;
+mod general;
 mod guard;
 mod listeners;
 mod lock;
@@ -22,7 +23,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -40,13 +40,14 @@ use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
 use crate::public::{FastPath, Guesses, Public};
 use crate::server::admission::{Admission, Admitted, Crowd, Entrance, Member, Place, Policy};
+use crate::server::general::General;
 use crate::server::guard::{Past, Terms};
 use crate::server::monitor::Monitor;
 use crate::server::service::{AdminService, PublicService};
-use crate::server::workers::Worker;
+use crate::server::workers::{Worker, Workers};
 use crate::store::Health;
 
-/// How long the threads that serve redirects may take to end after that.
+/// How long the threads that serve may take to end after requests in flight have had their time.
 const LETTING_GO: Duration = Duration::from_secs(2);
 /// Clicks that nobody takes are given up at the end after so long, or as long as requests may take if that is longer.
 const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +67,8 @@ pub async fn serve(
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let general = General::start(settings.threads)?;
+    general.handle().spawn(manager.roll_call().answer());
     let metrics = Arc::new(Metrics::default());
     let guesses = Arc::new(Guesses::new(
         live.guesses_per_minute,
@@ -79,7 +82,7 @@ pub async fn serve(
         Arc::clone(&guesses),
         Arc::clone(&metrics),
     );
-    let public = Arc::new(public.fetching(fetcher(settings, &bound, &metrics)?));
+    let public = Arc::new(public.fetching(fetcher(settings, &bound, &general, &metrics)?));
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),
@@ -98,13 +101,14 @@ pub async fn serve(
     let fast_path = FastPath::new(Arc::clone(&links), settings.tiny, guesses, Arc::clone(&access_log));
     let worker = Worker {
         fast_path: Arc::new(fast_path),
+        general: general.handle().clone(),
         service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
         metrics: Arc::clone(&metrics),
         entrance: entrance(Listener::Public, live.public),
         drain: settings.drain,
         roll_call: manager.roll_call(),
     };
-    let mut workers = workers::start(&worker, settings.threads, bound.public)?;
+    let workers = workers::start(&worker, settings.threads, bound.public)?;
     drop(worker);
     let of_admin = entrance(Listener::Admin, live.admin);
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(&links)));
@@ -120,7 +124,12 @@ pub async fn serve(
         let serve = move |stream, address| admin.take(stream, address);
         accepting.spawn(connection::accept(listener, stopped.clone(), serve));
     }
-    let crowd = admin.crowd.clone();
+    let mut serving = Serving {
+        accepting,
+        admin: admin.crowd.clone(),
+        workers,
+        general,
+    };
     drop(admin);
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
     tokio::spawn(manager.roll_call().answer());
@@ -130,7 +139,7 @@ pub async fn serve(
 
     tokio::select! {
         () = shutdown => {}
-        () = workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
+        () = serving.workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
     }
     tracing::info!("draining");
     manager.ending(settings.drain);
@@ -139,30 +148,54 @@ pub async fn serve(
     monitoring.abort();
     counting.abort();
     stop.send_replace(true);
-    let since = Instant::now();
-    let drained = tokio::time::timeout(settings.drain, async {
-        while accepting.join_next().await.is_some() {}
-        crowd.all_ended().await;
-    });
-    let is_drained = drained.await.is_ok();
-    // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
-    let _ = tokio::time::timeout(settings.drain + LETTING_GO, workers.all_ended()).await;
-    if !is_drained || since.elapsed() >= settings.drain {
-        tracing::warn!("requests still in flight after {:?} were cut off", settings.drain);
-    }
+    serving.finish(settings.drain).await;
     // Nobody answers any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
     Ok(())
 }
 
 /// What fetches destinations, if that is wanted.
-fn fetcher(settings: &Settings, bound: &Bound, metrics: &Metrics) -> io::Result<Option<Fetcher>> {
+fn fetcher(settings: &Settings, bound: &Bound, general: &General, metrics: &Metrics) -> io::Result<Option<Fetcher>> {
     let Some(settings) = &settings.fetch else {
         return Ok(None);
     };
     let listeners = bound.addresses()?.into_iter().map(|(_, address)| address).collect();
-    let fetcher = Fetcher::new(settings, listeners, Handle::current(), Arc::clone(&metrics.fetches));
+    let fetcher = Fetcher::new(
+        settings,
+        listeners,
+        general.handle().clone(),
+        Arc::clone(&metrics.fetches),
+    );
     fetcher.map(Some).map_err(io::Error::other)
+}
+
+/// Whoever serves.
+struct Serving {
+    /// Those who accept admin connections.
+    accepting: JoinSet<io::Result<()>>,
+    /// Admin connections.
+    admin: Crowd,
+    workers: Workers,
+    general: General,
+}
+
+impl Serving {
+    /// Waits until requests in flight are answered, and cuts off those that take longer than this.
+    async fn finish(mut self, drain: Duration) {
+        let since = Instant::now();
+        let drained = tokio::time::timeout(drain, async {
+            while self.accepting.join_next().await.is_some() {}
+            self.admin.all_ended().await;
+        });
+        let is_drained = drained.await.is_ok();
+        // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
+        let _ = tokio::time::timeout(drain + LETTING_GO, self.workers.all_ended()).await;
+        if !is_drained || since.elapsed() >= drain {
+            tracing::warn!("requests still in flight after {drain:?} were cut off");
+        }
+        // With them, their connections on the general threads have ended.
+        self.general.end(LETTING_GO).await;
+    }
 }
 
 /// What a reload may change while the appliance runs.

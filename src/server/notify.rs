@@ -376,7 +376,8 @@ struct Questions {
     members: Arc<AtomicUsize>,
 }
 
-/// Whoever answers: a thread that serves. A thread that hangs, in a lock for instance, does not.
+/// Whoever answers: a runtime that serves. One whose thread hangs, in a lock for instance, does not; one with several threads does
+/// as long as one of them is free.
 #[derive(Debug, Clone)]
 pub(super) struct RollCall {
     last: watch::Receiver<Arc<Question>>,

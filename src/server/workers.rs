@@ -1,5 +1,5 @@
 //! The threads that serve redirects: each has a runtime, its own listeners and its own connections, so that none waits
-//! for another.
+//! for another. A connection that asks for anything else is left to the general threads.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -16,14 +17,16 @@ use crate::server::admission::{Admitted, Crowd, Entrance, Member};
 use crate::server::guard::Terms;
 use crate::server::listeners::Listening;
 use crate::server::notify::RollCall;
-use crate::server::redirects::{Newcomer, Rest};
+use crate::server::redirects::Newcomer;
 use crate::server::service::PublicService;
-use crate::server::{connection, redirects};
+use crate::server::{connection, general, redirects};
 
 /// What a thread serves redirects with.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
+    /// The general threads, and what they serve connections with.
+    pub(super) general: Handle,
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
     pub(super) entrance: Entrance,
@@ -88,10 +91,10 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ending = Ending(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
-        let worker = Worker {
+        let worker = Arc::new(Worker {
             fast_path: Arc::new(worker.fast_path.for_thread(counters)),
             ..worker.clone()
-        };
+        });
         let run = move || {
             // The last that is dropped: the runtime holds connections, and these the links.
             let _ending = ending;
@@ -108,16 +111,16 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
 }
 
 impl Worker {
-    async fn run(self, listeners: Vec<Listening>) -> io::Result<()> {
+    async fn run(self: Arc<Self>, listeners: Vec<Listening>) -> io::Result<()> {
         tokio::spawn(self.roll_call.clone().answer());
         let crowd = Crowd::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (worker, crowd) = (self.clone(), crowd.clone());
+            let (worker, crowd) = (Arc::clone(&self), crowd.clone());
             let serve = move |stream, address| worker.take(stream, address, &crowd);
             accepting.spawn(connection::accept(listener, self.entrance.stopped.clone(), serve));
         }
-        let mut stopped = self.entrance.stopped;
+        let mut stopped = self.entrance.stopped.clone();
         let deadline = async {
             // An error means that the sender is gone, which also means the end.
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -137,7 +140,7 @@ impl Worker {
     }
 
     /// Serves a connection that has been accepted. Often all that there is to do is done at once.
-    fn take(&self, stream: TcpStream, address: IpAddr, crowd: &Crowd) {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, crowd: &Crowd) {
         let Some(admitted) = self.entrance.admit(&stream, address, crowd) else {
             return;
         };
@@ -153,23 +156,19 @@ impl Worker {
             return;
         }
         let terms = self.entrance.terms(policy);
-        crowd.spawn(at, |member| self.clone().serve(newcomer, terms, member));
+        crowd.spawn(at, |member| Arc::clone(self).serve(newcomer, terms, member));
     }
 
-    async fn serve(self, newcomer: Newcomer, terms: Terms, member: Member) {
-        match redirects::serve(newcomer, &self.fast_path, &terms, member.activity()).await {
-            Ok(Some(rest)) => {
-                let Rest {
-                    stream,
-                    past,
-                    peer,
-                    place: _place,
-                } = rest;
-                let served = connection::serve(stream, past, peer, self.service, terms, member.activity());
-                // Boxed, because few connections come here and all would have to hold the room for it.
-                Box::pin(served).await;
-            }
-            Ok(None) => {}
+    async fn serve(self: Arc<Self>, newcomer: Newcomer, terms: Terms, member: Member) {
+        let activity = member.activity();
+        let served = match redirects::serve(newcomer, &self.fast_path, &terms, activity).await {
+            Ok(Some(rest)) => general::serve(&self.general, rest, self.service.clone(), terms, activity),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        match served {
+            // It stays one of this thread's crowd, and ends with its place in that. If it has panicked, that is in the log.
+            Ok(connection) => drop(connection.await),
             // How a client ends its connection is its own business.
             Err(error) => tracing::trace!(%error, "connection ended"),
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Shutdown;
 
+use crate::crowd::{open_connections, open_files, wait_until_all_is_as_before};
 use crate::fixture::{Appliance, configuration, poll};
 use crate::wire::Connection;
 
@@ -176,34 +177,42 @@ fn sizes_of_a_head_are_settings() {
 
 #[test]
 fn where_all_places_are_taken_the_idlest_gives_way() {
-    let appliance = Appliance::start_with("[public]\nthreads = 1\nmax_connections = 10\nmax_guesses_per_minute = 0");
-    let mut idle: Vec<_> = (0..10).map(|_| Connection::open(&appliance.public)).collect();
-    for connection in &mut idle {
-        assert_eq!(connection.get(GOTO, "").unwrap().status, 404);
-    }
-    // They have all been used just now.
-    let refused = Connection::open(&appliance.public).get(GOTO, "").unwrap();
-    assert_eq!((refused.status, refused.is_last()), (503, true));
-    assert!(refused.head.contains("retry-after: 5\r\n"), "{refused:?}");
-
-    let mut busy = idle.split_off(1);
-    let mut newcomer = None;
-    poll("a place", || {
-        for connection in &mut busy {
-            assert_eq!(connection.get(GOTO, "").unwrap().status, 404);
+    for target in [GOTO, GENERAL] {
+        let appliance = Appliance::start_with(
+            "[public]\nthreads = 1\nmax_connections = 10\nmax_guesses_per_minute = 0\nidle_timeout_seconds = 3600",
+        );
+        let before = open_files(&appliance);
+        let mut idle: Vec<_> = (0..10).map(|_| Connection::open(&appliance.public)).collect();
+        for connection in &mut idle {
+            assert_eq!(connection.get(target, "").unwrap().status, 404);
         }
-        let mut connection = Connection::open(&appliance.public);
-        let is_in = connection.get(GOTO, "").unwrap().status == 404;
-        newcomer = is_in.then_some(connection);
-        is_in
-    });
-    for connection in &mut idle {
-        connection.assert_closed();
+        // They have all been used just now.
+        let refused = Connection::open(&appliance.public).get(GOTO, "").unwrap();
+        assert_eq!((refused.status, refused.is_last()), (503, true));
+        assert!(refused.head.contains("retry-after: 5\r\n"), "{refused:?}");
+
+        let mut busy = idle.split_off(1);
+        let mut newcomer = None;
+        poll("a place", || {
+            for connection in &mut busy {
+                assert_eq!(connection.get(target, "").unwrap().status, 404);
+            }
+            let mut connection = Connection::open(&appliance.public);
+            let is_in = connection.get(target, "").unwrap().status == 404;
+            newcomer = is_in.then_some(connection);
+            is_in
+        });
+        for connection in &mut idle {
+            connection.assert_closed();
+        }
+        for connection in busy.iter_mut().chain(&mut newcomer) {
+            assert_eq!(connection.get(GENERAL, "").unwrap().status, 404);
+        }
+        assert!(refusals(&appliance, "public", "connections") >= 2);
+        poll("who gave way has gone", || open_connections(&appliance) == 10.0);
+        drop((busy, newcomer));
+        wait_until_all_is_as_before(&appliance, before);
     }
-    for connection in busy.iter_mut().chain(&mut newcomer) {
-        assert_eq!(connection.get(GENERAL, "").unwrap().status, 404);
-    }
-    assert!(refusals(&appliance, "public", "connections") >= 2);
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! What the service manager is told, over a socket like systemd's.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::fixture::{Appliance, configuration};
+use crate::wire::Connection;
 
 /// How long a message may take on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any test takes.
+const HANGS_MICROSECONDS: u32 = 600_000_000;
 
 /// The manager's end of the socket.
 struct Manager {
@@ -130,33 +134,62 @@ fn the_watchdog_hears_that_all_threads_are_alive() {
     assert!(heard.iter().flatten().all(|line| line != "WATCHDOG=1"), "{heard:?}");
 }
 
+/// An appliance with one thread of each kind, in which the first call of a system call does not come back for as long as this
+/// lives, in whatever thread it is made.
+struct Hanging(Appliance);
+
+impl Hanging {
+    /// Starts it, and waits until its watchdog has been told that all is well.
+    fn start(manager: &Manager, system_call: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = configuration("[public]\nthreads = 1\n");
+        fs::write(folder.path().join("tinyd.toml"), settings).unwrap();
+        let (variable, trace) = (manager.variable(), format!("trace={system_call}"));
+        let inject = format!("inject={system_call}:delay_enter={HANGS_MICROSECONDS}:when=1");
+        let environment = ["env", &variable, "WATCHDOG_USEC=200000"];
+        let strace = ["strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null"];
+        let wrapper = [&environment[..], &strace, &["-e", &trace, "-e", &inject]].concat();
+        let hanging = Self(Appliance::spawn_under(&wrapper, folder));
+        manager.hear_until("WATCHDOG=1");
+        hanging
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // A thread that hangs cannot be ended while strace holds it.
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.process_id())).unwrap();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        let script = format!("kill -KILL {}", tracer.unwrap().trim());
+        let _ = Command::new("bash").args(["-c", &script]).status();
+    }
+}
+
 #[test]
 fn the_watchdog_hears_nothing_when_a_thread_hangs() {
     let manager = Manager::new();
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(
-        folder.path().join("tinyd.toml"),
-        configuration("[public]\nthreads = 1\n"),
-    )
-    .unwrap();
-    // The thread hangs for three seconds when it takes its first connection: nobody else takes one here.
-    let variable = manager.variable();
-    let environment = ["env", &variable, "WATCHDOG_USEC=200000"];
-    let inject = "inject=accept4:delay_enter=3000000:when=1";
-    let strace = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=accept4",
-        "-e",
-        inject,
-    ];
-    let appliance = Appliance::spawn_under(&[&environment[..], &strace].concat(), folder);
-    manager.hear_until("WATCHDOG=1");
-    let _connection = TcpStream::connect(appliance.public.strip_prefix("http://").unwrap()).unwrap();
+    // The thread hangs when it takes its first connection: nobody else takes one here.
+    let Hanging(appliance) = &Hanging::start(&manager, "accept4");
+    let _connection = Connection::open(&appliance.public);
     appliance.wait_for_log("a thread that serves does not answer");
+}
+
+#[test]
+fn a_general_thread_that_hangs_keeps_no_redirect_waiting_and_the_watchdog_hears_nothing() {
+    let manager = Manager::new();
+    // The general thread hangs when it answers for the first time. The fast path sends its answers with another call.
+    let Hanging(appliance) = &Hanging::start(&manager, "writev");
+    let goto = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz";
+    let mut general = Connection::open(&appliance.public);
+    general.send(format!("GET {goto}?x=y HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    appliance.wait_for_log("a thread that serves does not answer");
+    for _ in 0..10 {
+        let mut redirected = Connection::open(&appliance.public);
+        for _ in 0..10 {
+            assert_eq!(redirected.get(goto, "").unwrap().status, 404);
+        }
+    }
+    general.stream.set_nonblocking(true).unwrap();
+    let answered = general.stream.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(answered, Err(ErrorKind::WouldBlock));
 }

@@ -1,0 +1,113 @@
+//! The threads that serve whatever is no plain request for a redirect. They are none of those that serve redirects, so that
+//! what takes long, such as a download from a destination, delays none of these.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::server::admission::Activity;
+use crate::server::connection;
+use crate::server::guard::Terms;
+use crate::server::redirects::Rest;
+use crate::server::service::PublicService;
+
+/// The threads, which share a runtime.
+#[derive(Debug)]
+pub(super) struct General {
+    /// Taken at the end.
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl General {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    /// When the operating system gives no more descriptors.
+    pub(super) fn start(threads: usize) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("tinyd-general")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// By which something is run there.
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Ends whatever still runs there, and waits until it has let go of what it holds, but no longer than this.
+    pub(super) async fn end(mut self, patience: Duration) {
+        if let Some(runtime) = self.runtime.take() {
+            // Nobody panics in it.
+            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience)).await;
+        }
+    }
+}
+
+impl Drop for General {
+    fn drop(&mut self) {
+        // Where another runtime runs, none may be waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Moves a connection to those threads, which serve it to its end, or to that of what this returns.
+///
+/// # Errors
+/// When the runtime that has watched it cannot let go of it.
+pub(super) fn serve(
+    general: &Handle,
+    rest: Rest,
+    service: PublicService,
+    terms: Terms,
+    activity: &Arc<Activity>,
+) -> io::Result<AbortOnDropHandle<()>> {
+    let Rest {
+        stream,
+        past,
+        peer,
+        place,
+    } = rest;
+    let (stream, activity) = (stream.into_std()?, Arc::clone(activity));
+    let serving = async move {
+        // Kept until the socket is closed.
+        let _place = place;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => connection::serve(stream, past, peer, service, terms, &activity).await,
+            Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+        }
+    };
+    Ok(AbortOnDropHandle::new(general.spawn(serving)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_the_end_nothing_is_held_any_more() {
+        let general = General::start(2).unwrap();
+        let held = Arc::new(());
+        for _ in 0..1_000 {
+            let held = Arc::clone(&held);
+            general.handle().spawn(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            });
+        }
+        general.end(Duration::from_secs(60)).await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
