@@ -220,13 +220,10 @@ fn fetches(value: &Value) -> Vec<(&'static str, String)> {
     if value["open"].as_u64().unwrap_or_default() == 0 && numbers.all(|(_, number)| *number == 0) {
         return Vec::new();
     }
+    let (open, ended) = (count(&value["open"]), outcomes(&value["outcomes"]));
     vec![
-        ("fetches", rates(&value["perSecond"])),
-        ("", outcomes(&value["outcomes"])),
-        (
-            "",
-            format!("{} open, {} passed on", count(&value["open"]), bytes(&value["bytes"])),
-        ),
+        ("fetches", format!("{open} open, ended {}", rates(&value["perSecond"]))),
+        ("", format!("{ended}; {} passed on", bytes(&value["bytes"]))),
     ]
 }
 
@@ -392,7 +389,8 @@ mod tests {
         assert!(fetches(&none).is_empty());
         let some = json!({ "outcomes": { "complete": 0, "busy": 12 }, "open": 3, "bytes": 1536 });
         let lines: Vec<_> = fetches(&some).into_iter().map(|(_, text)| text).collect();
-        assert_eq!(lines[1..], ["busy 12", "3 open, 1.5 KiB passed on"]);
+        assert!(lines[0].starts_with("3 open, ended 0.0/s in 10 s"), "{lines:?}");
+        assert_eq!(lines[1..], ["busy 12; 1.5 KiB passed on"]);
         let first = json!({ "outcomes": { "complete": 0 }, "open": 1, "bytes": 0 });
         assert_eq!(fetches(&first)[0].0, "fetches");
     }

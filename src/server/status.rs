@@ -92,7 +92,7 @@ impl State<'_> {
         if self.busy_fetches > 0 {
             let busy = self.busy_fetches;
             hints.push(format!(
-                "{busy} fetches were refused, as many as may went on: proxy.max_fetches, max_fetches_per_client"
+                "{busy} fetches were refused as too many: proxy.max_fetches, max_fetches_per_client"
             ));
         }
         if self.health == Health::ReadOnly {

@@ -1,8 +1,10 @@
 //! `tinyd status` and what is behind it: healthy or not, and why.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Output;
+use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -124,11 +126,79 @@ fn a_backup_that_its_client_has_not_taken_does_not_count() {
     let target = format!("/api_v3/service/tinyd/action/backup?ks={ks}");
     let mut stream = TcpStream::connect(host).unwrap();
     let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
-    std::io::Read::read_exact(&mut stream, &mut [0; 1_000]).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 1_000]).unwrap();
     drop(stream);
     appliance.wait_for_log("a stream was not taken by its client");
     assert_eq!(status(&appliance)["store"]["lastBackup"], Value::Null);
+}
+
+#[test]
+fn fetches_are_told_of_once_there_were_any_and_so_is_that_they_were_too_many() {
+    let destination = TcpListener::bind("127.0.0.1:0").unwrap();
+    destination.set_nonblocking(true).unwrap();
+    let port = destination.local_addr().unwrap().port();
+    let appliance = Appliance::start_with(&format!(
+        "[proxy]\nallow = \"127.0.0.1\"\nports = {port}\nmax_fetches = 1\n"
+    ));
+    let url = format!("http://127.0.0.1:{port}/");
+    let id = appliance.add(&appliance.admin_ks(), &[("shortLink[fullUrl]", &url)]);
+    let screen = |appliance: &Appliance| shown(&appliance.tinyd(&["status"])).to_owned();
+    assert!(!screen(&appliance).contains("fetches"));
+
+    let target = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}/proxy/true");
+    thread::scope(|scope| {
+        let client = scope.spawn(|| appliance.get_public(&target));
+        let mut asked = None;
+        poll("a fetch", || {
+            asked = destination.accept().ok();
+            asked.is_some()
+        });
+        let (mut asked, _) = asked.unwrap();
+        // It has been asked, and does not answer yet.
+        assert_eq!(status(&appliance)["fetches"]["open"], 1);
+        assert_eq!(appliance.get_public(&target).status, 503);
+        asked.read(&mut [0; 1_000]).map(drop).unwrap();
+        let answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 7\r\nConnection: close\r\n\r\ncontent";
+        asked.write_all(answer).unwrap();
+        assert_eq!(client.join().unwrap().text(), "content");
+    });
+    poll("the end of the fetch", || status(&appliance)["fetches"]["open"] == 0);
+    let fetches = &status(&appliance)["fetches"];
+    assert_eq!(
+        (
+            &fetches["outcomes"]["complete"],
+            &fetches["outcomes"]["busy"],
+            &fetches["bytes"]
+        ),
+        (&1.into(), &1.into(), &7.into())
+    );
+    assert_eq!(fetches["busy"]["minutes"], 1);
+    let output = appliance.tinyd(&["status"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        line(&output, "hint").starts_with("1 fetches were refused"),
+        "{}",
+        shown(&output)
+    );
+    assert!(line(&output, "fetches").starts_with("0 open, ended "));
+    assert!(shown(&output).contains("busy 1, complete 1; 7 bytes passed on"));
+    assert!(shown(&output).lines().count() <= 24, "{}", shown(&output));
+    assert!(
+        shown(&output).lines().all(|line| line.chars().count() <= 100),
+        "{}",
+        shown(&output)
+    );
+    let scrape = crate::metrics::Scrape::of(&appliance);
+    assert_eq!(
+        (
+            scrape.get("tinyd_fetches_total{outcome=\"complete\"}"),
+            scrape.get("tinyd_fetches_total{outcome=\"busy\"}"),
+            scrape.get("tinyd_fetched_bytes_total")
+        ),
+        (1.0, 1.0, 7.0)
+    );
 }
 
 #[test]
