@@ -41,6 +41,9 @@ const PUBLIC_LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 /// The admin address where none is named.
 const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:8081";
 
+/// What a fetch has open at a time: its connection, before that two questions for addresses, or two attempts to connect.
+const FILES_OF_A_FETCH: usize = 2;
+
 /// What flags and environment say; they come before the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -192,12 +195,12 @@ impl Settings {
 
     /// Lowers the limits of connections, to clients and to destinations, to what there is room for, and warns of it.
     pub fn fit_connections(&mut self, room: usize) {
-        // Redirects come first.
-        let fetches = self
-            .fetch
-            .as_ref()
-            .map_or(0, |fetch| fetch.fetches.min((room / 4).max(1)));
-        let room = room.saturating_sub(fetches);
+        // A quarter of the room at most: redirects come first.
+        let fetches = self.fetch.as_ref().map_or(0, |fetch| {
+            let most = (room / 4 / FILES_OF_A_FETCH).max(1);
+            fetch.fetches.min(most)
+        });
+        let room = room.saturating_sub(fetches * FILES_OF_A_FETCH);
         // The admin listener keeps its places, so that it can be asked what is going on.
         let admin = self.admin_limits.connections.min(room.div_ceil(2));
         let public = self.public_limits.connections.min((room - admin).max(1));

@@ -259,7 +259,7 @@ fn each_change_is_told_to_need_a_restart() {
 fn fetches_leave_room_for_redirects() {
     let mut settings = load("").unwrap();
     settings.fit_connections(400);
-    assert_eq!(settings.fetch.as_ref().map(|fetch| fetch.fetches), Some(100));
+    assert_eq!(settings.fetch.as_ref().map(|fetch| fetch.fetches), Some(50));
     assert_eq!(
         (settings.admin_limits.connections, settings.public_limits.connections),
         (150, 150)
