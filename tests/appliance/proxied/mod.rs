@@ -1,0 +1,125 @@
+//! goto with `proxy=true`: the destination's content, and never a way into the network.
+//!
+//! Destinations are on this machine, so loopback is allowed where a test does not say otherwise.
+
+mod certificates;
+mod client;
+mod content;
+mod name_server;
+mod origin;
+
+use serde_json::Value;
+
+use crate::fixture::{Appliance, code};
+use client::{Download, Fetched, connect, request};
+use origin::Origin;
+
+pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
+
+/// Networks of this machine.
+const THIS_MACHINE: &str = "allow = [\"127.0.0.0/8\", \"::1/128\"]\n";
+
+/// An appliance that fetches, and somebody who makes links in it.
+pub struct Proxy {
+    pub appliance: Appliance,
+    ks: String,
+}
+
+impl Proxy {
+    /// Fetches from these destinations.
+    pub fn to(origins: &[&Origin]) -> Self {
+        Self::with(origins, "")
+    }
+
+    /// The same, with more lines of `[proxy]`, and other sections after them.
+    pub fn with(origins: &[&Origin], settings: &str) -> Self {
+        Self::start(&format!("{THIS_MACHINE}{}{settings}", ports(origins)))
+    }
+
+    /// With nothing in `[proxy]` but these lines.
+    pub fn start(settings: &str) -> Self {
+        Self::of(Appliance::start_with(&format!("[proxy]\n{settings}\n")))
+    }
+
+    pub fn of(appliance: Appliance) -> Self {
+        let ks = appliance.admin_ks();
+        Self { appliance, ks }
+    }
+
+    /// A link to a destination.
+    pub fn link(&self, url: &str) -> String {
+        self.appliance.add(&self.ks, &[("shortLink[fullUrl]", url)])
+    }
+
+    /// The same; the code of the exception if it is refused.
+    pub fn try_link(&self, url: &str) -> Result<String, String> {
+        let params = [("shortLink[systemName]", "NAME"), ("shortLink[fullUrl]", url)];
+        let link: Value = self.appliance.link("add", &self.ks, &params);
+        match link["id"].as_str() {
+            Some(id) => Ok(id.to_owned()),
+            None => Err(code(&link).to_owned()),
+        }
+    }
+
+    /// The head of the answer with the content of a link's destination. `headers` are lines.
+    pub fn ask(&self, id: &str, method: &str, headers: &str) -> Download {
+        let request = request(method, &proxied(id), headers);
+        Download::ask(connect(&self.appliance.public), &request)
+    }
+
+    /// The content of a destination.
+    pub fn fetch(&self, url: &str) -> Fetched {
+        self.fetch_with(url, "")
+    }
+
+    /// The same; `headers` are lines.
+    pub fn fetch_with(&self, url: &str, headers: &str) -> Fetched {
+        self.ask(&self.link(url), "GET", headers).finish()
+    }
+
+    /// Sees that redirects are served as ever.
+    pub fn assert_redirects(&self) {
+        let id = self.link("https://example.com/video");
+        let answer = self.appliance.goto(&id);
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (302, "https://example.com/video")
+        );
+    }
+}
+
+/// The target of a proxied goto.
+pub fn proxied(id: &str) -> String {
+    format!("{GOTO}{id}/proxy/true")
+}
+
+/// The setting with the ports of some destinations.
+pub fn ports(origins: &[&Origin]) -> String {
+    let ports: Vec<_> = origins.iter().map(|origin| origin.port().to_string()).collect();
+    let ports = if ports.is_empty() {
+        "80".to_owned()
+    } else {
+        ports.join(", ")
+    };
+    format!("ports = [{ports}]\n")
+}
+
+/// Sees that an answer is one of our own that says so much and nothing else, about a destination of this machine.
+#[track_caller]
+pub fn assert_fault(fetched: &Fetched, status: u16, code: &str) {
+    assert_eq!(fetched.status, status, "{fetched:?}");
+    assert_eq!(fetched.header("x-kaltura"), format!("error-{code}"), "{fetched:?}");
+    let app = fetched.header("x-kaltura-app");
+    assert!(app.starts_with(&format!("exiting on error {code} - ")), "{fetched:?}");
+    assert!(fetched.header("cache-control").contains("no-store"), "{fetched:?}");
+    assert_eq!(fetched.header("x-robots-tag"), "noindex", "{fetched:?}");
+    assert_eq!(fetched.header("x-content-type-options"), "nosniff", "{fetched:?}");
+    assert!(fetched.is_whole && fetched.text().contains(code), "{fetched:?}");
+    assert_eq!(fetched.header("retry-after").is_empty(), status != 503, "{fetched:?}");
+    for secret in ["127.0.0.", "::1", "10.0.0.", "169.254.", SECRET] {
+        assert!(!fetched.everything().contains(secret), "{secret}: {fetched:?}");
+    }
+}
+
+/// What a destination says that must not be told.
+pub const SECRET: &str = "internal-word";
