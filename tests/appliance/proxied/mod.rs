@@ -5,8 +5,11 @@
 mod certificates;
 mod client;
 mod content;
+mod headers;
+mod loops;
 mod name_server;
 mod origin;
+mod passing;
 
 use serde_json::Value;
 
