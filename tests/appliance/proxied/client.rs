@@ -51,27 +51,34 @@ impl Download {
         Self::ask_by(BufReader::new(stream), request)
     }
 
-    fn ask_by(mut reader: BufReader<TcpStream>, request: &str) -> Self {
+    fn ask_by(reader: BufReader<TcpStream>, request: &str) -> Self {
+        Self::try_ask_by(reader, request).expect("an answer")
+    }
+
+    /// The same; nothing if the connection ended before there was a whole head.
+    pub fn try_ask(stream: TcpStream, request: &str) -> Option<Self> {
+        Self::try_ask_by(BufReader::new(stream), request)
+    }
+
+    fn try_ask_by(mut reader: BufReader<TcpStream>, request: &str) -> Option<Self> {
         reader.get_mut().write_all(request.as_bytes()).unwrap();
         let mut line = || {
             let mut line = Vec::new();
-            reader.read_until(b'\n', &mut line).unwrap();
-            assert!(
-                line.ends_with(b"\r\n"),
-                "no answer: {:?}",
-                line.escape_ascii().to_string()
-            );
-            line.truncate(line.len() - 2);
+            match reader.read_until(b'\n', &mut line) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no answer in time"),
+                _ if !line.ends_with(b"\r\n") => return None,
+                _ => line.truncate(line.len() - 2),
+            }
             // A header may have bytes that are no UTF-8.
-            line.into_iter().map(char::from).collect::<String>()
+            Some(line.into_iter().map(char::from).collect::<String>())
         };
-        let first = line();
+        let first = line()?;
         let status = first.strip_prefix("HTTP/1.1 ").unwrap_or_else(|| panic!("{first}"))[..3]
             .parse()
             .unwrap();
         let mut headers = Vec::new();
         loop {
-            let line = line();
+            let line = line()?;
             if line.is_empty() {
                 break;
             }
@@ -87,12 +94,12 @@ impl Download {
             (None, None) => Left::All,
             both => panic!("{both:?}: {headers:?}"),
         };
-        Self {
+        Some(Self {
             reader,
             status,
             headers,
             left,
-        }
+        })
     }
 
     /// Reads what comes next of the body.

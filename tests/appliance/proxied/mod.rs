@@ -2,14 +2,18 @@
 //!
 //! Destinations are on this machine, so loopback is allowed where a test does not say otherwise.
 
+mod broken;
 mod certificates;
 mod client;
 mod content;
+mod following;
 mod headers;
 mod loops;
 mod name_server;
 mod origin;
 mod passing;
+mod secure;
+mod slow;
 
 use serde_json::Value;
 
