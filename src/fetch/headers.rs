@@ -73,14 +73,37 @@ pub(super) fn is_from_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key(X_KALTURA_PROXY) || headers.get_all(header::VIA).iter().any(is_ours)
 }
 
-/// The headers of the request to a destination, but for its host.
-pub(super) fn to_send(client: &HeaderMap) -> HeaderMap {
-    let mut sent = HeaderMap::with_capacity(16);
-    for name in SENT {
-        for value in client.get_all(&name) {
-            sent.append(name.clone(), value.clone());
+/// Those of the headers that are in a list, but for those that their sender calls its connection's own.
+fn copied(names: &[HeaderName], from: &HeaderMap) -> HeaderMap {
+    let mut copies = HeaderMap::with_capacity(names.len() + 8);
+    for name in names.iter().filter(|name| !is_of_connection(name, from)) {
+        for value in from.get_all(name) {
+            copies.append(name.clone(), value.clone());
         }
     }
+    copies
+}
+
+/// Whether `Connection` names a header, which then is not to be passed on (RFC 9110, section 7.6.1).
+fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let is_named = |value: &HeaderValue| {
+        let mut named = value.as_bytes().split(|&byte| byte == b',');
+        named.any(|named| named.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    headers.get_all(header::CONNECTION).iter().any(is_named)
+}
+
+/// Whether the body of an answer can be told from what encloses it. With another transfer coding than chunked it cannot: nobody
+/// has asked for one, and what we made of it would be called something that it is not.
+pub(super) fn is_framing_known(destination: &HeaderMap) -> bool {
+    let mut codings = destination.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
+}
+
+/// The headers of the request to a destination, but for its host.
+pub(super) fn to_send(client: &HeaderMap) -> HeaderMap {
+    let mut sent = copied(&SENT, client);
     sent.entry(header::USER_AGENT).or_insert(OUR_USER_AGENT);
     sent.insert(X_KALTURA_PROXY, DUMP_URL);
     sent.insert(header::VIA, VIA);
@@ -97,12 +120,7 @@ pub(super) fn host_of(url: &Url) -> Result<HeaderValue, FetchError> {
 
 /// The headers of what a client is answered. `url` is where it came from.
 pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, is_trusted: bool) -> HeaderMap {
-    let mut returned = HeaderMap::with_capacity(24);
-    for name in RETURNED {
-        for value in destination.get_all(&name) {
-            returned.append(name.clone(), value.clone());
-        }
-    }
+    let mut returned = copied(&RETURNED, destination);
     if let Some(location) = location_of(destination, url).filter(|_| status.is_redirection())
         && let Ok(location) = HeaderValue::try_from(String::from(location))
     {

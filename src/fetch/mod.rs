@@ -156,13 +156,20 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Answered, FetchError> {
         let mut followed = 0;
-        loop {
+        let (response, line) = loop {
             let (response, line) = self.ask(&url, question, place, deadline).await?;
             match next_of(&response, &url).filter(|_| followed < self.settings.follow) {
                 Some(next) => url = next,
-                None => return Ok(Answered { url, response, line }),
+                None => break (response, line),
             }
             followed += 1;
+        };
+        if !headers::is_framing_known(response.headers()) {
+            return Err(FetchError::Broken("a transfer coding that nobody has asked for".into()));
+        }
+        match response.body().size_hint().exact() {
+            Some(length) if length > self.settings.bytes => Err(FetchError::TooLarge(length)),
+            _ => Ok(Answered { url, response, line }),
         }
     }
 
@@ -188,11 +195,7 @@ impl Inner {
             exchange::ask(stream, url, question, Arc::clone(place), deadline).await
         };
         let answered = timeout(self.settings.first_byte_timeout, answering).await;
-        let (response, line) = answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))?;
-        match response.body().size_hint().exact() {
-            Some(length) if length > self.settings.bytes => Err(FetchError::TooLarge(length)),
-            _ => Ok((response, line)),
-        }
+        answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))
     }
 
     /// Makes an answer of ours of a destination's.

@@ -187,17 +187,17 @@ impl Public {
                 if verdict == Verdict::Unknown && self.guesses.note(client.address, id, now) == Guess::TooMany {
                     return refused();
                 }
-                let fetcher = self.fetcher.as_ref().filter(|_| requested.proxy);
                 if let Verdict::Redirect(location) = &verdict {
-                    if fetcher.is_none() || content::is_from_the_beginning(client.headers) {
-                        let visit = self.visitors.visit_of(&visitor(method, client.headers));
-                        self.recorder.record(id, visit, now);
-                    }
-                    if let Some(fetcher) = fetcher {
+                    let visit = self.visitors.visit_of(&visitor(method, client.headers));
+                    if let Some(fetcher) = self.fetcher.as_ref().filter(|_| requested.proxy) {
                         let head_only = method == Method::HEAD;
                         let fetched = content::fetch(fetcher, id, location, head_only, client).await;
+                        if fetched.is_ok() && content::is_from_the_beginning(client.headers) {
+                            self.recorder.record(id, visit, now);
+                        }
                         return fetched.unwrap_or_else(|fault| no_redirect(&fault, requested, accepts_html));
                     }
+                    self.recorder.record(id, visit, now);
                 }
                 verdict
             }
