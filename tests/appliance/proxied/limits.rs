@@ -1,12 +1,10 @@
 //! How many fetches there may be at a time, that every place is given back, and that nobody is hurried.
 
 use std::io::Write as _;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
-use socket2::SockRef;
 
 use super::client::{Download, Part, connect, request};
 use super::origin::{Conversation, Origin};
@@ -223,8 +221,8 @@ impl Source {
 
 #[test]
 fn a_client_that_leaves_cancels_the_fetch() {
-    let source = Source::of(u64::MAX / 2);
-    let proxy = Proxy::with(&[&source.origin], "max_bytes = 9000000000000000000\n");
+    let source = Source::of(1 << 40);
+    let proxy = Proxy::with(&[&source.origin], "max_bytes = 1099511627776\n");
     let id = proxy.link(&source.origin.url("/counted"));
     let mut download = proxy.ask(&id, "GET", "");
     download.read_exactly(1_000_000);
@@ -265,10 +263,10 @@ fn a_client_that_takes_nothing_slows_the_destination_down() {
     assert!(!source.has_ended());
     // It was only waiting.
     let expected = pattern(64 * 1024);
-    for _ in 0..(8 * 1024 * 1024 / expected.len()) {
+    for _ in 0..16 {
         assert!(download.read_exactly(expected.len()) == expected);
     }
-    assert!(source.sent() > before);
+    poll("it goes on", || source.sent() > before);
 }
 
 #[test]
@@ -277,10 +275,7 @@ fn a_client_that_stops_in_the_middle_and_goes_on_gets_all() {
     let source = Source::of(BODY as u64);
     let proxy = Proxy::to(&[&source.origin]);
     let id = proxy.link(&source.origin.url("/counted"));
-    let mut client: TcpStream = connect(&proxy.appliance.public);
-    SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
-    client.write_all(request("GET", &proxied(&id), "").as_bytes()).unwrap();
-    let mut download = Download::ask(client, "");
+    let mut download = proxy.ask(&id, "GET", "");
     let expected = pattern(64 * 1024);
     for _ in 0..BODY / expected.len() {
         assert!(download.read_exactly(expected.len()) == expected);

@@ -18,6 +18,7 @@ mod origin;
 mod passing;
 mod secure;
 mod slow;
+mod vectors;
 
 use serde_json::Value;
 

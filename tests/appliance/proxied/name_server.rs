@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::rdata::{CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use parking_lot::Mutex;
 
@@ -179,7 +179,12 @@ fn answer(zone: &Mutex<Zone>, question: &[u8], is_datagram: bool) -> Option<Vec<
     loop {
         match zone.of(&name) {
             Says::Addresses(addresses, seconds) => {
-                answer.add_answers(records(&owner, &addresses, seconds, query.query_type()));
+                let records = records(&owner, &addresses, seconds, query.query_type());
+                if records.is_empty() {
+                    // That there is none of this type may be kept for as long.
+                    answer.add_authority(start_of_authority(seconds));
+                }
+                answer.add_answers(records);
                 break;
             }
             Says::LongAddresses(_) if is_datagram => {
@@ -236,6 +241,14 @@ impl Zone {
             }
         }
     }
+}
+
+/// Says for how many seconds it holds that there is nothing.
+fn start_of_authority(seconds: u32) -> Record {
+    let zone = Name::from_ascii("example.").unwrap();
+    let [refresh, retry, expire] = [3600; 3];
+    let soa = SOA::new(zone.clone(), zone.clone(), 1, refresh, retry, expire, seconds);
+    Record::from_rdata(zone, seconds, RData::SOA(soa))
 }
 
 fn records(owner: &Name, addresses: &[IpAddr], seconds: u32, wanted: RecordType) -> Vec<Record> {
