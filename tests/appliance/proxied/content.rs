@@ -3,6 +3,7 @@
 use super::client::{Download, connect, request};
 use super::origin::{Conversation, Origin};
 use super::{GOTO, Proxy, proxied};
+use crate::fixture::{Appliance, configuration};
 use crate::http::encode;
 
 const PAGE: &[u8] = b"<p>the content</p>\n";
@@ -207,4 +208,26 @@ fn query_strings_and_paths_reach_the_destination_byte_for_byte_and_fragments_do_
     let fetched = Download::ask(connect(&proxy.appliance.public), &request("GET", &target, "")).finish();
     assert_eq!(fetched.status, 200);
     assert_eq!(origin.take_request().target(), "/mine?a=b");
+}
+
+#[test]
+fn a_proxy_that_the_environment_names_is_not_asked() {
+    let (origin, proxy_of_environment) = (Origin::start(page), Origin::start(page));
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("[proxy]\nallow = [\"127.0.0.0/8\"]\n{}", super::ports(&[&origin]));
+    std::fs::write(folder.path().join("tinyd.toml"), configuration(&settings)).unwrap();
+    let names = [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ];
+    let variables = names.map(|name| format!("{name}={}", proxy_of_environment.url("")));
+    let mut wrapper = vec!["env"];
+    wrapper.extend(variables.iter().map(String::as_str));
+    let proxy = Proxy::of(Appliance::start_under(&wrapper, folder));
+    assert_eq!(proxy.fetch(&origin.url("/")).body, PAGE);
+    assert_eq!(proxy_of_environment.connections(), 0);
 }
