@@ -37,6 +37,9 @@ use crate::fetch::policy::Policy;
 use crate::http::{self, Response};
 use crate::metrics::{Fetches, OpenFetch};
 
+/// What took too long if nothing else did.
+const IN_ALL: &str = "all of it";
+
 /// What a client wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'r> {
@@ -137,8 +140,11 @@ impl Fetcher {
         let inner = Arc::clone(&self.inner);
         let fetching = async move {
             let answered = inner.follow(url, &question, &place, deadline);
-            let answered = timeout_at(deadline, answered).await;
-            answered.unwrap_or(Err(FetchError::TimedOut("all of it")))
+            match timeout_at(deadline, answered).await {
+                // Connections end at the deadline by themselves, which may be seen first.
+                Ok(Err(FetchError::Broken(_))) if Instant::now() >= deadline => Err(FetchError::TimedOut(IN_ALL)),
+                answered => answered.unwrap_or(Err(FetchError::TimedOut(IN_ALL))),
+            }
         };
         // Ends with whoever waits for it.
         let fetching = AbortOnDropHandle::new(self.runtime.spawn(fetching));

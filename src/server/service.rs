@@ -123,7 +123,8 @@ impl Service for AdminService {
             _ => {}
         }
         // A goto with a body, which may say more about it, is the API's.
-        if request.body().is_end_stream() {
+        let is_of_api = Target::of(request.uri()).is_some();
+        if request.body().is_end_stream() || !is_of_api {
             let redirect = self
                 .public
                 .respond(request.method(), request.uri(), client_of(&request, client));
@@ -131,7 +132,7 @@ impl Service for AdminService {
                 return response;
             }
         }
-        if Target::of(request.uri()).is_some() {
+        if is_of_api {
             return Arc::clone(&self.api).respond(request, client).await;
         }
         not_found()
