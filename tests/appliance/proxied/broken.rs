@@ -1,15 +1,12 @@
 //! Destinations whose answers are none, or no good: nothing of them is taken for an answer, and nothing else suffers.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::client::{Download, Fetched, connect, request};
 use super::origin::{Origin, Server};
 use super::{GOTO, Proxy, THIS_MACHINE, assert_fault, proxied};
-
-/// So long that a busy machine is not taken for a slow destination.
-const PATIENT: &str = "connect_timeout_seconds = 60\nfirst_byte_timeout_seconds = 60\nidle_timeout_seconds = 60\n";
 
 /// What becomes of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +40,7 @@ fn assert_become(cases: Vec<(String, Becomes)>) {
         let number: usize = conversation.path()[1..].parse().unwrap();
         conversation.send(&answers[number]);
     });
-    let proxy = Proxy::with(&[&origin], PATIENT);
+    let proxy = Proxy::to(&[&origin]);
     for (number, (answer, becomes)) in cases.iter().enumerate() {
         let shown: String = answer.chars().take(300).collect();
         let id = proxy.link(&origin.url(&format!("/{number}")));
@@ -288,7 +285,7 @@ fn answers_without_a_body_have_none() {
         let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         conversation.send(head);
     });
-    let proxy = Proxy::with(&[&origin], PATIENT);
+    let proxy = Proxy::to(&[&origin]);
     for (method, status) in [("GET", 204), ("GET", 304), ("HEAD", 200), ("HEAD", 404)] {
         let id = proxy.link(&origin.url(&format!("/{status}")));
         let (fetched, kept) = proxy.ask(&id, method, "").finish_keeping();
@@ -338,7 +335,7 @@ fn who_never_ends_its_head_is_not_listened_to_for_ever() {
         };
         while conversation.send(&more) {}
     });
-    let proxy = Proxy::with(&[&origin], PATIENT);
+    let proxy = Proxy::to(&[&origin]);
     for path in ["/headers", "/one"] {
         assert_fault(&proxy.fetch(&origin.url(path)), 502, "DESTINATION_UNREACHABLE");
     }
@@ -372,9 +369,11 @@ fn thousands_of_announcements_end_somehow() {
 
 #[test]
 fn connections_that_are_refused_or_broken_are_told_apart_from_answers() {
-    // Nobody listens at a port that was somebody's.
-    let gone = Origin::sending("");
-    let url = gone.url("/");
+    // A port that is taken, and where nobody listens.
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    deaf.bind(&any.into()).unwrap();
+    let deaf_address = deaf.local_addr().unwrap().as_socket().unwrap();
     let reset = Server::start("127.0.0.1:0", |stream| {
         SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
@@ -383,14 +382,11 @@ fn connections_that_are_refused_or_broken_are_told_apart_from_answers() {
     let closing = Server::start("127.0.0.1:0", |stream| {
         let _ = stream.shutdown(Shutdown::Both);
     });
-    let ports = [gone.port(), reset.address.port(), closing.address.port()];
-    drop(gone);
-    let proxy = Proxy::start(&format!("{THIS_MACHINE}ports = {ports:?}\n{PATIENT}"));
-    for url in [
-        url,
-        format!("http://{}/", reset.address),
-        format!("http://{}/", closing.address),
-    ] {
+    let addresses = [deaf_address, reset.address, closing.address];
+    let ports = addresses.map(|address| address.port());
+    let proxy = Proxy::start(&format!("{THIS_MACHINE}ports = {ports:?}\n"));
+    for address in addresses {
+        let url = format!("http://{address}/");
         assert_fault(&proxy.fetch(&url), 502, "DESTINATION_UNREACHABLE");
         proxy.assert_redirects();
     }
@@ -407,7 +403,7 @@ fn a_connection_that_breaks_in_the_body_breaks_the_answer() {
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
     });
-    let proxy = Proxy::start(&format!("{THIS_MACHINE}ports = [{}]\n{PATIENT}", broken.address.port()));
+    let proxy = Proxy::start(&format!("{THIS_MACHINE}ports = [{}]\n", broken.address.port()));
     let id = proxy.link(&format!("http://{}/", broken.address));
     let request = request("GET", &proxied(&id), "");
     if let Some(download) = Download::try_ask(connect(&proxy.appliance.public), &request) {

@@ -7,6 +7,7 @@ mod certificates;
 mod client;
 mod content;
 mod download;
+mod faults;
 mod following;
 mod headers;
 mod limits;
@@ -48,9 +49,22 @@ impl Proxy {
         Self::start(&format!("{THIS_MACHINE}{}{settings}", ports(origins)))
     }
 
-    /// With nothing in `[proxy]` but these lines.
+    /// With these lines of `[proxy]`, and other sections after them. Times that are not said are long, so that a busy machine
+    /// is not taken for a slow destination.
     pub fn start(settings: &str) -> Self {
-        Self::of(Appliance::start_with(&format!("[proxy]\n{settings}\n")))
+        let is_free = |key: &&str| !settings.contains(*key) && !settings.contains("total_timeout_seconds");
+        let patience = [
+            "connect_timeout_seconds",
+            "first_byte_timeout_seconds",
+            "idle_timeout_seconds",
+        ];
+        let patience = patience
+            .iter()
+            .copied()
+            .filter(|key| is_free(key))
+            .map(|key| format!("{key} = 60\n"));
+        let patience: String = patience.collect();
+        Self::of(Appliance::start_with(&format!("[proxy]\n{patience}{settings}\n")))
     }
 
     pub fn of(appliance: Appliance) -> Self {

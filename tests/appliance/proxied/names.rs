@@ -1,6 +1,6 @@
 //! Names: every address that a name has is checked, what was checked is what is connected to, and nobody is asked twice.
 
-use std::net::SocketAddr;
+use std::net::TcpListener;
 
 use hickory_proto::rr::RecordType;
 
@@ -8,6 +8,7 @@ use super::client::Fetched;
 use super::name_server::{NameServer, Says, at, at_for, parse};
 use super::origin::{Origin, Server};
 use super::{Proxy, SECRET, assert_fault, ports};
+use crate::fixture::poll;
 
 /// The address that plays the public internet.
 const PUBLIC: &str = "127.0.0.2";
@@ -80,14 +81,9 @@ fn two_at_one_port() -> (Origin, Server) {
                 _ => conversation.answer("Connection: close\r\n", "public"),
             };
         });
-        // Port by port, for both protocols; where somebody was faster, another one will do.
-        let Ok(listener) = std::net::TcpListener::bind(("::1", public.port())) else {
-            continue;
-        };
-        drop(listener);
-        let private: SocketAddr = ([127, 0, 0, 1], public.port()).into();
-        if std::net::TcpListener::bind(private).is_ok() {
-            return (public, Server::start(&private.to_string(), canary));
+        // Where somebody else has the port there, another one will do.
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", public.port())) {
+            return (public, Server::of(listener, canary));
         }
     }
     panic!("no port is free on both addresses");
@@ -268,7 +264,8 @@ fn a_name_server_that_says_nothing_is_given_up() {
     assert_fault(&stage.fetch("silent.example"), 504, "DESTINATION_TIMEOUT");
     stage.proxy.assert_redirects();
     stage.names.says("silent.example", at(&[PUBLIC]));
-    stage.assert_fetched("silent.example");
+    // A second is not much for a busy machine.
+    poll("it is heard", || stage.fetch("silent.example").status == 200);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A network of a test's own, in which every address there is belongs to this machine.
 //!
 //! Whatever an appliance tries to reach in there, it reaches a listener of the test, and nothing ever leaves: so it shows what
-//! is not refused, and does no harm when that is tried.
+//! is not refused, and does no harm when that is tried. What is mounted in there is seen in there only.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     let user: &[&str] = if is_root { &[] } else { &["-U", "-r"] };
     let output = Command::new("unshare")
         .args(user)
-        .args(["-n", "sh", "-c", SETUP])
+        .args(["-n", "-m", "sh", "-c", SETUP])
         .arg(std::env::current_exe().unwrap())
         .args([&format!("proxied::{test}"), "--exact", "--nocapture"])
         .env(INSIDE, "yes")

@@ -20,6 +20,10 @@ impl Server {
     /// Serves at an address; port 0 is a free one.
     pub fn start(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::of(listener, serve)
+    }
+
+    pub fn of(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let server = Self {
             address: listener.local_addr().unwrap(),
             connections: Arc::default(),

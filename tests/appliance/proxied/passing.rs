@@ -352,6 +352,15 @@ fn content_counts_as_a_click_once_however_many_pieces_it_is_fetched_in() {
         proxy.ask(&id, method, headers).finish();
         assert_eq!(clicks(&proxy, &id), expected, "{method} {headers}");
     }
+    // What did not come is none.
+    let broken = Origin::sending("");
+    let proxy = Proxy::to(&[&origin, &broken]);
+    let unreachable = proxy.link(&broken.url("/"));
+    let looping = proxy.link(&origin.url("/"));
+    for (id, headers) in [(&unreachable, ""), (&looping, "Via: 1.1 tinyd\r\n")] {
+        assert_ne!(proxy.ask(id, "GET", headers).finish().status, 200);
+        assert_eq!(clicks(&proxy, id), (0, 0), "{headers}");
+    }
 }
 
 /// What everybody who is asked has in common.

@@ -396,3 +396,44 @@ fn the_appliances_own_listeners_are_refused_even_if_everything_is_allowed() {
         },
     );
 }
+
+#[test]
+fn the_machines_own_name_servers_are_asked_where_no_others_are_named_and_nothing_is_added() {
+    alone(
+        "vectors::the_machines_own_name_servers_are_asked_where_no_others_are_named_and_nothing_is_added",
+        || {
+            let _canary = Canary::set();
+            let folder = tempfile::tempdir().unwrap();
+            let resolv_conf = folder.path().join("resolv.conf");
+            let say = |server: &str| {
+                let text = format!("search corp.example example\noptions ndots:5\nnameserver {server}\n");
+                std::fs::write(&resolv_conf, text).unwrap();
+            };
+            say("127.0.0.1");
+            let bind = ["--bind", resolv_conf.to_str().unwrap(), "/etc/resolv.conf"];
+            assert!(Command::new("mount").args(bind).status().unwrap().success());
+            let (first, second) = (NameServer::at("127.0.0.1:53"), NameServer::at("127.0.0.2:53"));
+            for server in [&first, &second] {
+                server.says("public.example", at(&[PUBLIC]));
+                server.says("internal.example", at(&["10.0.0.1"]));
+                server.says("public.corp.example", at(&[PUBLIC]));
+            }
+            let proxy = Proxy::start("");
+            assert_eq!(proxy.fetch("http://public.example/").text(), "public");
+            assert_fault(&proxy.fetch("http://internal.example/"), FORBIDDEN.0, FORBIDDEN.1);
+            for host in ["public", "internal", "public."] {
+                assert_fault(&proxy.fetch(&format!("http://{host}/")), UNREACHABLE.0, UNREACHABLE.1);
+            }
+            let asked = first.take_questions();
+            let expected = ["internal", "internal.example", "public", "public.example"];
+            let names: BTreeSet<_> = asked.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
+            // It has moved to another network.
+            assert_eq!(second.take_questions(), []);
+            say("127.0.0.2");
+            assert_eq!(proxy.fetch("http://public.example/").text(), "public");
+            assert_eq!(first.take_questions(), []);
+            assert_eq!(second.take_questions().len(), 2);
+        },
+    );
+}
