@@ -27,6 +27,9 @@ fn requests_that_were_fetched_for_somebody_are_refused() {
         ("Via: 1.1 vegur,1.1 tinyd , 1.1 other\r\n", true),
         ("Via: 1.1 vegur\r\nVia: 2 tinyd\r\n", true),
         ("Via: 1.1\ttinyd\r\n", true),
+        // Even if the connection is said to be all that it concerns.
+        ("X-Kaltura-Proxy: dumpUrl\r\nConnection: X-Kaltura-Proxy\r\n", true),
+        ("Via: 1.1 tinyd\r\nConnection: via\r\n", true),
         ("Via: 1.1 vegur\r\n", false),
         ("Via: 1.1 tinydog, 1.1 nottinyd\r\n", false),
         ("Via: 1.1 vegur (tinyd)\r\n", false),
