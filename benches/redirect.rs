@@ -1,4 +1,5 @@
-//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, and latency at a fixed rate.
+//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, and latency at a fixed rate, alone and
+//! beside downloads.
 //!
 //! `cargo bench --bench redirect`; `-- --quick` for a look, `-- --help` for the rest.
 
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use rig::contest::{self, Lane, Measure, Measured};
+use rig::downloads::{self, Comparison};
 use rig::http::{self, GOTO, TINY};
 use rig::latency;
 use rig::links::{self, Kind};
@@ -64,6 +66,18 @@ struct Options {
     #[arg(long, default_value_t = 10)]
     latency_seconds: u64,
 
+    /// Slow downloads through goto with proxy=true, beside which redirects are measured
+    #[arg(long, default_value_t = 200)]
+    slow_downloads: usize,
+
+    /// Fast ones, in turns with the former
+    #[arg(long, default_value_t = 4)]
+    fast_downloads: usize,
+
+    /// Redirects a second beside downloads
+    #[arg(long, default_value_t = 2_000)]
+    rate_beside: u64,
+
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -99,6 +113,8 @@ enum Work {
     Cores,
     /// Latencies at a fixed rate
     Latency,
+    /// Latencies beside downloads through goto with proxy=true, against those without
+    Downloads,
 }
 
 impl Work {
@@ -113,7 +129,13 @@ impl Work {
             Self::Log => "log level",
             Self::Cores => "cores",
             Self::Latency => "latency",
+            Self::Downloads => "downloads",
         }
+    }
+
+    /// Whether what is measured is no CPU.
+    const fn is_about_latency(self) -> bool {
+        matches!(self, Self::Latency | Self::Downloads)
     }
 
     /// The goals: against whom, what of it, and how many times as much it may be.
@@ -128,7 +150,7 @@ impl Work {
             Self::Pipelined => &[("nginx", Measure::AllCpu, 0.17), ("floor", Measure::AllCpu, 1.4)],
             Self::Hop | Self::Direct | Self::Unknown => &[("goto", Measure::AllCpu, 1.10)],
             Self::Close => &[("nginx", Measure::AllCpu, 0.90)],
-            Self::Log | Self::Cores | Self::Latency => &[],
+            Self::Log | Self::Cores | Self::Latency | Self::Downloads => &[],
         }
     }
 }
@@ -164,7 +186,7 @@ fn main() -> Result<()> {
     say(&machine::summary());
     let field = Field::set_up(options.links)?;
     let (mut results, mut goals, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-    for &work in options.work.iter().filter(|&&work| work != Work::Latency) {
+    for &work in options.work.iter().filter(|work| !work.is_about_latency()) {
         let measured = field.measure(work, &options)?;
         if measured.is_empty() {
             continue;
@@ -175,22 +197,35 @@ fn main() -> Result<()> {
         let servers: Vec<_> = measured.iter().map(Measured::json).collect();
         results.push(json!({ "work": work.title(), "servers": servers }));
     }
-    let latencies = if options.work.contains(&Work::Latency) {
-        let plan = Plan {
-            server: field.tinyd.public,
-            links: field.links,
-            requests_a_second: options.rate,
-            seconds: options.latency_seconds,
-            connections: CONNECTIONS as usize,
-        };
-        latency::compare(&field.servers(), plan)?
-    } else {
-        Value::Null
+    let plan = Plan {
+        server: field.tinyd.public,
+        links: field.links,
+        requests_a_second: options.rate,
+        seconds: options.latency_seconds,
+        connections: CONNECTIONS as usize,
     };
+    let (mut latencies, mut downloads) = (Value::Null, Value::Null);
+    if options.work.contains(&Work::Latency) {
+        latencies = latency::compare(&field.servers(), plan)?;
+    }
+    if options.work.contains(&Work::Downloads) {
+        let comparison = Comparison {
+            slow: options.slow_downloads,
+            fast: options.fast_downloads,
+            rounds: options.rounds,
+            plan: Plan {
+                requests_a_second: options.rate_beside,
+                ..plan
+            },
+        };
+        let compared = downloads::compare(comparison, &field.store, field.scratch.path())?;
+        downloads = compared.0;
+        goals.extend(compared.1);
+    }
     report::goals(&goals);
     report::write_json(
         "redirect",
-        &json!({ "works": results, "goals": goals, "latency": latencies }),
+        &json!({ "works": results, "goals": goals, "latency": latencies, "downloads": downloads }),
     )?;
     if !groups.is_empty() {
         let title = "CPU a request: user (dark) and system (light)";
@@ -300,7 +335,7 @@ impl Field {
                 vec![mine("debug", &second, &goto), mine("info", &self.tinyd, &goto)]
             }
             Work::Cores => return self.cores(options, &goto),
-            Work::Latency => Vec::new(),
+            Work::Latency | Work::Downloads => Vec::new(),
         };
         contest::measure(work.title(), &lanes, options.rounds, options.seconds)
     }

@@ -11,13 +11,14 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 
+use rig::beside::{self, Turns};
 use rig::links::Kind;
 use rig::machine::{self, Place};
-use rig::open_loop::{self, Latencies, PERCENTILES, Plan};
-use rig::report::{self, Goal, Spread, say};
+use rig::open_loop::{self, Plan};
+use rig::report::{self, say};
 use rig::slow::SlowClients;
 use rig::tinyd::{Setup, Tinyd};
-use rig::{http, interrupt, stores};
+use rig::{interrupt, stores};
 
 /// Connections that ask for redirects.
 const CONNECTIONS: usize = 64;
@@ -81,52 +82,29 @@ fn main() -> Result<()> {
         seconds: options.seconds,
         connections: CONNECTIONS,
     };
-    let (mut alone, mut beside, mut closed) = (Vec::new(), Vec::new(), 0);
+    let slow = options.slow;
+    let mut alone = Turns::new("alone");
+    let mut beside = Turns::new(format!("beside {slow} slow heads and {slow} slow reads"));
+    let mut closed = 0;
     for round in 0..options.rounds {
         say(&format!("round {} of {}", round + 1, options.rounds));
-        alone.push(open_loop::run(plan)?);
-        let slow = SlowClients::start(tinyd.public, options.slow, options.slow, Place::Load)?;
+        alone.latencies.push(open_loop::run(plan)?);
+        let slow = SlowClients::start(tinyd.public, slow, slow, Place::Load)?;
         thread::sleep(Duration::from_secs(options.lead));
-        beside.push(open_loop::run(plan)?);
+        beside.latencies.push(open_loop::run(plan)?);
         closed += slow.closed();
         drop(slow);
-        let admin = tinyd.admin;
-        tinyd.process.wait_until(Duration::from_secs(60), || {
-            let scrape = http::get(admin, "/metrics")?;
-            let text = String::from_utf8(scrape.body)?;
-            Ok(text.contains("\ntinyd_connections_open{listener=\"public\"} 0\n"))
-        })?;
+        tinyd.wait_until_nobody_is_connected()?;
     }
-    show(&options, &alone, &beside, closed)
-}
-
-fn show(options: &Options, alone: &[Latencies], beside: &[Latencies], closed: u64) -> Result<()> {
-    let spread = |of: &[Latencies], percentile| Spread::of(of.iter().map(|one| one.microseconds(percentile)));
-    let ratio = |percentile| {
-        let pairs = alone.iter().zip(beside);
-        Spread::of(pairs.map(|(alone, beside)| beside.microseconds(percentile) / alone.microseconds(percentile)))
-    };
-    let rows = PERCENTILES.iter().map(|&(name, percentile)| {
-        vec![
-            name.to_owned(),
-            format!("{:.0}", spread(alone, percentile)),
-            format!("{:.0}", spread(beside, percentile)),
-            ratio(percentile).to_string(),
-        ]
-    });
-    let (rate, slow) = (options.rate, options.slow);
-    let title = format!("Latency at {rate} redirects a second, µs from when each was due");
-    let beside_whom = format!("beside {slow} slow heads and {slow} slow reads");
-    report::table(&title, &["", "alone", &beside_whom, "ratio"], rows.collect());
+    let title = format!(
+        "Latency at {} redirects a second, µs from when each was due",
+        options.rate
+    );
+    beside::show(&title, &alone, &[&beside]);
     say(&format!("connections of slow clients that the server closed: {closed}"));
-    let failed = Spread::of(alone.iter().chain(beside).map(|latencies| latencies.failed as f64));
-    let mut goals = vec![Goal::at_most("slow clients", "failed redirects", 0.0, "", failed)];
-    for (name, percentile, limit) in GOALS {
-        let what = format!("{name} beside / alone");
-        goals.push(Goal::at_most("slow clients", &what, limit, "", ratio(percentile)));
-    }
+    let mut goals = vec![beside::none_failed("slow clients", &[&alone, &beside])];
+    goals.extend(GOALS.map(|goal| beside.goal(&alone, goal)));
     report::goals(&goals);
-    let json = |of: &[Latencies]| of.iter().map(Latencies::json).collect::<Vec<_>>();
-    let results = json!({ "alone": json(alone), "beside": json(beside), "closed": closed, "goals": goals });
+    let results = json!({ "alone": alone.json(), "beside": beside.json(), "closed": closed, "goals": goals });
     report::write_json("strangers", &results)
 }

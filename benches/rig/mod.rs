@@ -4,9 +4,11 @@
 
 #![allow(dead_code, reason = "each benchmark uses its own part of the rig")]
 
+pub(crate) mod beside;
 pub(crate) mod contest;
 pub(crate) mod cpu;
 pub(crate) mod disk;
+pub(crate) mod downloads;
 pub(crate) mod floor;
 pub(crate) mod http;
 pub(crate) mod interrupt;
@@ -14,6 +16,7 @@ pub(crate) mod latency;
 pub(crate) mod links;
 pub(crate) mod machine;
 pub(crate) mod open_loop;
+pub(crate) mod origin;
 pub(crate) mod plot;
 pub(crate) mod postgres;
 pub(crate) mod process;

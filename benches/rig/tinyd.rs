@@ -17,6 +17,8 @@ use crate::rig::process::Running;
 
 /// How long loading may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long connections may take to end whose clients have gone.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(60);
 const BINARY: &str = env!("CARGO_BIN_EXE_tinyd");
 
 /// A load generator is one client with few connections, which are to stay.
@@ -35,6 +37,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) log: &'s str,
     /// More settings of the public listener, as they stand in its section.
     pub(crate) public: &'s str,
+    /// More sections.
+    pub(crate) more: &'s str,
     /// The file that valgrind writes the number of instructions to; without one, it is not run under valgrind.
     pub(crate) counted_in: Option<&'s Path>,
 }
@@ -50,6 +54,7 @@ impl<'s> Setup<'s> {
             tiny: "hop",
             log: "info",
             public: "",
+            more: "",
             counted_in: None,
         }
     }
@@ -80,9 +85,9 @@ impl Tinyd {
     pub(crate) fn exec(setup: Setup<'_>) -> Result<Self> {
         let config = setup.scratch.join("tinyd.toml");
         let settings = format!(
-            "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n[admin]\n{UNLIMITED}\
+            "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n[admin]\n{UNLIMITED}{}\
              [[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n",
-            setup.public
+            setup.public, setup.more
         );
         fs::write(&config, settings).with_context(|| format!("writing {}", config.display()))?;
         // Else a warning would be the first line of every log.
@@ -128,6 +133,16 @@ impl Tinyd {
             process,
             config,
             log,
+        })
+    }
+
+    /// Waits until the public listener has no connection any more.
+    pub(crate) fn wait_until_nobody_is_connected(&mut self) -> Result<()> {
+        let admin = self.admin;
+        self.process.wait_until(LEAVING_TIMEOUT, || {
+            let scrape = http::get(admin, "/metrics")?;
+            let text = String::from_utf8(scrape.body)?;
+            Ok(text.contains("\ntinyd_connections_open{listener=\"public\"} 0\n"))
         })
     }
 
