@@ -298,14 +298,19 @@ impl Crowd {
                 idlest = Some((last, activity, task));
             }
         }
-        let closed = idlest.is_some();
-        if let Some((_, activity, task)) = idlest {
-            task.abort();
-            // It gives way to one only.
-            activity.work();
-        }
+        let is_closed = idlest.is_some_and(|(last, activity, task)| {
+            // The general threads go on meanwhile, and one that is asked something stays. If it is not, it counts as busy from
+            // now on, because it gives way to one only.
+            let taken = activity
+                .last
+                .compare_exchange(last, BUSY, Ordering::Relaxed, Ordering::Relaxed);
+            if taken.is_ok() {
+                task.abort();
+            }
+            taken.is_ok()
+        });
         members.hand = (members.hand + LOOKED_AT).checked_rem(count).unwrap_or_default();
-        closed
+        is_closed
     }
 }
 
