@@ -29,7 +29,7 @@ impl Troubles {
         let settings = format!("{THIS_MACHINE}ports = {ports:?}\nfirst_byte_timeout_seconds = 1\nmax_fetches = 1\n");
         let proxy = Proxy::start(&settings);
         let all = vec![
-            (proxy.link("http://10.0.0.1/"), "", 403, "DESTINATION_FORBIDDEN"),
+            (proxy.link(&forbidden(&broken)), "", 403, "DESTINATION_FORBIDDEN"),
             (proxy.link(&broken.url("/")), "", 502, "DESTINATION_UNREACHABLE"),
             (proxy.link(&silent.url("/")), "", 504, "DESTINATION_TIMEOUT"),
             (proxy.link(&silent.url("/")), "Via: 1.1 tinyd\r\n", 508, "PROXY_LOOP"),
@@ -61,6 +61,11 @@ impl Troubles {
         self.held = Some(download);
         self.all = vec![(self.busy.clone(), "", 503, "TOO_MANY_FETCHES")];
     }
+}
+
+/// An address that is not allowed, and this machine's all the same.
+fn forbidden(origin: &Origin) -> String {
+    format!("http://0.0.0.0:{}/", origin.port())
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn fetches_are_counted_by_how_they_end() {
         ("/too-large", "", "too_large"),
         ("/stopping", "", "timed_out"),
         ("/silent", "", "timed_out"),
-        ("http://10.0.0.1/", "", "forbidden"),
+        (&forbidden(&origin), "", "forbidden"),
         ("http://127.0.0.1:22/", "", "forbidden"),
     ] {
         let url = if path.starts_with('/') {

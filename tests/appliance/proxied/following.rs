@@ -2,6 +2,7 @@
 
 use super::certificates::Authority;
 use super::name_server::{NameServer, at};
+use super::network::alone;
 use super::origin::{Conversation, Origin};
 use super::{Proxy, assert_fault};
 
@@ -114,30 +115,36 @@ fn every_step_is_asked_as_the_first_one_was() {
 
 #[test]
 fn a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed_on() {
-    for location in [
-        "http://169.254.169.254/latest/meta-data/",
-        "http://10.0.0.1/",
-        "http://[fd00:ec2::254]/",
-        "http://2852039166/",
-        "//169.254.169.254/",
-        "http://user:password@127.0.0.1/",
-        "http://127.0.0.1:22/",
-        "https://127.0.0.1:6379/",
-    ] {
-        let head = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 13\r\n\r\ninternal-word");
-        let origin = Origin::sending(head);
-        let passing = Proxy::to(&[&origin]);
-        let fetched = passing.fetch(&origin.url("/"));
-        assert_eq!(
-            (fetched.status, fetched.text().as_str()),
-            (302, super::SECRET),
-            "{location}"
-        );
-        assert!(!fetched.header("location").is_empty(), "{location}");
-        let following = Proxy::with(&[&origin], "follow = 3\n");
-        println!("{location}");
-        assert_fault(&following.fetch(&origin.url("/")), 403, "DESTINATION_FORBIDDEN");
-    }
+    alone(
+        "following::a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed_on",
+        || {
+            for location in [
+                "http://169.254.169.254/latest/meta-data/",
+                "http://10.0.0.1/",
+                "http://[fd00:ec2::254]/",
+                "http://2852039166/",
+                "//169.254.169.254/",
+                "http://user:password@127.0.0.1/",
+                "http://127.0.0.1:22/",
+                "https://127.0.0.1:6379/",
+            ] {
+                let head =
+                    format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 13\r\n\r\ninternal-word");
+                let origin = Origin::sending(head);
+                let passing = Proxy::to(&[&origin]);
+                let fetched = passing.fetch(&origin.url("/"));
+                assert_eq!(
+                    (fetched.status, fetched.text().as_str()),
+                    (302, super::SECRET),
+                    "{location}"
+                );
+                assert!(!fetched.header("location").is_empty(), "{location}");
+                let following = Proxy::with(&[&origin], "follow = 3\n");
+                println!("{location}");
+                assert_fault(&following.fetch(&origin.url("/")), 403, "DESTINATION_FORBIDDEN");
+            }
+        },
+    );
 }
 
 #[test]

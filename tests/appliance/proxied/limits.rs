@@ -115,8 +115,9 @@ fn a_place_is_free_again_when_the_client_leaves_the_destination_breaks_or_time_i
     assert_eq!(download.read(&mut [0]), Part::CutOff);
     wait_for_a_place(&proxy, &at_once);
     // It is refused, or cannot be reached.
-    for url in ["http://10.0.0.1/", "http://127.0.0.1:1/", "http://user@127.0.0.1/"] {
-        assert_eq!(proxy.fetch(url).status, 403);
+    let forbidden = format!("http://0.0.0.0:{}/", held.origin.port());
+    for url in [forbidden.as_str(), "http://127.0.0.1:1/", "http://user@127.0.0.1/"] {
+        assert_eq!(proxy.fetch(url).status, 403, "{url}");
         assert_eq!(proxy.fetch(&at_once).status, 200);
     }
     // The client leaves before there is an answer.

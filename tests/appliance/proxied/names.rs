@@ -6,6 +6,7 @@ use hickory_proto::rr::RecordType;
 
 use super::client::Fetched;
 use super::name_server::{NameServer, Says, at, at_for, parse};
+use super::network::alone;
 use super::origin::{Origin, Server};
 use super::{Proxy, SECRET, assert_fault, ports};
 use crate::fixture::poll;
@@ -139,38 +140,40 @@ fn a_name_that_leads_elsewhere_at_the_next_step_is_refused_there() {
 
 #[test]
 fn one_address_that_is_not_public_refuses_them_all() {
-    let stage = Stage::set("");
-    for (number, addresses) in [
-        &[PUBLIC, "127.0.0.1"][..],
-        &["127.0.0.1", PUBLIC],
-        &[PUBLIC, PUBLIC, PUBLIC, "10.0.0.1"],
-        &[PUBLIC, "127.0.0.3"],
-        &[PUBLIC, "0.0.0.0"],
-        &[PUBLIC, "169.254.169.254"],
-        &[PUBLIC, "255.255.255.255"],
-        &[PUBLIC, "::1"],
-        &[PUBLIC, "::"],
-        &[PUBLIC, "::ffff:127.0.0.1"],
-        &[PUBLIC, "::ffff:127.0.0.2"],
-        &[PUBLIC, "::127.0.0.2"],
-        &[PUBLIC, "64:ff9b::7f00:2"],
-        &[PUBLIC, "fd00::1"],
-        &[PUBLIC, "fe80::1"],
-        &["127.0.0.1"],
-        &["::1"],
-        &["::ffff:127.0.0.2"],
-        &["fd00:ec2::254"],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let name = format!("n{number}.example");
-        stage.names.says(&name, at(addresses));
-        println!("{addresses:?}");
-        stage.assert_forbidden(&name);
-    }
-    stage.names.says("good.example", at(&[PUBLIC]));
-    stage.assert_fetched("good.example");
+    alone("names::one_address_that_is_not_public_refuses_them_all", || {
+        let stage = Stage::set("");
+        for (number, addresses) in [
+            &[PUBLIC, "127.0.0.1"][..],
+            &["127.0.0.1", PUBLIC],
+            &[PUBLIC, PUBLIC, PUBLIC, "10.0.0.1"],
+            &[PUBLIC, "127.0.0.3"],
+            &[PUBLIC, "0.0.0.0"],
+            &[PUBLIC, "169.254.169.254"],
+            &[PUBLIC, "255.255.255.255"],
+            &[PUBLIC, "::1"],
+            &[PUBLIC, "::"],
+            &[PUBLIC, "::ffff:127.0.0.1"],
+            &[PUBLIC, "::ffff:127.0.0.2"],
+            &[PUBLIC, "::127.0.0.2"],
+            &[PUBLIC, "64:ff9b::7f00:2"],
+            &[PUBLIC, "fd00::1"],
+            &[PUBLIC, "fe80::1"],
+            &["127.0.0.1"],
+            &["::1"],
+            &["::ffff:127.0.0.2"],
+            &["fd00:ec2::254"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("n{number}.example");
+            stage.names.says(&name, at(addresses));
+            println!("{addresses:?}");
+            stage.assert_forbidden(&name);
+        }
+        stage.names.says("good.example", at(&[PUBLIC]));
+        stage.assert_fetched("good.example");
+    });
 }
 
 #[test]
