@@ -18,6 +18,26 @@ pub(super) fn of(status: StatusCode, exception: &Exception) -> Response {
         ),
         "INVALID_SHORT_LINK" if status == StatusCode::GONE => ("This link is gone", "Whoever made it has deleted it."),
         "INVALID_SHORT_LINK" => ("This link is switched off", "Whoever made it has disabled it for now."),
+        "DESTINATION_FORBIDDEN" => (
+            "This cannot be shown here",
+            "What this link leads to is not passed on by this server. Opened directly, it may work.",
+        ),
+        "DESTINATION_UNREACHABLE" => (
+            "What this link leads to is not there",
+            "The link is right, but the server that it leads to does not answer as it should. Please try again later.",
+        ),
+        "DESTINATION_TIMEOUT" => (
+            "What this link leads to takes too long",
+            "The link is right, but the server that it leads to does not answer in time. Please try again later.",
+        ),
+        "PROXY_LOOP" => (
+            "This link leads in circles",
+            "What it leads to is fetched by a server that fetches it from here.",
+        ),
+        "TOO_MANY_FETCHES" => (
+            "Many people are here at the moment",
+            "The link is right. Please try again in some seconds.",
+        ),
         _ => (
             "There is no such link",
             "It may have been cut off or mistyped: look at the address once more.",

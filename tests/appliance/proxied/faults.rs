@@ -106,7 +106,8 @@ fn faults_are_told_in_the_form_that_was_asked_for() {
                 assert!(xml.text().contains(&format!("<code>{code}</code>")), "{xml:?}");
                 let page = ask("", "Accept: text/html,*/*\r\n");
                 assert!(page.header("content-type").starts_with("text/html"), "{page:?}");
-                assert!(page.text().contains("</html>"), "{page:?}");
+                let title = format!("<title>{}</title>", title_of(code));
+                assert!(page.text().contains(&title), "{page:?}");
                 let text = ask("", "");
                 assert_eq!(text.text(), format!("{message} ({code})\n"));
                 // To HEAD, the same without.
@@ -204,4 +205,16 @@ fn fetches_are_counted_by_how_they_end() {
     // Bytes of bodies, as they were passed on.
     let bytes = Scrape::of(&proxy.appliance).get("tinyd_fetched_bytes_total");
     assert!((40.0..=1100.0).contains(&bytes), "{bytes}");
+}
+
+/// What a browser is shown.
+fn title_of(code: &str) -> &'static str {
+    match code {
+        "DESTINATION_FORBIDDEN" => "This cannot be shown here",
+        "DESTINATION_UNREACHABLE" => "What this link leads to is not there",
+        "DESTINATION_TIMEOUT" => "What this link leads to takes too long",
+        "PROXY_LOOP" => "This link leads in circles",
+        "TOO_MANY_FETCHES" => "Many people are here at the moment",
+        other => panic!("{other}"),
+    }
 }
