@@ -1,42 +1,56 @@
 //! Whether an address is one of this machine's.
 //!
-//! The kernel is asked each time, so that addresses that come and go are known: a socket can be bound to an address of the
-//! machine only, and what is sent to one comes from it. Nothing is sent for that, and no list of interfaces is needed, for
-//! which a sandbox would have to let netlink through.
+//! The kernel is asked each time, so that addresses that come and go are known. Nothing is sent for that, and no list of
+//! interfaces is needed, for which a sandbox would have to let netlink through.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// Addresses that no machine has (RFC 5737, RFC 3849). One that binds to them binds to everything
-/// (`net.ipv4.ip_nonlocal_bind`), as routers with shared addresses do.
-const NOBODYS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const NOBODYS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+use socket2::{Domain, Socket, Type};
+
+/// Addresses that no machine has (RFC 5737, RFC 3849). One that has them has all: everything is routed to it, or may be bound
+/// to (`net.ipv6.ip_nonlocal_bind`), as on routers with shared addresses.
+const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Any port will do: nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
-/// Whether an address is one of this machine's; `None` if it cannot be told.
+/// Whether an address is one of this machine's; `None` if it cannot be told. Whole prefixes of IPv6 that are routed to the
+/// machine are not recognised, only its addresses.
 pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {
         return Some(true);
     }
-    let nobodys = if address.is_ipv4() { NOBODYS_V4 } else { NOBODYS_V6 };
-    if !can_bind(address)? {
-        return Some(false);
+    let (is_there, is_everything_there) = match address {
+        IpAddr::V4(address) => (is_an_interfaces(address)?, is_an_interfaces(NOBODYS_V4)?),
+        IpAddr::V6(address) => (can_bind(address)?, can_bind(NOBODYS_V6)?),
+    };
+    if is_there && is_everything_there {
+        return is_own_source(address);
     }
-    if !can_bind(nobodys)? {
-        return Some(true);
-    }
-    is_own_source(address)
+    Some(is_there)
 }
 
-fn can_bind(address: IpAddr) -> Option<bool> {
+/// Whether an interface is named by an address, as only those of the machine do, whatever may be bound to and sent from.
+fn is_an_interfaces(address: Ipv4Addr) -> Option<bool> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
+    yes_or_not_there(socket.set_multicast_if_v4(&address))
+}
+
+fn can_bind(address: Ipv6Addr) -> Option<bool> {
     match UdpSocket::bind((address, 0)) {
-        Ok(_) => Some(true),
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(false),
         // Without IPv6 there is no address of it.
-        Err(_) if address.is_ipv6() && UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() => Some(false),
+        Err(_) if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() => Some(false),
+        bound => yes_or_not_there(bound.map(drop)),
+    }
+}
+
+fn yes_or_not_there(answer: io::Result<()>) -> Option<bool> {
+    match answer {
+        Ok(()) => Some(true),
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Some(false),
         Err(_) => None,
     }
 }
@@ -74,6 +88,6 @@ mod tests {
             assert_eq!(is_local(own), Some(true), "{own}");
             assert_eq!(is_own_source(own), Some(true), "{own}");
         }
-        assert_eq!(is_own_source(NOBODYS_V4), Some(false));
+        assert_eq!(is_own_source(NOBODYS_V6.into()), Some(false));
     }
 }
