@@ -46,6 +46,9 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the bar of loading moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How the targets begin in the log of what looks names up.
+const RESOLVER: &str = "hickory";
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -237,6 +240,16 @@ type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 
 fn filter_of(settings: &Settings) -> anyhow::Result<EnvFilter> {
     let mut filter: EnvFilter = settings.log.parse().context("the log's levels")?;
+    if !settings.log.contains(RESOLVER) {
+        // What strange name servers send would fill it, with the names that were asked for.
+        for part in ["net", "proto", "resolver"] {
+            filter = filter.add_directive(
+                format!("{RESOLVER}_{part}=off")
+                    .parse()
+                    .context("the level of the resolver")?,
+            );
+        }
+    }
     if settings.access_log.is_some() {
         // Whoever wants it wants it at every level.
         filter = filter.add_directive(
