@@ -179,6 +179,9 @@ fn authorities(reader: &Reader, section: &Section<'_>) -> Result<Authorities, Co
     let Some(text) = reader.text(section, "ca_file")? else {
         return Ok(Authorities::default());
     };
+    if text.is_empty() {
+        return Err(reader.wrong(section.key("ca_file"), "\"\"", "expected the path of a file"));
+    }
     let path = reader.path(text);
     let pem = fs::read(&path).map_err(|cause| ConfigError::File {
         path,

@@ -7,9 +7,22 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use crate::fetch::FetchError;
 use crate::fetch::exchange::Line;
 use crate::http::Interrupted;
 use crate::metrics::{FetchOutcome, OpenFetch};
+use crate::model::LinkId;
+
+/// Bytes after which it is the turn of another connection of the thread: one that takes as much as there is would else keep
+/// the others waiting for as long as it likes.
+const TURN_BYTES: u64 = 256 * 1024;
+
+/// A piece is small that has less than so many bytes.
+const SMALL_BYTES: usize = 64;
+/// After so many small pieces that were there at once, there is a pause: each takes a thousand times the effort of the bytes
+/// that it has.
+const SMALL_PIECES: u32 = 128;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Passes a body on, piece by piece as the client takes them: nothing is asked of the destination that the client does not
 /// want yet. What goes wrong interrupts it, so that nobody takes a part for the whole.
@@ -19,13 +32,16 @@ pub(super) struct Download {
     /// Closed with this.
     _line: Line,
     fetch: OpenFetch,
-    idle_timeout: Duration,
+    bounds: Bounds,
     alarm: Pin<Box<Sleep>>,
     /// Whether the destination is being waited for.
     is_waiting: bool,
-    deadline: Instant,
-    /// Bytes that may still be passed on.
-    allowed: u64,
+    /// Bytes that were passed on.
+    passed_on: u64,
+    /// Those of them that were so in this turn.
+    in_turn: u64,
+    /// Small pieces since the destination was last waited for.
+    small: u32,
     /// Bytes that are still to come, if the destination has said how many there are.
     remaining: Option<u64>,
     is_over: bool,
@@ -34,6 +50,8 @@ pub(super) struct Download {
 /// What one must keep to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
+    /// Which link it is of, for the log.
+    pub(super) link: LinkId,
     pub(super) idle_timeout: Duration,
     pub(super) deadline: Instant,
     /// Most bytes of a body.
@@ -47,11 +65,12 @@ impl Download {
             body,
             _line: line,
             fetch,
-            idle_timeout: bounds.idle_timeout,
             alarm: Box::pin(tokio::time::sleep_until(bounds.deadline)),
+            bounds,
             is_waiting: false,
-            deadline: bounds.deadline,
-            allowed: bounds.bytes,
+            passed_on: 0,
+            in_turn: 0,
+            small: 0,
             remaining,
             is_over: false,
         };
@@ -62,7 +81,8 @@ impl Download {
     /// Notes that so many bytes are passed on.
     fn note(&mut self, length: u64) {
         self.fetch.passed_on(length);
-        self.allowed = self.allowed.saturating_sub(length);
+        self.passed_on += length;
+        self.in_turn += length;
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
         if self.remaining == Some(0) {
             // Nobody asks for the end of a body whose length is known.
@@ -70,18 +90,34 @@ impl Download {
         }
     }
 
-    fn interrupt(&mut self, outcome: FetchOutcome) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
-        tracing::debug!(outcome = outcome.label(), "a destination's answer was interrupted");
+    fn interrupt(&mut self, outcome: FetchOutcome, error: &str) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let (id, bytes) = (self.bounds.link, self.passed_on);
+        tracing::debug!(%id, bytes, error, "a destination was not fetched to its end");
         self.fetch.set(outcome);
         self.is_over = true;
         Poll::Ready(Some(Err(Interrupted)))
     }
 
+    fn is_overdue(&self) -> bool {
+        Instant::now() >= self.bounds.deadline
+    }
+
+    /// Ready after the pause that a destination has to make that sends many small pieces.
+    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.small == SMALL_PIECES {
+            self.small += 1;
+            self.alarm.as_mut().reset(Instant::now() + PAUSE);
+        }
+        ready!(self.alarm.as_mut().poll(context));
+        self.small = 0;
+        Poll::Ready(())
+    }
+
     /// Ready when the destination has been waited for for too long.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.is_waiting {
-            self.is_waiting = true;
-            let until = (Instant::now() + self.idle_timeout).min(self.deadline);
+            (self.is_waiting, self.small) = (true, 0);
+            let until = (Instant::now() + self.bounds.idle_timeout).min(self.bounds.deadline);
             self.alarm.as_mut().reset(until);
         }
         self.alarm.as_mut().poll(context)
@@ -99,10 +135,23 @@ impl Body for Download {
         if self.is_over {
             return Poll::Ready(None);
         }
+        if self.small >= SMALL_PIECES {
+            ready!(self.poll_pause(context));
+        }
+        if self.in_turn >= TURN_BYTES {
+            self.in_turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
                 ready!(self.poll_alarm(context));
-                return self.interrupt(FetchOutcome::TimedOut);
+                let what = if self.is_overdue() {
+                    "all of it"
+                } else {
+                    "the next part"
+                };
+                return self.interrupt(FetchOutcome::TimedOut, &FetchError::TimedOut(what).to_string());
             };
             self.is_waiting = false;
             return match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -112,10 +161,15 @@ impl Body for Download {
                     Poll::Ready(None)
                 }
                 // The connection ends at the deadline.
-                Some(Err(_)) if Instant::now() >= self.deadline => self.interrupt(FetchOutcome::TimedOut),
-                Some(Err(_)) => self.interrupt(FetchOutcome::Broken),
-                Some(Ok(Ok(data))) if data.len() as u64 > self.allowed => self.interrupt(FetchOutcome::TooLarge),
+                Some(Err(_)) if self.is_overdue() => {
+                    self.interrupt(FetchOutcome::TimedOut, &FetchError::TimedOut("all of it").to_string())
+                }
+                Some(Err(error)) => self.interrupt(FetchOutcome::Broken, &FetchError::broken(error).to_string()),
+                Some(Ok(Ok(data))) if data.len() as u64 > self.bounds.bytes - self.passed_on => {
+                    self.interrupt(FetchOutcome::TooLarge, "more bytes than proxy.max_bytes")
+                }
                 Some(Ok(Ok(data))) => {
+                    self.small += u32::from(data.len() < SMALL_BYTES);
                     self.note(data.len() as u64);
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }

@@ -10,7 +10,7 @@ use crate::metrics::FetchOutcome;
 pub enum FetchError {
     /// It is none that is fetched.
     #[error("refused: {0}")]
-    Forbidden(&'static str),
+    Forbidden(Cow<'static, str>),
     /// Its name was not found, or nobody answered there.
     #[error("not reached: {0}")]
     Unreachable(Cow<'static, str>),
@@ -43,6 +43,10 @@ impl FetchError {
             Self::Loop => FetchOutcome::Loop,
             Self::Busy => FetchOutcome::Busy,
         }
+    }
+
+    pub(super) fn forbidden(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Forbidden(reason.into())
     }
 
     pub(super) fn unreachable(cause: impl ToString) -> Self {

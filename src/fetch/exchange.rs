@@ -1,5 +1,7 @@
 //! One request to a destination and the head of its answer, on a connection of its own.
 
+use std::sync::Arc;
+
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -39,16 +41,21 @@ impl Question {
     }
 }
 
-/// The connection that an answer comes by: closed when this is dropped.
-pub(super) type Line = AbortOnDropHandle<()>;
+/// The connection that an answer comes by, and the place of the fetch: when this is dropped, the one is closed and the other
+/// free. Both are kept until then, however early the destination has sent all: what it has sent is in memory.
+#[derive(Debug)]
+pub(super) struct Line {
+    _connection: AbortOnDropHandle<()>,
+    _place: Arc<Place>,
+}
 
 /// Asks, and waits for the head of the answer. The body comes as fast as it is taken. The connection ends by itself at the
-/// deadline, and the place is free when it has ended.
+/// deadline.
 pub(super) async fn ask(
     stream: Stream,
     url: &Url,
     question: &Question,
-    place: std::sync::Arc<Place>,
+    place: Arc<Place>,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Line), FetchError> {
     let request = question.to(url)?;
@@ -58,15 +65,17 @@ pub(super) async fn ask(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(FetchError::broken)?;
-    let line = tokio::spawn(async move {
-        let _place = place;
+    let connection = tokio::spawn(async move {
         match tokio::time::timeout_at(deadline, connection).await {
             Ok(Ok(())) | Err(_) => {}
             // Whoever waits for the answer hears it too.
             Ok(Err(error)) => tracing::trace!(%error, "connection to a destination ended"),
         }
     });
-    let line = AbortOnDropHandle::new(line);
+    let line = Line {
+        _connection: AbortOnDropHandle::new(connection),
+        _place: place,
+    };
     let response = sender.send_request(request).await.map_err(FetchError::broken)?;
     if response.status().is_informational() {
         // 101: nobody has asked for another protocol.

@@ -9,6 +9,7 @@ use crate::fetch::FetchError;
 
 /// What says that a request comes from a proxied link, as Kaltura's server has it.
 const X_KALTURA_PROXY: HeaderName = HeaderName::from_static("x-kaltura-proxy");
+const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const X_KALTURA: HeaderName = HeaderName::from_static("x-kaltura");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -60,7 +61,7 @@ const RETURNED: [HeaderName; 19] = [
 ];
 
 /// Whether a request has come through a proxied link, one of ours or of Kaltura's.
-pub(super) fn is_from_proxy(headers: &HeaderMap) -> bool {
+pub fn is_from_proxy(headers: &HeaderMap) -> bool {
     let is_ours = |value: &HeaderValue| {
         let text = String::from_utf8_lossy(value.as_bytes());
         // Protocol, who received it, perhaps a comment (RFC 9110, section 7.6.3).
@@ -71,6 +72,11 @@ pub(super) fn is_from_proxy(headers: &HeaderMap) -> bool {
         })
     };
     headers.contains_key(X_KALTURA_PROXY) || headers.get_all(header::VIA).iter().any(is_ours)
+}
+
+/// Whether a page of our own host wants the content as a service worker, which would then act for all of the host.
+pub(super) fn is_for_service_worker(headers: &HeaderMap) -> bool {
+    headers.contains_key(SERVICE_WORKER)
 }
 
 /// Those of the headers that are in a list, but for those that their sender calls its connection's own.
@@ -130,20 +136,38 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
         // A cache that made up a time of its own would go on when the link has been deleted.
         returned.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
+    // As Kaltura's server does, so that players may read playlists. What anybody may have by the link is no secret to a page.
+    let any_origin = HeaderValue::from_static("*");
+    returned
+        .entry(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        .or_insert(any_origin);
+    returned.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(kind) = returned.get_mut(header::CONTENT_TYPE)
+        && kind
+            .as_bytes()
+            .to_ascii_lowercase()
+            .starts_with(b"multipart/x-mixed-replace")
+    {
+        // Its parts have headers of their own, cookies among them.
+        *kind = HeaderValue::from_static("application/octet-stream");
+    }
     returned.insert(header::VIA, VIA);
     returned.insert(X_KALTURA, DUMP_URL);
     returned.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
     if !is_trusted {
         // What strangers have written must not run as ours. Beside the destination's own policy, if it has one: both hold.
         returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-        returned.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     returned
 }
 
 /// How long the body is that an answer to HEAD does not have.
 pub(super) fn length_of(destination: &HeaderMap) -> Option<u64> {
-    destination.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    let mut lengths = destination.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next()?.to_str().ok()?.parse().ok()?;
+    // Beside another, or beside chunks, it is not what a GET would be told.
+    let is_sure = lengths.next().is_none() && !destination.contains_key(header::TRANSFER_ENCODING);
+    is_sure.then_some(length)
 }
 
 /// Where an answer redirects to, as a whole URL: what is relative is so to the destination, not to us.

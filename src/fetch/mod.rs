@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Host, Url};
 
 pub use error::FetchError;
+pub use headers::is_from_proxy;
 pub use settings::{Authorities, FOLLOW_MAX, FetchSettings, HostPattern, InvalidHost};
 
 use crate::fetch::connect::Tls;
@@ -34,8 +35,9 @@ use crate::fetch::exchange::{Line, Question};
 use crate::fetch::names::Names;
 use crate::fetch::places::{Place, Places};
 use crate::fetch::policy::Policy;
-use crate::http::{self, Response};
+use crate::http::{self, Attendance, Response};
 use crate::metrics::{Fetches, OpenFetch};
+use crate::model::LinkId;
 
 /// What took too long if nothing else did.
 const IN_ALL: &str = "all of it";
@@ -43,6 +45,8 @@ const IN_ALL: &str = "all of it";
 /// What a client wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'r> {
+    /// The link, by which the log calls the fetch.
+    pub link: LinkId,
     /// The URL of the destination.
     pub destination: &'r str,
     /// Whether only the head of its answer is wanted.
@@ -51,6 +55,8 @@ pub struct Wanted<'r> {
     pub headers: &'r HeaderMap,
     /// Who it is.
     pub client: IpAddr,
+    /// What is told how long the client has to be there, if there is anybody to tell.
+    pub attendance: Option<&'r Attendance>,
 }
 
 /// Fetches destinations.
@@ -117,8 +123,11 @@ impl Fetcher {
     pub async fn fetch(&self, wanted: Wanted<'_>) -> Result<Response, FetchError> {
         let mut fetch = self.metrics.begin();
         let deadline = Instant::now() + self.inner.settings.total_timeout;
+        if let Some(attendance) = wanted.attendance {
+            attendance.require_until(deadline.into_std());
+        }
         match self.answer(wanted, deadline).await {
-            Ok(answered) => Ok(self.inner.pass_on(answered, wanted.head_only, fetch, deadline)),
+            Ok(answered) => Ok(self.inner.pass_on(answered, &wanted, fetch, deadline)),
             Err(error) => {
                 fetch.set(error.outcome());
                 Err(error)
@@ -130,7 +139,10 @@ impl Fetcher {
         if headers::is_from_proxy(wanted.headers) {
             return Err(FetchError::Loop);
         }
-        let unparsed = FetchError::Forbidden("the destination is no URL");
+        if headers::is_for_service_worker(wanted.headers) {
+            return Err(FetchError::forbidden("a service worker would act for the whole host"));
+        }
+        let unparsed = FetchError::forbidden("the destination is no URL");
         let url = Url::parse(wanted.destination).map_err(|_| unparsed)?;
         let place = Arc::new(self.places.take(wanted.client).ok_or(FetchError::Busy)?);
         let question = Question {
@@ -205,23 +217,25 @@ impl Inner {
     }
 
     /// Makes an answer of ours of a destination's.
-    fn pass_on(&self, answered: Answered, head_only: bool, fetch: OpenFetch, deadline: Instant) -> Response {
+    fn pass_on(&self, answered: Answered, wanted: &Wanted<'_>, fetch: OpenFetch, deadline: Instant) -> Response {
         let Answered { url, response, line } = answered;
         let (head, body) = response.into_parts();
         let is_trusted = url
             .host_str()
             .is_some_and(|host| self.settings.trusted_hosts.iter().any(|trusted| trusted.matches(host)));
         let mut headers = headers::to_return(&head.headers, head.status, &url, is_trusted);
-        let has_no_body = head_only || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-        let length = if head_only {
+        let may_have_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        let length = if wanted.head_only {
             headers::length_of(&head.headers)
         } else {
-            body.size_hint().exact().filter(|_| !has_no_body)
+            body.size_hint().exact()
         };
+        let length = length.filter(|_| may_have_body);
         if let Some(length) = length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let bounds = Bounds {
+            link: wanted.link,
             idle_timeout: self.settings.idle_timeout,
             deadline,
             bytes: self.settings.bytes,

@@ -3,28 +3,32 @@
 //! Not by the system's own resolver: that tells nothing of how long an answer holds, keeps a thread for each question, and
 //! goes on when nobody wants the answer any more.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolverConfig, ResolverOpts,
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::Name;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{Hosts, TokioResolver};
 use parking_lot::Mutex;
 
 use crate::fetch::{FetchError, FetchSettings};
 
-/// Answers that are kept, as long as their servers say.
-const CACHED_ANSWERS: u64 = 1024;
+/// Names whose addresses are kept, as long as their servers say.
+const KEPT_NAMES_MAX: usize = 1024;
+/// Most addresses of a name that is fetched from. Nobody needs as many, and each is judged.
+const ADDRESSES_MAX: usize = 32;
 /// Longest for which they are kept all the same: who moves a destination does not want to wait.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
-/// Longest for which it is kept that there is no such name.
-const NO_ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// A question is asked twice at most, each time for so much of the time for a look-up, because packets get lost.
 const PART_OF_TIME: (u32, u32) = (2, 5);
 
@@ -40,8 +44,22 @@ pub(super) struct Names {
     timeout: Duration,
     /// None: those of the machine, whatever these are at the time.
     name_servers: Vec<SocketAddr>,
-    /// The resolver, and the files that it was made of.
-    resolver: Mutex<(TokioResolver, Changed)>,
+    sources: Mutex<Sources>,
+    kept: Mutex<HashMap<Name, Kept>>,
+}
+
+/// The addresses of a name, and until when they hold.
+struct Kept {
+    addresses: Vec<IpAddr>,
+    until: Instant,
+}
+
+/// Who knows addresses, and the files that say so.
+#[derive(Clone)]
+struct Sources {
+    hosts: Arc<Hosts>,
+    resolver: TokioResolver,
+    changed: Changed,
 }
 
 impl std::fmt::Debug for Names {
@@ -53,12 +71,12 @@ impl std::fmt::Debug for Names {
 impl Names {
     /// Asks the servers of the settings, else those of the machine.
     pub(super) fn new(settings: &FetchSettings) -> Result<Self, String> {
-        let changed = changed(FILES);
-        let resolver = resolver(&settings.name_servers, settings.connect_timeout)?;
+        let sources = Sources::new(&settings.name_servers, settings.connect_timeout, changed(FILES))?;
         Ok(Self {
             timeout: settings.connect_timeout,
             name_servers: settings.name_servers.clone(),
-            resolver: Mutex::new((resolver, changed)),
+            sources: Mutex::new(sources),
+            kept: Mutex::default(),
         })
     }
 
@@ -67,30 +85,85 @@ impl Names {
         let mut name = Name::from_ascii(host).map_err(FetchError::unreachable)?;
         // Whole, so that no search domain of the machine is tried behind it.
         name.set_fqdn(true);
-        let looked_up = tokio::time::timeout(self.timeout, self.resolver()?.lookup_ip(name)).await;
-        match looked_up {
-            Ok(Ok(found)) => {
-                let addresses: Vec<_> = found.iter().collect();
-                if addresses.is_empty() {
-                    return Err(FetchError::Unreachable("the name has no address".into()));
-                }
+        let Sources { hosts, resolver, .. } = self.sources()?;
+        let known = known_addresses(&hosts, &name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        if let Some(kept) = self.kept.lock().get(&name).filter(|kept| kept.until > Instant::now()) {
+            return Ok(kept.addresses.clone());
+        }
+        let looked_up = tokio::time::timeout(self.timeout, resolver.lookup_ip(name.clone())).await;
+        let found = match looked_up {
+            Ok(Ok(found)) => found,
+            Ok(Err(NetError::Timeout)) | Err(_) => return Err(FetchError::TimedOut("looking the name up")),
+            Ok(Err(error)) => return Err(FetchError::unreachable(error)),
+        };
+        // One more than may be shows that there are more.
+        let addresses: Vec<_> = found.iter().take(ADDRESSES_MAX + 1).collect();
+        match addresses.len() {
+            0 => Err(FetchError::Unreachable("the name has no address".into())),
+            1..=ADDRESSES_MAX => {
+                let until = found.valid_until().min(Instant::now() + ANSWER_AGE_MAX);
+                self.keep(name, &addresses, until);
                 Ok(addresses)
             }
-            Ok(Err(NetError::Timeout)) | Err(_) => Err(FetchError::TimedOut("looking the name up")),
-            Ok(Err(error)) => Err(FetchError::unreachable(error)),
+            _ => Err(FetchError::forbidden(format!(
+                "the name has more than {ADDRESSES_MAX} addresses"
+            ))),
         }
     }
 
-    /// The resolver; another one if the machine's files are others, as when it has moved to another network.
-    fn resolver(&self) -> Result<TokioResolver, FetchError> {
-        let changed = changed(FILES);
-        let mut current = self.resolver.lock();
-        if current.1 != changed {
-            let resolver = resolver(&self.name_servers, self.timeout).map_err(FetchError::unreachable)?;
-            *current = (resolver, changed);
+    fn keep(&self, name: Name, addresses: &[IpAddr], until: Instant) {
+        let now = Instant::now();
+        if until <= now {
+            return;
         }
-        Ok(current.0.clone())
+        let mut kept = self.kept.lock();
+        if kept.len() >= KEPT_NAMES_MAX {
+            kept.retain(|_, kept| kept.until > now);
+        }
+        if kept.len() >= KEPT_NAMES_MAX {
+            // All of them hold: whichever is asked for again is looked up again.
+            kept.clear();
+        }
+        let addresses = addresses.to_vec();
+        kept.insert(name, Kept { addresses, until });
     }
+
+    /// Who knows addresses; somebody else if the machine's files are others, as when it has moved to another network.
+    fn sources(&self) -> Result<Sources, FetchError> {
+        let changed = changed(FILES);
+        let mut sources = self.sources.lock();
+        if sources.changed != changed {
+            *sources = Sources::new(&self.name_servers, self.timeout, changed).map_err(FetchError::unreachable)?;
+            self.kept.lock().clear();
+        }
+        Ok(sources.clone())
+    }
+}
+
+impl Sources {
+    fn new(name_servers: &[SocketAddr], timeout: Duration, changed: Changed) -> Result<Self, String> {
+        let hosts = Hosts::from_system().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the machine knows no hosts by itself");
+            Hosts::default()
+        });
+        Ok(Self {
+            hosts: Arc::new(hosts),
+            resolver: resolver(name_servers, timeout)?,
+            changed,
+        })
+    }
+}
+
+/// What the machine knows by itself. Where that is one family only, nobody is asked for the other: whoever has a private name
+/// there does not want to tell it, nor to wait.
+fn known_addresses(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
+    let families = [RecordType::AAAA, RecordType::A];
+    let of_family = |family| hosts.lookup_static_host(&Query::query(name.clone(), family));
+    let known = families.into_iter().filter_map(of_family).map(LookupIp::from);
+    known.flat_map(|known| known.iter().collect::<Vec<_>>()).collect()
 }
 
 fn changed<const COUNT: usize>(files: [&str; COUNT]) -> [Option<SystemTime>; COUNT] {
@@ -106,10 +179,11 @@ fn resolver(name_servers: &[SocketAddr], timeout: Duration) -> Result<TokioResol
     let (part, whole) = PART_OF_TIME;
     options.timeout = timeout * part / whole;
     options.attempts = 1;
+    // They are looked at before.
+    options.use_hosts_file = ResolveHosts::Never;
     options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-    options.cache_size = CACHED_ANSWERS;
-    options.positive_max_ttl = Some(ANSWER_AGE_MAX);
-    options.negative_max_ttl = Some(NO_ANSWER_AGE_MAX);
+    // Addresses are kept here instead: whole answers would be as large as strange servers like.
+    options.cache_size = 0;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     builder.build().map_err(|error| error.to_string())
@@ -141,6 +215,8 @@ fn config_of(servers: &[SocketAddr]) -> ResolverConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hickory_resolver::lookup::Lookup;
+    use hickory_resolver::proto::rr::{RData, Record};
 
     #[test]
     fn another_resolver_is_made_when_the_files_have_changed() {
@@ -154,10 +230,55 @@ mod tests {
             .unwrap();
         let _on_runtime = runtime.enter();
         let names = Names::new(&settings).unwrap();
-        assert_eq!(names.resolver.lock().1, changed(FILES));
-        names.resolver.lock().1 = [Some(SystemTime::UNIX_EPOCH), None];
-        names.resolver().unwrap();
-        assert_eq!(names.resolver.lock().1, changed(FILES));
+        assert_eq!(names.sources.lock().changed, changed(FILES));
+        names.sources.lock().changed = [Some(SystemTime::UNIX_EPOCH), None];
+        let before = Arc::clone(&names.sources.lock().hosts);
+        let after = names.sources().unwrap();
+        assert_eq!(after.changed, changed(FILES));
+        assert!(!Arc::ptr_eq(&before, &after.hosts) && Arc::ptr_eq(&names.sources().unwrap().hosts, &after.hosts));
+    }
+
+    #[tokio::test]
+    async fn so_many_names_are_kept_and_none_longer_than_it_holds() {
+        let names = Names::new(&FetchSettings {
+            name_servers: vec!["127.0.0.1:9".parse().unwrap()],
+            ..FetchSettings::default()
+        });
+        let names = names.unwrap();
+        let (address, later) = (["192.0.2.1".parse().unwrap()], Instant::now() + ANSWER_AGE_MAX);
+        let name = |number: usize| Name::from_ascii(format!("n{number}.example.")).unwrap();
+        names.keep(name(0), &address, Instant::now());
+        assert!(names.kept.lock().is_empty());
+        for number in 1..=2 * KEPT_NAMES_MAX + 1 {
+            names.keep(name(number), &address, later);
+            assert!(names.kept.lock().len() <= KEPT_NAMES_MAX);
+        }
+        assert_eq!(
+            names
+                .addresses(&format!("n{}.example", 2 * KEPT_NAMES_MAX + 1))
+                .await
+                .unwrap(),
+            address
+        );
+    }
+
+    #[test]
+    fn what_the_machine_knows_in_one_family_is_asked_of_nobody() {
+        let mut hosts = Hosts::default();
+        let mut know = |name: &str, address: IpAddr| {
+            let name = Name::from_ascii(name).unwrap();
+            let data = RData::from(address);
+            let (family, record) = (data.record_type(), Record::from_rdata(name.clone(), 60, data));
+            let query = Query::query(name.clone(), family);
+            hosts.insert(name, family, Lookup::new_with_max_ttl(query, [record]));
+        };
+        know("four.example.", "10.0.0.1".parse().unwrap());
+        know("both.example.", "10.0.0.2".parse().unwrap());
+        know("both.example.", "fd00::2".parse().unwrap());
+        let known = |name| known_addresses(&hosts, &Name::from_ascii(name).unwrap());
+        assert_eq!(known("four.example."), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(known("both.example.").len(), 2);
+        assert!(known("none.example.").is_empty());
     }
 
     #[test]

@@ -110,18 +110,18 @@ impl Policy {
         let is_https = match url.scheme() {
             "http" => false,
             "https" => true,
-            _ => return Err(FetchError::Forbidden("the scheme is neither http nor https")),
+            _ => return Err(FetchError::forbidden("the scheme is neither http nor https")),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(FetchError::Forbidden("the URL has a user name or password"));
+            return Err(FetchError::forbidden("the URL has a user name or password"));
         }
         let port = url.port_or_known_default().unwrap_or_default();
         if !self.ports.contains(&port) {
-            return Err(FetchError::Forbidden(
+            return Err(FetchError::forbidden(
                 "the port is not among those that are connected to",
             ));
         }
-        let host = url.host().ok_or(FetchError::Forbidden("the URL has no host"))?;
+        let host = url.host().ok_or(FetchError::forbidden("the URL has no host"))?;
         Ok(Origin {
             is_https,
             host: host.to_owned(),
@@ -140,18 +140,24 @@ impl Policy {
     }
 
     fn judge(&self, address: IpAddr, port: u16) -> Result<(), FetchError> {
-        let unknown = || FetchError::Forbidden("it cannot be told whether the address is this machine's");
+        let unknown = || FetchError::forbidden(format!("it cannot be told whether {address} is this machine's"));
         if self.is_listener(address.to_canonical(), port).ok_or_else(unknown)? {
-            return Err(FetchError::Forbidden("the address is a listener of this appliance"));
+            return Err(FetchError::forbidden(format!(
+                "{address} with port {port} is a listener of this appliance"
+            )));
         }
         if self.allow.iter().any(|network| network.contains(&address)) {
             return Ok(());
         }
         if !is_public(address) {
-            return Err(FetchError::Forbidden("the address is not public"));
+            return Err(FetchError::forbidden(format!(
+                "{address} is not public, and not in proxy.allow"
+            )));
         }
         if is_local(address).ok_or_else(unknown)? {
-            return Err(FetchError::Forbidden("the address is this machine's"));
+            return Err(FetchError::forbidden(format!(
+                "{address} is this machine's, and not in proxy.allow"
+            )));
         }
         Ok(())
     }

@@ -188,6 +188,27 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_that_were_promised() {
+        let default = FetchSettings::default();
+        assert_eq!((default.ports, default.follow), (vec![80, 443], 0));
+        assert_eq!(
+            [
+                default.connect_timeout,
+                default.first_byte_timeout,
+                default.idle_timeout,
+                default.total_timeout
+            ]
+            .map(|time| time.as_secs()),
+            [2, 5, 10, 3600]
+        );
+        assert_eq!(
+            (default.bytes, default.fetches, default.fetches_per_client),
+            (4 << 30, 256, 16)
+        );
+        assert!(default.allow.is_empty() && default.trusted_hosts.is_empty());
+    }
+
+    #[test]
     fn a_file_without_certificates_is_refused() {
         assert!(Authorities::from_pem(b"").unwrap_err().contains("no certificate"));
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

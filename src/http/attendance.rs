@@ -1,28 +1,67 @@
-//! Whether a client has to be there until it has its answer.
+//! Whether a client has to be there until it has its answer, and how long that may take.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-/// Whether the client of a request has to be there until it has its answer, as when a destination is fetched for it. Who serves
-/// the connection puts it into the request, and ends it when a client leaves that is needed. Other clients may close their
-/// side of a connection and still get what they have asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Attendance(Arc<AtomicBool>);
+/// Whether the client of a request has to be there until it has its answer, as when a destination is fetched for it, and until
+/// when it must have it. Who serves the connection puts it into the request, and ends the connection of a client that is needed
+/// and leaves, or takes too long. Other clients may close their side of a connection and still get what they have asked for.
+#[derive(Debug, Clone)]
+pub struct Attendance {
+    /// From when the time is counted.
+    origin: Instant,
+    /// Until when the client is needed, in milliseconds from then; [`NOT_REQUIRED`]: it is not.
+    until: Arc<AtomicU64>,
+}
+
+const NOT_REQUIRED: u64 = u64::MAX;
+
+impl Default for Attendance {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            until: Arc::new(AtomicU64::new(NOT_REQUIRED)),
+        }
+    }
+}
 
 impl Attendance {
-    /// From now on the client is needed.
-    pub fn require(&self) {
-        self.0.store(true, Ordering::Release);
+    /// From now on the client is needed, until this moment at most.
+    pub fn require_until(&self, deadline: Instant) {
+        let time = deadline.saturating_duration_since(self.origin).as_millis();
+        let time = u64::try_from(time).unwrap_or(NOT_REQUIRED).min(NOT_REQUIRED - 1);
+        self.until.store(time, Ordering::Release);
     }
 
     /// The request has been answered.
     pub fn release(&self) {
-        self.0.store(false, Ordering::Release);
+        self.until.store(NOT_REQUIRED, Ordering::Release);
     }
 
-    /// Whether the client is needed.
+    /// Until when the client is needed; `None`: it is not.
     #[must_use]
-    pub fn is_required(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    pub fn required_until(&self) -> Option<Instant> {
+        match self.until.load(Ordering::Acquire) {
+            NOT_REQUIRED => None,
+            time => self.origin.checked_add(Duration::from_millis(time)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_needed_until_a_moment_or_until_it_is_released() {
+        let attendance = Attendance::default();
+        assert_eq!(attendance.required_until(), None);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        attendance.clone().require_until(deadline);
+        let until = attendance.required_until().unwrap();
+        assert!(until <= deadline && until > deadline - Duration::from_millis(2));
+        attendance.release();
+        assert_eq!(attendance.required_until(), None);
     }
 }

@@ -18,15 +18,14 @@ pub(super) async fn fetch(
     head_only: bool,
     client: Client<'_>,
 ) -> Result<Response, Fault> {
-    if let Some(attendance) = client.attendance {
-        attendance.require();
-    }
     let wanted = Wanted {
+        link: id,
         // What is rendered for a header is visible ASCII.
         destination: location.to_str().unwrap_or_default(),
         head_only,
         headers: client.headers,
         client: client.address,
+        attendance: client.attendance,
     };
     fetcher.fetch(wanted).await.map_err(|error| {
         tracing::debug!(%id, %error, "a destination was not fetched");
@@ -43,8 +42,12 @@ pub(super) async fn fetch(
     })
 }
 
-/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one visit.
+/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one visit, and
+/// some ask for two bytes first, to see whether they can.
 pub(super) fn is_from_the_beginning(headers: &HeaderMap) -> bool {
     let range = headers.get(header::RANGE).map(HeaderValue::as_bytes);
-    range.is_none_or(|range| range.starts_with(b"bytes=0-"))
+    range.is_none_or(|range| {
+        let range = range.to_ascii_lowercase();
+        range.starts_with(b"bytes=0-") && range != b"bytes=0-1"
+    })
 }

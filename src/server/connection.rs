@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::Request;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
@@ -151,13 +151,19 @@ pub(super) async fn serve(
         let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
         async move {
             request.extensions_mut().insert(course.attendance().clone());
+            // Whoever knows no chunks is told the end of a body whose length is not known by the end of the connection.
+            let may_end_with_connection = request.version() == Version::HTTP_10;
             let mut response = respond(&service, request, &peer).await;
             if course.is_last() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|body| Tracked { body, course }))
+            Ok::<_, Infallible>(response.map(|body| Tracked {
+                body,
+                course,
+                may_end_with_connection,
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -203,6 +209,7 @@ const fn name_of<S: Service>(_: &S) -> &'static str {
 struct Tracked {
     body: Body,
     course: Arc<Course>,
+    may_end_with_connection: bool,
 }
 
 impl hyper::body::Body for Tracked {
@@ -213,7 +220,11 @@ impl hyper::body::Body for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if self.may_end_with_connection && matches!(frame, Poll::Ready(Some(Err(_)))) {
+            self.course.tear();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -79,6 +80,7 @@ pub(super) struct Course {
     clock: Clock,
     is_in_flight: AtomicBool,
     is_last: AtomicBool,
+    is_torn: AtomicBool,
     reader: AtomicWaker,
     attendance: Attendance,
 }
@@ -90,6 +92,7 @@ impl Course {
             clock,
             is_in_flight: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
+            is_torn: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             attendance: Attendance::default(),
         })
@@ -122,16 +125,24 @@ impl Course {
         self.is_last.load(Ordering::Acquire)
     }
 
+    /// An answer that only the end of the connection delimits breaks off: the connection must not end as after a whole one.
+    pub(super) fn tear(&self) {
+        self.is_torn.store(true, Ordering::Release);
+    }
+
     fn set_last(&self) {
         self.is_last.store(true, Ordering::Release);
     }
 }
 
-/// A stream of which it can be told that its other end has left, without reading from it.
+/// The two ends of a stream taking leave of each other.
 pub(super) trait Depart {
     /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was not read
     /// yet, that is not seen.
     fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Makes the stream end as a broken one when it is dropped.
+    fn tear(&self);
 }
 
 impl Depart for TcpStream {
@@ -141,6 +152,11 @@ impl Depart for TcpStream {
             Ok(1..) => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(()),
         }
+    }
+
+    fn tear(&self) {
+        // If it cannot be, it has ended already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -160,7 +176,7 @@ enum Ending {
 }
 
 /// A stream that gives hyper one request at a time.
-pub(super) struct Guard<S> {
+pub(super) struct Guard<S: Depart> {
     stream: S,
     terms: Terms,
     course: Arc<Course>,
@@ -186,7 +202,7 @@ pub(super) struct Guard<S> {
     ending: Ending,
 }
 
-impl<S> Guard<S> {
+impl<S: Depart> Guard<S> {
     pub(super) fn new(stream: S, terms: Terms, course: Arc<Course>, past: Past) -> Self {
         let mut stopped = terms.stopped.clone();
         let now = Instant::now();
@@ -286,7 +302,7 @@ impl<S> Guard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     /// Ready with true once the head of a request may be passed on, with false when there is none.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
@@ -378,9 +394,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return written;
         }
         let timeout = self.terms.policy.limits.write_timeout;
-        let alarm = self
-            .write_alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        // Who takes a little now and then is never too slow for that, but perhaps for what is fetched for it.
+        let deadline = self.course.attendance.required_until().map(Instant::from_std);
+        let alarm = self.write_alarm.get_or_insert_with(|| {
+            let patience = Instant::now() + timeout;
+            Box::pin(tokio::time::sleep_until(
+                deadline.map_or(patience, |deadline| deadline.min(patience)),
+            ))
+        });
         ready!(alarm.as_mut().poll(context));
         self.terms.counts.refused(Refusal::WriteTimeout);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -429,6 +450,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 }
 
+impl<S: Depart> Drop for Guard<S> {
+    fn drop(&mut self) {
+        if self.course.is_torn.load(Ordering::Acquire) {
+            self.stream.tear();
+        }
+    }
+}
+
 /// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110, section 7.8); but
 /// hyper would leave the end of the connection to whoever takes it over.
 fn hide_upgrade(head: &mut [u8]) {
@@ -441,7 +470,7 @@ fn hide_upgrade(head: &mut [u8]) {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -480,7 +509,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
 
     /// Called each time that the connection is looked at.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.course.attendance.is_required() && self.stream.poll_departed(context).is_ready() {
+        if self.course.attendance.required_until().is_some() && self.stream.poll_departed(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_flush(context)

@@ -9,6 +9,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
 use crate::api::Api;
+use crate::fetch;
 use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
 use crate::public::{Client, Public};
 use crate::server::connection::Service;
@@ -112,6 +113,11 @@ impl Service for AdminService {
     }
 
     async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let target = Target::of(request.uri());
+        let is_goto = target.is_some_and(|target| Call::of(target).is_goto());
+        if fetch::is_from_proxy(request.headers()) && !is_goto {
+            return from_proxy();
+        }
         if http::is_about_server(&request) {
             return http::allow(request.method(), http::API_METHODS);
         }
@@ -123,7 +129,7 @@ impl Service for AdminService {
             _ => {}
         }
         // A goto with a body, which may say more about it, is the API's.
-        let is_of_api = Target::of(request.uri()).is_some();
+        let is_of_api = target.is_some();
         if request.body().is_end_stream() || !is_of_api {
             let redirect = self
                 .public
@@ -145,6 +151,14 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
         address,
         attendance: request.extensions().get(),
     }
+}
+
+/// The answer to what was fetched for somebody. However a destination may have led here, by a way that only the network knows
+/// perhaps, nothing of the admin listener is content for strangers.
+fn from_proxy() -> Response {
+    let mut response = http::text(StatusCode::LOOP_DETECTED, "this is no destination of short links\n");
+    http::no_store(response.headers_mut());
+    response
 }
 
 fn not_found() -> Response {

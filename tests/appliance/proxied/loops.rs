@@ -56,6 +56,22 @@ fn requests_that_were_fetched_for_somebody_are_refused() {
     }
 }
 
+#[test]
+fn nothing_of_the_admin_listener_is_content() {
+    let proxy = Proxy::start("");
+    let status = |target: &str, headers: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
+        exchange(&address(&proxy.appliance.admin).to_string(), request.as_bytes()).status
+    };
+    for target in ["/metrics", "/status", "/healthz", "/api_v3/service/system/action/ping"] {
+        assert_eq!(status(target, ""), 200, "{target}");
+        // By whatever way a fetch may have come here.
+        for headers in ["X-Kaltura-Proxy: dumpUrl\r\n", "Via: 1.1 vegur, 1.1 tinyd\r\n"] {
+            assert_eq!(status(target, headers), 508, "{target}");
+        }
+    }
+}
+
 /// Passes bytes on to where it is told to later.
 struct Relay {
     server: Server,

@@ -1,5 +1,6 @@
 //! Destinations that take their time, and those that never come to an end: each has its limit.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::certificates::Authority;
-use super::client::Part;
+use super::client::{Part, connect};
 use super::origin::{Conversation, Origin, Server};
 use super::{Proxy, THIS_MACHINE, assert_fault};
 
@@ -122,6 +123,30 @@ fn a_body_that_stops_is_cut_off() {
         assert_eq!(download.read_exactly(10), b"0123456789");
         assert_eq!(download.read(&mut [0]), Part::CutOff, "{path}");
         proxy.assert_redirects();
+    }
+}
+
+#[test]
+fn a_client_that_knows_no_chunks_sees_its_connection_break() {
+    let origin = Origin::start(|conversation| {
+        conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n");
+        if conversation.path() == "/stops" {
+            conversation.wait_for_end();
+        }
+        conversation.send("0\r\n\r\n");
+    });
+    let proxy = Proxy::with(&[&origin], "idle_timeout_seconds = 1\n");
+    for (path, end) in [("/ends", None), ("/stops", Some(ErrorKind::ConnectionReset))] {
+        let target = super::proxied(&proxy.link(&origin.url(path)));
+        let mut client = connect(&proxy.appliance.public);
+        client
+            .write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut answer = Vec::new();
+        let read = client.read_to_end(&mut answer);
+        assert_eq!(read.err().map(|error| error.kind()), end, "{path}");
+        let is_whole = answer.ends_with(b"\r\n\r\n0123456789");
+        assert!(is_whole || end.is_some(), "{}", answer.escape_ascii());
     }
 }
 
