@@ -76,16 +76,55 @@ impl Usage {
     }
 }
 
+/// Ticks a second, as /proc has them on every Linux.
+const TICKS: f64 = 100.0;
+
 /// Seconds in which the hypervisor has given the cores to others, of all cores together; 0 where that is not known.
 pub(crate) fn stolen_seconds() -> f64 {
-    /// Position of the steal ticks in the first line of /proc/stat, after its name.
-    const STEAL: usize = 7;
-    /// Ticks a second, as /proc has them on every Linux.
-    const TICKS: f64 = 100.0;
+    machine_ticks(&[STEAL]) as f64 / TICKS
+}
+
+/// What the whole machine has used so far, and what of it this process and those that it has started have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shares {
+    all_ticks: u64,
+    own_ticks: u64,
+}
+
+impl Shares {
+    /// Until now.
+    pub(crate) fn now() -> Self {
+        let ticks = |id| {
+            let fields = stat(id).unwrap_or_default();
+            fields.iter().skip(USER).take(2).sum::<u64>()
+        };
+        Self {
+            all_ticks: machine_ticks(&[0, 1, 2, STEAL]),
+            own_ticks: tree(std::process::id()).into_iter().map(ticks).sum(),
+        }
+    }
+
+    /// Seconds that others have had of all cores since an earlier look.
+    pub(crate) fn of_others_since(&self, before: &Self) -> f64 {
+        let all = self.all_ticks.saturating_sub(before.all_ticks);
+        let own = self.own_ticks.saturating_sub(before.own_ticks);
+        all.saturating_sub(own) as f64 / TICKS
+    }
+}
+
+/// Position of the steal ticks in the first line of /proc/stat, after its name. Before them are user, nice, system, idle, those
+/// of waiting and of interrupts.
+const STEAL: usize = 7;
+
+/// The sum of some of the fields of that line.
+fn machine_ticks(positions: &[usize]) -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
-    let ticks = line.split_ascii_whitespace().nth(STEAL + 1);
-    ticks.and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS
+    let ticks = line.split_ascii_whitespace().skip(1).enumerate();
+    ticks
+        .filter(|(position, _)| positions.contains(position))
+        .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+        .sum()
 }
 
 /// The process and its descendants.
