@@ -56,7 +56,7 @@ impl Default for FetchSettings {
             // A film at the pace at which it is watched is not fetched in one piece; who takes longer holds a place.
             total_timeout: Duration::from_secs(60 * 60),
             bytes: 4 * 1024 * 1024 * 1024,
-            // Two connections each, and some 100 kilobytes of memory.
+            // Two connections each, and some 250 kilobytes of memory.
             fetches: 256,
             // A page with pictures over HTTP/1.1: browsers open six connections for each name.
             fetches_per_client: 16,
