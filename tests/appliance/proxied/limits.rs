@@ -64,7 +64,7 @@ fn wait_for_a_place(proxy: &Proxy, url: &str) {
 #[test]
 fn so_many_fetches_and_no_more_go_on_at_a_time() {
     let held = Held::start();
-    let proxy = Proxy::with(&[&held.origin], "max_fetches = 2\nmax_fetches_per_client = 2\n");
+    let proxy = Proxy::with(&[&held.origin], "max_fetches = 2\nmax_fetches_per_client = 9\n");
     let (id, at_once) = (proxy.link(&held.origin.url("/held")), held.origin.url("/at-once"));
     for _ in 0..3 {
         let downloads = [begin(&proxy, &id, ""), begin(&proxy, &id, "")];
