@@ -7,8 +7,8 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::fetch::FetchError;
 use crate::fetch::exchange::Line;
+use crate::fetch::{FetchError, IN_ALL};
 use crate::http::Interrupted;
 use crate::metrics::{FetchOutcome, OpenFetch};
 use crate::model::LinkId;
@@ -90,10 +90,10 @@ impl Download {
         }
     }
 
-    fn interrupt(&mut self, outcome: FetchOutcome, error: &str) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    fn interrupt(&mut self, error: &FetchError) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let (id, bytes) = (self.bounds.link, self.passed_on);
-        tracing::debug!(%id, bytes, error, "a destination was not fetched to its end");
-        self.fetch.set(outcome);
+        tracing::debug!(%id, bytes, %error, "a destination was not fetched to its end");
+        self.fetch.set(error.outcome());
         self.is_over = true;
         Poll::Ready(Some(Err(Interrupted)))
     }
@@ -146,12 +146,8 @@ impl Body for Download {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
                 ready!(self.poll_alarm(context));
-                let what = if self.is_overdue() {
-                    "all of it"
-                } else {
-                    "the next part"
-                };
-                return self.interrupt(FetchOutcome::TimedOut, &FetchError::TimedOut(what).to_string());
+                let what = if self.is_overdue() { IN_ALL } else { "the next part" };
+                return self.interrupt(&FetchError::TimedOut(what));
             };
             self.is_waiting = false;
             return match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -161,12 +157,11 @@ impl Body for Download {
                     Poll::Ready(None)
                 }
                 // The connection ends at the deadline.
-                Some(Err(_)) if self.is_overdue() => {
-                    self.interrupt(FetchOutcome::TimedOut, &FetchError::TimedOut("all of it").to_string())
-                }
-                Some(Err(error)) => self.interrupt(FetchOutcome::Broken, &FetchError::broken(error).to_string()),
+                Some(Err(_)) if self.is_overdue() => self.interrupt(&FetchError::TimedOut(IN_ALL)),
+                Some(Err(error)) => self.interrupt(&FetchError::broken(error)),
                 Some(Ok(Ok(data))) if data.len() as u64 > self.bounds.bytes - self.passed_on => {
-                    self.interrupt(FetchOutcome::TooLarge, "more bytes than proxy.max_bytes")
+                    let error = FetchError::TooLarge(self.passed_on + data.len() as u64);
+                    self.interrupt(&error)
                 }
                 Some(Ok(Ok(data))) => {
                     self.small += u32::from(data.len() < SMALL_BYTES);

@@ -17,8 +17,8 @@ pub enum FetchError {
     /// What was answered is no answer.
     #[error("broken: {0}")]
     Broken(Cow<'static, str>),
-    /// The answer says that it has so many bytes, which are more than allowed.
-    #[error("too large: {0} bytes")]
+    /// The answer has so many bytes, or more, which are more than allowed.
+    #[error("too large: {0} bytes and more than proxy.max_bytes")]
     TooLarge(u64),
     /// Something took too long.
     #[error("too slow: {0}")]

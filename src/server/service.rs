@@ -114,8 +114,8 @@ impl Service for AdminService {
 
     async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let target = Target::of(request.uri());
-        let is_goto = target.is_some_and(|target| Call::of(target).is_goto());
-        if fetch::is_from_proxy(request.headers()) && !is_goto {
+        let is_goto = || target.is_some_and(|target| Call::of(target).is_goto());
+        if fetch::is_from_proxy(request.headers()) && !is_goto() {
             return from_proxy();
         }
         if http::is_about_server(&request) {
