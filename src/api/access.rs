@@ -8,36 +8,45 @@ use crate::metrics::SessionFailure;
 use crate::wire::is_xml_char;
 
 impl Api {
-    /// The session of a call.
+    /// The session of a call, which is counted where the session allows only so many.
     pub(super) async fn session(&self, params: &Params, caller: &Caller) -> Result<Session, Fault> {
-        let failed = |why| self.metrics.calls.session_failed(why);
-        let text = params.given("ks")?.ok_or_else(|| {
-            failed(SessionFailure::Missing);
-            Fault::MissingKs
-        })?;
-        let invalid = |why: InvalidKs| {
-            failed(counted_as(why));
-            Fault::InvalidKs {
-                end: ks::shown(text).to_owned(),
-                number: why.number(),
-                description: why.to_string(),
-            }
+        let failed = |Refused { why, fault }| {
+            self.metrics.calls.session_failed(why);
+            fault
         };
+        let session = self.check_session(params, caller).map_err(failed)?;
+        if let Some(limit) = session.actions_limit() {
+            let counted = self.links.count_action(&session, limit).await?;
+            counted.map_err(|why| failed(Refused::invalid(params, why)))?;
+        }
+        Ok(session)
+    }
+
+    /// The session of a call, with everything checked but how many calls it allows.
+    pub(super) fn check_session(&self, params: &Params, caller: &Caller) -> Result<Session, Refused> {
+        let given = params.given("ks").map_err(|fault| Refused {
+            why: SessionFailure::Malformed,
+            fault,
+        })?;
+        let text = given.ok_or(Refused {
+            why: SessionFailure::Missing,
+            fault: Fault::MissingKs,
+        })?;
+        let invalid = |why| Refused::invalid(params, why);
         let partners = self.partners.borrow().clone();
         let session = ks::verify(text, &partners).map_err(invalid)?;
         // The user becomes the owner of links, whom every request and every format must be able to name.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
-            failed(SessionFailure::User);
-            return Err(Fault::InvalidChar { field: "ks".to_owned() });
+            return Err(Refused {
+                why: SessionFailure::User,
+                fault: Fault::InvalidChar { field: "ks".to_owned() },
+            });
         }
         self.links.check_not_revoked(&session).map_err(invalid)?;
         session.check_expiry(self.links.clock().now()).map_err(invalid)?;
         session
             .check_restrictions(caller.address, &caller.uri)
             .map_err(invalid)?;
-        if let Some(limit) = session.actions_limit() {
-            self.links.count_action(&session, limit).await?.map_err(invalid)?;
-        }
         Ok(session)
     }
 
@@ -56,6 +65,27 @@ impl Api {
                 service: service.to_owned(),
                 action: action.to_owned(),
             }),
+        }
+    }
+}
+
+/// Why a session was not accepted: as it is counted, and as the client is told.
+#[derive(Debug)]
+pub(super) struct Refused {
+    why: SessionFailure,
+    fault: Fault,
+}
+
+impl Refused {
+    fn invalid(params: &Params, why: InvalidKs) -> Self {
+        let text = params.text("ks").ok().flatten().unwrap_or("");
+        Self {
+            why: counted_as(why),
+            fault: Fault::InvalidKs {
+                end: ks::shown(text).to_owned(),
+                number: why.number(),
+                description: why.to_string(),
+            },
         }
     }
 }

@@ -17,8 +17,16 @@ const RESULTS_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is set.
 const RESOLVED_MAX_BYTES: usize = 1024 * 1024;
 
-/// Parameters outside the groups that hold for every call without its own.
-const SHARED: [&str; 6] = ["ks", "partnerId", "clientTag", "format", "callback", "ignoreNull"];
+/// Parameters outside the groups that hold for every call without its own. `clientTag` is not among them: no action reads it.
+const SHARED: [&str; 5] = ["ks", "partnerId", "format", "callback", "ignoreNull"];
+
+/// Longest value of a shared parameter, in bytes: each call gets a copy. A session is the longest.
+const SHARED_MAX_BYTES: usize = 16 * 1024;
+
+/// Digits of a reference's number at most: as many as a `u64` has.
+const NUMBER_MAX_DIGITS: usize = 20;
+/// Bytes of a reference's path at most. The longest that leads anywhere, `:objects:499:partnerId`, has 22.
+const PATH_MAX_BYTES: usize = 256;
 
 impl Api {
     pub(super) async fn run_multirequest(
@@ -27,16 +35,14 @@ impl Api {
         caller: &Caller,
     ) -> Result<(Outcome, StatusCode), Fault> {
         let calls = groups(params)?;
+        let mut shared = Shared::of(params)?;
         let mut results = Vec::with_capacity(calls.len());
         let (mut results_bytes, mut resolved_bytes) = (0, 0);
         let mut status = StatusCode::OK;
         for mut call in calls {
-            for name in SHARED {
-                if let (None, Some(shared)) = (call.get(name), params.get(name)) {
-                    call.set(name, shared.clone());
-                }
-            }
-            let ready = check_room(results_bytes).and_then(|()| prepare(&mut call, &results, &mut resolved_bytes));
+            shared.give_to(&mut call, &results);
+            let ready =
+                check_room(results_bytes).and_then(|()| self.prepare(&mut call, caller, &results, &mut resolved_bytes));
             let is_stream = call
                 .text("service")
                 .is_ok_and(|service| service.is_some_and(transfer::is_service));
@@ -63,6 +69,75 @@ impl Api {
         }
         Ok((Value::List(results).into(), status))
     }
+
+    /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once that session
+    /// is accepted, so that strangers can have nothing resolved. Starting a session needs none.
+    fn prepare(
+        &self,
+        call: &mut Params,
+        caller: &Caller,
+        results: &[Value],
+        resolved_bytes: &mut usize,
+    ) -> Result<(), Fault> {
+        if let Ok(Some(text)) = call.text("ks")
+            && let Ok(Some((resolved, _))) = resolve_text("ks", text, results)
+        {
+            call.set("ks", Param::Text(resolved));
+        }
+        let may_resolve = || is_session_start(call) || self.check_session(call, caller).is_ok();
+        if has_reference(call) && may_resolve() {
+            resolve(call, results, resolved_bytes, &["ks"])?;
+        }
+        Ok(())
+    }
+}
+
+/// The parameters that hold for every call without its own.
+struct Shared(Vec<(&'static str, String)>);
+
+impl Shared {
+    fn of(params: &Params) -> Result<Self, Fault> {
+        let mut shared = Vec::new();
+        for name in SHARED {
+            let Some(text) = params.text(name)? else { continue };
+            if text.len() > SHARED_MAX_BYTES {
+                let reason = format!("a parameter of all calls has at most {SHARED_MAX_BYTES} bytes");
+                return Err(Fault::invalid(name, reason));
+            }
+            shared.push((name, text.to_owned()));
+        }
+        Ok(Self(shared))
+    }
+
+    /// Gives a call what it does not have itself. A reference is resolved once: from the first call on for which there is the
+    /// result that it stands for, as with a session that the first call starts.
+    fn give_to(&mut self, call: &mut Params, results: &[Value]) {
+        for (name, text) in &mut self.0 {
+            if call.get(name).is_some() {
+                continue;
+            }
+            if let Ok(Some((resolved, _))) = resolve_text(name, text, results) {
+                *text = resolved;
+            }
+            call.set(name, Param::Text(text.clone()));
+        }
+    }
+}
+
+fn is_session_start(call: &Params) -> bool {
+    let is = |name, value: &str| {
+        call.text(name)
+            .is_ok_and(|text| text.is_some_and(|text| text.eq_ignore_ascii_case(value)))
+    };
+    is("service", "session") && is("action", "start")
+}
+
+/// Whether a text of the call may hold a reference.
+fn has_reference(params: &Params) -> bool {
+    params.values().any(|param| match param {
+        Param::Object(object) => has_reference(object),
+        Param::Text(text) => text.contains('{'),
+    })
 }
 
 fn check_room(results_bytes: usize) -> Result<(), Fault> {
@@ -88,17 +163,6 @@ fn groups(params: &Params) -> Result<Vec<Params>, Fault> {
     Ok(calls)
 }
 
-/// Puts earlier results in the place of references in a call.
-fn prepare(call: &mut Params, results: &[Value], resolved_bytes: &mut usize) -> Result<(), Fault> {
-    // A session that is shared by all calls may be the result of the first one, which needs none.
-    if let Ok(Some(text)) = call.text("ks")
-        && let Ok(Some((resolved, _))) = resolve_text("ks", text, results)
-    {
-        call.set("ks", Param::Text(resolved));
-    }
-    resolve(call, results, resolved_bytes, &["ks"])
-}
-
 /// Puts earlier results in the place of references, in every text but those under the names of `left`.
 fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, left: &[&str]) -> Result<(), Fault> {
     for (name, param) in params.values_mut().filter(|(name, _)| !left.contains(name)) {
@@ -122,35 +186,47 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
 }
 
 /// The text with its references replaced, and for how many bytes these stood; `None` if it has none. What a result holds
-/// is not looked at again.
+/// is not looked at again. The work grows with the length of the text, whatever is in it.
 fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(String, usize)>, Fault> {
     let mut resolved = String::new();
-    let (mut rest, mut found, mut bytes) = (text, false, 0);
-    while let Some(start) = rest.find('{') {
-        let (before, from_brace) = rest.split_at(start);
+    // Beyond the last brace nothing can end. Looked for once: what comes behind it may be long.
+    let (references, end) = text.split_at(text.rfind('}').map_or(0, |last| last + 1));
+    let (mut rest, mut found, mut bytes) = (references, false, 0);
+    while let Some((before, reference)) = next_reference(rest) {
+        let Reference { number, path, after } = reference;
+        let reason = || format!("{{{number}:result{path}}} stands for no text or number among the results so far");
+        let value = look_up(number, path, results).ok_or_else(|| Fault::invalid(name, reason()))?;
         resolved.push_str(before);
-        let reference = from_brace.get(1..).unwrap_or("");
-        let parsed = reference
-            .split_once('}')
-            .and_then(|(inside, after)| Some((parse_reference(inside)?, after)));
-        if let Some(((number, path), after)) = parsed {
-            let reason = || format!("{{{number}:result{path}}} stands for no text or number among the results so far");
-            let value = look_up(number, path, results).ok_or_else(|| Fault::invalid(name, reason()))?;
-            resolved.push_str(&value);
-            bytes += value.len();
-            // Not only in the end: one text could stand for gigabytes.
-            if bytes > RESOLVED_MAX_BYTES {
-                let reason = format!("its references stand for more than {RESOLVED_MAX_BYTES} bytes");
-                return Err(Fault::invalid(name, reason));
-            }
-            (rest, found) = (after, true);
-        } else {
-            resolved.push('{');
-            rest = reference;
+        resolved.push_str(&value);
+        bytes += value.len();
+        // Not only in the end: one text could stand for gigabytes.
+        if bytes > RESOLVED_MAX_BYTES {
+            let reason = format!("its references stand for more than {RESOLVED_MAX_BYTES} bytes");
+            return Err(Fault::invalid(name, reason));
         }
+        (rest, found) = (after, true);
+    }
+    if !found {
+        return Ok(None);
     }
     resolved.push_str(rest);
-    Ok(found.then_some((resolved, bytes)))
+    resolved.push_str(end);
+    Ok(Some((resolved, bytes)))
+}
+
+/// `{N:result}` or `{N:result:path}` in a text.
+struct Reference<'a> {
+    number: usize,
+    /// Empty, or starts with a colon.
+    path: &'a str,
+    after: &'a str,
+}
+
+/// The first reference in a text, and what comes before it.
+fn next_reference(text: &str) -> Option<(&str, Reference<'_>)> {
+    text.match_indices('{')
+        .filter_map(|(start, _)| Some((text.get(..start)?, parse_reference(text.get(start + 1..)?)?)))
+        .next()
 }
 
 #[cfg(fuzzing)]
@@ -160,17 +236,18 @@ pub(super) fn fuzz(text: &str, results: &[Value]) {
     }
 }
 
-/// Reads `N:result` and what follows it, which is empty or starts with a colon.
-fn parse_reference(inside: &str) -> Option<(usize, &str)> {
-    let (number, rest) = inside.split_once(':')?;
-    let path = rest.strip_prefix("result")?;
+/// Reads a reference from behind its opening brace. Looks at a bounded part of the text only.
+fn parse_reference(text: &str) -> Option<Reference<'_>> {
+    let digits = text.bytes().take(NUMBER_MAX_DIGITS).take_while(u8::is_ascii_digit);
+    let (number, rest) = text.split_at_checked(digits.count())?;
+    let rest = rest.strip_prefix(":result")?;
+    let end = rest.bytes().take(PATH_MAX_BYTES + 1).position(|byte| byte == b'}')?;
+    let (path, after) = (rest.get(..end)?, rest.get(end + 1..)?);
     if !path.is_empty() && !path.starts_with(':') {
         return None;
     }
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some((number.parse().ok()?, path))
+    let number = number.parse().ok()?;
+    Some(Reference { number, path, after })
 }
 
 fn look_up(number: usize, path: &str, results: &[Value]) -> Option<String> {
@@ -256,6 +333,22 @@ mod tests {
             let untouched = text.starts_with("{9999");
             assert_eq!(resolved.is_err(), !untouched, "{text}");
         }
+    }
+
+    /// Braces that nothing closes, or that close far behind: with a search for the end of each, this would take hours.
+    #[test]
+    fn text_full_of_braces_takes_no_longer_than_other_text() {
+        for unit in ["{", "{1:result", "{1:result:", "{{", "}{", "{1:result:id", "{1}"] {
+            let text = unit.repeat(1_000_000 / unit.len());
+            assert_eq!(resolve_text("x", &text, &results()), Ok(None), "{unit}");
+            let closed = format!("{text}{}}}", "x".repeat(PATH_MAX_BYTES));
+            assert_eq!(resolve_text("x", &closed, &results()), Ok(None), "{unit}");
+        }
+        let tail = "x".repeat(2_000_000);
+        let (resolved, bytes) = resolve_text("x", &format!("{}{tail}", "{1:result}".repeat(100_000)), &results())
+            .unwrap()
+            .unwrap();
+        assert_eq!((resolved.len(), bytes), (2_200_000, 200_000));
     }
 
     #[test]

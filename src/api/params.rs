@@ -181,6 +181,11 @@ impl Params {
         self.named.insert(name.to_owned(), param);
     }
 
+    /// Parameters of this level.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Param> {
+        self.named.values()
+    }
+
     /// Parameters of this level, to be changed in place.
     pub fn values_mut(&mut self) -> impl Iterator<Item = (&str, &mut Param)> {
         self.named.iter_mut().map(|(name, param)| (name.as_str(), param))
