@@ -140,6 +140,12 @@ pub enum Fault {
 /// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
 /// headers of more than about 8,192.
 const HEADER_MESSAGE_MAX_BYTES: usize = 256;
+/// How much of what a client sent an error repeats, in bytes: enough to recognise it.
+const ECHO_MAX_BYTES: usize = 256;
+/// Longest reason that an error gives, in bytes. It is ours, but may repeat a part of the input too.
+const REASON_MAX_BYTES: usize = 1024;
+/// The argument that holds a reason.
+const REASON: &str = "REASON";
 /// How long a client is asked to wait for others to finish, in seconds.
 const BUSY_SECONDS: u64 = 30;
 
@@ -155,7 +161,17 @@ impl Fault {
     /// The exception that stands for this fault in an answer.
     #[must_use]
     pub fn exception(&self) -> Exception {
-        let (code, template, args) = self.parts();
+        let (code, template, mut args) = self.parts();
+        for (name, value) in &mut args {
+            cut(
+                value,
+                if *name == REASON {
+                    REASON_MAX_BYTES
+                } else {
+                    ECHO_MAX_BYTES
+                },
+            );
+        }
         let mut message = String::with_capacity(template.len() + 32);
         // One pass, so that an argument that looks like a placeholder stays what it is.
         let mut pieces = template.split('@');
@@ -246,17 +262,17 @@ impl Fault {
             Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
             Self::Internal => internal(none()),
             Self::Unavailable { retry_after_seconds } => internal(vec![(
-                "REASON",
+                REASON,
                 format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds"),
             )]),
-            Self::NoSpace { reason } => internal(vec![("REASON", format!("nothing was written: {reason}"))]),
+            Self::NoSpace { reason } => internal(vec![(REASON, format!("nothing was written: {reason}"))]),
             Self::Busy => internal(vec![(
-                "REASON",
+                REASON,
                 "too many backups, exports or imports at a time".to_owned(),
             )]),
-            Self::ReadOnly => internal(vec![("REASON", "this appliance is read-only".to_owned())]),
+            Self::ReadOnly => internal(vec![(REASON, "this appliance is read-only".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
-                "REASON",
+                REASON,
                 "outcome unknown: the write may or may not have been stored".to_owned(),
             )]),
             _ => self.parts_of_link(),
@@ -389,12 +405,21 @@ impl Fault {
     }
 }
 
+/// Leaves so many bytes of a text at most, and shows that something is missing.
+fn cut(text: &mut String, most: usize) {
+    const MARK: char = '…';
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - MARK.len_utf8()));
+        text.push(MARK);
+    }
+}
+
 fn invalid_value(name: String, reason: String) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
     (
         "INVALID_PARAMETER_VALUE",
         "invalid value for parameter \"@PARAM_NAME@\"",
         // The contract's message has no place for it, so what would be right is an argument of our own.
-        vec![("PARAM_NAME", name), ("REASON", reason)],
+        vec![("PARAM_NAME", name), (REASON, reason)],
     )
 }
 
@@ -525,6 +550,45 @@ mod tests {
             fault.exception().message,
             "Action \"@SERVICE_NAME@\" does not exists for service \"x@y\""
         );
+    }
+
+    #[test]
+    fn errors_repeat_little_of_the_input() {
+        let long = || "ü'".repeat(400_000);
+        for fault in [
+            Fault::StartSession { partner: long() },
+            Fault::InvalidObjectId { id: long() },
+            Fault::ActionDoesNotExist {
+                action: long(),
+                service: long(),
+            },
+            Fault::invalid(long(), long()),
+            Fault::InvalidEnum {
+                value: long(),
+                name: long(),
+                kind: "x",
+            },
+        ] {
+            let Exception { message, args, .. } = fault.exception();
+            assert!(message.len() < 1_000, "{} bytes", message.len());
+            for (name, value) in args.iter().filter(|(_, value)| value != "x") {
+                let most = if *name == REASON {
+                    REASON_MAX_BYTES
+                } else {
+                    ECHO_MAX_BYTES
+                };
+                assert!(
+                    (most - 4..=most).contains(&value.len()),
+                    "{name}: {} bytes",
+                    value.len()
+                );
+                assert!(value.ends_with('…'));
+            }
+        }
+        let short = Fault::StartSession {
+            partner: "x".repeat(256),
+        };
+        assert_eq!(short.exception().args[0].1.len(), 256);
     }
 
     #[test]
