@@ -3,31 +3,46 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
 use crate::api::First;
 use crate::api::params::{PARAMETERS_MAX, Params};
-use crate::http::{Fault, Place};
+use crate::http::{Fault, Place, Reservation};
 
 /// The name under which a body is spoken of in errors.
 const BODY: &str = "body";
 /// The media type of JSON.
 const JSON: &str = "application/json";
 
-/// Reads a body into memory, up to a limit.
-pub(super) async fn read(incoming: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
-    let too_large = Fault::TooLarge { limit_bytes };
+/// Bytes of memory for each byte of a body: the body itself, what is made of it, and what growing costs meanwhile.
+const MEMORY_FACTOR: usize = 4;
+
+/// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much has nothing.
+pub(super) async fn read(
+    mut incoming: Incoming,
+    limit_bytes: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Fault> {
+    let too_large = || Fault::TooLarge { limit_bytes };
     // What is announced as too large is not even begun.
     if incoming.size_hint().lower() > limit_bytes as u64 {
-        return Err(too_large);
+        return Err(too_large());
     }
-    match Limited::new(incoming, limit_bytes).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large),
-        Err(error) => Err(Fault::invalid(BODY, format!("not to be read: {error}"))),
+    let mut body = Vec::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| Fault::invalid(BODY, format!("not to be read: {error}")))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        if body.len() + chunk.len() > limit_bytes {
+            return Err(too_large());
+        }
+        if !reservation.grow(chunk.len() * MEMORY_FACTOR) {
+            return Err(Fault::Overloaded);
+        }
+        body.extend_from_slice(&chunk);
     }
+    Ok(body.into())
 }
 
 /// Reads the parameters of a body. Where one of them is wrong, those that are not are read all the same.

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, watch};
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
-use crate::http::{self, Fault, Requested, Response, Target};
+use crate::http::{self, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, StartThrottle};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
@@ -57,6 +57,30 @@ enum Action {
     Import,
     Ping,
     GetTime,
+}
+
+impl Action {
+    /// Whether it is no use to refuse the answer: what it was about has been done.
+    const fn changes_something(self) -> bool {
+        match self {
+            Self::Add
+            | Self::Update
+            | Self::Delete
+            | Self::Restore
+            | Self::RestoreMany
+            | Self::DeleteUser
+            | Self::EndSession
+            | Self::Import => true,
+            Self::Get
+            | Self::List
+            | Self::Goto
+            | Self::StartSession
+            | Self::Backup
+            | Self::Export
+            | Self::Ping
+            | Self::GetTime => false,
+        }
+    }
 }
 
 /// The services and their actions, in lower case (contract, section 1; `restore`, `restoreMany` and the service `tinyd`
@@ -96,6 +120,7 @@ pub struct Api {
     throttle: StartThrottle,
     body_max_bytes: usize,
     body_timeout: Duration,
+    budget: Arc<Budget>,
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Arc<Semaphore>,
@@ -115,6 +140,8 @@ struct Caller {
 #[derive(Debug)]
 enum Outcome {
     Value(Value),
+    /// Results that have been written already.
+    Written(Vec<u8>),
     /// A redirect: the whole response, also out of a multirequest.
     Response(Response),
 }
@@ -126,8 +153,8 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes`, and those that
-    /// take longer than `body_timeout` to arrive, are refused.
+    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes`, those that take longer than
+    /// `body_timeout` to arrive, and those for which `budget` has no room, are refused.
     #[must_use]
     pub fn new(
         links: Arc<Links>,
@@ -135,6 +162,7 @@ impl Api {
         partners: watch::Receiver<Arc<Partners>>,
         body_max_bytes: usize,
         body_timeout: Duration,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Self {
         metrics
@@ -147,6 +175,7 @@ impl Api {
             throttle: StartThrottle::default(),
             body_max_bytes,
             body_timeout,
+            budget,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),
@@ -167,7 +196,10 @@ impl Api {
         }
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
-        if let Err(fault) = self.read_params(&head, incoming, &mut params).await {
+        let Some(mut reservation) = self.budget.reserve(0) else {
+            return refuse(&Fault::Overloaded, &params, &head.headers, started);
+        };
+        if let Err(fault) = self.read_params(&head, incoming, &mut params, &mut reservation).await {
             self.count(UNKNOWN_ACTION, Some(&fault), started);
             return refuse(&fault, &params, &head.headers, started);
         }
@@ -181,11 +213,24 @@ impl Api {
                     return fault.respond(&Format::DEFAULT, started.elapsed());
                 }
             };
-            match self.run(&params, &caller).await {
-                Ok((Outcome::Response(response), _)) => response,
-                Ok((Outcome::Value(value), status)) => http::api(status, &format, &value, started.elapsed()),
-                Err(fault) => fault.respond(&format, started.elapsed()),
-            }
+            let written = match self.run(&params, &caller, &format, &mut reservation, started).await {
+                Ok((Outcome::Response(response), _)) => return response,
+                Ok((Outcome::Value(value), status)) => {
+                    let body = format.render(&value, started.elapsed());
+                    self.reserve_result(&params, &mut reservation, body.len())
+                        .map(|()| (body, status))
+                }
+                Ok((Outcome::Written(body), status)) => Ok((body, status)),
+                Err(fault) => Err(fault),
+            };
+            let (body, status) = match written {
+                Ok(written) => written,
+                Err(fault) => return fault.respond(&format, started.elapsed()),
+            };
+            reservation.shrink_to(body.len());
+            let mut response = http::api_bytes(status, &format, body);
+            reservation.leave_to(&mut response);
+            response
         });
         let fault = match tokio::time::timeout(CALL_TIMEOUT, task).await {
             Ok(Ok(response)) => return response,
@@ -207,8 +252,10 @@ impl Api {
         head: &hyper::http::request::Parts,
         incoming: Incoming,
         params: &mut Params,
+        reservation: &mut Reservation,
     ) -> Result<(), Fault> {
-        let read = match tokio::time::timeout(self.body_timeout, body::read(incoming, self.body_max_bytes)).await {
+        let reading = body::read(incoming, self.body_max_bytes, reservation);
+        let read = match tokio::time::timeout(self.body_timeout, reading).await {
             Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
             Ok(Err(fault)) => Err(fault),
             Err(_) => Err(Fault::TooSlow),
@@ -224,12 +271,36 @@ impl Api {
         all.into_result()
     }
 
+    /// Reserves memory for the result of a call. That of a read is refused if there is no room for it; that something was changed
+    /// is answered in any case, and is short.
+    fn reserve_result(&self, call: &Params, reservation: &mut Reservation, bytes: usize) -> Result<(), Fault> {
+        if reservation.grow(bytes) {
+            return Ok(());
+        }
+        if !meant_action(call).is_ok_and(|(.., action)| action.changes_something()) {
+            self.metrics.refused(Listener::Admin, Refusal::BufferedBytes);
+            return Err(Fault::Overloaded);
+        }
+        reservation.grow_anyway(bytes);
+        Ok(())
+    }
+
     /// Runs a request, and says with which status its result is answered.
-    async fn run(&self, params: &Params, caller: &Caller) -> Result<(Outcome, StatusCode), Fault> {
+    async fn run(
+        &self,
+        params: &Params,
+        caller: &Caller,
+        format: &Format,
+        reservation: &mut Reservation,
+        started: Instant,
+    ) -> Result<(Outcome, StatusCode), Fault> {
         let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
         if service.eq_ignore_ascii_case("multirequest") {
-            return self.run_multirequest(params, caller).await;
+            return self
+                .run_multirequest(params, caller, format, reservation, started)
+                .await;
         }
+        check_room(reservation)?;
         Ok((self.call(params, caller).await?, StatusCode::OK))
     }
 
@@ -256,6 +327,9 @@ impl Api {
         self.metrics.calls.count(action, code, elapsed);
         if matches!(fault, Some(Fault::TooSlow)) {
             self.metrics.connections(Listener::Admin).refused(Refusal::BodyTimeout);
+        }
+        if matches!(fault, Some(Fault::Overloaded)) {
+            self.metrics.refused(Listener::Admin, Refusal::BufferedBytes);
         }
         let (service, action) = action;
         tracing::debug!(service, action, code, ?elapsed, "call");
@@ -294,6 +368,14 @@ impl Api {
         let response = self.public.goto(params.text("id")?, requested, client).await;
         Ok(Outcome::Response(response))
     }
+}
+
+/// Nothing is begun where there is no memory for its answer.
+fn check_room(reservation: &Reservation) -> Result<(), Fault> {
+    if reservation.is_exhausted() {
+        return Err(Fault::Overloaded);
+    }
+    Ok(())
 }
 
 fn caller_of(head: &hyper::http::request::Parts, address: IpAddr) -> Caller {
@@ -348,7 +430,7 @@ fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap, started: Instant)
         requested.format = Some("1");
     }
     let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
-    if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow) {
+    if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow | Fault::Overloaded) {
         // What is left of the body is not read, so nothing can come after it.
         let close = header::HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);

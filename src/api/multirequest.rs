@@ -1,17 +1,19 @@
 //! Several calls in one request (contract, section 7).
 
+use std::time::Instant;
+
 use hyper::StatusCode;
 
 use crate::api::params::{Param, Params};
-use crate::api::{Api, Caller, Outcome, transfer};
-use crate::http::Fault;
-use crate::wire::Value;
+use crate::api::{Api, Caller, Outcome, check_room, transfer};
+use crate::http::{Fault, Reservation};
+use crate::wire::{Format, ListWriter, Value};
 
 /// Calls in one request at most.
 const CALLS_MAX: usize = 200;
 
-/// Results of one request at most, in bytes: a page of 500 links with the longest destinations has four million. They are
-/// held in memory until the last call has been made.
+/// Results of one request at most, in bytes as they are written and in bytes of memory: a page of 500 links with the longest
+/// destinations has four million, in XML up to six times as many. They are held until the last call has been made.
 const RESULTS_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is set.
@@ -33,16 +35,27 @@ impl Api {
         &self,
         params: &Params,
         caller: &Caller,
+        format: &Format,
+        reservation: &mut Reservation,
+        started: Instant,
     ) -> Result<(Outcome, StatusCode), Fault> {
         let calls = groups(params)?;
         let mut shared = Shared::of(params)?;
-        let mut results = Vec::with_capacity(calls.len());
-        let (mut results_bytes, mut resolved_bytes) = (0, 0);
+        let has_references = shared.has_reference() || calls.iter().any(has_reference);
+        let mut results = Results {
+            written: ListWriter::new(format),
+            kept: has_references.then(Vec::new),
+            kept_bytes: 0,
+            is_refused: false,
+        };
+        let mut resolved_bytes = 0;
         let mut status = StatusCode::OK;
         for mut call in calls {
-            shared.give_to(&mut call, &results);
-            let ready =
-                check_room(results_bytes).and_then(|()| self.prepare(&mut call, caller, &results, &mut resolved_bytes));
+            let earlier = results.kept.as_deref().unwrap_or_default();
+            shared.give_to(&mut call, earlier);
+            let ready = results
+                .check_room(reservation)
+                .and_then(|()| self.prepare(&mut call, caller, earlier, &mut resolved_bytes));
             let is_stream = call
                 .text("service")
                 .is_ok_and(|service| service.is_some_and(transfer::is_service));
@@ -52,22 +65,40 @@ impl Api {
                 Ok(()) => self.call(&call, caller).await,
                 Err(fault) => Err(fault),
             };
-            let result = match outcome {
-                Ok(Outcome::Value(value)) => value,
+            let kept = match outcome {
+                Ok(Outcome::Value(value)) => self.keep(&call, &mut results, value, reservation),
                 // A redirect is the whole response.
-                Ok(response @ Outcome::Response(_)) => return Ok((response, StatusCode::OK)),
-                Err(fault) => {
-                    // A write that was not acknowledged is not dressed up as success, wherever it stood.
-                    if fault.api_status() != StatusCode::OK {
-                        status = fault.api_status();
-                    }
-                    Value::Exception(fault.exception())
-                }
+                Ok(response) => return Ok((response, StatusCode::OK)),
+                Err(fault) => Err(fault),
             };
-            results_bytes += result.size_bytes();
-            results.push(result);
+            if let Err(fault) = kept {
+                results.is_refused |= matches!(fault, Fault::Overloaded);
+                // A write that was not acknowledged is not dressed up as success, wherever it stood.
+                if fault.api_status() != StatusCode::OK {
+                    status = fault.api_status();
+                }
+                let exception = Value::Exception(fault.exception());
+                let item = results.written.item(&exception);
+                // It is short, and nobody would know without it what became of the other calls.
+                reservation.grow_anyway(item.len() + results.memory_of(&exception));
+                results.push(&item, exception);
+            }
         }
-        Ok((Value::List(results).into(), status))
+        Ok((Outcome::Written(results.written.finish(started.elapsed())), status))
+    }
+
+    /// Keeps a result, if there is memory for it.
+    fn keep(
+        &self,
+        call: &Params,
+        results: &mut Results<'_>,
+        result: Value,
+        reservation: &mut Reservation,
+    ) -> Result<(), Fault> {
+        let item = results.written.item(&result);
+        self.reserve_result(call, reservation, item.len() + results.memory_of(&result))?;
+        results.push(&item, result);
+        Ok(())
     }
 
     /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once that session
@@ -92,8 +123,53 @@ impl Api {
     }
 }
 
+/// The results so far.
+struct Results<'f> {
+    /// As they are answered.
+    written: ListWriter<'f>,
+    /// As later calls refer to them, if any does.
+    kept: Option<Vec<Value>>,
+    kept_bytes: usize,
+    /// Whether there was no memory for one. What comes later is not begun, because it would be in vain again.
+    is_refused: bool,
+}
+
+impl Results<'_> {
+    /// Bytes of memory that a result takes beside what is written of it.
+    fn memory_of(&self, result: &Value) -> usize {
+        self.kept.as_ref().map_or(0, |_| result.memory_bytes())
+    }
+
+    fn push(&mut self, item: &[u8], result: Value) {
+        self.written.push(item);
+        self.kept_bytes += self.memory_of(&result);
+        if let Some(kept) = &mut self.kept {
+            kept.push(result);
+        }
+    }
+
+    fn check_room(&self, reservation: &Reservation) -> Result<(), Fault> {
+        if self.is_refused {
+            return Err(Fault::Overloaded);
+        }
+        check_room(reservation)?;
+        if self.written.bytes().max(self.kept_bytes) > RESULTS_MAX_BYTES {
+            let reason = format!("the results so far have more than {RESULTS_MAX_BYTES} bytes: ask for less at once");
+            return Err(Fault::invalid("multirequest", reason));
+        }
+        Ok(())
+    }
+}
+
 /// The parameters that hold for every call without its own.
-struct Shared(Vec<(&'static str, String)>);
+struct Shared(Vec<SharedText>);
+
+struct SharedText {
+    name: &'static str,
+    text: String,
+    /// Whether there is nothing to resolve in it (any more).
+    is_final: bool,
+}
 
 impl Shared {
     fn of(params: &Params) -> Result<Self, Fault> {
@@ -104,20 +180,28 @@ impl Shared {
                 let reason = format!("a parameter of all calls has at most {SHARED_MAX_BYTES} bytes");
                 return Err(Fault::invalid(name, reason));
             }
-            shared.push((name, text.to_owned()));
+            shared.push(SharedText {
+                name,
+                text: text.to_owned(),
+                is_final: !text.contains('{'),
+            });
         }
         Ok(Self(shared))
+    }
+
+    fn has_reference(&self) -> bool {
+        self.0.iter().any(|shared| !shared.is_final)
     }
 
     /// Gives a call what it does not have itself. A reference is resolved once: from the first call on for which there is the
     /// result that it stands for, as with a session that the first call starts.
     fn give_to(&mut self, call: &mut Params, results: &[Value]) {
-        for (name, text) in &mut self.0 {
+        for SharedText { name, text, is_final } in &mut self.0 {
             if call.get(name).is_some() {
                 continue;
             }
-            if let Ok(Some((resolved, _))) = resolve_text(name, text, results) {
-                *text = resolved;
+            if !*is_final && let Ok(Some((resolved, _))) = resolve_text(name, text, results) {
+                (*text, *is_final) = (resolved, true);
             }
             call.set(name, Param::Text(text.clone()));
         }
@@ -138,14 +222,6 @@ fn has_reference(params: &Params) -> bool {
         Param::Object(object) => has_reference(object),
         Param::Text(text) => text.contains('{'),
     })
-}
-
-fn check_room(results_bytes: usize) -> Result<(), Fault> {
-    if results_bytes > RESULTS_MAX_BYTES {
-        let reason = format!("the results so far have more than {RESULTS_MAX_BYTES} bytes: ask for less at once");
-        return Err(Fault::invalid("multirequest", reason));
-    }
-    Ok(())
 }
 
 /// The calls in their order: numbered from 0 or 1, up to the first gap.

@@ -5,7 +5,7 @@ use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
 use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
-use crate::model::PartnerId;
+use crate::model::{PartnerId, USER_ID_MAX_CHARS};
 use crate::wire::{Object, Value};
 
 /// How long a session lasts if nothing else is said, in seconds.
@@ -81,6 +81,10 @@ impl Api {
     pub(super) async fn delete_user(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.admin_session(params, caller, "user", "delete").await?;
         let user = params.required("userId")?;
+        if user.chars().count() > USER_ID_MAX_CHARS {
+            let reason = format!("a user has at most {USER_ID_MAX_CHARS} characters");
+            return Err(Fault::invalid("userId", reason));
+        }
         let links = self.links.delete_user(session.partner, user.to_owned()).await?;
         tracing::info!(partner = session.partner.0, links, "user deleted with all links");
         let fields = vec![

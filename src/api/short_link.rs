@@ -10,7 +10,7 @@ use crate::http::Fault;
 use crate::ks::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
 use crate::model::{
-    Destination, FULL_URL_MAX_BYTES, FULL_URL_MIN_BYTES, InvalidDestination, LinkId, NAME_MAX_CHARS,
+    Destination, FULL_URL_MAX_BYTES, FULL_URL_MIN_BYTES, ID_MAX_BYTES, InvalidDestination, LinkId, NAME_MAX_CHARS,
     SYSTEM_NAME_MIN_BYTES, ShortLink, Status, Timestamp, USER_ID_MAX_CHARS,
 };
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
@@ -120,7 +120,11 @@ impl Api {
                 Restored::Damaged => ("damaged", None),
             };
             let fields = vec![
-                ("id", Value::text(*text)),
+                // What is longer than an id is shown as far as it goes.
+                (
+                    "id",
+                    Value::text(text.get(..text.floor_char_boundary(ID_MAX_BYTES)).unwrap_or("")),
+                ),
                 ("outcome", Value::text(outcome)),
                 (
                     "status",

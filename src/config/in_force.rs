@@ -51,6 +51,7 @@ impl Settings {
                 &[
                     ("listen", &addresses(&self.admin_listen)),
                     ("max_body_bytes", &self.body_max_bytes),
+                    ("max_buffered_bytes", &self.buffered_bytes),
                     ("body_timeout_seconds", &self.body_timeout.as_secs()),
                 ],
             ),

@@ -36,6 +36,8 @@ pub const FILE_NAME: &str = "tinyd.toml";
 const ID_LENGTH_DEFAULT: usize = 8;
 /// Largest body that the API reads, in bytes: a multirequest of 100 links with long destinations.
 const BODY_MAX_BYTES_DEFAULT: usize = 1024 * 1024;
+/// Bytes that the admin listener holds for requests and answers at most: some ten of the largest answers.
+const BUFFERED_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 /// The public address where none is named: nobody but this machine, until the operator says otherwise.
 const PUBLIC_LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 /// The admin address where none is named.
@@ -108,6 +110,8 @@ pub struct Settings {
     pub admin_listen: Vec<SocketAddr>,
     /// Largest body that the API reads, in bytes.
     pub body_max_bytes: usize,
+    /// Bytes that the admin listener holds for requests and answers at a time, at most.
+    pub buffered_bytes: usize,
     /// How long such a body may take to arrive.
     pub body_timeout: Duration,
     /// Length of new ids, 4 to 20.
@@ -174,6 +178,7 @@ impl Settings {
             ("public.threads", self.threads != other.threads),
             ("admin.listen", self.admin_listen != other.admin_listen),
             ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
+            ("admin.max_buffered_bytes", self.buffered_bytes != other.buffered_bytes),
             ("admin.body_timeout_seconds", self.body_timeout != other.body_timeout),
             ("links.id_length", self.id_length != other.id_length),
             ("drain_seconds", self.drain != other.drain),

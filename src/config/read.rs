@@ -11,8 +11,8 @@ use toml::{Table, Value};
 
 use crate::config::limits::{self, Limits};
 use crate::config::{
-    ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT, ID_LENGTH_DEFAULT, LogFormat,
-    Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
+    ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, BUFFERED_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT,
+    ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
 };
 use crate::http::LoggedAddress;
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
@@ -22,6 +22,9 @@ use crate::public::Tiny;
 const BODY_MAX_BYTES_LEAST: usize = 32 * 1024;
 /// Bodies are held in memory while they are read.
 const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
+
+/// What the admin listener holds. Less would refuse the longest page of a list.
+const BUFFERED_BYTES: RangeInclusive<usize> = 64 * 1024 * 1024..=64 * 1024 * 1024 * 1024;
 
 /// Lengths that new ids can have, in characters.
 const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
@@ -88,7 +91,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         "shut_out_guessers",
     ];
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
-    let admin_keys = ["listen", "max_body_bytes", "body_timeout_seconds"];
+    let admin_keys = ["listen", "max_body_bytes", "max_buffered_bytes", "body_timeout_seconds"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
     let links = reader.section(&root, "links", &empty, &["id_length", "count_clicks"])?;
     let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
@@ -128,6 +131,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
             BODY_MAX_BYTES_DEFAULT,
             BODY_MAX_BYTES_LEAST..=BODY_MAX_BYTES_MOST,
         )?,
+        buffered_bytes: reader.size(&admin, "max_buffered_bytes", BUFFERED_BYTES_DEFAULT, BUFFERED_BYTES)?,
         body_timeout: reader.body_timeout(&admin)?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,

@@ -113,6 +113,8 @@ pub enum Fault {
     },
     /// As many backups and exports are going on as may.
     Busy,
+    /// What is held in memory for requests and answers is as much as may be; nothing was done.
+    Overloaded,
     /// The appliance serves a store that it never writes to.
     ReadOnly,
     /// The write may or may not be on disk.
@@ -148,6 +150,8 @@ const REASON_MAX_BYTES: usize = 1024;
 const REASON: &str = "REASON";
 /// How long a client is asked to wait for others to finish, in seconds.
 const BUSY_SECONDS: u64 = 30;
+/// The same where others are only being answered.
+const OVERLOADED_SECONDS: u64 = 1;
 
 impl Fault {
     /// An invalid value, with its reason.
@@ -270,6 +274,12 @@ impl Fault {
                 REASON,
                 "too many backups, exports or imports at a time".to_owned(),
             )]),
+            Self::Overloaded => internal(vec![(
+                REASON,
+                format!(
+                    "too much is being received and answered, nothing was done: retry after {OVERLOADED_SECONDS} second"
+                ),
+            )]),
             Self::ReadOnly => internal(vec![(REASON, "this appliance is read-only".to_owned())]),
             Self::OutcomeUnknown => internal(vec![(
                 REASON,
@@ -384,9 +394,12 @@ impl Fault {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable { .. } | Self::NoSpace { .. } | Self::Busy | Self::ReadOnly | Self::OutcomeUnknown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable { .. }
+            | Self::NoSpace { .. }
+            | Self::Busy
+            | Self::Overloaded
+            | Self::ReadOnly
+            | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         }
     }
@@ -507,6 +520,7 @@ impl Fault {
         let seconds = match self {
             Self::Unavailable { retry_after_seconds } => *retry_after_seconds,
             Self::Busy => BUSY_SECONDS,
+            Self::Overloaded => OVERLOADED_SECONDS,
             _ => return response,
         };
         let headers = response.headers_mut();

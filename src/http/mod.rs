@@ -3,6 +3,7 @@
 
 mod access_log;
 mod attendance;
+mod budget;
 mod fault;
 mod head;
 mod peer;
@@ -12,12 +13,13 @@ mod target;
 
 pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
 pub use attendance::Attendance;
+pub use budget::{Budget, Reservation};
 pub use fault::{Fault, Requested};
 pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
 pub use peer::{Peer, Proxies};
 pub use response::{
-    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, bytes, cors_preflight, date, is_about_server,
-    is_empty, no_store, passed_on, refusal, stream, text, turned_away,
+    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, api_bytes, bytes, cors_preflight, date,
+    is_about_server, is_empty, no_store, passed_on, refusal, stream, text, turned_away,
 };
 pub use stream::{Interrupted, PieceSender};
 pub use target::{Call, Place, Target, decode_lossy, is_true};

@@ -87,7 +87,13 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
 /// taken so far.
 #[must_use]
 pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration) -> Response {
-    let mut response = bytes(status, format.content_type(), format.render(value, elapsed));
+    api_bytes(status, format, format.render(value, elapsed))
+}
+
+/// As [`api`], with a value that has been written already.
+#[must_use]
+pub fn api_bytes(status: StatusCode, format: &Format, body: Vec<u8>) -> Response {
+    let mut response = bytes(status, format.content_type(), body);
     let headers = response.headers_mut();
     no_store(headers);
     permit_any_origin(headers);

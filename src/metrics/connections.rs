@@ -56,6 +56,8 @@ pub enum Refusal {
     BodyTimeout,
     /// Too many failed attempts of one address to start a session.
     StartSession,
+    /// The limit of bytes that are held for requests and answers.
+    BufferedBytes,
 }
 
 /// How many reasons there are.
@@ -63,7 +65,7 @@ const REASONS: usize = Refusal::ALL.len();
 
 impl Refusal {
     /// All reasons, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Connections,
         Self::AddressConnections,
         Self::Guesses,
@@ -77,6 +79,7 @@ impl Refusal {
         Self::ProxyHeader,
         Self::BodyTimeout,
         Self::StartSession,
+        Self::BufferedBytes,
     ];
 
     /// The value of the label.
@@ -96,6 +99,7 @@ impl Refusal {
             Self::ProxyHeader => "proxy_header",
             Self::BodyTimeout => "body_timeout",
             Self::StartSession => "start_session",
+            Self::BufferedBytes => "buffered_bytes",
         }
     }
 }

@@ -34,7 +34,7 @@ pub use notify::ServiceManager;
 use crate::api::Api;
 use crate::config::Settings;
 use crate::fetch::Fetcher;
-use crate::http::{AccessLog, Peer};
+use crate::http::{AccessLog, Budget, Peer};
 use crate::ks::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
@@ -83,12 +83,14 @@ pub async fn serve(
         Arc::clone(&metrics),
     );
     let public = Arc::new(public.fetching(fetcher(settings, &bound, &general, &metrics)?));
+    let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(
         Arc::clone(&links),
         Arc::clone(&public),
         live.partners,
         settings.body_max_bytes,
         settings.body_timeout,
+        Arc::clone(&budget),
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
@@ -113,7 +115,7 @@ pub async fn serve(
     let of_admin = entrance(Listener::Admin, live.admin);
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(&links)));
     let admin = Admin {
-        service: AdminService::new(api, public, Arc::clone(&monitor), access_log),
+        service: AdminService::new(api, public, Arc::clone(&monitor), access_log, budget),
         entrance: of_admin,
         crowd: Crowd::default(),
     };

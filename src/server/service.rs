@@ -10,11 +10,12 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::api::Api;
 use crate::fetch;
-use crate::http::{self, AccessLog, Call, Fault, Requested, Response, Target};
+use crate::http::{self, AccessLog, Budget, Call, Fault, Requested, Response, Target};
 use crate::public::{Client, Public};
 use crate::server::connection::Service;
 use crate::server::monitor::Monitor;
 use crate::server::{readiness, status};
+use crate::wire::Format;
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
@@ -87,6 +88,7 @@ pub(super) struct AdminService {
     public: Arc<Public>,
     monitor: Arc<Monitor>,
     access_log: Arc<AccessLog>,
+    budget: Arc<Budget>,
 }
 
 impl AdminService {
@@ -95,24 +97,18 @@ impl AdminService {
         public: Arc<Public>,
         monitor: Arc<Monitor>,
         access_log: Arc<AccessLog>,
+        budget: Arc<Budget>,
     ) -> Self {
         Self {
             api,
             public,
             monitor,
             access_log,
+            budget,
         }
     }
-}
 
-impl Service for AdminService {
-    const NAME: &'static str = "admin";
-
-    fn access_log(&self) -> &AccessLog {
-        &self.access_log
-    }
-
-    async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let target = Target::of(request.uri());
         let is_goto = || target.is_some_and(|target| Call::of(target).is_goto());
         if fetch::is_from_proxy(request.headers()) && !is_goto() {
@@ -145,6 +141,19 @@ impl Service for AdminService {
     }
 }
 
+impl Service for AdminService {
+    const NAME: &'static str = "admin";
+
+    fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+
+    async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let response = self.answer(request, client).await;
+        self.budget.hold(response).unwrap_or_else(overloaded)
+    }
+}
+
 fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
     Client {
         headers: request.headers(),
@@ -158,6 +167,15 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
 fn from_proxy() -> Response {
     let mut response = http::text(StatusCode::LOOP_DETECTED, "this is no destination of short links\n");
     http::no_store(response.headers_mut());
+    response
+}
+
+/// The answer for which there is no memory.
+fn overloaded() -> Response {
+    let mut response = Fault::Overloaded.respond(&Format::DEFAULT, Duration::ZERO);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -9,11 +9,23 @@ pub(super) fn document(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// `CALLBACK(JSON);`, with the two line separators escaped that JSON allows and older JavaScript does not.
+/// `CALLBACK(JSON);`.
 pub(super) fn call(callback: &str, value: &Value) -> Vec<u8> {
+    format!("{callback}({});", in_script(value)).into_bytes()
+}
+
+/// JSON with the two line separators escaped that it allows and older JavaScript does not.
+pub(super) fn in_script(value: &Value) -> String {
     let json = serde_json::to_string(value).unwrap_or_default();
-    let json = json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-    format!("{callback}({json});").into_bytes()
+    json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+/// An item of a list that has this many before it.
+pub(super) fn item(before: usize, mut json: Vec<u8>) -> Vec<u8> {
+    if before > 0 {
+        json.insert(0, b',');
+    }
+    json
 }
 
 impl Serialize for Value {

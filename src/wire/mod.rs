@@ -76,6 +76,67 @@ impl Format {
     }
 }
 
+/// A list that is written item by item, so that no item has to be kept.
+#[derive(Debug)]
+pub struct ListWriter<'f> {
+    format: &'f Format,
+    items: Vec<u8>,
+    count: usize,
+}
+
+impl<'f> ListWriter<'f> {
+    /// An empty list.
+    #[must_use]
+    pub const fn new(format: &'f Format) -> Self {
+        Self {
+            format,
+            items: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// Bytes of the items so far.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The next item, as it will be written.
+    #[must_use]
+    pub fn item(&self, item: &Value) -> Vec<u8> {
+        match self.format {
+            Format::Json => json::item(self.count, json::document(item)),
+            Format::Jsonp { .. } => json::item(self.count, json::in_script(item).into_bytes()),
+            Format::Xml { ignore_null } => xml::item(item, *ignore_null),
+            Format::Php => php::item(self.count, item),
+        }
+    }
+
+    /// Writes it.
+    pub fn push(&mut self, item: &[u8]) {
+        // No more than is needed: it may become long.
+        self.items.reserve_exact(item.len());
+        self.items.extend_from_slice(item);
+        self.count += 1;
+    }
+
+    /// The whole answer.
+    #[must_use]
+    pub fn finish(mut self, elapsed: Duration) -> Vec<u8> {
+        let (begin, end) = match self.format {
+            Format::Json => ("[".to_owned(), "]".to_owned()),
+            Format::Jsonp { callback } => (format!("{callback}(["), "]);".to_owned()),
+            Format::Xml { .. } => (xml::BEGIN.to_owned(), xml::end(elapsed)),
+            Format::Php => (format!("a:{}:{{", self.count), "}".to_owned()),
+        };
+        // In place: it may be long.
+        self.items.reserve_exact(begin.len() + end.len());
+        self.items.splice(0..0, begin.into_bytes());
+        self.items.extend_from_slice(end.as_bytes());
+        self.items
+    }
+}
+
 /// Whether XML 1.0 allows the character (production `Char`). What it forbids is refused in every input, so that any
 /// answer can be written in any format.
 #[must_use]

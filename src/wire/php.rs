@@ -17,14 +17,25 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::List(items) => {
             out.extend_from_slice(format!("a:{}:{{", items.len()).as_bytes());
             for (index, item) in items.iter().enumerate() {
-                out.extend_from_slice(format!("i:{index};").as_bytes());
-                write_value(out, item);
+                write_item(out, index, item);
             }
             out.push(b'}');
         }
         Value::Object(object) => write_object(out, object),
         Value::Exception(exception) => write_exception(out, exception),
     }
+}
+
+/// An item of a list, at its position.
+pub(super) fn item(index: usize, item: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_item(&mut out, index, item);
+    out
+}
+
+fn write_item(out: &mut Vec<u8>, index: usize, item: &Value) {
+    out.extend_from_slice(format!("i:{index};").as_bytes());
+    write_value(out, item);
 }
 
 /// Lengths are counted in bytes, as PHP does.

@@ -52,6 +52,29 @@ fn tree() -> Value {
     ])
 }
 
+#[test]
+fn a_list_written_item_by_item_is_the_same() {
+    let (list, Value::List(items)) = (tree(), tree()) else {
+        panic!("not a list")
+    };
+    for format in [
+        Format::Json,
+        Format::Xml { ignore_null: false },
+        Format::Xml { ignore_null: true },
+        Format::Php,
+        Format::jsonp("jQuery1.cb_2").unwrap(),
+    ] {
+        let mut writer = ListWriter::new(&format);
+        for item in &items {
+            let item = writer.item(item);
+            writer.push(&item);
+        }
+        assert_eq!(writer.finish(ELAPSED), format.render(&list, ELAPSED), "{format:?}");
+        let empty = format.render(&Value::List(Vec::new()), ELAPSED);
+        assert_eq!(ListWriter::new(&format).finish(ELAPSED), empty, "{format:?}");
+    }
+}
+
 const ELAPSED: Duration = Duration::from_micros(1234);
 
 #[test]

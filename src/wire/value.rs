@@ -45,18 +45,24 @@ impl Value {
         Self::Text(text.into())
     }
 
-    /// About how many bytes it takes when it is written, names and punctuation left out.
+    /// Bytes of memory that it takes.
     #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        match self {
-            Self::Null | Self::Bool(_) | Self::Int(_) => size_of::<i64>(),
+    pub fn memory_bytes(&self) -> usize {
+        let held = match self {
+            Self::Null | Self::Bool(_) | Self::Int(_) => 0,
             Self::Text(text) => text.len(),
-            Self::List(items) => items.iter().map(Self::size_bytes).sum(),
-            Self::Object(object) => object.fields.iter().map(|(_, value)| value.size_bytes()).sum(),
+            Self::List(items) => items.iter().map(Self::memory_bytes).sum(),
+            Self::Object(object) => {
+                let fields = object.fields.iter();
+                fields
+                    .map(|(name, value)| size_of_val(*name) + value.memory_bytes())
+                    .sum()
+            }
             Self::Exception(exception) => {
                 exception.message.len() + exception.args.iter().map(|(_, value)| value.len()).sum::<usize>()
             }
-        }
+        };
+        size_of::<Self>() + held
     }
 
     /// A text, or null.

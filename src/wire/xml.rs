@@ -6,16 +6,35 @@ use std::time::Duration;
 use super::is_xml_char;
 use super::value::{Exception, Value};
 
-pub(super) fn document(value: &Value, ignore_null: bool, elapsed: Duration) -> Vec<u8> {
-    let mut out = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?><xml><result>");
-    write_value(&mut out, value, ignore_null);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        out,
+/// What comes before a result.
+pub(super) const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><xml><result>";
+
+/// What comes after it.
+pub(super) fn end(elapsed: Duration) -> String {
+    format!(
         "</result><executionTime>{:.4}</executionTime></xml>",
         elapsed.as_secs_f64()
-    );
+    )
+}
+
+pub(super) fn document(value: &Value, ignore_null: bool, elapsed: Duration) -> Vec<u8> {
+    let mut out = String::from(BEGIN);
+    write_value(&mut out, value, ignore_null);
+    out.push_str(&end(elapsed));
     out.into_bytes()
+}
+
+/// An item of a list.
+pub(super) fn item(item: &Value, ignore_null: bool) -> Vec<u8> {
+    let mut out = String::new();
+    write_item(&mut out, item, ignore_null);
+    out.into_bytes()
+}
+
+fn write_item(out: &mut String, item: &Value, ignore_null: bool) {
+    out.push_str("<item>");
+    write_value(out, item, ignore_null);
+    out.push_str("</item>");
 }
 
 fn write_value(out: &mut String, value: &Value, ignore_null: bool) {
@@ -23,14 +42,13 @@ fn write_value(out: &mut String, value: &Value, ignore_null: bool) {
         Value::Null => {}
         Value::Bool(flag) => out.push(if *flag { '1' } else { '0' }),
         Value::Int(number) => {
+            // Writing to a String cannot fail.
             let _ = write!(out, "{number}");
         }
         Value::Text(text) => write_text(out, text),
         Value::List(items) => {
             for item in items {
-                out.push_str("<item>");
-                write_value(out, item, ignore_null);
-                out.push_str("</item>");
+                write_item(out, item, ignore_null);
             }
         }
         Value::Object(object) => {

@@ -38,6 +38,7 @@ mod proxied;
 mod proxies;
 mod redbot;
 mod redirects;
+mod request_bounds;
 mod resources;
 mod restart;
 mod sessions;
