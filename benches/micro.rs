@@ -14,7 +14,7 @@ use tinyd::ks::{self, Claims, Kind, Partner, Partners, Secret};
 use tinyd::links::Links;
 use tinyd::model::{Clock, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use tinyd::public::{Asker, FastPath, Guesses, Now, Tiny};
-use tinyd::store::{StoreError, Transaction, Visitor};
+use tinyd::store::{ReadLimit, StoreError, Transaction, Visitor};
 
 /// Links in the map.
 const LINKS: u64 = 100_000;
@@ -189,7 +189,7 @@ fn records(criterion: &mut Criterion, links: &Arc<Links>) -> Result<()> {
     group.bench_function("one thread", |bencher| {
         bencher.iter_batched(
             || (),
-            |()| snapshot.scan(1, || Forgetful).is_ok(),
+            |()| snapshot.scan(1, &ReadLimit::default(), || Forgetful).is_ok(),
             BatchSize::PerIteration,
         );
     });

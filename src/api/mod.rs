@@ -19,6 +19,7 @@ mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -30,9 +31,9 @@ use tokio::sync::{Semaphore, watch};
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
-use crate::http::{self, Budget, Fault, Requested, Reservation, Response, Target};
+use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
-use crate::links::{LinkError, Links, StartThrottle};
+use crate::links::{LinkError, Links, ReadContext, StartThrottle, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::public::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -111,6 +112,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// those who have gone would otherwise hold all places.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a call may read, its waiting for others included. The worst list of a million links takes a few seconds alone.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the calls of a request may take together: no more are begun then.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The API of the admin listener.
 #[derive(Debug)]
 pub struct Api {
@@ -134,12 +141,38 @@ struct Caller {
     /// Path and query, as sent.
     uri: String,
     headers: HeaderMap,
+    /// For all its calls together.
+    reading: ReadContext,
+}
+
+impl Caller {
+    /// What a read that begins now may take.
+    fn read_context(&self) -> ReadContext {
+        ReadContext {
+            deadline: (Instant::now() + READ_TIMEOUT).min(self.reading.deadline),
+            ..self.reading.clone()
+        }
+    }
+}
+
+/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its answer.
+struct ClientPresence {
+    left: watch::Sender<bool>,
+    has_left: Arc<AtomicBool>,
+}
+
+impl Drop for ClientPresence {
+    fn drop(&mut self) {
+        self.has_left.store(true, Ordering::Relaxed);
+        self.left.send_replace(true);
+    }
 }
 
 /// What a call leads to.
 #[derive(Debug)]
 enum Outcome {
-    Value(Value),
+    /// A result, with the turn in which it was read: kept until it has been written.
+    Value(Value, Option<Turn>),
     /// Results that have been written already.
     Written(Vec<u8>),
     /// A redirect: the whole response, also out of a multirequest.
@@ -148,7 +181,7 @@ enum Outcome {
 
 impl From<Value> for Outcome {
     fn from(value: Value) -> Self {
-        Self::Value(value)
+        Self::Value(value, None)
     }
 }
 
@@ -203,9 +236,11 @@ impl Api {
             self.count(UNKNOWN_ACTION, Some(&fault), started);
             return refuse(&fault, &params, &head.headers, started);
         }
-        let caller = caller_of(&head, address);
+        let (caller, presence) = caller_of(&head, address, started);
+        let attendance = head.extensions.get::<Attendance>().cloned().unwrap_or_default();
+        let mut is_awaited = caller.reading.is_awaited.subscribe();
         // A task of its own: a client that goes away does not stop half-way what it has begun.
-        let task = tokio::spawn(async move {
+        let mut task = tokio::spawn(async move {
             let format = match requested(&params).and_then(Requested::format_or_default) {
                 Ok(format) => format,
                 Err(fault) => {
@@ -215,7 +250,8 @@ impl Api {
             };
             let written = match self.run(&params, &caller, &format, &mut reservation, started).await {
                 Ok((Outcome::Response(response), _)) => return response,
-                Ok((Outcome::Value(value), status)) => {
+                // The turn lasts until the result is written.
+                Ok((Outcome::Value(value, _turn), status)) => {
                     let body = format.render(&value, started.elapsed());
                     self.reserve_result(&params, &mut reservation, body.len())
                         .map(|()| (body, status))
@@ -232,15 +268,32 @@ impl Api {
             reservation.leave_to(&mut response);
             response
         });
-        let fault = match tokio::time::timeout(CALL_TIMEOUT, task).await {
-            Ok(Ok(response)) => return response,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a call to the API did not end");
-                Fault::Internal
+        let patience = started + CALL_TIMEOUT;
+        let fault = loop {
+            tokio::select! {
+                done = &mut task => match done {
+                    Ok(response) => {
+                        drop(presence);
+                        return response;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a call to the API did not end");
+                        break Fault::Internal;
+                    }
+                },
+                // The task goes on, but reads no more.
+                () = tokio::time::sleep_until(patience.into()) => break Fault::OutcomeUnknown,
+                Ok(()) = is_awaited.changed() => {
+                    // Here, so that whoever serves the connection looks at it once more.
+                    if *is_awaited.borrow_and_update() {
+                        attendance.require_until(patience);
+                    } else {
+                        attendance.release();
+                    }
+                }
             }
-            // The task goes on.
-            Err(_) => Fault::OutcomeUnknown,
         };
+        drop(presence);
         fault.respond(&Format::DEFAULT, started.elapsed())
     }
 
@@ -378,13 +431,24 @@ fn check_room(reservation: &Reservation) -> Result<(), Fault> {
     Ok(())
 }
 
-fn caller_of(head: &hyper::http::request::Parts, address: IpAddr) -> Caller {
+fn caller_of(head: &hyper::http::request::Parts, address: IpAddr, started: Instant) -> (Caller, ClientPresence) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    Caller {
+    let presence = ClientPresence {
+        left: watch::Sender::new(false),
+        has_left: Arc::default(),
+    };
+    let caller = Caller {
         address,
         uri: target.to_owned(),
         headers: head.headers.clone(),
-    }
+        reading: ReadContext {
+            deadline: started + REQUEST_TIMEOUT,
+            left: presence.left.subscribe(),
+            has_left: Arc::clone(&presence.has_left),
+            is_awaited: watch::Sender::new(false),
+        },
+    };
+    (caller, presence)
 }
 
 /// The action that a call means, with the names of its service and itself.
@@ -470,6 +534,10 @@ impl From<StoreError> for Fault {
         match error {
             // That has been logged, once, when it failed.
             StoreError::Closed => unavailable(),
+            // If the client has left, nobody sees it.
+            StoreError::Stopped(_) => Self::TookTooLong {
+                seconds: READ_TIMEOUT.as_secs(),
+            },
             error => {
                 tracing::error!(%error, "the store could not be read");
                 Self::Internal

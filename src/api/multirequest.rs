@@ -5,8 +5,9 @@ use std::time::Instant;
 use hyper::StatusCode;
 
 use crate::api::params::{Param, Params};
-use crate::api::{Api, Caller, Outcome, check_room, transfer};
+use crate::api::{Api, Caller, Outcome, REQUEST_TIMEOUT, check_room, transfer};
 use crate::http::{Fault, Reservation};
+use crate::links::ReadContext;
 use crate::wire::{Format, ListWriter, Value};
 
 /// Calls in one request at most.
@@ -53,8 +54,8 @@ impl Api {
         for mut call in calls {
             let earlier = results.kept.as_deref().unwrap_or_default();
             shared.give_to(&mut call, earlier);
-            let ready = results
-                .check_room(reservation)
+            let ready = check_time(caller)
+                .and_then(|()| results.check_room(reservation))
                 .and_then(|()| self.prepare(&mut call, caller, earlier, &mut resolved_bytes));
             let is_stream = call
                 .text("service")
@@ -66,7 +67,7 @@ impl Api {
                 Err(fault) => Err(fault),
             };
             let kept = match outcome {
-                Ok(Outcome::Value(value)) => self.keep(&call, &mut results, value, reservation),
+                Ok(Outcome::Value(value, _turn)) => self.keep(&call, &mut results, value, reservation),
                 // A redirect is the whole response.
                 Ok(response) => return Ok((response, StatusCode::OK)),
                 Err(fault) => Err(fault),
@@ -121,6 +122,17 @@ impl Api {
         }
         Ok(())
     }
+}
+
+/// No more calls are begun once the time of the request is over, or when its client has left while something was read for it.
+fn check_time(caller: &Caller) -> Result<(), Fault> {
+    let ReadContext { deadline, left, .. } = &caller.reading;
+    if Instant::now() >= *deadline || *left.borrow() {
+        return Err(Fault::TookTooLong {
+            seconds: REQUEST_TIMEOUT.as_secs(),
+        });
+    }
+    Ok(())
 }
 
 /// The results so far.

@@ -140,21 +140,22 @@ impl Api {
     pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.session(params, caller).await?;
         let query = query(params, &session, self.links.clock().now())?;
-        let (objects, total) = if wants_clicks(params)? {
-            let (listing, usages) = self.links.list_with_usage(query).await?;
+        let context = caller.read_context();
+        let (objects, total, turn) = if wants_clicks(params)? {
+            let ((listing, usages), turn) = self.links.list_with_usage(query, &context).await?;
             let links = listing.links.iter().zip(&usages);
             let objects = links.map(|(link, usage)| object_with_usage(link, usage)).collect();
-            (objects, listing.total)
+            (objects, listing.total, turn)
         } else {
-            let listing = self.links.list(query).await?;
-            (listing.links.iter().map(object).collect(), listing.total)
+            let (listing, turn) = self.links.list(query, &context).await?;
+            (listing.links.iter().map(object).collect(), listing.total, turn)
         };
         let fields = vec![
             ("objects", Value::List(objects)),
             ("totalCount", Value::Int(i64::try_from(total).unwrap_or(i64::MAX))),
         ];
         let class = "KalturaShortLinkListResponse";
-        Ok(Value::Object(Object { class, fields }).into())
+        Ok(Outcome::Value(Value::Object(Object { class, fields }), Some(turn)))
     }
 }
 

@@ -160,7 +160,7 @@ impl Api {
         let permit = stream::permit(&self.imports).ok_or(Fault::Busy)?;
         let is_accepted = Arc::new(AtomicBool::new(false));
         let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
-        let caller = caller_of(&head, address);
+        let (caller, _presence) = caller_of(&head, address, Instant::now());
         // For all fields before the file together: nobody knows yet who sends them.
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         loop {

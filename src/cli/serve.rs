@@ -18,7 +18,7 @@ use crate::cli::progress::{LogWriter, bar};
 use crate::config::{LogFormat, Overrides, Settings};
 use crate::http::ACCESS_LOG;
 use crate::links::Links;
-use crate::model::Clock;
+use crate::model::{Clock, priority};
 use crate::server::{self, Bound, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
@@ -101,7 +101,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
     tracing::info!(store = %store.display(), bytes, links = links.stored(), "store opened");
     let links = Arc::new(links);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tinyd-api")
+        .on_thread_start(|| priority::lower(priority::API_NICE))
+        .enable_all()
+        .build()?;
     // Who starts without links and without having written a configuration is new here.
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);

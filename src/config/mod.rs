@@ -36,8 +36,8 @@ pub const FILE_NAME: &str = "tinyd.toml";
 const ID_LENGTH_DEFAULT: usize = 8;
 /// Largest body that the API reads, in bytes: a multirequest of 100 links with long destinations.
 const BODY_MAX_BYTES_DEFAULT: usize = 1024 * 1024;
-/// Bytes that the admin listener holds for requests and answers at most: some ten of the largest answers.
-const BUFFERED_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
+/// Bytes that the admin listener holds for requests and answers at most: four of the largest answers.
+const BUFFERED_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
 /// The public address where none is named: nobody but this machine, until the operator says otherwise.
 const PUBLIC_LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 /// The admin address where none is named.

@@ -113,6 +113,10 @@ pub enum Fault {
     },
     /// As many backups and exports are going on as may.
     Busy,
+    /// Reading took longer than it may. What was done before stays.
+    TookTooLong {
+        seconds: u64,
+    },
     /// What is held in memory for requests and answers is as much as may be; nothing was done.
     Overloaded,
     /// The appliance serves a store that it never writes to.
@@ -273,6 +277,12 @@ impl Fault {
             Self::Busy => internal(vec![(
                 REASON,
                 "too many backups, exports or imports at a time".to_owned(),
+            )]),
+            Self::TookTooLong { seconds } => internal(vec![(
+                REASON,
+                format!(
+                    "took longer than {seconds} seconds: ask for less, by a narrower filter or fewer calls at once"
+                ),
             )]),
             Self::Overloaded => internal(vec![(
                 REASON,

@@ -10,7 +10,7 @@ use super::tests::{PARTNER, block_on, draft, everybody};
 use super::*;
 use crate::model::{Usage, Visit};
 use crate::store::simulated::{Disk, Failure};
-use crate::store::{Ending, Order, Page, Snapshot, TimeRange};
+use crate::store::{Ending, Lane, Order, Page, Snapshot, TimeRange};
 
 const EIO: i32 = 5;
 
@@ -97,7 +97,7 @@ fn what_threads_record_is_told_at_once_and_counted_once() {
         }
         assert_eq!(told(&links, ids[24]), expected);
     }
-    let (listing, usages) = block_on(links.list_with_usage(all_enabled())).unwrap();
+    let ((listing, usages), _turn) = block_on(links.list_with_usage(all_enabled(), &ReadContext::patient())).unwrap();
     assert_eq!((listing.links.len(), usages.len()), (25, 25));
     assert!(usages.iter().all(|usage| usage.clicks == 3 * rounds));
     drop(links);
@@ -218,12 +218,13 @@ fn whoever_reads_clicks_does_not_wait_for_the_writer() {
             assert_eq!(usage, clicks(3));
             assert!(poll!(&mut flush).is_pending());
         }
-        let listed = links.list_with_usage(all_enabled());
-        let (_, usages) = tokio::time::timeout(patience, listed).await.unwrap().unwrap();
+        let context = ReadContext::patient();
+        let listed = links.list_with_usage(all_enabled(), &context);
+        let ((_, usages), turn) = tokio::time::timeout(patience, listed).await.unwrap().unwrap();
         assert_eq!(usages, [clicks(3); 25]);
-        drop(release);
+        drop((turn, release));
         flush.await.unwrap();
-        let (_, usages) = links.list_with_usage(all_enabled()).await.unwrap();
+        let ((_, usages), _turn) = links.list_with_usage(all_enabled(), &context).await.unwrap();
         assert_eq!(usages, [clicks(3); 25]);
     });
     block_on(links.flush_clicks()).unwrap();
@@ -260,7 +261,7 @@ fn whoever_reads_clicks_during_flushes_is_told_the_exact_number() {
                     let _ = goes_on.recv();
                     Ok(((), of_links))
                 };
-                reading.read_with_usage(read).await
+                reading.read_with_usage(Lane::Shared, read).await
             });
             has_taken.await.unwrap();
             for _ in 0..3 {
@@ -280,13 +281,14 @@ fn whoever_reads_clicks_during_flushes_is_told_the_exact_number() {
 fn the_number_of_clicks_never_moves_while_they_are_being_written() {
     let disk = Disk::with_store();
     let (links, ids) = with_links(&disk, 25);
-    let is_over = AtomicBool::new(false);
+    let (is_over, context) = (AtomicBool::new(false), ReadContext::patient());
     let recorder = links.recorder();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut before = 0;
             while !is_over.load(Ordering::SeqCst) {
-                let (_, usages) = block_on(links.list_with_usage(all_enabled())).unwrap();
+                let listing = links.list_with_usage(all_enabled(), &context);
+                let ((_, usages), _turn) = block_on(listing).unwrap();
                 let least = usages.iter().map(|usage| usage.clicks).min().unwrap();
                 let most = usages.iter().map(|usage| usage.clicks).max().unwrap();
                 // A round may be half recorded.

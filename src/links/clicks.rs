@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::MissedTickBehavior;
 
-use crate::links::{LinkError, Links, Scope};
+use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
-use crate::store::{Health, Listing, Query, Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
 
 /// How often what was recorded is written down: what a crash can lose.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(4);
@@ -503,7 +503,7 @@ impl Links {
             let ids = link.iter().map(|link| link.id).collect();
             Ok((link, ids))
         };
-        let (link, usages) = self.read_with_usage(read).await?;
+        let (link, usages) = self.read_with_usage(Lane::Shared, read).await?;
         let usage = usages.first().copied().unwrap_or_default();
         link.map(|link| (link, usage)).ok_or(LinkError::NotFound)
     }
@@ -512,17 +512,26 @@ impl Links {
     ///
     /// # Errors
     /// As [`Links::list`].
-    pub async fn list_with_usage(&self, query: Query) -> Result<(Listing, Vec<Usage>), LinkError> {
-        let read = move |snapshot: &Snapshot| {
-            let listing = snapshot.list(&query)?;
-            let ids = listing.links.iter().map(|link| link.id).collect();
-            Ok((listing, ids))
+    pub async fn list_with_usage(
+        &self,
+        query: Query,
+        context: &ReadContext,
+    ) -> Result<((Listing, Vec<Usage>), Turn), LinkError> {
+        let (partner, query) = (query.partner, Arc::new(query));
+        let read = |limit: ReadLimit, lane| {
+            let query = Arc::clone(&query);
+            let read = move |snapshot: &Snapshot| {
+                let listing = snapshot.list(&query, &limit)?;
+                let ids = listing.links.iter().map(|link| link.id).collect();
+                Ok((listing, ids))
+            };
+            self.read_with_usage(lane, read)
         };
-        Ok(self.read_with_usage(read).await?)
+        Ok(self.read_in_turn(partner, context, read).await?)
     }
 
     /// Reads something, and how the links whose ids come with it have been used. Waits for no flush.
-    pub(super) async fn read_with_usage<R, F>(&self, read: F) -> Result<(R, Vec<Usage>), StoreError>
+    pub(super) async fn read_with_usage<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
@@ -554,6 +563,6 @@ impl Links {
             }
             Ok((result, usages))
         };
-        self.store.read(job).await
+        self.store.read_on(lane, job).await
     }
 }

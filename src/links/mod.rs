@@ -12,6 +12,7 @@ mod publisher;
 mod records;
 mod restore;
 mod sessions;
+mod turns;
 
 #[cfg(test)]
 mod click_tests;
@@ -37,14 +38,18 @@ pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, im
 pub use index::{Index, Verdict};
 pub use restore::Restored;
 pub use sessions::{Sessions, StartThrottle};
+pub use turns::{ReadContext, Turn};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::index::Batch;
 use crate::links::publisher::Publisher;
+use crate::links::turns::Turns;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{FILE_NAME, Health, Listing, OpenError, Query, Store, StoreError, Transaction, Visitor, WriteError};
+use crate::store::{
+    FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Store, StoreError, Transaction, Visitor, WriteError,
+};
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
 const LOOK_UPS_MAX: usize = 64;
@@ -128,6 +133,7 @@ pub struct Links {
     index: Arc<Index>,
     sessions: Arc<Sessions>,
     clicks: Clicks,
+    turns: Turns,
     clock: Clock,
     ids: IdSource,
     /// Links in the store when it was opened.
@@ -191,6 +197,7 @@ impl Links {
             index,
             sessions,
             clicks: Clicks::new(true),
+            turns: Turns::default(),
             clock,
             ids,
             stored,
@@ -244,7 +251,8 @@ impl Links {
             damaged: Vec::new(),
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let loaders = self.store.snapshot()?.scan(threads.min(LOAD_THREADS_MAX), loader)?;
+        let snapshot = self.store.snapshot()?;
+        let loaders = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
         let links = loaders.iter().map(|loader| loader.links).sum();
         let mut damaged = HashSet::new();
         for loader in loaders {
@@ -383,12 +391,17 @@ impl Links {
         link.filter(|link| scope.shows(link)).ok_or(LinkError::NotFound)
     }
 
-    /// The links that a query asks for.
+    /// The links that a query asks for, when it is the partner's turn, which lasts until the returned one is dropped.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn list(&self, query: Query) -> Result<Listing, LinkError> {
-        Ok(self.store.read(move |snapshot| snapshot.list(&query)).await?)
+    /// When the store cannot be read, or it takes too long.
+    pub async fn list(&self, query: Query, context: &ReadContext) -> Result<(Listing, Turn), LinkError> {
+        let (partner, query) = (query.partner, Arc::new(query));
+        let read = |limit: ReadLimit, lane| {
+            let query = Arc::clone(&query);
+            self.store.read_on(lane, move |snapshot| snapshot.list(&query, &limit))
+        };
+        Ok(self.read_in_turn(partner, context, read).await?)
     }
 
     /// Puts in a link's place what `edit` makes of it; when that is no different, nothing is written. `edit` may

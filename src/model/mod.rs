@@ -5,6 +5,7 @@ mod destination;
 mod id;
 mod link;
 mod network;
+pub mod priority;
 mod time;
 mod usage;
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::store::read_limit::Stopped;
+
 /// The file could not be read or written, or holds what it should not.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -25,6 +27,9 @@ pub enum StoreError {
     /// The program is ending.
     #[error("interrupted")]
     Interrupted,
+    /// A read was not brought to its end.
+    #[error("a read was stopped: {0}")]
+    Stopped(#[from] Stopped),
 }
 
 impl StoreError {

@@ -10,14 +10,13 @@ use crate::model::{ID_MAX_BYTES, LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index};
 use crate::store::query::{Listing, Order, OrderField, Query, TimeRange};
+use crate::store::read_limit::{Meter, ReadLimit};
 use crate::store::record;
-use crate::store::scan::Visitor;
+use crate::store::scan::{RECORD_STEPS, Visitor};
 use crate::store::snapshot::Snapshot;
 
 /// What reading a record costs, in steps through an index: a descent through the tree and the decoding.
 const RECORD_COST: u64 = 32;
-/// What reading a record costs when all of the store are read one after the other, in steps through an index.
-const SCAN_COST: u64 = 3;
 /// Threads that read the whole store for one list, at most: redirects are served meanwhile.
 const SCAN_THREADS_MAX: usize = 4;
 
@@ -164,45 +163,52 @@ impl Snapshot {
     /// Answers a query. The total is exact.
     ///
     /// # Errors
-    /// When the file cannot be read or a record cannot be decoded.
-    pub fn list(&self, query: &Query) -> Result<Listing, StoreError> {
+    /// When the file cannot be read or a record cannot be decoded; [`StoreError::Stopped`] if it takes more than it may.
+    pub fn list(&self, query: &Query, limit: &ReadLimit) -> Result<Listing, StoreError> {
+        let meter = &Meter::new(limit);
         if query.is_impossible() {
             return Ok(Listing::default());
         }
         let (mut may_walk, mut may_scan) = (true, true);
         loop {
-            let choice = self.choose(query, may_walk, may_scan)?;
+            let choice = self.choose(query, may_walk, may_scan, meter)?;
             // Both read records that may belong to somebody else; where one of those is damaged, the indexes know better.
             match choice.driver {
-                Driver::Walk(walk) => match self.walk(query, &walk)? {
+                Driver::Walk(walk) => match self.walk(query, &walk, meter)? {
                     Some(listing) => return Ok(listing),
                     None => may_walk = false,
                 },
-                Driver::Scan => match self.scan_and_sort(query)? {
+                Driver::Scan => match self.scan_and_sort(query, limit)? {
                     Some(listing) => return Ok(listing),
                     None => may_scan = false,
                 },
-                Driver::Ids(ids) => return self.filter_and_sort(query, ids.iter().copied().map(Ok)),
-                Driver::Index(span) => return self.list_by(query, &span, choice.entries),
+                Driver::Ids(ids) => return self.filter_and_sort(query, ids.iter().copied().map(Ok), meter),
+                Driver::Index(span) => return self.list_by(query, &span, choice.entries, meter),
             }
         }
     }
 
-    fn list_by(&self, query: &Query, span: &Span, entries: u64) -> Result<Listing, StoreError> {
+    fn list_by(&self, query: &Query, span: &Span, entries: u64, meter: &Meter<'_>) -> Result<Listing, StoreError> {
         if span.has_order(query.order) {
             if span.decides_all(query) {
-                return self.take_page(query, span, entries);
+                return self.take_page(query, span, entries, meter);
             }
-            return self.filter_in_order(query, span);
+            return self.filter_in_order(query, span, meter);
         }
         if entries.min(query.page.end() as u64) > SORT_MAX_LINKS {
-            return self.filter_in_order(query, &Span::in_order(query));
+            return self.filter_in_order(query, &Span::in_order(query), meter);
         }
-        self.filter_and_sort(query, self.candidates(query, span)?.map(|one| Ok(one?.1)))
+        self.filter_and_sort(query, self.candidates(query, span)?.map(|one| Ok(one?.1)), meter)
     }
 
     /// The driver with the least work.
-    fn choose<'q>(&self, query: &'q Query, may_walk: bool, may_scan: bool) -> Result<Choice<'q>, StoreError> {
+    fn choose<'q>(
+        &self,
+        query: &'q Query,
+        may_walk: bool,
+        may_scan: bool,
+        meter: &Meter<'_>,
+    ) -> Result<Choice<'q>, StoreError> {
         // Costs more than any other, so that it gives way to the first offer.
         let mut choice = Choice {
             driver: Driver::Index(Span::in_order(query)),
@@ -214,7 +220,7 @@ impl Snapshot {
         }
         if may_scan && query.page.end() as u64 <= SORT_MAX_LINKS {
             let stored = self.totals()?.iter().sum();
-            choice.offer(Driver::Scan, stored, SCAN_COST);
+            choice.offer(Driver::Scan, stored, RECORD_STEPS);
         }
         // Those that are quickly counted come first: they limit how far the others are counted.
         let mut spans = Vec::new();
@@ -247,7 +253,7 @@ impl Snapshot {
                 // With so many entries it is no longer worth being chosen.
                 (choice.cost / cost_per_entry).saturating_add(1)
             };
-            let entries = self.count(&mut span, limit)?;
+            let entries = self.count(&mut span, limit, meter)?;
             if span.decides_all(query) && entries < limit {
                 if span.has_order(query.order) {
                     // Only the page itself is read.
@@ -266,7 +272,7 @@ impl Snapshot {
             && may_walk
         {
             let mut span = Span::in_order(query);
-            let entries = self.count(&mut span, u64::MAX)?;
+            let entries = self.count(&mut span, u64::MAX, meter)?;
             // If those that fit are spread evenly.
             let until_full = (query.page.end() as u64).saturating_mul(entries) / total.max(1);
             let until_full = until_full.clamp(1, entries.max(1));
@@ -278,7 +284,7 @@ impl Snapshot {
     }
 
     /// The entries of a span: from the counters where they know, else counted, up to `limit`.
-    fn count(&self, span: &mut Span, limit: u64) -> Result<u64, StoreError> {
+    fn count(&self, span: &mut Span, limit: u64, meter: &Meter<'_>) -> Result<u64, StoreError> {
         let counter = match span.index {
             Index::Created | Index::Updated | Index::Expires => Some(Counter::Partner),
             Index::User => Some(Counter::User),
@@ -295,7 +301,10 @@ impl Snapshot {
                 Some(counter) => {
                     let counts = match counted.take() {
                         Some((of, counts)) if of == scope => counts,
-                        _ => self.counts(counter, &scope)?,
+                        _ => {
+                            meter.step(RECORD_COST)?;
+                            self.counts(counter, &scope)?
+                        }
                     };
                     counted = Some((scope.clone(), counts));
                     Status::ALL
@@ -308,7 +317,10 @@ impl Snapshot {
             let of_run = match known {
                 Some(count) if count == 0 || !range.is_bounded() => count,
                 _ if entries >= limit => 1,
-                _ => self.count_run(*index, &scope, status, *range, known, limit - entries)?,
+                _ => {
+                    meter.step(RECORD_COST)?;
+                    self.count_run(*index, (&scope, status), *range, known, limit - entries, meter)?
+                }
             };
             if of_run > 0 {
                 entries += of_run;
@@ -324,11 +336,11 @@ impl Snapshot {
     fn count_run(
         &self,
         index: Index,
-        scope: &[u8],
-        status: Status,
+        (scope, status): (&[u8], Status),
         range: TimeRange,
         known: Option<u64>,
         limit: u64,
+        meter: &Meter<'_>,
     ) -> Result<u64, StoreError> {
         let table = self.index(index);
         let (first, last) = keys::bounds(scope, status, range.from, range.to);
@@ -339,6 +351,7 @@ impl Snapshot {
         let mut outside = before.chain(after);
         let (mut within, mut without) = (0, 0);
         while within < limit {
+            meter.step(1)?;
             match inside.next() {
                 Some(entry) => drop(entry?),
                 None => break,
@@ -389,25 +402,28 @@ impl Snapshot {
     }
 
     /// Every candidate fits and they come in order: skip, take, done.
-    fn take_page(&self, query: &Query, span: &Span, total: u64) -> Result<Listing, StoreError> {
+    fn take_page(&self, query: &Query, span: &Span, total: u64, meter: &Meter<'_>) -> Result<Listing, StoreError> {
         let mut links = Vec::new();
         if (query.page.offset() as u64) < total {
-            for candidate in self
-                .candidates(query, span)?
-                .skip(query.page.offset())
-                .take(query.page.size)
-            {
-                links.push(self.existing(candidate?.1)?);
+            let upto = self.candidates(query, span)?.take(query.page.end());
+            for (number, candidate) in upto.enumerate() {
+                meter.step(1)?;
+                let (_, id) = candidate?;
+                if number >= query.page.offset() {
+                    meter.step(RECORD_COST)?;
+                    links.push(self.existing(id)?);
+                }
             }
         }
         Ok(Listing { links, total })
     }
 
     /// The candidates come in order, but each must be looked at.
-    fn filter_in_order(&self, query: &Query, span: &Span) -> Result<Listing, StoreError> {
+    fn filter_in_order(&self, query: &Query, span: &Span, meter: &Meter<'_>) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         let offset = query.page.offset() as u64;
         for candidate in self.candidates(query, span)? {
+            meter.step(RECORD_COST)?;
             let link = self.existing(candidate?.1)?;
             if query.matches(&(&link).into()) {
                 if listing.total >= offset && listing.links.len() < query.page.size {
@@ -421,7 +437,7 @@ impl Snapshot {
 
     /// As [`Snapshot::filter_in_order`], until the page is full; `None` if that takes too long, or if a record on the way
     /// cannot be read.
-    fn walk(&self, query: &Query, walk: &Walk) -> Result<Option<Listing>, StoreError> {
+    fn walk(&self, query: &Query, walk: &Walk, meter: &Meter<'_>) -> Result<Option<Listing>, StoreError> {
         let &Walk {
             ref span,
             total,
@@ -441,6 +457,7 @@ impl Snapshot {
                 return Ok(None);
             }
             read += 1;
+            meter.step(RECORD_COST)?;
             let link = match self.existing(candidate?.1) {
                 Ok(link) => link,
                 Err(StoreError::Damaged { .. }) => return Ok(None),
@@ -461,17 +478,22 @@ impl Snapshot {
         &self,
         query: &Query,
         mut ids: impl Iterator<Item = Result<LinkId, StoreError>>,
+        meter: &Meter<'_>,
     ) -> Result<Listing, StoreError> {
         let mut picker = Picker::new(query);
         loop {
-            let some: Result<Vec<_>, _> = ids.by_ref().take(READ_TOGETHER_MAX).collect();
-            let mut some = some?;
+            let mut some = Vec::new();
+            for id in ids.by_ref().take(READ_TOGETHER_MAX) {
+                meter.step(1)?;
+                some.push(id?);
+            }
             if some.is_empty() {
-                return self.page_of(query, picker);
+                return self.page_of(query, picker, meter);
             }
             // Neighbours in the table are on the same page of the file.
             some.sort_unstable();
             for id in some {
+                meter.step(RECORD_COST)?;
                 // The index says that the link exists; an id that the client names need not.
                 if let Some(bytes) = self.links.get(id.as_bytes())? {
                     picker.look_at(&record::read(id, bytes.value())?);
@@ -481,20 +503,24 @@ impl Snapshot {
     }
 
     /// Looks at every record; `None` if one cannot be read.
-    fn scan_and_sort(&self, query: &Query) -> Result<Option<Listing>, StoreError> {
+    fn scan_and_sort(&self, query: &Query, limit: &ReadLimit) -> Result<Option<Listing>, StoreError> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let pickers = self.scan(threads.min(SCAN_THREADS_MAX), || Picker::new(query))?;
+        let pickers = self.scan(threads.min(SCAN_THREADS_MAX), limit, || Picker::new(query))?;
         let mut all = Picker::new(query);
         pickers.into_iter().for_each(|picker| all.merge(picker));
         if all.met_damage {
             return Ok(None);
         }
-        self.page_of(query, all).map(Some)
+        self.page_of(query, all, &Meter::new(limit)).map(Some)
     }
 
-    fn page_of(&self, query: &Query, picker: Picker<'_>) -> Result<Listing, StoreError> {
+    fn page_of(&self, query: &Query, picker: Picker<'_>, meter: &Meter<'_>) -> Result<Listing, StoreError> {
         let page = picker.first.into_sorted_vec().into_iter().skip(query.page.offset());
-        let links = page.map(|(_, id)| self.existing(id)).collect::<Result<_, _>>()?;
+        let read = |(_, id)| {
+            meter.step(RECORD_COST)?;
+            self.existing(id)
+        };
+        let links = page.map(read).collect::<Result<_, _>>()?;
         Ok(Listing {
             links,
             total: picker.total,

@@ -16,6 +16,7 @@ mod overlay;
 mod progress;
 mod query;
 mod queue;
+mod read_limit;
 mod record;
 mod recovery;
 mod redo;
@@ -46,16 +47,18 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use redb::Database;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use compact::{Compaction, compact};
 pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
 pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
+pub use read_limit::{ReadLimit, Stopped};
 pub use scan::Visitor;
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
@@ -66,7 +69,7 @@ pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
 use crate::model::LinkId;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, priority};
 use crate::store::last_backup::LastBackup;
 use crate::store::medium::{Medium, StoreFile};
 use crate::store::visibility::Visibility;
@@ -260,7 +263,19 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let read = self.read_ahead(move |snapshot| Ok((job(snapshot)?, snapshot.sequence())));
+        self.read_on(Lane::Shared, job).await
+    }
+
+    /// As [`Store::read`], on threads that may be others.
+    ///
+    /// # Errors
+    /// As [`Store::read`], and when there can be no thread.
+    pub async fn read_on<R, F>(&self, lane: Lane, job: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
+    {
+        let read = self.look(lane, move |snapshot| Ok((job(snapshot)?, snapshot.sequence())));
         let (result, seen) = read.await?;
         let mut published = self.published.clone();
         // What a file that has failed shows beyond it may not be on disk.
@@ -289,14 +304,25 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
+        self.look(Lane::Shared, job).await
+    }
+
+    async fn look<R, F>(&self, lane: Lane, job: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
+    {
         let (handle, visibility) = (Arc::clone(&self.handle), Arc::clone(&self.visibility));
         let acknowledged = self.published.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let work = move || {
             visibility.wait_for_acknowledged(&acknowledged);
             job(&snapshot_of(&handle)?)
-        })
-        .await;
-        let read = read.map_err(|_| StoreError::Interrupted)?;
+        };
+        let read = match lane {
+            Lane::Shared => tokio::task::spawn_blocking(work).await.ok(),
+            Lane::Apart => apart(work)?.await.ok(),
+        };
+        let read = read.ok_or(StoreError::Interrupted)?;
         if read.as_ref().is_err_and(StoreError::is_of_the_file) {
             self.nudge();
         }
@@ -372,6 +398,27 @@ impl Store {
     pub fn health(&self) -> Health {
         self.writer.as_ref().map_or(Health::ReadOnly, Writer::health)
     }
+}
+
+/// On which threads the store is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Those that are there for whatever blocks.
+    Shared,
+    /// One of its own, of low priority: for what takes long.
+    Apart,
+}
+
+/// Runs something on a thread of low priority.
+fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Result<oneshot::Receiver<R>> {
+    let (sender, result) = oneshot::channel();
+    let run = move || {
+        priority::lower(priority::SCAN_NICE);
+        // Nobody may wait for it any more.
+        let _ = sender.send(work());
+    };
+    thread::Builder::new().name("tinyd-scan".into()).spawn(run)?;
+    Ok(result)
 }
 
 /// The number of the last commit, and metrics that know how many links there are.

@@ -6,11 +6,15 @@ use redb::ReadableTable as _;
 
 use crate::model::{LinkId, LinkRef};
 use crate::store::error::StoreError;
+use crate::store::read_limit::{Meter, ReadLimit};
 use crate::store::record;
 use crate::store::snapshot::Snapshot;
 
 /// The characters of ids, in their order.
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// What reading a record costs here, where one comes after the other, in steps through an index.
+pub(super) const RECORD_STEPS: u64 = 3;
 
 /// Is shown links.
 pub trait Visitor: Send {
@@ -23,21 +27,26 @@ impl Snapshot {
     /// takes one piece of the table after the other, each in the order of the ids.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn scan<V: Visitor>(&self, threads: usize, make_visitor: impl Fn() -> V + Sync) -> Result<Vec<V>, StoreError> {
+    /// When the file cannot be read; [`StoreError::Stopped`] if it takes more than it may.
+    pub fn scan<V: Visitor>(
+        &self,
+        threads: usize,
+        limit: &ReadLimit,
+        make_visitor: impl Fn() -> V + Sync,
+    ) -> Result<Vec<V>, StoreError> {
         let Some((first, last)) = self.links.first()?.zip(self.links.last()?) else {
             return Ok(Vec::new());
         };
         let starts = piece_starts(first.0.value(), last.0.value());
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut visitor = make_visitor();
+            let (mut visitor, meter) = (make_visitor(), Meter::new(limit));
             loop {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 let Some(start) = starts.get(piece) else {
                     return Ok::<_, StoreError>(visitor);
                 };
-                self.scan_piece(start, starts.get(piece + 1), &mut visitor)?;
+                self.scan_piece(start, starts.get(piece + 1), &mut visitor, &meter)?;
             }
         };
         std::thread::scope(|scope| {
@@ -50,12 +59,19 @@ impl Snapshot {
         })
     }
 
-    fn scan_piece(&self, start: &[u8], end: Option<&Vec<u8>>, visitor: &mut impl Visitor) -> Result<(), StoreError> {
+    fn scan_piece(
+        &self,
+        start: &[u8],
+        end: Option<&Vec<u8>>,
+        visitor: &mut impl Visitor,
+        meter: &Meter<'_>,
+    ) -> Result<(), StoreError> {
         let entries = match end {
             Some(end) => self.links.range(start..end.as_slice())?,
             None => self.links.range(start..)?,
         };
         for entry in entries {
+            meter.step(RECORD_STEPS)?;
             let (id, bytes) = entry?;
             let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
             visitor.visit(id, record::read(id, bytes.value()));
@@ -117,7 +133,7 @@ mod tests {
                 stored.into_iter().try_for_each(|link| transaction.put(None, link))
             };
             block_on(store.write(put_all)).unwrap();
-            let visitors = store.snapshot().unwrap().scan(threads, Vec::<ShortLink>::new).unwrap();
+            let visitors = store.snapshot().unwrap().scan(threads, &ReadLimit::default(), Vec::<ShortLink>::new).unwrap();
             let mut visited = visitors.concat();
             visited.sort_by_key(|link| link.id);
             let expected: Vec<_> = links.into_values().collect();

@@ -189,12 +189,31 @@ proptest! {
             futures_util::future::join_all(writes).await;
             for query in queries {
                 let expected = naive_list(&model, &query);
-                let listed = store.read({ let query = query.clone(); move |snapshot| snapshot.list(&query) }).await.unwrap();
+                let listed = store.read({ let query = query.clone(); move |snapshot| snapshot.list(&query, &ReadLimit::default()) }).await.unwrap();
                 assert_eq!(listed, expected, "{query:#?}");
+                assert_stops_in_time(&store.snapshot().unwrap(), &query);
             }
             store.read(|snapshot| { assert_consistent(snapshot); Ok(()) }).await.unwrap();
         });
     }
+}
+
+/// Whatever way a list goes: with fewer steps than it takes, it stops, and has not taken many more.
+fn assert_stops_in_time(snapshot: &Snapshot, query: &Query) {
+    let limit = ReadLimit::default();
+    snapshot.list(query, &limit).unwrap();
+    let (taken, most) = (limit.taken(), limit.taken() / 2);
+    // The clock is looked at only so often.
+    if taken < 200 {
+        return;
+    }
+    let limit = ReadLimit::steps(most);
+    let stopped = snapshot.list(query, &limit);
+    assert!(
+        matches!(stopped, Err(StoreError::Stopped(Stopped::Steps))),
+        "{query:#?}"
+    );
+    assert!(limit.taken() < most + 200, "{} of {most}", limit.taken());
 }
 
 /// A write that keeps the writer waiting, and what ends that once those joined with it have been polled.

@@ -11,6 +11,7 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::metrics::StoreMetrics;
+use crate::model::priority;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
@@ -200,9 +201,10 @@ impl Writer {
             without_journal_since: None,
             only_clicks_since: None,
         };
-        let thread = thread::Builder::new()
-            .name("tinyd-writer".into())
-            .spawn(move || state.run(jobs))?;
+        let thread = thread::Builder::new().name("tinyd-writer".into()).spawn(move || {
+            priority::lower(priority::API_NICE);
+            state.run(jobs);
+        })?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
