@@ -7,8 +7,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
-use crate::api::First;
 use crate::api::params::{PARAMETERS_MAX, Params};
+use crate::api::{First, json};
 use crate::http::{Fault, Place, Reservation};
 
 /// The name under which a body is spoken of in errors.
@@ -52,7 +52,7 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
     }
     match media_type(headers).as_deref() {
         None | Some("application/x-www-form-urlencoded") => parse_form(&body, params),
-        Some(JSON) => params.insert_json(&parse_object(BODY, &body)?),
+        Some(JSON) => json::insert(params, BODY, &body),
         Some("multipart/form-data") => parse_multipart(headers, body, params).await,
         Some(other) => {
             let reason = format!(
@@ -88,18 +88,6 @@ fn parse_form(body: &[u8], params: &mut Params) -> Result<(), Fault> {
     all.into_result()
 }
 
-fn parse_object(name: &str, text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Fault> {
-    if std::str::from_utf8(text).is_err() {
-        return Err(Fault::InvalidChar { field: name.to_owned() });
-    }
-    match serde_json::from_slice(text) {
-        Ok(serde_json::Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Fault::invalid(name, "expected one JSON object")),
-        // The error speaks of lines and columns, and does not repeat the text.
-        Err(error) => Err(Fault::invalid(name, format!("broken JSON: {error}"))),
-    }
-}
-
 async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), Fault> {
     let broken = |error: multer::Error| Fault::invalid(BODY, format!("broken multipart: {error}"));
     let content_type = headers
@@ -122,7 +110,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
         let value = field.bytes().await.map_err(broken)?;
         // Clients that upload files put everything else into one field.
         if name == "json" {
-            params.insert_json(&parse_object(&name, &value)?)?;
+            json::insert(params, &name, &value)?;
             continue;
         }
         let value = String::from_utf8(value.into()).map_err(|_| Fault::InvalidChar { field: name.clone() })?;

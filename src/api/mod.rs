@@ -8,6 +8,7 @@ mod body;
 mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
+mod json;
 mod multirequest;
 mod object;
 mod params;
@@ -319,6 +320,9 @@ impl Api {
         // What is inserted later replaces what was there.
         for (place, key, value) in by_precedence.into_iter().rev() {
             all.note(of_target.insert_encoded(place, key, value));
+        }
+        if !reservation.grow(params.memory_bytes() + of_target.memory_bytes()) {
+            all.note(Err(Fault::Overloaded));
         }
         params.merge(of_target);
         all.into_result()

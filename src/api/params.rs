@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::api::First;
 use crate::http::{Fault, Place};
 use crate::wire::is_xml_char;
 
 /// Parameters of one request at most: a multirequest of 200 calls with 25 each.
 pub(super) const PARAMETERS_MAX: usize = 5_000;
+/// Bytes of memory that a parameter takes at most beside its text: an object of its own, with room for ten more.
+pub(super) const PARAMETER_BYTES: usize = 1024;
 /// Levels of nesting at most: a filter in a call of a multirequest has three.
 const DEPTH_MAX: usize = 10;
 
@@ -52,64 +53,7 @@ impl Params {
         self.insert_at(&split_key(key), key, value)
     }
 
-    /// Adds what a JSON object holds.
-    ///
-    /// # Errors
-    /// As [`Params::insert_encoded`].
-    pub fn insert_json(&mut self, object: &serde_json::Map<String, serde_json::Value>) -> Result<(), Fault> {
-        let mut all = First(None);
-        for (key, value) in object {
-            all.note(self.insert_json_value(&mut Vec::new(), key, value));
-        }
-        all.into_result()
-    }
-
-    fn insert_json_value(
-        &mut self,
-        above: &mut Vec<String>,
-        key: &str,
-        value: &serde_json::Value,
-    ) -> Result<(), Fault> {
-        use serde_json::Value;
-        check_characters(key, key)?;
-        let depth = above.len();
-        above.extend(split_key(key).into_iter().map(str::to_owned));
-        // Before going deeper, so that the recursion is as bounded as the tree.
-        check_depth(above.len(), key)?;
-        let text = match value {
-            // Null means absent.
-            Value::Null => None,
-            Value::Bool(flag) => Some(if *flag { "1" } else { "0" }.to_owned()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::String(text) => Some(text.clone()),
-            Value::Array(items) => {
-                for (position, item) in items.iter().enumerate() {
-                    self.insert_json_value(above, &position.to_string(), item)?;
-                }
-                None
-            }
-            Value::Object(object) => {
-                for (key, value) in object {
-                    self.insert_json_value(above, key, value)?;
-                }
-                // An object without fields is still there.
-                if object.is_empty() {
-                    self.count_one(key)?;
-                    self.make_object(above);
-                }
-                None
-            }
-        };
-        if let Some(text) = text {
-            check_characters(key, &text)?;
-            let path: Vec<&str> = above.iter().map(String::as_str).collect();
-            self.insert_at(&path, key, text)?;
-        }
-        above.truncate(depth);
-        Ok(())
-    }
-
-    fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
+    pub(super) fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
         check_depth(path.len(), key)?;
         self.count_one(key)?;
         let Some((last, objects)) = path.split_last() else {
@@ -138,11 +82,14 @@ impl Params {
         Ok(())
     }
 
-    fn make_object(&mut self, path: &[String]) {
+    /// Adds an object without fields.
+    pub(super) fn insert_object(&mut self, path: &[String], key: &str) -> Result<(), Fault> {
+        self.count_one(key)?;
         let mut at = self;
         for name in path {
             at = at.object_at(name);
         }
+        Ok(())
     }
 
     /// The object with this name, made if there is none; a text in its place gives way.
@@ -158,6 +105,11 @@ impl Params {
             Param::Object(object) => object,
             Param::Text(_) => unreachable!("a text has just been replaced"),
         }
+    }
+
+    /// Bytes of memory that the tree takes beside its texts.
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.count * PARAMETER_BYTES
     }
 
     /// Puts other parameters over these: texts replace what is in their place, objects are merged.
@@ -235,7 +187,7 @@ impl Params {
 }
 
 /// Splits a name at its colons and brackets. A name whose brackets do not fit stays whole.
-fn split_key(key: &str) -> Vec<&str> {
+pub(super) fn split_key(key: &str) -> Vec<&str> {
     let (front, brackets) = match key.find('[') {
         Some(start) if start > 0 => key.split_at(start),
         _ => (key, ""),
@@ -252,14 +204,14 @@ fn split_key(key: &str) -> Vec<&str> {
     if rest.is_empty() { names } else { vec![key] }
 }
 
-fn check_depth(levels: usize, key: &str) -> Result<(), Fault> {
+pub(super) fn check_depth(levels: usize, key: &str) -> Result<(), Fault> {
     if levels > DEPTH_MAX {
         return Err(Fault::invalid(key, format!("nested deeper than {DEPTH_MAX} levels")));
     }
     Ok(())
 }
 
-fn check_characters(field: &str, text: &str) -> Result<(), Fault> {
+pub(super) fn check_characters(field: &str, text: &str) -> Result<(), Fault> {
     if text.chars().all(is_xml_char) {
         return Ok(());
     }
@@ -309,7 +261,7 @@ mod tests {
 
     fn json(text: &str) -> Result<Params, Fault> {
         let mut params = Params::default();
-        params.insert_json(&serde_json::from_str(text).unwrap())?;
+        crate::api::json::insert(&mut params, "json", text.as_bytes())?;
         Ok(params)
     }
 
@@ -420,7 +372,7 @@ mod tests {
                 let (key, value) = pair.split_once('=').unwrap();
                 parsed.insert_encoded(Place::Query, key, value).unwrap();
             }
-            nested.insert_json(&object).unwrap();
+            crate::api::json::insert(&mut nested, "json", serde_json::Value::Object(object).to_string().as_bytes()).unwrap();
             prop_assert_eq!(named(&parsed), named(&nested));
             for (name, (inner, value)) in &pairs {
                 let Some(Param::Object(object)) = parsed.get(name) else { panic!("no object") };
