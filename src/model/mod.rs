@@ -8,6 +8,8 @@ mod network;
 pub mod priority;
 mod time;
 mod usage;
+#[cfg(test)]
+pub(crate) mod work;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
