@@ -79,78 +79,111 @@ impl Head {
     /// # Errors
     /// When it is no head of HTTP/1, ambiguous, or too large; that may be known before it is whole.
     pub fn read(input: &[u8], limits: &HeadLimits) -> Result<Self, BadHead> {
-        // One empty line before a request is allowed for: some old clients end a body with it.
-        let start = match input {
-            [b'\r', b'\n', ..] => 2,
-            [b'\r'] | [] => return Ok(Self::Partial),
-            _ => 0,
-        };
-        if input.get(start).is_some_and(|&first| !is_token_byte(first)) {
-            return Err(BadHead::malformed("a request begins with its method"));
-        }
-        let mut lines = Lines { input, at: start };
-        let Some(request_line) = lines.next_line()? else {
-            return match input.len() - start {
-                length if length > limits.target_bytes + REQUEST_LINE_REST_BYTES => Err(BadHead::TARGET_TOO_LONG),
-                length if length > limits.head_bytes => Err(BadHead::TOO_LONG),
-                _ => Ok(Self::Partial),
+        HeadReader::default().read(input, limits)
+    }
+}
+
+/// Reads a head that arrives in pieces. It remembers how far it has read, so the work does not depend on how many pieces
+/// there are.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    /// Where the line begins that has not ended yet.
+    at: usize,
+    /// No line ends between `at` and here.
+    scanned: usize,
+    is_begun: bool,
+    /// Known once the request line is there.
+    is_http_10: Option<bool>,
+    fields: Fields,
+    headers: usize,
+}
+
+impl HeadReader {
+    /// Reads on. `input` begins with the `input` of the call before.
+    ///
+    /// # Errors
+    /// As [`Head::read`].
+    pub fn read(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Head, BadHead> {
+        if !self.is_begun {
+            // One empty line before a request is allowed for: some old clients end a body with it.
+            self.at = match input {
+                [b'\r', b'\n', ..] => 2,
+                [b'\r'] | [] => return Ok(Head::Partial),
+                _ => 0,
             };
+            let Some(&first) = input.get(self.at) else {
+                return Ok(Head::Partial);
+            };
+            if !is_token_byte(first) {
+                return Err(BadHead::malformed("a request begins with its method"));
+            }
+            (self.scanned, self.is_begun) = (self.at, true);
+        }
+        let is_http_10 = match self.is_http_10 {
+            Some(is_http_10) => is_http_10,
+            None => {
+                let start = self.at;
+                let Some(request_line) = self.next_line(input)? else {
+                    return match input.len() - start {
+                        length if length > limits.target_bytes + REQUEST_LINE_REST_BYTES => {
+                            Err(BadHead::TARGET_TOO_LONG)
+                        }
+                        length if length > limits.head_bytes => Err(BadHead::TOO_LONG),
+                        _ => Ok(Head::Partial),
+                    };
+                };
+                *self.is_http_10.insert(check_request_line(request_line, limits)?)
+            }
         };
-        let is_http_10 = check_request_line(request_line, limits)?;
-        let mut fields = Fields::default();
-        let mut count = 0;
-        while let Some(line) = lines.next_line()? {
+        while let Some(line) = self.next_line(input)? {
             if line.is_empty() {
-                if lines.at > limits.head_bytes {
+                if self.at > limits.head_bytes {
                     return Err(BadHead::TOO_LONG);
                 }
-                return Ok(Self::Whole {
-                    length: lines.at,
-                    framing: fields.framing(is_http_10)?,
+                return Ok(Head::Whole {
+                    length: self.at,
+                    framing: self.fields.framing(is_http_10)?,
                 });
             }
-            count += 1;
-            if count > limits.headers {
+            self.headers += 1;
+            if self.headers > limits.headers {
                 return Err(BadHead {
                     reason: "the request has too many header lines",
                     ..BadHead::TOO_LONG
                 });
             }
-            fields.note(line)?;
+            self.fields.note(line)?;
         }
         if input.len() > limits.head_bytes {
             return Err(BadHead::TOO_LONG);
         }
-        Ok(Self::Partial)
+        Ok(Head::Partial)
     }
-}
 
-/// The lines of a head, each of which must end in CR and LF.
-struct Lines<'i> {
-    input: &'i [u8],
-    at: usize,
-}
-
-impl<'i> Lines<'i> {
-    fn next_line(&mut self) -> Result<Option<&'i [u8]>, BadHead> {
-        let rest = self.input.get(self.at..).unwrap_or_default();
-        let Some(end) = rest.iter().position(|&byte| matches!(byte, b'\r' | b'\n' | 0)) else {
+    /// The next line, which must end in CR and LF, once it is whole.
+    fn next_line<'i>(&mut self, input: &'i [u8]) -> Result<Option<&'i [u8]>, BadHead> {
+        let unread = input.get(self.scanned..).unwrap_or_default();
+        let Some(end) = unread.iter().position(|&byte| matches!(byte, b'\r' | b'\n' | 0)) else {
+            self.scanned = input.len();
             return Ok(None);
         };
-        match rest.get(end..) {
+        self.scanned += end;
+        match unread.get(end..) {
             Some([b'\r', b'\n', ..]) => {}
             Some([b'\r']) => return Ok(None),
             Some([b'\r', ..]) => return Err(BadHead::malformed("a line ends in CR without LF")),
             Some([b'\n', ..]) => return Err(BadHead::malformed("a line ends in LF without CR")),
             _ => return Err(BadHead::malformed("the head of the request holds a NUL")),
         }
-        self.at += end + 2;
-        Ok(rest.get(..end))
+        let line = input.get(self.at..self.scanned);
+        self.at = self.scanned + 2;
+        self.scanned = self.at;
+        Ok(line)
     }
 }
 
 /// The header fields that say something about the framing.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Fields {
     hosts: usize,
     length: Option<u64>,
@@ -356,6 +389,7 @@ const fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits {
@@ -415,6 +449,46 @@ mod tests {
         );
     }
 
+    const WIDE: HeadLimits = HeadLimits {
+        head_bytes: 1 << 20,
+        target_bytes: 1 << 20,
+        headers: 1 << 20,
+    };
+
+    #[test]
+    fn a_head_in_pieces_is_read_once() {
+        let make = |size| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a:\r\n".repeat(size)).into_bytes();
+        assert_is_linear(200, make, |head| {
+            let mut reader = HeadReader::default();
+            (0..head.len()).for_each(|end| assert_eq!(reader.read(&head[..end], &WIDE), Ok(Head::Partial)));
+            assert!(matches!(reader.read(&head, &WIDE), Ok(Head::Whole { .. })));
+        });
+    }
+
+    #[test]
+    fn a_long_line_in_pieces_is_read_once() {
+        let make = |size| format!("GET /{}", "a".repeat(size)).into_bytes();
+        assert_is_linear(500, make, |head| {
+            let mut reader = HeadReader::default();
+            (0..head.len()).for_each(|end| assert_eq!(reader.read(&head[..end], &WIDE), Ok(Head::Partial)));
+        });
+    }
+
+    #[test]
+    fn a_head_takes_work_in_proportion() {
+        let make = |size| {
+            format!(
+                "GET /{} HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                "/".repeat(size),
+                "a:\r\n".repeat(size)
+            )
+            .into_bytes()
+        };
+        assert_is_linear(500, make, |head| {
+            assert!(matches!(Head::read(&head, &WIDE), Ok(Head::Whole { .. })))
+        });
+    }
+
     proptest! {
         #[test]
         fn reading_a_head_is_total_and_what_is_whole_stays_so(
@@ -425,8 +499,15 @@ mod tests {
             for bytes in [bytes.as_slice(), text.as_bytes()] {
                 let first = Head::read(bytes, &LIMITS);
                 let longer = Head::read(&[bytes, &more].concat(), &LIMITS);
+                let mut reader = HeadReader::default();
+                let mut pieces = (0..=bytes.len()).map(|end| reader.read(&bytes[..end], &LIMITS));
+                let in_pieces = pieces.find(|read| *read != Ok(Head::Partial)).unwrap_or(Ok(Head::Partial));
                 if first != Ok(Head::Partial) {
                     prop_assert_eq!(longer, first);
+                }
+                // What is too long is seen earlier in pieces.
+                if first.is_ok() || in_pieces.is_ok() {
+                    prop_assert_eq!(in_pieces, first);
                 }
                 if let Ok(Head::Whole { length, .. }) = first {
                     prop_assert!(bytes[..length].ends_with(b"\r\n\r\n"));

@@ -15,7 +15,7 @@ pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
 pub use attendance::Attendance;
 pub use budget::{Budget, Reservation};
 pub use fault::{Fault, Requested};
-pub use head::{BadHead, Framing, Head, HeadLimits, is_host};
+pub use head::{BadHead, Framing, Head, HeadLimits, HeadReader, is_host};
 pub use peer::{Peer, Proxies};
 pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, api_bytes, bytes, cors_preflight, date,

@@ -222,7 +222,7 @@ struct Members {
 }
 
 /// When a connection was last used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Unix seconds, or [`BUSY`].
     last: AtomicU32,

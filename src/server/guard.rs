@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::{self, Attendance, BadHead, Framing, Head};
+use crate::http::{self, Attendance, BadHead, Framing, Head, HeadReader};
 use crate::metrics::{Connections, Refusal};
 use crate::model::Clock;
 use crate::server::admission::{Activity, Policy};
@@ -185,6 +185,8 @@ pub(super) struct Guard<S: Depart> {
     last_call: Option<Instant>,
     /// Received and not passed on.
     held: Vec<u8>,
+    /// Reads the head that it begins with.
+    reader: HeadReader,
     /// Bytes of it that are the head of a request, and may be passed on.
     released: usize,
     /// How what follows the head is delimited, as far as it has not been passed on.
@@ -216,6 +218,7 @@ impl<S: Depart> Guard<S> {
             last_call: None,
             head_since: (!past.held.is_empty()).then_some(now),
             held: past.held,
+            reader: HeadReader::default(),
             released: 0,
             body: Framing::Length(0),
             requests: past.requests,
@@ -246,6 +249,7 @@ impl<S: Depart> Guard<S> {
     fn release(&mut self, length: usize, framing: Framing) {
         self.requests += 1;
         self.released = length;
+        self.reader = HeadReader::default();
         hide_upgrade(self.held.get_mut(..length).unwrap_or_default());
         self.body = framing;
         self.head_since = None;
@@ -324,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
                 self.is_over = true;
                 continue;
             }
-            match Head::read(&self.held, &self.terms.policy.head) {
+            match self.reader.read(&self.held, &self.terms.policy.head) {
                 Ok(Head::Whole { length, framing }) => {
                     self.release(length, framing);
                     return Poll::Ready(Ok(true));
@@ -461,10 +465,12 @@ impl<S: Depart> Drop for Guard<S> {
 /// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110, section 7.8); but
 /// hyper would leave the end of the connection to whoever takes it over.
 fn hide_upgrade(head: &mut [u8]) {
-    const NAME: &[u8] = b"\r\nupgrade:";
-    let is_name = |window: &[u8]| window.eq_ignore_ascii_case(NAME);
-    while let Some(at) = head.windows(NAME.len()).position(is_name) {
-        if let Some(first) = head.get_mut(at + 2) {
+    const NAME: &[u8] = b"upgrade:";
+    for line in head.split_inclusive_mut(|&byte| byte == b'\n') {
+        if let Some(name) = line.get_mut(..NAME.len())
+            && name.eq_ignore_ascii_case(NAME)
+            && let Some(first) = name.first_mut()
+        {
             *first = b'x';
         }
     }
@@ -517,5 +523,31 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_ending(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::work::assert_is_linear;
+
+    #[test]
+    fn upgrade_is_hidden_in_every_line() {
+        let mut head = b"GET /upgrade: HTTP/1.1\r\nUpgrade: a\r\nX: upgrade:\r\nUPGRADE:b\r\n\r\n".to_vec();
+        hide_upgrade(&mut head);
+        assert_eq!(
+            head,
+            b"GET /upgrade: HTTP/1.1\r\nxpgrade: a\r\nX: upgrade:\r\nxPGRADE:b\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn many_upgrade_lines_take_work_in_proportion() {
+        let make = |size| {
+            ["GET / HTTP/1.1\r\n", &"Upgrade:\r\n".repeat(size), "\r\n"]
+                .concat()
+                .into_bytes()
+        };
+        assert_is_linear(50, make, |mut head| hide_upgrade(&mut head));
     }
 }

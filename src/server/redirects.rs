@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::Peer;
+use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::public::{Asker, FastPath, Now, Outcome, Waiting};
 use crate::server::admission::{Activity, Place, Policy};
@@ -64,6 +64,8 @@ struct Progress {
     held: Vec<u8>,
     /// Whether they are no whole request.
     wants_more: bool,
+    /// Reads the head of which only a part is there.
+    partial: Option<Box<HeadReader>>,
     /// Since when a part of a request has been there.
     held_since: Option<Instant>,
     /// Whether nothing follows what the client has been sent.
@@ -87,6 +89,7 @@ impl Progress {
         Self {
             held: Vec::new(),
             wants_more: true,
+            partial: None,
             held_since: None,
             is_last: false,
             is_cut: false,
@@ -147,11 +150,16 @@ impl Progress {
                     break Some(Next::Wait(waiting));
                 }
                 Outcome::Partial if received.len() < INPUT_BYTES => {
+                    let mut reader = Box::<HeadReader>::default();
+                    if !matches!(reader.read(received, &policy.head), Ok(Head::Partial)) {
+                        break Some(Next::Other);
+                    }
+                    self.partial = Some(reader);
                     self.wants_more = true;
                     self.held_since.get_or_insert(self.used);
                     break None;
                 }
-                // A head that is too long is the guard's to refuse.
+                // A head that is too long or malformed is the guard's to refuse.
                 Outcome::Partial | Outcome::Other => break Some(Next::Other),
             }
         };
@@ -385,6 +393,9 @@ impl Connection<'_> {
 
     /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream.
     fn poll_input<'i>(&mut self, context: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
+        if !ready!(self.poll_rest_of_head(context, input))? {
+            return Poll::Ready(Ok(None));
+        }
         let held = &mut self.progress.held;
         let mut buffer = ReadBuf::new(input);
         // It is never longer than the buffer, from which it came.
@@ -398,6 +409,31 @@ impl Connection<'_> {
         *held = Vec::new();
         let length = buffer.filled().len();
         Poll::Ready(Ok(input.get(..length)))
+    }
+
+    /// Where a part of a head is there, reads until all of it is, or until it is clear that it is none; false at the end of the
+    /// stream. The fast path parses it only then: parsed anew for each byte that comes, it would take thousands of times the
+    /// effort.
+    fn poll_rest_of_head(&mut self, context: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<bool>> {
+        let Progress { held, partial, .. } = &mut self.progress;
+        let Some(reader) = partial else {
+            return Poll::Ready(Ok(true));
+        };
+        loop {
+            let room = input.len().saturating_sub(held.len());
+            let mut buffer = ReadBuf::new(input.get_mut(..room).unwrap_or_default());
+            ready!(Pin::new(&mut *self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            held.extend_from_slice(buffer.filled());
+            let is_partial = matches!(reader.read(held, &self.terms.policy.head), Ok(Head::Partial));
+            if !is_partial || held.len() >= INPUT_BYTES {
+                self.progress.partial = None;
+                self.progress.wants_more = false;
+                return Poll::Ready(Ok(true));
+            }
+        }
     }
 
     /// Sends what the socket's buffer takes at once, and returns how much that was.
@@ -461,5 +497,80 @@ impl Connection<'_> {
             self.alarm.as_mut().reset(next);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::{AccessLog, LoggedAddress};
+    use crate::links::Links;
+    use crate::model::Clock;
+    use crate::model::work::assert_is_linear;
+    use crate::public::{Guesses, Tiny};
+    use crate::server::admission::{Admission, Crowd, Entrance};
+    use std::net::TcpListener;
+    use std::time::Duration;
+    use tokio::sync::watch;
+    use tokio::task::yield_now;
+
+    /// Serves a client that sends these bytes one by one.
+    fn serve_in_pieces(fast_path: &FastPath, bytes: &[u8]) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let (_stop, stopped) = watch::channel(false);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let limits = Limits {
+            head_bytes: INPUT_BYTES,
+            target_bytes: INPUT_BYTES,
+            headers: 64,
+            connections: 1,
+            connections_per_address: None,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            requests: None,
+            head_timeout: MINUTE,
+            idle_timeout: MINUTE,
+            write_timeout: MINUTE,
+            lifetime: MINUTE,
+        };
+        let entrance = Entrance {
+            admission: Admission::new(Arc::default()),
+            policy: watch::channel(Arc::new(Policy::from(&limits))).1,
+            clock: Clock::system(),
+            stopped,
+        };
+        runtime.unwrap().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nodelay(true).unwrap();
+            let (stream, address) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let admitted = entrance.admit(&stream, address.ip(), &Crowd::default()).unwrap();
+            let newcomer = Newcomer::new(stream, admitted.peer, admitted.place);
+            let terms = entrance.terms(admitted.policy);
+            let activity = Arc::new(Activity::default());
+            let serving = serve(newcomer, fast_path, &terms, &activity);
+            let sending = async {
+                for byte in bytes {
+                    client.write_all(&[*byte]).unwrap();
+                    yield_now().await;
+                }
+                drop(client);
+            };
+            let (served, ()) = tokio::join!(serving, sending);
+            assert!(served.unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_not_parsed_for_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
+        let guesses = Guesses::new(Arc::new(0.into()), false, Arc::default());
+        let access_log = AccessLog::new(None, LoggedAddress::None);
+        let fast_path = FastPath::new(links, Tiny::Hop, Arc::new(guesses), Arc::new(access_log));
+        let make = |size| format!("GET /tiny/67mk41xj HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(size));
+        assert_is_linear(1_000, make, |head| serve_in_pieces(&fast_path, head.as_bytes()));
     }
 }
