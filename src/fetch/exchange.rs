@@ -1,6 +1,10 @@
 //! One request to a destination and the head of its answer, on a connection of its own.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -8,17 +12,21 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use url::{Position, Url};
 
 use crate::fetch::FetchError;
-use crate::fetch::connect::Stream;
 use crate::fetch::headers;
 use crate::fetch::places::Place;
 
 /// Read from a connection at a time at most, and so the largest head of an answer.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
+
+/// Read until the head of the answer is there. Informational answers may come before it, which hyper passes over without
+/// end.
+const BEFORE_HEAD_MAX_BYTES: usize = 2 * BUFFER_MAX_BYTES;
 
 /// What is asked of a destination.
 #[derive(Debug, Clone)]
@@ -49,10 +57,53 @@ pub(super) struct Line {
     _place: Arc<Place>,
 }
 
+/// A connection of which only a bounded number of bytes is read until the head of the answer is there.
+struct Bounded<S> {
+    inner: S,
+    /// Bytes that may still be read; any number once the head is there.
+    left: Arc<AtomicUsize>,
+}
+
+const ANY_NUMBER: usize = usize::MAX;
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left.load(Ordering::Acquire) == 0 {
+            let text = format!("the destination sent {BEFORE_HEAD_MAX_BYTES} bytes and no whole head of an answer");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        // Nothing is taken from any number.
+        let less = |left: usize| (left != ANY_NUMBER).then(|| left.saturating_sub(read));
+        let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
 /// Asks, and waits for the head of the answer. The body comes as fast as it is taken. The connection ends by itself at the
 /// deadline.
-pub(super) async fn ask(
-    stream: Stream,
+pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
     url: &Url,
     question: &Question,
     place: Arc<Place>,
@@ -61,8 +112,13 @@ pub(super) async fn ask(
     let request = question.to(url)?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(BUFFER_MAX_BYTES);
+    let left = Arc::new(AtomicUsize::new(BEFORE_HEAD_MAX_BYTES));
+    let bounded = Bounded {
+        inner: stream,
+        left: Arc::clone(&left),
+    };
     let (mut sender, connection) = builder
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(bounded))
         .await
         .map_err(FetchError::broken)?;
     let connection = tokio::spawn(async move {
@@ -77,9 +133,83 @@ pub(super) async fn ask(
         _place: place,
     };
     let response = sender.send_request(request).await.map_err(FetchError::broken)?;
+    left.store(ANY_NUMBER, Ordering::Release);
     if response.status().is_informational() {
         // 101: nobody has asked for another protocol.
         return Err(FetchError::Broken("an informational answer is the last".into()));
     }
     Ok((response, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use crate::fetch::places::Places;
+
+    /// Asks a destination that sends `first`, then `rest` for as long as it can, and says how many bytes it could send.
+    fn asked(first: &'static str, rest: &'static str, times: usize) -> (Result<usize, FetchError>, usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(async {
+            let (stream, mut destination) = tokio::io::duplex(1024);
+            let sending = tokio::spawn(async move {
+                let mut sent = 0;
+                let mut asked = [0; 1024];
+                assert!(destination.read(&mut asked).await.unwrap() > 0);
+                for text in std::iter::once(first).chain(std::iter::repeat_n(rest, times)) {
+                    if destination.write_all(text.as_bytes()).await.is_err() {
+                        break;
+                    }
+                    sent += text.len();
+                }
+                sent
+            });
+            let question = Question {
+                method: Method::GET,
+                headers: HeaderMap::new(),
+            };
+            let place = Arc::new(Places::new(1, 1).take([127, 0, 0, 1].into()).unwrap());
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let url = Url::parse("http://destination.example/").unwrap();
+            let asked = ask(stream, &url, &question, place, deadline).await;
+            let read = match asked {
+                Ok((response, _line)) => {
+                    let body = response.into_body().collect().await;
+                    body.map(|body| body.to_bytes().len()).map_err(FetchError::broken)
+                }
+                Err(error) => Err(error),
+            };
+            (read, sending.await.unwrap())
+        })
+    }
+
+    #[test]
+    fn a_flood_of_informational_answers_is_bounded() {
+        let (answer, sent) = asked("", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 1_000_000);
+        assert!(matches!(answer, Err(FetchError::Broken(_))));
+        assert!(sent <= 2 * BEFORE_HEAD_MAX_BYTES, "{sent} bytes were read");
+    }
+
+    #[test]
+    fn some_informational_answers_are_passed_over() {
+        let first = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        let (answer, _) = asked(first, "0123456789", 100_000);
+        assert_eq!(answer.unwrap(), 1_000_000);
+    }
+
+    #[test]
+    fn endless_chunk_extensions_and_trailers_are_bounded() {
+        for first in [
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;a",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: ",
+        ] {
+            let (body, sent) = asked(first, "aaaaaaaaaa", 1_000_000);
+            assert!(matches!(body, Err(FetchError::Broken(_))), "{first}");
+            assert!(sent <= 2 * BUFFER_MAX_BYTES, "{first}: {sent} bytes were read");
+        }
+    }
 }
