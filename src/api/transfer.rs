@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
-use crate::links::{Conflict, ImportOptions, ImportReport, export, import};
+use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import};
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
@@ -282,6 +282,10 @@ impl Api {
             let lines_read = Arc::new(AtomicU64::new(0));
             let told = Arc::clone(&lines_read);
             let importing = async {
+                let file = UntilEnding {
+                    file,
+                    links: Arc::clone(&self.links),
+                };
                 let reading = move || rows::read(format, BufReader::new(file), defaults);
                 let lines = match tokio::task::spawn_blocking(reading).await {
                     Ok(Ok(lines)) => lines,
@@ -289,14 +293,6 @@ impl Api {
                     Err(_) => return json!({ "error": "the file could not be read" }),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
-                // An appliance that ends does not wait for millions of lines.
-                let ending = Arc::clone(&self.links);
-                let lines = lines.map(move |line| match line {
-                    _ if ending.is_ending() => {
-                        Err(io::Error::other("the appliance is ending: nothing more is imported"))
-                    }
-                    line => line,
-                });
                 match import(self.links.store(), lines, options, on_lines).await {
                     Ok(report) => report_of(&report),
                     Err(error) => {
@@ -429,6 +425,22 @@ fn until_accepted(
         }
         polled
     })
+}
+
+/// A file that cannot be read any more once the appliance is ending, which does not wait for millions of lines.
+struct UntilEnding {
+    file: std::fs::File,
+    links: Arc<Links>,
+}
+
+impl io::Read for UntilEnding {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.links.is_ending() {
+            let text = "the appliance is ending: nothing more is imported";
+            return Err(io::Error::other(text));
+        }
+        self.file.read(buffer)
+    }
 }
 
 /// Reads what is left of a file, for a while: a client that is still sending would not see an answer.

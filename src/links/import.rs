@@ -1,14 +1,20 @@
 //! Bringing links in from a file: all of it or nothing, or as much as is right.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
 use crate::rows::Line;
-use crate::store::{Ending, Store, StoreError, Transaction, WriteError};
+use crate::store::{Ending, Prepared, PreparedLinks, Rehearsal, Snapshot, Store, StoreError, Transaction, WriteError};
 
-/// Lines of one commit where those that are right are kept whatever comes after them.
-const BATCH_LINES: usize = 5_000;
+/// Links of one commit where those that are right are kept whatever comes after them. Other writes wait for it.
+const BATCH_LINES: usize = 2_000;
+/// Bytes of their destinations.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Links that are remembered to see which lines say the same again.
+const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
 /// Lines whose problems are told; of those beyond it, only the number is known.
 const PROBLEMS_TOLD_MAX: usize = 100;
 /// How often progress is told, in lines.
@@ -103,6 +109,9 @@ pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 /// Imports lines, in one transaction unless it is to keep going. An import that was cut off can be done again: what is
 /// there already is unchanged.
 ///
+/// The lines are read and checked before the writer is taken, which then has nothing to do but to write links: others wait for
+/// it. What writes nothing, a dry run or a file with wrong lines, does not take it at all.
+///
 /// # Errors
 /// When the lines cannot be read or a commit was not acknowledged.
 pub async fn import(
@@ -111,67 +120,241 @@ pub async fn import(
     options: ImportOptions,
     on_lines: OnLines,
 ) -> Result<ImportReport, ImportError> {
-    let is_batched = options.keep_going && !options.dry_run;
-    let batch = if is_batched { BATCH_LINES } else { usize::MAX };
-    let mut state = (lines, ImportReport::default());
-    loop {
-        let on_lines = Arc::clone(&on_lines);
-        let job = move |transaction: &mut Transaction<'_>| {
-            let (mut lines, mut report) = state;
-            let read = take(transaction, &mut lines, batch, &options, &mut report, &on_lines)?;
-            let is_right = report.refused == 0 || options.keep_going;
-            let ending = if read.is_ok() && is_right && !options.dry_run {
-                report.applied = true;
-                Ending::Commit
+    let mut lines = Lines {
+        lines,
+        options,
+        on_lines,
+        read: 0,
+        report: ImportReport::default(),
+    };
+    if options.keep_going && !options.dry_run {
+        return import_in_batches(store, lines).await;
+    }
+    let mut preparing = store.prepare();
+    let prepared = off_runtime(move || {
+        let mut repeated = Repeated::default();
+        while let Some(prepared) = lines.next_right()? {
+            if repeated.is_known(&prepared.link) {
+                lines.report.unchanged += 1;
             } else {
-                Ending::Abort
-            };
-            Ok((ending, (lines, report, read)))
-        };
-        let (lines, report, read) = store.write_alone(job).await?;
-        if read.map_err(ImportError::File)? {
-            return Ok(report);
+                preparing.push(&prepared)?;
+            }
         }
-        state = (lines, report);
+        Ok((preparing.finish()?, lines.report))
+    });
+    let (prepared, report) = prepared.await?;
+    if options.dry_run || report.refused > 0 {
+        return rehearse(store, prepared, report, options).await;
+    }
+    let job = move |transaction: &mut Transaction<'_>| {
+        let mut report = report;
+        let written = put_all(transaction, prepared, &options, &mut report)?;
+        let is_right = written.is_ok() && report.refused == 0;
+        report.applied = is_right;
+        let ending = if is_right { Ending::Commit } else { Ending::Abort };
+        Ok((ending, written.map(|()| report)))
+    };
+    let written = store.write_alone(job).await?;
+    written.map_err(ImportError::File)
+}
+
+/// Imports the lines that are right, each batch in a transaction.
+async fn import_in_batches(
+    store: &Store,
+    mut lines: Lines<impl Iterator<Item = io::Result<Line>> + Send + 'static>,
+) -> Result<ImportReport, ImportError> {
+    let options = lines.options;
+    loop {
+        let batch;
+        (lines, batch) = off_runtime(move || {
+            let batch = lines.next_batch()?;
+            Ok((lines, batch))
+        })
+        .await?;
+        if batch.is_empty() {
+            lines.report.applied = true;
+            return Ok(lines.report);
+        }
+        let mut report = lines.report;
+        let job = move |transaction: &mut Transaction<'_>| {
+            put_all(transaction, batch.into_iter().map(Ok), &options, &mut report)?.map_err(StoreError::from)?;
+            Ok((Ending::Commit, report))
+        };
+        lines.report = store.write_alone(job).await?;
     }
 }
 
-/// Takes up to `batch` lines; says whether they were the last ones. The inner error is the file's.
-fn take(
-    transaction: &mut Transaction<'_>,
-    lines: &mut impl Iterator<Item = io::Result<Line>>,
-    batch: usize,
-    options: &ImportOptions,
-    report: &mut ImportReport,
-    on_lines: &OnLines,
-) -> Result<io::Result<bool>, StoreError> {
-    for _ in 0..batch {
-        let line = match lines.next() {
-            None => {
-                on_lines(report.lines());
-                return Ok(Ok(true));
+/// Finds out what would happen, and changes nothing.
+async fn rehearse(
+    store: &Store,
+    prepared: PreparedLinks,
+    mut report: ImportReport,
+    options: ImportOptions,
+) -> Result<ImportReport, ImportError> {
+    let file = store.temporary_file().map_err(ImportError::File)?;
+    let job = move |snapshot: &Snapshot| {
+        let mut rehearsal = Rehearsal::on(snapshot, file)?;
+        let read = put_all(&mut rehearsal, prepared, &options, &mut report)?;
+        report.problems.sort();
+        report.problems.truncate(PROBLEMS_TOLD_MAX);
+        Ok(read.map(|()| report))
+    };
+    let rehearsed = store.read(job).await.map_err(io::Error::other);
+    rehearsed.and_then(|read| read).map_err(ImportError::File)
+}
+
+/// Runs what takes long and waits for no writer.
+async fn off_runtime<R: Send + 'static>(
+    job: impl FnOnce() -> io::Result<R> + Send + 'static,
+) -> Result<R, ImportError> {
+    let done = tokio::task::spawn_blocking(job).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(ImportError::File)
+}
+
+/// Lines that are read, and what has become of those that are wrong.
+struct Lines<L> {
+    lines: L,
+    options: ImportOptions,
+    on_lines: OnLines,
+    read: u64,
+    report: ImportReport,
+}
+
+impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
+    /// The next line that is right by itself.
+    fn next_right(&mut self) -> io::Result<Option<Prepared>> {
+        loop {
+            let Some(line) = self.lines.next().transpose()? else {
+                (self.on_lines)(self.read);
+                return Ok(None);
+            };
+            self.read += 1;
+            if self.read.is_multiple_of(PROGRESS_LINES) {
+                (self.on_lines)(self.read);
             }
-            Some(Err(error)) => return Ok(Err(error)),
-            Some(Ok(line)) => line,
-        };
-        match line.link {
-            Ok(link) => match put(transaction, link, line.is_dated, options) {
-                Ok(Ok(Outcome::Added)) => report.added += 1,
-                Ok(Ok(Outcome::Updated)) => report.updated += 1,
-                Ok(Ok(Outcome::Unchanged)) => report.unchanged += 1,
-                Ok(Ok(Outcome::Skipped)) => report.skipped += 1,
-                Ok(Err(reason)) => report.refuse(line.number, reason),
-                // Met while looking, before anything was changed.
-                Err(error @ StoreError::Damaged { .. }) => report.refuse(line.number, error.to_string()),
-                Err(error) => return Err(error),
-            },
-            Err(reason) => report.refuse(line.number, reason),
-        }
-        if report.lines().is_multiple_of(PROGRESS_LINES) {
-            on_lines(report.lines());
+            let Line { number, link, is_dated } = line;
+            match link.and_then(|link| self.of_partner(link)) {
+                Ok(link) => {
+                    return Ok(Some(Prepared { number, is_dated, link }));
+                }
+                Err(reason) => self.report.refuse(number, reason),
+            }
         }
     }
-    Ok(Ok(false))
+
+    fn of_partner(&self, link: ShortLink) -> Result<ShortLink, String> {
+        match self.options.partner {
+            Some(partner) if link.partner_id != partner => {
+                Err(format!("a link of partner {}, not of {partner}", link.partner_id))
+            }
+            _ => Ok(link),
+        }
+    }
+
+    /// As many as are written together; none at the end.
+    fn next_batch(&mut self) -> io::Result<Vec<Prepared>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_LINES
+            && bytes < BATCH_BYTES
+            && let Some(prepared) = self.next_right()?
+        {
+            bytes += prepared.link.full_url.len();
+            batch.push(prepared);
+        }
+        Ok(batch)
+    }
+}
+
+/// The links that lines of a file have last said, to pass over those that say the same again: a file may repeat one line a
+/// million times.
+#[derive(Default)]
+struct Repeated {
+    hasher: RandomState,
+    said: HashMap<LinkId, u64>,
+}
+
+impl Repeated {
+    fn is_known(&mut self, link: &ShortLink) -> bool {
+        if self.said.len() >= REPEATED_MAX {
+            // What is repeated only after so many others has them for company, which do make links.
+            self.said.clear();
+        }
+        let hash = self.hasher.hash_one(link);
+        self.said.insert(link.id, hash) == Some(hash)
+    }
+}
+
+/// Where links are put: into the store, or only as if.
+trait Target {
+    fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError>;
+    fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError>;
+    fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError>;
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError>;
+}
+
+impl Target for Transaction<'_> {
+    fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        Transaction::get(self, id)
+    }
+
+    fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
+        Transaction::holder_of_unique_id(self, partner, unique_id)
+    }
+
+    fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
+        Transaction::put(self, old, new)
+    }
+
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
+        Transaction::replace_damaged(self, new)
+    }
+}
+
+impl Target for Rehearsal<'_> {
+    fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        Rehearsal::get(self, id)
+    }
+
+    fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
+        Rehearsal::holder_of_unique_id(self, partner, unique_id)
+    }
+
+    fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
+        Rehearsal::put(self, old, &new)
+    }
+
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
+        // Whose the damaged one is, only a look at every index says.
+        Rehearsal::put(self, None, &new)?;
+        Ok(true)
+    }
+}
+
+/// Puts links. The inner error is the file's.
+fn put_all(
+    target: &mut impl Target,
+    links: impl Iterator<Item = io::Result<Prepared>>,
+    options: &ImportOptions,
+    report: &mut ImportReport,
+) -> Result<io::Result<()>, StoreError> {
+    for prepared in links {
+        let Prepared { number, is_dated, link } = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error)),
+        };
+        match put(target, link, is_dated, options) {
+            Ok(Ok(Outcome::Added)) => report.added += 1,
+            Ok(Ok(Outcome::Updated)) => report.updated += 1,
+            Ok(Ok(Outcome::Unchanged)) => report.unchanged += 1,
+            Ok(Ok(Outcome::Skipped)) => report.skipped += 1,
+            Ok(Err(reason)) => report.refuse(number, reason),
+            // Met while looking, before anything was changed.
+            Err(error @ StoreError::Damaged { .. }) => report.refuse(number, error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Ok(()))
 }
 
 enum Outcome {
@@ -182,16 +365,11 @@ enum Outcome {
 }
 
 fn put(
-    transaction: &mut Transaction<'_>,
+    transaction: &mut impl Target,
     link: ShortLink,
     is_dated: bool,
     options: &ImportOptions,
 ) -> Result<Result<Outcome, String>, StoreError> {
-    if let Some(partner) = options.partner
-        && link.partner_id != partner
-    {
-        return Ok(Err(format!("a link of partner {}, not of {partner}", link.partner_id)));
-    }
     let id = link.id;
     let stored = match transaction.get(id) {
         Err(StoreError::Damaged { .. }) if options.conflict == Conflict::Update => {
@@ -252,7 +430,7 @@ fn is_same(stored: &ShortLink, link: &ShortLink, is_dated: bool) -> bool {
 }
 
 /// Another link that holds this one's unique id.
-fn holder(transaction: &Transaction<'_>, link: &ShortLink) -> Result<Option<LinkId>, StoreError> {
+fn holder(transaction: &impl Target, link: &ShortLink) -> Result<Option<LinkId>, StoreError> {
     match &link.unique_id {
         Some(unique_id) if link.status != Status::Deleted => {
             let holder = transaction.holder_of_unique_id(link.partner_id, unique_id)?;

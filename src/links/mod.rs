@@ -19,6 +19,8 @@ mod click_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod import_tests;
+#[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod tests;

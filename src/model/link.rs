@@ -46,7 +46,7 @@ impl Status {
 }
 
 /// A short link, whole (contract, section 5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ShortLink {
     /// What stands behind `/tiny/`.
     pub id: LinkId,

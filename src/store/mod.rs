@@ -13,6 +13,7 @@ mod last_backup;
 mod list;
 mod medium;
 mod overlay;
+mod prepared;
 mod progress;
 mod query;
 mod queue;
@@ -20,6 +21,7 @@ mod read_limit;
 mod record;
 mod recovery;
 mod redo;
+mod rehearsal;
 mod scan;
 mod snapshot;
 mod tables;
@@ -56,9 +58,11 @@ use tokio::sync::{oneshot, watch};
 pub use compact::{Compaction, compact};
 pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
+pub use prepared::{Prepared, PreparedLinks, Preparing};
 pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
 pub use read_limit::{ReadLimit, Stopped};
+pub use rehearsal::Rehearsal;
 pub use scan::Visitor;
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
@@ -207,6 +211,12 @@ impl Store {
     /// When it cannot be made.
     pub fn temporary_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.folder)
+    }
+
+    /// Takes links that are to be written, and keeps them on the disk of the store.
+    #[must_use]
+    pub fn prepare(&self) -> Preparing {
+        Preparing::in_folder(&self.folder)
     }
 
     /// Whether the disk of the store has room for `bytes` more.

@@ -1,0 +1,96 @@
+//! Links that are to be written, in a file without a name: read and checked before the writer is taken, and however many.
+
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use tempfile::SpooledTempFile;
+
+use crate::model::{LinkId, ShortLink};
+use crate::store::record;
+
+/// So much is kept in memory: few files are as long.
+const IN_MEMORY_BYTES: usize = 256 * 1024;
+
+/// A link, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The number of its line.
+    pub number: u64,
+    /// Whether the line says when it was made.
+    pub is_dated: bool,
+    /// The link.
+    pub link: ShortLink,
+}
+
+/// Takes links.
+#[derive(Debug)]
+pub struct Preparing(BufWriter<SpooledTempFile>);
+
+/// Gives them back, in their order.
+#[derive(Debug)]
+pub struct PreparedLinks(BufReader<SpooledTempFile>);
+
+impl Preparing {
+    pub(super) fn in_folder(folder: &Path) -> Self {
+        Self(BufWriter::new(tempfile::spooled_tempfile_in(IN_MEMORY_BYTES, folder)))
+    }
+
+    /// Takes one more.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn push(&mut self, prepared: &Prepared) -> io::Result<()> {
+        let Prepared { number, is_dated, link } = prepared;
+        let record = record::encode(link).map_err(io::Error::other)?;
+        let id = link.id.as_bytes();
+        self.0.write_all(&number.to_be_bytes())?;
+        self.0
+            .write_all(&[u8::from(*is_dated), u8::try_from(id.len()).map_err(io::Error::other)?])?;
+        self.0
+            .write_all(&u32::try_from(record.len()).map_err(io::Error::other)?.to_be_bytes())?;
+        self.0.write_all(id)?;
+        self.0.write_all(&record)
+    }
+
+    /// That was all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn finish(self) -> io::Result<PreparedLinks> {
+        let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(PreparedLinks(BufReader::new(file)))
+    }
+}
+
+impl PreparedLinks {
+    fn read(&mut self) -> io::Result<Option<Prepared>> {
+        let mut number = [0; 8];
+        match self.0.read_exact(&mut number) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let (mut flags, mut length) = ([0; 2], [0; 4]);
+        self.0.read_exact(&mut flags)?;
+        self.0.read_exact(&mut length)?;
+        let [is_dated, id_bytes] = flags;
+        let mut id = vec![0; usize::from(id_bytes)];
+        self.0.read_exact(&mut id)?;
+        let mut record = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut record)?;
+        let id = LinkId::from_bytes(&id).map_err(io::Error::other)?;
+        Ok(Some(Prepared {
+            number: u64::from_be_bytes(number),
+            is_dated: is_dated != 0,
+            link: record::decode(id, &record).map_err(io::Error::other)?,
+        }))
+    }
+}
+
+impl Iterator for PreparedLinks {
+    type Item = io::Result<Prepared>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}

@@ -1,0 +1,120 @@
+//! What writes would come to, found out beside the store: its writer has nothing to do with it.
+
+use std::fmt;
+use std::fs::File;
+
+use redb::backends::FileBackend;
+use redb::{Builder, ReadableTable as _, TableDefinition, WriteTransaction};
+
+use crate::model::{LinkId, PartnerId, ShortLink, Status};
+use crate::store::error::StoreError;
+use crate::store::keys::{self, Bytes, Index};
+use crate::store::medium;
+use crate::store::record;
+use crate::store::snapshot::Snapshot;
+
+/// Links as they would be.
+const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("written");
+/// Which of them has a unique id of a partner.
+const HOLDERS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("holders");
+
+/// A snapshot with changes over it that nobody else sees. They are in a file of their own, because there may be millions.
+pub struct Rehearsal<'s> {
+    snapshot: &'s Snapshot,
+    changes: WriteTransaction,
+}
+
+impl fmt::Debug for Rehearsal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehearsal").finish_non_exhaustive()
+    }
+}
+
+impl<'s> Rehearsal<'s> {
+    /// Keeps the changes in a file that is empty.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn on(snapshot: &'s Snapshot, file: File) -> Result<Self, StoreError> {
+        let database = Builder::new()
+            .set_cache_size(medium::CACHE_BYTES)
+            .create_with_backend(FileBackend::new(file)?)?;
+        let changes = database.begin_write()?;
+        changes.open_table(WRITTEN)?;
+        changes.open_table(HOLDERS)?;
+        Ok(Self { snapshot, changes })
+    }
+
+    fn written(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        let written = self.changes.open_table(WRITTEN)?;
+        let record = written.get(id.as_bytes())?;
+        record.map(|record| record::decode(id, record.value())).transpose()
+    }
+
+    /// As of a transaction.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
+        match self.written(id)? {
+            None => self.snapshot.get(id),
+            written => Ok(written),
+        }
+    }
+
+    /// As of a transaction.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
+        let scope = keys::text_scope(partner, unique_id);
+        if let Some(holder) = self.changes.open_table(HOLDERS)?.get(scope.as_slice())? {
+            let holder = LinkId::from_bytes(holder.value()).map_err(|error| StoreError::damaged("holders", error))?;
+            return Ok(Some(holder));
+        }
+        for status in [Status::Disabled, Status::Enabled] {
+            let (first, last) = keys::bounds(&scope, status, None, None);
+            let stored = self
+                .snapshot
+                .index(Index::UniqueId)
+                .range(first.as_slice()..=last.as_slice())?;
+            for entry in stored {
+                let (_, holder) = keys::decode_tail(Index::UniqueId, scope.len(), entry?.0.value())?;
+                // If it has been written, it would be found above if it still had the unique id.
+                if self.written(holder)?.is_none() {
+                    return Ok(Some(holder));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// As of a transaction.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn put(&mut self, old: Option<&ShortLink>, new: &ShortLink) -> Result<(), StoreError> {
+        let record = record::encode(new)?;
+        let mut written = self.changes.open_table(WRITTEN)?;
+        written.insert(new.id.as_bytes(), record.as_slice())?;
+        let mut holders = self.changes.open_table(HOLDERS)?;
+        if let Some(scope) = old.and_then(held) {
+            let is_own = holders
+                .get(scope.as_slice())?
+                .is_some_and(|id| id.value() == new.id.as_bytes());
+            if is_own {
+                holders.remove(scope.as_slice())?;
+            }
+        }
+        if let Some(scope) = held(new) {
+            holders.insert(scope.as_slice(), new.id.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The scope of the unique id that a link holds.
+fn held(link: &ShortLink) -> Option<Vec<u8>> {
+    let unique_id = link.unique_id.as_deref().filter(|_| link.status != Status::Deleted)?;
+    Some(keys::text_scope(link.partner_id, unique_id))
+}
