@@ -110,6 +110,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
     let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_level);
+    // Before clients are served, who may make links for the same user again.
+    runtime.block_on(links.finish_deletions())?;
     runtime.block_on(serve(&settings, reload, welcome, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);

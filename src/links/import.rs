@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
 use crate::rows::Line;
-use crate::store::{Ending, Prepared, PreparedLinks, Rehearsal, Snapshot, Store, StoreError, Transaction, WriteError};
+use crate::store::{
+    Ending, Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, WriteError,
+};
 
 /// Links of one commit where those that are right are kept whatever comes after them. Other writes wait for it.
 const BATCH_LINES: usize = 2_000;
@@ -120,7 +122,7 @@ pub async fn import(
     options: ImportOptions,
     on_lines: OnLines,
 ) -> Result<ImportReport, ImportError> {
-    let mut lines = Lines {
+    let lines = Lines {
         lines,
         options,
         on_lines,
@@ -130,19 +132,8 @@ pub async fn import(
     if options.keep_going && !options.dry_run {
         return import_in_batches(store, lines).await;
     }
-    let mut preparing = store.prepare();
-    let prepared = off_runtime(move || {
-        let mut repeated = Repeated::default();
-        while let Some(prepared) = lines.next_right()? {
-            if repeated.is_known(&prepared.link) {
-                lines.report.unchanged += 1;
-            } else {
-                preparing.push(&prepared)?;
-            }
-        }
-        Ok((preparing.finish()?, lines.report))
-    });
-    let (prepared, report) = prepared.await?;
+    let preparing = store.prepare();
+    let (prepared, report) = off_runtime(move || lines.prepare(preparing)).await?;
     if options.dry_run || report.refused > 0 {
         return rehearse(store, prepared, report, options).await;
     }
@@ -222,6 +213,19 @@ struct Lines<L> {
 }
 
 impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
+    /// All that are right by themselves.
+    fn prepare(mut self, mut preparing: Preparing) -> io::Result<(PreparedLinks, ImportReport)> {
+        let mut repeated = Repeated::default();
+        while let Some(prepared) = self.next_right()? {
+            if repeated.is_known(&prepared.link) {
+                self.report.unchanged += 1;
+            } else {
+                preparing.push(&prepared)?;
+            }
+        }
+        Ok((preparing.finish()?, self.report))
+    }
+
     /// The next line that is right by itself.
     fn next_right(&mut self) -> io::Result<Option<Prepared>> {
         loop {
@@ -437,5 +441,59 @@ fn holder(transaction: &impl Target, link: &ShortLink) -> Result<Option<LinkId>,
             Ok(holder.filter(|holder| *holder != link.id))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn a_repeated_line_is_prepared_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store"), None).unwrap();
+        let link = |number: usize| ShortLink {
+            id: format!("link{number}").parse().unwrap(),
+            created_at: Timestamp::from_unix(1),
+            updated_at: Timestamp::from_unix(1),
+            expires_at: None,
+            partner_id: PartnerId(7),
+            user_id: None,
+            name: None,
+            system_name: "name".into(),
+            full_url: "https://e.example/".into(),
+            unique_id: None,
+            status: Status::Enabled,
+        };
+        let prepared = |links: Vec<ShortLink>| {
+            let line = |link| Line {
+                number: 1,
+                link: Ok(link),
+                is_dated: true,
+            };
+            let lines = Lines {
+                lines: links.into_iter().map(|link| Ok(line(link))),
+                options: ImportOptions::default(),
+                on_lines: Arc::new(|_| {}),
+                read: 0,
+                report: ImportReport::default(),
+            };
+            let (prepared, report) = lines.prepare(store.prepare()).unwrap();
+            (
+                prepared.map(|one| one.unwrap().link).collect::<Vec<_>>(),
+                report.unchanged,
+            )
+        };
+        assert_eq!(prepared(vec![link(1); 1_000]), (vec![link(1)], 999));
+        let other = || ShortLink {
+            status: Status::Disabled,
+            ..link(1)
+        };
+        let changing = vec![link(1), other(), link(1), link(2), link(1)];
+        assert_eq!(prepared(changing), (vec![link(1), other(), link(1), link(2)], 1));
+        // However many there are, what is remembered is bounded.
+        let many: Vec<_> = (0..3 * REPEATED_MAX).map(link).collect();
+        assert_eq!(prepared(many.clone()), (many, 0));
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod cascade;
 mod clicks;
 mod export;
 mod ids;
@@ -14,6 +15,8 @@ mod restore;
 mod sessions;
 mod turns;
 
+#[cfg(test)]
+mod cascade_tests;
 #[cfg(test)]
 mod click_tests;
 #[cfg(test)]
@@ -447,30 +450,6 @@ impl Links {
             })
         };
         self.update(id, scope, edit).await?
-    }
-
-    /// Soft-deletes every link that a user owns, in one transaction, and returns how many there were.
-    ///
-    /// # Errors
-    /// When the write was not acknowledged.
-    pub async fn delete_user(&self, partner: PartnerId, user: String) -> Result<usize, LinkError> {
-        let clock = self.clock.clone();
-        let job = move |transaction: &mut Transaction<'_>| {
-            let (now, ids) = (clock.now(), transaction.links_of_user(partner, &user)?);
-            // All are read before one is changed, so that a damaged record leaves the others as they were.
-            let owned = ids.into_iter().filter_map(|id| transaction.get(id).transpose());
-            let owned = owned.collect::<Result<Vec<_>, _>>()?;
-            for old in &owned {
-                let new = ShortLink {
-                    status: Status::Deleted,
-                    updated_at: now,
-                    ..old.clone()
-                };
-                transaction.put(Some(old), new)?;
-            }
-            Ok(owned.len())
-        };
-        Ok(self.store.write(job).await?)
     }
 
     /// Checks that a session has not been ended.

@@ -2,12 +2,12 @@
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
-use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::clicks;
 use crate::store::error::StoreError;
-use crate::store::keys::{Bytes, Counter, Index, PerIndex};
+use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
-use crate::store::tables::{ACTIONS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
 use crate::store::transaction::decode_counts;
 
 /// An id and the link that has it, or why that cannot be told.
@@ -116,6 +116,38 @@ impl Snapshot {
                 Ok((digest.value().try_into().unwrap(), counted.value().0))
             })
             .collect()
+    }
+
+    /// The links that a user owns and that are not deleted.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
+        let scope = keys::text_scope(partner, user);
+        let mut ids = Vec::new();
+        for status in [Status::Disabled, Status::Enabled] {
+            let (first, last) = keys::bounds(&scope, status, None, None);
+            for entry in self.index(Index::User).range(first.as_slice()..=last.as_slice())? {
+                ids.push(keys::decode_tail(Index::User, scope.len(), entry?.0.value())?.1);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The users whose links are being deleted, and since when.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn deletions(&self) -> Result<Vec<(PartnerId, String, Timestamp)>, StoreError> {
+        let mut deletions = Vec::new();
+        for entry in self.meta.range(META_DELETION..)? {
+            let (key, at) = entry?;
+            let Some((partner, user)) = tables::deletion_of(key.value()) else {
+                break;
+            };
+            deletions.push((partner, user.to_owned(), Timestamp::from_unix(at.value().cast_signed())));
+        }
+        Ok(deletions)
     }
 
     /// How many links have each status, in the order of [`Status::ALL`].

@@ -2,6 +2,7 @@
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
+use crate::model::PartnerId;
 use crate::store::error::StoreError;
 use crate::store::keys::{Bytes, Index};
 
@@ -40,6 +41,19 @@ const JOURNAL_BYTES: &str = "bytes";
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_SEQUENCE: &str = "sequence";
+/// How the keys begin of users whose links are being deleted; then come the partner, a space and the user. Their value is the
+/// unix second since when.
+pub(super) const META_DELETION: &str = "deleting ";
+
+pub(super) fn deletion_key(partner: PartnerId, user: &str) -> String {
+    format!("{META_DELETION}{partner} {user}")
+}
+
+/// The partner and the user of such a key.
+pub(super) fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
+    let (partner, user) = key.strip_prefix(META_DELETION)?.split_once(' ')?;
+    Some((PartnerId(partner.parse().ok()?), user))
+}
 
 /// Makes every table, so that readers find them, and writes the format down.
 pub(super) fn create(database: &Database) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::redo::Redo;
-use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 
 pub(super) type Digest = [u8; 20];
 
@@ -119,15 +119,48 @@ impl<'t> Transaction<'t> {
         Ok(None)
     }
 
-    /// The links that a user owns and that are not deleted.
+    /// Links that a user owns and that are not deleted, at most so many.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
+    pub fn links_of_user(&self, partner: PartnerId, user: &str, most: usize) -> Result<Vec<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, user);
-        let mut ids = self.ids(Index::User, &scope, Status::Disabled)?;
-        ids.extend(self.ids(Index::User, &scope, Status::Enabled)?);
+        let mut ids = Vec::new();
+        for status in [Status::Disabled, Status::Enabled] {
+            let (first, last) = keys::bounds(&scope, status, None, None);
+            let entries = self
+                .indexes
+                .get(Index::User)
+                .range(first.as_slice()..=last.as_slice())?;
+            for entry in entries.take(most - ids.len()) {
+                ids.push(keys::decode_tail(Index::User, scope.len(), entry?.0.value())?.1);
+            }
+        }
         Ok(ids)
+    }
+
+    /// Notes that the links of a user are being deleted, which takes several commits.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn begin_deletion(&mut self, partner: PartnerId, user: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.modifications += 1;
+        // The journal has no words for it, so it is committed to the store's file itself.
+        self.redo.give_up();
+        let key = tables::deletion_key(partner, user);
+        self.meta.insert(key.as_str(), at.as_unix().cast_unsigned())?;
+        Ok(())
+    }
+
+    /// Notes that all links of a user are deleted.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the transaction is then given up.
+    pub fn end_deletion(&mut self, partner: PartnerId, user: &str) -> Result<(), StoreError> {
+        self.modifications += 1;
+        self.redo.give_up();
+        self.meta.remove(tables::deletion_key(partner, user).as_str())?;
+        Ok(())
     }
 
     fn ids(&self, index: Index, scope: &[u8], status: Status) -> Result<Vec<LinkId>, StoreError> {

@@ -1,0 +1,121 @@
+//! Deleting all links of a user.
+
+use std::time::Duration;
+
+use crate::links::{LinkError, Links};
+use crate::model::{PartnerId, ShortLink, Status, Timestamp};
+use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
+
+/// Links that one commit deletes. Each takes some 40 microseconds, and other writes wait meanwhile.
+const COMMIT_LINKS: usize = 500;
+/// How long to wait before a deletion that has begun goes on after the store has failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Links {
+    /// Soft-deletes every link that a user owns, and returns how many there were. Up to [`COMMIT_LINKS`] are deleted in one
+    /// commit. Where there are more, that the deletion has begun is on disk first, and it goes on until all are deleted,
+    /// also after a crash; other writes come in between.
+    ///
+    /// # Errors
+    /// When a record cannot be read, and nothing is deleted; or the write was not acknowledged.
+    pub async fn delete_user(&self, partner: PartnerId, user: String) -> Result<usize, LinkError> {
+        let now = self.clock.now();
+        let of_user = user.clone();
+        let count = move |snapshot: &Snapshot| {
+            let ids = snapshot.links_of_user(partner, &of_user)?;
+            if ids.len() > COMMIT_LINKS {
+                // All are read before one is changed, so that a damaged record leaves the others as they were.
+                ids.iter().try_for_each(|id| snapshot.get(*id).map(drop))?;
+            }
+            Ok(ids.len())
+        };
+        if self.store.read(count).await? > COMMIT_LINKS {
+            let of_user = user.clone();
+            let begin = move |transaction: &mut Transaction<'_>| transaction.begin_deletion(partner, &of_user, now);
+            self.store.write(begin).await?;
+            return Ok(self.go_on_deleting(partner, &user, now).await?);
+        }
+        let job = move |transaction: &mut Transaction<'_>| delete_some(transaction, partner, &user, now, usize::MAX);
+        Ok(self.store.write(job).await?)
+    }
+
+    /// Goes on with the deletions that were interrupted by a crash. To be called before clients are served, who may make links
+    /// for the same user again. One that fails is left for the next start.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn finish_deletions(&self) -> Result<(), StoreError> {
+        if self.health() == Health::ReadOnly {
+            return Ok(());
+        }
+        for (partner, user, at) in self.store.read(Snapshot::deletions).await? {
+            match self.delete_rest(partner, &user, at, &mut 0).await {
+                Ok(()) => tracing::info!(%partner, "finished deleting a user, which a crash had interrupted"),
+                Err(error) => tracing::error!(%partner, %error, "cannot finish deleting a user before the next start"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what is left of a user's links, also where the store fails meanwhile and works again, and says how many.
+    async fn go_on_deleting(&self, partner: PartnerId, user: &str, at: Timestamp) -> Result<usize, WriteError> {
+        let mut links = 0;
+        loop {
+            match self.delete_rest(partner, user, at, &mut links).await {
+                Ok(()) => return Ok(links),
+                Err(error) if self.is_ending() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "deleting a user is interrupted and tried again");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Deletes what is left of a user's links, and then forgets that there was something to do.
+    async fn delete_rest(
+        &self,
+        partner: PartnerId,
+        user: &str,
+        at: Timestamp,
+        links: &mut usize,
+    ) -> Result<(), WriteError> {
+        loop {
+            let of_user = user.to_owned();
+            let job = move |transaction: &mut Transaction<'_>| {
+                let deleted = delete_some(transaction, partner, &of_user, at, COMMIT_LINKS)?;
+                if deleted < COMMIT_LINKS {
+                    transaction.end_deletion(partner, &of_user)?;
+                }
+                Ok(deleted)
+            };
+            let deleted = self.store.write(job).await?;
+            *links += deleted;
+            if deleted < COMMIT_LINKS {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Deletes at most so many links of a user, and says how many.
+fn delete_some(
+    transaction: &mut Transaction<'_>,
+    partner: PartnerId,
+    user: &str,
+    at: Timestamp,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let ids = transaction.links_of_user(partner, user, most)?;
+    let owned = ids.into_iter().filter_map(|id| transaction.get(id).transpose());
+    let owned = owned.collect::<Result<Vec<_>, _>>()?;
+    for old in &owned {
+        let new = ShortLink {
+            status: Status::Deleted,
+            updated_at: at,
+            ..old.clone()
+        };
+        transaction.put(Some(old), new)?;
+    }
+    Ok(owned.len())
+}
