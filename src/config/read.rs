@@ -147,6 +147,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         warnings: Vec::new(),
     };
     reader.check_listeners(&settings)?;
+    reader.check_guessers(&public, &settings);
     Ok(Settings {
         warnings: reader.warnings,
         ..settings
@@ -308,6 +309,21 @@ impl Reader {
             });
         }
         Ok(())
+    }
+
+    /// Where strangers can reach the public listener, one of them may be a proxy that nobody has declared.
+    fn check_guessers(&mut self, public: &Section<'_>, settings: &Settings) {
+        let is_exposed = settings.public_listen.iter().any(|address| !address.ip().is_loopback());
+        let shuts_out = settings.shut_out_guessers && settings.guesses_per_minute > 0;
+        let is_decided = public.table.contains_key("shut_out_guessers");
+        if is_exposed && shuts_out && !is_decided && settings.public_limits.trusted_proxies.is_empty() {
+            self.warnings.push(
+                "public.listen: other machines reach it, and neither public.trusted_proxies nor \
+                 public.shut_out_guessers is set: behind a proxy or CDN all clients share one address and are shut out \
+                 together if one of them guesses ids; name the proxies, or set shut_out_guessers = true if there are none"
+                    .to_owned(),
+            );
+        }
     }
 
     fn drain(&self, root: &Section<'_>) -> Result<Duration, ConfigError> {

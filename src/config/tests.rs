@@ -344,3 +344,25 @@ fn the_settings_in_force_have_every_documented_key_and_no_secret() {
     );
     assert!(!text.contains("hush") && !text.contains("471"), "{text}");
 }
+
+#[test]
+fn an_exposed_listener_without_declared_proxies_is_warned_of() {
+    for (text, is_warned) in [
+        ("", false),
+        ("listen = \"[::1]:8080\"", false),
+        ("listen = \"0.0.0.0:8080\"", true),
+        ("listen = [\"127.0.0.1:8080\", \"[::]:8080\"]", true),
+        ("listen = \"203.0.113.7:80\"", true),
+        ("listen = \"0.0.0.0:8080\"\ntrusted_proxies = \"10.0.0.1\"", false),
+        ("listen = \"0.0.0.0:8080\"\nshut_out_guessers = false", false),
+        ("listen = \"0.0.0.0:8080\"\nshut_out_guessers = true", false),
+        ("listen = \"0.0.0.0:8080\"\nmax_guesses_per_minute = 0", false),
+        ("listen = \"0.0.0.0:8080\"\nmax_guesses_per_minute = 60", true),
+    ] {
+        let warnings = load(&format!("[public]\n{text}\n")).unwrap().warnings;
+        let found = warnings
+            .iter()
+            .find(|warning| warning.contains("public.trusted_proxies") && warning.contains("public.shut_out_guessers"));
+        assert_eq!(found.is_some(), is_warned, "{text}: {warnings:?}");
+    }
+}

@@ -29,6 +29,18 @@ pub enum LoggedAddress {
     Full,
 }
 
+impl LoggedAddress {
+    /// What is logged of an address.
+    #[must_use]
+    pub fn of(self, client: IpAddr) -> Option<IpAddr> {
+        match self {
+            Self::None => None,
+            Self::Prefix => Some(without_host(client)),
+            Self::Full => Some(client),
+        }
+    }
+}
+
 /// What is logged, and of how many requests.
 #[derive(Debug)]
 pub struct AccessLog {
@@ -121,11 +133,7 @@ impl AccessLog {
     ) {
         let is_known = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"].contains(&method);
         let method = if is_known { method } else { "-" };
-        let client = match self.addresses {
-            LoggedAddress::None => None,
-            LoggedAddress::Prefix => Some(without_host(client)),
-            LoggedAddress::Full => Some(client),
-        };
+        let client = self.addresses.of(client);
         tracing::info!(
             target: ACCESS_LOG,
             listener,

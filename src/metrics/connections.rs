@@ -111,6 +111,7 @@ pub struct Connections {
     open: Gauge,
     // In the order of `Refusal::ALL`.
     refused: [Counter; REASONS],
+    shut_out: Counter,
 }
 
 impl Connections {
@@ -127,6 +128,17 @@ impl Connections {
         if let Some(counter) = self.refused.get(refusal as usize) {
             counter.one();
         }
+    }
+
+    /// Counts a client that is refused everything for a while.
+    pub fn shut_out(&self) {
+        self.shut_out.one();
+    }
+
+    /// How often a client was refused everything for a while.
+    #[must_use]
+    pub fn shut_outs(&self) -> u64 {
+        self.shut_out.get()
     }
 
     /// How many are open.

@@ -237,6 +237,11 @@ impl Report {
             "listener",
             self.connections.iter().map(|of| (of.listener.label(), of.open)),
         )?;
+        to.counter(
+            "tinyd_guessers_shut_out",
+            "How often a client asked for so many unknown ids that it was refused everything until its minute was over.",
+            self.connections.iter().map(|of| of.shut_outs).sum(),
+        )?;
         let mut metric = to.describe(
             "tinyd_refusals",
             MetricType::Counter,

@@ -22,6 +22,8 @@ pub struct ConnectionsReport {
     pub open: u64,
     /// Refusals, in the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
+    /// How often a client was refused everything for a while.
+    pub shut_outs: u64,
 }
 
 /// What the writer of a store has counted.
@@ -135,6 +137,7 @@ impl Metrics {
                 accepted,
                 open,
                 refused,
+                shut_outs: self.connections(listener).shut_outs(),
             }
         });
         Report {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use crate::http::LoggedAddress;
 use crate::metrics::{Connections, Refusal};
 use crate::model::{LinkId, Timestamp, client_network, is_local};
 
@@ -17,6 +18,8 @@ pub(super) const WINDOW_SECONDS: i64 = 60;
 /// Who has made so many times the guesses that are allowed is refused everything for the rest of the window: else the
 /// refusals would say just as well which ids there are none of.
 const SHUT_OUT_FACTOR: u32 = 2;
+/// Shut-outs within so many seconds after one that was logged are only counted: a search must not fill the log.
+const WARNING_INTERVAL_SECONDS: i64 = 3600;
 /// Unknown ids of a client that are remembered: asking again for one of them is no guess. A link that is printed wrong is
 /// asked for by many people, who may share an address.
 const REMEMBERED_IDS: usize = 4;
@@ -39,6 +42,7 @@ pub(super) enum Guess {
 struct Guesser {
     since: Timestamp,
     count: u32,
+    is_shut_out: bool,
     // Hashes of the ids asked for last.
     ids: [u64; REMEMBERED_IDS],
 }
@@ -60,6 +64,9 @@ pub struct Guesses {
     /// Whether who does not stop is refused everything.
     shuts_out: bool,
     counts: Arc<Connections>,
+    addresses: LoggedAddress,
+    /// When a shut-out was logged last, in unix seconds.
+    warned_at: AtomicI64,
     shards: Vec<Mutex<Guessers>>,
     hasher: RandomState,
     /// Nobody is shut out from this unix second on, so that there is nothing to look up.
@@ -74,10 +81,18 @@ impl Guesses {
             per_minute,
             shuts_out,
             counts,
+            addresses: LoggedAddress::default(),
+            warned_at: AtomicI64::new(i64::MIN),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             shut_out_until: AtomicI64::new(0),
         }
+    }
+
+    /// How much of a client's address is logged.
+    #[must_use]
+    pub fn logging(self, addresses: LoggedAddress) -> Self {
+        Self { addresses, ..self }
     }
 
     fn per_minute(&self) -> Option<u32> {
@@ -133,6 +148,7 @@ impl Guesses {
         let new = || Guesser {
             since: now,
             count: 0,
+            is_shut_out: false,
             ids: [0; REMEMBERED_IDS],
         };
         let guesser = guessers.entry(network).or_insert_with(new);
@@ -149,12 +165,36 @@ impl Guesses {
         if self.shuts_out && guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
             let until = guesser.since.plus(WINDOW_SECONDS).as_unix();
             self.shut_out_until.fetch_max(until, Ordering::Relaxed);
+            if !std::mem::replace(&mut guesser.is_shut_out, true) && !is_local(client) {
+                self.counts.shut_out();
+                self.warn(client, now);
+            }
         }
         if guesser.count <= per_minute {
             return Guess::Allowed;
         }
         self.counts.refused(Refusal::Guesses);
         Guess::TooMany
+    }
+
+    /// Says in the log, not more often than once an hour, that a client is shut out and what to do if it should not be.
+    #[cold]
+    fn warn(&self, client: IpAddr, now: Timestamp) {
+        let (now, last) = (now.as_unix(), self.warned_at.load(Ordering::Relaxed));
+        if now.abs_diff(last) < WARNING_INTERVAL_SECONDS.unsigned_abs() {
+            return;
+        }
+        let swapped = self
+            .warned_at
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        if swapped.is_ok() {
+            tracing::warn!(
+                client = self.addresses.of(client).map(tracing::field::display),
+                "shutting out a client that asks for unknown ids: everything it asks for is answered 429 until its minute \
+                 is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is an office, raise \
+                 public.max_guesses_per_minute or set public.shut_out_guessers = false"
+            );
+        }
     }
 
     fn shard(&self, network: IpAddr) -> Option<&Mutex<Guessers>> {
@@ -203,6 +243,30 @@ mod tests {
             assert!(!guesses.is_anybody_shut_out(at(160)));
         }
         assert!(!guesses.is_shut_out("203.0.113.8".parse().unwrap(), at(100)));
+    }
+
+    #[test]
+    fn shut_outs_are_counted_by_client_and_not_for_local_ones() {
+        let counts = Arc::<Connections>::default();
+        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::clone(&counts));
+        for (client, second, shut_outs) in [
+            ("203.0.113.7", 100, 1),
+            ("10.0.0.7", 100, 1),
+            ("203.0.113.8", 100, 2),
+            ("203.0.113.7", 130, 2),
+            // In another minute, it is shut out anew.
+            ("203.0.113.7", 160, 3),
+        ] {
+            for number in 0..50 {
+                guesses.note(client.parse().unwrap(), id(number), Timestamp::from_unix(second));
+            }
+            assert_eq!(counts.shut_outs(), shut_outs, "{client} {second}");
+        }
+        let lenient = Guesses::new(Arc::new(10.into()), false, Arc::clone(&counts));
+        for number in 0..50 {
+            lenient.note("203.0.113.7".parse().unwrap(), id(number), Timestamp::from_unix(100));
+        }
+        assert_eq!(counts.shut_outs(), 3);
     }
 
     #[test]

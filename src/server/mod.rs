@@ -70,11 +70,12 @@ pub async fn serve(
     let general = General::start(settings.threads)?;
     general.handle().spawn(manager.roll_call().answer());
     let metrics = Arc::new(Metrics::default());
-    let guesses = Arc::new(Guesses::new(
+    let guesses = Guesses::new(
         live.guesses_per_minute,
         settings.shut_out_guessers,
         Arc::clone(metrics.connections(Listener::Public)),
-    ));
+    );
+    let guesses = Arc::new(guesses.logging(settings.access_addresses));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let public = Public::new(
         Arc::clone(&links),

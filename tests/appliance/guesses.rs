@@ -79,3 +79,39 @@ fn those_who_may_be_many_are_not_shut_out_and_asking_again_is_no_guess() {
     // From this machine comes whatever a proxy on it passes on.
     assert_eq!(appliance.goto(&id).status, 302);
 }
+
+#[test]
+fn the_first_shut_out_is_logged_with_what_to_set() {
+    let settings = "[public]\nmax_guesses_per_minute = 10\ntrusted_proxies = \"127.0.0.1\"\n";
+    let appliance = Appliance::start_with(settings);
+    let shut_outs = || Scrape::of(&appliance).get("tinyd_guessers_shut_out_total");
+    let guess = |client: &str| {
+        for number in 0..30 {
+            goto(&appliance.public, &format!("guess{number}"), "", client);
+        }
+    };
+    assert_eq!(shut_outs(), 0.0);
+    // Those behind a private address are answered 429 and no more.
+    guess("10.0.0.7");
+    assert_eq!(shut_outs(), 0.0);
+    assert!(!appliance.log().contains("shutting out"), "{}", appliance.log());
+    for client in ["203.0.113.7", "203.0.113.8"] {
+        guess(client);
+    }
+    assert!(shut_outs() >= 2.0);
+    appliance.wait_for_log("shutting out a client");
+    let log = appliance.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("shutting out")).collect();
+    let [line] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    for part in [
+        "WARN",
+        "client=203.0.113.0",
+        "public.max_guesses_per_minute",
+        "public.shut_out_guessers",
+        "public.trusted_proxies",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}
