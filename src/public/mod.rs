@@ -325,6 +325,20 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     response
 }
 
+/// The answer to a path at which there is nothing.
+#[must_use]
+pub fn not_found(headers: &HeaderMap) -> Response {
+    let mut response = if accepts_html(headers) {
+        page::not_found()
+    } else {
+        http::text(StatusCode::NOT_FOUND, "not found\n")
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    http::no_store(headers);
+    response
+}
+
 fn visitor<'r>(method: &Method, headers: &'r HeaderMap) -> Visitor<'r> {
     let value = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     Visitor {

@@ -10,6 +10,16 @@ use crate::wire::Exception;
 const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *");
 
+/// The page for a path at which there is nothing.
+pub(super) fn not_found() -> Response {
+    page(
+        StatusCode::NOT_FOUND,
+        "There is nothing at this address",
+        "This server redirects short links. Check the address of your link: a part of it may be missing.",
+        "NOT_FOUND",
+    )
+}
+
 pub(super) fn of(status: StatusCode, exception: &Exception) -> Response {
     let (title, explanation) = match exception.code {
         "EXPIRED_SHORT_LINK" => (
@@ -43,7 +53,10 @@ pub(super) fn of(status: StatusCode, exception: &Exception) -> Response {
             "It may have been cut off or mistyped: look at the address once more.",
         ),
     };
-    let code = exception.code;
+    page(status, title, explanation, exception.code)
+}
+
+fn page(status: StatusCode, title: &str, explanation: &str, code: &str) -> Response {
     // Only texts of our own stand in the page; what the visitor sent is not repeated.
     let body = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\

@@ -11,7 +11,7 @@ use hyper::{Method, Request, StatusCode};
 use crate::api::Api;
 use crate::fetch;
 use crate::http::{self, AccessLog, Budget, Call, Fault, Requested, Response, Target};
-use crate::public::{Client, Public};
+use crate::public::{self, Client, Public};
 use crate::server::connection::Service;
 use crate::server::monitor::Monitor;
 use crate::server::{readiness, status};
@@ -35,7 +35,7 @@ impl PublicService {
             return http::allow(request.method(), http::API_METHODS);
         }
         let Some(target) = Target::of(request.uri()) else {
-            return not_found();
+            return public::not_found(request.headers());
         };
         match *request.method() {
             Method::GET | Method::HEAD | Method::POST => {}
@@ -137,7 +137,7 @@ impl AdminService {
         if is_of_api {
             return Arc::clone(&self.api).respond(request, client).await;
         }
-        not_found()
+        public::not_found(request.headers())
     }
 }
 
@@ -176,11 +176,5 @@ fn overloaded() -> Response {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn not_found() -> Response {
-    let mut response = http::text(StatusCode::NOT_FOUND, "not found\n");
-    http::no_store(response.headers_mut());
     response
 }

@@ -34,6 +34,7 @@ mod links;
 mod listing;
 mod metrics;
 mod multirequest;
+mod pages;
 mod proxied;
 mod proxies;
 mod redbot;
