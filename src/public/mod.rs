@@ -26,14 +26,12 @@ use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
 use crate::public::guesses::Guess;
-use crate::public::visitors::{Visitor, Visitors};
+use crate::public::visitors::{PURPOSES, Visitor, Visitors, is_unasked};
 use crate::wire::{Exception, Value};
 
 /// What the public listener serves, in `Allow`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-const PURPOSE: HeaderName = HeaderName::from_static("purpose");
-const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
@@ -340,12 +338,11 @@ pub fn not_found(headers: &HeaderMap) -> Response {
 }
 
 fn visitor<'r>(method: &Method, headers: &'r HeaderMap) -> Visitor<'r> {
-    let value = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    let mut purposes = PURPOSES.iter().flat_map(|name| headers.get_all(name));
     Visitor {
         head_only: method == Method::HEAD,
-        user_agent: value(header::USER_AGENT),
-        purpose: value(PURPOSE),
-        sec_purpose: value(SEC_PURPOSE),
+        user_agent: headers.get(header::USER_AGENT).map(HeaderValue::as_bytes),
+        is_unasked: purposes.any(|purpose| is_unasked(purpose.as_bytes())),
     }
 }
 

@@ -7,7 +7,7 @@ use httparse::{Header, Status};
 
 use crate::http::{self, HeadLimits, Peer};
 use crate::model::LinkId;
-use crate::public::visitors::Visitor;
+use crate::public::visitors::{PURPOSES, Visitor, is_unasked};
 use crate::public::{Tiny, is_html_in};
 
 /// The path of goto, as `/tiny` gives it.
@@ -129,9 +129,8 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
             10 if is("user-agent") => {
                 request.visitor.user_agent = request.visitor.user_agent.or(Some(header.value));
             }
-            7 if is("purpose") => request.visitor.purpose = request.visitor.purpose.or(Some(header.value)),
-            11 if is("sec-purpose") => {
-                request.visitor.sec_purpose = request.visitor.sec_purpose.or(Some(header.value));
+            5 | 7 | 9 | 11 if PURPOSES.iter().any(|name| is(name.as_str())) => {
+                request.visitor.is_unasked |= is_unasked(header.value);
             }
             10 if is("connection") => {
                 request.close = match header.value {

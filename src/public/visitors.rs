@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aho_corasick::automaton::OverlappingState;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use foldhash::fast::RandomState;
+use hyper::header::HeaderName;
 
 use crate::model::Visit;
 
@@ -26,92 +27,38 @@ enum Place {
     WordEnd,
 }
 
-use Place::{Anywhere, Beginning, WordEnd};
+/// What programs call themselves, in lower case; see the file for how it is written.
+const LIST: &str = include_str!("previews.txt");
 
-/// What programs call themselves, whatever the case.
-const WORDS: [(&str, Place); 58] = [
-    // Twitterbot, Slackbot, TelegramBot, Discordbot, LinkedInBot, Applebot, redditbot, Googlebot, bingbot, Mattermost-Bot, …
-    ("bot", WordEnd),
-    ("bots", WordEnd),
-    // SkypeUriPreview, BingPreview, Snap URL Preview Service, Google Web Preview, …
-    ("preview", Anywhere),
-    ("crawl", Anywhere),
-    ("spider", Anywhere),
-    ("scrap", Anywhere),
-    ("fetcher", Anywhere),
-    // Where its maker can be asked: no browser says so.
-    ("+http", Anywhere),
-    // Previews in messengers, social networks and documents. iMessage calls itself facebookexternalhit too, Signal WhatsApp.
-    ("facebookexternalhit", Anywhere),
-    ("facebookcatalog", Anywhere),
-    ("meta-externalagent", Anywhere),
-    ("whatsapp/", Beginning),
-    ("viber/", Beginning),
-    ("tumblr/", Beginning),
-    ("pinterest/", Beginning),
-    ("line-poker", Anywhere),
-    ("vkshare", Anywhere),
-    ("slack-imgproxy", Anywhere),
-    ("mastodon/", Anywhere),
-    ("misskey/", Anywhere),
-    ("pleroma", Anywhere),
-    ("cardyb", Anywhere),
-    ("embedly", Anywhere),
-    ("iframely", Anywhere),
-    ("onebox", Anywhere),
-    ("flipboardproxy", Anywhere),
-    ("xing-contenttabreceiver", Anywhere),
-    ("skypeuri", Anywhere),
-    ("google-pagerenderer", Anywhere),
-    ("googledocs", Anywhere),
-    ("google-read-aloud", Anywhere),
-    ("google-inspectiontool", Anywhere),
-    ("google favicon", Anywhere),
-    ("google-safety", Anywhere),
-    ("googleother", Anywhere),
-    ("wordpress/", Beginning),
-    // Search engines, archives and assistants that are not called bots.
-    ("slurp", Anywhere),
-    ("mediapartners-google", Anywhere),
-    ("apis-google", Anywhere),
-    ("ia_archiver", Anywhere),
-    ("heritrix", Anywhere),
-    ("nutch", Anywhere),
-    ("baidu-transcoder", Anywhere),
-    ("teoma", Anywhere),
-    ("chatgpt-user", Anywhere),
-    ("claude-user", Anywhere),
-    ("perplexity-user", Anywhere),
-    ("mistralai-user", Anywhere),
-    ("duckassist", Anywhere),
-    // Browsers without anybody in front of them, and what asks whether a site is up.
-    ("headlesschrome", Anywhere),
-    ("phantomjs", Anywhere),
-    ("chrome-lighthouse", Anywhere),
-    ("pingdom", Anywhere),
-    ("statuscake", Anywhere),
-    ("uptime", Anywhere),
-    ("link check", Anywhere),
-    ("linkcheck", Anywhere),
-    ("w3c_validator", Anywhere),
-];
+/// The words of a list, each with where it must stand.
+fn words_of(list: &str) -> impl Iterator<Item = (&str, Place)> {
+    let lines = list.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let beginning = line.strip_prefix('^').map(|word| (word, Place::Beginning));
+            let word_end = || line.strip_suffix('$').map(|word| (word, Place::WordEnd));
+            beginning.or_else(word_end).unwrap_or((line, Place::Anywhere))
+        })
+}
 
 /// Telephones whose name ends as those of programs do.
 const TELEPHONE: &[u8] = b"cubot";
 
-/// Finds the words, all at once.
-static AUTOMATON: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+/// Finds the words, all at once, and says where each must stand.
+static AUTOMATON: LazyLock<Option<(AhoCorasick, Vec<Place>)>> = LazyLock::new(|| {
     let mut builder = AhoCorasick::builder();
     builder
         .ascii_case_insensitive(true)
         .match_kind(MatchKind::Standard)
         .kind(Some(AhoCorasickKind::DFA));
-    builder.build(WORDS.map(|(word, _)| word)).ok()
+    let (words, places): (Vec<_>, Vec<_>) = words_of(LIST).unzip();
+    Some((builder.build(words).ok()?, places))
 });
 
 /// Whether a program calls itself this.
 fn is_program(user_agent: &[u8]) -> bool {
-    let Some(automaton) = AUTOMATON.as_ref() else {
+    let Some((automaton, places)) = AUTOMATON.as_ref() else {
         return false;
     };
     let mut state = OverlappingState::start();
@@ -124,11 +71,10 @@ fn is_program(user_agent: &[u8]) -> bool {
             return false;
         }
         let Some(found) = state.get_match() else { return false };
-        let place = WORDS.get(found.pattern().as_usize()).map(|(_, place)| *place);
-        let is_meant = match place {
-            Some(Anywhere) => true,
-            Some(Beginning) => found.start() == 0,
-            Some(WordEnd) => is_name_until(user_agent, found.end()),
+        let is_meant = match places.get(found.pattern().as_usize()) {
+            Some(Place::Anywhere) => true,
+            Some(Place::Beginning) => found.start() == 0,
+            Some(Place::WordEnd) => is_name_until(user_agent, found.end()),
             None => false,
         };
         if is_meant {
@@ -149,19 +95,31 @@ fn is_name_until(text: &[u8], end: usize) -> bool {
     !word.eq_ignore_ascii_case(TELEPHONE) || is_letter(front.last())
 }
 
-/// Whether a browser loads a page that nobody has asked for yet (`Purpose`, `Sec-Purpose`).
-fn is_prefetch(purpose: &[u8]) -> bool {
-    let word = purpose.get(.."prefetch".len());
-    word.is_some_and(|word| word.eq_ignore_ascii_case(b"prefetch"))
+/// Headers by which browsers say that nobody has asked for a page yet: the standard's, those of older Chrome and Safari, and
+/// Firefox's.
+pub(super) static PURPOSES: [HeaderName; 4] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+    HeaderName::from_static("x-purpose"),
+    HeaderName::from_static("x-moz"),
+];
+
+/// Whether the value of such a header says so, as in `prefetch;prerender`.
+pub(super) fn is_unasked(purpose: &[u8]) -> bool {
+    let words = purpose.split(|byte| matches!(byte, b',' | b';' | b' '));
+    let unasked: [&[u8]; 4] = [b"prefetch", b"prerender", b"preview", b"instant"];
+    words
+        .into_iter()
+        .any(|word| unasked.iter().any(|one| word.eq_ignore_ascii_case(one)))
 }
 
-/// What a request says of who asks. Of headers that come twice, the first.
+/// What a request says of who asks. Of `User-Agent` headers that come twice, the first.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Visitor<'r> {
     pub(super) head_only: bool,
     pub(super) user_agent: Option<&'r [u8]>,
-    pub(super) purpose: Option<&'r [u8]>,
-    pub(super) sec_purpose: Option<&'r [u8]>,
+    /// Whether nobody has asked for it yet.
+    pub(super) is_unasked: bool,
 }
 
 /// Tells people from programs, and remembers what it has told.
@@ -187,8 +145,7 @@ impl Visitors {
     /// As what a redirect is to be counted.
     pub(super) fn visit_of(&self, visitor: &Visitor<'_>) -> Visit {
         let is_preview = visitor.head_only
-            || visitor.purpose.is_some_and(is_prefetch)
-            || visitor.sec_purpose.is_some_and(is_prefetch)
+            || visitor.is_unasked
             || visitor.user_agent.is_some_and(|user_agent| self.is_program(user_agent));
         if is_preview { Visit::Preview } else { Visit::Click }
     }
@@ -215,7 +172,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PEOPLE: [&str; 24] = [
+    const PEOPLE: [&str; 29] = [
         "",
         "curl/8.14.1",
         "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
@@ -240,9 +197,15 @@ mod tests {
         "Botswana Post Browser/1.0",
         "Bottles/51",
         "Robotics Kiosk 3",
+        // Browsers in Steam's client, and applications for people that have a program of the same name.
+        "Mozilla/5.0 (Windows; U; Windows NT 10.0; en-US; Valve Steam GameOverlay/1572457127; ) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/75.0.3770.100 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Valve Steam Client/default/1700000000 Chrome/85.0.4183.121 Safari/537.36",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Notion/2.0.41 Chrome/112.0.5615.183 Electron/24.1.2 Safari/537.36",
+        "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; Officer) Gecko/20100101 Firefox/127.0",
     ];
 
-    const PROGRAMS: [&str; 36] = [
+    const PROGRAMS: [&str; 54] = [
         "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
         "FACEBOOKEXTERNALHIT/1.1",
         "Twitterbot/1.0",
@@ -279,6 +242,24 @@ mod tests {
         "some robots",
         "bot",
         "focubot/1.0",
+        "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+        "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html",
+        "FastmailUA/1.0",
+        "imgproxy/3.21.0",
+        "StartpagePrivateImageProxy/2.0 (https://www.startpage.com/; support@startpage.com) requests/2.25.1",
+        "Microsoft Office Existence Discovery",
+        "Microsoft Office Protocol Discovery",
+        "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Word 16.0.4849; Pro)",
+        "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.4266; Pro)",
+        "Microsoft Office Excel 2014",
+        "Mozilla/4.0 (compatible; ms-office; MSOffice 16)",
+        "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; Win64; x64; Trident/7.0; .NET4.0C; ms-office)",
+        "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; Microsoft Outlook 16.0.5044)",
+        "Microsoft-WebDAV-MiniRedir/10.0.19043",
+        "Valve/Steam HTTP Client 1.0 (SteamChatURLLookup)",
+        "Valve/Steam HTTP Client 1.0 (730)",
+        "ClickUpLinkUnfurler/1.0",
+        "Notion/1.0 (https://notion.so; team@makenotion.com)",
         "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) Chrome/83 (compatible; Googlebot/2.1)",
     ];
 
@@ -305,6 +286,30 @@ mod tests {
     }
 
     #[test]
+    fn the_list_is_sorted_and_names_nothing_twice() {
+        let mut all = Vec::new();
+        for part in LIST.split("\n\n") {
+            let words: Vec<_> = words_of(part).map(|(word, _)| word).collect();
+            assert!(words.is_sorted(), "{words:?}");
+            all.extend(words);
+        }
+        assert_eq!(all.len(), words_of(LIST).count());
+        for word in &all {
+            assert!(word.len() > 2 && *word == word.trim().to_ascii_lowercase(), "{word:?}");
+            assert!(!word.contains(['^', '$', '#']), "{word:?}");
+        }
+        all.sort_unstable();
+        let twice: Vec<_> = all.array_windows().filter(|[one, next]| one == next).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+        // A word that contains one that counts wherever it stands is found by that already.
+        let anywhere = || words_of(LIST).filter(|(_, place)| *place == Place::Anywhere);
+        for (word, _) in words_of(LIST) {
+            let found_by = anywhere().find(|(part, _)| *part != word && word.contains(part));
+            assert_eq!(found_by, None, "{word}");
+        }
+    }
+
+    #[test]
     fn heads_and_what_nobody_has_asked_for_yet_are_previews() {
         let visitors = Visitors::default();
         let head = Visitor {
@@ -316,20 +321,18 @@ mod tests {
             ("prefetch", Visit::Preview),
             ("Prefetch;prerender", Visit::Preview),
             ("prefetch;anonymous-client-ip", Visit::Preview),
+            ("prerender", Visit::Preview),
+            ("preview", Visit::Preview),
+            ("anonymous-client-ip; Prefetch", Visit::Preview),
             ("", Visit::Click),
             ("navigate", Visit::Click),
+            ("prefetched", Visit::Click),
         ] {
-            let purpose = Some(value.as_bytes());
-            let old = Visitor {
-                purpose,
+            let visitor = Visitor {
+                is_unasked: is_unasked(value.as_bytes()),
                 ..asked_by(PEOPLE[2])
             };
-            let new = Visitor {
-                sec_purpose: purpose,
-                ..asked_by(PEOPLE[2])
-            };
-            assert_eq!(visitors.visit_of(&old), expected, "{value}");
-            assert_eq!(visitors.visit_of(&new), expected, "{value}");
+            assert_eq!(visitors.visit_of(&visitor), expected, "{value}");
         }
     }
 
