@@ -139,7 +139,7 @@ pub struct Api {
 #[derive(Debug)]
 struct Caller {
     address: IpAddr,
-    /// Path and query, as sent.
+    /// Path and query, as sent, but for empty segments.
     uri: String,
     headers: HeaderMap,
     /// For all its calls together.
@@ -436,14 +436,17 @@ fn check_room(reservation: &Reservation) -> Result<(), Fault> {
 }
 
 fn caller_of(head: &hyper::http::request::Parts, address: IpAddr, started: Instant) -> (Caller, ClientPresence) {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut uri = http::merge_slashes(head.uri.path()).into_owned();
+    if let Some(query) = head.uri.query() {
+        uri.extend(["?", query]);
+    }
     let presence = ClientPresence {
         left: watch::Sender::new(false),
         has_left: Arc::default(),
     };
     let caller = Caller {
         address,
-        uri: target.to_owned(),
+        uri,
         headers: head.headers.clone(),
         reading: ReadContext {
             deadline: started + REQUEST_TIMEOUT,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::{StatusCode, Uri};
 
-use crate::http::{Call, Target};
+use crate::http::{Call, Place, Target, decode_lossy, merge_slashes};
 use crate::model::{LinkId, without_host};
 
 /// The target of its lines, as `log.level` names it.
@@ -66,7 +66,8 @@ impl<'a> Subject<'a> {
     /// What a target is for.
     #[must_use]
     pub fn of(uri: &'a Uri) -> Self {
-        if let Some(id) = uri.path().strip_prefix("/tiny/") {
+        if let Some(id) = merge_slashes(uri.path()).strip_prefix("/tiny/") {
+            let id = decode_lossy(Place::Path, id);
             return LinkId::from_bytes(id.as_bytes()).map_or(Self::Other, Self::Tiny);
         }
         let Some(call) = Target::of(uri).map(Call::of) else {
@@ -155,6 +156,7 @@ mod tests {
     fn what_a_request_was_for_holds_nothing_of_its_client() {
         for (target, subject) in [
             ("/tiny/67mk41xj?ks=secret", "tiny 67mk41xj"),
+            ("//tiny//%367mk41xj", "tiny 67mk41xj"),
             ("/tiny/nonsense!", "other"),
             (
                 "/api_v3/service/shortlink_shortlink/action/goto/id/67mk41xj/ks/secret",

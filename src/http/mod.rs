@@ -22,4 +22,4 @@ pub use response::{
     is_about_server, is_empty, no_store, passed_on, refusal, stream, text, turned_away,
 };
 pub use stream::{Interrupted, PieceSender};
-pub use target::{Call, Place, Target, decode_lossy, is_true};
+pub use target::{Call, Place, Target, decode_lossy, is_true, merge_slashes};

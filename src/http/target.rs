@@ -25,7 +25,7 @@ impl<'a> Target<'a> {
     /// The target, if its path is one of the API's.
     #[must_use]
     pub fn of(uri: &'a Uri) -> Option<Self> {
-        let rest = uri.path().strip_prefix("/api_v3")?;
+        let rest = uri.path().trim_start_matches('/').strip_prefix("api_v3")?;
         let rest = match rest.as_bytes().first() {
             None => rest,
             Some(b'/') => rest.trim_start_matches('/'),
@@ -49,12 +49,12 @@ impl<'a> Target<'a> {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (Place::Query, key, value)
         });
-        let mut segments = self.pairs.split('/');
+        let mut segments = self.pairs.split('/').filter(|segment| !segment.is_empty());
         let path = std::iter::from_fn(move || {
             let key = segments.next()?;
             Some((Place::Path, key, segments.next().unwrap_or("")))
         });
-        path.filter(|(_, key, _)| !key.is_empty()).chain(query)
+        path.chain(query)
     }
 }
 
@@ -108,6 +108,22 @@ impl<'a> Call<'a> {
             |text: &Option<Cow<'_, str>>, name: &str| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
         is(&self.service, "shortlink_shortlink") && is(&self.action, "goto")
     }
+}
+
+/// A path in which each run of slashes is one. An empty segment means nothing: Kaltura's web server merges slashes, and
+/// its clients send `//api_v3` where their `serviceUrl` ends in a slash.
+#[must_use]
+pub fn merge_slashes(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") {
+        return Cow::Borrowed(path);
+    }
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    Cow::Owned(merged)
 }
 
 /// Whether the text of a boolean parameter is true: `1`, `true` and `True` are, everything else is not.
@@ -169,7 +185,32 @@ mod tests {
             parameters("/api_v3/service/a%2Fb+c/x"),
             pairs(&[("service", "a/b+c"), ("x", "")])
         );
-        assert_eq!(parameters("/api_v3/a//c/d"), pairs(&[("a", ""), ("c", "d")]));
+    }
+
+    #[test]
+    fn empty_segments_mean_nothing() {
+        let expected = pairs(&[("service", "a"), ("action", "b"), ("id", "c")]);
+        for target in [
+            "//api_v3/service/a/action/b/id/c",
+            "///api_v3//service//a///action/b/id//c//",
+            "/api_v3//index.php//service/a/action//b/id/c",
+            "//api_v3/index.php?service=a&action=b&id=c",
+        ] {
+            assert_eq!(parameters(target), expected, "{target}");
+        }
+        for other in ["//", "//api_v3x", "/x//api_v3/service/a", "//api_v2"] {
+            assert_eq!(parameters(other), None, "{other}");
+        }
+        for (path, merged) in [
+            ("", ""),
+            ("*", "*"),
+            ("/", "/"),
+            ("///", "/"),
+            ("/a/b", "/a/b"),
+            ("//a///b//", "/a/b/"),
+        ] {
+            assert_eq!(merge_slashes(path), merged, "{path}");
+        }
     }
 
     #[test]

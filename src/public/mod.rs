@@ -21,7 +21,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::fetch::Fetcher;
-use crate::http::{self, Attendance, Call, Fault, Requested, Response, Target};
+use crate::http::{self, Attendance, Call, Fault, Place, Requested, Response, Target};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
@@ -111,15 +111,16 @@ impl Public {
     }
 
     async fn answer(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
-        let path = uri.path();
+        let path = http::merge_slashes(uri.path());
         if let Some(id) = path.strip_prefix("/tiny/") {
             if !matches!(*method, Method::GET | Method::HEAD) {
                 return Some(http::allow(method, METHODS));
             }
+            let id = http::decode_lossy(Place::Path, id);
             return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
-                (Tiny::Hop, Ok(_)) => self.hop(id),
+                (Tiny::Hop, Ok(_)) => self.hop(&id),
                 (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
-                    self.goto_by(method, Some(id), Requested::default(), client).await
+                    self.goto_by(method, Some(&id), Requested::default(), client).await
                 }
             });
         }

@@ -117,7 +117,7 @@ impl AdminService {
         if http::is_about_server(&request) {
             return http::allow(request.method(), http::API_METHODS);
         }
-        match request.uri().path() {
+        match &*http::merge_slashes(request.uri().path()) {
             "/healthz" => return readiness::healthz(request.method()),
             "/readyz" => return readiness::readyz(request.method(), self.monitor.links()),
             "/metrics" => return self.monitor.metrics(&request),

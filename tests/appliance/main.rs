@@ -35,6 +35,7 @@ mod listing;
 mod metrics;
 mod multirequest;
 mod pages;
+mod paths;
 mod proxied;
 mod proxies;
 mod redbot;
