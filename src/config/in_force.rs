@@ -43,6 +43,7 @@ impl Settings {
                     ("threads", &self.threads),
                     ("max_guesses_per_minute", &self.guesses_per_minute),
                     ("shut_out_guessers", &self.shut_out_guessers),
+                    ("forgiving", &self.forgiving),
                 ],
             ),
             self.public_limits.in_force("public"),

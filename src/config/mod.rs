@@ -98,6 +98,8 @@ pub struct Settings {
     pub guesses_per_minute: u32,
     /// Whether a client that asks for twice as many is refused everything for the rest of the minute.
     pub shut_out_guessers: bool,
+    /// Whether `/tiny` and goto find the link in a text that is more than its id.
+    pub forgiving: bool,
     /// What the public listener bears.
     pub public_limits: Limits,
     /// What the admin listener bears.
@@ -186,6 +188,7 @@ impl Settings {
                 "public.shut_out_guessers",
                 self.shut_out_guessers != other.shut_out_guessers,
             ),
+            ("public.forgiving", self.forgiving != other.forgiving),
             ("links.count_clicks", self.count_clicks != other.count_clicks),
             ("log.format", self.log_format != other.log_format),
             ("log.access", self.access_log != other.access_log),

@@ -89,6 +89,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         "threads",
         "max_guesses_per_minute",
         "shut_out_guessers",
+        "forgiving",
     ];
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
     let admin_keys = ["listen", "max_body_bytes", "max_buffered_bytes", "body_timeout_seconds"];
@@ -120,6 +121,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         tiny: reader.choice(&public, "tiny", &overrides.tiny, "tiny", &tiny)?,
         guesses_per_minute: reader.guesses(&public)?,
         shut_out_guessers: reader.flag(&public, "shut_out_guessers", true)?,
+        forgiving: reader.flag(&public, "forgiving", true)?,
         public_limits: Limits::read(&reader, &public, Limits::of_public())?,
         admin_limits: Limits::read(&reader, &admin, Limits::of_admin())?,
         drain: reader.drain(&root)?,

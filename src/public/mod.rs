@@ -3,6 +3,7 @@
 
 mod content;
 mod fast_path;
+mod forgive;
 mod guesses;
 mod page;
 mod request;
@@ -24,7 +25,7 @@ use crate::fetch::Fetcher;
 use crate::http::{self, Attendance, Call, Fault, Place, Requested, Response, Target};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
-use crate::model::LinkId;
+use crate::model::{LinkId, Timestamp};
 use crate::public::guesses::Guess;
 use crate::public::visitors::{PURPOSES, Visitor, Visitors, is_unasked};
 use crate::wire::{Exception, Value};
@@ -58,6 +59,7 @@ pub enum Tiny {
 pub struct Public {
     links: Arc<Links>,
     tiny: Tiny,
+    forgiving: bool,
     guesses: Arc<Guesses>,
     metrics: Arc<Metrics>,
     recorder: Recorder,
@@ -84,6 +86,7 @@ impl Public {
         Self {
             links,
             tiny,
+            forgiving: true,
             guesses,
             metrics,
             recorder,
@@ -96,6 +99,12 @@ impl Public {
     #[must_use]
     pub fn fetching(self, fetcher: Option<Fetcher>) -> Self {
         Self { fetcher, ..self }
+    }
+
+    /// Whether a text that is no id is answered as the id in it would be, if there is such a link.
+    #[must_use]
+    pub fn forgiving(self, forgiving: bool) -> Self {
+        Self { forgiving, ..self }
     }
 
     /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
@@ -117,11 +126,9 @@ impl Public {
                 return Some(http::allow(method, METHODS));
             }
             let id = http::decode_lossy(Place::Path, id);
-            return Some(match (self.tiny, LinkId::from_bytes(id.as_bytes())) {
-                (Tiny::Hop, Ok(_)) => self.hop(&id),
-                (Tiny::Hop, Err(_)) | (Tiny::Direct, _) => {
-                    self.goto_by(method, Some(&id), Requested::default(), client).await
-                }
+            return Some(match self.tiny {
+                Tiny::Hop => self.hop_from(&id, client).await,
+                Tiny::Direct => self.goto_by(method, Some(&id), Requested::default(), client).await,
             });
         }
         if path == "/robots.txt" {
@@ -148,11 +155,43 @@ impl Public {
         Some(self.goto_by(method, id, requested, client).await)
     }
 
-    fn hop(&self, id: &str) -> Response {
+    /// The way to goto. Whether there is such a link is asked only where the text is no id: goto says it of ids.
+    async fn hop_from(&self, text: &str, client: Client<'_>) -> Response {
         let began = Instant::now();
-        let response = hop(id);
-        self.metrics.redirects.count(RedirectOutcome::Hop, began.elapsed());
+        let (outcome, response) = match LinkId::from_bytes(text.as_bytes()) {
+            Ok(id) => (RedirectOutcome::Hop, hop(id.as_str())),
+            Err(_) => match self.judge(text, client.address, self.links.clock().now()).await {
+                Judgement::TooManyGuesses => (RedirectOutcome::Refused, too_many_guesses()),
+                Judgement::Link(id, _) => (RedirectOutcome::Hop, hop(id.as_str())),
+                Judgement::Nothing => {
+                    let unknown = respond_to(
+                        Verdict::Unknown,
+                        text,
+                        Requested::default(),
+                        accepts_html(client.headers),
+                    );
+                    (RedirectOutcome::Unknown, unknown)
+                }
+            },
+        };
+        self.metrics.redirects.count(outcome, began.elapsed());
         response
+    }
+
+    /// Which link a text means, and what becomes of that. If the text is no id but one is in it, that is one guess too.
+    async fn judge(&self, text: &str, client: IpAddr, now: Timestamp) -> Judgement {
+        let in_text = || self.forgiving.then(|| forgive::id_in(text)).flatten();
+        let Some(id) = LinkId::from_bytes(text.as_bytes()).ok().or_else(in_text) else {
+            return Judgement::Nothing;
+        };
+        if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client, now) {
+            return Judgement::TooManyGuesses;
+        }
+        match self.links.look_up(id).await {
+            Verdict::Unknown if self.guesses.note(client, id, now) == Guess::TooMany => Judgement::TooManyGuesses,
+            Verdict::Unknown => Judgement::Nothing,
+            verdict => Judgement::Link(id, verdict),
+        }
     }
 
     /// The answer of `goto` (contract, section 6) by POST or in a multirequest.
@@ -163,29 +202,23 @@ impl Public {
     async fn goto_by(
         &self,
         method: &Method,
-        id: Option<&str>,
+        text: Option<&str>,
         requested: Requested<'_>,
         client: Client<'_>,
     ) -> Response {
         let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
-        let Some(id) = id else {
+        let Some(text) = text else {
             let fault = Fault::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
         };
-        let refused = || {
-            self.metrics.redirects.count(RedirectOutcome::Refused, began.elapsed());
-            too_many_guesses()
-        };
-        let verdict = match LinkId::from_bytes(id.as_bytes()) {
-            Ok(id) => {
-                let now = self.links.clock().now();
-                if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client.address, now) {
-                    return refused();
-                }
-                let verdict = self.links.look_up(id).await;
-                if verdict == Verdict::Unknown && self.guesses.note(client.address, id, now) == Guess::TooMany {
-                    return refused();
-                }
+        let now = self.links.clock().now();
+        let (outcome, response) = match self.judge(text, client.address, now).await {
+            Judgement::TooManyGuesses => (RedirectOutcome::Refused, too_many_guesses()),
+            Judgement::Nothing => {
+                let response = respond_to(Verdict::Unknown, text, requested, accepts_html);
+                (RedirectOutcome::Unknown, response)
+            }
+            Judgement::Link(id, verdict) => {
                 if let Verdict::Redirect(location) = &verdict {
                     let visit = self.visitors.visit_of(&visitor(method, client.headers));
                     if let Some(fetcher) = self.fetcher.as_ref().filter(|_| requested.proxy) {
@@ -198,15 +231,22 @@ impl Public {
                     }
                     self.recorder.record(id, visit, now);
                 }
-                verdict
+                let outcome = outcome_of(&verdict);
+                (outcome, respond_to(verdict, id.as_str(), requested, accepts_html))
             }
-            Err(_) => Verdict::Unknown,
         };
-        let outcome = outcome_of(&verdict);
-        let response = respond_to(verdict, id, requested, accepts_html);
         self.metrics.redirects.count(outcome, began.elapsed());
         response
     }
+}
+
+/// What becomes of a request for a link.
+enum Judgement {
+    Link(LinkId, Verdict),
+    /// There is no such link.
+    Nothing,
+    /// The client has asked for too many that there are none of.
+    TooManyGuesses,
 }
 
 /// How a verdict about a link is counted.

@@ -83,6 +83,7 @@ pub async fn serve(
         Arc::clone(&guesses),
         Arc::clone(&metrics),
     );
+    let public = public.forgiving(settings.forgiving);
     let public = Arc::new(public.fetching(fetcher(settings, &bound, &general, &metrics)?));
     let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(

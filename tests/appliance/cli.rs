@@ -210,6 +210,7 @@ fn check_says_what_the_settings_mean() {
         "warning ",
         "\npublic.listen = 127.0.0.1:9999, public.tiny = hop, ",
         "public.max_guesses_per_minute = 600",
+        "public.forgiving = true",
         "admin.body_timeout_seconds = ",
         "public.proxy_protocol = false",
         "log.access = off",

@@ -24,6 +24,7 @@ mod fast_path;
 mod faults;
 mod fixture;
 mod flood;
+mod forgiving;
 mod formats;
 mod guesses;
 mod guide;
