@@ -21,6 +21,11 @@ const LINE_MAX_BYTES: u64 = 128 * 1024;
 const REASON_MAX_BYTES: usize = 300;
 /// Enough of what should be an id to find it by.
 const ID_SHOWN_BYTES: usize = 40;
+/// What stands between the values of a CSV file: spreadsheets write a semicolon where the comma is in numbers.
+const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
+/// What is wrong with a file in UTF-16, as spreadsheets save "Unicode text".
+const UTF_16: &str =
+    "the file is UTF-16, expected UTF-8: save it as \"CSV UTF-8\", or convert it with iconv -f UTF-16 -t UTF-8";
 /// What the reader of CSV reads at a time.
 const CSV_BUFFER_BYTES: u64 = 64 * 1024;
 
@@ -67,16 +72,35 @@ struct Row {
 /// Reads the lines of a file; empty ones are passed over. An error of the file itself ends the reading.
 ///
 /// # Errors
-/// When the line of names of a CSV file cannot be read or names a field that there is not; the reason is for people.
+/// When the file is UTF-16, or the line of names of a CSV file cannot be read or names a field that there is not; the
+/// reason is for people.
 pub fn read<'r>(
     format: Format,
-    file: impl BufRead + Send + 'r,
+    mut file: impl BufRead + Send + 'r,
     defaults: Defaults,
 ) -> Result<Box<dyn Iterator<Item = io::Result<Line>> + Send + 'r>, String> {
+    let start = match start_of(&mut file) {
+        Ok(start) => start,
+        Err(error) => return Ok(Box::new(std::iter::once(Err(error)))),
+    };
+    // Without a mark, too: every second byte of a name is zero then.
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = start.as_slice() {
+        return Err(UTF_16.to_owned());
+    }
+    // Some programs write a mark before a text in UTF-8.
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).to_owned();
+    let file = io::Cursor::new(start).chain(file);
     Ok(match format {
         Format::JsonLines => Box::new(json_lines(file, defaults)),
         Format::Csv => Box::new(csv_lines(file, defaults)?),
     })
+}
+
+/// The first bytes of a file, enough to see how its text is encoded.
+fn start_of(file: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.take(3).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterator<Item = io::Result<Line>> + Send {
@@ -100,8 +124,7 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
                 let is_dated = false;
                 return Some(Ok(Line { number, link, is_dated }));
             }
-            let line = if number == 1 { without_mark(&bytes) } else { &bytes };
-            let line = line.trim_ascii();
+            let line = bytes.trim_ascii();
             if line.is_empty() {
                 continue;
             }
@@ -130,41 +153,109 @@ fn told(error: &serde_json::Error) -> String {
     }
 }
 
-/// What some programs write before a text in UTF-8.
-fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+/// What stands between values, and the first line of a CSV file, which says it.
+struct Beginning {
+    delimiter: u8,
+    line: Vec<u8>,
+    /// Whether a line before it said it, as Excel's `sep=;` does.
+    is_second: bool,
+}
+
+impl Beginning {
+    fn read(file: &mut impl BufRead) -> Result<Self, String> {
+        let line = first_line(file)?;
+        let named = line.strip_suffix(b"\n").unwrap_or(&line);
+        let named = named.strip_suffix(b"\r").unwrap_or(named);
+        let quoted = named.strip_prefix(b"\"").and_then(|named| named.strip_suffix(b"\""));
+        let named = quoted.unwrap_or(named);
+        if let Some(([b's' | b'S', b'e' | b'E', b'p' | b'P', b'='], [delimiter])) = named.split_at_checked(4) {
+            if !DELIMITERS.contains(delimiter) {
+                return Err(format!(
+                    "line 1 says sep={:?}; expected a comma, semicolon or tab",
+                    char::from(*delimiter)
+                ));
+            }
+            return Ok(Self {
+                delimiter: *delimiter,
+                line: first_line(file)?,
+                is_second: true,
+            });
+        }
+        // No name of a field has one in it.
+        let delimiter = line.iter().find(|byte| DELIMITERS.contains(byte)).copied();
+        Ok(Self {
+            delimiter: delimiter.unwrap_or(b','),
+            line,
+            is_second: false,
+        })
+    }
+}
+
+/// A line with its end, or as much of it as a line may have.
+fn first_line(file: &mut impl BufRead) -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    loop {
+        let available = file.fill_buf().map_err(|error| error.to_string())?;
+        let end = available.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let taken = end.map_or(available, |end| available.get(..=end).unwrap_or(available));
+        line.extend_from_slice(taken);
+        let (count, is_carriage_return) = (taken.len(), taken.ends_with(b"\r"));
+        file.consume(count);
+        if is_carriage_return {
+            let next = file.fill_buf().map_err(|error| error.to_string())?;
+            if next.first() == Some(&b'\n') {
+                line.push(b'\n');
+                file.consume(1);
+            }
+        }
+        if end.is_some() || count == 0 || line.len() as u64 > LINE_MAX_BYTES {
+            return Ok(line);
+        }
+    }
 }
 
 fn csv_lines(
-    file: impl BufRead + Send,
+    mut file: impl BufRead + Send,
     defaults: Defaults,
 ) -> Result<impl Iterator<Item = io::Result<Line>> + Send, String> {
     let left = Arc::new(AtomicU64::new(LINE_MAX_BYTES + CSV_BUFFER_BYTES));
-    let breaks = Arc::new(Mutex::new(Breaks::default()));
+    let Beginning {
+        delimiter,
+        line,
+        is_second,
+    } = Beginning::read(&mut file)?;
+    let breaks = Arc::new(Mutex::new(Breaks {
+        before: is_second.into(),
+        ..Breaks::default()
+    }));
+    let number_of_names = if is_second { 2 } else { 1 };
     let bounded = Bounded {
-        inner: file,
+        inner: io::Cursor::new(line).chain(file),
         left: Arc::clone(&left),
         breaks: Arc::clone(&breaks),
     };
     let mut reader = csv::ReaderBuilder::new()
         .buffer_capacity(CSV_BUFFER_BYTES as usize)
+        .delimiter(delimiter)
         .from_reader(bounded);
     let names = reader.byte_headers().map_err(|error| error.to_string())?.clone();
     let mut columns = Vec::new();
-    for (position, name) in names.iter().enumerate() {
-        let name = if position == 0 { without_mark(name) } else { name };
+    for name in &names {
         let name = String::from_utf8_lossy(name).trim().to_owned();
         if !FIELDS.contains(&name.as_str()) {
-            return Err(format!("line 1 names {name:?}; known are {}", FIELDS.join(", ")));
+            return Err(format!(
+                "line {number_of_names} names {name:?}; known are {}",
+                FIELDS.join(", ")
+            ));
         }
         if columns.contains(&name) {
-            return Err(format!("line 1 names {name} twice"));
+            return Err(format!("line {number_of_names} names {name} twice"));
         }
         columns.push(name);
     }
     for name in ["id", "systemName", "fullUrl"] {
         if !columns.iter().any(|column| column == name) {
-            return Err(format!("line 1 does not name {name}"));
+            return Err(format!("line {number_of_names} does not name {name}"));
         }
     }
     let mut record = csv::ByteRecord::new();
@@ -173,8 +264,8 @@ fn csv_lines(
         let read = reader.read_byte_record(&mut record);
         let last = breaks.lock().line_before(reader.position().byte());
         // A record begins where its own line breaks have not been yet.
-        let inside = record.iter().flatten().filter(|&&byte| byte == b'\n').count() as u64;
-        let number = last.saturating_sub(inside);
+        let inside: usize = record.iter().map(line_breaks).sum();
+        let number = last.saturating_sub(inside as u64);
         match read {
             Ok(false) => None,
             Ok(true) => Some(Ok(line_of(number, csv_row(&columns, &record), defaults))),
@@ -189,6 +280,12 @@ fn csv_lines(
             }),
         }
     }))
+}
+
+/// Line breaks in a text: LF, CR, or both together.
+fn line_breaks(text: &[u8]) -> usize {
+    let of_both = text.windows(2).filter(|two| *two == b"\r\n").count();
+    text.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count() - of_both
 }
 
 /// A file of which only so much is read at a time: a quote that is never closed would have all of it in memory.
@@ -206,14 +303,22 @@ struct Breaks {
     read: u64,
     /// Line breaks before those that are kept.
     before: u64,
+    /// Whether the last byte was a CR, which an LF may follow.
+    is_after_return: bool,
     /// The positions of the others.
     positions: VecDeque<u64>,
 }
 
 impl Breaks {
     fn note(&mut self, bytes: &[u8]) {
-        let breaks = (self.read..).zip(bytes).filter(|(_, byte)| **byte == b'\n');
-        self.positions.extend(breaks.map(|(position, _)| position));
+        for (position, byte) in (self.read..).zip(bytes) {
+            if *byte == b'\n' {
+                self.positions.push_back(position);
+            } else if self.is_after_return {
+                self.positions.push_back(position - 1);
+            }
+            self.is_after_return = *byte == b'\r';
+        }
         self.read += bytes.len() as u64;
     }
 

@@ -201,3 +201,84 @@ fn a_link_without_partner_is_refused_where_none_is_meant() {
         "partnerId: missing, and no partner is named for the file"
     );
 }
+
+#[test]
+fn csv_is_read_however_a_spreadsheet_writes_it() {
+    let plain = "id,systemName,fullUrl,name\nabcd,NAME,https://e.example/;a,\"x;y\"\nab,NAME,https://e.example/,z\n";
+    let semicolons =
+        "id;systemName;fullUrl;name\nabcd;NAME;\"https://e.example/;a\";\"x;y\"\nab;NAME;https://e.example/;z\n";
+    let tabs =
+        "id\tsystemName\tfullUrl\tname\nabcd\tNAME\thttps://e.example/;a\tx;y\nab\tNAME\thttps://e.example/\tz\n";
+    let quoted = semicolons.replacen(
+        "id;systemName;fullUrl;name",
+        "\"id\";\"systemName\";\"fullUrl\";\"name\"",
+        1,
+    );
+    let expected = lines(Format::Csv, plain.as_bytes());
+    let link = expected[0].1.as_ref().unwrap();
+    assert_eq!(
+        (link.full_url.as_str(), link.name.as_deref()),
+        ("https://e.example/;a", Some("x;y"))
+    );
+    assert_eq!((expected[0].0, expected[1].0, expected.len()), (2, 3, 2));
+    assert!(expected[1].1.is_err());
+    for text in [plain, semicolons, tabs, &quoted] {
+        for end in ["\n", "\r\n", "\r"] {
+            for mark in ["", "\u{feff}"] {
+                let file = format!("{mark}{}", text.replace('\n', end));
+                assert_eq!(lines(Format::Csv, file.as_bytes()), expected, "{file:?}");
+            }
+        }
+    }
+    // A line says what stands between the values: the others count from there.
+    for (separator, text) in [(",", plain), (";", semicolons), ("\t", tabs), (";", &quoted)] {
+        for mark in ["", "\u{feff}"] {
+            for end in ["\n", "\r\n", "\r"] {
+                let quote = if mark.is_empty() { "" } else { "\"" };
+                let file = format!("{mark}{quote}sep={separator}{quote}\n{text}").replace('\n', end);
+                let shifted: Vec<_> = expected
+                    .iter()
+                    .map(|(number, link)| (number + 1, link.clone()))
+                    .collect();
+                assert_eq!(lines(Format::Csv, file.as_bytes()), shifted, "{file:?}");
+            }
+        }
+    }
+    let refusal = |file: &str| read(Format::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
+    assert_eq!(
+        refusal("sep=|\nid|url\n"),
+        "line 1 says sep='|'; expected a comma, semicolon or tab"
+    );
+    assert!(refusal("sep=;\nid;url\n").starts_with("line 2 names \"url\""));
+}
+
+#[test]
+fn lines_of_csv_are_counted_however_they_end() {
+    for end in ["\n", "\r\n", "\r"] {
+        let file = "id,systemName,fullUrl\n\nabcd,NAME\nabcd,\"N\n\nM\",gopher://x\n\n\nab,NAME,https://e.example/";
+        let numbers: Vec<_> = reasons(Format::Csv, &file.replace('\n', end))
+            .into_iter()
+            .map(|(number, _)| number)
+            .collect();
+        assert_eq!(numbers, [3, 4, 9], "{end:?}");
+    }
+}
+
+#[test]
+fn a_file_in_utf_16_is_named_as_such() {
+    let text = "id,systemName,fullUrl\r\nabcd,NAME,https://e.example/\r\n";
+    let units = || text.encode_utf16();
+    let little: Vec<_> = units().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<_> = units().flat_map(u16::to_be_bytes).collect();
+    let marked = |mark: [u8; 2], bytes: &[u8]| [&mark[..], bytes].concat();
+    for file in [marked([0xff, 0xfe], &little), marked([0xfe, 0xff], &big), little, big] {
+        for format in [Format::Csv, Format::JsonLines] {
+            let refused = read(format, file.as_slice(), DEFAULTS).map(drop).unwrap_err();
+            assert!(refused.starts_with("the file is UTF-16, expected UTF-8"), "{refused}");
+        }
+    }
+    // What is too short to say is no such file.
+    assert_eq!(lines(Format::JsonLines, b"").len(), 0);
+    assert_eq!(lines(Format::JsonLines, b"\xef\xbb\xbf").len(), 0);
+    assert_eq!(lines(Format::JsonLines, b"{").len(), 1);
+}
