@@ -390,7 +390,8 @@ fn report_of(report: &ImportReport) -> Json {
         .iter()
         .map(|(line, reason)| json!({ "line": line, "reason": reason }))
         .collect();
-    json!({
+    let first_ids: Vec<_> = report.first_ids.iter().map(ToString::to_string).collect();
+    let mut told = json!({
         "added": report.added,
         "updated": report.updated,
         "unchanged": report.unchanged,
@@ -398,7 +399,11 @@ fn report_of(report: &ImportReport) -> Json {
         "refused": report.refused,
         "problems": problems,
         "applied": report.applied,
-    })
+    });
+    if let (false, Json::Object(told)) = (first_ids.is_empty(), &mut told) {
+        told.insert("firstIds".to_owned(), json!(first_ids));
+    }
+    told
 }
 
 /// Sends a line; false if nobody takes it any more.

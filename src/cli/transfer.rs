@@ -40,6 +40,8 @@ Examples:
 const IMPORT_EXAMPLES: &str = "\
 Ids are kept as they are. id, systemName and fullUrl are needed; for the rest, a line
 may leave to tinyd what the API would. What the API's list returns can be imported.
+CSV may have commas, semicolons or tabs between values; the first line is the names.
+A dry run shows the first ids: a spreadsheet may have cut zeros off.
 
 All lines are imported, in one transaction, or none; with --keep-going those that are
 right. Other writes wait for the transaction; with --keep-going it is one for each
@@ -181,6 +183,7 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
 struct Told {
     counts: [(&'static str, u64); 5],
     problems: Vec<(u64, String)>,
+    first_ids: Vec<String>,
     applied: bool,
 }
 
@@ -195,6 +198,7 @@ impl From<ImportReport> for Told {
                 ("refused", report.refused),
             ],
             problems: report.problems,
+            first_ids: report.first_ids.iter().map(ToString::to_string).collect(),
             applied: report.applied,
         }
     }
@@ -204,6 +208,7 @@ impl From<&Value> for Told {
     fn from(report: &Value) -> Self {
         let count = |name| (name, report[name].as_u64().unwrap_or(0));
         let problems = report["problems"].as_array().map_or(&[][..], Vec::as_slice);
+        let first_ids = report["firstIds"].as_array().map_or(&[][..], Vec::as_slice);
         let problem = |problem: &Value| {
             let reason = problem["reason"].as_str().unwrap_or("").to_owned();
             (problem["line"].as_u64().unwrap_or(0), reason)
@@ -211,6 +216,10 @@ impl From<&Value> for Told {
         Self {
             counts: ["added", "updated", "unchanged", "skipped", "refused"].map(count),
             problems: problems.iter().map(problem).collect(),
+            first_ids: first_ids
+                .iter()
+                .filter_map(|id| id.as_str().map(str::to_owned))
+                .collect(),
             applied: report["applied"] == true,
         }
     }
@@ -261,9 +270,15 @@ fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
         for (name, count) in told.counts {
             report[name] = json!(count);
         }
+        if args.dry_run {
+            report["firstIds"] = json!(told.first_ids);
+        }
         writeln!(out, "{report}")?;
     } else if args.dry_run {
         writeln!(out, "nothing was changed; it would be: {counts}")?;
+        if !told.first_ids.is_empty() {
+            writeln!(out, "first ids as they would be: {}", told.first_ids.join(", "))?;
+        }
     } else if told.applied {
         writeln!(out, "{counts}")?;
     } else {

@@ -19,6 +19,8 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
 /// Lines whose problems are told; of those beyond it, only the number is known.
 const PROBLEMS_TOLD_MAX: usize = 100;
+/// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
+const FIRST_IDS_MAX: usize = 5;
 /// How often progress is told, in lines.
 const PROGRESS_LINES: u64 = 1_000;
 
@@ -75,6 +77,8 @@ pub struct ImportReport {
     pub refused: u64,
     /// The number and the reason of the first of them.
     pub problems: Vec<(u64, String)>,
+    /// On a dry run, the first ids as they would be.
+    pub first_ids: Vec<LinkId>,
     /// Whether anything was written: not on a dry run, and not if a line was wrong and all had to be right.
     pub applied: bool,
 }
@@ -347,6 +351,7 @@ fn put_all(
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
+        let (id, refused_before) = (link.id, report.refused);
         match put(target, link, is_dated, options) {
             Ok(Ok(Outcome::Added)) => report.added += 1,
             Ok(Ok(Outcome::Updated)) => report.updated += 1,
@@ -356,6 +361,9 @@ fn put_all(
             // Met while looking, before anything was changed.
             Err(error @ StoreError::Damaged { .. }) => report.refuse(number, error.to_string()),
             Err(error) => return Err(error),
+        }
+        if options.dry_run && report.refused == refused_before && report.first_ids.len() < FIRST_IDS_MAX {
+            report.first_ids.push(id);
         }
     }
     Ok(Ok(()))
