@@ -18,7 +18,7 @@ mod user;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::Overrides;
 
@@ -164,10 +164,24 @@ impl SettingArgs {
     }
 }
 
+/// The arguments without variables of the environment that are empty: those count as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let without = |argument: clap::Arg| {
+        let variable = argument.get_env().and_then(std::env::var_os);
+        match variable {
+            Some(value) if value.is_empty() => argument.env(None::<&'static str>),
+            _ => argument,
+        }
+    };
+    command.mut_args(without).mut_subcommands(without_empty_variables)
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let mut command = without_empty_variables(Cli::command());
+    let cli = Cli::from_arg_matches(&command.get_matches_mut()).map_err(|error| error.format(&mut command));
+    let result = match cli.unwrap_or_else(|error| error.exit()).command {
         Command::Serve(args) => serve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ks(args) => ks::run(&args),

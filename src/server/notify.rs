@@ -74,7 +74,7 @@ impl ServiceManager {
     /// When the operating system gives no more threads.
     pub fn connect() -> io::Result<Self> {
         let (questions, roll_call) = roll_call();
-        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
             return Ok(Self {
                 sender: None,
                 teller: None,
