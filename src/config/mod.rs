@@ -271,7 +271,23 @@ fn url_of(address: Option<&SocketAddr>) -> String {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("http://{address}")
+    without_default_port(&format!("http://{address}"))
+}
+
+/// A base URL without the port that browsers leave out, 80 of http or 443 of https.
+fn without_default_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let path = rest.find('/').and_then(|at| rest.split_at_checked(at));
+    let (authority, path) = path.unwrap_or((rest, ""));
+    let port = if scheme.eq_ignore_ascii_case("https") {
+        ":443"
+    } else {
+        ":80"
+    };
+    let authority = authority.strip_suffix(port).unwrap_or(authority);
+    format!("{scheme}://{authority}{path}")
 }
 
 fn config_path(overrides: &Overrides) -> PathBuf {

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::config::limits::{self, Limits};
 use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, BUFFERED_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT,
-    ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
+    ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy, without_default_port,
 };
 use crate::http::LoggedAddress;
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
@@ -398,7 +398,7 @@ impl Reader {
         };
         let is_base = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         if url::Url::parse(text).is_ok_and(|url| is_base(&url)) {
-            return Ok(Some(text.trim_end_matches('/').to_owned()));
+            return Ok(Some(without_default_port(text.trim_end_matches('/'))));
         }
         let reason = "expected an http or https URL, such as https://go.example.com";
         Err(self.wrong(section.key(key), format!("{text:?}"), reason))

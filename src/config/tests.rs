@@ -366,3 +366,26 @@ fn an_exposed_listener_without_declared_proxies_is_warned_of() {
         assert_eq!(found.is_some(), is_warned, "{text}: {warnings:?}");
     }
 }
+
+#[test]
+fn short_urls_do_not_name_the_port_that_browsers_leave_out() {
+    for (text, base) in [
+        ("listen = \"192.0.2.1:80\"", "http://192.0.2.1"),
+        ("listen = \"[2001:db8::80]:80\"", "http://[2001:db8::80]"),
+        ("listen = \"0.0.0.0:80\"", "http://127.0.0.1"),
+        ("listen = \"192.0.2.1:8080\"", "http://192.0.2.1:8080"),
+        ("listen = \"192.0.2.1:443\"", "http://192.0.2.1:443"),
+        ("url = \"https://go.example.com:443/\"", "https://go.example.com"),
+        ("url = \"HTTPS://go.example.com:443/s\"", "HTTPS://go.example.com/s"),
+        ("url = \"http://go.example.com:80\"", "http://go.example.com"),
+        ("url = \"http://go.example.com:443\"", "http://go.example.com:443"),
+        ("url = \"https://go.example.com:80\"", "https://go.example.com:80"),
+        ("url = \"https://go.example.com:8443\"", "https://go.example.com:8443"),
+        ("url = \"https://[2001:db8::443]\"", "https://[2001:db8::443]"),
+    ] {
+        let settings = load(&format!("[public]\n{text}\n")).unwrap();
+        assert_eq!(settings.short_url_base(), base, "{text}");
+    }
+    let settings = load("[admin]\nlisten = \"127.0.0.1:80\"\n").unwrap();
+    assert_eq!(settings.admin_url(), "http://127.0.0.1");
+}
