@@ -3,6 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use crate::cli::shown;
+
 /// What the exit code of a failure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -59,7 +61,7 @@ pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
                 .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
             if !closed {
                 // With its causes; where nobody can read it, nothing is lost.
-                let _ = writeln!(io::stderr(), "tinyd: {error:#}");
+                let _ = writeln!(io::stderr(), "tinyd: {}", shown::lines(&format!("{error:#}")));
             }
             ExitCode::from(failure as u8)
         }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::store::opened;
-use crate::cli::{restore, time};
+use crate::cli::{restore, shown, time};
 use crate::model::Timestamp;
 use crate::rows::{self, Format};
 use crate::store::Store;
@@ -321,13 +321,13 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
 fn show(args: &ClientArgs, short_url_base: Option<&str>, link: &Value) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{link}")?;
+        writeln!(out, "{}", shown::json(link))?;
         return Ok(());
     }
     let mut table = plain_table();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            table.add_row([name, value.as_str()]);
+            table.add_row([name, &*shown::line(&value)]);
         }
     };
     let text = |name: &str| link[name].as_str().map(str::to_owned);
@@ -399,7 +399,7 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
     let result = client.call(SERVICE, "list", params)?;
     let mut out = io::stdout().lock();
     if args.client.json {
-        writeln!(out, "{result}")?;
+        writeln!(out, "{}", shown::json(&result))?;
         return Ok(());
     }
     let links = result["objects"].as_array().map_or(&[][..], Vec::as_slice);
@@ -415,7 +415,7 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
         "LEADS TO",
     ]);
     for link in links {
-        let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
+        let text = |name: &str| shown::line(link[name].as_str().unwrap_or("-")).into_owned();
         let expires = link["expiresAt"]
             .as_i64()
             .map_or_else(|| "never".to_owned(), time::show);
@@ -451,10 +451,10 @@ fn each(args: &ClientArgs, action: &str, ids: &[String]) -> Result<(), CliError>
     let mut first_failure = None;
     for id in ids {
         match client.call(SERVICE, action, json!({ "id": id })) {
-            Ok(link) if args.json => writeln!(io::stdout(), "{link}")?,
-            Ok(link) => writeln!(io::stdout(), "{id} {}", status_name(&link))?,
+            Ok(link) if args.json => writeln!(io::stdout(), "{}", shown::json(&link))?,
+            Ok(link) => writeln!(io::stdout(), "{} {}", shown::line(id), status_name(&link))?,
             Err(error) if first_failure.is_none() => first_failure = Some(error),
-            Err(error) => writeln!(io::stderr(), "tinyd: {:#}", error.error)?,
+            Err(error) => writeln!(io::stderr(), "tinyd: {}", shown::lines(&format!("{:#}", error.error)))?,
         }
     }
     first_failure.map_or(Ok(()), Err)

@@ -9,6 +9,7 @@ mod link;
 mod progress;
 mod restore;
 mod serve;
+mod shown;
 mod status;
 mod store;
 mod time;

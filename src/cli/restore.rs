@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::link::{ID_HELP, SERVICE, id_of, status_name};
+use crate::cli::shown;
 
 /// Links in one call, each of which is one transaction.
 const CALL_LINKS: usize = 500;
@@ -82,9 +83,9 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
                 }
             };
             let line = if args.client.json {
-                link.to_string()
+                shown::json(link)
             } else {
-                format!("{} {what}", link["id"].as_str().unwrap_or(""))
+                format!("{} {what}", shown::line(link["id"].as_str().unwrap_or("")))
             };
             // Whoever has seen enough of the output has not said that no more should be restored.
             match writeln!(out, "{line}") {

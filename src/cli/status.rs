@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::exit::{CliError, Failure};
-use crate::cli::{ConfigArgs, time};
+use crate::cli::{ConfigArgs, shown, time};
 use crate::config::Settings;
 
 const EXAMPLES: &str = "\
@@ -55,9 +55,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     let status = ask(url)?;
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{status}")?;
+        writeln!(out, "{}", shown::json(&status))?;
     } else {
-        out.write_all(screen(url, &status).as_bytes())?;
+        out.write_all(shown::lines(&screen(url, &status)).as_bytes())?;
     }
     out.flush()?;
     if status["healthy"] == true {

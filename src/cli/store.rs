@@ -11,6 +11,7 @@ use crate::cli::ConfigArgs;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
+use crate::cli::shown;
 use crate::config::Settings;
 use crate::store::{self, CopyError, FILE_NAME, OpenError, Progress as _, Store, Verification};
 
@@ -198,7 +199,7 @@ fn report(found: &Verification, what: &str) -> Result<(), CliError> {
         found.index_entries, found.counters
     )?;
     for problem in &found.problems {
-        writeln!(out, "problem: {problem}")?;
+        writeln!(out, "problem: {}", shown::line(&problem.to_string()))?;
     }
     if found.is_clean() {
         writeln!(out, "no problems")?;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{Client, ClientArgs, Upload};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
+use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
 use crate::links::{
     Conflict, ImportError, ImportOptions, ImportReport, export as export_links, import as import_lines,
@@ -247,7 +248,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
 
 fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
     for (line, reason) in &told.problems {
-        writeln!(io::stderr(), "line {line}: {reason}")?;
+        writeln!(io::stderr(), "line {line}: {}", shown::line(reason))?;
     }
     let refused = told
         .counts
@@ -277,7 +278,11 @@ fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
     } else if args.dry_run {
         writeln!(out, "nothing was changed; it would be: {counts}")?;
         if !told.first_ids.is_empty() {
-            writeln!(out, "first ids as they would be: {}", told.first_ids.join(", "))?;
+            writeln!(
+                out,
+                "first ids as they would be: {}",
+                shown::line(&told.first_ids.join(", "))
+            )?;
         }
     } else if told.applied {
         writeln!(out, "{counts}")?;

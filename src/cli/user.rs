@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::CliError;
+use crate::cli::shown;
 
 const EXAMPLES: &str = "\
 Every link that the user owns becomes deleted, in one transaction; `tinyd link restore`
@@ -32,9 +33,9 @@ pub(super) fn run(command: &UserCommand) -> Result<(), CliError> {
     let result = Client::new(client)?.call("user", "delete", json!({ "userId": name }))?;
     let mut out = io::stdout();
     if client.json {
-        writeln!(out, "{result}")?;
+        writeln!(out, "{}", shown::json(&result))?;
     } else {
-        writeln!(out, "{name}: all links deleted")?;
+        writeln!(out, "{}: all links deleted", shown::line(name))?;
     }
     Ok(())
 }

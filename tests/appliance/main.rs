@@ -49,5 +49,6 @@ mod settings;
 mod slow_clients;
 mod status;
 mod systemd;
+mod terminal;
 mod transfer;
 mod wire;
