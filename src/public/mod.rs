@@ -27,6 +27,7 @@ use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::{LinkId, Timestamp};
 use crate::public::guesses::Guess;
+use crate::public::request::TINY;
 use crate::public::visitors::{PURPOSES, Visitor, Visitors, is_unasked};
 use crate::wire::{Exception, Value};
 
@@ -121,7 +122,7 @@ impl Public {
 
     async fn answer(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
         let path = http::merge_slashes(uri.path());
-        if let Some(id) = path.strip_prefix("/tiny/") {
+        if let Some(id) = self.after_tiny(&path) {
             if !matches!(*method, Method::GET | Method::HEAD) {
                 return Some(http::allow(method, METHODS));
             }
@@ -153,6 +154,12 @@ impl Public {
         let requested = Requested::from(&call);
         let id = call.id.as_deref();
         Some(self.goto_by(method, id, requested, client).await)
+    }
+
+    /// What stands behind `/tiny/`, which whoever types the whole address in capitals has in capitals too.
+    fn after_tiny<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (tiny, id) = path.split_at_checked(TINY.len())?;
+        (tiny == TINY || self.forgiving && tiny.eq_ignore_ascii_case(TINY)).then_some(id)
     }
 
     /// The way to goto. Whether there is such a link is asked only where the text is no id: goto says it of ids.

@@ -141,9 +141,22 @@ fn what_is_no_link_either_way_is_answered_as_before() {
         }
     }
     // Switched off, nothing is looked at twice.
-    for id in ["abcdefgh.", "ABCDEFGH", "abcdefgh%20", "abcdefgh/"] {
-        assert_eq!(strict.get_public(&format!("/tiny/{id}")).status, 404, "{id}");
-        assert_eq!(forgiving.get_public(&format!("/tiny/{id}")).status, 301, "{id}");
+    for target in [
+        "/tiny/abcdefgh.",
+        "/tiny/ABCDEFGH",
+        "/tiny/abcdefgh%20",
+        "/tiny/abcdefgh/",
+        "/tiny/abcdefgh&gt;",
+        "/TINY/ABCDEFGH",
+        "/Tiny/abcdefgh",
+    ] {
+        assert_eq!(strict.get_public(target).status, 404, "{target}");
+        let found = forgiving.get_public(target);
+        assert_eq!(
+            (found.status, found.header("location")),
+            (301, &*format!("{GOTO}abcdefgh")),
+            "{target}"
+        );
     }
 }
 
