@@ -205,7 +205,7 @@ mod tests {
         "Mozilla/5.0 (Windows NT 10.0; Win64; x64; Officer) Gecko/20100101 Firefox/127.0",
     ];
 
-    const PROGRAMS: [&str; 54] = [
+    const PROGRAMS: [&str; 60] = [
         "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
         "FACEBOOKEXTERNALHIT/1.1",
         "Twitterbot/1.0",
@@ -259,6 +259,12 @@ mod tests {
         "Valve/Steam HTTP Client 1.0 (SteamChatURLLookup)",
         "Valve/Steam HTTP Client 1.0 (730)",
         "ClickUpLinkUnfurler/1.0",
+        "github-camo (c006e452)",
+        "Tweakers Image Proxy https://tweakers.net",
+        "Chrome Privacy Preserving Prefetch Proxy",
+        "Friendica 'The Tazmans Flax-lily' 2019.01-1293; https://hoyer.xyz",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko; compatible; GoogleAgent-Mariner) Chrome/135 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0 Safari/537.36 DatadogSynthetics",
         "Notion/1.0 (https://notion.so; team@makenotion.com)",
         "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) Chrome/83 (compatible; Googlebot/2.1)",
     ];
