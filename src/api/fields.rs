@@ -2,6 +2,8 @@
 
 use crate::api::params::{Param, Params};
 use crate::http::Fault;
+use crate::model::PartnerId;
+use crate::wire::whole_number;
 
 /// What a request says about a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,10 @@ impl<'a> Fields<'a> {
 
 /// Reads a whole number.
 pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, Fault> {
-    text.trim()
-        .parse()
-        .map_err(|_| Fault::invalid(name, "expected a whole number of at most 64 bits"))
+    whole_number(text).ok_or_else(|| Fault::invalid(name, "expected a whole number of at most 64 bits"))
+}
+
+/// Reads the number of a partner; `None` if it can be no partner's.
+pub(super) fn parse_partner(text: &str) -> Option<PartnerId> {
+    whole_number(text)?.try_into().ok().map(PartnerId)
 }

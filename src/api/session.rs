@@ -1,12 +1,12 @@
 //! The services `session` and `user`.
 
-use crate::api::fields::parse_integer;
+use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
 use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
-use crate::model::{PartnerId, USER_ID_MAX_CHARS};
-use crate::wire::{Object, Value};
+use crate::model::USER_ID_MAX_CHARS;
+use crate::wire::{Object, Value, whole_number};
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
@@ -25,10 +25,10 @@ impl Api {
             }
         };
         let refused = || failed(StartFailure::Refused);
-        let id = PartnerId(partner_text.trim().parse().map_err(|_| refused())?);
-        let kind = match params.given("type")?.map(str::trim) {
-            None | Some("0") => Kind::User,
-            Some("2") => Kind::Admin,
+        let id = parse_partner(partner_text).ok_or_else(refused)?;
+        let kind = match params.given("type")?.map(whole_number) {
+            None | Some(Some(0)) => Kind::User,
+            Some(Some(2)) => Kind::Admin,
             Some(_) => return Err(refused()),
         };
         let seconds = match params.given("expiry")? {

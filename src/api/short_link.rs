@@ -14,7 +14,7 @@ use crate::model::{
     SYSTEM_NAME_MIN_BYTES, ShortLink, Status, Timestamp, USER_ID_MAX_CHARS,
 };
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
-use crate::wire::{Object, Value};
+use crate::wire::{Object, Value, whole_number};
 
 /// The parameter that holds a link.
 const LINK: &str = "shortLink";
@@ -363,7 +363,7 @@ fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, Fault> {
     let Some(text) = fields.text(name)? else {
         return Ok(None);
     };
-    let status = text.trim().parse().ok().and_then(Status::from_number);
+    let status = whole_number(text).and_then(Status::from_number);
     status.map(Some).ok_or_else(|| Fault::InvalidEnum {
         value: text.to_owned(),
         name: fields.name(name),
@@ -407,17 +407,12 @@ fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fa
         order: order(filter.text("orderBy")?),
         page: page(&pager)?,
     };
-    if let Some(partners) = set_of(&filter, "partnerIdEqual", "partnerIdIn")? {
-        let numbers = partners
-            .iter()
-            .map(|text| parse_integer(&filter.name("partnerId"), text));
-        if !numbers
-            .collect::<Result<Vec<_>, _>>()?
-            .contains(&i64::from(session.partner.0))
-        {
-            // No session sees another partner's links.
-            query.ids = Some(BTreeSet::new());
-        }
+    let own = i64::from(session.partner.0);
+    let equal = filter.integer("partnerIdEqual")?;
+    let listed = integers(&filter, "partnerIdIn")?;
+    if equal.is_some_and(|partner| partner != own) || listed.is_some_and(|partners| !partners.contains(&own)) {
+        // No session sees another partner's links.
+        query.ids = Some(BTreeSet::new());
     }
     if session.kind == Kind::User {
         let user = session.user.clone().ok_or(Fault::InvalidUserId)?;
@@ -455,21 +450,29 @@ fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTree
     })
 }
 
+/// The numbers that `NAMEIn` lists.
+fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, Fault> {
+    let texts = set_of(filter, "", within)?;
+    texts
+        .map(|texts| {
+            texts
+                .iter()
+                .map(|text| parse_integer(&filter.name(within), text))
+                .collect()
+        })
+        .transpose()
+}
+
 /// Deleted links are seen only by a filter that names their status.
 fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, Fault> {
     let equal = status(filter, "statusEqual")?.map(|status| BTreeSet::from([status]));
-    let mut listed = None;
-    if let Some(numbers) = set_of(filter, "", "statusIn")? {
-        let numbers = numbers.iter().map(|text| parse_integer(&filter.name("statusIn"), text));
-        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
-        // A number that is no status is the status of no link.
-        listed = Some(
-            numbers
-                .into_iter()
-                .filter_map(Status::from_number)
-                .collect::<BTreeSet<_>>(),
-        );
-    }
+    // A number that is no status is the status of no link.
+    let listed = integers(filter, "statusIn")?.map(|numbers| {
+        numbers
+            .into_iter()
+            .filter_map(Status::from_number)
+            .collect::<BTreeSet<_>>()
+    });
     Ok(match (equal, listed) {
         (Some(equal), Some(listed)) => &equal & &listed,
         (Some(one), None) | (None, Some(one)) => one,

@@ -17,6 +17,7 @@ use multer::{Field, Multipart};
 use serde_json::{Value as Json, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::api::fields::parse_partner;
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
@@ -331,11 +332,9 @@ impl Api {
     fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, Fault> {
         let named = match params.given("partnerId")? {
             None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map(PartnerId)
-                    .map_err(|_| Fault::invalid("partnerId", "expected a number"))?,
-            ),
+            Some(text) => {
+                Some(parse_partner(text).ok_or_else(|| Fault::invalid("partnerId", "expected a whole number"))?)
+            }
         };
         match named {
             None if self.is_operator(session) => Ok(None),

@@ -8,7 +8,7 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::response::{self, Response};
 use crate::http::target::{Call, is_true};
-use crate::wire::{Exception, Format, Value};
+use crate::wire::{Exception, Format, Value, whole_number};
 
 /// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -498,22 +498,24 @@ impl Requested<'_> {
     /// [`Fault::UnknownFormat`] for another number, [`Fault::MissingParameter`] and [`Fault::InvalidValue`] for the
     /// callback of JSONP.
     pub fn format(self) -> Result<Option<Format>, Fault> {
-        let format = match self.format.map(str::trim) {
-            None | Some("") => return Ok(None),
-            Some("1") => Format::Json,
-            Some("2") => Format::Xml {
+        let Some(text) = self.format.map(str::trim).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let format = match whole_number(text) {
+            Some(1) => Format::Json,
+            Some(2) => Format::Xml {
                 ignore_null: self.ignore_null,
             },
-            Some("3") => Format::Php,
-            Some("9") => {
+            Some(3) => Format::Php,
+            Some(9) => {
                 let name = || "callback".to_owned();
                 let callback = self.callback.ok_or_else(|| Fault::MissingParameter { name: name() })?;
                 Format::jsonp(callback)
                     .ok_or_else(|| Fault::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
             }
-            Some(other) => {
+            _ => {
                 return Err(Fault::UnknownFormat {
-                    format: other.to_owned(),
+                    format: text.to_owned(),
                 });
             }
         };

@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq as _;
 pub use privileges::Privileges;
 
 use crate::model::{PartnerId, Timestamp};
+use crate::wire::whole_number;
 
 /// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
 pub const KS_MAX_BYTES: usize = 8192;
@@ -255,7 +256,7 @@ impl Session {
     #[must_use]
     pub fn actions_limit(&self) -> Option<u64> {
         let limit = self.privileges.get("actionslimit")?;
-        Some(limit.trim().parse().unwrap_or(0))
+        Some(whole_number(limit).map_or(0, |limit| limit.try_into().unwrap_or(0)))
     }
 }
 
@@ -332,11 +333,11 @@ pub fn shown(ks: &str) -> &str {
 
 /// Reads the number of a type: 0 user, 2 and above admin, 1 and everything else refused.
 fn parse_kind(text: &str) -> Result<Kind, InvalidKs> {
-    match text.parse::<i64>() {
-        Ok(0) => Ok(Kind::User),
-        Ok(2..) => Ok(Kind::Admin),
-        Ok(_) => Err(InvalidKs::Type),
-        Err(_) => Err(InvalidKs::Malformed),
+    match whole_number(text) {
+        Some(0) => Ok(Kind::User),
+        Some(2..) => Ok(Kind::Admin),
+        Some(_) => Err(InvalidKs::Type),
+        None => Err(InvalidKs::Malformed),
     }
 }
 

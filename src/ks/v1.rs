@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq as _;
 use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
 use crate::model::Timestamp;
+use crate::wire::whole_number;
 
 /// Fields that a KS must have: `partnerId;partnerId;expiry;type`. Those after them may be missing.
 const FIELDS_MIN: usize = 4;
@@ -54,10 +55,9 @@ pub(super) fn verify(decoded: &[u8], partners: &Partners) -> Result<Session, Inv
         partner,
         user: none_if_empty(field(5).to_owned()),
         kind: parse_kind(field(3))?,
-        expiry: field(2)
-            .parse()
+        expiry: whole_number(field(2))
             .map(Timestamp::from_unix)
-            .map_err(|_| InvalidKs::Malformed)?,
+            .ok_or(InvalidKs::Malformed)?,
         privileges: Privileges::parse(field(6)),
         digest,
     })

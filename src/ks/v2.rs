@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
 use crate::model::Timestamp;
+use crate::wire::whole_number;
 
 /// The cipher's block, in bytes.
 const BLOCK_BYTES: usize = 16;
@@ -68,7 +69,7 @@ pub(super) fn verify(rest: &[u8], partners: &Partners) -> Result<Session, Invali
     let mut privileges = Vec::new();
     for (name, value) in form_urlencoded::parse(&query) {
         match &*name {
-            EXPIRY => expiry = value.parse().ok().map(Timestamp::from_unix),
+            EXPIRY => expiry = whole_number(&value).map(Timestamp::from_unix),
             TYPE => kind = Some(parse_kind(&value)?),
             USER => user = value.into_owned(),
             name if IGNORED.contains(&name) => {}

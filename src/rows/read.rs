@@ -13,7 +13,7 @@ use crate::model::{
     Timestamp, USER_ID_MAX_CHARS,
 };
 use crate::rows::{FIELDS, Format};
-use crate::wire::is_xml_char;
+use crate::wire::{is_xml_char, whole_number};
 
 /// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;
@@ -49,21 +49,37 @@ pub struct Defaults {
     pub partner: Option<PartnerId>,
 }
 
+/// A whole number. Of one with a fraction, which is how data frames write a column with gaps, the fraction is dropped as in
+/// the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Whole(i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let whole = whole_number(&number.to_string());
+        whole
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("expected a whole number of at most 64 bits"))
+    }
+}
+
 /// A line as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
 struct Row {
     id: String,
-    created_at: Option<i64>,
-    updated_at: Option<i64>,
-    expires_at: Option<i64>,
-    partner_id: Option<u32>,
+    created_at: Option<Whole>,
+    updated_at: Option<Whole>,
+    expires_at: Option<Whole>,
+    partner_id: Option<Whole>,
     user_id: Option<String>,
     name: Option<String>,
     system_name: String,
     full_url: String,
     unique_id: Option<String>,
-    status: Option<i64>,
+    status: Option<Whole>,
     /// In what the API lists; says nothing about the link.
     #[serde(rename = "objectType")]
     _object_type: Option<String>,
@@ -356,18 +372,16 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
             continue;
         }
         let number = || {
-            value
-                .parse::<i64>()
-                .map_err(|_| format!("{name}: expected a whole number"))
+            whole_number(value)
+                .map(Whole)
+                .ok_or_else(|| format!("{name}: expected a whole number"))
         };
         match name.as_str() {
             "id" => value.clone_into(&mut row.id),
             "createdAt" => row.created_at = Some(number()?),
             "updatedAt" => row.updated_at = Some(number()?),
             "expiresAt" => row.expires_at = Some(number()?),
-            "partnerId" => {
-                row.partner_id = Some(value.parse().map_err(|_| format!("{name}: expected a whole number"))?);
-            }
+            "partnerId" => row.partner_id = Some(number()?),
             "userId" => row.user_id = Some(value.to_owned()),
             "name" => row.name = Some(value.to_owned()),
             "systemName" => value.clone_into(&mut row.system_name),
@@ -417,13 +431,23 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         }
     }
     Destination::parse(&row.full_url).map_err(|error| format!("fullUrl: {error}"))?;
-    let status = row.status.unwrap_or_else(|| Status::Enabled.number().into());
-    let time = |field: &str, seconds: Option<i64>| match seconds.map(Timestamp::from_unix) {
+    let status = row
+        .status
+        .map_or_else(|| Status::Enabled.number().into(), |Whole(number)| number);
+    let time = |field: &str, seconds: Option<Whole>| match seconds.map(|Whole(seconds)| Timestamp::from_unix(seconds)) {
         Some(time) if !(Timestamp::MIN..=Timestamp::MAX).contains(&time) => Err(format!(
             "{field}: expected unix seconds up to {} (milliseconds?)",
             Timestamp::MAX
         )),
         time => Ok(time),
+    };
+    let partner_id = match row.partner_id {
+        None => None,
+        Some(Whole(number)) => Some(
+            u32::try_from(number)
+                .map(PartnerId)
+                .map_err(|_| format!("partnerId: {number} is the number of no partner"))?,
+        ),
     };
     let created_at = time("createdAt", row.created_at)?.unwrap_or(defaults.now);
     let some_text = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -432,10 +456,11 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         created_at,
         updated_at: time("updatedAt", row.updated_at)?.unwrap_or(created_at),
         // As in the API, 0 and -1 are never.
-        expires_at: time("expiresAt", row.expires_at.filter(|seconds| !matches!(seconds, 0 | -1)))?,
-        partner_id: row
-            .partner_id
-            .map(PartnerId)
+        expires_at: time(
+            "expiresAt",
+            row.expires_at.filter(|seconds| !matches!(seconds, Whole(0 | -1))),
+        )?,
+        partner_id: partner_id
             .or(defaults.partner)
             .ok_or("partnerId: missing, and no partner is named for the file")?,
         user_id: some_text(row.user_id),
