@@ -301,10 +301,11 @@ pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
         return Err(InvalidKs::Malformed);
     }
     let standard: String = ks
-        .trim_ascii()
         .replace("%3D", "=")
         .replace("%3d", "=")
         .chars()
+        // PHP's decoder skips them: tools that encode base64 break its lines.
+        .filter(|c| !matches!(c, ' ' | '\t' | '\r' | '\n'))
         .map(|c| match c {
             '-' => '+',
             '_' => '/',
