@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use hyper::{StatusCode, Uri};
 
+use crate::http::rewrite::encoded_query;
+
 /// What is added to the longest target for the rest of a request line: method, spaces and version.
 const REQUEST_LINE_REST_BYTES: usize = 64;
 
@@ -279,6 +281,8 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead>
     let is_http_10 = match version {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
+        // A later one of the same major version is served as the latest known (RFC 9110, section 2.5).
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => false,
         other if other.starts_with(b"HTTP/") => {
             return Err(BadHead {
                 status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -290,11 +294,11 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead>
     if target.len() > limits.target_bytes {
         return Err(BadHead::TARGET_TOO_LONG);
     }
-    check_target(method, target)?;
+    check_target(method, target, limits)?;
     Ok(is_http_10)
 }
 
-fn check_target(method: &[u8], target: &[u8]) -> Result<(), BadHead> {
+fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(), BadHead> {
     if target == b"*" {
         return if method == b"OPTIONS" {
             Ok(())
@@ -303,7 +307,12 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), BadHead> {
         };
     }
     // UTF-8 that is not encoded is let through: it is sent by clients that mean no harm, and can be no part of an id.
-    if target.contains(&b'#') || Uri::try_from(target).is_err() {
+    let is_control = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
+    let encoded = encoded_query(target);
+    if encoded.len() > limits.target_bytes {
+        return Err(BadHead::TARGET_TOO_LONG);
+    }
+    if target.contains(&b'#') || target.iter().any(is_control) || Uri::try_from(&*encoded).is_err() {
         return Err(BadHead::malformed("the target holds what cannot be in one"));
     }
     let path = path_of(target).ok_or(BadHead::malformed("the target is neither a path nor an http URL"))?;

@@ -8,6 +8,7 @@ mod fault;
 mod head;
 mod peer;
 mod response;
+mod rewrite;
 mod stream;
 mod target;
 
@@ -21,5 +22,6 @@ pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, api_bytes, bytes, cors_preflight, date,
     is_about_server, is_empty, no_store, passed_on, refusal, stream, text, turned_away,
 };
+pub use rewrite::rewrite_request_line;
 pub use stream::{Interrupted, PieceSender};
 pub use target::{Call, Place, Target, decode_lossy, is_true, merge_slashes};

@@ -248,6 +248,7 @@ impl<S: Depart> Guard<S> {
     /// Passes the next head on.
     fn release(&mut self, length: usize, framing: Framing) {
         self.requests += 1;
+        let length = http::rewrite_request_line(&mut self.held, length);
         self.released = length;
         self.reader = HeadReader::default();
         hide_upgrade(self.held.get_mut(..length).unwrap_or_default());

@@ -293,7 +293,66 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 400, Closed, "GET {goto} http/1.1\r\nHost: a\r\n\r\n"),
     (Both, 400, Closed, "G@T {goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 505, Closed, "GET {goto} HTTP/2.0\r\nHost: a\r\n\r\n"),
-    (Both, 505, Closed, "GET {goto} HTTP/1.2\r\nHost: a\r\n\r\n"),
+    (Both, 505, Closed, "GET {goto} HTTP/3.0\r\nHost: a\r\n\r\n"),
+    (Both, 505, Closed, "GET {goto} HTTP/0.9\r\nHost: a\r\n\r\n"),
+    (Both, 505, Closed, "GET {goto} HTTP/1.10\r\nHost: a\r\n\r\n"),
+    (Both, 505, Closed, "GET {goto} HTTP/1.\r\nHost: a\r\n\r\n"),
+    // A later minor version is served as 1.1, and has its rules.
+    (Both, 302, Open, "GET {goto} HTTP/1.2\r\nHost: a\r\n\r\n"),
+    (Both, 302, Open, "\r\nGET {goto} HTTP/1.9\r\nHost: a\r\n\r\n"),
+    (Both, 301, Open, "GET /tiny/{id} HTTP/1.2\r\nHost: a\r\n\r\n"),
+    (
+        Both,
+        302,
+        Closed,
+        "GET {goto} HTTP/1.2\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ),
+    (Both, 400, Closed, "GET {goto} HTTP/1.2\r\n\r\n"),
+    (
+        Admin,
+        200,
+        Closed,
+        "POST {ping} HTTP/1.2\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ),
+    // What a query holds that nobody reads refuses nothing, unless it could be read as something else than a query.
+    (Both, 302, Open, "GET {goto}?q=\"x\" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 302, Open, "GET {goto}?<q> HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (
+        Both,
+        302,
+        Open,
+        "GET {goto}?{|}^`\\[]'=%zz&\u{c3}\u{bc} HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (Both, 302, Open, "GET {goto}?q=\u{fc}\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (
+        Both,
+        302,
+        Open,
+        "GET http://a{goto}?\"\u{fc}\" HTTP/1.2\r\nHost: a\r\n\r\n",
+    ),
+    (
+        Both,
+        301,
+        Open,
+        "GET /tiny/{id}?q=\"\u{fc}\" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        Both,
+        200,
+        Open,
+        "GET /robots.txt?\"<\u{fc}>\" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        Admin,
+        200,
+        Open,
+        "GET /healthz?\"<\u{fc}>\" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (Both, 400, Closed, "GET {goto}?q=# HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 400, Closed, "GET {goto}?q=\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 400, Closed, "GET {goto}?q=\u{1b} HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 400, Closed, "GET {goto}?q=\" \" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 414, Closed, "GET {goto}?{quotes} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (
         Both,
         501,
@@ -343,6 +402,8 @@ fn every_raw_request_has_its_answer_and_its_connection_its_fate() {
             .replace("{id}", &id)
             .replace("{ping}", "/api_v3/service/system/action/ping?format=1")
             .replace("{long}", &long)
+            // Each takes three bytes once encoded.
+            .replace("{quotes}", &"\"".repeat(30_000))
             .replace("{many}", &many);
         // Latin letters stand for single bytes.
         let request: Vec<u8> = request.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
