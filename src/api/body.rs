@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use crate::api::params::{PARAMETERS_MAX, Params};
 use crate::api::{First, json};
@@ -15,6 +15,10 @@ use crate::http::{Fault, Place, Reservation};
 const BODY: &str = "body";
 /// The media type of JSON.
 const JSON: &str = "application/json";
+/// Enough of a content coding to recognise it; the registered names have up to 14 bytes.
+const CODING_SHOWN_BYTES: usize = 32;
+/// U+FEFF in UTF-8, which some programs write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes of memory for each byte of a body: the body itself, what is made of it, and what growing costs meanwhile.
 const MEMORY_FACTOR: usize = 4;
@@ -50,9 +54,10 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
     if body.is_empty() {
         return Ok(());
     }
+    check_encoding(headers)?;
     match media_type(headers).as_deref() {
         None | Some("application/x-www-form-urlencoded") => parse_form(&body, params),
-        Some(JSON) => json::insert(params, BODY, &body),
+        Some(JSON) => json::insert(params, BODY, without_mark(&body)),
         Some("multipart/form-data") => parse_multipart(headers, body, params).await,
         Some(other) => {
             let reason = format!(
@@ -61,6 +66,28 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
             Err(Fault::invalid("Content-Type", reason))
         }
     }
+}
+
+/// Refuses a body in a content coding: none is decoded, because a few bytes could unpack to gigabytes.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Fault> {
+    let values = headers.get_all(CONTENT_ENCODING).into_iter();
+    let mut codings = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    match codings.map(<[u8]>::trim_ascii).find(|coding| !is_none(coding)) {
+        None => Ok(()),
+        Some(coding) => {
+            let shown = coding.iter().take(CODING_SHOWN_BYTES);
+            let coding = shown
+                .filter(|byte| byte.is_ascii_graphic())
+                .map(|&byte| char::from(byte))
+                .collect();
+            Err(Fault::ContentEncoding { coding })
+        }
+    }
+}
+
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// Whether the body says that it is JSON.
@@ -75,7 +102,7 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 fn parse_form(body: &[u8], params: &mut Params) -> Result<(), Fault> {
-    let text = std::str::from_utf8(body).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
+    let text = std::str::from_utf8(without_mark(body)).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
     let mut all = First(None);
     for pair in text
         .trim_end_matches(['\r', '\n'])
@@ -110,7 +137,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
         let value = field.bytes().await.map_err(broken)?;
         // Clients that upload files put everything else into one field.
         if name == "json" {
-            json::insert(params, &name, &value)?;
+            json::insert(params, &name, without_mark(&value))?;
             continue;
         }
         let value = String::from_utf8(value.into()).map_err(|_| Fault::InvalidChar { field: name.clone() })?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::response::{self, Response};
@@ -98,6 +98,10 @@ pub enum Fault {
     /// A body over the limit.
     TooLarge {
         limit_bytes: usize,
+    },
+    /// A body that is compressed.
+    ContentEncoding {
+        coding: String,
     },
     /// A body that did not come in time.
     TooSlow,
@@ -267,6 +271,10 @@ impl Fault {
             Self::TooLarge { limit_bytes } => {
                 invalid_value("body".into(), format!("larger than the limit of {limit_bytes} bytes"))
             }
+            Self::ContentEncoding { coding } => invalid_value(
+                "Content-Encoding".into(),
+                format!("{coding} is not supported: send the body without compression"),
+            ),
             Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
             Self::Internal => internal(none()),
             Self::Unavailable { retry_after_seconds } => internal(vec![(
@@ -402,11 +410,13 @@ impl Fault {
     pub const fn api_status(&self) -> StatusCode {
         match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ContentEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable { .. }
             | Self::NoSpace { .. }
             | Self::Busy
+            | Self::TookTooLong { .. }
             | Self::Overloaded
             | Self::ReadOnly
             | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
@@ -529,14 +539,15 @@ impl Fault {
     pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
         let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
         self.write_headers(response.headers_mut());
-        let seconds = match self {
-            Self::Unavailable { retry_after_seconds } => *retry_after_seconds,
-            Self::Busy => BUSY_SECONDS,
-            Self::Overloaded => OVERLOADED_SECONDS,
+        let (name, value) = match self {
+            Self::Unavailable { retry_after_seconds } => (RETRY_AFTER, HeaderValue::from(*retry_after_seconds)),
+            Self::Busy => (RETRY_AFTER, HeaderValue::from(BUSY_SECONDS)),
+            Self::Overloaded => (RETRY_AFTER, HeaderValue::from(OVERLOADED_SECONDS)),
+            // What would have been accepted (RFC 9110, section 15.5.16).
+            Self::ContentEncoding { .. } => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             _ => return response,
         };
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(name, value);
         response
     }
 }
@@ -625,6 +636,7 @@ mod tests {
             (Fault::ReadOnly, 503),
             (Fault::Internal, 500),
             (Fault::TooLarge { limit_bytes: 1 }, 413),
+            (Fault::ContentEncoding { coding: "gzip".into() }, 415),
             (Fault::TooSlow, 408),
             (Fault::MissingKs, 200),
         ] {
