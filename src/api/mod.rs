@@ -316,15 +316,22 @@ impl Api {
         };
         let mut all = First(read.err());
         let mut of_target = Params::default();
+        all.note(Self::read_target(head, &mut of_target));
+        if !reservation.grow(params.memory_bytes() + of_target.memory_bytes()) {
+            all.note(Err(Fault::Overloaded));
+        }
+        params.merge(of_target);
+        all.into_result()
+    }
+
+    /// The parameters of a request's target. Where something is wrong, the others are read all the same.
+    fn read_target(head: &hyper::http::request::Parts, of_target: &mut Params) -> Result<(), Fault> {
+        let mut all = First(None);
         let by_precedence: Vec<_> = Target::of(&head.uri).into_iter().flat_map(Target::parameters).collect();
         // What is inserted later replaces what was there.
         for (place, key, value) in by_precedence.into_iter().rev() {
             all.note(of_target.insert_encoded(place, key, value));
         }
-        if !reservation.grow(params.memory_bytes() + of_target.memory_bytes()) {
-            all.note(Err(Fault::Overloaded));
-        }
-        params.merge(of_target);
         all.into_result()
     }
 

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::api::fields::parse_partner;
-use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, caller_of, requested, stream};
+use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import};
@@ -128,10 +128,17 @@ impl Api {
     /// Brings in the links of a file. The answer is JSON Lines: how far it is, then the report or what went wrong.
     pub(super) async fn import(self: Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
         let started = Instant::now();
+        let (head, incoming) = request.into_parts();
+        let mut of_target = Params::default();
         let mut params = Params::default();
-        match self.receive(request, address, &mut params).await {
+        let received = match Self::read_target(&head, &mut of_target) {
+            Ok(()) => self.receive(&head, incoming, address, &of_target, &mut params).await,
+            Err(fault) => Err(fault),
+        };
+        match received {
             Ok(received) => self.run_import(received, started),
             Err(fault) => {
+                params.merge(of_target);
                 self.count(IMPORT, Some(&fault), started);
                 let requested = requested(&params).unwrap_or_default();
                 let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
@@ -147,21 +154,20 @@ impl Api {
     /// writer.
     async fn receive(
         &self,
-        request: Request<Incoming>,
+        head: &hyper::http::request::Parts,
+        incoming: Incoming,
         address: IpAddr,
+        of_target: &Params,
         params: &mut Params,
     ) -> Result<Received, Fault> {
-        let (head, incoming) = request.into_parts();
-        for (place, key, value) in Target::of(&head.uri).into_iter().flat_map(Target::parameters) {
-            params.insert_encoded(place, key, value)?;
-        }
+        body::check_encoding(&head.headers)?;
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or(""))
             .map_err(|_| Fault::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
         let permit = stream::permit(&self.imports).ok_or(Fault::Busy)?;
         let is_accepted = Arc::new(AtomicBool::new(false));
         let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
-        let (caller, _presence) = caller_of(&head, address, Instant::now());
+        let (caller, _presence) = caller_of(head, address, Instant::now());
         // For all fields before the file together: nobody knows yet who sends them.
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         loop {
@@ -178,6 +184,7 @@ impl Api {
                 params.insert(&name, text.map_err(|_| Fault::TooSlow)??)?;
                 continue;
             }
+            params.merge(of_target.clone());
             let checked = self.check_import(params, &caller).await;
             // If it is not accepted, what comes is read all the same, and forgotten.
             is_accepted.store(true, Ordering::Relaxed);
