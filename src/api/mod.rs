@@ -59,6 +59,7 @@ enum Action {
     Import,
     Ping,
     GetTime,
+    GetVersion,
 }
 
 impl Action {
@@ -87,7 +88,7 @@ impl Action {
 
 /// The services and their actions, in lower case (contract, section 1; `restore`, `restoreMany` and the service `tinyd`
 /// are ours).
-const ACTIONS: [(&str, &str, Action); 16] = [
+const ACTIONS: [(&str, &str, Action); 17] = [
     ("shortlink_shortlink", "add", Action::Add),
     ("shortlink_shortlink", "get", Action::Get),
     ("shortlink_shortlink", "list", Action::List),
@@ -104,6 +105,7 @@ const ACTIONS: [(&str, &str, Action); 16] = [
     (transfer::SERVICE, "import", Action::Import),
     ("system", "ping", Action::Ping),
     ("system", "gettime", Action::GetTime),
+    ("system", "getversion", Action::GetVersion),
 ];
 
 /// How long a part of an import may take to arrive, or to be taken.
@@ -418,6 +420,7 @@ impl Api {
             Action::DeleteUser => self.delete_user(params, caller).await,
             Action::Ping => Ok(system::ping()),
             Action::GetTime => Ok(system::get_time(self.links.clock())),
+            Action::GetVersion => Ok(system::get_version()),
         }
     }
 

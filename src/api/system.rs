@@ -11,3 +11,8 @@ pub(super) fn ping() -> Outcome {
 pub(super) fn get_time(clock: &Clock) -> Outcome {
     Value::Int(clock.now().as_unix()).into()
 }
+
+/// tinyd's own: which of Kaltura's it is like, no number says.
+pub(super) fn get_version() -> Outcome {
+    Value::text(env!("CARGO_PKG_VERSION")).into()
+}

@@ -16,6 +16,7 @@
 mod bad_input;
 mod cli;
 mod clicks;
+mod client_habits;
 mod clients;
 mod corpus;
 mod crowd;
