@@ -11,7 +11,7 @@ mod usage;
 #[cfg(test)]
 pub(crate) mod work;
 
-pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination};
+pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
 pub use link::{
     FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
