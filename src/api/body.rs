@@ -71,7 +71,7 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
 /// Refuses a body in a content coding: none is decoded, because a few bytes could unpack to gigabytes.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Fault> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter();
-    let mut codings = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    let codings = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
     match codings.map(<[u8]>::trim_ascii).find(|coding| !is_none(coding)) {
         None => Ok(()),

@@ -5,6 +5,7 @@
 
 mod access;
 mod body;
+mod destinations;
 mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
@@ -28,6 +29,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
+pub use destinations::{NewDestinations, NotNew, Warnings};
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
@@ -81,7 +83,8 @@ impl Action {
             | Self::Backup
             | Self::Export
             | Self::Ping
-            | Self::GetTime => false,
+            | Self::GetTime
+            | Self::GetVersion => false,
         }
     }
 }
@@ -131,6 +134,7 @@ pub struct Api {
     body_max_bytes: usize,
     body_timeout: Duration,
     budget: Arc<Budget>,
+    destinations: NewDestinations,
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Arc<Semaphore>,
@@ -190,7 +194,7 @@ impl From<Value> for Outcome {
 
 impl Api {
     /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes`, those that take longer than
-    /// `body_timeout` to arrive, and those for which `budget` has no room, are refused.
+    /// `body_timeout` to arrive, those for which `budget` has no room, and links to what is no new destination are refused.
     #[must_use]
     pub fn new(
         links: Arc<Links>,
@@ -199,6 +203,7 @@ impl Api {
         body_max_bytes: usize,
         body_timeout: Duration,
         budget: Arc<Budget>,
+        destinations: NewDestinations,
         metrics: Arc<Metrics>,
     ) -> Self {
         metrics
@@ -212,6 +217,7 @@ impl Api {
             body_max_bytes,
             body_timeout,
             budget,
+            destinations,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::api::access::scope_of;
+use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
 use crate::api::object::{object, object_with_usage, wants_clicks};
 use crate::api::{Api, Caller, Outcome, Params};
@@ -10,8 +11,8 @@ use crate::http::Fault;
 use crate::ks::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
 use crate::model::{
-    Destination, FULL_URL_MAX_BYTES, FULL_URL_MIN_BYTES, ID_MAX_BYTES, InvalidDestination, LinkId, NAME_MAX_CHARS,
-    SYSTEM_NAME_MIN_BYTES, ShortLink, Status, Timestamp, USER_ID_MAX_CHARS,
+    Destination, FULL_URL_MIN_BYTES, ID_MAX_BYTES, LinkId, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
+    Timestamp, USER_ID_MAX_CHARS,
 };
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
 use crate::wire::{Object, Value, whole_number};
@@ -35,6 +36,7 @@ impl Api {
         let session = self.session(params, caller).await?;
         let fields = Fields::of(params, LINK)?;
         let draft = draft(&fields, &session)?;
+        self.destinations.require(&draft.full_url)?;
         Ok(object(&self.links.add(draft).await?).into())
     }
 
@@ -63,7 +65,11 @@ impl Api {
                 return Err(Fault::MinLength { property, length });
             }
         }
-        let patch = Patch::of(&fields)?;
+        let mut patch = Patch::of(&fields)?;
+        patch.refusal = patch
+            .full_url
+            .as_ref()
+            .and_then(|url| self.destinations.require(url).err());
         let kind = session.kind;
         let edit = move |stored: &ShortLink| patch.apply(stored, kind);
         let updated = self.links.update(id, scope_of(&session), edit).await;
@@ -216,6 +222,8 @@ struct Patch {
     name: Option<Option<String>>,
     system_name: Option<String>,
     full_url: Option<Destination>,
+    /// Why that makes no new link; fine if it is what is stored.
+    refusal: Option<Fault>,
     unique_id: Option<Option<String>>,
     status: Option<Status>,
     expires_at: Option<Option<Timestamp>>,
@@ -300,7 +308,8 @@ impl Patch {
         if let Some(system_name) = self.system_name {
             link.system_name = system_name;
         }
-        if let Some(full_url) = self.full_url {
+        if let Some(full_url) = self.full_url.filter(|url| url.as_str() != stored.full_url) {
+            self.refusal.map_or(Ok(()), Err)?;
             link.full_url = full_url.into_string();
         }
         if let Some(status) = self.status {
@@ -344,19 +353,6 @@ fn checked_name(property: &'static str, text: &str) -> Result<String, Fault> {
 
 fn checked_user_id(text: &str) -> Result<String, Fault> {
     checked("userId", text, USER_ID_MAX_CHARS)
-}
-
-fn destination(text: &str) -> Result<Destination, Fault> {
-    Destination::parse(text).map_err(|why| match why {
-        InvalidDestination::TooLong => Fault::MaxLength {
-            property: "fullUrl",
-            length: FULL_URL_MAX_BYTES,
-        },
-        why => Fault::WrongFormat {
-            property: "fullUrl",
-            format: format!("http(s)://host/path: {why}"),
-        },
-    })
 }
 
 fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, Fault> {

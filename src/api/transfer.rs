@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::api::fields::parse_partner;
-use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, requested, stream};
+use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import};
@@ -301,8 +301,10 @@ impl Api {
                     Err(_) => return json!({ "error": "the file could not be read" }),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
+                let warnings = Warnings::default();
+                let lines = self.destinations.clone().watch(lines, warnings.clone());
                 match import(self.links.store(), lines, options, on_lines).await {
-                    Ok(report) => report_of(&report),
+                    Ok(report) => report_of(&report, &warnings),
                     Err(error) => {
                         tracing::warn!(%error, "an import has failed");
                         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
@@ -390,26 +392,30 @@ async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::InvalidChar { field: name.to_owned() })
 }
 
-fn report_of(report: &ImportReport) -> Json {
-    let problems: Vec<_> = report
-        .problems
-        .iter()
-        .map(|(line, reason)| json!({ "line": line, "reason": reason }))
-        .collect();
+fn report_of(report: &ImportReport, warnings: &Warnings) -> Json {
+    let told = |lines: &[(u64, String)]| -> Vec<_> {
+        let told = lines
+            .iter()
+            .map(|(line, reason)| json!({ "line": line, "reason": reason }));
+        told.collect()
+    };
+    let (warned, warnings) = warnings.all();
     let first_ids: Vec<_> = report.first_ids.iter().map(ToString::to_string).collect();
-    let mut told = json!({
+    let mut answer = json!({
         "added": report.added,
         "updated": report.updated,
         "unchanged": report.unchanged,
         "skipped": report.skipped,
         "refused": report.refused,
-        "problems": problems,
+        "problems": told(&report.problems),
+        "warned": warned,
+        "warnings": told(&warnings),
         "applied": report.applied,
     });
-    if let (false, Json::Object(told)) = (first_ids.is_empty(), &mut told) {
-        told.insert("firstIds".to_owned(), json!(first_ids));
+    if let (false, Json::Object(answer)) = (first_ids.is_empty(), &mut answer) {
+        answer.insert("firstIds".to_owned(), json!(first_ids));
     }
-    told
+    answer
 }
 
 /// Sends a line; false if nobody takes it any more.

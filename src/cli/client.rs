@@ -46,6 +46,13 @@ pub(super) struct ClientArgs {
     pub(super) json: bool,
 }
 
+impl ClientArgs {
+    /// The settings, if there is a configuration that can be read.
+    pub(super) fn settings(&self) -> Option<Settings> {
+        Settings::load(&self.config.overrides()).ok()
+    }
+}
+
 type Response = ureq::http::Response<ureq::Body>;
 
 /// What an action sends piece by piece.

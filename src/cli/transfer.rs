@@ -16,6 +16,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use crate::api::{NewDestinations, Warnings};
 use crate::cli::client::{Client, ClientArgs, Upload};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
@@ -24,7 +25,7 @@ use crate::cli::store::{check_target, opened};
 use crate::links::{
     Conflict, ImportError, ImportOptions, ImportReport, export as export_links, import as import_lines,
 };
-use crate::model::{Clock, PartnerId};
+use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
 use crate::rows::{self, Defaults, Format};
 use crate::store::{Health, Store, Unfinished};
 
@@ -185,11 +186,13 @@ struct Told {
     counts: [(&'static str, u64); 5],
     problems: Vec<(u64, String)>,
     first_ids: Vec<String>,
+    /// Lines that are kept, though `add` would refuse their links: how many, and what is wrong with the first of them.
+    warned: (u64, Vec<(u64, String)>),
     applied: bool,
 }
 
-impl From<ImportReport> for Told {
-    fn from(report: ImportReport) -> Self {
+impl Told {
+    fn of(report: ImportReport, warnings: &Warnings) -> Self {
         Self {
             counts: [
                 ("added", report.added),
@@ -200,6 +203,7 @@ impl From<ImportReport> for Told {
             ],
             problems: report.problems,
             first_ids: report.first_ids.iter().map(ToString::to_string).collect(),
+            warned: warnings.all(),
             applied: report.applied,
         }
     }
@@ -208,19 +212,23 @@ impl From<ImportReport> for Told {
 impl From<&Value> for Told {
     fn from(report: &Value) -> Self {
         let count = |name| (name, report[name].as_u64().unwrap_or(0));
-        let problems = report["problems"].as_array().map_or(&[][..], Vec::as_slice);
         let first_ids = report["firstIds"].as_array().map_or(&[][..], Vec::as_slice);
         let problem = |problem: &Value| {
             let reason = problem["reason"].as_str().unwrap_or("").to_owned();
             (problem["line"].as_u64().unwrap_or(0), reason)
         };
+        let told = |name| -> Vec<_> {
+            let lines = report[name].as_array().map_or(&[][..], Vec::as_slice);
+            lines.iter().map(problem).collect()
+        };
         Self {
             counts: ["added", "updated", "unchanged", "skipped", "refused"].map(count),
-            problems: problems.iter().map(problem).collect(),
+            problems: told("problems"),
             first_ids: first_ids
                 .iter()
                 .filter_map(|id| id.as_str().map(str::to_owned))
                 .collect(),
+            warned: (report["warned"].as_u64().unwrap_or(0), told("warnings")),
             applied: report["applied"] == true,
         }
     }
@@ -247,6 +255,14 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
 }
 
 fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
+    let (warned, warnings) = &told.warned;
+    for (line, warning) in warnings {
+        writeln!(io::stderr(), "line {line}: warning: {}", shown::line(warning))?;
+    }
+    let more = warned.saturating_sub(warnings.len() as u64);
+    if more > 0 {
+        writeln!(io::stderr(), "and {more} warnings more")?;
+    }
     for (line, reason) in &told.problems {
         writeln!(io::stderr(), "line {line}: {}", shown::line(reason))?;
     }
@@ -274,6 +290,7 @@ fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
         if args.dry_run {
             report["firstIds"] = json!(told.first_ids);
         }
+        report["warned"] = json!(warned);
         writeln!(out, "{report}")?;
     } else if args.dry_run {
         writeln!(out, "nothing was changed; it would be: {counts}")?;
@@ -320,10 +337,12 @@ fn import_into_store(
     }
     let store = opened(Store::open(path, None))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let warnings = Warnings::default();
+    let lines = new_destinations(args).watch(lines, warnings.clone());
     let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
     bar.finish_and_clear();
     match imported {
-        Ok(report) => Ok(report.into()),
+        Ok(report) => Ok(Told::of(report, &warnings)),
         Err(ImportError::Write(error)) => {
             let reason = match store.health() {
                 Health::Refusing(reason) => format!(": {reason}"),
@@ -333,6 +352,17 @@ fn import_into_store(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The rules for destinations as the configuration has them, or without one as they are by default.
+fn new_destinations(args: &ImportArgs) -> NewDestinations {
+    let settings = args.file.client.settings();
+    let url = settings.as_ref().and_then(|settings| settings.public_url.as_deref());
+    let listeners = settings.as_ref().map_or(&[][..], |settings| &settings.public_listen);
+    let max_bytes = settings
+        .as_ref()
+        .map_or(FULL_URL_MAX_BYTES, |settings| settings.destination_max_bytes);
+    NewDestinations::new(max_bytes, url, listeners)
 }
 
 /// Counts the lines that go through it.

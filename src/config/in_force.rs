@@ -59,7 +59,11 @@ impl Settings {
             self.admin_limits.in_force("admin"),
             line(
                 "links",
-                &[("id_length", &self.id_length), ("count_clicks", &self.count_clicks)],
+                &[
+                    ("id_length", &self.id_length),
+                    ("max_destination_bytes", &self.destination_max_bytes),
+                    ("count_clicks", &self.count_clicks),
+                ],
             ),
             proxy::in_force(self.fetch.as_ref()),
             line(

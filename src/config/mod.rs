@@ -24,7 +24,7 @@ pub use limits::Limits;
 use crate::fetch::FetchSettings;
 use crate::http::LoggedAddress;
 use crate::ks::Partners;
-use crate::model::PartnerId;
+use crate::model::{FULL_URL_MAX_BYTES, PartnerId};
 use crate::public::Tiny;
 
 /// The folder that is used if none is named, beside where the program is started.
@@ -34,6 +34,9 @@ pub const FILE_NAME: &str = "tinyd.toml";
 
 /// Length of new ids, in characters (contract, section 5).
 const ID_LENGTH_DEFAULT: usize = 8;
+/// Longest destination of a new link where nothing is said, in bytes: nginx passes on a head of 8 KB with the settings of the
+/// operating guide.
+const DESTINATION_MAX_BYTES_DEFAULT: usize = FULL_URL_MAX_BYTES;
 /// Largest body that the API reads, in bytes: a multirequest of 100 links with long destinations.
 const BODY_MAX_BYTES_DEFAULT: usize = 1024 * 1024;
 /// Bytes that the admin listener holds for requests and answers at most: four of the largest answers.
@@ -118,6 +121,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// Length of new ids, 4 to 20.
     pub id_length: usize,
+    /// Longest destination of a new link, in bytes, as it is stored and as it is rendered.
+    pub destination_max_bytes: usize,
     /// Whether clicks are counted.
     pub count_clicks: bool,
     /// What is fetched for `goto` with `proxy=true`; `None`: nothing, such a request is redirected as any other.
@@ -183,6 +188,10 @@ impl Settings {
             ("admin.max_buffered_bytes", self.buffered_bytes != other.buffered_bytes),
             ("admin.body_timeout_seconds", self.body_timeout != other.body_timeout),
             ("links.id_length", self.id_length != other.id_length),
+            (
+                "links.max_destination_bytes",
+                self.destination_max_bytes != other.destination_max_bytes,
+            ),
             ("drain_seconds", self.drain != other.drain),
             (
                 "public.shut_out_guessers",

@@ -12,10 +12,11 @@ use toml::{Table, Value};
 use crate::config::limits::{self, Limits};
 use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, BUFFERED_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT,
-    ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy, without_default_port,
+    DESTINATION_MAX_BYTES_DEFAULT, ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
+    without_default_port,
 };
 use crate::http::LoggedAddress;
-use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES};
+use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
 use crate::public::Tiny;
 
 /// Bodies must at least hold one link with the longest destination, percent-encoded.
@@ -25,6 +26,8 @@ const BODY_MAX_BYTES_MOST: usize = 64 * 1024 * 1024;
 
 /// What the admin listener holds. Less would refuse the longest page of a list.
 const BUFFERED_BYTES: RangeInclusive<usize> = 64 * 1024 * 1024..=64 * 1024 * 1024 * 1024;
+/// Longest destinations that new links can have, in bytes: up to what the longest one takes with every byte percent-encoded.
+const DESTINATION_BYTES: RangeInclusive<usize> = 1_024..=3 * FULL_URL_MAX_BYTES;
 
 /// Lengths that new ids can have, in characters.
 const ID_LENGTHS: RangeInclusive<usize> = ID_MIN_BYTES..=ID_MAX_BYTES;
@@ -94,7 +97,12 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
     let admin_keys = ["listen", "max_body_bytes", "max_buffered_bytes", "body_timeout_seconds"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
-    let links = reader.section(&root, "links", &empty, &["id_length", "count_clicks"])?;
+    let links = reader.section(
+        &root,
+        "links",
+        &empty,
+        &["id_length", "max_destination_bytes", "count_clicks"],
+    )?;
     let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
 
     let data_dir = match (&overrides.data, reader.text(&root, "data_dir")?) {
@@ -136,6 +144,12 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         buffered_bytes: reader.size(&admin, "max_buffered_bytes", BUFFERED_BYTES_DEFAULT, BUFFERED_BYTES)?,
         body_timeout: reader.body_timeout(&admin)?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
+        destination_max_bytes: reader.size(
+            &links,
+            "max_destination_bytes",
+            DESTINATION_MAX_BYTES_DEFAULT,
+            DESTINATION_BYTES,
+        )?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,
         fetch: proxy::read(&mut reader, &root)?,
         log: match &overrides.log {

@@ -31,7 +31,7 @@ pub use listeners::{BindError, Bound, Listening, bind, inherited};
 pub use lock::{DataLock, LockError};
 pub use notify::ServiceManager;
 
-use crate::api::Api;
+use crate::api::{Api, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::{AccessLog, Budget, Peer};
@@ -93,6 +93,7 @@ pub async fn serve(
         settings.body_max_bytes,
         settings.body_timeout,
         Arc::clone(&budget),
+        new_destinations(settings, &bound)?,
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
@@ -156,6 +157,14 @@ pub async fn serve(
     // Nobody answers any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
     Ok(())
+}
+
+/// The rules for destinations of new links.
+fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {
+    let public = bound.addresses()?.into_iter().filter(|(name, _)| *name == "public");
+    let public: Vec<_> = public.map(|(_, address)| address).collect();
+    let url = settings.public_url.as_deref();
+    Ok(NewDestinations::new(settings.destination_max_bytes, url, &public))
 }
 
 /// What fetches destinations, if that is wanted.

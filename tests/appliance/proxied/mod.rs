@@ -21,9 +21,11 @@ mod secure;
 mod slow;
 mod vectors;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::Value;
 
-use crate::fixture::{Appliance, code};
+use crate::fixture::{Appliance, PARTNER, code};
 use client::{Download, Fetched, connect, request};
 use origin::Origin;
 
@@ -74,7 +76,30 @@ impl Proxy {
 
     /// A link to a destination.
     pub fn link(&self, url: &str) -> String {
-        self.appliance.add(&self.ks, &[("shortLink[fullUrl]", url)])
+        self.any_link(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    /// The same, or what is wrong with the destination. Those that make no new link any more are imported, as from a store
+    /// of before.
+    pub fn any_link(&self, url: &str) -> Result<String, String> {
+        self.try_link(url).or_else(|_| self.import(url))
+    }
+
+    fn import(&self, url: &str) -> Result<String, String> {
+        static IMPORTED: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("old{:05}", IMPORTED.fetch_add(1, Ordering::Relaxed));
+        let link = serde_json::json!({ "id": id, "systemName": "NAME", "fullUrl": url });
+        let file = self.appliance.folder.path().join("old.jsonl");
+        std::fs::write(&file, format!("{link}\n")).unwrap();
+        let imported = self
+            .appliance
+            .tinyd(&["import", file.to_str().unwrap(), "--partner", PARTNER]);
+        let complaints = String::from_utf8_lossy(&imported.stderr).into_owned();
+        if imported.status.success() {
+            Ok(id)
+        } else {
+            Err(complaints)
+        }
     }
 
     /// The same; the code of the exception if it is refused.

@@ -158,7 +158,7 @@ impl Trial {
     }
 
     fn fetch(&mut self, url: &str) -> Option<Fetched> {
-        match self.proxy.try_link(url) {
+        match self.proxy.any_link(url) {
             Ok(id) => Some(self.proxy.ask(&id, "GET", "").finish()),
             Err(error) => {
                 self.mistakes.push(format!("{url:?} is no destination: {error}"));

@@ -1,0 +1,218 @@
+//! Which destinations make new links. Links that were made before these rules keep working, also through an import.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use hyper::Uri;
+use parking_lot::Mutex;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use url::{Url, form_urlencoded};
+
+use crate::http::{Call, Fault, Target};
+use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
+use crate::rows::Line;
+
+/// Lines of an import whose warnings are kept; of those beyond it, only the number is known.
+const WARNINGS_MAX: usize = 100;
+
+/// The rules for destinations of new links.
+#[derive(Debug, Clone)]
+pub struct NewDestinations {
+    max_bytes: usize,
+    own: Vec<Own>,
+}
+
+/// A host and port under which the appliance's public listener is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Own {
+    host: String,
+    port: u16,
+    /// The path under which a proxy serves it, without a slash at the end.
+    base: String,
+}
+
+/// Why a destination makes no new link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotNew {
+    /// For what it is by itself.
+    #[error(transparent)]
+    Refused(#[from] RefusedDestination),
+    /// It is one of the appliance's own links.
+    #[error("a short link of this appliance redirects in a circle (use the page that it leads to)")]
+    Loop,
+}
+
+impl NewDestinations {
+    /// Accepts destinations up to `max_bytes`, unless they are short links of the appliance that people know as `public_url`
+    /// and that listens at these public addresses.
+    #[must_use]
+    pub fn new(max_bytes: usize, public_url: Option<&str>, listeners: &[SocketAddr]) -> Self {
+        let mut own: Vec<Own> = listeners.iter().flat_map(|address| names_of(*address)).collect();
+        if let Some(url) = public_url.and_then(|url| Url::parse(url).ok())
+            && let Some(host) = host_of(&url)
+        {
+            // A proxy serves both schemes, and passes requests on to the listener's port.
+            let listening = listeners.iter().map(SocketAddr::port);
+            let ports = url
+                .port_or_known_default()
+                .into_iter()
+                .chain([80, 443])
+                .chain(listening);
+            own.extend(ports.map(|port| Own {
+                host: host.clone(),
+                port,
+                base: url.path().trim_end_matches('/').to_owned(),
+            }));
+        }
+        Self { max_bytes, own }
+    }
+
+    /// Checks a destination.
+    ///
+    /// # Errors
+    /// When it makes no new link.
+    pub fn check(&self, destination: &Destination) -> Result<(), NotNew> {
+        destination.check_new(self.max_bytes)?;
+        if self.leads_home(destination.as_str()) {
+            return Err(NotNew::Loop);
+        }
+        Ok(())
+    }
+
+    /// The same, as the API's fault.
+    pub(super) fn require(&self, destination: &Destination) -> Result<(), Fault> {
+        self.check(destination).map_err(|why| match why {
+            NotNew::Refused(RefusedDestination::TooLong { limit, .. }) => too_long(limit),
+            why => wrong(&why),
+        })
+    }
+
+    /// Notes which of these lines the API would refuse, and passes all of them on.
+    pub fn watch(
+        self,
+        lines: impl Iterator<Item = io::Result<Line>> + Send,
+        warnings: Warnings,
+    ) -> impl Iterator<Item = io::Result<Line>> + Send {
+        lines.inspect(move |line| {
+            let link = line
+                .as_ref()
+                .ok()
+                .and_then(|line| Some((line.number, line.link.as_ref().ok()?)));
+            if let Some((number, link)) = link
+                && let Ok(destination) = Destination::parse(&link.full_url)
+                && let Err(why) = self.check(&destination)
+            {
+                warnings.note(number, &why);
+            }
+        })
+    }
+
+    /// Whether a URL is a short link of this appliance, as `/tiny` or `goto`, however it is written.
+    fn leads_home(&self, full_url: &str) -> bool {
+        let Ok(url) = Url::parse(full_url) else { return false };
+        let (Some(host), Some(port)) = (host_of(&url), url.port_or_known_default()) else {
+            return false;
+        };
+        let here = self.own.iter().filter(|own| own.host == host && own.port == port);
+        let mut paths = here.flat_map(|own| [Some(url.path()), url.path().strip_prefix(&own.base)]);
+        paths.any(|path| path.is_some_and(|path| is_short_link(path, url.query())))
+    }
+}
+
+/// Warnings about lines of an import. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<(u64, Vec<(u64, String)>)>>);
+
+impl Warnings {
+    fn note(&self, line: u64, why: &NotNew) {
+        let mut noted = self.0.lock();
+        noted.0 += 1;
+        if noted.1.len() < WARNINGS_MAX {
+            noted.1.push((
+                line,
+                format!("fullUrl: {why}; add would refuse it, the import keeps it"),
+            ));
+        }
+    }
+
+    /// How many there are, and the number and text of the first of them.
+    #[must_use]
+    pub fn all(&self) -> (u64, Vec<(u64, String)>) {
+        self.0.lock().clone()
+    }
+}
+
+/// A destination that some version would have accepted.
+pub(super) fn destination(text: &str) -> Result<Destination, Fault> {
+    Destination::parse(text).map_err(|why| match why {
+        InvalidDestination::TooLong => too_long(FULL_URL_MAX_BYTES),
+        why => wrong(&why),
+    })
+}
+
+const fn too_long(length: usize) -> Fault {
+    Fault::MaxLength {
+        property: "fullUrl",
+        length,
+    }
+}
+
+fn wrong(why: &impl std::error::Error) -> Fault {
+    Fault::WrongFormat {
+        property: "fullUrl",
+        format: format!("http(s)://host/path: {why}"),
+    }
+}
+
+/// The host of a URL as it is compared: without the dot that a whole name may end with.
+fn host_of(url: &Url) -> Option<String> {
+    Some(url.host_str()?.trim_end_matches('.').to_owned())
+}
+
+/// How a listener is called in URLs. One that listens everywhere is reached on this machine, too.
+fn names_of(address: SocketAddr) -> Vec<Own> {
+    let own = |host: String| Own {
+        host,
+        port: address.port(),
+        base: String::new(),
+    };
+    let of_address = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let is_here = address.ip().is_loopback() || address.ip().is_unspecified();
+    let mut names = vec![own(of_address(address.ip()))];
+    if is_here {
+        let here = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        names.extend(here.map(|ip| own(of_address(ip))));
+        names.push(own("localhost".to_owned()));
+    }
+    names
+}
+
+/// Whether a path and a query are those of a redirect: decoded, as a proxy may pass them on, and without empty segments.
+fn is_short_link(path: &str, query: Option<&str>) -> bool {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let segments: Vec<_> = decoded
+        .split(['/', '\\'])
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    if let [first, _, ..] = segments.as_slice()
+        && first.eq_ignore_ascii_case("tiny")
+    {
+        return true;
+    }
+    let encoded = segments.iter().map(|segment| match *segment {
+        "index.php" | "api_v3" => Cow::Borrowed(*segment),
+        segment => utf8_percent_encode(segment, NON_ALPHANUMERIC).into(),
+    });
+    let path = encoded.collect::<Vec<_>>().join("/");
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish();
+    let uri: Result<Uri, _> = format!("/{path}?{query}").parse();
+    uri.is_ok_and(|uri| Target::of(&uri).is_some_and(|target| Call::of(target).is_goto()))
+}
