@@ -44,6 +44,10 @@ pub(super) struct Download {
     small: u32,
     /// Bytes that are still to come, if the destination has said how many there are.
     remaining: Option<u64>,
+    /// What came before the head was passed on.
+    first: Option<Bytes>,
+    /// What has interrupted it and is not told yet.
+    error: Option<FetchError>,
     is_over: bool,
 }
 
@@ -72,10 +76,31 @@ impl Download {
             in_turn: 0,
             small: 0,
             remaining,
+            first: None,
+            error: None,
             is_over: false,
         };
         download.note(0);
         download
+    }
+
+    /// Waits for the first piece of the body, or its end: what is broken until then is no answer, and gets one of ours.
+    pub(super) async fn begin(&mut self) -> Result<(), FetchError> {
+        if self.body.is_end_stream() {
+            return Ok(());
+        }
+        let began = match std::future::poll_fn(|context| self.poll_piece(context)).await {
+            None => Ok(()),
+            Some(Ok(first)) => {
+                self.first = Some(first);
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = &began {
+            self.fetch.set(error.outcome());
+        }
+        began
     }
 
     /// Notes that so many bytes are passed on.
@@ -124,6 +149,38 @@ impl Download {
     }
 }
 
+impl Download {
+    /// The next piece as it comes from the destination; `None` at the end.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                ready!(self.poll_alarm(context));
+                let what = if self.is_overdue() { IN_ALL } else { "the next part" };
+                return Poll::Ready(Some(Err(FetchError::TimedOut(what))));
+            };
+            self.is_waiting = false;
+            return Poll::Ready(match frame.map(|frame| frame.map(Frame::into_data)) {
+                None => {
+                    self.is_over = true;
+                    self.fetch.set(FetchOutcome::Complete);
+                    None
+                }
+                // The connection ends at the deadline.
+                Some(Err(_)) if self.is_overdue() => Some(Err(FetchError::TimedOut(IN_ALL))),
+                Some(Err(error)) => Some(Err(FetchError::broken(error))),
+                Some(Ok(Ok(data))) if data.len() as u64 > self.bounds.bytes - self.passed_on => {
+                    Some(Err(FetchError::TooLarge(self.passed_on + data.len() as u64)))
+                }
+                // Nothing to pass on, nor the beginning of anything.
+                Some(Ok(Ok(data))) if data.is_empty() => continue,
+                Some(Ok(Ok(data))) => Some(Ok(data)),
+                // Trailers stay here.
+                Some(Ok(Err(_))) => continue,
+            });
+        }
+    }
+}
+
 impl Body for Download {
     type Data = Bytes;
     type Error = Interrupted;
@@ -143,34 +200,27 @@ impl Body for Download {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                ready!(self.poll_alarm(context));
-                let what = if self.is_overdue() { IN_ALL } else { "the next part" };
-                return self.interrupt(&FetchError::TimedOut(what));
-            };
-            self.is_waiting = false;
-            return match frame.map(|frame| frame.map(Frame::into_data)) {
-                None => {
-                    self.is_over = true;
-                    self.fetch.set(FetchOutcome::Complete);
-                    Poll::Ready(None)
-                }
-                // The connection ends at the deadline.
-                Some(Err(_)) if self.is_overdue() => self.interrupt(&FetchError::TimedOut(IN_ALL)),
-                Some(Err(error)) => self.interrupt(&FetchError::broken(error)),
-                Some(Ok(Ok(data))) if data.len() as u64 > self.bounds.bytes - self.passed_on => {
-                    let error = FetchError::TooLarge(self.passed_on + data.len() as u64);
-                    self.interrupt(&error)
-                }
-                Some(Ok(Ok(data))) => {
-                    self.small += u32::from(data.len() < SMALL_BYTES);
-                    self.note(data.len() as u64);
-                    Poll::Ready(Some(Ok(Frame::data(data))))
-                }
-                // Trailers stay here.
-                Some(Ok(Err(_))) => continue,
-            };
+        if let Some(error) = self.error.take() {
+            return self.interrupt(&error);
+        }
+        let piece = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => ready!(self.poll_piece(context)),
+        };
+        match piece {
+            None => Poll::Ready(None),
+            Some(Ok(data)) => {
+                self.small += u32::from(data.len() < SMALL_BYTES);
+                self.note(data.len() as u64);
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => {
+                // Next time: until then, what was passed on is sent. The connection ends with the error, and a head that has
+                // not been sent by then never is.
+                self.error = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 

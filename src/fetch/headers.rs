@@ -36,6 +36,10 @@ const SENT: [HeaderName; 12] = [
     header::PRAGMA,
 ];
 
+/// Bytes of headers that are passed on at most, ours among them. The operating guide says how much room a proxy before us
+/// needs for them.
+const RETURNED_MAX_BYTES: usize = 8 * 1024;
+
 /// What describes the content, how long it holds, and what may not be done with it. What would change how a browser treats
 /// our own host stays away: cookies, transport security, alternative services, service workers, credentials, reports.
 const RETURNED: [HeaderName; 19] = [
@@ -159,6 +163,21 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
         returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
     returned
+}
+
+/// Refuses headers of more bytes than are passed on: proxies before us have no room for them. Leaving some away would change
+/// what the content is, or what may not be done with it.
+pub(super) fn check_size(returned: &HeaderMap) -> Result<(), FetchError> {
+    // A line has a colon, a space and two bytes at its end.
+    let lines = returned
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let bytes: usize = lines.sum();
+    if bytes > RETURNED_MAX_BYTES {
+        let text = format!("headers of {bytes} bytes, more than the {RETURNED_MAX_BYTES} that are passed on");
+        return Err(FetchError::Broken(text.into()));
+    }
+    Ok(())
 }
 
 /// How long the body is that an answer to HEAD does not have.

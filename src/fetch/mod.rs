@@ -36,7 +36,7 @@ use crate::fetch::names::Names;
 use crate::fetch::places::{Place, Places};
 use crate::fetch::policy::Policy;
 use crate::http::{self, Attendance, Response};
-use crate::metrics::{Fetches, OpenFetch};
+use crate::metrics::Fetches;
 use crate::model::LinkId;
 
 /// What took too long if nothing else did.
@@ -126,13 +126,20 @@ impl Fetcher {
         if let Some(attendance) = wanted.attendance {
             attendance.require_until(deadline.into_std());
         }
-        match self.answer(wanted, deadline).await {
-            Ok(answered) => Ok(self.inner.pass_on(answered, &wanted, fetch, deadline)),
-            Err(error) => {
-                fetch.set(error.outcome());
-                Err(error)
-            }
-        }
+        let answered = self.answer(wanted, deadline).await;
+        let answered = answered.and_then(|answered| Ok((self.inner.head_of(&answered, &wanted)?, answered)));
+        let (head, answered) = answered.inspect_err(|error| fetch.set(error.outcome()))?;
+        let bounds = Bounds {
+            link: wanted.link,
+            idle_timeout: self.inner.settings.idle_timeout,
+            deadline,
+            bytes: self.inner.settings.bytes,
+        };
+        let mut download = Download::new(answered.response.into_body(), answered.line, fetch, bounds);
+        download.begin().await?;
+        let mut response = http::passed_on(download);
+        (*response.status_mut(), *response.headers_mut()) = head;
+        Ok(response)
     }
 
     async fn answer(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Answered, FetchError> {
@@ -216,34 +223,26 @@ impl Inner {
         answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))
     }
 
-    /// Makes an answer of ours of a destination's.
-    fn pass_on(&self, answered: Answered, wanted: &Wanted<'_>, fetch: OpenFetch, deadline: Instant) -> Response {
-        let Answered { url, response, line } = answered;
-        let (head, body) = response.into_parts();
+    /// The head of our answer, made of a destination's.
+    fn head_of(&self, answered: &Answered, wanted: &Wanted<'_>) -> Result<(StatusCode, HeaderMap), FetchError> {
+        let Answered { url, response, .. } = answered;
+        let status = response.status();
         let is_trusted = url
             .host_str()
             .is_some_and(|host| self.settings.trusted_hosts.iter().any(|trusted| trusted.matches(host)));
-        let mut headers = headers::to_return(&head.headers, head.status, &url, is_trusted);
-        let may_have_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        let mut headers = headers::to_return(response.headers(), status, url, is_trusted);
+        let may_have_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         let length = if wanted.head_only {
-            headers::length_of(&head.headers)
+            headers::length_of(response.headers())
         } else {
-            body.size_hint().exact()
+            response.body().size_hint().exact()
         };
         let length = length.filter(|_| may_have_body);
         if let Some(length) = length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let bounds = Bounds {
-            link: wanted.link,
-            idle_timeout: self.settings.idle_timeout,
-            deadline,
-            bytes: self.settings.bytes,
-        };
-        let mut response = http::passed_on(Download::new(body, line, fetch, bounds));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = headers;
-        response
+        headers::check_size(&headers)?;
+        Ok((status, headers))
     }
 }
 

@@ -27,6 +27,7 @@ enum Piece {
 #[derive(Debug)]
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Piece>,
+    is_interrupted: bool,
     is_over: bool,
 }
 
@@ -37,7 +38,11 @@ pub struct PieceSender(mpsc::Sender<Piece>);
 /// A body and its sender.
 pub(super) fn pieces() -> (PieceSender, Pieces) {
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let body = Pieces { pieces, is_over: false };
+    let body = Pieces {
+        pieces,
+        is_interrupted: false,
+        is_over: false,
+    };
     (PieceSender(sender), body)
 }
 
@@ -86,6 +91,12 @@ impl Body for Pieces {
                 self.is_over = true;
                 None
             }
+            None if !self.is_interrupted => {
+                // Next time: until then, the head and what has come are sent. The connection ends with the error.
+                self.is_interrupted = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => {
                 self.is_over = true;
                 Some(Err(Interrupted))
@@ -108,6 +119,20 @@ mod tests {
             .build()
             .unwrap()
             .block_on(future)
+    }
+
+    #[test]
+    fn interruption_comes_a_turn_after_the_last_piece() {
+        let (sender, mut body) = pieces();
+        block_on(sender.send("one")).unwrap();
+        drop(sender);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut turn = || Pin::new(&mut body).poll_frame(&mut context).map_ok(Frame::into_data);
+        assert!(matches!(turn(), Poll::Ready(Some(Ok(Ok(piece)))) if piece == "one"));
+        // In which the server sends what it has.
+        assert!(turn().is_pending());
+        assert!(matches!(turn(), Poll::Ready(Some(Err(Interrupted)))));
+        assert!(matches!(turn(), Poll::Ready(None)));
     }
 
     #[test]

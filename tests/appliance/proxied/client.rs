@@ -55,11 +55,6 @@ impl Download {
         Self::try_ask_by(reader, request).expect("an answer")
     }
 
-    /// The same; nothing if the connection ended before there was a whole head.
-    pub fn try_ask(stream: TcpStream, request: &str) -> Option<Self> {
-        Self::try_ask_by(BufReader::new(stream), request)
-    }
-
     fn try_ask_by(mut reader: BufReader<TcpStream>, request: &str) -> Option<Self> {
         reader.get_mut().write_all(request.as_bytes()).unwrap();
         let mut line = || {

@@ -454,3 +454,29 @@ fn no_content_becomes_a_service_worker_of_our_host() {
     assert_fault(&fetched, 403, "DESTINATION_FORBIDDEN");
     assert_eq!(origin.connections(), 0);
 }
+
+#[test]
+fn head_beyond_8_kb_is_not_passed_on() {
+    let origin = Origin::start(|conversation| {
+        let bytes: usize = conversation.path()[1..].parse().unwrap();
+        let (one, other) = ("a".repeat(bytes / 2), "b".repeat(bytes - bytes / 2));
+        let unseen = "x".repeat(10_000);
+        conversation.answer(
+            &format!("ETag: \"{one}\"\r\nContent-Language: {other}\r\nX-Unseen: {unseen}\r\n"),
+            "ok",
+        );
+    });
+    let proxy = Proxy::to(&[&origin]);
+    let fetched = proxy.fetch(&origin.url("/7700"));
+    assert_eq!((fetched.status, fetched.text().as_str()), (200, "ok"));
+    let head: usize = fetched
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 4)
+        .sum();
+    assert!((7_800..8_192 + 100).contains(&head), "{head}");
+    for bytes in [8_192, 20_000] {
+        let fetched = proxy.fetch(&origin.url(&format!("/{bytes}")));
+        assert_fault(&fetched, 502, "DESTINATION_UNREACHABLE");
+    }
+}
