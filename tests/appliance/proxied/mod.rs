@@ -15,6 +15,7 @@ mod loops;
 mod name_server;
 mod names;
 mod network;
+mod nginx;
 mod origin;
 mod passing;
 mod secure;
