@@ -19,7 +19,7 @@ pub fn export(
 ) -> Result<u64, CopyError> {
     let mut damaged = 0;
     for entry in snapshot.iter()? {
-        match entry?.1 {
+        match entry.and_then(|(_, link)| link) {
             Ok(link) if partner.is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
             Ok(_) => {}
             Err(error @ StoreError::Damaged { .. }) => {

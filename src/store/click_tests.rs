@@ -150,16 +150,20 @@ fn put_behind_its_back(folder: &TempDir, name: &str, value: &[u8]) {
 
 #[test]
 fn verification_finds_clicks_that_are_damaged_or_belong_to_nothing() {
-    let whole = clicks::encode(&usage(1, 1, 1));
+    let whole = |name: &str| seal::seal(name.as_bytes(), &clicks::encode(&usage(1, 1, 1)));
+    let mut flipped = whole("aaaa");
+    flipped[7] ^= 2;
     for (name, value, expected) in [
-        ("aaaa", &whole[..23], "the clicks of aaaa are damaged"),
-        ("aaa0", &whole, "there are clicks of aaa0, which has no record"),
-        ("bbbc", &whole, "there are clicks of bbbc, which has no record"),
-        ("zzzz", &whole, "there are clicks of zzzz, which has no record"),
+        ("aaaa", whole("aaaa")[..27].to_vec(), "the clicks of aaaa are damaged"),
+        ("aaaa", flipped, "the clicks of aaaa are damaged"),
+        ("aaaa", whole("bbbb"), "the clicks of aaaa are damaged"),
+        ("aaa0", whole("aaa0"), "there are clicks of aaa0, which has no record"),
+        ("bbbc", whole("bbbc"), "there are clicks of bbbc, which has no record"),
+        ("zzzz", whole("zzzz"), "there are clicks of zzzz, which has no record"),
     ] {
         let (folder, store) = used();
         drop(store);
-        put_behind_its_back(&folder, name, value);
+        put_behind_its_back(&folder, name, &value);
         let store = Store::open_read_only(&file_in(&folder)).unwrap();
         let found = store.snapshot().unwrap().verify(|| {}).unwrap();
         assert_eq!(found.problems, [expected]);

@@ -5,13 +5,14 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, TableError};
 use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
 use crate::store::keys::Bytes;
+use crate::store::seal::{seal, unseal};
 use crate::store::snapshot::Snapshot;
 use crate::store::tables::CLICKS;
 use crate::store::transaction::Transaction;
 
 const TABLE: &str = "clicks";
 
-/// An entry: clicks, previews, last click; 8 bytes each.
+/// Clicks, previews, last click; 8 bytes each. In the table they are sealed, in the journal they are not.
 pub(super) type Stored = [u8; 24];
 
 pub(super) fn encode(usage: &Usage) -> Stored {
@@ -28,22 +29,23 @@ pub(super) fn encode(usage: &Usage) -> Stored {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Usage, StoreError> {
-    let (parts, rest) = bytes.as_chunks::<8>();
-    let ([clicks, previews, last], []) = (parts, rest) else {
-        return Err(StoreError::damaged(TABLE, "not two counts and a time"));
-    };
-    let clicks = u64::from_be_bytes(*clicks);
+/// An entry of the table.
+pub(super) fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
+    let bytes: Stored = unseal(TABLE, id, sealed)?;
+    let [clicks, previews, last] = [0, 8, 16].map(|at| {
+        let part = bytes.get(at..).and_then(<[u8]>::first_chunk);
+        u64::from_be_bytes(*part.unwrap_or(&[0; 8]))
+    });
     Ok(Usage {
         clicks,
-        previews: u64::from_be_bytes(*previews),
-        last_used_at: (clicks > 0).then(|| Timestamp::from_unix(i64::from_be_bytes(*last))),
+        previews,
+        last_used_at: (clicks > 0).then(|| Timestamp::from_unix(last.cast_signed())),
     })
 }
 
 /// What was counted before is lost if it cannot be decoded: no reason to lose what comes, or not to show the link.
 fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
-    decode(bytes).unwrap_or_else(|error| {
+    decode(id.as_bytes(), bytes).unwrap_or_else(|error| {
         tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
         Usage::default()
     })
@@ -107,7 +109,8 @@ impl Transaction<'_> {
     /// Writes down how a link has been used in all.
     pub(super) fn set_usage(&mut self, id: LinkId, usage: &Stored) -> Result<(), StoreError> {
         self.note_click();
-        self.clicks()?.insert(id.as_bytes(), usage.as_slice())?;
+        self.clicks()?
+            .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;
         self.redo.used(id, usage);
         Ok(())
     }

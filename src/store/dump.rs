@@ -1,6 +1,6 @@
 //! The whole store as a stream of bytes, and a store made of such a stream: how backups travel.
 //!
-//! `tinyd dump 1\n`, the number of entries (8 bytes), the entries, then a byte of 255 and the SHA-1 of all that came
+//! `tinyd dump 2\n`, the number of entries (8 bytes), the entries, then a byte of 255 and the SHA-1 of all that came
 //! before it. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
 //! Numbers are big-endian. Without its end, a dump is no dump.
 
@@ -23,7 +23,7 @@ use crate::store::{Progress, Store};
 /// Is given the table, the key and the value of an entry.
 type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;
 
-const MAGIC: &[u8] = b"tinyd dump 1\n";
+const MAGIC: &[u8] = b"tinyd dump 2\n";
 const END: u8 = 0xff;
 /// Longest key or value that is read: more than the longest record.
 const PART_MAX_BYTES: u32 = 1024 * 1024;
@@ -85,14 +85,12 @@ impl Snapshot {
             visit(OF_COUNTERS, key.value(), value.value())?;
         }
         for entry in self.revocations.iter().map_err(StoreError::from)? {
-            let (key, until) = entry.map_err(StoreError::from)?;
-            visit(OF_REVOCATIONS, key.value(), &until.value().to_be_bytes())?;
+            let (key, value) = entry.map_err(StoreError::from)?;
+            visit(OF_REVOCATIONS, key.value(), value.value())?;
         }
         for entry in self.actions.iter().map_err(StoreError::from)? {
             let (key, value) = entry.map_err(StoreError::from)?;
-            let (calls, expiry) = value.value();
-            let value = (u128::from(calls) << 64) | u128::from(expiry.cast_unsigned());
-            visit(OF_ACTIONS, key.value(), &value.to_be_bytes())?;
+            visit(OF_ACTIONS, key.value(), value.value())?;
         }
         for entry in self.meta.iter().map_err(StoreError::from)? {
             let (key, value) = entry.map_err(StoreError::from)?;
@@ -258,8 +256,8 @@ struct Copy<'t> {
     links: Table<'t, Bytes, Bytes>,
     indexes: PerIndex<Table<'t, Bytes, ()>>,
     counters: Table<'t, Bytes, Bytes>,
-    revocations: Table<'t, Bytes, i64>,
-    actions: Table<'t, Bytes, (u64, i64)>,
+    revocations: Table<'t, Bytes, Bytes>,
+    actions: Table<'t, Bytes, Bytes>,
     clicks: Table<'t, Bytes, Bytes>,
     meta: Table<'t, &'static str, u64>,
 }
@@ -282,16 +280,8 @@ impl<'t> Copy<'t> {
         let inserted = match table {
             OF_LINKS => self.links.insert(key, value).map(drop),
             OF_COUNTERS => self.counters.insert(key, value).map(drop),
-            OF_REVOCATIONS => {
-                let until = value.try_into().map_err(|_| MALFORMED)?;
-                self.revocations.insert(key, i64::from_be_bytes(until)).map(drop)
-            }
-            OF_ACTIONS => {
-                let (calls, expiry) = value.split_first_chunk().ok_or(MALFORMED)?;
-                let expiry = expiry.try_into().map_err(|_| MALFORMED)?;
-                let value = (u64::from_be_bytes(*calls), i64::from_be_bytes(expiry));
-                self.actions.insert(key, value).map(drop)
-            }
+            OF_REVOCATIONS => self.revocations.insert(key, value).map(drop),
+            OF_ACTIONS => self.actions.insert(key, value).map(drop),
             OF_META => {
                 let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
                 let value = value.try_into().map_err(|_| MALFORMED)?;

@@ -6,9 +6,14 @@
 //! to the durable state that it follows and to no other, so what earlier ones have left in the file, or what belonged to
 //! a store that was replaced, never does. Without a salt no journal is in use, and the store is whole without one.
 //!
-//! A record is the length of the payload (4 bytes), a checksum (8 bytes), the number of its commit (8 bytes) and the
-//! payload, which `redo.rs` describes, filled up with zeros to whole sectors. Numbers are big-endian. The first record is
-//! at the beginning of the file; the first that is not sealed as it should be, or does not continue the count, ends them.
+//! The file begins with a sector that names the store that it belongs to: `tinyd journal 2\n`, the identity (8 bytes), and
+//! the CRC32C of both. Records follow: the length of the payload (4 bytes), a checksum (4 bytes), the number of the commit
+//! (8 bytes) and the payload, which `redo.rs` describes, filled up with zeros to whole sectors. Numbers are big-endian. The
+//! checksum is CRC32C over identity, salt, number and payload. The first record that is not sealed as it should be, or does
+//! not continue the count, ends them.
+//!
+//! The journal of a store of format 1 has no first sector and names no store; its checksum is the first 8 bytes of a SHA-1
+//! over salt, number and payload. It is read when such a store is upgraded, and never written.
 
 use std::fmt;
 use std::io;
@@ -18,6 +23,7 @@ use sha1::{Digest as _, Sha1};
 
 use crate::store::error::StoreError;
 use crate::store::redo::{self, Redo};
+use crate::store::seal::{self, SEAL_BYTES};
 use crate::store::snapshot::Snapshot;
 use crate::store::tables;
 use crate::store::transaction::Transaction;
@@ -37,12 +43,26 @@ const SECTOR_BYTES: usize = 512;
 const RESERVE_BYTES: usize = if cfg!(test) { 1024 } else { 1024 * 1024 };
 
 const LENGTH_BYTES: usize = 4;
-const CHECKSUM_BYTES: usize = 8;
+/// In journals of format 1.
+const CHECKSUM_BYTES_1: usize = 8;
 const SEQUENCE_BYTES: usize = 8;
-const HEADER_BYTES: usize = LENGTH_BYTES + CHECKSUM_BYTES + SEQUENCE_BYTES;
+const HEADER_BYTES: usize = LENGTH_BYTES + SEAL_BYTES + SEQUENCE_BYTES;
+
+/// Where the first record is.
+pub(super) const START: usize = SECTOR_BYTES;
+const MAGIC: &[u8] = b"tinyd journal 2\n";
 
 /// The longest payload that any journal has room for.
-pub(super) const PAYLOAD_MAX_BYTES: usize = FILE_BYTES - HEADER_BYTES;
+pub(super) const PAYLOAD_MAX_BYTES: usize = FILE_BYTES - START - HEADER_BYTES;
+
+/// What ties the records of a journal to a state of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tie {
+    /// The identity of the store; none in a store of format 1.
+    pub(super) identity: Option<u64>,
+    /// What its last durable commit has drawn.
+    pub(super) salt: u64,
+}
 
 /// The file of a journal, with all its blocks allocated.
 pub(super) trait JournalFile: Send {
@@ -55,6 +75,7 @@ pub(super) trait JournalFile: Send {
 /// A journal that is in use.
 pub(super) struct Journal {
     file: Box<dyn JournalFile>,
+    identity: u64,
     salt: u64,
     end: usize,
     /// The number of the commit that can be appended.
@@ -71,9 +92,10 @@ impl fmt::Debug for Journal {
 
 impl Journal {
     /// A journal that takes nothing before it has been [restarted](Journal::restart).
-    pub(super) fn on(file: Box<dyn JournalFile>) -> Self {
+    pub(super) fn on(file: Box<dyn JournalFile>, identity: u64) -> Self {
         Self {
             file,
+            identity,
             salt: 0,
             end: FILE_BYTES,
             next: 0,
@@ -82,7 +104,7 @@ impl Journal {
 
     /// Forgets its records: the commit with this number is durable, and so is the salt, in the store.
     pub(super) fn restart(&mut self, salt: u64, sequence: u64) {
-        (self.salt, self.end, self.next) = (salt, 0, sequence + 1);
+        (self.salt, self.end, self.next) = (salt, START, sequence + 1);
     }
 
     /// Whether the next batch may not fit.
@@ -92,12 +114,12 @@ impl Journal {
 
     /// Whether there are no records that the store's file does not have.
     pub(super) const fn is_empty(&self) -> bool {
-        self.end == 0
+        self.end == START
     }
 
     /// Bytes that its records take.
     pub(super) const fn bytes(&self) -> u64 {
-        self.end as u64
+        self.end.saturating_sub(START) as u64
     }
 
     /// Whether this can be appended.
@@ -109,9 +131,13 @@ impl Journal {
     /// not be written to before it has been replayed.
     pub(super) fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        let tie = Tie {
+            identity: Some(self.identity),
+            salt: self.salt,
+        };
         let mut record = Vec::with_capacity((HEADER_BYTES + payload.len()).next_multiple_of(SECTOR_BYTES));
         record.extend_from_slice(&length.to_be_bytes());
-        record.extend_from_slice(&checksum(self.salt, sequence, payload));
+        record.extend_from_slice(&checksum(tie, sequence, payload));
         record.extend_from_slice(&sequence.to_be_bytes());
         record.extend_from_slice(payload);
         record.resize(record.len().next_multiple_of(SECTOR_BYTES), 0);
@@ -123,37 +149,78 @@ impl Journal {
     }
 }
 
-/// The first bytes of a SHA-1, which no other salt, number or payload has.
-fn checksum(salt: u64, sequence: u64, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let mut hash = Sha1::new();
-    hash.update(salt.to_be_bytes());
-    hash.update(sequence.to_be_bytes());
-    hash.update(payload);
-    let digest: [u8; 20] = hash.finalize().into();
-    *digest.first_chunk().unwrap_or(&[0; CHECKSUM_BYTES])
+/// The content of a new journal of a store.
+pub(super) fn new_file(identity: u64) -> Vec<u8> {
+    let mut content = [MAGIC, &identity.to_be_bytes()].concat();
+    let sum = seal::checksum(&[&content]);
+    content.extend_from_slice(&sum);
+    content.resize(FILE_BYTES, 0);
+    content
+}
+
+/// The identity of the store that a journal says it belongs to; none where its first sector is damaged, or it has none.
+pub(super) fn owner_of(content: &[u8]) -> Option<u64> {
+    let rest = content.strip_prefix(MAGIC)?;
+    let (identity, rest) = rest.split_first_chunk()?;
+    let sum = rest.first_chunk::<SEAL_BYTES>()?;
+    (seal::checksum(&[MAGIC, identity]) == *sum).then(|| u64::from_be_bytes(*identity))
+}
+
+fn checksum(tie: Tie, sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let (salt, sequence) = (tie.salt.to_be_bytes(), sequence.to_be_bytes());
+    match tie.identity {
+        Some(identity) => seal::checksum(&[&identity.to_be_bytes(), &salt, &sequence, payload]).to_vec(),
+        None => {
+            let mut hash = Sha1::new();
+            for part in [&salt, &sequence, payload] {
+                hash.update(part);
+            }
+            hash.finalize().iter().take(CHECKSUM_BYTES_1).copied().collect()
+        }
+    }
+}
+
+impl Tie {
+    /// Where the first record is.
+    const fn start(self) -> usize {
+        if self.identity.is_some() { START } else { 0 }
+    }
+
+    const fn checksum_bytes(self) -> usize {
+        if self.identity.is_some() {
+            SEAL_BYTES
+        } else {
+            CHECKSUM_BYTES_1
+        }
+    }
+
+    /// The length of what precedes a payload.
+    const fn header_bytes(self) -> usize {
+        LENGTH_BYTES + self.checksum_bytes() + SEQUENCE_BYTES
+    }
 }
 
 /// The number and the payload of the record that a journal has here, if it has one.
-fn record_at(content: &[u8], salt: u64) -> Option<(u64, &[u8])> {
+fn record_at(content: &[u8], tie: Tie) -> Option<(u64, &[u8])> {
     let (length, rest) = content.split_first_chunk::<LENGTH_BYTES>()?;
-    let (expected, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>()?;
+    let (expected, rest) = rest.split_at_checked(tie.checksum_bytes())?;
     let (sequence, rest) = rest.split_first_chunk::<SEQUENCE_BYTES>()?;
     let payload = rest.get(..u32::from_be_bytes(*length) as usize)?;
     let sequence = u64::from_be_bytes(*sequence);
-    (checksum(salt, sequence, payload) == *expected).then_some((sequence, payload))
+    (checksum(tie, sequence, payload) == expected).then_some((sequence, payload))
 }
 
 /// The records of a journal.
-pub(super) fn records(content: &[u8], salt: u64) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut rest = content;
+pub(super) fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut rest = content.get(tie.start()..).unwrap_or_default();
     let mut before: Option<u64> = None;
     std::iter::from_fn(move || {
-        let (sequence, payload) = record_at(rest, salt)?;
+        let (sequence, payload) = record_at(rest, tie)?;
         if before.is_some_and(|before| before.checked_add(1) != Some(sequence)) {
             return None;
         }
         before = Some(sequence);
-        let length = (HEADER_BYTES + payload.len()).next_multiple_of(SECTOR_BYTES);
+        let length = (tie.header_bytes() + payload.len()).next_multiple_of(SECTOR_BYTES);
         rest = rest.get(length..).unwrap_or_default();
         Some((sequence, payload))
     })
@@ -161,20 +228,25 @@ pub(super) fn records(content: &[u8], salt: u64) -> impl Iterator<Item = (u64, &
 
 /// Whether there is a record of a later commit further on: then what is between was damaged, because each is written after
 /// the one before it is on disk.
-fn has_later_record(content: &[u8], salt: u64, sequence: u64) -> bool {
+fn has_later_record(content: &[u8], tie: Tie, sequence: u64) -> bool {
     let sectors = (FILE_BYTES / SECTOR_BYTES) as u64;
     let later = sequence.saturating_add(1)..=sequence.saturating_add(sectors);
-    (0..content.len()).step_by(SECTOR_BYTES).any(|offset| {
+    (tie.start()..content.len()).step_by(SECTOR_BYTES).any(|offset| {
         let rest = content.get(offset..).unwrap_or_default();
-        let number = rest.get(LENGTH_BYTES + CHECKSUM_BYTES..).and_then(<[u8]>::first_chunk);
+        let number = rest
+            .get(LENGTH_BYTES + tie.checksum_bytes()..)
+            .and_then(<[u8]>::first_chunk);
         // The number first, so that hardly anything must be summed up.
-        number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) && record_at(rest, salt).is_some()
+        number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) && record_at(rest, tie).is_some()
     })
 }
 
 /// Whether something is written in the file of a journal.
 pub(super) fn is_used(content: &[u8]) -> bool {
-    content.iter().take(HEADER_BYTES).any(|byte| *byte != 0)
+    let records = content
+        .strip_prefix(MAGIC)
+        .map_or(content, |_| content.get(START..).unwrap_or_default());
+    records.iter().take(HEADER_BYTES).any(|byte| *byte != 0)
 }
 
 /// What became of a journal.
@@ -186,6 +258,8 @@ pub(super) enum Replayed {
     CutOff,
     /// The store has no use for one.
     Unused,
+    /// The store was not closed cleanly, and this is the journal of another one. Nothing was changed.
+    Foreign,
 }
 
 /// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no journal is in
@@ -194,7 +268,7 @@ pub(super) fn replay(
     database: &Database,
     read: impl FnOnce() -> io::Result<Option<Vec<u8>>>,
 ) -> Result<Replayed, StoreError> {
-    let Some((salt, bytes)) = tables::journal_of(database)? else {
+    let Some((tie, bytes)) = tables::journal_of(database)? else {
         return Ok(Replayed::Unused);
     };
     let content = read()?;
@@ -208,13 +282,17 @@ pub(super) fn replay(
         );
     }
     let content = content.unwrap_or_default();
+    if is_foreign(&content, tie) {
+        tracing::error!("the store was not closed cleanly, and the journal beside it belongs to another store");
+        return Ok(Replayed::Foreign);
+    }
     let stored = Snapshot::of(database)?.sequence();
     let mut inner = database.begin_write()?;
     inner.set_quick_repair(true);
     let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
     let mut sequence = stored;
     // A store that could still be closed after a failure of its journal has the first ones already.
-    let missing = records(&content, salt).skip_while(|(number, _)| *number <= stored);
+    let missing = records(&content, tie).skip_while(|(number, _)| *number <= stored);
     for (number, payload) in missing {
         if sequence.checked_add(1) != Some(number) {
             break;
@@ -228,9 +306,18 @@ pub(super) fn replay(
     if sequence > stored {
         tracing::info!(commits = sequence - stored, "the journal was replayed");
     }
-    if has_later_record(&content, salt, sequence) {
+    if has_later_record(&content, tie, sequence) {
         tracing::error!("the journal is damaged: what was acknowledged after commit {sequence} is lost");
         return Ok(Replayed::CutOff);
     }
     Ok(Replayed::Whole)
+}
+
+/// Whether a journal belongs to another store: its first sector does not name this one, and it has no record of it. Journals
+/// of format 1 name none.
+fn is_foreign(content: &[u8], tie: Tie) -> bool {
+    tie.identity.is_some()
+        && !content.is_empty()
+        && owner_of(content) != tie.identity
+        && record_at(content.get(START..).unwrap_or_default(), tie).is_none()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::journal::{FILE_BYTES, Journal, records};
+use super::journal::{FILE_BYTES, Journal, Tie, records};
 use super::medium::journal_path;
 use super::redo::Redo;
 use super::tests::{any_link, block_on, golden_link, open, put};
@@ -87,28 +87,93 @@ fn whoever_reads_a_store_that_has_crashed_sees_its_journal_and_changes_nothing()
     assert!(has(&path, 0) && has(&path, 1));
 }
 
-/// The mistake: a backup is copied over a store that has crashed, and what the journal of that one held comes back.
-#[test]
-fn the_journal_of_another_store_is_passed_over() {
-    let (one, other) = (with_a_journal(), tempfile::tempdir().unwrap());
-    let store = open(other.path());
+/// A store that has crashed, with links 2 and 3, and a backup of it.
+fn another() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
     block_on(async {
         put(&store, link(2)).await;
         put(&store, link(3)).await;
     });
-    let other = crashed(&other);
-    let backup = other.path().join("backup");
+    let crashed = crashed(&folder);
+    let backup = crashed.path().join("backup");
     store.snapshot().unwrap().copy_to(&backup, &mut ()).unwrap();
-    let journal = fs::read(journal_path(&file_in(&one))).unwrap();
-    for replaced in [file_in(&other), backup] {
-        fs::copy(replaced, file_in(&one)).unwrap();
-        fs::write(journal_path(&file_in(&one)), &journal).unwrap();
+    (crashed, backup)
+}
+
+/// The mistake: a backup is copied over a store that has crashed, and what the journal of that one held comes back.
+#[test]
+fn foreign_journal_beside_a_whole_store_is_set_aside() {
+    let (one, (other, backup)) = (with_a_journal(), another());
+    drop(open(other.path()));
+    let path = file_in(&one);
+    let journal = fs::read(journal_path(&path)).unwrap();
+    for (round, whole) in [backup, file_in(&other)].into_iter().enumerate() {
+        fs::copy(whole, &path).unwrap();
+        fs::write(journal_path(&path), &journal).unwrap();
         for _ in 0..2 {
-            assert!(has(&file_in(&one), 2) && !has(&file_in(&one), 1));
-            // Its file is used again.
+            assert!(has(&path, 2) && has(&path, 3) && !has(&path, 1));
             block_on(put(&open(one.path()), link(4)));
         }
+        let kept = ["old", "old.2"].map(|why| path.with_extension(format!("redb.journal.{why}")));
+        assert!(
+            fs::read(&kept[round]).unwrap() == journal,
+            "the journal that was kept before must stay"
+        );
     }
+}
+
+/// The mistake: only the store's file is moved to another folder after a crash, or a copy of a running one is put there.
+#[test]
+fn foreign_journal_beside_a_crashed_store_ends_writes() {
+    let (one, (other, _)) = (with_a_journal(), another());
+    let path = file_in(&one);
+    let own = fs::read(journal_path(&file_in(&other))).unwrap();
+    let journal = fs::read(journal_path(&path)).unwrap();
+    fs::copy(file_in(&other), &path).unwrap();
+    for _ in 0..2 {
+        let store = open(one.path());
+        assert!(store.snapshot().unwrap().get(link(2).id).unwrap().is_some());
+        assert!(matches!(store.health(), Health::Refusing(reason) if reason.contains("journal of another store")));
+        let written = block_on(store.write(|t| t.revoke([1; 20], Timestamp::MAX)));
+        assert_eq!(written, Err(WriteError::Unavailable));
+    }
+    assert!(fs::read(journal_path(&path)).unwrap() == journal);
+
+    // With its own, everything is there.
+    fs::write(journal_path(&path), own).unwrap();
+    block_on(put(&open(one.path()), link(4)));
+    assert!(has(&path, 2) && has(&path, 3) && has(&path, 4));
+}
+
+/// Journals of copies are foreign to each other, though the copies hold the same.
+#[test]
+fn copies_of_a_store_know_their_journals_apart() {
+    let (_folder, backup) = another();
+    let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()].map(|folder| {
+        fs::copy(&backup, file_in(&folder)).unwrap();
+        let store = open(folder.path());
+        block_on(async {
+            put(&store, link(0)).await;
+            put(&store, link(1)).await;
+        });
+        crashed(&folder)
+    });
+    fs::copy(journal_path(&file_in(&one)), journal_path(&file_in(&other))).unwrap();
+    assert!(matches!(open(other.path()).health(), Health::Refusing(_)));
+    assert_eq!(open(one.path()).health(), Health::Accepting);
+}
+
+/// Its records still tell whose it is.
+#[test]
+fn journal_with_a_damaged_first_sector_is_replayed() {
+    let folder = with_a_journal();
+    let path = journal_path(&file_in(&folder));
+    let mut content = fs::read(&path).unwrap();
+    content[20] ^= 4;
+    fs::write(&path, content).unwrap();
+    drop(open(folder.path()));
+    assert!(has(&file_in(&folder), 0) && has(&file_in(&folder), 1));
 }
 
 #[test]
@@ -122,8 +187,8 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
     let path = journal_path(&file_in(&folder));
     let mut content = fs::read(&path).unwrap();
     assert_eq!(content.len(), FILE_BYTES);
-    // In the second record, which is in a sector of its own.
-    content[512 + 30] ^= 1;
+    // In the second record; the first sector has none.
+    content[2 * 512 + 30] ^= 1;
     fs::write(&path, content).unwrap();
     drop(open(folder.path()));
     assert!(!path.exists(), "it was replayed, and nobody has written since");
@@ -203,6 +268,13 @@ fn what_was_acknowledged_stays_when_a_job_of_its_own_is_undone() {
     assert_eq!(store.snapshot().unwrap().totals().unwrap(), [0, 2, 0]);
 }
 
+const fn tie(identity: u64, salt: u64) -> Tie {
+    Tie {
+        identity: Some(identity),
+        salt,
+    }
+}
+
 /// Keeps what is written.
 #[derive(Default, Clone)]
 struct Memory(Arc<parking_lot::Mutex<Vec<u8>>>);
@@ -251,7 +323,7 @@ proptest! {
         other in any::<u64>(),
     ) {
         let file = Memory::default();
-        let mut journal = Journal::on(Box::new(file.clone()));
+        let mut journal = Journal::on(Box::new(file.clone()), 7);
         let mut sequence = 0;
         for (salt, payloads) in (1..).zip(rounds) {
             journal.restart(salt, sequence);
@@ -265,15 +337,18 @@ proptest! {
                 }
             }
             let content = file.0.lock().clone();
-            let found: Vec<_> = records(&content, salt).map(|(number, payload)| (number, payload.to_vec())).collect();
+            let found: Vec<_> = records(&content, tie(7, salt)).map(|(number, payload)| (number, payload.to_vec())).collect();
             prop_assert_eq!(found, expected);
-            prop_assert_eq!(records(&content, other | 1 << 63).count(), 0);
+            prop_assert_eq!(records(&content, tie(7, other | 1 << 63)).count(), 0);
+            prop_assert_eq!(records(&content, tie(other | 1 << 63, salt)).count(), 0);
         }
     }
 
     #[test]
     fn what_is_in_the_file_of_a_journal_does_no_harm(content in prop::collection::vec(any::<u8>(), 0..3_000), salt in any::<u64>()) {
-        prop_assert_eq!(records(&content, salt).count(), 0);
+        prop_assert_eq!(records(&content, tie(7, salt)).count(), 0);
+        prop_assert_eq!(records(&content, Tie { identity: None, salt }).count(), 0);
+        prop_assert_eq!(journal::owner_of(&content), None);
     }
 }
 

@@ -205,6 +205,11 @@ pub(super) fn bounds(
     (bound(scope, status, first, 0), bound(scope, status, last, u8::MAX))
 }
 
+/// The bounds of a scope, whatever the status.
+pub(super) fn scope_bounds(scope: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    (scope.to_vec(), [scope, &[u8::MAX]].concat())
+}
+
 /// The bounds of the links that never expire.
 pub(super) fn never_bounds(scope: &[u8], status: Status) -> (Vec<u8>, Vec<u8>) {
     (bound(scope, status, NEVER, 0), bound(scope, status, NEVER, u8::MAX))

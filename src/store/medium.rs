@@ -39,8 +39,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Opens it without ever writing to it; what its journal has is added in memory.
     fn open_read_only(&self) -> Result<Database, OpenError>;
 
-    /// The file of a journal, with all its blocks allocated and whatever content. The store must not need what was in it.
-    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>>;
+    /// The file of a journal of the store with this identity, with all its blocks allocated and whatever records. The store
+    /// must not need what was in it.
+    fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>>;
 
     /// Removes the file of the journal, which the store does not need any more.
     fn remove_journal(&self) -> io::Result<()>;
@@ -124,6 +125,7 @@ impl StoreFile {
             Replayed::Whole => {}
             // For whoever can make something of it.
             Replayed::CutOff => self.keep_journal("damaged"),
+            Replayed::Foreign => return Err(self.foreign_journal()),
             // It may belong to a store that was here before, and will be again.
             Replayed::Unused
                 if self
@@ -134,15 +136,33 @@ impl StoreFile {
             }
             Replayed::Unused => {}
         }
+        tables::ensure_identity(&database)?;
         Ok(database)
+    }
+
+    fn foreign_journal(&self) -> OpenError {
+        OpenError::ForeignJournal {
+            path: self.path.clone(),
+            journal: self.journal_path(),
+        }
     }
 
     /// Gives the file of the journal another name, under which nothing is written to it.
     fn keep_journal(&self, why: &str) {
-        let (from, mut to) = (self.journal_path(), self.journal_path().into_os_string());
-        to.push(".");
-        to.push(why);
-        let to = PathBuf::from(to);
+        let from = self.journal_path();
+        let named = |number: u32| {
+            let mut name = from.clone().into_os_string();
+            name.push(format!(".{why}"));
+            if number > 1 {
+                name.push(format!(".{number}"));
+            }
+            PathBuf::from(name)
+        };
+        // One that was kept before may be all that somebody has.
+        let to = (1..=u32::MAX)
+            .map(named)
+            .find(|name| matches!(name.try_exists(), Ok(false)));
+        let Some(to) = to else { return };
         match fs::rename(&from, &to) {
             Ok(()) => tracing::warn!(
                 "a journal that is not this store's, or not whole, is kept as {}",
@@ -166,14 +186,14 @@ impl StoreFile {
     }
 
     /// Makes the file of a journal. Zeros are really written, so that no later sync has to write down where they are.
-    fn make_journal(&self) -> io::Result<()> {
+    fn make_journal(&self, identity: u64) -> io::Result<()> {
         // Whoever fills the disk up must not be the journal.
         check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
         let unfinished = Unfinished::at(&self.journal_path());
         let mut file = unfinished.create()?;
         // Whoever serves the store need not be who writes to it now.
         give_to_owner_of(&fs::metadata(&self.path)?, unfinished.path())?;
-        file.write_all(&vec![0; journal::FILE_BYTES])?;
+        file.write_all(&journal::new_file(identity))?;
         file.sync_all()?;
         unfinished.publish()
     }
@@ -264,17 +284,16 @@ impl Medium for StoreFile {
         self.open_view(false)
     }
 
-    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>> {
-        let open = || OpenOptions::new().write(true).open(self.journal_path());
-        let is_whole = |file: &File| Ok::<_, io::Error>(file.metadata()?.len() == journal::FILE_BYTES as u64);
+    fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
+        let open = || OpenOptions::new().read(true).write(true).open(self.journal_path());
         match open() {
             // What a crash has left serves again.
-            Ok(file) if is_whole(&file)? => return Ok(Box::new(file)),
+            Ok(file) if is_journal_of(&file, identity)? => return Ok(Box::new(file)),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        self.make_journal()?;
+        self.make_journal(identity)?;
         Ok(Box::new(open()?))
     }
 
@@ -323,11 +342,20 @@ pub(super) fn journal_path(store: &Path) -> PathBuf {
     path.into()
 }
 
+fn is_journal_of(file: &File, identity: u64) -> io::Result<bool> {
+    let mut head = [0; journal::START];
+    if file.metadata()?.len() != journal::FILE_BYTES as u64 {
+        return Ok(false);
+    }
+    file.read_exact_at(&mut head, 0)?;
+    Ok(journal::owner_of(&head) == Some(identity))
+}
+
 /// Makes a new, empty store.
 fn create(path: &Path) -> Result<(), StoreError> {
     let unfinished = Unfinished::at(path);
     let database = Builder::new().create_with_backend(FileBackend::new(unfinished.create()?)?)?;
-    tables::create(&database)?;
+    tables::create(&database, rand::random())?;
     database.close()?;
     Ok(unfinished.publish()?)
 }

@@ -7,6 +7,7 @@ mod clicks;
 mod compact;
 mod dump;
 mod error;
+mod format_1;
 mod journal;
 mod keys;
 mod last_backup;
@@ -23,11 +24,13 @@ mod recovery;
 mod redo;
 mod rehearsal;
 mod scan;
+mod seal;
 mod snapshot;
 mod tables;
 mod transaction;
 mod unfinished;
 mod upgrade;
+mod values;
 mod verify;
 mod visibility;
 mod writer;
@@ -95,6 +98,8 @@ pub struct Store {
     /// The file it is in, unless tests have put something else in its place.
     file: Option<PathBuf>,
     last_backup: LastBackup,
+    /// Why it takes no writes, where it should.
+    refusing: Option<String>,
 }
 
 /// How much room there is, in bytes.
@@ -124,11 +129,22 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read or made, is in use, is damaged, is no store of tinyd, or was written by a newer
-    /// program. The file is then left as it was.
+    /// program. The file is then left as it was. Beside the journal of another store, one that was not closed cleanly is
+    /// opened for reading only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        let mut store = Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default())?;
+        let opened = Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default());
+        let mut store = match opened {
+            // Redirects go on from what the file has; a write would make the journal useless that may still be found.
+            Err(error @ OpenError::ForeignJournal { .. }) => {
+                tracing::error!("writes are refused: {error}");
+                let mut store = Self::open_read_only(path)?;
+                store.refusing = Some(error.to_string());
+                return Ok(store);
+            }
+            opened => opened?,
+        };
         store.file = Some(path.to_owned());
         store.last_backup = LastBackup::of(path, true);
         Ok(store)
@@ -170,6 +186,7 @@ impl Store {
             metrics,
             file: Some(path.to_owned()),
             last_backup: LastBackup::of(path, false),
+            refusing: None,
         })
     }
 
@@ -202,6 +219,7 @@ impl Store {
             metrics,
             file: None,
             last_backup: LastBackup::default(),
+            refusing: None,
         })
     }
 
@@ -243,7 +261,7 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
     {
-        let writer = self.writer.as_ref().ok_or(WriteError::ReadOnly)?;
+        let writer = self.writer()?;
         writer
             .submit(false, |transaction| Ok((Ending::Commit, job(transaction)?)))
             .await
@@ -259,8 +277,16 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
     {
-        let writer = self.writer.as_ref().ok_or(WriteError::ReadOnly)?;
+        let writer = self.writer()?;
         writer.submit(true, job).await
+    }
+
+    fn writer(&self) -> Result<&Writer, WriteError> {
+        let refused = self
+            .refusing
+            .as_ref()
+            .map_or(WriteError::ReadOnly, |_| WriteError::Unavailable);
+        self.writer.as_ref().ok_or(refused)
     }
 
     /// Runs `job` on a consistent snapshot, off the async threads. What it saw has been published to the observer by
@@ -406,7 +432,11 @@ impl Store {
     /// Whether writes are accepted.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.writer.as_ref().map_or(Health::ReadOnly, Writer::health)
+        match (&self.writer, &self.refusing) {
+            (Some(writer), _) => writer.health(),
+            (None, Some(reason)) => Health::Refusing(reason.clone()),
+            (None, None) => Health::ReadOnly,
+        }
     }
 }
 

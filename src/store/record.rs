@@ -1,14 +1,18 @@
-//! How a link is written: one byte of version, then bincode. The only place that names bincode, so that it can be
-//! replaced; a record of another version says so in its first byte.
+//! How a link is written: one byte of version, a checksum (4 bytes), then bincode. The checksum is CRC32C over the id, the
+//! version and what follows it. The only place that names bincode, so that it can be replaced; a record of another version
+//! says so in its first byte.
 
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 use bincode::{BorrowDecode, Encode};
 
 use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::seal::{SEAL_BYTES, checksum};
 
 /// The version that is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// What stores of format 1 have: no checksum, and no start.
+const VERSION_1: u8 = 1;
 
 /// More than the longest possible record (a destination of 8,192 bytes and four short texts). Without a limit a damaged
 /// length makes the decoder ask for terabytes, which ends the process.
@@ -20,6 +24,23 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<RECORD_MAX_BYTES>> =
 const TABLE: &str = "links";
 
 #[derive(Encode, BorrowDecode)]
+struct RecordV2<'a> {
+    partner_id: u32,
+    status: u8,
+    created_at: i64,
+    updated_at: i64,
+    /// The moment before which the link does not redirect. Always none so far.
+    starts_at: Option<i64>,
+    expires_at: Option<i64>,
+    user_id: Option<&'a str>,
+    name: Option<&'a str>,
+    system_name: &'a str,
+    full_url: &'a str,
+    unique_id: Option<&'a str>,
+}
+
+#[derive(BorrowDecode)]
+#[cfg_attr(test, derive(Encode))]
 struct RecordV1<'a> {
     partner_id: u32,
     status: u8,
@@ -34,6 +55,104 @@ struct RecordV1<'a> {
 }
 
 pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
+    let record = RecordV2 {
+        partner_id: link.partner_id.0,
+        status: link.status.number(),
+        created_at: link.created_at.as_unix(),
+        updated_at: link.updated_at.as_unix(),
+        starts_at: None,
+        expires_at: link.expires_at.map(Timestamp::as_unix),
+        user_id: link.user_id.as_deref(),
+        name: link.name.as_deref(),
+        system_name: &link.system_name,
+        full_url: &link.full_url,
+        unique_id: link.unique_id.as_deref(),
+    };
+    let mut bytes = vec![VERSION; 1 + SEAL_BYTES];
+    bincode::encode_into_std_write(&record, &mut bytes, CONFIG).map_err(|error| StoreError::damaged(TABLE, error))?;
+    if let Some((head, body)) = bytes.split_first_chunk_mut::<{ 1 + SEAL_BYTES }>() {
+        let [version, sum @ ..] = head;
+        *sum = checksum(&[link.id.as_bytes(), &[*version], body]);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+    Ok(read(id, bytes)?.into())
+}
+
+/// A record, read without copying, if it is what was written for this id.
+pub(super) fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
+    let (version, rest) = split_version(id, bytes)?;
+    if version != VERSION {
+        return Err(damaged(id, format!("record version {version}, known is {VERSION}")));
+    }
+    let (sum, body) = rest.split_first_chunk().ok_or_else(|| damaged(id, "cut off"))?;
+    if checksum(&[id.as_bytes(), &[version], body]) != *sum {
+        return Err(damaged(id, "wrong checksum"));
+    }
+    let record: RecordV2<'_> = decode_body(id, body)?;
+    Ok(LinkRef {
+        id,
+        created_at: Timestamp::from_unix(record.created_at),
+        updated_at: Timestamp::from_unix(record.updated_at),
+        expires_at: record.expires_at.map(Timestamp::from_unix),
+        partner_id: PartnerId(record.partner_id),
+        user_id: record.user_id,
+        name: record.name,
+        system_name: record.system_name,
+        full_url: record.full_url,
+        unique_id: record.unique_id,
+        status: status_of(id, record.status)?,
+    })
+}
+
+/// A record as stores of format 1 and their journals have it, or as they are now.
+pub(super) fn decode_of_format_1(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+    let (version, body) = split_version(id, bytes)?;
+    if version != VERSION_1 {
+        return decode(id, bytes);
+    }
+    let record: RecordV1<'_> = decode_body(id, body)?;
+    Ok(ShortLink {
+        id,
+        created_at: Timestamp::from_unix(record.created_at),
+        updated_at: Timestamp::from_unix(record.updated_at),
+        expires_at: record.expires_at.map(Timestamp::from_unix),
+        partner_id: PartnerId(record.partner_id),
+        user_id: record.user_id.map(str::to_owned),
+        name: record.name.map(str::to_owned),
+        system_name: record.system_name.to_owned(),
+        full_url: record.full_url.to_owned(),
+        unique_id: record.unique_id.map(str::to_owned),
+        status: status_of(id, record.status)?,
+    })
+}
+
+fn split_version(id: LinkId, bytes: &[u8]) -> Result<(u8, &[u8]), StoreError> {
+    let (version, rest) = bytes.split_first().ok_or_else(|| damaged(id, "empty"))?;
+    Ok((*version, rest))
+}
+
+fn decode_body<'b, R: BorrowDecode<'b, ()>>(id: LinkId, body: &'b [u8]) -> Result<R, StoreError> {
+    let (record, consumed) = bincode::borrow_decode_from_slice(body, CONFIG).map_err(|error| damaged(id, error))?;
+    if consumed != body.len() {
+        return Err(damaged(id, "bytes left over"));
+    }
+    Ok(record)
+}
+
+fn status_of(id: LinkId, number: u8) -> Result<Status, StoreError> {
+    Status::from_number(number.into()).ok_or_else(|| damaged(id, "unknown status"))
+}
+
+fn damaged(id: LinkId, reason: impl std::fmt::Display) -> StoreError {
+    StoreError::damaged(TABLE, format!("{id}: {reason}"))
+}
+
+/// A link as a program of format 1 wrote it.
+#[cfg(test)]
+pub(super) fn encode_of_format_1(link: &ShortLink) -> Vec<u8> {
     let record = RecordV1 {
         partner_id: link.partner_id.0,
         status: link.status.number(),
@@ -46,40 +165,9 @@ pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
         full_url: &link.full_url,
         unique_id: link.unique_id.as_deref(),
     };
-    let mut bytes = vec![VERSION];
-    bincode::encode_into_std_write(&record, &mut bytes, CONFIG).map_err(|error| StoreError::damaged(TABLE, error))?;
-    Ok(bytes)
-}
-
-pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
-    Ok(read(id, bytes)?.into())
-}
-
-/// A record, read without copying.
-pub(super) fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
-    let damaged = |reason: &str| StoreError::damaged(TABLE, format!("{id}: {reason}"));
-    let (&version, body) = bytes.split_first().ok_or_else(|| damaged("empty"))?;
-    if version != VERSION {
-        return Err(damaged(&format!("record version {version}, known is {VERSION}")));
-    }
-    let (record, consumed): (RecordV1<'_>, usize) =
-        bincode::borrow_decode_from_slice(body, CONFIG).map_err(|error| damaged(&error.to_string()))?;
-    if consumed != body.len() {
-        return Err(damaged("bytes left over"));
-    }
-    Ok(LinkRef {
-        id,
-        created_at: Timestamp::from_unix(record.created_at),
-        updated_at: Timestamp::from_unix(record.updated_at),
-        expires_at: record.expires_at.map(Timestamp::from_unix),
-        partner_id: PartnerId(record.partner_id),
-        user_id: record.user_id,
-        name: record.name,
-        system_name: record.system_name,
-        full_url: record.full_url,
-        unique_id: record.unique_id,
-        status: Status::from_number(record.status.into()).ok_or_else(|| damaged("unknown status"))?,
-    })
+    let mut bytes = vec![VERSION_1];
+    bincode::encode_into_std_write(&record, &mut bytes, CONFIG).unwrap();
+    bytes
 }
 
 #[cfg(test)]
@@ -97,13 +185,32 @@ mod tests {
         #[test]
         fn decoding_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..300), link in any_link()) {
             let id = link.id;
-            let _ = decode(id, &bytes);
-            let mut damaged = encode(&link).unwrap();
+            let _ = (decode(id, &bytes), decode_of_format_1(id, &bytes));
+            let mut damaged = encode_of_format_1(&link);
             for byte in bytes {
                 let index = usize::from(byte) % damaged.len();
                 damaged[index] = damaged[index].wrapping_add(byte);
-                let _ = decode(id, &damaged);
+                let _ = (decode(id, &damaged), decode_of_format_1(id, &damaged));
             }
+        }
+
+        #[test]
+        fn every_flipped_bit_of_a_record_is_found(link in any_link(), other in any_link()) {
+            let whole = encode(&link).unwrap();
+            for bit in 0..8 * whole.len() {
+                let mut flipped = whole.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                prop_assert!(decode(link.id, &flipped).is_err(), "bit {bit}");
+            }
+            prop_assert!(other.id == link.id || decode(other.id, &whole).is_err(), "the record of another link");
+        }
+
+        #[test]
+        fn records_of_format_1_are_read_where_they_may_be(link in any_link()) {
+            let old = encode_of_format_1(&link);
+            prop_assert!(decode(link.id, &old).is_err());
+            prop_assert_eq!(decode_of_format_1(link.id, &old).unwrap(), link.clone());
+            prop_assert_eq!(decode_of_format_1(link.id, &encode(&link).unwrap()).unwrap(), link);
         }
 
         #[test]
@@ -116,9 +223,12 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_limit_are_refused_without_being_allocated() {
+        let id: LinkId = "abcd".parse().unwrap();
         let huge = [
-            VERSION, 1, 2, 0, 0, 0, 0, 0, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+            1, 2, 0, 0, 0, 0, 0, 0, 0, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
         ];
-        assert!(decode("abcd".parse().unwrap(), &huge).is_err());
+        assert!(decode_of_format_1(id, &[[VERSION_1].as_slice(), &huge].concat()).is_err());
+        let sum = checksum(&[id.as_bytes(), &[VERSION], &huge]);
+        assert!(decode(id, &[[VERSION].as_slice(), &sum, &huge].concat()).is_err());
     }
 }

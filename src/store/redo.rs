@@ -13,7 +13,7 @@ use crate::store::transaction::{Digest, Transaction};
 /// The version that is written.
 const VERSION: u8 = 1;
 
-/// Length of the id (1 byte), the id, length of the record (4 bytes), and the record as the store has it.
+/// Length of the id (1 byte), the id, length of the record (4 bytes), and the record as the store has it, or as one of format 1 had it.
 const LINK: u8 = 1;
 /// Digest, and the unix second until which it is kept.
 const REVOKED: u8 = 2;
@@ -100,7 +100,7 @@ pub(super) fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result
             [LINK] => {
                 let id = rest.take_id()?;
                 let length = u32::from_be_bytes(rest.take()?);
-                let link = record::decode(id, rest.take_slice(length as usize)?)?;
+                let link = record::decode_of_format_1(id, rest.take_slice(length as usize)?)?;
                 match transaction.get(id) {
                     Ok(old) => transaction.put(old.as_ref(), link)?,
                     // Whoever may replace it has decided so when the record was written.

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::store::error::OpenError;
-use crate::store::journal::{self, JournalFile};
+use crate::store::journal::{self, JournalFile, Replayed};
 use crate::store::medium::Medium;
 use crate::store::overlay::{Base, Overlay};
 use crate::store::writer::Pace;
@@ -21,6 +21,8 @@ use crate::store::{CommitObserver, Store, tables};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
+/// The same for every store, so that the same is done again.
+const IDENTITY: u64 = 7;
 /// Small, because much is opened and little is read.
 const CACHE_BYTES: usize = 1024 * 1024;
 
@@ -183,7 +185,7 @@ impl Disk {
     pub(crate) fn with_store() -> Self {
         let disk = Self::default();
         let database = Builder::new().create_with_backend(disk.clone()).unwrap();
-        tables::create(&database).unwrap();
+        tables::create(&database, IDENTITY).unwrap();
         database.close().unwrap();
         Self::holding(disk.state().shown.clone())
     }
@@ -354,8 +356,13 @@ impl Medium for Disk {
     fn open(&self) -> Result<Database, OpenError> {
         let opened = Self::builder().create_with_backend(self.clone());
         let database = opened.map_err(|error| OpenError::Read(error.into()))?;
-        journal::replay(&database, || self.read_journal())?;
-        Ok(database)
+        match journal::replay(&database, || self.read_journal())? {
+            Replayed::Foreign => Err(OpenError::ForeignJournal {
+                path: "simulated".into(),
+                journal: "simulated".into(),
+            }),
+            _ => Ok(database),
+        }
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -370,10 +377,10 @@ impl Medium for Disk {
 
     /// A file that is made and renamed is there as a whole or not at all; this one can be there in part, which must make no
     /// difference to anybody.
-    fn create_journal(&self) -> io::Result<Box<dyn JournalFile>> {
-        let zeros = vec![0; journal::FILE_BYTES];
-        self.change(Operation::SetLength(Place::Journal, zeros.len() as u64))?;
-        self.change(Operation::Write(Place::Journal, 0, zeros.into()))?;
+    fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
+        let content = journal::new_file(identity);
+        self.change(Operation::SetLength(Place::Journal, content.len() as u64))?;
+        self.change(Operation::Write(Place::Journal, 0, content.into()))?;
         self.sync(Place::Journal)?;
         Ok(Box::new(JournalOn(self.clone())))
     }

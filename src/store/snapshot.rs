@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
-use crate::store::transaction::decode_counts;
+use crate::store::values::{self, Counts, decode_counts};
 
 /// An id and the link that has it, or why that cannot be told.
 type Found = (LinkId, Result<ShortLink, StoreError>);
@@ -19,8 +19,8 @@ pub struct Snapshot {
     pub(super) links: ReadOnlyTable<Bytes, Bytes>,
     indexes: PerIndex<ReadOnlyTable<Bytes, ()>>,
     pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
-    pub(super) revocations: ReadOnlyTable<Bytes, i64>,
-    pub(super) actions: ReadOnlyTable<Bytes, (u64, i64)>,
+    pub(super) revocations: ReadOnlyTable<Bytes, Bytes>,
+    pub(super) actions: ReadOnlyTable<Bytes, Bytes>,
     /// None where nothing has been counted yet.
     pub(super) clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub(super) meta: ReadOnlyTable<&'static str, u64>,
@@ -57,28 +57,35 @@ impl Snapshot {
     }
 
     /// Calls `visit` for every link, in the order of the ids, and returns how many there are. What cannot be decoded is
-    /// given as such.
+    /// given as such; an id that is none is logged and passed over.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn for_each(&self, mut visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
         let mut links = 0;
         for entry in self.iter()? {
-            let (id, record) = entry?;
-            visit(id, record);
+            match entry {
+                Ok((id, record)) => visit(id, record),
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::error!(%error, "a link has a damaged id: run tinyd verify on a copy");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             links += 1;
         }
         Ok(links)
     }
 
-    /// Every link, in the order of the ids. What cannot be decoded is given as such.
+    /// Every link, in the order of the ids. What cannot be decoded is given as such, and an id that is none as
+    /// [`StoreError::Damaged`].
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn iter(&self) -> Result<impl Iterator<Item = Result<Found, StoreError>> + '_, StoreError> {
         Ok(self.links.iter()?.map(|entry| {
             let (id, bytes) = entry?;
-            let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("links", error))?;
+            let id = id_of(id.value())?;
             Ok((id, record::decode(id, bytes.value())))
         }))
     }
@@ -88,22 +95,24 @@ impl Snapshot {
         self.sequence
     }
 
-    /// The revocations: digest and the moment until which each is kept.
+    /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a session
+    /// that was ended must not begin again.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
-        let entries = self.revocations.iter()?;
-        entries
-            .map(|entry| {
-                let (digest, until) = entry?;
-                let digest = digest
-                    .value()
-                    .try_into()
-                    .map_err(|error| StoreError::damaged("revocations", error))?;
-                Ok((digest, Timestamp::from_unix(until.value())))
-            })
-            .collect()
+        let mut revocations = Vec::new();
+        for entry in self.revocations.iter()? {
+            let (digest, until) = entry?;
+            let until = values::decode_until(digest.value(), until.value()).unwrap_or_else(|error| {
+                tracing::error!(%error, "a revocation is damaged: if its digest is, a session that was ended works again");
+                Timestamp::MAX
+            });
+            if let Ok(digest) = digest.value().try_into() {
+                revocations.push((digest, until));
+            }
+        }
+        Ok(revocations)
     }
 
     /// The calls that were counted, by session, for tests.
@@ -113,7 +122,8 @@ impl Snapshot {
         entries
             .map(|entry| {
                 let (digest, counted) = entry?;
-                Ok((digest.value().try_into().unwrap(), counted.value().0))
+                let (calls, _) = values::decode_calls(digest.value(), counted.value())?;
+                Ok((digest.value().try_into().unwrap(), calls))
             })
             .collect()
     }
@@ -155,14 +165,21 @@ impl Snapshot {
     /// # Errors
     /// When the file cannot be read.
     pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        let mut totals = [0; Status::ALL.len()];
+        match self.counted_totals() {
+            Err(StoreError::Damaged { .. }) => count(self.index(Index::Created).iter()?, Index::Created),
+            totals => totals,
+        }
+    }
+
+    fn counted_totals(&self) -> Result<Counts, StoreError> {
+        let mut totals = Counts::default();
         let partners = [Counter::Partner.kind()];
         for entry in self.counters.range(partners.as_slice()..)? {
             let (key, counts) = entry?;
             if !key.value().starts_with(&partners) {
                 break;
             }
-            for (total, count) in totals.iter_mut().zip(decode_counts(counts.value())?) {
+            for (total, count) in totals.iter_mut().zip(decode_counts(key.value(), counts.value())?) {
                 *total += count;
             }
         }
@@ -170,14 +187,33 @@ impl Snapshot {
     }
 
     /// How many links of a scope have each status.
-    pub(super) fn counts(&self, counter: Counter, scope: &[u8]) -> Result<[u64; Status::ALL.len()], StoreError> {
-        match self.counters.get(counter.key(scope).as_slice())? {
-            Some(bytes) => decode_counts(bytes.value()),
-            None => Ok([0; Status::ALL.len()]),
+    pub(super) fn counts(&self, counter: Counter, scope: &[u8]) -> Result<Counts, StoreError> {
+        let key = counter.key(scope);
+        match self.counters.get(key.as_slice())? {
+            Some(bytes) => decode_counts(&key, bytes.value()),
+            None => Ok(Counts::default()),
         }
     }
 
     pub(super) const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
         self.indexes.get(index)
     }
+}
+
+/// The id of a record, if its key is one.
+pub(super) fn id_of(key: &[u8]) -> Result<LinkId, StoreError> {
+    LinkId::from_bytes(key).map_err(|error| StoreError::damaged("links", format!("{}: {error}", key.escape_ascii())))
+}
+
+/// How many of these entries of an index have each status.
+pub(super) fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
+    let mut counts = Counts::default();
+    for entry in entries {
+        let (key, ()) = (entry?.0, ());
+        let status = keys::split_scope(index, key.value()).map_or(0, |(_, status)| status);
+        if let Some(count) = counts.get_mut(usize::from(status).wrapping_sub(1)) {
+            *count += 1;
+        }
+    }
+    Ok(counts)
 }

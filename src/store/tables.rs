@@ -1,43 +1,52 @@
-//! The tables of the store and what they hold. Format 1.
+//! The tables of the store and what they hold. Format 2.
+//!
+//! Every value but those of `meta` and `journal` has a checksum of itself and its key: a record in its fifth byte from the
+//! second on, the others at their end (`seal.rs`). Format 1 had none, and the numbers of `revocations` and `actions` were of
+//! redb's own types.
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 use crate::model::PartnerId;
 use crate::store::error::StoreError;
+use crate::store::journal::Tie;
 use crate::store::keys::{Bytes, Index};
+use crate::store::seal::checksum;
 
 /// The format that this program writes, in `meta` under `format`.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
-/// id → record: one byte of record version, then the fields as `record.rs` says.
+/// id → record, as `record.rs` says.
 pub(super) const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");
 
-/// scope → how many links of it are disabled, enabled and deleted: three u64, big-endian. Scopes without links have no
+/// scope → how many links of it are disabled, enabled and deleted: three u64, big-endian, sealed. Scopes without links have no
 /// entry. Key: one byte of kind (`P` partner, `U` user, `S` system name), then the scope as in the indexes.
 pub(super) const COUNTERS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("counters");
 
-/// SHA-1 of a revoked session or session id → unix second until which it is kept.
-pub(super) const REVOCATIONS: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
+/// SHA-1 of a revoked session or session id → unix second until which it is kept: an i64, big-endian, sealed.
+pub(super) const REVOCATIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("revocations");
 
-/// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds.
-pub(super) const ACTIONS: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
+/// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds: a u64 and an i64,
+/// big-endian, sealed.
+pub(super) const ACTIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("actions");
 
 /// id → how the link has been used: clicks and previews, two u64, and the unix second of the last click, an i64 that is zero
-/// where there was no click; all big-endian. Links without either have no entry, and a deleted link keeps its own. The table is
-/// made when first something is counted. It came after the others, and the format is 1 all the same: a program that does not
-/// know it opens a store that was closed cleanly and does all that it ever did. (It refuses a journal with clicks in it, which a
-/// crash may leave.)
+/// where there was no click; all big-endian, sealed. Links without either have no entry, and a deleted link keeps its own. The table is
+/// made when first something is counted.
 pub(super) const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub(super) const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
 
-/// `salt` → what the records of the journal are sealed with, `bytes` → the length of its file. Without them no journal is in
-/// use. A table of its own, because it concerns the file and is no part of what a copy holds.
+/// `identity` → a number that no other store has, by which a journal is known as this one's. `salt` → what the records of the
+/// journal are sealed with, `bytes` → the length of its file, `check` → the checksum of all three. Without a salt no journal is
+/// in use. A table of its own, because it concerns the file and is no part of what a copy holds. Format 1 had neither identity
+/// nor checksum; a store with a salt and no identity was upgraded, and its journal is one of format 1.
 pub(super) const JOURNAL: TableDefinition<'_, &'static str, u64> = TableDefinition::new("journal");
 
+const JOURNAL_IDENTITY: &str = "identity";
 const JOURNAL_SALT: &str = "salt";
 const JOURNAL_BYTES: &str = "bytes";
+const JOURNAL_CHECK: &str = "check";
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_SEQUENCE: &str = "sequence";
@@ -55,8 +64,8 @@ pub(super) fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
     Some((PartnerId(partner.parse().ok()?), user))
 }
 
-/// Makes every table, so that readers find them, and writes the format down.
-pub(super) fn create(database: &Database) -> Result<(), StoreError> {
+/// Makes every table, so that readers find them, and writes down the format and who the store is.
+pub(super) fn create(database: &Database, identity: u64) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     transaction.open_table(LINKS)?;
@@ -70,6 +79,7 @@ pub(super) fn create(database: &Database) -> Result<(), StoreError> {
     meta.insert(META_FORMAT, FORMAT)?;
     meta.insert(META_SEQUENCE, 0)?;
     drop(meta);
+    transaction.open_table(JOURNAL)?.insert(JOURNAL_IDENTITY, identity)?;
     transaction.commit()?;
     Ok(())
 }
@@ -83,30 +93,77 @@ pub(super) fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>,
     }
 }
 
-/// The salt of the journal and the length of its file, if one is in use.
-pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(u64, u64)>, StoreError> {
+/// What is noted of the journal: what its records are sealed with and the length of its file, if one is in use.
+pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>, StoreError> {
+    let Some(table) = journal_table(database)? else {
+        return Ok(None);
+    };
+    let get = |name| Ok::<_, StoreError>(table.get(name)?.map(|value| value.value()));
+    let (identity, salt, bytes) = (get(JOURNAL_IDENTITY)?, get(JOURNAL_SALT)?, get(JOURNAL_BYTES)?);
+    let Some((salt, bytes)) = salt.zip(bytes) else {
+        return Ok(None);
+    };
+    if identity.is_some_and(|identity| get(JOURNAL_CHECK).ok().flatten() != Some(check(identity, salt, bytes))) {
+        let reason = "wrong checksum: without its salt, what was acknowledged last cannot be found in the journal";
+        return Err(StoreError::damaged("journal", reason));
+    }
+    Ok(Some((Tie { identity, salt }, bytes)))
+}
+
+/// The identity of the store; none in one that has never been opened for writing since it was copied or upgraded.
+pub(super) fn identity_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
+    match journal_table(database)? {
+        Some(table) => Ok(table.get(JOURNAL_IDENTITY)?.map(|identity| identity.value())),
+        None => Ok(None),
+    }
+}
+
+fn journal_table(
+    database: &impl ReadableDatabase,
+) -> Result<Option<redb::ReadOnlyTable<&'static str, u64>>, StoreError> {
     match database.begin_read()?.open_table(JOURNAL) {
-        Ok(journal) => {
-            let (salt, bytes) = (journal.get(JOURNAL_SALT)?, journal.get(JOURNAL_BYTES)?);
-            Ok(salt.zip(bytes).map(|(salt, bytes)| (salt.value(), bytes.value())))
-        }
+        Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Writes down that a journal is in use from this commit on, or none.
+fn check(identity: u64, salt: u64, bytes: u64) -> u64 {
+    let parts = [identity, salt, bytes].map(u64::to_be_bytes);
+    u32::from_be_bytes(checksum(&[parts.as_flattened()])).into()
+}
+
+/// Writes down that a journal is in use from this commit on, or none: its salt and the length of its file.
 pub(super) fn set_journal(transaction: &WriteTransaction, journal: Option<(u64, u64)>) -> Result<(), StoreError> {
     let mut table = transaction.open_table(JOURNAL)?;
     match journal {
         Some((salt, bytes)) => {
+            let identity = table.get(JOURNAL_IDENTITY)?.map(|identity| identity.value());
             table.insert(JOURNAL_SALT, salt)?;
             table.insert(JOURNAL_BYTES, bytes)?;
+            if let Some(identity) = identity {
+                table.insert(JOURNAL_CHECK, check(identity, salt, bytes))?;
+            }
         }
         None => {
-            table.remove(JOURNAL_SALT)?;
-            table.remove(JOURNAL_BYTES)?;
+            for name in [JOURNAL_SALT, JOURNAL_BYTES, JOURNAL_CHECK] {
+                table.remove(name)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Draws an identity for a store that has none.
+pub(super) fn ensure_identity(database: &Database) -> Result<(), StoreError> {
+    if identity_of(database)?.is_some() {
+        return Ok(());
+    }
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction
+        .open_table(JOURNAL)?
+        .insert(JOURNAL_IDENTITY, rand::random::<u64>())?;
+    transaction.commit()?;
     Ok(())
 }

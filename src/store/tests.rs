@@ -389,7 +389,7 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     assert!(
         error
             .to_string()
-            .contains("store format 2, and this program knows formats up to 1"),
+            .contains("store format 3, and this program knows formats up to 2"),
         "{error}"
     );
     assert!(error.to_string().contains("links.redb"), "{error}");
@@ -466,14 +466,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Format 1, to the byte: whoever changes it must give the store another format, because files written with this one
-/// are out there.
+/// Formats 1 and 2, to the byte: whoever changes the newest must give the store another format, because files written with
+/// this one are out there.
 #[test]
-fn format_1_stays_what_it_is() {
+fn formats_stay_what_they_are() {
     let link = golden_link();
     assert_eq!(
-        hex(&record::encode(&link).unwrap()),
+        hex(&record::encode_of_format_1(&link)),
         include_str!("testdata/record_1.hex").trim()
+    );
+    assert_eq!(
+        hex(&record::encode(&link).unwrap()),
+        include_str!("testdata/record_2.hex").trim()
     );
     let keys: Vec<_> = Index::ALL
         .iter()
@@ -501,6 +505,21 @@ fn format_1_stays_what_it_is() {
         "000000000000000c0000000000000003000000006a00aebf"
     );
     assert_eq!(clicks::encode(&Usage::default()), [0; 24]);
+    // The well-known check value of CRC32C.
+    assert_eq!(seal::checksum(&[b"12345", b"6789"]), 0xe306_9283_u32.to_be_bytes());
+    let digest = [1; 20];
+    assert_eq!(
+        hex(&values::encode_until(&digest, link.created_at)),
+        "000000006a00aebf890488f9"
+    );
+    assert_eq!(
+        hex(&values::encode_calls(&digest, 3, link.created_at)),
+        "0000000000000003000000006a00aebf64ddc1a0"
+    );
+    assert_eq!(
+        hex(&values::encode_counts(b"P\0\x12\xd6\x87", [0, 1, 0])),
+        "000000000000000000000000000000010000000000000000e5b2d68e"
+    );
     assert_eq!(counters, ["500012d687", "550012d68700026d65", "530012d68700044e414d45"]);
 }
 

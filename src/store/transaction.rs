@@ -11,7 +11,9 @@ use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
 use crate::store::redo::Redo;
+use crate::store::snapshot;
 use crate::store::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::values::{self, Counts};
 
 pub(super) type Digest = [u8; 20];
 
@@ -36,8 +38,8 @@ pub struct Transaction<'t> {
     links: Table<'t, Bytes, Bytes>,
     indexes: PerIndex<Table<'t, Bytes, ()>>,
     counters: Table<'t, Bytes, Bytes>,
-    revocations: Table<'t, Bytes, i64>,
-    actions: Table<'t, Bytes, (u64, i64)>,
+    revocations: Table<'t, Bytes, Bytes>,
+    actions: Table<'t, Bytes, Bytes>,
     // Opened when it is needed, because most transactions do not count.
     clicks: Option<Table<'t, Bytes, Bytes>>,
     meta: Table<'t, &'static str, u64>,
@@ -251,7 +253,8 @@ impl<'t> Transaction<'t> {
     /// When the file cannot be written; the transaction is then given up.
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.revocations.insert(digest.as_slice(), until.as_unix())?;
+        self.revocations
+            .insert(digest.as_slice(), values::encode_until(&digest, until).as_slice())?;
         self.redo.revoked(&digest, until);
         self.note(Change::Revoked(digest, until));
         Ok(())
@@ -262,7 +265,9 @@ impl<'t> Transaction<'t> {
     /// # Errors
     /// When the file cannot be written; the transaction is then given up.
     pub fn count_action(&mut self, digest: Digest, limit: u64, expiry: Timestamp) -> Result<bool, StoreError> {
-        let used = self.actions.get(digest.as_slice())?.map_or(0, |entry| entry.value().0);
+        let stored = self.actions.get(digest.as_slice())?;
+        let counted = stored.map(|entry| values::decode_calls(&digest, entry.value()));
+        let used = counted.transpose()?.map_or(0, |(calls, _)| calls);
         if used >= limit {
             return Ok(false);
         }
@@ -273,25 +278,34 @@ impl<'t> Transaction<'t> {
     /// Sets how many calls of a session have been counted.
     pub(super) fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.actions.insert(digest.as_slice(), (calls, expiry.as_unix()))?;
+        self.actions.insert(
+            digest.as_slice(),
+            values::encode_calls(&digest, calls, expiry).as_slice(),
+        )?;
         self.redo.counted(&digest, calls, expiry);
         Ok(())
     }
 
-    /// Drops what is remembered of sessions that have expired by now.
+    /// Drops what is remembered of sessions that have expired by now. A damaged entry does not tell, and stays.
     ///
     /// # Errors
     /// When the file cannot be written; the transaction is then given up.
     pub fn drop_expired_sessions(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let mut dropped = false;
-        for entry in self.revocations.extract_if(|_, until| until <= now.as_unix())? {
+        for entry in self
+            .revocations
+            .extract_if(|digest, until| values::decode_until(digest, until).is_ok_and(|until| until <= now))?
+        {
             entry?;
             dropped = true;
         }
         if dropped {
             self.note(Change::RevocationsDropped(now));
         }
-        for entry in self.actions.extract_if(|_, (_, expiry)| expiry <= now.as_unix())? {
+        for entry in self
+            .actions
+            .extract_if(|digest, calls| values::decode_calls(digest, calls).is_ok_and(|(_, expiry)| expiry <= now))?
+        {
             entry?;
             dropped = true;
         }
@@ -339,6 +353,19 @@ impl<'t> Transaction<'t> {
         self.modifications
     }
 
+    /// What the index says of the scope of a counter.
+    fn count_anew(&self, key: &[u8]) -> Result<Counts, StoreError> {
+        let of_kind = |index: &Index| Counter::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
+        let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
+            return Ok(Counts::default());
+        };
+        let (first, last) = keys::scope_bounds(scope);
+        snapshot::count(
+            self.indexes.get(index).range(first.as_slice()..=last.as_slice())?,
+            index,
+        )
+    }
+
     /// Writes what was gathered, and returns what has changed.
     pub(super) fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         let mut links = [0; Status::ALL.len()];
@@ -351,20 +378,32 @@ impl<'t> Transaction<'t> {
             if deltas == [0; Status::ALL.len()] {
                 continue;
             }
-            let before = self
-                .counters
-                .get(key.as_slice())?
-                .map_or(Ok([0; 3]), |bytes| decode_counts(bytes.value()))?;
-            let mut after = before;
-            for (count, delta) in after.iter_mut().zip(deltas) {
-                *count = count
-                    .checked_add_signed(delta)
-                    .ok_or_else(|| StoreError::damaged("counters", "a count below zero"))?;
-            }
-            if after == [0; 3] {
+            let stored = self.counters.get(key.as_slice())?;
+            let before = stored.map_or(Ok(Counts::default()), |bytes| {
+                values::decode_counts(&key, bytes.value())
+            });
+            let sum = before.and_then(|before| {
+                let mut after = before;
+                for (count, delta) in after.iter_mut().zip(deltas) {
+                    *count = count
+                        .checked_add_signed(delta)
+                        .ok_or_else(|| StoreError::damaged("counters", "a count below zero"))?;
+                }
+                Ok(after)
+            });
+            let after = match sum {
+                Ok(after) => after,
+                // Nobody could write to its scope any more.
+                Err(error) => {
+                    tracing::error!(%error, "a damaged counter is counted anew");
+                    self.count_anew(&key)?
+                }
+            };
+            if after == Counts::default() {
                 self.counters.remove(key.as_slice())?;
             } else {
-                self.counters.insert(key.as_slice(), encode_counts(after).as_slice())?;
+                self.counters
+                    .insert(key.as_slice(), values::encode_counts(&key, after).as_slice())?;
             }
         }
         self.meta.insert(META_SEQUENCE, sequence)?;
@@ -374,19 +413,5 @@ impl<'t> Transaction<'t> {
             links,
             is_clicks: self.clicked == self.modifications,
         })
-    }
-}
-
-const COUNT_BYTES: usize = 8;
-
-fn encode_counts(counts: [u64; Status::ALL.len()]) -> Vec<u8> {
-    counts.iter().flat_map(|count| count.to_be_bytes()).collect()
-}
-
-pub(super) fn decode_counts(bytes: &[u8]) -> Result<[u64; Status::ALL.len()], StoreError> {
-    let (counts, rest) = bytes.as_chunks::<COUNT_BYTES>();
-    match (counts, rest) {
-        ([disabled, enabled, deleted], []) => Ok([disabled, enabled, deleted].map(|count| u64::from_be_bytes(*count))),
-        _ => Err(StoreError::damaged("counters", "not three counts")),
     }
 }

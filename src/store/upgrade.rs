@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, WriteTransaction};
 
 use crate::store::error::StoreError;
+use crate::store::format_1;
 use crate::store::medium;
 use crate::store::tables::{self, META, META_FORMAT};
 use crate::store::unfinished::Unfinished;
@@ -29,7 +30,10 @@ pub(super) struct Formats {
 /// Format 1 is the first one, so nothing leads to it.
 pub(super) const FORMATS: Formats = Formats {
     newest: tables::FORMAT,
-    steps: &[],
+    steps: &[Step {
+        from: 1,
+        run: format_1::seal_all,
+    }],
 };
 
 impl Formats {
@@ -57,7 +61,8 @@ impl Formats {
 /// that wrote them can be gone back to.
 pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
     let target = path.with_extension(format!("format-{format}.redb"));
-    medium::check_space(path, fs::metadata(path)?.len())?;
+    // The copy, and as much again for what the upgrade writes anew.
+    medium::check_space(path, 2 * fs::metadata(path)?.len())?;
     let journal = medium::journal_path(path);
     if journal.try_exists()? {
         copy(&journal, &medium::journal_path(&target))?;

@@ -4,17 +4,14 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::model::Status;
 use crate::store::clicks;
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index, PerIndex};
 use crate::store::snapshot::Snapshot;
-use crate::store::transaction::decode_counts;
+use crate::store::values::{self, Counts, decode_counts};
 
 /// Problems that are told one by one; of those beyond it, only the number is known.
 const PROBLEMS_TOLD_MAX: usize = 100;
-
-type Counts = [u64; Status::ALL.len()];
 
 /// What a look at everything has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,9 +90,7 @@ impl Snapshot {
         }
         self.verify_unique_ids(&mut found)?;
         self.verify_clicks(&mut found)?;
-        if let Err(error) = self.revocations() {
-            found.problem(|| error.to_string());
-        }
+        self.verify_sessions(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
             found.problem(|| format!("{counters} counters, but links in {counted} scopes"));
@@ -174,8 +169,9 @@ impl Snapshot {
         let mut scopes = 0;
         self.for_each_scope(index, |scope, counts| {
             scopes += 1;
-            let stored = match self.counters.get(counter.key(scope).as_slice())? {
-                Some(bytes) => decode_counts(bytes.value()).ok(),
+            let key = counter.key(scope);
+            let stored = match self.counters.get(key.as_slice())? {
+                Some(bytes) => decode_counts(&key, bytes.value()).ok(),
                 None => None,
             };
             if stored != Some(counts) {
@@ -197,6 +193,22 @@ impl Snapshot {
         })
     }
 
+    fn verify_sessions(&self, found: &mut Verification) -> Result<(), StoreError> {
+        for entry in self.revocations.iter()? {
+            let (digest, until) = entry?;
+            if let Err(error) = values::decode_until(digest.value(), until.value()) {
+                found.problem(|| error.to_string());
+            }
+        }
+        for entry in self.actions.iter()? {
+            let (digest, calls) = entry?;
+            if let Err(error) = values::decode_calls(digest.value(), calls.value()) {
+                found.problem(|| error.to_string());
+            }
+        }
+        Ok(())
+    }
+
     /// Both tables are in the order of the ids, so one walk through each is enough.
     fn verify_clicks(&self, found: &mut Verification) -> Result<(), StoreError> {
         let Some(clicks) = &self.clicks else { return Ok(()) };
@@ -205,7 +217,7 @@ impl Snapshot {
             let (key, usage) = entry?;
             let id = key.value();
             let shown = String::from_utf8_lossy(id);
-            if clicks::decode(usage.value()).is_err() {
+            if clicks::decode(id, usage.value()).is_err() {
                 found.problem(|| format!("the clicks of {shown} are damaged"));
             }
             while present.as_deref().is_none_or(|link: &[u8]| link < id) {

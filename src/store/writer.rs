@@ -536,9 +536,9 @@ impl State {
         if self.journal.is_some() || has_just_failed {
             return;
         }
-        match self.medium.create_journal() {
-            Ok(file) => {
-                self.journal = Some(Journal::on(file));
+        match self.create_journal() {
+            Ok(journal) => {
+                self.journal = Some(journal);
                 self.without_journal_since = None;
             }
             Err(error) => {
@@ -548,6 +548,12 @@ impl State {
                 self.without_journal_since = Some(Instant::now());
             }
         }
+    }
+
+    fn create_journal(&self) -> Result<Journal, StoreError> {
+        let identity = tables::identity_of(&*self.database()?)?;
+        let identity = identity.ok_or_else(|| StoreError::damaged(journal::NAME, "the store has no identity"))?;
+        Ok(Journal::on(self.medium.create_journal(identity)?, identity))
     }
 
     /// Leaves a store that is whole without its journal.

@@ -1,0 +1,107 @@
+//! Format 1, which had no checksums of its own, and the way from it to format 2.
+
+use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
+
+use crate::model::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::keys::Bytes;
+use crate::store::record;
+use crate::store::seal::seal;
+use crate::store::snapshot::id_of;
+use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, REVOCATIONS};
+use crate::store::values;
+
+pub(super) const REVOCATIONS_1: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
+pub(super) const ACTIONS_1: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
+
+/// The lengths of what is sealed.
+const COUNTS_BYTES: usize = 24;
+const CLICKS_BYTES: usize = 24;
+
+/// Entries that are held in memory at a time.
+const STRIDE: usize = if cfg!(test) { 2 } else { 4096 };
+
+/// Gives every entry its checksum. What does not decode stays as it is, which no checksum fits: its link answers as damaged,
+/// and a verification names it.
+pub(super) fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut damaged = 0_u64;
+    rewrite(&mut transaction.open_table(LINKS)?, |key, value| {
+        let link = id_of(key).and_then(|id| record::decode_of_format_1(id, value));
+        let sealed = link.and_then(|link| record::encode(&link));
+        if let Err(error) = &sealed {
+            tracing::error!(%error, "a damaged record is left as it is");
+            damaged += 1;
+        }
+        sealed.ok()
+    })?;
+    let sealed = |length: usize| move |key: &[u8], value: &[u8]| (value.len() == length).then(|| seal(key, value));
+    rewrite(&mut transaction.open_table(COUNTERS)?, sealed(COUNTS_BYTES))?;
+    rewrite(&mut transaction.open_table(CLICKS)?, sealed(CLICKS_BYTES))?;
+    seal_sessions(transaction)?;
+    if damaged > 0 {
+        tracing::error!(
+            damaged,
+            "the upgrade has met damaged links: restore them from a backup made before the damage"
+        );
+    }
+    Ok(())
+}
+
+/// Replaces values, a few at a time, because a table cannot be changed while it is walked through.
+fn rewrite(
+    table: &mut Table<'_, Bytes, Bytes>,
+    mut replace: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+) -> Result<(), StoreError> {
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let mut replaced = Vec::with_capacity(STRIDE);
+        let mut seen = 0;
+        let from = last.as_deref().unwrap_or_default();
+        for entry in table.range(from..)? {
+            let (key, value) = entry?;
+            // The table begins with the last one that was seen.
+            if last.as_deref() == Some(key.value()) {
+                continue;
+            }
+            if let Some(value) = replace(key.value(), value.value()) {
+                replaced.push((key.value().to_vec(), value));
+            }
+            seen += 1;
+            if seen == STRIDE {
+                last = Some(key.value().to_vec());
+                break;
+            }
+        }
+        for (key, value) in replaced {
+            table.insert(key.as_slice(), value.as_slice())?;
+        }
+        if seen < STRIDE {
+            return Ok(());
+        }
+    }
+}
+
+/// These had values of redb's own types, which a table cannot change.
+fn seal_sessions(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut revocations = Vec::new();
+    for entry in transaction.open_table(REVOCATIONS_1)?.iter()? {
+        let (digest, until) = entry?;
+        let until = Timestamp::from_unix(until.value());
+        revocations.push((digest.value().to_vec(), values::encode_until(digest.value(), until)));
+    }
+    let mut actions = Vec::new();
+    for entry in transaction.open_table(ACTIONS_1)?.iter()? {
+        let (digest, counted) = entry?;
+        let (calls, expiry) = counted.value();
+        let sealed = values::encode_calls(digest.value(), calls, Timestamp::from_unix(expiry));
+        actions.push((digest.value().to_vec(), sealed));
+    }
+    for (table, entries) in [(REVOCATIONS, revocations), (ACTIONS, actions)] {
+        transaction.delete_table(table)?;
+        let mut table = transaction.open_table(table)?;
+        for (digest, sealed) in entries {
+            table.insert(digest.as_slice(), sealed.as_slice())?;
+        }
+    }
+    Ok(())
+}
