@@ -16,11 +16,13 @@ mod time;
 mod transfer;
 mod user;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
 
 const EXAMPLES: &str = "\
@@ -180,9 +182,20 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut command = without_empty_variables(Cli::command());
-    let cli = Cli::from_arg_matches(&command.get_matches_mut()).map_err(|error| error.format(&mut command));
-    let result = match cli.unwrap_or_else(|error| error.exit()).command {
+    let mut arguments = without_empty_variables(Cli::command());
+    let cli = Cli::from_arg_matches(&arguments.get_matches_mut()).map_err(|error| error.format(&mut arguments));
+    let command = cli.unwrap_or_else(|error| error.exit()).command;
+    // redb panics on some pages that something else has changed.
+    let result = catch_unwind(AssertUnwindSafe(|| run(command))).unwrap_or_else(|_| {
+        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd verify on a copy \
+                    of it, or restore a backup";
+        Err(CliError::new(Failure::Other, text))
+    });
+    exit::report(result)
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ks(args) => ks::run(&args),
@@ -195,6 +208,5 @@ pub fn main() -> ExitCode {
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),
-    };
-    exit::report(result)
+    }
 }

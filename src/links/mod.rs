@@ -18,6 +18,8 @@ mod turns;
 #[cfg(test)]
 mod cascade_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod click_tests;
 #[cfg(test)]
 mod crash_tests;
@@ -53,7 +55,8 @@ use crate::links::publisher::Publisher;
 use crate::links::turns::Turns;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{
-    FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Store, StoreError, Transaction, Visitor, WriteError,
+    FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
+    WriteError, unless_damaged,
 };
 
 /// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
@@ -178,8 +181,11 @@ impl Links {
     /// When the store cannot be opened or read.
     pub fn open(folder: &Path, clock: Clock, id_length: usize) -> Result<Self, OpenError> {
         let publisher = Publisher::default();
-        let store = Store::open(&folder.join(FILE_NAME), Some(Arc::new(publisher.clone())))?;
-        Self::on(store, publisher, clock, IdSource::unguessable(id_length))
+        let file = folder.join(FILE_NAME);
+        unless_damaged(&file, || {
+            let store = Store::open(&file, Some(Arc::new(publisher.clone())))?;
+            Self::on(store, publisher, clock, IdSource::unguessable(id_length))
+        })
     }
 
     /// Opens a store's file, for instance a backup, without ever writing to it. Otherwise as [`Links::open`].
@@ -188,8 +194,10 @@ impl Links {
     /// When the store cannot be opened or read.
     pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
         let ids = IdSource::unguessable(ID_MAX_BYTES);
-        let links = Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)?;
-        Ok(links.counting_clicks(false))
+        unless_damaged(file, || {
+            let links = Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)?;
+            Ok(links.counting_clicks(false))
+        })
     }
 
     fn on(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
@@ -257,15 +265,46 @@ impl Links {
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let snapshot = self.store.snapshot()?;
-        let loaders = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
-        let links = loaders.iter().map(|loader| loader.links).sum();
+        let scanned = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
+        let links = scanned.visitors.iter().map(|loader| loader.links).sum();
         let mut damaged = HashSet::new();
-        for loader in loaders {
+        for loader in scanned.visitors {
             loader.batch.finish();
             damaged.extend(loader.damaged);
         }
-        self.index.set_loaded(damaged);
+        let is_whole = scanned.unread == 0
+            && damaged.is_empty()
+            && snapshot
+                .totals()
+                .is_ok_and(|totals| totals.iter().sum::<u64>() == links);
+        if is_whole || self.find_lost(&snapshot, &mut damaged)? {
+            self.index.set_loaded(damaged);
+        } else {
+            tracing::error!(
+                "the store is damaged: redirects go on for the links that can be read, others are answered 503. Restore a backup"
+            );
+        }
         Ok(links)
+    }
+
+    /// Adds the ids that an index knows and of which no record was found: there are such links, so they are damaged and not
+    /// unknown. False if the index does not tell.
+    fn find_lost(&self, snapshot: &Snapshot, damaged: &mut HashSet<LinkId>) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let before = damaged.len();
+        let is_known = snapshot.for_each_indexed(|id| {
+            if self.index.look_up(id, now) == Verdict::Loading {
+                damaged.insert(id);
+            }
+        })?;
+        let lost = damaged.len() - before;
+        if lost > 0 {
+            tracing::error!(
+                lost,
+                "the records of links are lost: import them from a backup with --on-conflict update"
+            );
+        }
+        Ok(is_known)
     }
 
     /// What to answer for an id now. While the map is being loaded, a link that it does not have yet is looked up in

@@ -1,7 +1,7 @@
 //! The whole store as a stream of bytes, and a store made of such a stream: how backups travel.
 //!
 //! `tinyd dump 2\n`, the number of entries (8 bytes), the entries, then a byte of 255 and the SHA-1 of all that came
-//! before it. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
+//! before it; or, where something is damaged, a byte of 254 and why. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
 //! Numbers are big-endian. Without its end, a dump is no dump.
 
 use std::io::{self, Read, Write};
@@ -11,12 +11,15 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 use sha1::{Digest as _, Sha1};
 
+use crate::store::clicks;
 use crate::store::error::{CopyError, StoreError};
-use crate::store::keys::{Bytes, Index, PerIndex};
+use crate::store::keys::{self, Bytes, Index, PerIndex};
 use crate::store::medium;
-use crate::store::snapshot::Snapshot;
+use crate::store::record;
+use crate::store::snapshot::{Snapshot, id_of};
 use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, REVOCATIONS};
 use crate::store::unfinished::Unfinished;
+use crate::store::values;
 use crate::store::verify::Verification;
 use crate::store::{Progress, Store};
 
@@ -25,6 +28,8 @@ type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;
 
 const MAGIC: &[u8] = b"tinyd dump 2\n";
 const END: u8 = 0xff;
+/// In place of an entry: why there are no more, a length (4 bytes) and a text.
+const REFUSED: u8 = 0xfe;
 /// Longest key or value that is read: more than the longest record.
 const PART_MAX_BYTES: u32 = 1024 * 1024;
 
@@ -58,15 +63,25 @@ impl Snapshot {
         Ok(entries)
     }
 
-    /// Writes all of it as a dump.
+    /// Writes all of it as a dump, each entry checked.
     ///
     /// # Errors
-    /// When the file cannot be read or the sink cannot be written to.
+    /// When the file cannot be read, something in it is damaged, or the sink cannot be written to.
     pub fn dump(&self, sink: impl Write) -> Result<(), CopyError> {
         let mut sink = Hashing::new(sink);
         sink.write_all(MAGIC)?;
         sink.write_all(&self.entries()?.to_be_bytes())?;
-        self.for_each_entry(&mut |table, key, value| write_entry(&mut sink, table, key, value))?;
+        let written = self.for_each_entry(&mut |table, key, value| {
+            check_entry(table, key, value)?;
+            write_entry(&mut sink, table, key, value)
+        });
+        if let Err(CopyError::Damaged(reason)) = &written {
+            // So that whoever reads it can say why there is no copy.
+            sink.write_all(&[REFUSED])?;
+            write_part(&mut sink, reason.as_bytes())?;
+            sink.flush()?;
+        }
+        written?;
         sink.write_all(&[END])?;
         let digest = sink.digest();
         sink.inner.write_all(&digest)?;
@@ -130,6 +145,7 @@ impl Snapshot {
         let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
             self.for_each_entry(&mut |table, key, value| {
                 progress.advance(1);
+                check_entry(table, key, value)?;
                 copy.insert(table, key, value)
             })
         };
@@ -157,6 +173,11 @@ pub fn restore_dump(dump: impl Read, path: &Path, progress: &mut dyn Progress) -
             if table == END {
                 break;
             }
+            if table == REFUSED {
+                let length = read_array(&mut dump)?;
+                read_part(&mut dump, length, &mut value)?;
+                return Err(CopyError::Damaged(String::from_utf8_lossy(&value).into_owned()));
+            }
             let lengths = (read_array(&mut dump)?, read_array(&mut dump)?);
             read_part(&mut dump, lengths.0, &mut key)?;
             read_part(&mut dump, lengths.1, &mut value)?;
@@ -174,6 +195,29 @@ pub fn restore_dump(dump: impl Read, path: &Path, progress: &mut dyn Progress) -
     build(path, progress, fill, |_, _| Ok(()))
 }
 
+/// Whether an entry is what was written, as far as it tells by itself.
+fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
+    let checked = match table {
+        OF_LINKS => id_of(key).and_then(|id| record::read(id, value).map(drop)),
+        OF_COUNTERS => values::decode_counts(key, value).map(drop),
+        OF_REVOCATIONS => values::decode_until(key, value).map(drop),
+        OF_ACTIONS => values::decode_calls(key, value).map(drop),
+        OF_CLICKS => clicks::decode(key, value).map(drop),
+        OF_META => Ok(()),
+        number => {
+            let index = Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX)));
+            match index {
+                Some(index) if keys::id_of(*index, key).is_none() => {
+                    let reason = format!("{}: malformed key", key.escape_ascii());
+                    Err(StoreError::damaged(index.name(), reason))
+                }
+                _ => Ok(()),
+            }
+        }
+    };
+    checked.map_err(|error| CopyError::Damaged(error.to_string()))
+}
+
 fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
     let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
     sink.write_all(&[table])?;
@@ -182,6 +226,12 @@ fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Re
     sink.write_all(key)?;
     sink.write_all(value)?;
     Ok(())
+}
+
+fn write_part(sink: &mut impl Write, part: &[u8]) -> Result<(), CopyError> {
+    let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+    sink.write_all(&length.to_be_bytes())?;
+    Ok(sink.write_all(part)?)
 }
 
 fn read_array<const N: usize>(dump: &mut impl Read) -> Result<[u8; N], CopyError> {

@@ -40,6 +40,11 @@ impl StoreError {
         }
     }
 
+    /// Whether a page of the file is none, which trying again does not change.
+    pub(super) fn is_corruption(&self) -> bool {
+        matches!(self, Self::Database(error) if matches!(**error, redb::Error::Corrupted(_)))
+    }
+
     /// Whether the file or the disk under it has failed, rather than what was asked for.
     #[must_use]
     pub const fn is_of_the_file(&self) -> bool {
@@ -155,7 +160,7 @@ pub enum CopyError {
     #[error("not a dump of a store: {0}")]
     NoDump(&'static str),
     /// What is to be copied is not whole.
-    #[error("the store is damaged, and its copy would be: {0}")]
+    #[error("the store is damaged, and its copy would be: {0} (restore this entry from a backup made before)")]
     Damaged(String),
 }
 

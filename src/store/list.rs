@@ -505,10 +505,10 @@ impl Snapshot {
     /// Looks at every record; `None` if one cannot be read.
     fn scan_and_sort(&self, query: &Query, limit: &ReadLimit) -> Result<Option<Listing>, StoreError> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let pickers = self.scan(threads.min(SCAN_THREADS_MAX), limit, || Picker::new(query))?;
+        let scanned = self.scan(threads.min(SCAN_THREADS_MAX), limit, || Picker::new(query))?;
         let mut all = Picker::new(query);
-        pickers.into_iter().for_each(|picker| all.merge(picker));
-        if all.met_damage {
+        scanned.visitors.into_iter().for_each(|picker| all.merge(picker));
+        if all.met_damage || scanned.unread > 0 {
             return Ok(None);
         }
         self.page_of(query, all, &Meter::new(limit)).map(Some)

@@ -259,14 +259,18 @@ impl StoreFile {
         }
     }
 
-    /// redb panics on some files that something else has changed.
     fn unless_damaged(&self, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Database, OpenError> {
-        let opened = panic::catch_unwind(AssertUnwindSafe(open));
-        opened.unwrap_or_else(|_| {
-            Err(OpenError::Damaged {
-                path: self.path.clone(),
-            })
-        })
+        unless_damaged(&self.path, open)
+    }
+}
+
+/// Opens a store or reads in it: on files that something else has changed, redb panics or finds a page that is none.
+pub fn unless_damaged<R>(path: &Path, open: impl FnOnce() -> Result<R, OpenError>) -> Result<R, OpenError> {
+    let damaged = || OpenError::Damaged { path: path.to_owned() };
+    match panic::catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Err(OpenError::Read(error))) if error.is_corruption() => Err(damaged()),
+        Ok(opened) => opened,
+        Err(_) => Err(damaged()),
     }
 }
 

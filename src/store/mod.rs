@@ -43,6 +43,8 @@ mod click_tests;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
 mod tests;
@@ -61,12 +63,13 @@ use tokio::sync::{oneshot, watch};
 pub use compact::{Compaction, compact};
 pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
+pub use medium::unless_damaged;
 pub use prepared::{Prepared, PreparedLinks, Preparing};
 pub use progress::Progress;
 pub use query::{Listing, Order, OrderField, Page, Query, TimeRange};
 pub use read_limit::{ReadLimit, Stopped};
 pub use rehearsal::Rehearsal;
-pub use scan::Visitor;
+pub use scan::{Scanned, Visitor};
 pub use snapshot::Snapshot;
 pub use transaction::{Change, Transaction};
 pub use unfinished::Unfinished;
@@ -156,7 +159,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and when there is no file.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        Self::reading(StoreFile::at(path).open_read_only()?, path)
+        unless_damaged(path, || Self::reading(StoreFile::at(path).open_read_only()?, path))
     }
 
     /// As [`Store::open_read_only`], with every checksum in the file verified.
@@ -164,7 +167,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open_read_only`]; [`OpenError::Damaged`] if a checksum is wrong.
     pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
-        Self::reading(StoreFile::at(path).open_verified()?, path)
+        unless_damaged(path, || Self::reading(StoreFile::at(path).open_verified()?, path))
     }
 
     /// Whether a process has this file open as a store, this one included.

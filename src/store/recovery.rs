@@ -1,5 +1,6 @@
 //! The store after a failure: closed, read from where that is possible, and opened again once the disk works.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,8 +78,8 @@ impl State {
             // Readers hold it only while they begin.
             match Arc::try_unwrap(database) {
                 Ok(database) => {
-                    // The failure that led here is what it would report.
-                    let _ = database.close();
+                    // The failure that led here is what it would report. redb panics in some damaged files.
+                    let _ = catch_unwind(AssertUnwindSafe(|| database.close()));
                     return;
                 }
                 Err(shared) => {

@@ -1,11 +1,13 @@
 //! Reading every link in several threads at once: how the map is loaded.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use redb::ReadableTable as _;
 
 use crate::model::{LinkId, LinkRef};
 use crate::store::error::StoreError;
+use crate::store::keys::{self, Index};
 use crate::store::read_limit::{Meter, ReadLimit};
 use crate::store::record;
 use crate::store::snapshot::{Snapshot, id_of};
@@ -22,9 +24,19 @@ pub trait Visitor: Send {
     fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>);
 }
 
+/// What a scan has come to.
+#[derive(Debug)]
+pub struct Scanned<V> {
+    /// Those who were shown the links.
+    pub visitors: Vec<V>,
+    /// Pieces of the table that could not be read, or not to their end, because a page is damaged.
+    pub unread: u64,
+}
+
 impl Snapshot {
     /// Reads every link of the store in several threads, each with a visitor of its own, and returns the visitors. A thread
-    /// takes one piece of the table after the other, each in the order of the ids.
+    /// takes one piece of the table after the other, each in the order of the ids. A damaged page costs the links of its
+    /// piece.
     ///
     /// # Errors
     /// When the file cannot be read; [`StoreError::Stopped`] if it takes more than it may.
@@ -33,12 +45,15 @@ impl Snapshot {
         threads: usize,
         limit: &ReadLimit,
         make_visitor: impl Fn() -> V + Sync,
-    ) -> Result<Vec<V>, StoreError> {
-        let Some((first, last)) = self.links.first()?.zip(self.links.last()?) else {
-            return Ok(Vec::new());
+    ) -> Result<Scanned<V>, StoreError> {
+        let ends = unless_corrupt(|| Ok(self.links.first()?.zip(self.links.last()?)))?;
+        let starts = match &ends {
+            Some(Some((first, last))) => piece_starts(first.0.value(), last.0.value()),
+            Some(None) => Vec::new(),
+            None => piece_starts(b"0", b"z"),
         };
-        let starts = piece_starts(first.0.value(), last.0.value());
         let next = AtomicUsize::new(0);
+        let unread = AtomicU64::new(0);
         let work = || {
             let (mut visitor, meter) = (make_visitor(), Meter::new(limit));
             loop {
@@ -46,7 +61,9 @@ impl Snapshot {
                 let Some(start) = starts.get(piece) else {
                     return Ok::<_, StoreError>(visitor);
                 };
-                self.scan_piece(start, starts.get(piece + 1), &mut visitor, &meter)?;
+                if unless_corrupt(|| self.scan_piece(start, starts.get(piece + 1), &mut visitor, &meter))?.is_none() {
+                    unread.fetch_add(1, Ordering::Relaxed);
+                }
             }
         };
         std::thread::scope(|scope| {
@@ -55,8 +72,29 @@ impl Snapshot {
             for other in others {
                 visitors.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-            Ok(visitors)
+            Ok(Scanned {
+                visitors,
+                unread: unread.load(Ordering::Relaxed),
+            })
         })
+    }
+
+    /// Calls `visit` with every id that the partners' indexes know. False if not all of them can be read.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn for_each_indexed(&self, mut visit: impl FnMut(LinkId)) -> Result<bool, StoreError> {
+        let mut all = true;
+        let walked = unless_corrupt(|| {
+            for entry in self.index(Index::Created).iter()? {
+                match keys::id_of(Index::Created, entry?.0.value()) {
+                    Some(id) => visit(id),
+                    None => all = false,
+                }
+            }
+            Ok(())
+        })?;
+        Ok(all && walked.is_some())
     }
 
     fn scan_piece(
@@ -80,6 +118,15 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+}
+
+/// What reading comes to; none if a page is damaged, on which redb gives an error or panics.
+pub(super) fn unless_corrupt<R>(read: impl FnOnce() -> Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Err(error)) if error.is_corruption() => Ok(None),
+        Ok(read) => read.map(Some),
+        Err(_) => Ok(None),
     }
 }
 
@@ -137,7 +184,8 @@ mod tests {
             };
             block_on(store.write(put_all)).unwrap();
             let visitors = store.snapshot().unwrap().scan(threads, &ReadLimit::default(), Vec::<ShortLink>::new).unwrap();
-            let mut visited = visitors.concat();
+            prop_assert_eq!(visitors.unread, 0);
+            let mut visited = visitors.visitors.concat();
             visited.sort_by_key(|link| link.id);
             let expected: Vec<_> = links.into_values().collect();
             prop_assert_eq!(visited, expected);

@@ -7,6 +7,7 @@ use crate::store::clicks;
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::record;
+use crate::store::scan::unless_corrupt;
 use crate::store::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
 use crate::store::values::{self, Counts, decode_counts};
 
@@ -165,10 +166,15 @@ impl Snapshot {
     /// # Errors
     /// When the file cannot be read.
     pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        match self.counted_totals() {
-            Err(StoreError::Damaged { .. }) => count(self.index(Index::Created).iter()?, Index::Created),
-            totals => totals,
+        let counted = match unless_corrupt(|| self.counted_totals()) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            counted => counted,
+        };
+        if let Some(totals) = counted? {
+            return Ok(totals);
         }
+        let totals = unless_corrupt(|| count(self.index(Index::Created).iter()?, Index::Created))?;
+        totals.ok_or_else(|| StoreError::damaged(Index::Created.name(), "a page cannot be read"))
     }
 
     fn counted_totals(&self) -> Result<Counts, StoreError> {

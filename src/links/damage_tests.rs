@@ -1,0 +1,94 @@
+//! Stores whose files something has changed: no redirect goes anywhere that no version of its link has named.
+
+use std::collections::HashMap;
+use std::fs;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::tests::{block_on, draft};
+use super::*;
+
+const LINKS: usize = 1_500;
+const DAMAGES: u64 = if cfg!(miri) { 1 } else { 150 };
+
+fn url(number: usize) -> String {
+    format!("https://www.kaltura.com/campaign/{number}/landing")
+}
+
+/// A store with many links, closed cleanly: its file, and where each link leads.
+fn many_links() -> (tempfile::TempDir, HashMap<LinkId, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let links = Links::open(folder.path(), Clock::system(), 8).unwrap();
+    let added = block_on(futures_util::future::join_all((0..LINKS).map(|number| {
+        links.add(Draft {
+            user_id: Some(format!("user{}", number % 7)),
+            ..draft(&url(number))
+        })
+    })));
+    let ids = added.into_iter().map(|added| {
+        let link = added.unwrap();
+        (link.id, link.full_url)
+    });
+    (folder, ids.collect())
+}
+
+/// What a look-up after a start came to: redirects that are right, and answers 503.
+fn served(folder: &Path, expected: &HashMap<LinkId, String>, seed: u64) -> Option<[usize; 2]> {
+    let links = match Links::open(folder, Clock::system(), 8) {
+        Ok(links) => links,
+        Err(error) => {
+            let told = error.to_string();
+            assert!(
+                told.contains("links.redb") || matches!(error, OpenError::Read(_)),
+                "{seed}: {told}"
+            );
+            return None;
+        }
+    };
+    // A start that fails says so, and is no panic.
+    let loaded = links.load();
+    if let Err(error) = loaded {
+        assert!(!error.to_string().is_empty());
+        return None;
+    }
+    let mut outcomes = [0, 0];
+    for (id, url) in expected {
+        match block_on(links.look_up(*id)) {
+            Verdict::Redirect(location) => {
+                assert_eq!(location.to_str().unwrap(), url, "{seed}: a wrong location");
+                outcomes[0] += 1;
+            }
+            Verdict::Damaged | Verdict::Loading => outcomes[1] += 1,
+            other => panic!("{seed}: {id} is {other:?}"),
+        }
+    }
+    Some(outcomes)
+}
+
+#[test]
+fn damaged_bits_never_redirect_to_another_place() {
+    let (folder, expected) = many_links();
+    let whole = fs::read(folder.path().join(FILE_NAME)).unwrap();
+    // Where something is.
+    let used: Vec<usize> = (4096..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut damaged = 0;
+    for seed in 0..DAMAGES {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut content = whole.clone();
+        let first = used[rng.random_range(0..used.len())];
+        for _ in 0..rng.random_range(1..=4) {
+            // In one page, as a cell of a disk or of the memory fails.
+            let at = (first & !4095) + rng.random_range(0..4096);
+            content[at.min(whole.len() - 1)] ^= 1 << rng.random_range(0..8);
+        }
+        content[first] ^= 1 << rng.random_range(0..8);
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE_NAME), content).unwrap();
+        if let Some([right, unavailable]) = served(folder.path(), &expected, seed) {
+            assert_eq!(right + unavailable, LINKS, "{seed}");
+            damaged += usize::from(unavailable > 0);
+        }
+    }
+    assert!(damaged > 20, "the damages must be met: {damaged}");
+}
