@@ -7,6 +7,7 @@ mod budget;
 mod fault;
 mod head;
 mod peer;
+mod requested;
 mod response;
 mod rewrite;
 mod stream;
@@ -15,9 +16,10 @@ mod target;
 pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
 pub use attendance::Attendance;
 pub use budget::{Budget, Reservation};
-pub use fault::{Fault, Requested};
+pub use fault::Fault;
 pub use head::{BadHead, Framing, Head, HeadLimits, HeadReader, is_host};
 pub use peer::{Peer, Proxies};
+pub use requested::Requested;
 pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, api, api_bytes, bytes, cors_preflight, date,
     is_about_server, is_empty, no_store, passed_on, refusal, stream, text, turned_away,

@@ -27,7 +27,7 @@ pub(super) struct Formats {
     pub(super) steps: &'static [Step],
 }
 
-/// Format 1 is the first one, so nothing leads to it.
+/// What this program reads.
 pub(super) const FORMATS: Formats = Formats {
     newest: tables::FORMAT,
     steps: &[Step {
