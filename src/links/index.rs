@@ -131,10 +131,22 @@ impl Links {
     }
 }
 
-fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) {
-    render(record, link.id, link.status, link.expires_at, |out| {
-        Destination::write_location(link.full_url, out);
-    });
+/// Renders a link; as a damaged one, and false, if its destination is none that any version has accepted: it must not be
+/// shown to anybody.
+fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) -> bool {
+    let is_whole = Destination::was_ever_accepted(link.full_url);
+    render(
+        record,
+        link.id,
+        is_whole.then_some(link.status),
+        link.expires_at,
+        |out| {
+            if is_whole {
+                Destination::write_location(link.full_url, out);
+            }
+        },
+    );
+    is_whole
 }
 
 /// The shard of a hash. The table inside the shard uses the lowest and highest bits; these are in between.
@@ -160,18 +172,22 @@ impl<'i> Batch<'i> {
         }
     }
 
-    /// As [`Index::load`], at the latest when the batch is finished.
-    pub(super) fn load(&mut self, link: &LinkRef<'_>) {
-        render_link(&mut self.scratch, link);
+    /// As [`Index::load`], at the latest when the batch is finished. A link whose destination no version has accepted is not
+    /// loaded; false then.
+    pub(super) fn load(&mut self, link: &LinkRef<'_>) -> bool {
+        if !render_link(&mut self.scratch, link) {
+            return false;
+        }
         let hash = hash_of(&self.index.hasher, link.id);
         let Some((records, hashes)) = self.waiting.get_mut(shard_of(hash)) else {
-            return;
+            return true;
         };
         records.extend_from_slice(&self.scratch);
         hashes.push(hash);
         if hashes.len() >= BATCH_LINKS {
             self.index.load_together(records, hashes);
         }
+        true
     }
 
     pub(super) fn finish(mut self) {

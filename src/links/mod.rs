@@ -26,6 +26,8 @@ mod crash_tests;
 #[cfg(test)]
 mod import_tests;
 #[cfg(test)]
+mod destination_tests;
+#[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod tests;
@@ -163,13 +165,13 @@ struct Loader<'i> {
 impl Visitor for Loader<'_> {
     fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>) {
         self.links += 1;
-        match link {
-            Ok(link) => self.batch.load(&link),
-            Err(error) => {
-                tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
-                self.damaged.push(id);
-            }
-        }
+        let error = match link {
+            Ok(link) if self.batch.load(&link) => return,
+            Ok(_) => StoreError::never_accepted(id),
+            Err(error) => error,
+        };
+        tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
+        self.damaged.push(id);
     }
 }
 

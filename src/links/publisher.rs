@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::links::{Index, Sessions};
+use crate::model::Destination;
 use crate::store::{Change, CommitObserver, Snapshot, StoreError};
 
 /// Publishes what the store has committed.
@@ -30,6 +31,10 @@ impl CommitObserver for Publisher {
         let was_loaded = self.index.is_loaded();
         let (mut differing, mut damaged) = (0_u64, HashSet::new());
         let links = snapshot.for_each(|id, record| match record {
+            Ok(link) if !Destination::was_ever_accepted(&link.full_url) => {
+                tracing::error!(error = %StoreError::never_accepted(id), "a link cannot be read");
+                damaged.insert(id);
+            }
             Ok(link) => differing += u64::from(self.index.publish(&(&link).into())),
             Err(error) => {
                 tracing::error!(%error, "a link cannot be read");

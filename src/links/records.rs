@@ -25,11 +25,12 @@ pub(super) struct Record<'r> {
     bytes: &'r [u8],
 }
 
-/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location.
+/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location. Without a
+/// status it is that of a damaged link.
 pub(super) fn render(
     record: &mut Vec<u8>,
     id: LinkId,
-    status: Status,
+    status: Option<Status>,
     expires_at: Option<Timestamp>,
     write_location: impl FnOnce(&mut Vec<u8>),
 ) {
@@ -38,7 +39,8 @@ pub(super) fn render(
     let id_length = u8::try_from(id.len()).unwrap_or_default() & ID_LENGTH_MASK;
     let expires = if expires_at.is_some() { EXPIRES } else { 0 };
     record.clear();
-    record.push(id_length | (status.number() & STATUS_MASK) << STATUS_SHIFT | expires);
+    let status = status.map_or(0, Status::number) & STATUS_MASK;
+    record.push(id_length | status << STATUS_SHIFT | expires);
     record.extend_from_slice(&[0; HEAD_BYTES - 1]);
     if let Some(expires_at) = expires_at {
         record.extend_from_slice(&expires_at.as_unix().to_le_bytes());
@@ -246,7 +248,7 @@ mod tests {
         render(
             &mut record,
             id.parse().unwrap(),
-            status,
+            Some(status),
             expires_at.map(Timestamp::from_unix),
             |out| out.extend_from_slice(location),
         );

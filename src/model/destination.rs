@@ -102,7 +102,7 @@ impl Destination {
         }
         // Every byte is looked at, because many can be at once.
         let is_visible = full_url.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
-        is_visible && has_plain_host(full_url) || Self::parse(full_url).is_ok()
+        is_visible && has_plain_host(full_url.as_bytes()) || Self::parse(full_url).is_ok()
     }
 
     /// The destination as it was given.
@@ -235,21 +235,37 @@ impl<'u> Parts<'u> {
 }
 
 /// Whether a URL begins with a scheme of the web and a host of which no parser can think ill: letters, digits and hyphens
-/// between dots, the last of them no number.
-fn has_plain_host(url: &str) -> bool {
-    let after = ["http://", "https://"].iter().find_map(|scheme| {
-        let (start, after) = url.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(after)
-    });
-    let host = after.and_then(|after| after.split(['/', '?']).next());
-    host.is_some_and(|host| {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.');
-        let starts_with_letter = |label: &str| label.starts_with(|first: char| first.is_ascii_alphabetic());
-        host.bytes().all(is_plain)
-            && host.rsplit('.').next().is_some_and(starts_with_letter)
+/// between dots, the last of them no number. One look at each byte of it.
+fn has_plain_host(url: &[u8]) -> bool {
+    let is_scheme = |scheme: &&[u8]| {
+        url.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let schemes: [&[u8]; 2] = [b"https://", b"http://"];
+    let Some(host) = schemes
+        .iter()
+        .find(|scheme| is_scheme(scheme))
+        .and_then(|scheme| url.get(scheme.len()..))
+    else {
+        return false;
+    };
+    let (mut in_label, mut is_hyphen, mut starts_with_letter) = (0, false, false);
+    for byte in host {
+        let was_hyphen = std::mem::replace(&mut is_hyphen, *byte == b'-');
+        match byte {
+            b'/' | b'?' => break,
+            b'.' => (in_label, starts_with_letter) = (0, false),
             // An internationalised name may be none.
-            && !host.split('.').any(|label| label.get(2..).is_some_and(|rest| rest.starts_with("--")))
-    })
+            b'-' if in_label == 3 && was_hyphen => return false,
+            b'-' => in_label += 1,
+            byte if byte.is_ascii_alphanumeric() => {
+                starts_with_letter |= in_label == 0 && byte.is_ascii_alphabetic();
+                in_label += 1;
+            }
+            _ => return false,
+        }
+    }
+    starts_with_letter
 }
 
 /// Whether RFC 3986 and browsers find the same user, host and port in a URL, by its text alone.

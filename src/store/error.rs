@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::LinkId;
 use crate::store::read_limit::Stopped;
 
 /// The file could not be read or written, or holds what it should not.
@@ -43,6 +44,14 @@ impl StoreError {
     /// Whether a page of the file is none, which trying again does not change.
     pub(super) fn is_corruption(&self) -> bool {
         matches!(self, Self::Database(error) if matches!(**error, redb::Error::Corrupted(_)))
+    }
+
+    /// A link whose destination no version has accepted, so that it is not what was once stored.
+    pub(crate) fn never_accepted(id: LinkId) -> Self {
+        Self::damaged(
+            "links",
+            format!("{id}: it leads to what no version has accepted as a destination"),
+        )
     }
 
     /// Whether the file or the disk under it has failed, rather than what was asked for.
