@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use crate::api::params::{PARAMETERS_MAX, Params};
@@ -24,11 +24,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const MEMORY_FACTOR: usize = 4;
 
 /// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much has nothing.
-pub(super) async fn read(
-    mut incoming: Incoming,
-    limit_bytes: usize,
-    reservation: &mut Reservation,
-) -> Result<Bytes, Fault> {
+/// Its pieces are copied together: kept as they come, those of a byte each would take fifty times as much.
+pub(super) async fn read<B>(mut incoming: B, limit_bytes: usize, reservation: &mut Reservation) -> Result<Bytes, Fault>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
     let too_large = || Fault::TooLarge { limit_bytes };
     // What is announced as too large is not even begun.
     if incoming.size_hint().lower() > limit_bytes as u64 {
@@ -149,6 +150,9 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Budget;
+    use crate::model::work::assert_is_linear;
+    use futures_util::FutureExt as _;
     use hyper::header::HeaderValue;
     use proptest::prelude::*;
 
@@ -165,6 +169,39 @@ mod tests {
         "application/json",
         "multipart/form-data; boundary=x",
     ];
+
+    #[test]
+    fn a_body_in_tiny_pieces_takes_no_more_memory() {
+        const BYTES: usize = 100_000;
+        let pieces = (0..BYTES).map(|_| Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(b"x"))));
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
+        let used = allocation_counter::measure(|| {
+            let mut reservation = Budget::new(BYTES * MEMORY_FACTOR).reserve(0).unwrap();
+            let read = read(body, BYTES, &mut reservation).now_or_never().unwrap();
+            assert_eq!(read.unwrap().len(), BYTES);
+        });
+        assert!(used.bytes_max <= 4 * BYTES as u64, "{used:?}");
+    }
+
+    #[test]
+    fn bodies_take_work_in_proportion() {
+        let make = |size: usize| {
+            [
+                (TYPES[0], "a[]=b&c:d=e&=&".repeat(size)),
+                (TYPES[1], format!("{{\"a\":[{}1]}}", "1,[],{},null,".repeat(size))),
+                (TYPES[1], "[".repeat(size)),
+                (
+                    TYPES[2],
+                    "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n".repeat(size),
+                ),
+                (TYPES[2], "\r\n--".repeat(size)),
+                (TYPES[2], format!("--x\r\n{}\r\n", "a: b\r\n".repeat(size))),
+            ]
+        };
+        assert_is_linear(60, make, |bodies| {
+            bodies.map(|(content_type, body)| parsed(content_type, body.as_bytes()).is_ok())
+        });
+    }
 
     proptest! {
         #[test]

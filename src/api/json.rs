@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::Number;
 
 use crate::api::First;
-use crate::api::params::{Params, check_characters, check_depth, split_key};
+use crate::api::params::{Params, check_characters, check_depth, check_name, split_key};
 use crate::http::Fault;
 
 /// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others are there
@@ -69,7 +69,7 @@ struct Node<'p> {
 impl Node<'_> {
     /// Makes the way to a value: as deep as the tree may be, so that the recursion is as bounded.
     fn enter(&mut self) -> Inserted {
-        check_characters(&self.key, &self.key)?;
+        check_name(&self.key)?;
         let names = split_key(&self.key);
         check_depth(self.above.len() + names.len(), &self.key)?;
         self.above.extend(names.into_iter().map(str::to_owned));

@@ -14,6 +14,11 @@ pub(super) const PARAMETER_BYTES: usize = 1024;
 /// Levels of nesting at most: a filter in a call of a multirequest has three.
 const DEPTH_MAX: usize = 10;
 
+/// Longest name of a parameter, in bytes. A long one would be copied for everything that is nested in it.
+const NAME_MAX_BYTES: usize = 256;
+/// So much of a longer one is repeated in an error.
+const NAME_SHOWN_BYTES: usize = 64;
+
 /// A parameter: a text, or parameters of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Param {
@@ -48,7 +53,7 @@ impl Params {
     /// # Errors
     /// As [`Params::insert_encoded`].
     pub fn insert(&mut self, key: &str, value: String) -> Result<(), Fault> {
-        check_characters(key, key)?;
+        check_name(key)?;
         check_characters(key, &value)?;
         self.insert_at(&split_key(key), key, value)
     }
@@ -211,6 +216,18 @@ pub(super) fn check_depth(levels: usize, key: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+pub(super) fn check_name(name: &str) -> Result<(), Fault> {
+    if name.len() > NAME_MAX_BYTES {
+        let shown = name
+            .get(..name.floor_char_boundary(NAME_SHOWN_BYTES))
+            .unwrap_or_default();
+        let shown = shown.chars().filter(|&c| is_xml_char(c)).collect::<String>();
+        let reason = format!("its name has {} bytes, more than {NAME_MAX_BYTES}", name.len());
+        return Err(Fault::invalid(shown, reason));
+    }
+    check_characters(name, name)
+}
+
 pub(super) fn check_characters(field: &str, text: &str) -> Result<(), Fault> {
     if text.chars().all(is_xml_char) {
         return Ok(());
@@ -249,6 +266,7 @@ fn decode(place: Place, field: &str, text: &str) -> Result<String, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
     use proptest::prelude::*;
 
     fn tree(pairs: &[(&str, &str)]) -> Params {
@@ -345,7 +363,46 @@ mod tests {
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(11), "}".repeat(11));
         assert!(json(&deep).is_err());
+        let long = "x".repeat(NAME_MAX_BYTES + 1);
+        assert!(params.insert(&long, String::new()).is_err());
+        assert!(json(&format!("{{\"{long}\": {{\"a\": 1}}}}")).is_err());
+        assert!(params.insert(&long[1..], String::new()).is_ok());
         assert!((0..=PARAMETERS_MAX).any(|n| params.insert(&n.to_string(), String::new()).is_err()));
+    }
+
+    #[test]
+    fn names_take_work_in_proportion() {
+        let make = |size| {
+            let deep = [
+                &"a".repeat(size),
+                &":a".repeat(size),
+                &"[a]".repeat(size),
+                &"[".repeat(size),
+            ]
+            .map(String::clone);
+            let many = (0..size).map(|number| format!("a[{}]", number % 50));
+            deep.into_iter()
+                .chain(many)
+                .chain(vec!["l[]".to_owned(); size])
+                .collect::<Vec<_>>()
+        };
+        assert_is_linear(100, make, |names| {
+            let mut params = Params::default();
+            for name in names {
+                let _ = params.insert_encoded(Place::Query, &name, "%41+b");
+            }
+        });
+    }
+
+    #[test]
+    fn a_long_name_is_not_copied_for_what_is_nested_in_it() {
+        const BYTES: usize = 20_000;
+        let leaves: serde_json::Map<_, _> = (0..BYTES / 10).map(|number| (number.to_string(), "x".into())).collect();
+        let object = serde_json::Map::from_iter([("a".repeat(BYTES), leaves.into())]);
+        let text = serde_json::to_vec(&object).unwrap();
+        let used =
+            allocation_counter::measure(|| drop(crate::api::json::insert(&mut Params::default(), "json", &text)));
+        assert!(used.bytes_total <= 100 * BYTES as u64, "{used:?}");
     }
 
     proptest! {

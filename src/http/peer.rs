@@ -81,6 +81,7 @@ fn parse(text: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
 
     #[test]
     fn a_client_is_believed_from_trusted_proxies_only() {
@@ -108,5 +109,15 @@ mod tests {
             let forwarded = forwarded.iter().map(|value| value.as_bytes());
             assert_eq!(peer.client(forwarded).to_string(), client);
         }
+    }
+
+    #[test]
+    fn a_long_list_takes_work_in_proportion() {
+        let proxies = Arc::new(Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]));
+        let peer = Peer::new("10.0.0.1".parse().unwrap(), &proxies);
+        let make = |size| ["10.0.0.1,".repeat(size), ",".repeat(size), "1".repeat(size)];
+        assert_is_linear(200, make, |values| {
+            peer.client(values.iter().map(|value| value.trim_end_matches(',').as_bytes()))
+        });
     }
 }

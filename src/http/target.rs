@@ -146,6 +146,7 @@ pub fn decode_lossy(place: Place, text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
     use proptest::prelude::*;
 
     fn parameters(uri: &str) -> Option<Vec<(String, String)>> {
@@ -252,5 +253,17 @@ mod tests {
                 prop_assert_eq!(Call::of(target).id, id);
             }
         }
+    }
+
+    #[test]
+    fn targets_take_work_in_proportion() {
+        let make = |size| {
+            let path = "/a/%41".repeat(size);
+            let query = "id=%41&id=+&=&&".repeat(size);
+            format!("/api_v3{}/{path}?{query}", "/".repeat(size))
+                .parse::<Uri>()
+                .unwrap()
+        };
+        assert_is_linear(100, make, |uri| Call::of(Target::of(&uri).unwrap()).is_goto());
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::work::assert_is_linear;
 
 const SECRET: &str = "f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0";
 
@@ -222,4 +223,27 @@ proptest! {
             None => prop_assert!(user.contains(';') || text.contains(';')),
         }
     }
+}
+
+#[test]
+fn sessions_take_work_in_proportion() {
+    let partners = partners();
+    let partner = partners.get(PartnerId(1_234_567)).unwrap();
+    let make = |size: usize| {
+        let privileges = ["a:b,*,", "iprestrict:1/"].map(|text| text.repeat(size)).concat();
+        let claims = claims("me", &privileges);
+        [
+            mint(&claims, partner, [7; 16]).unwrap(),
+            mint_v1(&claims, partner, 7).unwrap(),
+            "%3D".repeat(size * 10),
+            "QUFB".repeat(size * 10),
+        ]
+    };
+    assert_is_linear(15, make, |texts| {
+        texts.map(|text| {
+            assert!(text.len() <= KS_MAX_BYTES);
+            let _ = shown(&text);
+            verify(&text, &partners)
+        })
+    });
 }

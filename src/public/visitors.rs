@@ -170,6 +170,7 @@ impl Visitors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
     use proptest::prelude::*;
 
     const PEOPLE: [&str; 29] = [
@@ -355,5 +356,11 @@ mod tests {
         fn any_bytes_are_somebody(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
             Visitors::default().is_program(&bytes);
         }
+    }
+
+    #[test]
+    fn a_long_user_agent_takes_work_in_proportion() {
+        let make = |size| "compatible; bo crawl/ http:/ curl (Mozilla ".repeat(size);
+        assert_is_linear(50, make, |text| is_program(text.as_bytes()));
     }
 }

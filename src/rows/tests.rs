@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::work::assert_is_linear;
 use crate::model::{PartnerId, ShortLink, Status, Timestamp};
 
 const DEFAULTS: Defaults = Defaults {
@@ -281,4 +282,33 @@ fn a_file_in_utf_16_is_named_as_such() {
     assert_eq!(lines(Format::JsonLines, b"").len(), 0);
     assert_eq!(lines(Format::JsonLines, b"\xef\xbb\xbf").len(), 0);
     assert_eq!(lines(Format::JsonLines, b"{").len(), 1);
+}
+
+#[test]
+fn files_take_work_in_proportion() {
+    let row = r#"{"id":"abcd","systemName":"name","fullUrl":"https://e.example/"}"#;
+    let make = |size: usize| {
+        let json = [
+            "\n".repeat(size * 10),
+            format!("{row}\n").repeat(size),
+            "[".repeat(size * 10),
+            format!("{{\"id\":\"{}", "\\u0041".repeat(size)),
+            "{\n".repeat(size),
+        ];
+        let csv = [
+            "abcd,name,https://e.example/\r\n".repeat(size),
+            "\"a\"\"\n\",".repeat(size),
+            "\n".repeat(size * 10),
+            "\"\n\"\r".repeat(size),
+            ",".repeat(size * 10),
+        ];
+        (json, csv.map(|lines| format!("id,systemName,fullUrl\n{lines}")))
+    };
+    let count = |format, file: String| read(format, file.as_bytes(), DEFAULTS).map(Iterator::count);
+    assert_is_linear(50, make, |(json, csv)| {
+        (
+            json.map(|file| count(Format::JsonLines, file)),
+            csv.map(|file| count(Format::Csv, file)),
+        )
+    });
 }

@@ -124,6 +124,7 @@ fn parse(received: &[u8]) -> io::Result<Option<(Option<IpAddr>, usize)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::work::assert_is_linear;
     use proptest::prelude::*;
 
     fn read_all(bytes: &[u8]) -> io::Result<ProxyHeader> {
@@ -211,5 +212,17 @@ mod tests {
             let _ = read_all(&[start, &bytes].concat());
             let _ = read_all(&bytes);
         }
+    }
+
+    #[test]
+    fn a_header_in_pieces_takes_work_in_proportion() {
+        let make = |size| [b"PROXY TCP4 ".to_vec(), version_2(1, 0x11, &vec![0; size])];
+        assert_is_linear(500, make, |headers| {
+            for header in headers {
+                for end in 0..header.len() {
+                    let _ = parse(&header[..end]);
+                }
+            }
+        });
     }
 }

@@ -42,6 +42,9 @@ const SECTOR_BYTES: usize = 512;
 /// With less room than this, a checkpoint is made before a batch needs it: more than most batches are long.
 const RESERVE_BYTES: usize = if cfg!(test) { 1024 } else { 1024 * 1024 };
 
+/// How often the content of a damaged journal is summed up at most, to find out whether there are records after the damage.
+const SUMMED_MAX: usize = 4;
+
 const LENGTH_BYTES: usize = 4;
 /// In journals of format 1.
 const CHECKSUM_BYTES_1: usize = 8;
@@ -231,13 +234,28 @@ pub(super) fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[
 fn has_later_record(content: &[u8], tie: Tie, sequence: u64) -> bool {
     let sectors = (FILE_BYTES / SECTOR_BYTES) as u64;
     let later = sequence.saturating_add(1)..=sequence.saturating_add(sectors);
+    // Records do not overlap, so more to sum up is no journal that was ever written.
+    let mut budget = SUMMED_MAX * content.len();
     (tie.start()..content.len()).step_by(SECTOR_BYTES).any(|offset| {
         let rest = content.get(offset..).unwrap_or_default();
         let number = rest
             .get(LENGTH_BYTES + tie.checksum_bytes()..)
             .and_then(<[u8]>::first_chunk);
         // The number first, so that hardly anything must be summed up.
-        number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) && record_at(rest, tie).is_some()
+        if !number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) {
+            return false;
+        }
+        let length = rest
+            .first_chunk::<LENGTH_BYTES>()
+            .map_or(0, |length| u32::from_be_bytes(*length) as usize);
+        if length > rest.len() {
+            return false;
+        }
+        let Some(left) = budget.checked_sub(length) else {
+            return true;
+        };
+        budget = left;
+        record_at(rest, tie).is_some()
     })
 }
 
@@ -320,4 +338,32 @@ fn is_foreign(content: &[u8], tie: Tie) -> bool {
         && !content.is_empty()
         && owner_of(content) != tie.identity
         && record_at(content.get(START..).unwrap_or_default(), tie).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::work::assert_is_linear;
+
+    #[test]
+    fn a_crafted_journal_takes_work_in_proportion() {
+        // Every sector says that a record with all of the rest begins there.
+        let make = |sectors: usize| {
+            let mut content = vec![0; sectors * SECTOR_BYTES];
+            let length = content.len();
+            for (number, sector) in content.chunks_mut(SECTOR_BYTES).enumerate() {
+                let rest = u32::try_from(length - number * SECTOR_BYTES - HEADER_BYTES).unwrap();
+                sector[..LENGTH_BYTES].copy_from_slice(&rest.to_be_bytes());
+                sector[LENGTH_BYTES + SEAL_BYTES..HEADER_BYTES].copy_from_slice(&1_u64.to_be_bytes());
+            }
+            content
+        };
+        let tie = Tie {
+            identity: Some(1),
+            salt: 1,
+        };
+        assert_is_linear(10, make, |content| {
+            assert!(has_later_record(&content, tie, 0) || content.len() < 50_000)
+        });
+    }
 }
