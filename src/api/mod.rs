@@ -13,6 +13,7 @@ mod json;
 mod multirequest;
 mod object;
 mod params;
+mod places;
 mod session;
 mod short_link;
 mod stream;
@@ -34,6 +35,7 @@ pub use destinations::{NewDestinations, NotNew, Warnings};
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
+use crate::api::places::Places;
 use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, ReadContext, StartThrottle, Turn};
@@ -137,7 +139,8 @@ pub struct Api {
     destinations: NewDestinations,
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
-    imports: Arc<Semaphore>,
+    imports: Semaphore,
+    files: Arc<Places>,
     metrics: Arc<Metrics>,
 }
 
@@ -220,7 +223,8 @@ impl Api {
             destinations,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
-            imports: Arc::new(Semaphore::new(transfer::IMPORTS_MAX)),
+            imports: Semaphore::new(transfer::IMPORTS_MAX),
+            files: Arc::default(),
             metrics,
         }
     }

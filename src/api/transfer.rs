@@ -15,9 +15,10 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use multer::{Field, Multipart};
 use serde_json::{Value as Json, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use crate::api::fields::parse_partner;
+use crate::api::places::FilePlace;
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, caller_of, requested, stream};
 use crate::http::{self, Fault, PieceSender, Response, Target};
 use crate::ks::Session;
@@ -31,11 +32,14 @@ pub(super) const SERVICE: &str = "tinyd";
 /// As imports are counted, which do not come the way of other calls.
 const IMPORT: ActionName = (SERVICE, "import");
 
-/// Imports that go on at a time: each may wait with a file for the one writer.
+/// Imports that are carried out at a time: each takes a core while it reads, and then waits for the one writer. Others wait for
+/// their turn with their files put aside.
 pub(super) const IMPORTS_MAX: usize = 2;
-/// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file.
-const BEFORE_SESSION_MAX_BYTES: usize = 256 * 1024;
-/// Space that a file put aside must leave on the store's disk, in bytes.
+/// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file. The parser
+/// searches all of them again with each piece that arrives.
+const BEFORE_SESSION_MAX_BYTES: usize = 64 * 1024;
+/// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the store grows
+/// by about that.
 const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of a file between two looks at the space that is left.
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
@@ -60,7 +64,7 @@ struct Received {
     format: Format,
     defaults: rows::Defaults,
     options: ImportOptions,
-    permit: OwnedSemaphorePermit,
+    place: FilePlace,
 }
 
 impl Api {
@@ -164,7 +168,6 @@ impl Api {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or(""))
             .map_err(|_| Fault::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
-        let permit = stream::permit(&self.imports).ok_or(Fault::Busy)?;
         let is_accepted = Arc::new(AtomicBool::new(false));
         let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
         let (caller, _presence) = caller_of(head, address, Instant::now());
@@ -189,14 +192,14 @@ impl Api {
             // If it is not accepted, what comes is read all the same, and forgotten.
             is_accepted.store(true, Ordering::Relaxed);
             let received = match checked {
-                Ok((format, defaults, options)) => {
-                    let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field)).await;
-                    spooled.unwrap_or(Err(Fault::TooSlow)).map(|file| Received {
+                Ok((format, defaults, options, place)) => {
+                    let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field, place)).await;
+                    spooled.unwrap_or(Err(Fault::TooSlow)).map(|(file, place)| Received {
                         file,
                         format,
                         defaults,
                         options,
-                        permit,
+                        place,
                     })
                 }
                 Err(fault) => Err(fault),
@@ -208,12 +211,12 @@ impl Api {
         }
     }
 
-    /// Whether the session may import as the fields say.
+    /// Whether the session may import as the fields say. Only one that may has a place for its file.
     async fn check_import(
         &self,
         params: &Params,
         caller: &Caller,
-    ) -> Result<(Format, rows::Defaults, ImportOptions), Fault> {
+    ) -> Result<(Format, rows::Defaults, ImportOptions, FilePlace), Fault> {
         let session = self.admin_session(params, caller, SERVICE, "import").await?;
         let options = ImportOptions {
             conflict: match params.given("conflict")? {
@@ -230,11 +233,13 @@ impl Api {
             now: self.links.clock().now(),
             partner: options.partner.or(Some(session.partner)),
         };
-        Ok((file_format(params)?, defaults, options))
+        let format = file_format(params)?;
+        let place = self.files.take(session.partner).ok_or(Fault::Busy)?;
+        Ok((format, defaults, options, place))
     }
 
     /// Writes the file into one without a name beside the store.
-    async fn spool(&self, field: &mut Field<'_>) -> Result<std::fs::File, Fault> {
+    async fn spool(&self, field: &mut Field<'_>, mut place: FilePlace) -> Result<(std::fs::File, FilePlace), Fault> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "the file of an import cannot be put aside");
             let reason = format!("the file cannot be put aside on the store's disk: {error}");
@@ -248,16 +253,17 @@ impl Api {
             let mut since_look = SPACE_INTERVAL_BYTES;
             while let Some(piece) = received.blocking_recv() {
                 since_look += piece.len() as u64;
+                let all = place.grow(piece.len() as u64);
                 if since_look >= SPACE_INTERVAL_BYTES {
                     since_look = 0;
                     // A full disk would stop all writes, other partners' too.
-                    links.store().check_space(SPACE_LEFT_BYTES)?;
+                    links.store().check_space(SPACE_LEFT_BYTES + all)?;
                 }
                 writer.write_all(&piece)?;
             }
             let mut file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             file.rewind()?;
-            Ok(file)
+            Ok((file, place))
         });
         loop {
             let chunk = tokio::time::timeout(PAUSE_TIMEOUT, field.chunk()).await;
@@ -283,13 +289,15 @@ impl Api {
             format,
             defaults,
             options,
-            permit,
+            place,
         } = received;
         tokio::spawn(async move {
-            let _permit = permit;
+            let _place = place;
             let lines_read = Arc::new(AtomicU64::new(0));
             let told = Arc::clone(&lines_read);
             let importing = async {
+                // The semaphore is never closed.
+                let _turn = self.imports.acquire().await;
                 let file = UntilEnding {
                     file,
                     links: Arc::clone(&self.links),

@@ -31,6 +31,7 @@ mod formats;
 mod guesses;
 mod guide;
 mod http;
+mod imports;
 mod limits;
 mod linearizability;
 mod links;
