@@ -1,13 +1,16 @@
 //! Answers that are made while they are sent: by a thread that may read the store, as fast as the client takes them.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::http::{self, Response};
+use crate::api::transfer::SPACE_LEFT_BYTES;
+use crate::http::{self, Fault, Response};
+use crate::links::Links;
 
 /// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
 /// no partner is in an operator's way.
@@ -16,17 +19,33 @@ pub(super) const EXPORTS_MAX: usize = 4;
 pub(super) const BACKUPS_MAX: usize = 2;
 /// Bytes that are sent together.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that may wait for the client.
-const PIECES_MAX: usize = 4;
+/// Bytes of a stream between two looks at the space that is left.
+const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a client may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take for all of them: the store can give no space back that its view of it needs.
+/// How long a client may take for all of them.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Where the thread writes to.
+/// Where the thread writes to: a file without a name, from which the client takes it at its own pace. The store can give no space
+/// back that a view of it needs, so a view lasts no longer than it takes to write the file.
 pub(super) struct Sink {
-    pieces: mpsc::Sender<Bytes>,
+    file: File,
+    links: Arc<Links>,
     piece: Vec<u8>,
+    since_look: u64,
+    written: watch::Sender<u64>,
+}
+
+impl Sink {
+    fn into(file: File, links: Arc<Links>, written: watch::Sender<u64>) -> Self {
+        Self {
+            file,
+            links,
+            piece: Vec::with_capacity(PIECE_BYTES),
+            since_look: SPACE_INTERVAL_BYTES,
+            written,
+        }
+    }
 }
 
 impl Write for Sink {
@@ -39,10 +58,35 @@ impl Write for Sink {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        let sent = self.pieces.blocking_send(piece.into());
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
+        if self.written.is_closed() {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"));
+        }
+        self.since_look += self.piece.len() as u64;
+        if self.since_look >= SPACE_INTERVAL_BYTES {
+            self.since_look = 0;
+            // A full disk would stop all writes.
+            self.links.store().check_space(SPACE_LEFT_BYTES)?;
+        }
+        self.file.write_all(&self.piece)?;
+        self.written.send_modify(|written| *written += self.piece.len() as u64);
+        self.piece.clear();
+        Ok(())
     }
+}
+
+/// What has been written from here on, up to a piece; at least a byte.
+async fn piece_at(file: &Arc<File>, offset: u64, written: u64) -> io::Result<Vec<u8>> {
+    let file = Arc::clone(file);
+    let reading = move || {
+        let length = usize::try_from(written - offset)
+            .unwrap_or(PIECE_BYTES)
+            .min(PIECE_BYTES);
+        let mut piece = vec![0; length];
+        file.read_exact_at(&mut piece, offset)?;
+        Ok(piece)
+    };
+    let read = tokio::task::spawn_blocking(reading).await;
+    read.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// The right to stream, if not too many do.
@@ -52,28 +96,45 @@ pub(super) fn permit(streams: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once the
 /// client has taken all of it.
+///
+/// # Errors
+/// When the disk of the store has no room for it.
 pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     permit: OwnedSemaphorePermit,
+    links: &Arc<Links>,
     content_type: &'static str,
     produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
     taken: impl FnOnce() + Send + 'static,
-) -> Response {
+) -> Result<Response, Fault> {
+    let made = links.store().check_space(SPACE_LEFT_BYTES);
+    let made = made.and_then(|()| links.store().temporary_file());
+    let made = made.and_then(|file| Ok((file.try_clone()?, Arc::new(file))));
+    let (file, written_file) = made.map_err(|error| {
+        tracing::error!(%error, "a stream cannot be put aside");
+        let reason = format!("what is sent is put aside on the store's disk first: {error}");
+        Fault::NoSpace { reason }
+    })?;
     let (sender, response) = http::stream(content_type);
-    let (pieces, mut produced) = mpsc::channel(PIECES_MAX);
+    let (written_sender, mut written) = watch::channel(0);
+    let mut sink = Sink::into(file, Arc::clone(links), written_sender);
     let producing = tokio::task::spawn_blocking(move || {
-        let mut sink = Sink {
-            pieces,
-            piece: Vec::with_capacity(PIECE_BYTES),
-        };
         produce(&mut sink).map_err(|error| error.to_string())?;
         sink.flush().map_err(|error| error.to_string())
     });
     tokio::spawn(async move {
         let _permit = permit;
         let end = Instant::now() + STREAM_TIMEOUT;
-        while let Some(piece) = produced.recv().await {
-            let sent = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
-            if !matches!(sent, Ok(Ok(()))) || Instant::now() > end {
+        let mut sent = 0;
+        // An error means that all is written that will be.
+        while written.wait_for(|written| *written > sent).await.is_ok() || *written.borrow() > sent {
+            let until = *written.borrow();
+            let piece = match piece_at(&written_file, sent, until).await {
+                Ok(piece) => piece,
+                Err(error) => return tracing::error!(%error, "a stream that was put aside cannot be read"),
+            };
+            sent += piece.len() as u64;
+            let taken = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
+            if !matches!(taken, Ok(Ok(()))) || Instant::now() > end {
                 tracing::info!("a stream was not taken by its client, or not in time");
                 return;
             }
@@ -90,5 +151,43 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
             Err(error) => tracing::error!(%error, "a stream did not end"),
         }
     });
-    response
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Clock;
+    use http_body_util::BodyExt as _;
+    use tokio::sync::oneshot;
+
+    /// Far more than any buffer on the way takes.
+    const PIECES: u8 = 200;
+
+    #[test]
+    fn a_stream_is_written_however_slow_its_client_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(async {
+            let permit = permit(&Arc::new(Semaphore::new(1))).unwrap();
+            let (ended, has_ended) = oneshot::channel();
+            let (noted, was_taken) = oneshot::channel();
+            let produce = |sink: &mut Sink| {
+                for number in 0..PIECES {
+                    sink.write_all(&vec![number; PIECE_BYTES + 1])?;
+                }
+                ended.send(()).unwrap();
+                io::Result::Ok(())
+            };
+            let taken = move || noted.send(()).unwrap();
+            let response = respond(permit, &links, "text/plain", produce, taken).unwrap();
+            // Before the client has taken anything.
+            has_ended.await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            was_taken.await.unwrap();
+            let expected = (0..PIECES).flat_map(|number| vec![number; PIECE_BYTES + 1]);
+            assert!(body.iter().copied().eq(expected));
+        });
+    }
 }

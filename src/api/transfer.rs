@@ -40,7 +40,7 @@ pub(super) const IMPORTS_MAX: usize = 2;
 const BEFORE_SESSION_MAX_BYTES: usize = 64 * 1024;
 /// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the store grows
 /// by about that.
-const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
+pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of a file between two looks at the space that is left.
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a file may pause: it may come out of a pipe.
@@ -87,7 +87,7 @@ impl Api {
         let produce = move |sink: &mut stream::Sink| snapshot.dump(sink);
         let links = Arc::clone(&self.links);
         let taken = move || links.store().note_backup(links.clock().now());
-        let response = stream::respond(permit, "application/octet-stream", produce, taken);
+        let response = stream::respond(permit, &self.links, "application/octet-stream", produce, taken)?;
         Ok(Outcome::Response(response))
     }
 
@@ -113,7 +113,7 @@ impl Api {
             Format::JsonLines => "application/x-ndjson",
             Format::Csv => "text/csv; charset=utf-8",
         };
-        let mut response = stream::respond(permit, content_type, produce, || {});
+        let mut response = stream::respond(permit, &self.links, content_type, produce, || {})?;
         let headers = response.headers_mut();
         headers.insert(X_TINYD_DAMAGED, HeaderValue::from(damaged));
         Ok(Outcome::Response(response))
