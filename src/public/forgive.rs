@@ -8,7 +8,8 @@ use crate::model::LinkId;
 pub(super) fn id_in(text: &str) -> Option<LinkId> {
     // Programs that encode what is encoded already send `%2520` for a blank.
     let decoded = http::decode_lossy(Place::Path, text);
-    let id = without_end(decoded.trim_start_matches(is_outside));
+    // A slash before it is another path, even where it is encoded.
+    let id = without_end(decoded.trim_start_matches(|character| character != '/' && is_outside(character)));
     LinkId::from_bytes(id.to_ascii_lowercase().as_bytes()).ok()
 }
 
@@ -100,6 +101,8 @@ mod tests {
             "67mk41xj?x=y",
             "67mkä41xj",
             "67mk41xj%2Fextra",
+            "/67mk41xj",
+            "%2F67mk41xj",
             "000000000000000000000.",
             "\u{212a}67mk4\u{212a}1xj",
         ] {

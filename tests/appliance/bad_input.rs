@@ -282,7 +282,9 @@ fn what_is_echoed_in_headers_is_cut() {
         "get",
         &[("format", "1"), ("ks", &ks), ("id", &long)],
     );
-    assert_eq!(answer.json()["args"]["ID"], long);
+    // In the body too, where 256 bytes of it are repeated.
+    let cut = format!("{}…", "ü".repeat(126));
+    assert_eq!(answer.json()["args"]["ID"], cut);
     assert!(answer.header("x-kaltura-app").len() < 1_000);
     assert!(appliance.goto(&"%ff".repeat(4_000)).header("x-kaltura-app").len() < 1_500);
 }

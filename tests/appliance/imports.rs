@@ -1,6 +1,7 @@
 //! Who may have a file of an import put aside, and how many.
 
-use crate::fixture::{Appliance, poll, request};
+use crate::fixture::{Appliance, poll};
+use crate::http::request;
 use crate::wire::Connection;
 
 const TARGET: &str = "/api_v3/service/tinyd/action/import?format=1";
