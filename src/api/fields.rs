@@ -2,8 +2,7 @@
 
 use crate::api::params::{Param, Params};
 use crate::http::Fault;
-use crate::model::PartnerId;
-use crate::wire::whole_number;
+use crate::model::{PartnerId, whole_number};
 
 /// What a request says about a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
 use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
-use crate::model::USER_ID_MAX_CHARS;
-use crate::wire::{Object, Value, whole_number};
+use crate::model::{USER_ID_MAX_CHARS, whole_number};
+use crate::wire::{Object, Value};
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;

@@ -12,10 +12,10 @@ use crate::ks::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
 use crate::model::{
     Destination, FULL_URL_MIN_BYTES, ID_MAX_BYTES, LinkId, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
-    Timestamp, USER_ID_MAX_CHARS,
+    Timestamp, USER_ID_MAX_CHARS, whole_number,
 };
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
-use crate::wire::{Object, Value, whole_number};
+use crate::wire::{Object, Value};
 
 /// The parameter that holds a link.
 const LINK: &str = "shortLink";

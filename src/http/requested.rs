@@ -2,7 +2,8 @@
 
 use crate::http::fault::Fault;
 use crate::http::target::{Call, is_true};
-use crate::wire::{Format, whole_number};
+use crate::model::whole_number;
+use crate::wire::Format;
 
 /// The parameters that decide how an answer is written.
 #[derive(Debug, Clone, Copy, Default)]

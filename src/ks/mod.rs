@@ -19,8 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 pub use privileges::Privileges;
 
-use crate::model::{PartnerId, Timestamp};
-use crate::wire::whole_number;
+use crate::model::{PartnerId, Timestamp, whole_number};
 
 /// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
 pub const KS_MAX_BYTES: usize = 8192;

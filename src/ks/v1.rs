@@ -6,8 +6,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
-use crate::model::Timestamp;
-use crate::wire::whole_number;
+use crate::model::{Timestamp, whole_number};
 
 /// Fields that a KS must have: `partnerId;partnerId;expiry;type`. Those after them may be missing.
 const FIELDS_MIN: usize = 4;

@@ -9,8 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
-use crate::model::Timestamp;
-use crate::wire::whole_number;
+use crate::model::{Timestamp, whole_number};
 
 /// The cipher's block, in bytes.
 const BLOCK_BYTES: usize = 16;

@@ -5,6 +5,7 @@ mod destination;
 mod id;
 mod link;
 mod network;
+mod number;
 pub mod priority;
 mod time;
 mod usage;
@@ -17,5 +18,6 @@ pub use link::{
     FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
 };
 pub use network::{client_network, is_local, without_host};
+pub use number::whole_number;
 pub use time::{Clock, Timestamp};
 pub use usage::{Usage, Visit};

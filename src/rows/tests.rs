@@ -312,3 +312,25 @@ fn files_take_work_in_proportion() {
         )
     });
 }
+
+#[test]
+fn integers_of_rows_lose_their_fraction() {
+    let csv = "id,systemName,fullUrl,createdAt,expiresAt,partnerId,status\n\
+               abcd,NAME,https://e.example/,1.7e9,1900000000.0,7.0,1.0\n\
+               abce,NAME,https://e.example/,12abc,,7,1\n\
+               abcf,NAME,https://e.example/,1,,-7.0,1\n";
+    let json = "{\"id\":\"abcd\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\",\
+                \"createdAt\":1.7e9,\"expiresAt\":1900000000.9,\"partnerId\":7.0,\"status\":1.0}\n\
+                {\"id\":\"abce\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\",\"createdAt\":1e19}\n\
+                {\"id\":\"abcf\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\",\"partnerId\":4294967296.0}\n";
+    for (format, file) in [(Format::Csv, csv), (Format::JsonLines, json)] {
+        let mut links = lines(format, file.as_bytes()).into_iter().map(|(_, link)| link);
+        let link = links.next().unwrap().unwrap();
+        let times = (link.created_at.as_unix(), link.expires_at.map(Timestamp::as_unix));
+        assert_eq!(times, (1_700_000_000, Some(1_900_000_000)), "{format:?}");
+        assert_eq!((link.partner_id, link.status), (PartnerId(7), Status::Disabled));
+        for refused in links {
+            assert!(refused.is_err(), "{format:?}: {refused:?}");
+        }
+    }
+}

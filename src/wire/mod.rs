@@ -3,7 +3,6 @@
 //! Knows nothing of links, sessions or HTTP: a [`Value`] goes in, bytes come out.
 
 mod json;
-mod number;
 mod php;
 mod value;
 mod xml;
@@ -13,7 +12,6 @@ mod tests;
 
 use std::time::Duration;
 
-pub use number::whole_number;
 pub use value::{Exception, Object, Value};
 
 /// Longest JSONP callback name, in bytes; jQuery's have about 40.

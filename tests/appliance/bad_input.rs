@@ -200,7 +200,7 @@ fn wrong_types_are_named() {
             "shortLink:fullUrl",
         ),
         (
-            format!(r#"{{"ks":"{ks}","shortLink":{{"expiresAt":1.5}}}}"#),
+            format!(r#"{{"ks":"{ks}","shortLink":{{"expiresAt":"1.5x"}}}}"#),
             "shortLink:expiresAt",
         ),
         (format!(r#"{{"ks":"{ks}","service":{{"a":"b"}}}}"#), "service"),
