@@ -10,6 +10,7 @@ mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
 mod json;
+mod list_query;
 mod multirequest;
 mod object;
 mod params;

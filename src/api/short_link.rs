@@ -1,10 +1,11 @@
 //! The service `shortlink_shortlink` (contract, sections 5, 9 and 10).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use crate::api::access::scope_of;
 use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
+use crate::api::list_query::query;
 use crate::api::object::{object, object_with_usage, wants_clicks};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
@@ -14,7 +15,6 @@ use crate::model::{
     Destination, FULL_URL_MIN_BYTES, ID_MAX_BYTES, LinkId, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
     Timestamp, USER_ID_MAX_CHARS, whole_number,
 };
-use crate::store::{Order, OrderField, Page, Query, TimeRange};
 use crate::wire::{Object, Value};
 
 /// The parameter that holds a link.
@@ -22,14 +22,8 @@ const LINK: &str = "shortLink";
 /// The name of the enumeration of statuses.
 const STATUS_ENUM: &str = "KalturaShortLinkStatus";
 
-/// Links on a page where nothing else is said.
-const PAGE_SIZE_DEFAULT: i64 = 30;
-/// Links on a page at most.
-const PAGE_SIZE_MAX: i64 = 500;
 /// Values that a filter may list at most.
-const IN_VALUES_MAX: usize = 1_000;
-/// Filter values for createdAt and updatedAt within this many seconds of zero are relative to now: ten years.
-const RELATIVE_MAX_SECONDS: i64 = 315_360_000;
+pub(super) const IN_VALUES_MAX: usize = 1_000;
 
 impl Api {
     pub(super) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
@@ -355,7 +349,7 @@ fn checked_user_id(text: &str) -> Result<String, Fault> {
     checked("userId", text, USER_ID_MAX_CHARS)
 }
 
-fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, Fault> {
+pub(super) fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, Fault> {
     let Some(text) = fields.text(name)? else {
         return Ok(None);
     };
@@ -382,206 +376,5 @@ fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, Fault> {
             fields.name("expiresAt"),
             format!("expected unix seconds up to {} (milliseconds?)", Timestamp::MAX),
         )),
-    }
-}
-
-/// What `list` makes of its parameters.
-fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fault> {
-    let filter = Fields::of(params, "filter")?;
-    let pager = Fields::of(params, "pager")?;
-    let mut query = Query {
-        partner: session.partner,
-        ids: set_of(&filter, "idEqual", "idIn")?
-            .map(|texts| texts.iter().filter_map(|text| text.parse().ok()).collect()),
-        users: set_of(&filter, "userIdEqual", "userIdIn")?,
-        system_names: set_of(&filter, "systemNameEqual", "systemNameIn")?,
-        unique_id: filter.text("uniqueIdEqual")?.map(str::to_owned),
-        statuses: statuses(&filter)?,
-        created: range(&filter, "createdAt", Some(now))?,
-        updated: range(&filter, "updatedAt", Some(now))?,
-        expires: range(&filter, "expiresAt", None)?,
-        order: order(filter.text("orderBy")?),
-        page: page(&pager)?,
-    };
-    let own = i64::from(session.partner.0);
-    let equal = filter.integer("partnerIdEqual")?;
-    let listed = integers(&filter, "partnerIdIn")?;
-    if equal.is_some_and(|partner| partner != own) || listed.is_some_and(|partners| !partners.contains(&own)) {
-        // No session sees another partner's links.
-        query.ids = Some(BTreeSet::new());
-    }
-    if session.kind == Kind::User {
-        let user = session.user.clone().ok_or(Fault::InvalidUserId)?;
-        if let Some(other) = filter.text("userIdEqual")?
-            && other != user
-        {
-            return Err(Fault::AnotherUsersShortLink { user: other.to_owned() });
-        }
-        let allowed = query.users.is_none_or(|users| users.contains(&user));
-        query.users = Some(if allowed {
-            BTreeSet::from([user])
-        } else {
-            BTreeSet::new()
-        });
-    }
-    Ok(query)
-}
-
-/// The values that `NAMEEqual` and `NAMEIn` leave: `None` if neither is given.
-fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTreeSet<String>>, Fault> {
-    let equal = filter.text(equal)?.map(|text| BTreeSet::from([text.to_owned()]));
-    let listed = filter.text(within)?.map(|text| {
-        let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
-        values.map(str::to_owned).collect::<BTreeSet<_>>()
-    });
-    if listed.as_ref().is_some_and(|values| values.len() > IN_VALUES_MAX) {
-        return Err(Fault::invalid(
-            filter.name(within),
-            format!("at most {IN_VALUES_MAX} values"),
-        ));
-    }
-    Ok(match (equal, listed) {
-        (Some(equal), Some(listed)) => Some(&equal & &listed),
-        (equal, listed) => equal.or(listed),
-    })
-}
-
-/// The numbers that `NAMEIn` lists.
-fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, Fault> {
-    let texts = set_of(filter, "", within)?;
-    texts
-        .map(|texts| {
-            texts
-                .iter()
-                .map(|text| parse_integer(&filter.name(within), text))
-                .collect()
-        })
-        .transpose()
-}
-
-/// Deleted links are seen only by a filter that names their status.
-fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, Fault> {
-    let equal = status(filter, "statusEqual")?.map(|status| BTreeSet::from([status]));
-    // A number that is no status is the status of no link.
-    let listed = integers(filter, "statusIn")?.map(|numbers| {
-        numbers
-            .into_iter()
-            .filter_map(Status::from_number)
-            .collect::<BTreeSet<_>>()
-    });
-    Ok(match (equal, listed) {
-        (Some(equal), Some(listed)) => &equal & &listed,
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => BTreeSet::from([Status::Disabled, Status::Enabled]),
-    })
-}
-
-fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Result<TimeRange, Fault> {
-    let absolute = |seconds: i64| match relative_to {
-        Some(now) if seconds.unsigned_abs() <= RELATIVE_MAX_SECONDS.unsigned_abs() => now.plus(seconds),
-        _ => Timestamp::from_unix(seconds),
-    };
-    Ok(TimeRange {
-        from: filter.integer(&format!("{field}GreaterThanOrEqual"))?.map(absolute),
-        to: filter.integer(&format!("{field}LessThanOrEqual"))?.map(absolute),
-    })
-}
-
-/// An order that is not known is ignored. A form parser may have turned the plus into a space.
-fn order(text: Option<&str>) -> Order {
-    let Some((sign, field)) = text.and_then(|text| text.split_at_checked(1)) else {
-        return Order::default();
-    };
-    let field = match field {
-        "createdAt" => OrderField::CreatedAt,
-        "updatedAt" => OrderField::UpdatedAt,
-        "expiresAt" => OrderField::ExpiresAt,
-        _ => return Order::default(),
-    };
-    match sign {
-        "+" | " " => Order {
-            field,
-            descending: false,
-        },
-        "-" => Order {
-            field,
-            descending: true,
-        },
-        _ => Order::default(),
-    }
-}
-
-fn page(pager: &Fields<'_>) -> Result<Page, Fault> {
-    let size = pager
-        .integer("pageSize")?
-        .unwrap_or(PAGE_SIZE_DEFAULT)
-        .clamp(0, PAGE_SIZE_MAX);
-    let index = pager.integer("pageIndex")?.unwrap_or(1).max(1);
-    Ok(Page {
-        size: usize::try_from(size).unwrap_or(0),
-        index: usize::try_from(index).unwrap_or(usize::MAX),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ks::Privileges;
-    use crate::model::PartnerId;
-
-    const NOW: Timestamp = Timestamp::from_unix(2_000_000_000);
-
-    fn query_of(params: &[(&str, &str)]) -> Query {
-        let mut all = Params::default();
-        for (name, value) in params {
-            all.insert(name, (*value).to_owned()).unwrap();
-        }
-        let session = Session {
-            partner: PartnerId(7),
-            user: Some("me".into()),
-            kind: Kind::Admin,
-            expiry: Timestamp::MAX,
-            privileges: Privileges::default(),
-            digest: [0; 20],
-        };
-        query(&all, &session, NOW).unwrap()
-    }
-
-    #[test]
-    fn each_order_is_by_its_own_time() {
-        for (text, field, descending) in [
-            ("+createdAt", OrderField::CreatedAt, false),
-            ("-createdAt", OrderField::CreatedAt, true),
-            (" updatedAt", OrderField::UpdatedAt, false),
-            ("-updatedAt", OrderField::UpdatedAt, true),
-            ("+expiresAt", OrderField::ExpiresAt, false),
-            ("-expiresAt", OrderField::ExpiresAt, true),
-            ("", OrderField::CreatedAt, true),
-            ("createdAt", OrderField::CreatedAt, true),
-            ("+name", OrderField::CreatedAt, true),
-            ("ü", OrderField::CreatedAt, true),
-        ] {
-            assert_eq!(
-                query_of(&[("filter:orderBy", text)]).order,
-                Order { field, descending },
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn each_range_is_of_its_own_time_and_small_values_are_relative_to_now() {
-        let at = |seconds| Some(Timestamp::from_unix(seconds));
-        let query = query_of(&[
-            ("filter:createdAtGreaterThanOrEqual", "-60"),
-            ("filter:createdAtLessThanOrEqual", "315360001"),
-            ("filter:updatedAtGreaterThanOrEqual", "1000000000"),
-            ("filter:updatedAtLessThanOrEqual", "315360000"),
-            ("filter:expiresAtGreaterThanOrEqual", "1"),
-        ]);
-        let range = |from, to| TimeRange { from, to };
-        assert_eq!(query.created, range(at(1_999_999_940), at(315_360_001)));
-        assert_eq!(query.updated, range(at(1_000_000_000), at(2_315_360_000)));
-        assert_eq!(query.expires, range(at(1), None));
     }
 }

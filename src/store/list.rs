@@ -6,10 +6,11 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::num::NonZero;
 use std::ops::Bound;
 
-use crate::model::{ID_MAX_BYTES, LinkId, LinkRef, ShortLink, Status, Timestamp};
+use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index};
-use crate::store::query::{Listing, Order, OrderField, Query, TimeRange};
+use crate::store::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
+use crate::store::rank::Rank;
 use crate::store::read_limit::{Meter, ReadLimit};
 use crate::store::record;
 use crate::store::scan::{RECORD_STEPS, Visitor};
@@ -22,30 +23,6 @@ const SCAN_THREADS_MAX: usize = 4;
 
 /// Ids that are brought into the order of the table before their records are read.
 const READ_TOGETHER_MAX: usize = 100_000;
-
-/// Sort keys that are held at most to bring a page into an order that no index has for the conditions. Pages that end
-/// beyond it are read in the order of the partner's index instead.
-const SORT_MAX_LINKS: u64 = 100_000;
-
-/// Where a link stands in the result: keys in ascending order are links in output order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    never: bool,
-    time: i64,
-    tie: [u8; ID_MAX_BYTES],
-}
-
-impl Rank {
-    fn new(order: Order, time: Option<Timestamp>, id: LinkId) -> Self {
-        let (seconds, tie) = (time.map_or(0, Timestamp::as_unix), id.padded());
-        Self {
-            never: time.is_none(),
-            // The complement turns an order round.
-            time: if order.descending { !seconds } else { seconds },
-            tie: if order.descending { tie.map(|byte| !byte) } else { tie },
-        }
-    }
-}
 
 /// Where the candidates come from.
 #[derive(Debug)]
@@ -97,9 +74,9 @@ impl<'q> Choice<'q> {
 }
 
 impl Span {
-    /// The whole partner in the order that the query asks for.
+    /// The whole partner in the order that the query asks for, or in that of its first time.
     fn in_order(query: &Query) -> Self {
-        let (index, range) = match query.order.field {
+        let (index, range) = match query.order.first().field {
             OrderField::CreatedAt => (Index::Created, query.created),
             OrderField::UpdatedAt => (Index::Updated, query.updated),
             OrderField::ExpiresAt => (Index::Expires, query.expires),
@@ -141,7 +118,7 @@ impl Span {
             Index::Expires => OrderField::ExpiresAt,
             Index::Created | Index::User | Index::SystemName | Index::UniqueId => OrderField::CreatedAt,
         };
-        field == order.field
+        order.of_index() == Some(field)
     }
 
     /// Whether every link in the span fits the query.
@@ -233,13 +210,14 @@ impl Snapshot {
         if let Some(system_names) = &query.system_names {
             spans.push(Span::of_texts(query, Index::SystemName, system_names));
         }
+        let in_order = Span::in_order(query).index;
         for (index, range) in [
             (Index::Created, query.created),
             (Index::Updated, query.updated),
             (Index::Expires, query.expires),
         ] {
             let span = Span::of_partner(query, index, range);
-            if range.is_bounded() || span.has_order(query.order) {
+            if range.is_bounded() || index == in_order {
                 spans.push(span);
             }
         }
@@ -270,6 +248,7 @@ impl Snapshot {
         }
         if let Some(total) = total
             && may_walk
+            && query.order.of_index().is_some()
         {
             let mut span = Span::in_order(query);
             let entries = self.count(&mut span, u64::MAX, meter)?;
@@ -370,13 +349,13 @@ impl Snapshot {
 
     /// The links of a span in the order that the query asks for, if the span's index has it; else in some order.
     fn candidates(&self, query: &Query, span: &Span) -> Result<Candidates, StoreError> {
-        let order = query.order;
+        let (order, is_descending) = (query.order, query.order.first().descending);
         let table = self.index(span.index);
         let mut runs: Vec<Candidates> = Vec::new();
         for &(ref scope, status) in &span.runs {
             let all = keys::bounds(scope, status, span.range.from, span.range.to);
             // Going backwards, links that never expire would come first; they are read after the others.
-            let spans = if span.index == Index::Expires && order.descending && !span.range.is_bounded() {
+            let spans = if span.index == Index::Expires && is_descending && !span.range.is_bounded() {
                 let expiring = keys::bounds(scope, status, Some(Timestamp::from_unix(i64::MIN)), None);
                 vec![expiring, keys::never_bounds(scope, status)]
             } else {
@@ -388,9 +367,9 @@ impl Snapshot {
                 let range = table.range(first.as_slice()..=last.as_slice())?;
                 let ranked = move |entry: Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
                     let (time, id) = keys::decode_tail(index, scope_bytes, entry?.0.value())?;
-                    Ok((Rank::new(order, time, id), id))
+                    Ok((Rank::new(order, |_| time, id), id))
                 };
-                run = if order.descending {
+                run = if is_descending {
                     Box::new(run.chain(range.rev().map(ranked)))
                 } else {
                     Box::new(run.chain(range.map(ranked)))
@@ -556,12 +535,12 @@ impl<'q> Picker<'q> {
             return;
         }
         self.total += 1;
-        let time = match self.query.order.field {
+        let time_of = |field| match field {
             OrderField::CreatedAt => Some(link.created_at),
             OrderField::UpdatedAt => Some(link.updated_at),
             OrderField::ExpiresAt => link.expires_at,
         };
-        self.keep((Rank::new(self.query.order, time, link.id), link.id));
+        self.keep((Rank::new(self.query.order, time_of, link.id), link.id));
     }
 
     fn keep(&mut self, one: (Rank, LinkId)) {

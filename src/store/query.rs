@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 
+/// Sort keys that are held at most to bring a page into an order that no index has for the conditions.
+pub const SORT_MAX_LINKS: u64 = 100_000;
+
 /// A question to the store: every condition that is given must hold (contract, section 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -25,7 +28,7 @@ pub struct Query {
     pub updated: TimeRange,
     /// Links expiring in this time. One that never expires is in no range.
     pub expires: TimeRange,
-    /// In which order.
+    /// In which order; pages [beyond sorting](Query::is_beyond_sorting) are in the order of the first time alone.
     pub order: Order,
     /// Which part of the result.
     pub page: Page,
@@ -61,22 +64,56 @@ impl TimeRange {
     }
 }
 
-/// The order of a list: by a time, ties by id in the same direction. Links that never expire come last either way.
+/// The order of a list: by some times, then by id. Links that never expire come last either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
+    /// The times, the most significant first, none of them twice.
+    pub times: [Option<TimeOrder>; OrderField::COUNT],
+    /// Whether links with equal times come in descending order of their ids.
+    pub ids_descend: bool,
+}
+
+/// A time by which links are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeOrder {
     /// The time.
     pub field: OrderField,
     /// Latest first.
     pub descending: bool,
 }
 
+impl Order {
+    /// By one time, ties by id in the same direction.
+    #[must_use]
+    pub const fn by(field: OrderField, descending: bool) -> Self {
+        Self {
+            times: [Some(TimeOrder { field, descending }), None, None],
+            ids_descend: descending,
+        }
+    }
+
+    /// The time whose index has this order.
+    pub(super) fn of_index(self) -> Option<OrderField> {
+        match self.times {
+            [Some(time), None, None] if time.descending == self.ids_descend => Some(time.field),
+            _ => None,
+        }
+    }
+
+    /// The time that counts most.
+    pub(super) fn first(self) -> TimeOrder {
+        let [first, ..] = self.times;
+        first.unwrap_or(TimeOrder {
+            field: OrderField::CreatedAt,
+            descending: self.ids_descend,
+        })
+    }
+}
+
 impl Default for Order {
     /// `-createdAt`.
     fn default() -> Self {
-        Self {
-            field: OrderField::CreatedAt,
-            descending: true,
-        }
+        Self::by(OrderField::CreatedAt, true)
     }
 }
 
@@ -89,6 +126,11 @@ pub enum OrderField {
     UpdatedAt,
     /// `expiresAt`.
     ExpiresAt,
+}
+
+impl OrderField {
+    /// How many there are.
+    pub const COUNT: usize = 3;
 }
 
 /// A part of a result.
@@ -120,6 +162,12 @@ pub struct Listing {
 }
 
 impl Query {
+    /// Whether the page ends beyond the links that are sorted, and no index has the order.
+    #[must_use]
+    pub fn is_beyond_sorting(&self) -> bool {
+        self.order.of_index().is_none() && self.page.end() as u64 > SORT_MAX_LINKS
+    }
+
     /// Whether no link can fit, because a condition allows nothing.
     pub(super) fn is_impossible(&self) -> bool {
         self.statuses.is_empty()

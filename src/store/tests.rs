@@ -111,18 +111,20 @@ fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
         .cloned()
         .collect();
     fitting.sort_by(|a, b| {
-        let time = |link: &ShortLink| match query.order.field {
-            OrderField::CreatedAt => Some(link.created_at),
-            OrderField::UpdatedAt => Some(link.updated_at),
-            OrderField::ExpiresAt => link.expires_at,
-        };
-        let by_time = (time(a), a.id).cmp(&(time(b), b.id));
-        let by_time = if query.order.descending {
-            by_time.reverse()
-        } else {
-            by_time
-        };
-        time(a).is_none().cmp(&time(b).is_none()).then(by_time)
+        let directed = |ordering: std::cmp::Ordering, descends| if descends { ordering.reverse() } else { ordering };
+        let by_time = query.order.times.iter().flatten().map(|by| {
+            let time = |link: &ShortLink| match by.field {
+                OrderField::CreatedAt => Some(link.created_at),
+                OrderField::UpdatedAt => Some(link.updated_at),
+                OrderField::ExpiresAt => link.expires_at,
+            };
+            let never_last = time(a).is_none().cmp(&time(b).is_none());
+            never_last.then(directed(time(a).cmp(&time(b)), by.descending))
+        });
+        let by_id = directed(a.id.cmp(&b.id), query.order.ids_descend);
+        by_time
+            .fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+            .then(by_id)
     });
     let total = fitting.len() as u64;
     let page = fitting
@@ -147,6 +149,33 @@ fn any_texts(pattern: &'static str) -> impl Strategy<Value = Option<BTreeSet<Str
     prop::option::weighted(0.3, prop::collection::btree_set(pattern, 0..4))
 }
 
+fn any_order() -> impl Strategy<Value = Order> {
+    let fields = || {
+        Just(vec![
+            OrderField::CreatedAt,
+            OrderField::UpdatedAt,
+            OrderField::ExpiresAt,
+        ])
+        .prop_shuffle()
+    };
+    let one = (fields(), any::<bool>()).prop_map(|(fields, descending)| Order::by(fields[0], descending));
+    let several = (
+        fields(),
+        0..=OrderField::COUNT,
+        any::<[bool; OrderField::COUNT]>(),
+        any::<bool>(),
+    );
+    let several = several.prop_map(|(fields, count, descending, ids_descend)| {
+        let time = |n| TimeOrder {
+            field: fields[n],
+            descending: descending[n],
+        };
+        let times = std::array::from_fn(|n| (n < count).then(|| time(n)));
+        Order { times, ids_descend }
+    });
+    prop_oneof![one, several]
+}
+
 prop_compose! {
     fn any_query()(
         partner in 1_u32..3,
@@ -156,8 +185,7 @@ prop_compose! {
         unique_id in prop::option::weighted(0.2, "[pq]{1,3}"),
         statuses in prop::collection::btree_set(1_i64..=3, 0..4),
         (created, updated, expires) in (any_range(), any_range(), any_range()),
-        field in prop_oneof![Just(OrderField::CreatedAt), Just(OrderField::UpdatedAt), Just(OrderField::ExpiresAt)],
-        descending in any::<bool>(),
+        order in any_order(),
         size in 0_usize..12,
         index in prop_oneof![8 => 1_usize..6, 1 => 100_000_usize..10_000_000],
     ) -> Query {
@@ -167,7 +195,7 @@ prop_compose! {
             users, system_names, unique_id,
             statuses: statuses.into_iter().filter_map(Status::from_number).collect(),
             created, updated, expires,
-            order: Order { field, descending },
+            order,
             page: Page { size, index },
         }
     }

@@ -27,7 +27,7 @@ fn begin(appliance: &Appliance, fields: &[(&str, &str)]) -> Connection {
 fn import(appliance: &Appliance, ks: &str) -> (u16, String) {
     let body = format!("{}{}--x--\r\n", part("ks", ks), part("file", ""));
     let answer = request(&appliance.admin, "POST", TARGET, &[HEADER], body.as_bytes());
-    (answer.status, answer.text())
+    (answer.status, answer.text().to_owned())
 }
 
 #[test]
