@@ -15,6 +15,7 @@ mod multirequest;
 mod object;
 mod params;
 mod places;
+mod profile;
 mod session;
 mod short_link;
 mod stream;
@@ -37,6 +38,7 @@ pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
 use crate::api::places::Places;
+use crate::api::profile::Profile;
 use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
 use crate::links::{LinkError, Links, ReadContext, StartThrottle, Turn};
@@ -390,7 +392,7 @@ impl Api {
             .as_ref()
             .map_or(UNKNOWN_ACTION, |(service, name, _)| (*service, *name));
         let result = match meant {
-            Ok((.., meant)) => self.dispatch(meant, params, caller).await,
+            Ok((.., meant)) => self.dispatch_with_profile(meant, params, caller).await,
             Err(fault) => Err(fault),
         };
         self.count(action, result.as_ref().err(), started);
@@ -410,6 +412,17 @@ impl Api {
         }
         let (service, action) = action;
         tracing::debug!(service, action, code, ?elapsed, "call");
+    }
+
+    /// Runs an action, and leaves those fields of links away that its caller does not want.
+    async fn dispatch_with_profile(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+        // First, so that what is wrong with it stops the action.
+        let profile = Profile::of(params)?;
+        let mut outcome = self.dispatch(action, params, caller).await?;
+        if let (Some(profile), Outcome::Value(value, _)) = (profile, &mut outcome) {
+            profile.apply(value);
+        }
+        Ok(outcome)
     }
 
     async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {

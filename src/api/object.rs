@@ -5,6 +5,9 @@ use crate::http::Fault;
 use crate::model::{ShortLink, Timestamp, Usage};
 use crate::wire::{Object, Value};
 
+/// The name of a link's class.
+pub(super) const LINK_CLASS: &str = "KalturaShortLink";
+
 /// Whether the caller wants to know how links have been used, which Kaltura's objects do not say.
 pub(super) fn wants_clicks(params: &Params) -> Result<bool, Fault> {
     params.flag("withClicks")
@@ -31,7 +34,7 @@ const fn time(time: Timestamp) -> Value {
 }
 
 const fn of(fields: Vec<(&'static str, Value)>) -> Value {
-    let class = "KalturaShortLink";
+    let class = LINK_CLASS;
     Value::Object(Object { class, fields })
 }
 

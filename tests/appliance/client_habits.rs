@@ -266,3 +266,98 @@ fn bytes_of_a_query_mean_what_they_would_encoded() {
     let refused = add(b"Latin-1:\xfc");
     assert_eq!(code(&refused), "INVALID_PARAMETER_CHAR", "{refused}");
 }
+
+#[test]
+fn a_response_profile_selects_the_fields_of_links() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let id = appliance.add(&ks, &[("shortLink[name]", "x")]);
+    let include = [
+        ("responseProfile[objectType]", "KalturaDetachedResponseProfile"),
+        ("responseProfile[type]", "1"),
+        ("responseProfile[fields]", "id, fullUrl,nonsense"),
+    ];
+    let expected = json!({"id": id, "fullUrl": "https://example.com/video", "objectType": "KalturaShortLink"});
+    let get = |more: &[(&str, &str)]| appliance.link("get", &ks, &[&[("id", &*id)], more].concat());
+    assert_eq!(get(&include), expected);
+    let listing = appliance.link("list", &ks, &include);
+    assert_eq!(listing["objects"], json!([expected]));
+    assert_eq!(listing["totalCount"], json!(1));
+    let renamed = [&[("id", &*id), ("shortLink[name]", "y")], &include[..]].concat();
+    assert_eq!(appliance.link("update", &ks, &renamed), expected);
+    let calls = [("1:service", "shortlink_shortlink"), ("1:action", "get"), ("1:id", &id)];
+    let calls = [
+        &calls[..],
+        &[("1:responseProfile:type", "1"), ("1:responseProfile:fields", "name")],
+    ]
+    .concat();
+    let results = appliance.call("multirequest", "", &ks, &calls);
+    assert_eq!(results, json!([{"name": "y", "objectType": "KalturaShortLink"}]));
+
+    let mut rest = get(&[]);
+    rest.as_object_mut()
+        .unwrap()
+        .retain(|name, _| name != "name" && name != "createdAt");
+    let exclude = [
+        ("responseProfile[type]", "2"),
+        ("responseProfile[fields]", "name,createdAt"),
+    ];
+    assert_eq!(get(&exclude), rest);
+    let xml = appliance.post(
+        "shortlink_shortlink",
+        "get",
+        &[&[("ks", &*ks), ("id", &*id)], &exclude[..]].concat(),
+    );
+    assert!(xml.text().contains("<name></name>"), "{}", xml.text());
+
+    // One that is kept on Kaltura's server is not known here.
+    assert_eq!(get(&[("responseProfile[systemName]", "mine")]), get(&[]));
+    assert_eq!(get(&[("responseProfile", "1")]), get(&[]));
+    let wrong = [("responseProfile[type]", "3"), ("shortLink[name]", "z"), ("id", &id)];
+    assert_eq!(code(&appliance.link("update", &ks, &wrong)), "INVALID_ENUM_VALUE");
+    assert_eq!(get(&[])["name"], "y");
+}
+
+#[test]
+fn a_list_can_be_ordered_by_several_keys() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let add = |expires: &str| appliance.add(&ks, &[("shortLink[expiresAt]", expires)]);
+    let mut soon = [add("1900000000"), add("1900000000"), add("1900000000")];
+    let (late, never) = (add("2000000000"), add(""));
+    soon.sort();
+    let [a, b, c] = soon;
+    let order = |keys: &str| appliance.list(&ks, &[("filter[orderBy]", keys)]).0;
+    let ascending = vec![a.clone(), b.clone(), c.clone(), late.clone(), never.clone()];
+    let descending = vec![late.clone(), c.clone(), b.clone(), a.clone(), never.clone()];
+    let mixed = vec![late.clone(), a.clone(), b.clone(), c.clone(), never.clone()];
+    assert_eq!(order("expiresAt"), ascending);
+    assert_eq!(order("-expiresAt"), descending);
+    assert_eq!(order("-expiresAt,+id"), mixed);
+    assert_eq!(order("-expiresAt,name,id,-expiresAt"), mixed);
+    let mut by_id = ascending.clone();
+    by_id.sort();
+    assert_eq!(order("id"), by_id);
+    by_id.reverse();
+    assert_eq!(order("-id"), by_id);
+    // Pages of it do not overlap, and end where sorting does.
+    let page = |index: &str, size: &str| {
+        let pager = [("pager[pageIndex]", index), ("pager[pageSize]", size)];
+        appliance.link(
+            "list",
+            &ks,
+            &[&[("filter[orderBy]", "-expiresAt,id")], &pager[..]].concat(),
+        )
+    };
+    let (first, second) = (page("1", "3"), page("2", "3"));
+    let ids = |listing: &serde_json::Value| {
+        let links = listing["objects"].as_array().unwrap().iter();
+        links
+            .map(|link| link["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!([ids(&first), ids(&second)].concat(), mixed);
+    assert_eq!(page("200", "500")["totalCount"], json!(5));
+    let beyond = page("201", "500");
+    assert_eq!(beyond["args"]["PARAM_NAME"], "pager:pageIndex", "{beyond}");
+}

@@ -1,0 +1,64 @@
+//! Which fields of a link a client wants (`KalturaDetachedResponseProfile`).
+
+use std::collections::BTreeSet;
+
+use crate::api::fields::Fields;
+use crate::api::object::LINK_CLASS;
+use crate::api::params::{Param, Params};
+use crate::http::Fault;
+use crate::wire::Value;
+
+/// The parameter that holds a profile.
+const PROFILE: &str = "responseProfile";
+/// `KalturaResponseProfileType`.
+const INCLUDE_FIELDS: i64 = 1;
+const EXCLUDE_FIELDS: i64 = 2;
+
+/// The fields of links that are answered.
+#[derive(Debug)]
+pub(super) struct Profile {
+    fields: BTreeSet<String>,
+    includes: bool,
+}
+
+impl Profile {
+    /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or name, is
+    /// not known here.
+    pub(super) fn of(params: &Params) -> Result<Option<Self>, Fault> {
+        if !matches!(params.get(PROFILE), Some(Param::Object(_))) {
+            return Ok(None);
+        }
+        let profile = Fields::of(params, PROFILE)?;
+        let includes = match profile.integer("type")? {
+            None => return Ok(None),
+            Some(INCLUDE_FIELDS) => true,
+            Some(EXCLUDE_FIELDS) => false,
+            Some(other) => {
+                return Err(Fault::InvalidEnum {
+                    value: other.to_string(),
+                    name: profile.name("type"),
+                    kind: "KalturaResponseProfileType",
+                });
+            }
+        };
+        let fields = profile.text("fields")?.unwrap_or("").split(',');
+        let fields = fields.map(|field| field.trim().to_owned()).collect();
+        Ok(Some(Self { fields, includes }))
+    }
+
+    /// Sets the fields of links that are not wanted to null, as Kaltura does: of the formats, XML alone shows them.
+    pub(super) fn apply(&self, value: &mut Value) {
+        match value {
+            Value::Object(object) if object.class == LINK_CLASS => {
+                for (name, value) in &mut object.fields {
+                    if self.fields.contains(*name) != self.includes {
+                        *value = Value::Null;
+                    }
+                }
+            }
+            Value::Object(object) => object.fields.iter_mut().for_each(|(_, value)| self.apply(value)),
+            Value::List(items) => items.iter_mut().for_each(|item| self.apply(item)),
+            _ => {}
+        }
+    }
+}
