@@ -154,7 +154,7 @@ fn order(text: Option<&str>) -> Order {
         }
     }
     // Ties are in the direction of the last key.
-    let last = times.iter().flatten().last().map(|time| time.descending);
+    let last = times.iter().flatten().next_back().map(|time| time.descending);
     match ids_descend.or(last) {
         Some(ids_descend) => Order { times, ids_descend },
         None => Order::default(),
