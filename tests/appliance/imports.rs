@@ -1,7 +1,6 @@
 //! Who may have a file of an import put aside, and how many.
 
-use crate::fixture::{Appliance, poll};
-use crate::http::request;
+use crate::fixture::{Appliance, poll, request};
 use crate::wire::Connection;
 
 const TARGET: &str = "/api_v3/service/tinyd/action/import?format=1";
@@ -27,7 +26,7 @@ fn begin(appliance: &Appliance, fields: &[(&str, &str)]) -> Connection {
 fn import(appliance: &Appliance, ks: &str) -> (u16, String) {
     let body = format!("{}{}--x--\r\n", part("ks", ks), part("file", ""));
     let answer = request(&appliance.admin, "POST", TARGET, &[HEADER], body.as_bytes());
-    (answer.status, answer.text().to_owned())
+    (answer.status, answer.text())
 }
 
 #[test]
