@@ -35,7 +35,7 @@ const OWNED: [(&str, &[&str]); 15] = [
     ("bincode", &["store"]),
     (
         "parking_lot",
-        &["links", "store", "rows", "fetch", "public", "server", "metrics"],
+        &["links", "store", "rows", "fetch", "public", "api", "server", "metrics"],
     ),
     ("hashbrown", &["links"]),
     ("sd_notify", &["server"]),

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use hyper::Uri;
-use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
@@ -93,9 +94,14 @@ impl NewDestinations {
     pub fn watch(
         self,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
-        warnings: Warnings,
-    ) -> impl Iterator<Item = io::Result<Line>> + Send {
-        lines.inspect(move |line| {
+    ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
+        let (sender, first) = sync_channel(WARNINGS_MAX);
+        let warned = Arc::new(AtomicU64::new(0));
+        let warnings = Warnings {
+            warned: Arc::clone(&warned),
+            first,
+        };
+        let watched = lines.inspect(move |line| {
             let link = line
                 .as_ref()
                 .ok()
@@ -104,9 +110,15 @@ impl NewDestinations {
                 && let Ok(destination) = Destination::parse(&link.full_url)
                 && let Err(why) = self.check(&destination)
             {
-                warnings.note(number, &why);
+                warned.fetch_add(1, Ordering::Relaxed);
+                // Where there is no room, there are enough.
+                let _ = sender.try_send((
+                    number,
+                    format!("fullUrl: {why}; add would refuse it, the import keeps it"),
+                ));
             }
-        })
+        });
+        (watched, warnings)
     }
 
     /// Whether a URL is a short link of this appliance, as `/tiny` or `goto`, however it is written.
@@ -121,26 +133,18 @@ impl NewDestinations {
     }
 }
 
-/// Warnings about lines of an import. Clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct Warnings(Arc<Mutex<(u64, Vec<(u64, String)>)>>);
+/// Warnings about lines of an import.
+#[derive(Debug)]
+pub struct Warnings {
+    warned: Arc<AtomicU64>,
+    first: Receiver<(u64, String)>,
+}
 
 impl Warnings {
-    fn note(&self, line: u64, why: &NotNew) {
-        let mut noted = self.0.lock();
-        noted.0 += 1;
-        if noted.1.len() < WARNINGS_MAX {
-            noted.1.push((
-                line,
-                format!("fullUrl: {why}; add would refuse it, the import keeps it"),
-            ));
-        }
-    }
-
     /// How many there are, and the number and text of the first of them.
     #[must_use]
-    pub fn all(&self) -> (u64, Vec<(u64, String)>) {
-        self.0.lock().clone()
+    pub fn take(self) -> (u64, Vec<(u64, String)>) {
+        (self.warned.load(Ordering::Relaxed), self.first.try_iter().collect())
     }
 }
 

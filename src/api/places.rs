@@ -1,8 +1,10 @@
 //! How many files of imports there are at a time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::model::PartnerId;
 
@@ -21,7 +23,7 @@ pub(super) struct Places {
 impl Places {
     /// A place for a file of a partner whose session has been accepted, if there is one.
     pub(super) fn take(self: &Arc<Self>, partner: PartnerId) -> Option<FilePlace> {
-        let mut of_partners = self.of_partners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_partners = self.of_partners.lock();
         let all: usize = of_partners.values().sum();
         let own = of_partners.get(&partner).copied().unwrap_or_default();
         if all >= FILES_MAX || own >= FILES_OF_PARTNER_MAX {
@@ -55,7 +57,7 @@ impl FilePlace {
 impl Drop for FilePlace {
     fn drop(&mut self) {
         self.places.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        let mut of_partners = self.places.of_partners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_partners = self.places.of_partners.lock();
         if let Some(own) = of_partners.get_mut(&self.partner) {
             *own -= 1;
             if *own == 0 {
@@ -84,7 +86,7 @@ mod tests {
         }
         assert_eq!(taken.len(), FILES_MAX);
         drop(taken);
-        assert!(places.of_partners.lock().unwrap().is_empty());
+        assert!(places.of_partners.lock().is_empty());
     }
 
     #[test]

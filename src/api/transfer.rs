@@ -309,10 +309,9 @@ impl Api {
                     Err(_) => return json!({ "error": "the file could not be read" }),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
-                let warnings = Warnings::default();
-                let lines = self.destinations.clone().watch(lines, warnings.clone());
+                let (lines, warnings) = self.destinations.clone().watch(lines);
                 match import(self.links.store(), lines, options, on_lines).await {
-                    Ok(report) => report_of(&report, &warnings),
+                    Ok(report) => report_of(&report, warnings),
                     Err(error) => {
                         tracing::warn!(%error, "an import has failed");
                         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
@@ -400,14 +399,14 @@ async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::InvalidChar { field: name.to_owned() })
 }
 
-fn report_of(report: &ImportReport, warnings: &Warnings) -> Json {
+fn report_of(report: &ImportReport, warnings: Warnings) -> Json {
     let told = |lines: &[(u64, String)]| -> Vec<_> {
         let told = lines
             .iter()
             .map(|(line, reason)| json!({ "line": line, "reason": reason }));
         told.collect()
     };
-    let (warned, warnings) = warnings.all();
+    let (warned, warnings) = warnings.take();
     let first_ids: Vec<_> = report.first_ids.iter().map(ToString::to_string).collect();
     let mut answer = json!({
         "added": report.added,

@@ -192,7 +192,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(report: ImportReport, warnings: &Warnings) -> Self {
+    fn of(report: ImportReport, warnings: Warnings) -> Self {
         Self {
             counts: [
                 ("added", report.added),
@@ -203,7 +203,7 @@ impl Told {
             ],
             problems: report.problems,
             first_ids: report.first_ids.iter().map(ToString::to_string).collect(),
-            warned: warnings.all(),
+            warned: warnings.take(),
             applied: report.applied,
         }
     }
@@ -337,12 +337,11 @@ fn import_into_store(
     }
     let store = opened(Store::open(path, None))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let warnings = Warnings::default();
-    let lines = new_destinations(args).watch(lines, warnings.clone());
+    let (lines, warnings) = new_destinations(args).watch(lines);
     let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
     bar.finish_and_clear();
     match imported {
-        Ok(report) => Ok(Told::of(report, &warnings)),
+        Ok(report) => Ok(Told::of(report, warnings)),
         Err(ImportError::Write(error)) => {
             let reason = match store.health() {
                 Health::Refusing(reason) => format!(": {reason}"),

@@ -97,12 +97,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let public = reader.section(&root, "public", &empty, &[&public_keys[..], &limits::KEYS].concat())?;
     let admin_keys = ["listen", "max_body_bytes", "max_buffered_bytes", "body_timeout_seconds"];
     let admin = reader.section(&root, "admin", &empty, &[&admin_keys[..], &limits::KEYS].concat())?;
-    let links = reader.section(
-        &root,
-        "links",
-        &empty,
-        &["id_length", "max_destination_bytes", "count_clicks"],
-    )?;
+    let link_keys = ["id_length", "max_destination_bytes", "count_clicks"];
+    let links = reader.section(&root, "links", &empty, &link_keys)?;
     let log = reader.section(&root, "log", &empty, &["level", "format", "access", "access_addresses"])?;
 
     let data_dir = match (&overrides.data, reader.text(&root, "data_dir")?) {
@@ -144,12 +140,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         buffered_bytes: reader.size(&admin, "max_buffered_bytes", BUFFERED_BYTES_DEFAULT, BUFFERED_BYTES)?,
         body_timeout: reader.body_timeout(&admin)?,
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
-        destination_max_bytes: reader.size(
-            &links,
-            "max_destination_bytes",
-            DESTINATION_MAX_BYTES_DEFAULT,
-            DESTINATION_BYTES,
-        )?,
+        destination_max_bytes: reader.destination_bytes(&links)?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,
         fetch: proxy::read(&mut reader, &root)?,
         log: match &overrides.log {
@@ -360,6 +351,11 @@ impl Reader {
     fn guesses(&self, public: &Section<'_>) -> Result<u32, ConfigError> {
         let guesses = self.size(public, "max_guesses_per_minute", GUESSES_DEFAULT, GUESSES)?;
         Ok(u32::try_from(guesses).unwrap_or(u32::MAX))
+    }
+
+    fn destination_bytes(&self, links: &Section<'_>) -> Result<usize, ConfigError> {
+        let (key, default) = ("max_destination_bytes", DESTINATION_MAX_BYTES_DEFAULT);
+        self.size(links, key, default, DESTINATION_BYTES)
     }
 
     /// Of how many requests one is logged: a name, or the number itself.
