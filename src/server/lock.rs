@@ -56,6 +56,8 @@ impl DataLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // Whoever owns the folder may not be who starts this, and must not choose what is written to.
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path);
         let mut written = made.map_err(failed)?;
         // Held for reading only: a file that is open for writing keeps a file system from being made read-only.
@@ -80,5 +82,20 @@ impl DataLock {
             .set_len(0)
             .and_then(|()| writeln!(written, "{}", std::process::id()));
         Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_in_place_of_the_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "mine").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.path().join(FILE_NAME)).unwrap();
+        assert!(matches!(DataLock::take(folder.path()), Err(LockError::Io { .. })));
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
     }
 }

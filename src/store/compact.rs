@@ -1,6 +1,6 @@
 //! Making the file of a store that nobody has open as small as it can be.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use crate::store::error::CopyError;
@@ -33,10 +33,10 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
     let database = StoreFile::at(path).open()?;
     let snapshot = Snapshot::of(&database)?;
-    let check = |found: &Verification, unfinished: &Path| match found.problems.first() {
+    let check = |found: &Verification, copy: &File| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
         // Whoever serves it need not be who compacts it.
-        None => Ok(medium::give_to_owner_of(&old, unfinished)?),
+        None => Ok(medium::give_to_owner_of(&old, copy)?),
     };
     snapshot.copy_to_if(path, progress, check)?;
     drop(snapshot);

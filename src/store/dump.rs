@@ -4,6 +4,7 @@
 //! before it; or, where something is damaged, a byte of 254 and why. An entry is the number of its table (1 byte), the lengths of key and value (4 bytes each), key and value.
 //! Numbers are big-endian. Without its end, a dump is no dump.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -139,7 +140,7 @@ impl Snapshot {
         &self,
         path: &Path,
         progress: &mut dyn Progress,
-        check: impl FnOnce(&Verification, &Path) -> Result<(), CopyError>,
+        check: impl FnOnce(&Verification, &File) -> Result<(), CopyError>,
     ) -> Result<Verification, CopyError> {
         progress.begin("copying", self.entries()?);
         let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
@@ -257,21 +258,22 @@ fn build(
     path: &Path,
     progress: &mut dyn Progress,
     fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
-    check: impl FnOnce(&Verification, &Path) -> Result<(), CopyError>,
+    check: impl FnOnce(&Verification, &File) -> Result<(), CopyError>,
 ) -> Result<Verification, CopyError> {
     let unfinished = Unfinished::at(path);
-    let verification = build_unfinished(&unfinished, progress, fill)?;
-    check(&verification, unfinished.path())?;
+    let file = unfinished.create()?;
+    let verification = build_unfinished(&unfinished, file.try_clone()?, progress, fill)?;
+    check(&verification, &file)?;
     unfinished.publish()?;
     Ok(verification)
 }
 
 fn build_unfinished(
     unfinished: &Unfinished,
+    file: File,
     progress: &mut dyn Progress,
     fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
 ) -> Result<Verification, CopyError> {
-    let file = unfinished.create()?;
     let database = Builder::new()
         .set_cache_size(medium::CACHE_BYTES)
         .create_with_backend(FileBackend::new(file).map_err(StoreError::from)?)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -192,7 +192,7 @@ impl StoreFile {
         let unfinished = Unfinished::at(&self.journal_path());
         let mut file = unfinished.create()?;
         // Whoever serves the store need not be who writes to it now.
-        give_to_owner_of(&fs::metadata(&self.path)?, unfinished.path())?;
+        give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
         file.write_all(&journal::new_file(identity))?;
         file.sync_all()?;
         unfinished.publish()
@@ -289,12 +289,12 @@ impl Medium for StoreFile {
     }
 
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
-        let open = || OpenOptions::new().read(true).write(true).open(self.journal_path());
+        let open = || without_links().read(true).write(true).open(self.journal_path());
         match open() {
             // What a crash has left serves again.
             Ok(file) if is_journal_of(&file, identity)? => return Ok(Box::new(file)),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => {}
             Err(error) => return Err(error),
         }
         self.make_journal(identity)?;
@@ -310,21 +310,15 @@ impl Medium for StoreFile {
     }
 
     fn probe(&self) -> io::Result<()> {
-        let path = self.path.with_extension("probe");
+        let unfinished = Unfinished::at(&self.path.with_extension("probe"));
         // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is open for
         // writing, nobody can make the file system read-only.
         let content = vec![0xa5; PROBE_BYTES];
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(&content)?;
-                file.sync_all()
-            });
-        let removed = fs::remove_file(&path);
+        let written = unfinished.create().and_then(|mut file| {
+            file.write_all(&content)?;
+            file.sync_all()
+        });
+        let removed = fs::remove_file(unfinished.path());
         written.and(removed)
     }
 }
@@ -364,13 +358,25 @@ fn create(path: &Path) -> Result<(), StoreError> {
     Ok(unfinished.publish()?)
 }
 
-/// Gives a file the owner, the group and the mode of another one.
-pub(super) fn give_to_owner_of(other: &fs::Metadata, path: &Path) -> io::Result<()> {
-    let own = fs::metadata(path)?;
+/// Opens no symbolic link in a file's place: whoever owns the folder may not be who opens it.
+fn without_links() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+/// Gives a file the owner, the group and the mode of another one. The open file, and not whatever has its name by now: where
+/// root works in a folder of the service's, the service could put a link to any file there.
+pub(super) fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
+    let own = file.metadata()?;
     if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
-        chown(path, Some(other.uid()), Some(other.gid()))?;
+        fchown(file, Some(other.uid()), Some(other.gid()))?;
     }
-    fs::set_permissions(path, other.permissions())
+    file.set_permissions(other.permissions())
 }
 
 /// Whether the file system of `path` has room for `bytes` more.

@@ -48,6 +48,8 @@ mod format_tests;
 #[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
+mod ownership_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::{File, TryLockError};

@@ -74,7 +74,9 @@ pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let unfinished = Unfinished::at(to);
     let mut file = unfinished.create()?;
-    io::copy(&mut File::open(from)?, &mut file)?;
+    let mut from = File::open(from)?;
+    medium::give_to_owner_of(&from.metadata()?, &file)?;
+    io::copy(&mut from, &mut file)?;
     file.sync_all()?;
     unfinished.publish()
 }
