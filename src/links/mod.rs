@@ -22,6 +22,8 @@ mod damage_tests;
 #[cfg(test)]
 mod click_tests;
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod import_tests;
@@ -71,6 +73,8 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a look-up may take in all, also where the disk does not answer at all.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How far the clock may be ahead of the newest link and is believed, in seconds.
+const CLOCK_BELIEVED_SECONDS: i64 = 24 * 60 * 60;
 /// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 /// Threads that load the map at most. What they share, the file and the shards, gives no more from there on.
@@ -153,12 +157,15 @@ pub struct Links {
     is_ending: AtomicBool,
     /// How long it took to load the map.
     load_time: OnceLock<Duration>,
+    /// When the newest link was changed that had been stored before this start, and when that was found.
+    newest: OnceLock<(Timestamp, Instant)>,
 }
 
 /// Brings links into the index.
 struct Loader<'i> {
     batch: Batch<'i>,
     links: u64,
+    newest: Timestamp,
     damaged: Vec<LinkId>,
 }
 
@@ -166,7 +173,10 @@ impl Visitor for Loader<'_> {
     fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>) {
         self.links += 1;
         let error = match link {
-            Ok(link) if self.batch.load(&link) => return,
+            Ok(link) if self.batch.load(&link) => {
+                self.newest = self.newest.max(link.updated_at);
+                return;
+            }
             Ok(_) => StoreError::never_accepted(id),
             Err(error) => error,
         };
@@ -219,6 +229,7 @@ impl Links {
             look_ups: Semaphore::new(LOOK_UPS_MAX),
             is_ending: AtomicBool::new(false),
             load_time: OnceLock::new(),
+            newest: OnceLock::new(),
         })
     }
 
@@ -263,12 +274,16 @@ impl Links {
         let loader = || Loader {
             batch: Batch::into(&self.index),
             links: 0,
+            newest: Timestamp::MIN,
             damaged: Vec::new(),
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let snapshot = self.store.snapshot()?;
         let scanned = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
         let links = scanned.visitors.iter().map(|loader| loader.links).sum();
+        let newest = scanned.visitors.iter().map(|loader| loader.newest).max();
+        // Writes of this process have its clock, and would say that it is right.
+        let _ = self.newest.set((newest.unwrap_or(Timestamp::MIN), Instant::now()));
         let mut damaged = HashSet::new();
         for loader in scanned.visitors {
             loader.batch.finish();
@@ -534,12 +549,18 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Forgets revocations and counts of sessions that have expired.
+    /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a battery has
+    /// failed for instance, must not bring sessions back. It is believed up to a day beyond the newest link of before the
+    /// start, and for as long as this process runs.
     ///
     /// # Errors
     /// When the write was not acknowledged.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
-        let now = self.clock.now();
+        let Some((newest, since)) = self.newest.get() else {
+            return Ok(());
+        };
+        let running = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let now = self.clock.now().min(newest.plus(CLOCK_BELIEVED_SECONDS).plus(running));
         let job = move |transaction: &mut Transaction<'_>| transaction.drop_expired_sessions(now);
         self.store.write(job).await
     }

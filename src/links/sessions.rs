@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -38,8 +39,8 @@ impl Sessions {
 /// Failed attempts to start a session that one address may make for one partner within a window. A person who mistypes
 /// needs fewer; at this rate a secret of 32 hexadecimal digits outlasts everybody.
 const FAILURES_MAX: u32 = 10;
-/// The length of the window, in seconds.
-const WINDOW_SECONDS: i64 = 60;
+/// The length of the window.
+const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered at most (about 64 bytes each).
 const REMEMBERED_MAX: usize = 65_536;
 
@@ -53,27 +54,26 @@ pub struct StartThrottle {
 #[derive(Debug)]
 struct Failures {
     count: u32,
-    since: Timestamp,
+    since: Instant,
 }
 
 impl Failures {
-    fn is_over(&self, now: Timestamp) -> bool {
-        // Also when the clock has been set back.
-        now >= self.since.plus(WINDOW_SECONDS) || now < self.since
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= WINDOW
     }
 }
 
 impl StartThrottle {
     /// Whether this address may try again.
     #[must_use]
-    pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
+    pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Instant) -> bool {
         let failures = self.failures.lock();
         let failed = failures.get(&(client_network(address), partner));
         failed.is_none_or(|failed| failed.is_over(now) || failed.count < FAILURES_MAX)
     }
 
     /// Remembers a failure. Whether it is the last one that is allowed in this window, which is so once in a window.
-    pub fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
+    pub fn failed(&self, address: IpAddr, partner: PartnerId, now: Instant) -> bool {
         let mut failures = self.failures.lock();
         if failures.len() >= REMEMBERED_MAX {
             failures.retain(|_, failed| !failed.is_over(now));
@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn ten_failures_a_minute_are_allowed_for_each_network_and_partner() {
         let throttle = StartThrottle::default();
-        let at = Timestamp::from_unix;
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
         let (home, partner) = ("2001:db8::1".parse().unwrap(), PartnerId(1));
         for number in 1..=FAILURES_MAX {
             assert!(throttle.allows(home, partner, at(100)));
