@@ -1,5 +1,7 @@
 //! The services `session` and `user`.
 
+use std::time::Instant;
+
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::http::Fault;
@@ -41,7 +43,9 @@ impl Api {
         }
 
         let now = self.links.clock().now();
-        if !self.throttle.allows(caller.address, id, now) {
+        // Not the clock of the day, which may jump.
+        let at = Instant::now();
+        if !self.throttle.allows(caller.address, id, at) {
             self.metrics.refused(Listener::Admin, Refusal::StartSession);
             return Err(failed(StartFailure::Throttled));
         }
@@ -50,7 +54,7 @@ impl Api {
             // Partners that there are none of have no secret to be guessed, and would only crowd out those that are counted.
             let is_partner = partners.get(id).is_some();
             // Told once, not at every refusal: who guesses must not write the log.
-            if is_partner && self.throttle.failed(caller.address, id, now) {
+            if is_partner && self.throttle.failed(caller.address, id, at) {
                 tracing::warn!(
                     partner = id.0,
                     "too many failed attempts to start a session; refused for a minute"

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use parking_lot::Mutex;
@@ -83,20 +84,20 @@ pub(super) struct Admitted {
     pub(super) place: Place,
     pub(super) policy: Arc<Policy>,
     /// When.
-    pub(super) at: Timestamp,
+    pub(super) at: Instant,
 }
 
 impl Entrance {
     /// Lets a connection in, or refuses it and tells it so.
     pub(super) fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &Crowd) -> Option<Admitted> {
         let policy = Arc::clone(&self.policy.borrow());
-        let (peer, at) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let place = self.admission.admit(stream, &peer, &policy.limits, crowd, at)?;
+        let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
+        let place = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
         Some(Admitted {
             peer,
             place,
             policy,
-            at,
+            at: Instant::now(),
         })
     }
 
@@ -151,7 +152,7 @@ impl Admission {
         // Its own place is among those that are taken.
         if self.counts.open() > limits.connections as u64 {
             self.counts.refused(Refusal::Connections);
-            if !crowd.close_idlest(now) {
+            if !crowd.close_idlest(Instant::now()) {
                 refuse(stream, &full(now));
                 return None;
             }
@@ -224,7 +225,7 @@ struct Members {
 /// When a connection was last used.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Unix seconds, or [`BUSY`].
+    /// As [`seconds`] has it, or [`BUSY`].
     last: AtomicU32,
     position: AtomicUsize,
     task: OnceLock<AbortHandle>,
@@ -232,7 +233,7 @@ pub(super) struct Activity {
 
 impl Activity {
     /// The connection waits for its next request from now on.
-    pub(super) fn rest(&self, now: Timestamp) {
+    pub(super) fn rest(&self, now: Instant) {
         self.last.store(seconds(now), Ordering::Relaxed);
     }
 
@@ -242,13 +243,16 @@ impl Activity {
     }
 }
 
-fn seconds(time: Timestamp) -> u32 {
-    u32::try_from(time.as_unix()).unwrap_or_default().min(BUSY - 1)
+/// Seconds since a little before the first connection came. Not those of the day: a clock that is set must make nobody idle.
+fn seconds(time: Instant) -> u32 {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = time.saturating_duration_since(*FIRST) + Duration::from_secs(u64::from(IDLE_SECONDS) + 1);
+    u32::try_from(since.as_secs()).unwrap_or(BUSY).min(BUSY - 1)
 }
 
 impl Crowd {
     /// Serves a connection in a task of its own, which may be ended when it has to give way.
-    pub(super) fn spawn<F>(&self, now: Timestamp, serve: impl FnOnce(Member) -> F)
+    pub(super) fn spawn<F>(&self, now: Instant, serve: impl FnOnce(Member) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -265,7 +269,7 @@ impl Crowd {
         self.tasks.wait().await;
     }
 
-    fn enter(&self, now: Timestamp) -> Member {
+    fn enter(&self, now: Instant) -> Member {
         let mut members = self.members.lock();
         let activity = Arc::new(Activity {
             last: AtomicU32::new(seconds(now)),
@@ -280,7 +284,7 @@ impl Crowd {
     }
 
     /// Closes one of the connections that have been idle for longest; false if there is none.
-    fn close_idlest(&self, now: Timestamp) -> bool {
+    fn close_idlest(&self, now: Instant) -> bool {
         let mut members = self.members.lock();
         let count = members.list.len();
         let before = seconds(now).saturating_sub(IDLE_SECONDS);
@@ -337,5 +341,24 @@ impl Drop for Member {
         if let Some(moved) = members.list.get(position) {
             moved.position.store(position, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_is_idle_by_a_clock_that_nobody_sets() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _in_runtime = runtime.enter();
+        let (crowd, began) = (Crowd::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        crowd.spawn(began, |member| async move {
+            let _member = member;
+            std::future::pending::<()>().await;
+        });
+        assert!(!crowd.close_idlest(at(1)));
+        assert!(crowd.close_idlest(at(3)));
     }
 }

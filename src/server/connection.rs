@@ -144,7 +144,7 @@ pub(super) async fn serve(
     terms: Terms,
     activity: &Arc<Activity>,
 ) {
-    let course = Course::new(Arc::clone(activity), terms.clock.clone());
+    let course = Course::new(Arc::clone(activity));
     let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
     let stream = Guard::new(stream, terms, Arc::clone(&course), past);
     let answer = service_fn(move |mut request: Request<Incoming>| {

@@ -77,7 +77,6 @@ impl Past {
 #[derive(Debug)]
 pub(super) struct Course {
     activity: Arc<Activity>,
-    clock: Clock,
     is_in_flight: AtomicBool,
     is_last: AtomicBool,
     is_torn: AtomicBool,
@@ -86,10 +85,9 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub(super) fn new(activity: Arc<Activity>, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(activity: Arc<Activity>) -> Arc<Self> {
         Arc::new(Self {
             activity,
-            clock,
             is_in_flight: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
             is_torn: AtomicBool::new(false),
@@ -110,7 +108,7 @@ impl Course {
 
     /// The answer has been given to hyper, whole.
     pub(super) fn end(&self) {
-        self.activity.rest(self.clock.now());
+        self.activity.rest(std::time::Instant::now());
         self.attendance.release();
         self.is_in_flight.store(false, Ordering::Release);
         self.reader.wake();

@@ -311,14 +311,13 @@ async fn serve_admin(
     connection::serve(stream, past, peer, service, terms, member.activity()).await;
 }
 
-/// Forgets sessions that have expired, at the start and every hour.
+/// Forgets sessions that have expired, every hour, and not at the start, when the clock may not be set yet.
 async fn sweep_sessions(links: Arc<Links>) {
     if links.health() == Health::ReadOnly {
         return;
     }
-    let mut interval = tokio::time::interval(SESSION_SWEEP_INTERVAL);
     loop {
-        interval.tick().await;
+        tokio::time::sleep(SESSION_SWEEP_INTERVAL).await;
         if let Err(error) = links.drop_expired_sessions().await {
             tracing::warn!(%error, "expired sessions could not be dropped");
         }

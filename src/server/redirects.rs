@@ -322,7 +322,7 @@ pub(super) async fn serve(
                 let mut answer = Vec::new();
                 activity.work();
                 fast_path.wait(waiting, &now, &mut answer).await;
-                activity.rest(fast_path.now());
+                activity.rest(Instant::now().into_std());
                 connection.progress.held.drain(..waiting.consumed());
                 connection.progress.note_answer(waiting.close());
                 connection.send(&answer).await?;
@@ -364,7 +364,7 @@ impl Connection<'_> {
                 let next = self.progress.answer(self.fast_path, conditions, received, now, output);
                 // Who sends a head byte by byte is not in use, and gives way like anybody who asks nothing.
                 if self.progress.requests > before {
-                    self.activity.rest(now.time());
+                    self.activity.rest(self.progress.used.into_std());
                 }
                 let sent = self.try_send(context, output);
                 self.progress.note_duration(self.fast_path);
