@@ -84,9 +84,23 @@ impl Api {
         let permit = stream::permit(&self.backups).ok_or(Fault::Busy)?;
         let snapshot = self.snapshot().await?;
         tracing::info!(partner = session.partner.0, "a backup is being made");
-        let produce = move |sink: &mut stream::Sink| snapshot.dump(sink);
+        let is_damaged = Arc::new(AtomicBool::new(false));
+        let found = Arc::clone(&is_damaged);
+        let produce = move |sink: &mut stream::Sink| match snapshot.dump(sink) {
+            // The dump says so at its end, which is not to be cut off.
+            Err(CopyError::Damaged(reason)) => {
+                tracing::error!(reason, "no backup can be made of a damaged store");
+                found.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            dumped => dumped,
+        };
         let links = Arc::clone(&self.links);
-        let taken = move || links.store().note_backup(links.clock().now());
+        let taken = move || {
+            if !is_damaged.load(Ordering::Relaxed) {
+                links.store().note_backup(links.clock().now());
+            }
+        };
         let response = stream::respond(permit, &self.links, "application/octet-stream", produce, taken)?;
         Ok(Outcome::Response(response))
     }

@@ -277,9 +277,10 @@ fn store(value: &Value) -> String {
         (false, false) => "REFUSES WRITES",
     };
     format!(
-        "{state}, {} queued, failed {} times since the start",
+        "{state}, {} queued, failed {} times since the start, verified {}",
         count(&value["queued"]),
-        count(&value["failures"])
+        count(&value["failures"]),
+        verified(value)
     )
 }
 
@@ -339,6 +340,16 @@ fn process(value: &Value) -> String {
 
 fn last_backup(value: &Value) -> String {
     value.as_i64().map_or_else(|| "never".to_owned(), time::show)
+}
+
+fn verified(store: &Value) -> String {
+    let at = store["verified"]
+        .as_i64()
+        .map_or_else(|| "not yet".to_owned(), time::show);
+    match store["problems"].as_u64() {
+        None | Some(0) => at,
+        Some(problems) => format!("{at}; {problems} PROBLEMS"),
+    }
 }
 
 #[cfg(test)]

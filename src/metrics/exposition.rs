@@ -364,7 +364,18 @@ impl Report {
                 at,
             )?;
         }
-        Ok(())
+        if let Some(at) = store.verified {
+            to.gauge(
+                "tinyd_store_verified_timestamp_seconds",
+                "When the last verification of the store ended, in seconds since 1970; missing before the first has.",
+                at,
+            )?;
+        }
+        to.gauge(
+            "tinyd_store_problems",
+            "Damaged or contradictory entries that verification has found in the store.",
+            store.problems,
+        )
     }
 
     fn encode_map(&self, to: &mut Writer<'_>) -> fmt::Result {

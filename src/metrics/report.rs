@@ -62,6 +62,10 @@ pub struct StoreReport {
     pub disk: Option<[u64; 3]>,
     /// When a backup was last taken, in seconds since 1970.
     pub last_backup: Option<i64>,
+    /// When the last verification of the store ended, in seconds since 1970.
+    pub verified: Option<i64>,
+    /// Problems that verification has found in the store.
+    pub problems: u64,
     /// Clicks and previews that could not be counted.
     pub dropped_clicks: u64,
 }

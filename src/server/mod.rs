@@ -5,6 +5,7 @@ mod connection;
 mod descriptors;
 mod general;
 mod guard;
+mod inspection;
 mod listeners;
 mod lock;
 mod monitor;
@@ -137,6 +138,7 @@ pub async fn serve(
     };
     drop(admin);
     let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
+    let inspecting = tokio::spawn(inspection::run(Arc::clone(&links)));
     tokio::spawn(manager.roll_call().answer());
     manager.serving(&links);
     let counted = Arc::clone(&links);
@@ -150,6 +152,7 @@ pub async fn serve(
     manager.ending(settings.drain);
     links.end();
     sweeping.abort();
+    inspecting.abort();
     monitoring.abort();
     counting.abort();
     stop.send_replace(true);

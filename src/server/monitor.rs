@@ -102,6 +102,8 @@ impl Monitor {
             links,
             disk: disk.map(|disk| [disk.file, disk.free, disk.total]),
             last_backup: store.last_backup().map(Timestamp::as_unix),
+            verified: store.inspected().at.map(Timestamp::as_unix),
+            problems: store.inspected().problems,
             dropped_clicks: self.links.dropped_clicks(),
         };
         let map = MapReport {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::http::{self, Response};
 use crate::links::Links;
+use crate::model::Timestamp;
 use crate::store::Health;
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -25,7 +26,7 @@ pub(super) fn readyz(method: &Method, links: &Links) -> Response {
         return http::allow(method, METHODS);
     }
     let loaded = links.index().is_loaded();
-    let health = links.health();
+    let (health, inspected) = (links.health(), links.store().inspected());
     // Who opened it so wants no writes.
     let is_read_only = health == Health::ReadOnly;
     let (accepting, reason) = match health {
@@ -43,7 +44,13 @@ pub(super) fn readyz(method: &Method, links: &Links) -> Response {
             "stored": links.stored(),
             "damaged": links.index().damaged(),
         },
-        "store": { "acceptingWrites": accepting, "reason": reason },
+        "store": {
+            "acceptingWrites": accepting,
+            "reason": reason,
+            // Damage concerns some links, and is no reason to send the requests for all others elsewhere.
+            "verified": inspected.at.map(Timestamp::as_unix),
+            "problems": inspected.problems,
+        },
     })
     .to_string();
     body.push('\n');

@@ -61,6 +61,12 @@ impl State<'_> {
                 "{damaged} links cannot be served because their records are damaged: the log names them"
             ));
         }
+        if store.problems > 0 {
+            let found = store.problems;
+            problems.push(format!(
+                "verification has found {found} damaged entries in the store: the log names them; restore them from a backup"
+            ));
+        }
         let waiting = store.writer.waiting;
         if waiting > DISK_WAIT_MAX {
             problems.push(format!(
@@ -257,6 +263,8 @@ fn store(report: &Report, health: &Health, commits: Value, durations: Value) -> 
         "diskFreeBytes": free,
         "diskSizeBytes": total,
         "lastBackup": store.last_backup,
+        "verified": store.verified,
+        "problems": store.problems,
     })
 }
 
@@ -368,6 +376,7 @@ mod tests {
                 "links are still being loaded: 3 of 5 so far",
             ),
             (changed(|report| report.map.damaged = 2), "2 links cannot be served"),
+            (changed(|report| report.store.problems = 3), "found 3 damaged entries"),
             (
                 Report {
                     store: StoreReport {

@@ -25,7 +25,7 @@ pub(super) fn file_in(folder: &tempfile::TempDir) -> PathBuf {
 }
 
 /// A store with a link, a revocation and a counted call.
-fn with_something_of_everything() -> tempfile::TempDir {
+pub(super) fn with_something_of_everything() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {

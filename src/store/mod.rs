@@ -8,6 +8,7 @@ mod compact;
 mod dump;
 mod error;
 mod format_1;
+mod inspection;
 mod journal;
 mod keys;
 mod last_backup;
@@ -46,6 +47,8 @@ mod copy_tests;
 #[cfg(test)]
 mod format_tests;
 #[cfg(test)]
+mod inspection_tests;
+#[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
 mod ownership_tests;
@@ -60,12 +63,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redb::Database;
 use tokio::sync::{oneshot, watch};
 
 pub use compact::{Compaction, compact};
 pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
+pub use inspection::{Inspected, Inspection};
 pub use medium::unless_damaged;
 pub use prepared::{Prepared, PreparedLinks, Preparing};
 pub use progress::Progress;
@@ -106,6 +111,7 @@ pub struct Store {
     last_backup: LastBackup,
     /// Why it takes no writes, where it should.
     refusing: Option<String>,
+    inspected: Mutex<Inspected>,
 }
 
 /// How much room there is, in bytes.
@@ -193,6 +199,7 @@ impl Store {
             file: Some(path.to_owned()),
             last_backup: LastBackup::of(path, false),
             refusing: None,
+            inspected: Mutex::default(),
         })
     }
 
@@ -226,6 +233,7 @@ impl Store {
             file: None,
             last_backup: LastBackup::default(),
             refusing: None,
+            inspected: Mutex::default(),
         })
     }
 
@@ -433,6 +441,17 @@ impl Store {
         if let Err(error) = self.last_backup.note(at) {
             tracing::warn!(%error, "when the last backup was taken cannot be written down: a restart will forget it");
         }
+    }
+
+    /// What the inspections have found so far.
+    #[must_use]
+    pub fn inspected(&self) -> Inspected {
+        *self.inspected.lock()
+    }
+
+    /// Notes what an inspection has found.
+    pub fn note_inspected(&self, inspected: Inspected) {
+        *self.inspected.lock() = inspected;
     }
 
     /// Whether writes are accepted.

@@ -1,6 +1,6 @@
 //! Entrances, bodies and formats (contract, sections 2 and 3).
 
-use crate::fixture::Appliance;
+use crate::fixture::{Appliance, poll};
 use crate::http::{Answer, encode, request};
 
 const ADD: &str = "/api_v3/service/shortlink_shortlink/action/add";
@@ -281,11 +281,15 @@ fn services_and_actions_are_missed_by_name() {
 fn health_and_readiness_say_which() {
     let appliance = Appliance::start();
     assert_eq!(appliance.get_admin("/healthz").text(), "ok\n");
+    poll("the verification", || {
+        appliance.get_admin("/readyz").json()["store"]["verified"].is_i64()
+    });
     let ready = appliance.get_admin("/readyz");
+    let verified = ready.json()["store"]["verified"].clone();
     let expected = serde_json::json!({
         "ready": true,
         "map": { "loaded": true, "links": 0, "damaged": 0, "stored": 0 },
-        "store": { "acceptingWrites": true, "reason": null },
+        "store": { "acceptingWrites": true, "reason": null, "verified": verified, "problems": 0 },
     });
     assert_eq!((ready.status, ready.json()), (200, expected));
 }

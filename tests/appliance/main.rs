@@ -20,6 +20,7 @@ mod client_habits;
 mod clients;
 mod corpus;
 mod crowd;
+mod damage;
 mod destinations;
 mod durability;
 mod fast_path;

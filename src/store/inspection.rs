@@ -1,0 +1,226 @@
+//! A verification of a store in use: in small pieces, each on a snapshot of its own, so that neither writers wait nor the file
+//! grows. What changes between two pieces is looked at as it is then.
+
+use redb::{ReadOnlyTable, Value};
+
+use crate::model::Timestamp;
+use crate::store::Store;
+use crate::store::clicks;
+use crate::store::error::StoreError;
+use crate::store::keys::{self, Bytes, Counter, Index};
+use crate::store::record;
+use crate::store::scan::unless_corrupt;
+use crate::store::snapshot::{Snapshot, count, id_of};
+use crate::store::values;
+
+/// Entries of a piece: some milliseconds, unless a counter of many links is among them.
+const PIECE_ENTRIES: usize = if cfg!(test) { 3 } else { 512 };
+/// Problems that the log names in one inspection.
+const PROBLEMS_LOGGED_MAX: u64 = 100;
+
+/// What the inspections of a store have found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inspected {
+    /// When the last one ended.
+    pub at: Option<Timestamp>,
+    /// How many problems it has found, or the one that goes on, if that is more.
+    pub problems: u64,
+}
+
+/// What is looked at, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Links,
+    Index(Index),
+    Counters,
+    Clicks,
+    Revocations,
+    Actions,
+}
+
+const PARTS: [Part; 11] = [
+    Part::Links,
+    Part::Index(Index::Created),
+    Part::Index(Index::Updated),
+    Part::Index(Index::Expires),
+    Part::Index(Index::User),
+    Part::Index(Index::SystemName),
+    Part::Index(Index::UniqueId),
+    Part::Counters,
+    Part::Clicks,
+    Part::Revocations,
+    Part::Actions,
+];
+
+/// An inspection that goes on.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    part: usize,
+    /// The last key that was looked at in this part.
+    last: Option<Vec<u8>>,
+    entries: u64,
+    problems: u64,
+}
+
+/// What is wrong with an entry, if anything is.
+type Checked = Result<Option<String>, StoreError>;
+
+impl Inspection {
+    /// Entries that have been looked at.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Problems that have been found.
+    #[must_use]
+    pub const fn problems(&self) -> u64 {
+        self.problems
+    }
+
+    /// Looks at the next piece; false if there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read. The same piece can be tried again later.
+    pub fn step(&mut self, store: &Store) -> Result<bool, StoreError> {
+        let Some(part) = PARTS.get(self.part) else {
+            return Ok(false);
+        };
+        let mut found = Vec::new();
+        let from = self.last.clone();
+        let looked = unless_corrupt(|| look(&store.snapshot()?, *part, from.as_deref(), &mut found))?;
+        if looked.is_none() {
+            found.push(format!("{part:?}: a page cannot be read"));
+        }
+        let (seen, last) = looked.unwrap_or_default();
+        self.entries += seen as u64;
+        self.last = last;
+        if self.last.is_none() {
+            self.part += 1;
+        }
+        for problem in found {
+            self.problems += 1;
+            if self.problems <= PROBLEMS_LOGGED_MAX {
+                tracing::error!(problem, "the verification of the store has found damage");
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Looks at a piece, and returns how many entries it had and its last key, if there may be more.
+fn look(
+    snapshot: &Snapshot,
+    part: Part,
+    from: Option<&[u8]>,
+    found: &mut Vec<String>,
+) -> Result<(usize, Option<Vec<u8>>), StoreError> {
+    match part {
+        Part::Links => walk(&snapshot.links, from, found, |key, value| {
+            check_record(snapshot, key, value)
+        }),
+        Part::Index(index) => walk(snapshot.index(index), from, found, |key, ()| {
+            check_index(snapshot, index, key)
+        }),
+        Part::Counters => walk(&snapshot.counters, from, found, |key, value| {
+            check_counter(snapshot, key, value)
+        }),
+        Part::Clicks => match &snapshot.clicks {
+            Some(table) => walk(table, from, found, |id, value| {
+                clicks::decode(id, value)?;
+                let is_lost = snapshot.links.get(id)?.is_none();
+                Ok(is_lost.then(|| format!("there are clicks of {}, which has no record", id.escape_ascii())))
+            }),
+            None => Ok((0, None)),
+        },
+        Part::Revocations => walk(&snapshot.revocations, from, found, |key, value| {
+            values::decode_until(key, value).map(|_| None)
+        }),
+        Part::Actions => walk(&snapshot.actions, from, found, |key, value| {
+            values::decode_calls(key, value).map(|_| None)
+        }),
+    }
+}
+
+fn walk<V: Value + 'static>(
+    table: &ReadOnlyTable<Bytes, V>,
+    from: Option<&[u8]>,
+    found: &mut Vec<String>,
+    mut check: impl FnMut(&[u8], V::SelfType<'_>) -> Checked,
+) -> Result<(usize, Option<Vec<u8>>), StoreError> {
+    let mut seen = 0;
+    for entry in table.range(from.unwrap_or_default()..)? {
+        let (key, value) = entry?;
+        if from == Some(key.value()) {
+            continue;
+        }
+        match check(key.value(), value.value()) {
+            Ok(problem) => found.extend(problem),
+            Err(error @ StoreError::Damaged { .. }) => found.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        seen += 1;
+        if seen == PIECE_ENTRIES {
+            return Ok((seen, Some(key.value().to_vec())));
+        }
+    }
+    Ok((seen, None))
+}
+
+fn check_record(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
+    let id = id_of(key)?;
+    let link = record::decode(id, value)?;
+    for index in Index::ALL {
+        if let Some(key) = index.key_of(&link)
+            && snapshot.index(index).get(key.as_slice())?.is_none()
+        {
+            return Ok(Some(format!("{id} has no entry in {}", index.name())));
+        }
+    }
+    Ok(None)
+}
+
+fn check_index(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
+    let name = index.name();
+    let Some(id) = keys::id_of(index, key) else {
+        return Ok(Some(format!("{name} has a malformed entry: {}", key.escape_ascii())));
+    };
+    let reason = match snapshot.get(id) {
+        Ok(Some(link)) if index.key_of(&link).as_deref() == Some(key) => return check_scope(snapshot, index, key),
+        Ok(Some(_)) => "that does not fit its record",
+        Ok(None) => "which has no record",
+        // That is told of the record.
+        Err(StoreError::Damaged { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(format!("{name} has an entry for {id}, {reason}")))
+}
+
+/// Whether there is a counter for the scope of an entry. What it says is compared where the counters are looked at.
+fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
+    let Some((counter, (scope, _))) = Counter::of(index).zip(keys::split_scope(index, key)) else {
+        return Ok(None);
+    };
+    let is_there = snapshot.counters.get(counter.key(scope).as_slice())?.is_some();
+    Ok((!is_there).then(|| {
+        format!(
+            "{} has links in {}, which has no counter",
+            index.name(),
+            scope.escape_ascii()
+        )
+    }))
+}
+
+fn check_counter(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
+    let stored = values::decode_counts(key, value)?;
+    let of_kind = |index: &Index| Counter::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
+    let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
+        return Ok(Some(format!("{} counts nothing", key.escape_ascii())));
+    };
+    let (first, last) = keys::scope_bounds(scope);
+    let counted = count(snapshot.index(index).range(first.as_slice()..=last.as_slice())?, index)?;
+    Ok((counted != stored).then(|| {
+        let scope = scope.escape_ascii();
+        format!("{} {scope} has {counted:?} links, counted are {stored:?}", index.name())
+    }))
+}
