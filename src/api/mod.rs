@@ -5,6 +5,7 @@
 
 mod access;
 mod body;
+mod caller;
 mod destinations;
 mod fields;
 #[cfg(fuzzing)]
@@ -24,7 +25,6 @@ mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -37,11 +37,12 @@ pub use destinations::{NewDestinations, NotNew, Warnings};
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
+use crate::api::caller::{Caller, READ_TIMEOUT, caller_of};
 use crate::api::places::Places;
 use crate::api::profile::Profile;
 use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
-use crate::links::{LinkError, Links, ReadContext, StartThrottle, Turn};
+use crate::links::{LinkError, Links, StartThrottle, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::public::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -123,11 +124,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// those who have gone would otherwise hold all places.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a call may read, its waiting for others included. The worst list of a million links takes a few seconds alone.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long the calls of a request may take together: no more are begun then.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// What bodies may take.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Largest body that is read.
+    pub max_bytes: usize,
+    /// How long one may take to arrive.
+    pub timeout: Duration,
+}
 
 /// The API of the admin listener.
 #[derive(Debug)]
@@ -136,8 +140,7 @@ pub struct Api {
     public: Arc<Public>,
     partners: watch::Receiver<Arc<Partners>>,
     throttle: StartThrottle,
-    body_max_bytes: usize,
-    body_timeout: Duration,
+    bodies: BodyLimits,
     budget: Arc<Budget>,
     destinations: NewDestinations,
     exports: Arc<Semaphore>,
@@ -145,40 +148,6 @@ pub struct Api {
     imports: Semaphore,
     files: Arc<Places>,
     metrics: Arc<Metrics>,
-}
-
-/// What a call may know of the request it came in.
-#[derive(Debug)]
-struct Caller {
-    address: IpAddr,
-    /// Path and query, as sent, but for empty segments.
-    uri: String,
-    headers: HeaderMap,
-    /// For all its calls together.
-    reading: ReadContext,
-}
-
-impl Caller {
-    /// What a read that begins now may take.
-    fn read_context(&self) -> ReadContext {
-        ReadContext {
-            deadline: (Instant::now() + READ_TIMEOUT).min(self.reading.deadline),
-            ..self.reading.clone()
-        }
-    }
-}
-
-/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its answer.
-struct ClientPresence {
-    left: watch::Sender<bool>,
-    has_left: Arc<AtomicBool>,
-}
-
-impl Drop for ClientPresence {
-    fn drop(&mut self) {
-        self.has_left.store(true, Ordering::Relaxed);
-        self.left.send_replace(true);
-    }
 }
 
 /// What a call leads to.
@@ -199,15 +168,14 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// An API on these links. `partners` may change while it runs; bodies over `body_max_bytes`, those that take longer than
-    /// `body_timeout` to arrive, those for which `budget` has no room, and links to what is no new destination are refused.
+    /// An API on these links. `partners` may change while it runs. Bodies beyond their limits, those for which `budget` has no
+    /// room, and links to what is no new destination are refused.
     #[must_use]
     pub fn new(
         links: Arc<Links>,
         public: Arc<Public>,
         partners: watch::Receiver<Arc<Partners>>,
-        body_max_bytes: usize,
-        body_timeout: Duration,
+        bodies: BodyLimits,
         budget: Arc<Budget>,
         destinations: NewDestinations,
         metrics: Arc<Metrics>,
@@ -220,8 +188,7 @@ impl Api {
             public,
             partners,
             throttle: StartThrottle::default(),
-            body_max_bytes,
-            body_timeout,
+            bodies,
             budget,
             destinations,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
@@ -323,8 +290,8 @@ impl Api {
         params: &mut Params,
         reservation: &mut Reservation,
     ) -> Result<(), Fault> {
-        let reading = body::read(incoming, self.body_max_bytes, reservation);
-        let read = match tokio::time::timeout(self.body_timeout, reading).await {
+        let reading = body::read(incoming, self.bodies.max_bytes, reservation);
+        let read = match tokio::time::timeout(self.bodies.timeout, reading).await {
             Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
             Ok(Err(fault)) => Err(fault),
             Err(_) => Err(Fault::TooSlow),
@@ -467,29 +434,6 @@ fn check_room(reservation: &Reservation) -> Result<(), Fault> {
         return Err(Fault::Overloaded);
     }
     Ok(())
-}
-
-fn caller_of(head: &hyper::http::request::Parts, address: IpAddr, started: Instant) -> (Caller, ClientPresence) {
-    let mut uri = http::merge_slashes(head.uri.path()).into_owned();
-    if let Some(query) = head.uri.query() {
-        uri.extend(["?", query]);
-    }
-    let presence = ClientPresence {
-        left: watch::Sender::new(false),
-        has_left: Arc::default(),
-    };
-    let caller = Caller {
-        address,
-        uri,
-        headers: head.headers.clone(),
-        reading: ReadContext {
-            deadline: started + REQUEST_TIMEOUT,
-            left: presence.left.subscribe(),
-            has_left: Arc::clone(&presence.has_left),
-            is_awaited: watch::Sender::new(false),
-        },
-    };
-    (caller, presence)
 }
 
 /// The action that a call means, with the names of its service and itself.

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
+use crate::api::caller::REQUEST_TIMEOUT;
 use crate::api::params::{Param, Params};
-use crate::api::{Api, Caller, Outcome, REQUEST_TIMEOUT, check_room, transfer};
+use crate::api::{Api, Caller, Outcome, check_room, transfer};
 use crate::http::{Fault, Reservation};
 use crate::links::ReadContext;
 use crate::wire::{Format, ListWriter, Value};

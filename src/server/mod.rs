@@ -32,7 +32,7 @@ pub use listeners::{BindError, Bound, Listening, bind, inherited};
 pub use lock::{DataLock, LockError};
 pub use notify::ServiceManager;
 
-use crate::api::{Api, NewDestinations};
+use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::{AccessLog, Budget, Peer};
@@ -91,8 +91,10 @@ pub async fn serve(
         Arc::clone(&links),
         Arc::clone(&public),
         live.partners,
-        settings.body_max_bytes,
-        settings.body_timeout,
+        BodyLimits {
+            max_bytes: settings.body_max_bytes,
+            timeout: settings.body_timeout,
+        },
         Arc::clone(&budget),
         new_destinations(settings, &bound)?,
         Arc::clone(&metrics),

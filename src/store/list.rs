@@ -1,7 +1,6 @@
 //! How a list is answered: the index with the least work drives, what it does not decide is checked on the
 //! records, and never more than a page, or a bounded heap of sort keys, is held in memory.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::num::NonZero;
 use std::ops::Bound;
@@ -10,7 +9,7 @@ use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keys::{self, Counter, Index};
 use crate::store::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
-use crate::store::rank::Rank;
+use crate::store::rank::{Candidates, Rank, merge};
 use crate::store::read_limit::{Meter, ReadLimit};
 use crate::store::record;
 use crate::store::scan::{RECORD_STEPS, Visitor};
@@ -133,8 +132,6 @@ impl Span {
             && (!query.expires.is_bounded() || by(Index::Expires))
     }
 }
-
-type Candidates = Box<dyn Iterator<Item = Result<(Rank, LinkId), StoreError>>>;
 
 impl Snapshot {
     /// Answers a query. The total is exact.
@@ -567,35 +564,4 @@ impl Visitor for Picker<'_> {
             Err(_) => self.met_damage = true,
         }
     }
-}
-
-/// Merges runs that are each in order. An error comes at once.
-fn merge(mut runs: Vec<Candidates>) -> Candidates {
-    if runs.len() == 1
-        && let Some(only) = runs.pop()
-    {
-        return only;
-    }
-    let mut heads = BinaryHeap::new();
-    let mut failed = None;
-    for (number, run) in runs.iter_mut().enumerate() {
-        match run.next() {
-            Some(Ok(head)) => heads.push(Reverse((head, number))),
-            Some(Err(error)) => failed = Some(error),
-            None => {}
-        }
-    }
-    Box::new(std::iter::from_fn(move || {
-        if let Some(error) = failed.take() {
-            heads.clear();
-            return Some(Err(error));
-        }
-        let Reverse((head, number)) = heads.pop()?;
-        match runs.get_mut(number).and_then(Iterator::next) {
-            Some(Ok(next)) => heads.push(Reverse((next, number))),
-            Some(Err(error)) => failed = Some(error),
-            None => {}
-        }
-        Some(Ok(head))
-    }))
 }

@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::store::writer::Job;
+
+/// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
+const BATCH_MAX_JOBS: usize = 256;
+
 /// What has come of waiting.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received<T> {
@@ -50,6 +55,27 @@ pub(super) fn receive<T>(
             None => thread::park(),
         }
     }
+}
+
+/// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
+pub(super) fn batch_of(
+    first: Box<dyn Job>,
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    next: &mut Option<Box<dyn Job>>,
+) -> Vec<Box<dyn Job>> {
+    let alone = first.is_alone();
+    let mut batch = vec![first];
+    while !alone
+        && batch.len() < BATCH_MAX_JOBS
+        && let Ok(job) = jobs.try_recv()
+    {
+        if job.is_alone() {
+            *next = Some(job);
+            break;
+        }
+        batch.push(job);
+    }
+    batch
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Where a link stands in a list.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::model::{ID_MAX_BYTES, LinkId, Timestamp};
+use crate::store::error::StoreError;
 use crate::store::query::{Order, OrderField};
 
 /// Where a link stands in the result: keys in ascending order are links in output order.
@@ -28,4 +32,38 @@ impl Rank {
             tie: if order.ids_descend { tie.map(|byte| !byte) } else { tie },
         }
     }
+}
+
+/// Links with their ranks, in order or not.
+pub(super) type Candidates = Box<dyn Iterator<Item = Result<(Rank, LinkId), StoreError>>>;
+
+/// Merges runs that are each in order. An error comes at once.
+pub(super) fn merge(mut runs: Vec<Candidates>) -> Candidates {
+    if runs.len() == 1
+        && let Some(only) = runs.pop()
+    {
+        return only;
+    }
+    let mut heads = BinaryHeap::new();
+    let mut failed = None;
+    for (number, run) in runs.iter_mut().enumerate() {
+        match run.next() {
+            Some(Ok(head)) => heads.push(Reverse((head, number))),
+            Some(Err(error)) => failed = Some(error),
+            None => {}
+        }
+    }
+    Box::new(std::iter::from_fn(move || {
+        if let Some(error) = failed.take() {
+            heads.clear();
+            return Some(Err(error));
+        }
+        let Reverse((head, number)) = heads.pop()?;
+        match runs.get_mut(number).and_then(Iterator::next) {
+            Some(Ok(next)) => heads.push(Reverse((next, number))),
+            Some(Err(error)) => failed = Some(error),
+            None => {}
+        }
+        Some(Ok(head))
+    }))
 }

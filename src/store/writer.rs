@@ -15,15 +15,13 @@ use crate::model::priority;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::journal::{self, Journal};
 use crate::store::medium::Medium;
-use crate::store::queue::{Received, receive};
+use crate::store::queue::{Received, batch_of, receive};
 use crate::store::redo::{self, Redo};
 use crate::store::snapshot::Snapshot;
 use crate::store::tables;
 use crate::store::transaction::{Change, Finished, Transaction};
 use crate::store::visibility::Visibility;
 
-/// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
-const BATCH_MAX_JOBS: usize = 256;
 /// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
 /// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
@@ -571,27 +569,6 @@ impl State {
             }
         }
     }
-}
-
-/// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
-fn batch_of(
-    first: Box<dyn Job>,
-    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
-    next: &mut Option<Box<dyn Job>>,
-) -> Vec<Box<dyn Job>> {
-    let alone = first.is_alone();
-    let mut batch = vec![first];
-    while !alone
-        && batch.len() < BATCH_MAX_JOBS
-        && let Ok(job) = jobs.try_recv()
-    {
-        if job.is_alone() {
-            *next = Some(job);
-            break;
-        }
-        batch.push(job);
-    }
-    batch
 }
 
 fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {

@@ -1,0 +1,79 @@
+//! What a call may know of the request it came in, and of the client who waits for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::header::HeaderMap;
+use tokio::sync::watch;
+
+use crate::http;
+use crate::links::ReadContext;
+
+/// How long a call may read, its waiting for others included. The worst list of a million links takes a few seconds alone.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the calls of a request may take together: no more are begun then.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a call may know of the request it came in.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) address: IpAddr,
+    /// Path and query, as sent, but for empty segments.
+    pub(super) uri: String,
+    pub(super) headers: HeaderMap,
+    /// For all its calls together.
+    pub(super) reading: ReadContext,
+}
+
+impl Caller {
+    /// What a read that begins now may take.
+    pub(super) fn read_context(&self) -> ReadContext {
+        ReadContext {
+            deadline: (Instant::now() + READ_TIMEOUT).min(self.reading.deadline),
+            ..self.reading.clone()
+        }
+    }
+}
+
+/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its answer.
+pub(super) struct ClientPresence {
+    left: watch::Sender<bool>,
+    has_left: Arc<AtomicBool>,
+}
+
+impl Drop for ClientPresence {
+    fn drop(&mut self) {
+        self.has_left.store(true, Ordering::Relaxed);
+        self.left.send_replace(true);
+    }
+}
+
+pub(super) fn caller_of(
+    head: &hyper::http::request::Parts,
+    address: IpAddr,
+    started: Instant,
+) -> (Caller, ClientPresence) {
+    let mut uri = http::merge_slashes(head.uri.path()).into_owned();
+    if let Some(query) = head.uri.query() {
+        uri.extend(["?", query]);
+    }
+    let presence = ClientPresence {
+        left: watch::Sender::new(false),
+        has_left: Arc::default(),
+    };
+    let caller = Caller {
+        address,
+        uri,
+        headers: head.headers.clone(),
+        reading: ReadContext {
+            deadline: started + REQUEST_TIMEOUT,
+            left: presence.left.subscribe(),
+            has_left: Arc::clone(&presence.has_left),
+            is_awaited: watch::Sender::new(false),
+        },
+    };
+    (caller, presence)
+}
