@@ -73,8 +73,6 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a look-up may take in all, also where the disk does not answer at all.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How far the clock may be ahead of the newest link and is believed, in seconds.
-const CLOCK_BELIEVED_SECONDS: i64 = 24 * 60 * 60;
 /// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
 /// Threads that load the map at most. What they share, the file and the shards, gives no more from there on.
@@ -550,8 +548,8 @@ impl Links {
     }
 
     /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a battery has
-    /// failed for instance, must not bring sessions back. It is believed up to a day beyond the newest link of before the
-    /// start, and for as long as this process runs.
+    /// failed for instance, must not bring sessions back. It is believed up to the time of the newest link of before the start,
+    /// and as much later as this process has run.
     ///
     /// # Errors
     /// When the write was not acknowledged.
@@ -560,7 +558,7 @@ impl Links {
             return Ok(());
         };
         let running = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let now = self.clock.now().min(newest.plus(CLOCK_BELIEVED_SECONDS).plus(running));
+        let now = self.clock.now().min(newest.plus(running));
         let job = move |transaction: &mut Transaction<'_>| transaction.drop_expired_sessions(now);
         self.store.write(job).await
     }
