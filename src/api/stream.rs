@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::api::transfer::SPACE_LEFT_BYTES;
-use crate::http::{self, Fault, Response};
+use crate::http::{self, Budget, Fault, Reservation, Response};
 use crate::links::Links;
 
 /// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
@@ -19,6 +19,8 @@ pub(super) const EXPORTS_MAX: usize = 4;
 pub(super) const BACKUPS_MAX: usize = 2;
 /// Bytes that are sent together.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes that a stream holds: the piece that is written, the one that is read, and those that wait for the client.
+const HELD_BYTES: usize = 8 * PIECE_BYTES;
 /// Bytes of a stream between two looks at the space that is left.
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a client may take for a piece.
@@ -89,9 +91,21 @@ async fn piece_at(file: &Arc<File>, offset: u64, written: u64) -> io::Result<Vec
     read.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// The right to stream, if not too many do.
-pub(super) fn permit(streams: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(streams).try_acquire_owned().ok()
+/// The right to stream, with the memory for it.
+#[derive(Debug)]
+pub(super) struct Permit {
+    _place: OwnedSemaphorePermit,
+    _held: Reservation,
+}
+
+impl Permit {
+    /// The right to be one of these streams, if not too many are.
+    pub(super) fn of(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Self, Fault> {
+        Ok(Self {
+            _place: Arc::clone(streams).try_acquire_owned().map_err(|_| Fault::Busy)?,
+            _held: budget.reserve(HELD_BYTES).ok_or(Fault::Overloaded)?,
+        })
+    }
 }
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once the
@@ -100,7 +114,7 @@ pub(super) fn permit(streams: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 /// # Errors
 /// When the disk of the store has no room for it.
 pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     links: &Arc<Links>,
     content_type: &'static str,
     produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
@@ -170,7 +184,7 @@ mod tests {
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.unwrap().block_on(async {
-            let permit = permit(&Arc::new(Semaphore::new(1))).unwrap();
+            let permit = Permit::of(&Arc::new(Semaphore::new(1)), &Budget::new(HELD_BYTES)).unwrap();
             let (ended, has_ended) = oneshot::channel();
             let (noted, was_taken) = oneshot::channel();
             let produce = |sink: &mut Sink| {

@@ -1,5 +1,6 @@
 //! The service `tinyd`: what Kaltura's API has no words for. Backups of the whole store, and links as lines of a file.
 
+use std::error::Error;
 use std::io::{self, BufReader, BufWriter, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::api::fields::parse_partner;
 use crate::api::places::FilePlace;
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, caller_of, requested, stream};
-use crate::http::{self, Fault, PieceSender, Response, Target};
+use crate::http::{self, Fault, PieceSender, Reservation, Response, Target};
 use crate::ks::Session;
 use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import};
 use crate::metrics::ActionName;
@@ -38,6 +39,8 @@ pub(super) const IMPORTS_MAX: usize = 2;
 /// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file. The parser
 /// searches all of them again with each piece that arrives.
 const BEFORE_SESSION_MAX_BYTES: usize = 64 * 1024;
+/// Bytes of memory for each byte of the fields: as the parser has it, and as a parameter.
+const FIELDS_MEMORY_FACTOR: usize = 3;
 /// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the store grows
 /// by about that.
 pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
@@ -81,7 +84,7 @@ impl Api {
         if !self.is_operator(&session) {
             return Err(forbidden("backup"));
         }
-        let permit = stream::permit(&self.backups).ok_or(Fault::Busy)?;
+        let permit = stream::Permit::of(&self.backups, &self.budget)?;
         let snapshot = self.snapshot().await?;
         tracing::info!(partner = session.partner.0, "a backup is being made");
         let is_damaged = Arc::new(AtomicBool::new(false));
@@ -110,7 +113,7 @@ impl Api {
         let session = self.admin_session(params, caller, SERVICE, "export").await?;
         let partner = self.partner_meant(params, &session, "export")?;
         let format = file_format(params)?;
-        let permit = stream::permit(&self.exports).ok_or(Fault::Busy)?;
+        let permit = stream::Permit::of(&self.exports, &self.budget)?;
         // How many cannot be read must be said before the first one is sent.
         let counting = |snapshot: &Snapshot| {
             let mut damaged = 0_u64;
@@ -183,7 +186,9 @@ impl Api {
         let boundary = multer::parse_boundary(content_type.unwrap_or(""))
             .map_err(|_| Fault::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
         let is_accepted = Arc::new(AtomicBool::new(false));
-        let mut multipart = Multipart::new(until_accepted(incoming, Arc::clone(&is_accepted)), boundary);
+        let held = self.budget.reserve(0).ok_or(Fault::Overloaded)?;
+        let body = until_accepted(incoming, Arc::clone(&is_accepted), held);
+        let mut multipart = Multipart::new(body, boundary);
         let (caller, _presence) = caller_of(head, address, Instant::now());
         // For all fields before the file together: nobody knows yet who sends them.
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
@@ -387,7 +392,17 @@ fn forbidden(action: &str) -> Fault {
     }
 }
 
+/// There is no memory for what comes before the file.
+#[derive(Debug, thiserror::Error)]
+#[error("no memory")]
+struct NoMemory;
+
 fn broken(error: multer::Error) -> Fault {
+    if let multer::Error::StreamReadFailed(cause) = &error
+        && cause.is::<NoMemory>()
+    {
+        return Fault::Overloaded;
+    }
     Fault::invalid("body", format!("broken multipart: {error}"))
 }
 
@@ -450,7 +465,8 @@ async fn send(sender: &PieceSender, line: &Json) -> bool {
 fn until_accepted(
     incoming: Incoming,
     is_accepted: Arc<AtomicBool>,
-) -> impl futures_util::Stream<Item = Result<Bytes, hyper::Error>> {
+    mut held: Reservation,
+) -> impl futures_util::Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> {
     let mut body = incoming.into_data_stream();
     let mut read = 0;
     futures_util::stream::poll_fn(move |context| {
@@ -460,8 +476,12 @@ fn until_accepted(
         let polled = body.poll_next_unpin(context);
         if let Poll::Ready(Some(Ok(chunk))) = &polled {
             read += chunk.len();
+            // What has been accepted does not stay in memory.
+            if !is_accepted.load(Ordering::Relaxed) && !held.grow(chunk.len() * FIELDS_MEMORY_FACTOR) {
+                return Poll::Ready(Some(Err(NoMemory.into())));
+            }
         }
-        polled
+        polled.map(|chunk| chunk.map(|chunk| chunk.map_err(Into::into)))
     })
 }
 

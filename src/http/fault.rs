@@ -267,6 +267,14 @@ impl Fault {
                     ("ENUM_TYPE", (*kind).to_owned()),
                 ],
             ),
+            _ => self.parts_of_server(),
+        }
+    }
+
+    /// What is no mistake of the caller's, or concerns the request as a whole.
+    fn parts_of_server(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
+        let none = Vec::new;
+        match self {
             Self::TooLarge { limit_bytes } => {
                 invalid_value("body".into(), format!("larger than the limit of {limit_bytes} bytes"))
             }

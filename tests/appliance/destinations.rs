@@ -180,17 +180,17 @@ fn import_keeps_destinations_that_add_refuses_and_warns() {
         assert_eq!((answer.status, answer.header("location")), (302, location.as_str()));
     }
     // A client that sends back the whole link changes what it means to change.
-    for number in 1..5 {
+    for (number, url) in urls.iter().enumerate().take(5).skip(1) {
         let id = format!("aaaa{number}");
         let params = [
             ("id", id.as_str()),
-            ("shortLink[fullUrl]", urls[number]),
+            ("shortLink[fullUrl]", url),
             ("shortLink[name]", "new"),
         ];
         let updated = appliance.link("update", &ks, &params);
         assert_eq!(
             (updated["name"].as_str(), updated["fullUrl"].as_str()),
-            (Some("new"), Some(urls[number]))
+            (Some("new"), Some(*url))
         );
     }
     // What comes first in a browser is where it leads when it is read again.
