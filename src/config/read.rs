@@ -110,8 +110,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     // What the file says must be right even where something else comes before it.
     let id_length = reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?;
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = reader.size(&public, "threads", cores.min(*THREADS.end()), THREADS)?;
+    let threads = reader.threads(&public)?;
     let log_level = check_level(
         &reader.origin,
         "log.level",
@@ -331,6 +330,12 @@ impl Reader {
                     .to_owned(),
             );
         }
+    }
+
+    /// One for each core where nothing is said.
+    fn threads(&self, public: &Section<'_>) -> Result<usize, ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.size(public, "threads", cores.min(*THREADS.end()), THREADS)
     }
 
     fn drain(&self, root: &Section<'_>) -> Result<Duration, ConfigError> {
