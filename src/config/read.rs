@@ -111,11 +111,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
     // What the file says must be right even where something else comes before it.
     let id_length = reader.size(&links, "id_length", ID_LENGTH_DEFAULT, ID_LENGTHS)?;
     let threads = reader.threads(&public)?;
-    let log_level = check_level(
-        &reader.origin,
-        "log.level",
-        reader.text(&log, "level")?.unwrap_or("info"),
-    )?;
+    let level = reader.text(&log, "level")?.unwrap_or("info");
+    let log_level = check_level(&reader.origin, "log.level", level)?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir,
