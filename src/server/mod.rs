@@ -91,10 +91,7 @@ pub async fn serve(
         Arc::clone(&links),
         Arc::clone(&public),
         live.partners,
-        BodyLimits {
-            max_bytes: settings.body_max_bytes,
-            timeout: settings.body_timeout,
-        },
+        body_limits(settings),
         Arc::clone(&budget),
         new_destinations(settings, &bound)?,
         Arc::clone(&metrics),
@@ -170,6 +167,13 @@ fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestina
     let public: Vec<_> = public.map(|(_, address)| address).collect();
     let url = settings.public_url.as_deref();
     Ok(NewDestinations::new(settings.destination_max_bytes, url, &public))
+}
+
+const fn body_limits(settings: &Settings) -> BodyLimits {
+    BodyLimits {
+        max_bytes: settings.body_max_bytes,
+        timeout: settings.body_timeout,
+    }
 }
 
 /// What fetches destinations, if that is wanted.
