@@ -29,7 +29,12 @@ impl Links {
             }
             Ok(ids.len())
         };
-        if self.store.read(count).await? > COMMIT_LINKS {
+        let counted = self.store.read(count).await.map_err(|error| match error {
+            // As if the writer had found it: nothing was written.
+            error if error.is_of_the_file() => LinkError::Write(WriteError::Unavailable),
+            error => error.into(),
+        });
+        if counted? > COMMIT_LINKS {
             let of_user = user.clone();
             let begin = move |transaction: &mut Transaction<'_>| transaction.begin_deletion(partner, &of_user, now);
             self.store.write(begin).await?;

@@ -29,7 +29,7 @@ fn bodies_that_cannot_be_read_are_refused_with_their_reason() {
     let good = format!("ks={ks}&shortLink[systemName]=NAME&shortLink[fullUrl]=https://example.com/");
     let many = (0..5001).map(|n| format!("&p{n}=x")).collect::<String>();
     let deep_json = format!("{}1{}", "{\"a\":".repeat(100), "}".repeat(100));
-    let deeper_json = "[".repeat(100_000);
+    let deeper_json = format!("{{\"a\":{}", "[".repeat(100_000));
     let deep_form = format!("{good}&a{}=1", "[b]".repeat(20));
     for (content_type, body, expected, reason) in [
         (
