@@ -37,22 +37,29 @@ pub fn rewrite_request_line(held: &mut Vec<u8>, length: usize) -> usize {
     }
 }
 
-/// The target with what hyper refuses in a query percent-encoded. Browsers, mail programs and people write such bytes into
-/// queries that nobody reads, and where somebody does, both spellings mean the same.
+/// The target with what hyper refuses percent-encoded. Browsers, mail and chat programs and people write such bytes into queries
+/// that nobody reads and behind links; where somebody reads them, both spellings mean the same.
 pub(super) fn encoded_query(target: &[u8]) -> Cow<'_, [u8]> {
     let query = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at_checked(query).unwrap_or((target, b""));
-    let is_utf8 = std::str::from_utf8(query).is_ok();
-    let is_refused = |byte: u8| matches!(byte, b'"' | b'<' | b'>') || byte >= 0x80 && !is_utf8;
-    if !query.iter().copied().any(is_refused) {
+    let is_utf8 = |part: &[u8]| std::str::from_utf8(part).is_ok();
+    let (path_is_utf8, query_is_utf8) = (is_utf8(path), is_utf8(query));
+    let is_refused_in_path = |byte: u8| matches!(byte, b'<' | b'>' | b'`') || byte >= 0x80 && !path_is_utf8;
+    let is_refused_in_query = |byte: u8| matches!(byte, b'"' | b'<' | b'>') || byte >= 0x80 && !query_is_utf8;
+    if !path.iter().copied().any(is_refused_in_path) && !query.iter().copied().any(is_refused_in_query) {
         return Cow::Borrowed(target);
     }
-    let mut encoded = path.to_vec();
-    for &byte in query {
-        if is_refused(byte) {
-            encoded.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
-        } else {
-            encoded.push(byte);
+    let mut encoded = Vec::with_capacity(target.len());
+    for (part, is_refused) in [
+        (path, &is_refused_in_path as &dyn Fn(u8) -> bool),
+        (query, &is_refused_in_query),
+    ] {
+        for &byte in part {
+            if is_refused(byte) {
+                encoded.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
+            } else {
+                encoded.push(byte);
+            }
         }
     }
     Cow::Owned(encoded)
@@ -84,6 +91,9 @@ mod tests {
     fn what_hyper_refuses_is_rewritten() {
         let head = b"\r\nGET /x?q=\"<\xfc>\" HTTP/1.2\r\nX: \"\r\n\r\n";
         let expected = "\r\nGET /x?q=%22%3C%FC%3E%22 HTTP/1.1\r\nX: \"\r\n\r\n";
+        assert_eq!(rewritten(head), expected);
+        let head = b"GET /tiny/abcd<>`\xbb HTTP/1.1\r\nHost: a\r\n\r\n";
+        let expected = "GET /tiny/abcd%3C%3E%60%BB HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(rewritten(head), expected);
     }
 }

@@ -278,12 +278,11 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 404, Open, "GET /tiny%2F{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 404, Open, "GET /tiny/%2F{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 404, Open, "GET /tiny/{id}%00 HTTP/1.1\r\nHost: a\r\n\r\n"),
-    (Both, 404, Open, "GET /tiny/{id}/ HTTP/1.1\r\nHost: a\r\n\r\n"),
-    (Both, 404, Open, "GET //tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
-    // UTF-8 is let through, anything else is not.
+    (Both, 301, Open, "GET /tiny/{id}/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 301, Open, "GET //tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 404, Open, "GET /tiny/\u{c3}\u{bc} HTTP/1.1\r\nHost: a\r\n\r\n"),
-    (Both, 400, Closed, "GET /tiny/\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n"),
-    (Both, 400, Closed, "GET /tiny/<{id}> HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 404, Open, "GET /tiny/\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (Both, 301, Open, "GET /tiny/<{id}> HTTP/1.1\r\nHost: a\r\n\r\n"),
     // Request lines.
     (Both, 400, Closed, "GET  {goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 400, Closed, "GET {goto}  HTTP/1.1\r\nHost: a\r\n\r\n"),
