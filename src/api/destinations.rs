@@ -11,7 +11,7 @@ use hyper::Uri;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
-use crate::http::{Call, Fault, Target};
+use crate::http::{self, Call, Fault, Target};
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 use crate::rows::Line;
 
@@ -128,9 +128,22 @@ impl NewDestinations {
             return false;
         };
         let here = self.own.iter().filter(|own| own.host == host && own.port == port);
-        let mut paths = here.flat_map(|own| [Some(url.path()), url.path().strip_prefix(&own.base)]);
+        let path = plain_path(url.path());
+        let mut paths = here.flat_map(|own| [Some(path.as_str()), below(&path, &own.base)]);
         paths.any(|path| path.is_some_and(|path| is_short_link(path, url.query())))
     }
+}
+
+/// A path as it is read in the end: decoded, and without empty segments.
+fn plain_path(path: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    http::merge_slashes(&decoded).into_owned()
+}
+
+/// What is left of a path below a base.
+fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(base.trim_end_matches('/'))?;
+    rest.starts_with('/').then_some(rest)
 }
 
 /// Warnings about lines of an import.

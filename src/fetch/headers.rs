@@ -6,6 +6,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::{Position, Url};
 
 use crate::fetch::FetchError;
+use crate::model::Destination;
 
 /// What says that a request comes from a proxied link, as Kaltura's server has it.
 const X_KALTURA_PROXY: HeaderName = HeaderName::from_static("x-kaltura-proxy");
@@ -132,7 +133,7 @@ pub(super) fn host_of(url: &Url) -> Result<HeaderValue, FetchError> {
 pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, is_trusted: bool) -> HeaderMap {
     let mut returned = copied(&RETURNED, destination);
     if let Some(location) = location_of(destination, url).filter(|_| status.is_redirection())
-        && let Ok(location) = HeaderValue::try_from(String::from(location))
+        && let Ok(location) = HeaderValue::try_from(Destination::location_of(location.as_str()))
     {
         returned.insert(header::LOCATION, location);
     }
@@ -192,7 +193,12 @@ pub(super) fn length_of(destination: &HeaderMap) -> Option<u64> {
 /// Where an answer redirects to, as a whole URL: what is relative is so to the destination, not to us.
 pub(super) fn location_of(destination: &HeaderMap, url: &Url) -> Option<Url> {
     let location = destination.get(header::LOCATION)?;
-    let location = url.join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;
+    // What is no UTF-8 is some older encoding, of which the bytes count.
+    let text = match std::str::from_utf8(location.as_bytes()) {
+        Ok(text) => text.to_owned(),
+        Err(_) => percent_encoding::percent_encode(location.as_bytes(), percent_encoding::CONTROLS).to_string(),
+    };
+    let location = url.join(&text).ok()?;
     matches!(location.scheme(), "http" | "https").then_some(location)
 }
 

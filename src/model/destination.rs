@@ -300,7 +300,7 @@ fn is_host(text: &str, host: &Host<&str>) -> bool {
                 if text.is_ascii() {
                     text.eq_ignore_ascii_case(label)
                 } else {
-                    label.starts_with("xn--")
+                    label.starts_with("xn--") && !text.contains(DEVIATIONS)
                 }
             };
             text.split('.').count() == name.split('.').count()
@@ -309,6 +309,9 @@ fn is_host(text: &str, host: &Host<&str>) -> bool {
         }
     }
 }
+
+/// Letters that the older and the newer rules for names (IDNA 2003 and 2008) write in different ways: two names.
+const DEVIATIONS: [char; 4] = ['ß', 'ς', '\u{200c}', '\u{200d}'];
 
 const fn is_sub_delimiter(byte: u8) -> bool {
     matches!(
@@ -441,6 +444,8 @@ mod tests {
             "https://example\u{3002}com/",
             "https://example.com\u{ff0e}evil.example/",
             "https://ex\u{ad}ample.com/",
+            "https://faß.example/",
+            "https://ς.example/",
             "https://\u{24d4}xample.com/",
             "https://2130706433/",
             "https://0x7f.1/",
@@ -459,7 +464,8 @@ mod tests {
             "https://example.com./",
             "https://a_b.example/",
             "https://MÜNCHEN.example/",
-            "https://faß.example/",
+            "https://xn--fa-hia.example/",
+            "https://bücher.example/",
             "https://127.0.0.1:80/",
             "http://[0:0::1]:80/",
             "https://medium.example/@user",
