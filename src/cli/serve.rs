@@ -110,8 +110,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
     let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_level);
-    // Before clients are served, who may make links for the same user again.
-    runtime.block_on(links.finish_deletions())?;
     runtime.block_on(serve(&settings, reload, welcome, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
@@ -139,6 +137,12 @@ async fn serve(
         say_what_to_do_next(settings, &bound, created)?;
     }
     load(Arc::clone(&links));
+    let deleting = Arc::clone(&links);
+    tokio::spawn(async move {
+        if let Err(error) = deleting.finish_deletions().await {
+            tracing::error!(%error, "cannot find out whether a deletion was interrupted");
+        }
+    });
 
     let (reloader, live) = Reloader::new(settings);
     let reload = async {

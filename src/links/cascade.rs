@@ -40,12 +40,17 @@ impl Links {
             self.store.write(begin).await?;
             return Ok(self.go_on_deleting(partner, &user, now).await?);
         }
-        let job = move |transaction: &mut Transaction<'_>| delete_some(transaction, partner, &user, now, usize::MAX);
+        let job = move |transaction: &mut Transaction<'_>| {
+            // All are read before one is changed, so that a damaged record leaves the others as they were.
+            for id in transaction.links_of_user(partner, &user, now, usize::MAX)? {
+                transaction.get(id)?;
+            }
+            Ok(delete_some(transaction, partner, &user, now, usize::MAX)?.deleted)
+        };
         Ok(self.store.write(job).await?)
     }
 
-    /// Goes on with the deletions that were interrupted by a crash. To be called before clients are served, who may make links
-    /// for the same user again. One that fails is left for the next start.
+    /// Goes on with the deletions that were interrupted by a crash. One that fails is left for the next start.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -85,35 +90,54 @@ impl Links {
         at: Timestamp,
         links: &mut usize,
     ) -> Result<(), WriteError> {
+        let mut passed_over = 0;
         loop {
+            if self.is_ending() {
+                return Err(WriteError::Unavailable);
+            }
             let of_user = user.to_owned();
             let job = move |transaction: &mut Transaction<'_>| {
-                let deleted = delete_some(transaction, partner, &of_user, at, COMMIT_LINKS)?;
-                if deleted < COMMIT_LINKS {
+                let part = delete_some(transaction, partner, &of_user, at, passed_over + COMMIT_LINKS)?;
+                if part.seen < passed_over + COMMIT_LINKS {
                     transaction.end_deletion(partner, &of_user)?;
                 }
-                Ok(deleted)
+                Ok(part)
             };
-            let deleted = self.store.write(job).await?;
+            let Part { deleted, seen } = self.store.write(job).await?;
             *links += deleted;
-            if deleted < COMMIT_LINKS {
+            if seen < passed_over + COMMIT_LINKS {
                 return Ok(());
             }
+            // What cannot be read stays where it is, before what comes next.
+            passed_over = seen - deleted;
         }
     }
 }
 
-/// Deletes at most so many links of a user, and says how many.
+/// How many links were deleted, and how many there were to look at.
+struct Part {
+    deleted: usize,
+    seen: usize,
+}
+
+/// Deletes links of a user that were made up to a moment, of at most so many. Those whose records are damaged are passed over.
 fn delete_some(
     transaction: &mut Transaction<'_>,
     partner: PartnerId,
     user: &str,
     at: Timestamp,
     most: usize,
-) -> Result<usize, StoreError> {
-    let ids = transaction.links_of_user(partner, user, most)?;
-    let owned = ids.into_iter().filter_map(|id| transaction.get(id).transpose());
-    let owned = owned.collect::<Result<Vec<_>, _>>()?;
+) -> Result<Part, StoreError> {
+    let ids = transaction.links_of_user(partner, user, at, most)?;
+    let seen = ids.len();
+    let mut owned = Vec::new();
+    for id in ids {
+        match transaction.get(id) {
+            Ok(link) => owned.extend(link),
+            Err(error @ StoreError::Damaged { .. }) => tracing::error!(%error, "a link of a deleted user stays"),
+            Err(error) => return Err(error),
+        }
+    }
     for old in &owned {
         let new = ShortLink {
             status: Status::Deleted,
@@ -122,5 +146,8 @@ fn delete_some(
         };
         transaction.put(Some(old), new)?;
     }
-    Ok(owned.len())
+    Ok(Part {
+        deleted: owned.len(),
+        seen,
+    })
 }

@@ -76,7 +76,7 @@ fn a_deletion_that_was_interrupted_is_finished() {
     let links = opened(folder.path());
     let at = Timestamp::from_unix(2_000_000_000);
     block_on(links.store().write(move |transaction| {
-        let first = transaction.links_of_user(PARTNER, "me", 1)?;
+        let first = transaction.links_of_user(PARTNER, "me", at, 1)?;
         let old = transaction.get(first[0])?.unwrap();
         let new = ShortLink {
             status: Status::Deleted,

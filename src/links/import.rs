@@ -194,8 +194,11 @@ async fn rehearse(
         report.problems.truncate(PROBLEMS_TOLD_MAX);
         Ok(read.map(|()| report))
     };
-    let rehearsed = store.read(job).await.map_err(io::Error::other);
-    rehearsed.and_then(|read| read).map_err(ImportError::File)
+    match store.read(job).await {
+        Ok(rehearsed) => rehearsed.map_err(ImportError::File),
+        Err(error) if error.is_of_the_file() => Err(ImportError::Write(WriteError::Unavailable)),
+        Err(error) => Err(ImportError::File(io::Error::other(error))),
+    }
 }
 
 /// Runs what takes long and waits for no writer.

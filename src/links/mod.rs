@@ -49,7 +49,7 @@ pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, im
 pub use index::{Index, Verdict};
 pub use restore::Restored;
 pub use sessions::{Sessions, StartThrottle};
-pub use turns::{ReadContext, Turn};
+pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
 use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;

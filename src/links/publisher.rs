@@ -43,11 +43,17 @@ impl CommitObserver for Publisher {
         })?;
         // The map had only what was committed, so it has more only if the disk has lost something.
         if self.index.links() as u64 > links - damaged.len() as u64 {
+            let mut gone = HashSet::new();
             for id in self.index.ids() {
                 if !damaged.contains(&id) && snapshot.get(id)?.is_none() {
-                    self.index.remove(id);
-                    differing += 1;
+                    gone.insert(id);
                 }
+            }
+            // What an index knows has lost its record to damage, and the map has it right.
+            let is_all_known = snapshot.for_each_indexed(|id| _ = gone.remove(&id))?;
+            for id in gone.into_iter().filter(|_| is_all_known) {
+                self.index.remove(id);
+                differing += 1;
             }
         }
         self.index.set_loaded(damaged);

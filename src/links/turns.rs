@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -23,6 +23,8 @@ const SHORT_STEPS: u64 = 2_048;
 const SHORT_MAX: usize = 32;
 /// The same for lists that are neither short nor long: three thousand links.
 const MEDIUM_STEPS: u64 = 100_000;
+/// How long one may read. The worst list of a million links takes a few seconds alone.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Long lists that go on at a time at most, however many cores there are; each may read with several threads.
 const LONG_MAX: usize = 4;
 
@@ -44,7 +46,7 @@ impl ReadContext {
     /// For a test, which waits as long as it takes.
     pub(super) fn patient() -> Self {
         Self {
-            deadline: Instant::now() + std::time::Duration::from_secs(3600),
+            deadline: Instant::now() + Duration::from_secs(3600),
             left: watch::channel(false).1,
             has_left: Arc::default(),
             is_awaited: watch::Sender::new(false),
@@ -207,7 +209,9 @@ impl Links {
         }
         let _awaited = Awaited::by(context);
         let turn = self.turns.long.turn(partner, context).await?;
-        let limit = ReadLimit::until(context.deadline, Arc::clone(&context.has_left));
+        // Its time begins with its turn.
+        let deadline = context.deadline.min(Instant::now() + READ_TIMEOUT);
+        let limit = ReadLimit::until(deadline, Arc::clone(&context.has_left));
         Ok((read(limit, Lane::Apart).await?, turn))
     }
 }

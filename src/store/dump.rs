@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::backends::FileBackend;
@@ -72,10 +73,16 @@ impl Snapshot {
         let mut sink = Hashing::new(sink);
         sink.write_all(MAGIC)?;
         sink.write_all(&self.entries()?.to_be_bytes())?;
-        let written = self.for_each_entry(&mut |table, key, value| {
+        let mut visit = |table, key: &[u8], value: &[u8]| {
             check_entry(table, key, value)?;
             write_entry(&mut sink, table, key, value)
-        });
+        };
+        // On a damaged page redb gives an error or panics.
+        let written = match catch_unwind(AssertUnwindSafe(|| self.for_each_entry(&mut visit))) {
+            Ok(Err(CopyError::Store(error))) if error.is_corruption() => Err(CopyError::Damaged(error.to_string())),
+            Ok(written) => written,
+            Err(_) => Err(CopyError::Damaged("a page of the file cannot be read".to_owned())),
+        };
         if let Err(CopyError::Damaged(reason)) = &written {
             // So that whoever reads it can say why there is no copy.
             sink.write_all(&[REFUSED])?;

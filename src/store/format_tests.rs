@@ -20,6 +20,31 @@ fn opened(folder: &tempfile::TempDir, is_read_only: bool) -> Store {
     }
 }
 
+/// The upgrade gives everything a new checksum, so what it reads must be whole.
+#[test]
+fn damaged_page_of_format_1_is_not_upgraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut content = include_bytes!("testdata/format_1.redb").to_vec();
+    let url = golden_link().full_url;
+    // The last one is in the newest commit; the one before it is whole.
+    let at = content
+        .windows(url.len())
+        .rposition(|bytes| bytes == url.as_bytes())
+        .unwrap();
+    content[at + url.len() - 2] ^= 1;
+    content[at + url.len() - 1] ^= 2;
+    fs::write(file_in(&folder), &content).unwrap();
+    let opened = [
+        Store::open(&file_in(&folder), None).map(drop),
+        Store::open_read_only(&file_in(&folder)).map(drop),
+    ];
+    for opened in opened {
+        assert!(matches!(opened, Err(OpenError::Damaged { .. })), "{opened:?}");
+    }
+    assert_eq!(fs::read(file_in(&folder)).unwrap(), content);
+    assert!(!folder.path().join("links.format-1.redb").exists());
+}
+
 /// The golden files: stores of each format. Whoever changes the format must still be able to read them.
 #[test]
 fn stores_of_every_format_are_read_and_written() {

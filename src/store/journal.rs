@@ -324,7 +324,8 @@ pub(super) fn replay(
     if sequence > stored {
         tracing::info!(commits = sequence - stored, "the journal was replayed");
     }
-    if has_later_record(&content, tie, sequence) {
+    let is_cut = length.is_some_and(|length| length as u64 != bytes);
+    if is_cut || has_later_record(&content, tie, sequence) {
         tracing::error!("the journal is damaged: what was acknowledged after commit {sequence} is lost");
         return Ok(Replayed::CutOff);
     }
@@ -334,10 +335,11 @@ pub(super) fn replay(
 /// Whether a journal belongs to another store: its first sector does not name this one, and it has no record of it. Journals
 /// of format 1 name none.
 fn is_foreign(content: &[u8], tie: Tie) -> bool {
-    tie.identity.is_some()
-        && !content.is_empty()
-        && owner_of(content) != tie.identity
-        && record_at(content.get(START..).unwrap_or_default(), tie).is_none()
+    let names_another = match tie.identity {
+        Some(_) => owner_of(content) != tie.identity,
+        None => content.starts_with(MAGIC),
+    };
+    names_another && !content.is_empty() && record_at(content.get(START..).unwrap_or_default(), tie).is_none()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -106,6 +106,8 @@ impl StoreFile {
             Err(error) => return Err(self.refused(error)),
         };
         if found != self.formats.newest {
+            // The upgrade gives everything a new checksum: what is damaged would then pass for whole.
+            drop(self.open_whole()?);
             let copy = set_aside(&self.path, found).map_err(|error| self.unreadable(error))?;
             tracing::warn!(
                 "{} has format {found} and is brought to format {}. To go back: end tinyd, rename {} to {}, the \
@@ -178,11 +180,18 @@ impl StoreFile {
 
     /// What is in the file of the journal, if there is one.
     fn read_journal(&self) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.journal_path()) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        // Something else may have its name by now: a link, or what has no end.
+        let file = match without_links().read(true).open(self.journal_path()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("the journal is no ordinary file"));
         }
+        let mut content = Vec::new();
+        file.take(JOURNAL_MAX_BYTES).read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 
     /// Makes the file of a journal. Zeros are really written, so that no later sync has to write down where they are.
@@ -206,14 +215,47 @@ impl StoreFile {
     /// Opens the file for reading, brought to the newest format in memory.
     fn open_view(&self, verified: bool) -> Result<Database, OpenError> {
         self.unless_damaged(|| {
-            let database = self.open_overlay(verified)?;
+            let open = |whole: bool| {
+                if whole {
+                    self.open_whole()
+                } else {
+                    self.open_overlay(false)
+                }
+            };
+            let mut database = open(verified)?;
             let found = self.check_format(&database)?;
             if found != self.formats.newest {
+                if !verified {
+                    drop(database);
+                    database = open(true)?;
+                }
                 self.formats.upgrade(&database, found)?;
             }
-            journal::replay(&database, || self.read_journal())?;
+            match journal::replay(&database, || self.read_journal())? {
+                Replayed::Whole | Replayed::Unused => {}
+                // Whoever verifies a store wants to know. Redirects can be served from what is there.
+                Replayed::Foreign if verified => return Err(self.foreign_journal()),
+                Replayed::CutOff if verified => {
+                    let reason = "it is cut off or damaged: what was acknowledged last is lost";
+                    return Err(StoreError::damaged(journal::NAME, reason).into());
+                }
+                Replayed::Foreign | Replayed::CutOff => {}
+            }
             Ok(database)
         })
+    }
+
+    /// As [`Self::open_overlay`], if every page has the checksum that it should.
+    fn open_whole(&self) -> Result<Database, OpenError> {
+        let mut database = self.open_overlay(false)?;
+        // A check as part of the opening would pass over a damaged commit, and take the one before it.
+        match database.check_integrity() {
+            Ok(true) => Ok(database),
+            Ok(false) => Err(OpenError::Damaged {
+                path: self.path.clone(),
+            }),
+            Err(error) => Err(self.refused(error)),
+        }
     }
 
     /// Opens the file with all changes kept in memory.
@@ -333,6 +375,9 @@ impl JournalFile for File {
     }
 }
 
+/// So much of a journal is read at most: several times what one has.
+const JOURNAL_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
 /// The file of the journal of a store.
 pub(super) fn journal_path(store: &Path) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
@@ -361,7 +406,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
 /// Opens no symbolic link in a file's place: whoever owns the folder may not be who opens it.
 fn without_links() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed());
     options
 }
 

@@ -156,7 +156,10 @@ impl Snapshot {
             let Some((partner, user)) = tables::deletion_of(key.value()) else {
                 break;
             };
-            deletions.push((partner, user.to_owned(), Timestamp::from_unix(at.value().cast_signed())));
+            match tables::unseal_deletion(key.value(), at.value()) {
+                Some(at) => deletions.push((partner, user.to_owned(), at)),
+                None => tracing::error!("a note of a deletion is damaged and passed over"),
+            }
         }
         Ok(deletions)
     }

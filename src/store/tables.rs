@@ -6,7 +6,7 @@
 
 use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
-use crate::model::PartnerId;
+use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::journal::Tie;
 use crate::store::keys::{Bytes, Index};
@@ -54,6 +54,19 @@ pub(super) const META_SEQUENCE: &str = "sequence";
 /// unix second since when.
 pub(super) const META_DELETION: &str = "deleting ";
 
+/// The value of such a key: the unix second, below a checksum of both, so that no damaged key deletes the links of another.
+pub(super) fn seal_deletion(key: &str, at: Timestamp) -> u64 {
+    let at = u32::try_from(at.as_unix()).unwrap_or(u32::MAX);
+    let sum = u32::from_be_bytes(checksum(&[key.as_bytes(), &at.to_be_bytes()]));
+    u64::from(sum) << 32 | u64::from(at)
+}
+
+/// The unix second in such a value; none if key or value are damaged.
+pub(super) fn unseal_deletion(key: &str, value: u64) -> Option<Timestamp> {
+    let at = Timestamp::from_unix(i64::from(u32::try_from(value & u64::from(u32::MAX)).ok()?));
+    (seal_deletion(key, at) == value).then_some(at)
+}
+
 pub(super) fn deletion_key(partner: PartnerId, user: &str) -> String {
     format!("{META_DELETION}{partner} {user}")
 }
@@ -100,10 +113,20 @@ pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie
     };
     let get = |name| Ok::<_, StoreError>(table.get(name)?.map(|value| value.value()));
     let (identity, salt, bytes) = (get(JOURNAL_IDENTITY)?, get(JOURNAL_SALT)?, get(JOURNAL_BYTES)?);
+    let noted = get(JOURNAL_CHECK)?;
     let Some((salt, bytes)) = salt.zip(bytes) else {
+        if salt.is_some() || bytes.is_some() || noted.is_some() {
+            return Err(StoreError::damaged(
+                "journal",
+                "a part of what is noted of the journal is missing",
+            ));
+        }
         return Ok(None);
     };
-    if identity.is_some_and(|identity| get(JOURNAL_CHECK).ok().flatten() != Some(check(identity, salt, bytes))) {
+    if identity.is_none() && noted.is_some() {
+        return Err(StoreError::damaged("journal", "the identity of the store is missing"));
+    }
+    if identity.is_some_and(|identity| noted != Some(check(identity, salt, bytes))) {
         let reason = "wrong checksum: without its salt, what was acknowledged last cannot be found in the journal";
         return Err(StoreError::damaged("journal", reason));
     }

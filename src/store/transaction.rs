@@ -121,15 +121,21 @@ impl<'t> Transaction<'t> {
         Ok(None)
     }
 
-    /// Links that a user owns and that are not deleted, at most so many.
+    /// Links that a user owns and that are not deleted, made up to a moment, at most so many.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn links_of_user(&self, partner: PartnerId, user: &str, most: usize) -> Result<Vec<LinkId>, StoreError> {
+    pub fn links_of_user(
+        &self,
+        partner: PartnerId,
+        user: &str,
+        until: Timestamp,
+        most: usize,
+    ) -> Result<Vec<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, user);
         let mut ids = Vec::new();
         for status in [Status::Disabled, Status::Enabled] {
-            let (first, last) = keys::bounds(&scope, status, None, None);
+            let (first, last) = keys::bounds(&scope, status, None, Some(until));
             let entries = self
                 .indexes
                 .get(Index::User)
@@ -150,7 +156,7 @@ impl<'t> Transaction<'t> {
         // The journal has no words for it, so it is committed to the store's file itself.
         self.redo.give_up();
         let key = tables::deletion_key(partner, user);
-        self.meta.insert(key.as_str(), at.as_unix().cast_unsigned())?;
+        self.meta.insert(key.as_str(), tables::seal_deletion(&key, at))?;
         Ok(())
     }
 
@@ -184,6 +190,8 @@ impl<'t> Transaction<'t> {
         let record = record::encode(&new)?;
         self.links.insert(new.id.as_bytes(), record.as_slice())?;
         self.redo.link(new.id, &record);
+        // What a lost record has left, which is in the counts.
+        let mut counted = Vec::new();
         for (index, table) in self.indexes.iter_mut() {
             let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(&new));
             if before == after {
@@ -192,14 +200,21 @@ impl<'t> Transaction<'t> {
             if let Some(key) = before {
                 table.remove(key.as_slice())?;
             }
-            if let Some(key) = after {
-                table.insert(key.as_slice(), ())?;
+            if let Some(key) = after
+                && table.insert(key.as_slice(), ())?.is_some()
+                && old.is_none()
+            {
+                counted.extend(Counter::of(index).map(Counter::kind));
             }
         }
         if let Some(old) = old {
             self.count(old, -1);
         }
-        self.count(&new, 1);
+        for key in keys::counters_of(&new) {
+            if !key.first().is_some_and(|kind| counted.contains(kind)) {
+                self.count_at(key, new.status.number(), 1);
+            }
+        }
         self.note(Change::Link(Box::new(new)));
         Ok(())
     }
