@@ -20,7 +20,9 @@ const CODING_SHOWN_BYTES: usize = 32;
 /// U+FEFF in UTF-8, which some programs write before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes of memory for each byte of a body: the body itself, what is made of it, and what growing costs meanwhile.
+/// Bytes of memory for each byte of a body while it arrives.
+const ARRIVING_FACTOR: usize = 1;
+/// The same once it is there: the body itself, what is made of it, and what growing costs meanwhile.
 const MEMORY_FACTOR: usize = 4;
 
 /// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much has nothing.
@@ -42,10 +44,13 @@ where
         if body.len() + chunk.len() > limit_bytes {
             return Err(too_large());
         }
-        if !reservation.grow(chunk.len() * MEMORY_FACTOR) {
+        if !reservation.grow(chunk.len() * ARRIVING_FACTOR) {
             return Err(Fault::Overloaded);
         }
         body.extend_from_slice(&chunk);
+    }
+    if !reservation.grow(body.len() * (MEMORY_FACTOR - ARRIVING_FACTOR)) {
+        return Err(Fault::Overloaded);
     }
     Ok(body.into())
 }

@@ -11,9 +11,6 @@ use tokio::sync::watch;
 use crate::http;
 use crate::links::ReadContext;
 
-/// How long a call may read, its waiting for others included. The worst list of a million links takes a few seconds alone.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// How long the calls of a request may take together: no more are begun then.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -26,16 +23,6 @@ pub(super) struct Caller {
     pub(super) headers: HeaderMap,
     /// For all its calls together.
     pub(super) reading: ReadContext,
-}
-
-impl Caller {
-    /// What a read that begins now may take.
-    pub(super) fn read_context(&self) -> ReadContext {
-        ReadContext {
-            deadline: (Instant::now() + READ_TIMEOUT).min(self.reading.deadline),
-            ..self.reading.clone()
-        }
-    }
 }
 
 /// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its answer.

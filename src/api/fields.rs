@@ -32,6 +32,7 @@ impl<'a> Fields<'a> {
             // How form clients write an object without fields.
             Some(Param::Text(text)) if text.is_empty() => None,
             Some(Param::Text(_)) => return Err(Fault::invalid(object, "expected an object, not a text")),
+            Some(Param::Refused(fault)) => return Err((**fault).clone()),
         };
         Ok(Self { object, params })
     }
@@ -58,6 +59,7 @@ impl<'a> Fields<'a> {
             None => Ok(Field::Absent),
             Some(Param::Text(text)) => Ok(Field::Text(text)),
             Some(Param::Object(_)) => Err(Fault::invalid(self.name(name), "expected a text, not an object")),
+            Some(Param::Refused(fault)) => Err((**fault).clone()),
         }
     }
 

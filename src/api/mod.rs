@@ -37,12 +37,12 @@ pub use destinations::{NewDestinations, NotNew, Warnings};
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::{Param, Params};
 
-use crate::api::caller::{Caller, READ_TIMEOUT, caller_of};
+use crate::api::caller::{Caller, caller_of};
 use crate::api::places::Places;
 use crate::api::profile::Profile;
 use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
 use crate::ks::Partners;
-use crate::links::{LinkError, Links, StartThrottle, Turn};
+use crate::links::{LinkError, Links, READ_TIMEOUT, StartThrottle, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::public::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -215,6 +215,13 @@ impl Api {
         let Some(mut reservation) = self.budget.reserve(0) else {
             return refuse(&Fault::Overloaded, &params, &head.headers, started);
         };
+        // A copy of it is kept for the calls.
+        let head_bytes: usize = head
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        reservation.grow_anyway(head_bytes);
         if let Err(fault) = self.read_params(&head, incoming, &mut params, &mut reservation).await {
             self.count(UNKNOWN_ACTION, Some(&fault), started);
             return refuse(&fault, &params, &head.headers, started);
@@ -312,7 +319,7 @@ impl Api {
         let by_precedence: Vec<_> = Target::of(&head.uri).into_iter().flat_map(Target::parameters).collect();
         // What is inserted later replaces what was there.
         for (place, key, value) in by_precedence.into_iter().rev() {
-            all.note(of_target.insert_encoded(place, key, value));
+            all.note(of_target.insert_of_url(place, key, value));
         }
         all.into_result()
     }

@@ -213,7 +213,10 @@ impl Shared {
             if call.get(name).is_some() {
                 continue;
             }
-            if !*is_final && let Ok(Some((resolved, _))) = resolve_text(name, text, results) {
+            if *name == "ks"
+                && !*is_final
+                && let Ok(Some((resolved, _))) = resolve_text(name, text, results)
+            {
                 (*text, *is_final) = (resolved, true);
             }
             call.set(name, Param::Text(text.clone()));
@@ -234,6 +237,7 @@ fn has_reference(params: &Params) -> bool {
     params.values().any(|param| match param {
         Param::Object(object) => has_reference(object),
         Param::Text(text) => text.contains('{'),
+        Param::Refused(_) => false,
     })
 }
 
@@ -257,6 +261,7 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
     for (name, param) in params.values_mut().filter(|(name, _)| !left.contains(name)) {
         match param {
             Param::Object(object) => resolve(object, results, resolved_bytes, &[])?,
+            Param::Refused(_) => {}
             Param::Text(text) => {
                 if let Some((resolved, bytes)) = resolve_text(name, text, results)? {
                     let total = *resolved_bytes + bytes;

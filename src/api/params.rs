@@ -26,6 +26,8 @@ pub enum Param {
     Text(String),
     /// An object or a list; a list's keys are its positions.
     Object(Params),
+    /// What cannot be read, and why: that refuses those only who need it.
+    Refused(Box<Fault>),
 }
 
 /// Parameters by name.
@@ -48,6 +50,26 @@ impl Params {
         self.insert(&key, value)
     }
 
+    /// As [`Params::insert_encoded`], for a parameter of a URL: what is broken in it refuses only the action that reads it, because
+    /// URLs come with much that none does.
+    ///
+    /// # Errors
+    /// When there are too many parameters or levels.
+    pub fn insert_of_url(&mut self, place: Place, key: &str, value: &str) -> Result<(), Fault> {
+        let Ok(key) = decode(place, key, key) else {
+            return Ok(());
+        };
+        if check_name(&key).is_err() {
+            return Ok(());
+        }
+        let value = decode(place, &key, value).and_then(|value| check_characters(&key, &value).map(|()| value));
+        let param = match value {
+            Ok(text) => Param::Text(text),
+            Err(fault) => Param::Refused(Box::new(fault)),
+        };
+        self.insert_param(&split_key(&key), &key, param)
+    }
+
     /// Adds a parameter whose name may be nested: `a[b]` and `a:b` are one.
     ///
     /// # Errors
@@ -59,6 +81,10 @@ impl Params {
     }
 
     pub(super) fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
+        self.insert_param(path, key, Param::Text(value))
+    }
+
+    fn insert_param(&mut self, path: &[&str], key: &str, param: Param) -> Result<(), Fault> {
         check_depth(path.len(), key)?;
         self.count_one(key)?;
         let Some((last, objects)) = path.split_last() else {
@@ -74,7 +100,7 @@ impl Params {
         } else {
             (*last).to_owned()
         };
-        at.named.insert(name, Param::Text(value));
+        at.named.insert(name, param);
         Ok(())
     }
 
@@ -103,12 +129,12 @@ impl Params {
             .named
             .entry(name.to_owned())
             .or_insert_with(|| Param::Object(Self::default()));
-        if let Param::Text(_) = slot {
+        if !matches!(slot, Param::Object(_)) {
             *slot = Param::Object(Self::default());
         }
         match slot {
             Param::Object(object) => object,
-            Param::Text(_) => unreachable!("a text has just been replaced"),
+            Param::Text(_) | Param::Refused(_) => unreachable!("what is no object has just been replaced"),
         }
     }
 
@@ -157,6 +183,7 @@ impl Params {
             None => Ok(None),
             Some(Param::Text(text)) => Ok(Some(text)),
             Some(Param::Object(_)) => Err(Fault::invalid(name, "expected a text, not an object")),
+            Some(Param::Refused(fault)) => Err((**fault).clone()),
         }
     }
 

@@ -15,6 +15,11 @@ const INCLUDE_FIELDS: i64 = 1;
 const EXCLUDE_FIELDS: i64 = 2;
 
 /// The fields of links that are answered.
+/// Names of fields that are looked at.
+const NAMES_MAX: usize = 1_000;
+/// Longer than the name of any field of a link.
+const NAME_MAX_BYTES: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Profile {
     fields: BTreeSet<String>,
@@ -42,7 +47,9 @@ impl Profile {
             }
         };
         let fields = profile.text("fields")?.unwrap_or("").split(',');
-        let fields = fields.map(|field| field.trim().to_owned()).collect();
+        // No field has a longer name, and no link so many.
+        let fields = fields.map(str::trim).filter(|field| field.len() <= NAME_MAX_BYTES);
+        let fields = fields.take(NAMES_MAX).map(str::to_owned).collect();
         Ok(Some(Self { fields, includes }))
     }
 

@@ -140,14 +140,13 @@ impl Api {
     pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
         let session = self.session(params, caller).await?;
         let query = query(params, &session, self.links.clock().now())?;
-        let context = caller.read_context();
         let (objects, total, turn) = if wants_clicks(params)? {
-            let ((listing, usages), turn) = self.links.list_with_usage(query, &context).await?;
+            let ((listing, usages), turn) = self.links.list_with_usage(query, &caller.reading).await?;
             let links = listing.links.iter().zip(&usages);
             let objects = links.map(|(link, usage)| object_with_usage(link, usage)).collect();
             (objects, listing.total, turn)
         } else {
-            let (listing, turn) = self.links.list(query, &context).await?;
+            let (listing, turn) = self.links.list(query, &caller.reading).await?;
             (listing.links.iter().map(object).collect(), listing.total, turn)
         };
         let fields = vec![

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::api::transfer::SPACE_LEFT_BYTES;
 use crate::http::{self, Budget, Fault, Reservation, Response};
@@ -25,29 +27,30 @@ const HELD_BYTES: usize = 8 * PIECE_BYTES;
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a client may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take for all of them.
+/// Pieces that may wait for the client.
+const PIECES_MAX: usize = 4;
+/// How long a client may take for all of them where there is no file: the store can give no space back meanwhile.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// The same where there is one.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Where the thread writes to: a file without a name, from which the client takes it at its own pace. The store can give no space
-/// back that a view of it needs, so a view lasts no longer than it takes to write the file.
+/// Where the thread writes to.
 pub(super) struct Sink {
-    file: File,
-    links: Arc<Links>,
     piece: Vec<u8>,
-    since_look: u64,
-    written: watch::Sender<u64>,
+    target: Target,
 }
 
-impl Sink {
-    fn into(file: File, links: Arc<Links>, written: watch::Sender<u64>) -> Self {
-        Self {
-            file,
-            links,
-            piece: Vec::with_capacity(PIECE_BYTES),
-            since_look: SPACE_INTERVAL_BYTES,
-            written,
-        }
-    }
+enum Target {
+    /// A file without a name, from which the client takes it at its own pace. The store can give no space back that a view of it
+    /// needs, so a view lasts no longer than it takes to write the file.
+    File {
+        file: File,
+        links: Arc<Links>,
+        since_look: u64,
+        written: watch::Sender<u64>,
+    },
+    /// The client itself, where the disk has no room for a file.
+    Client(mpsc::Sender<Bytes>),
 }
 
 impl Write for Sink {
@@ -60,19 +63,94 @@ impl Write for Sink {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.written.is_closed() {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"));
+        let has_gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone");
+        match &mut self.target {
+            Target::File {
+                file,
+                links,
+                since_look,
+                written,
+            } => {
+                if written.is_closed() {
+                    return Err(has_gone());
+                }
+                *since_look += self.piece.len() as u64;
+                if *since_look >= SPACE_INTERVAL_BYTES {
+                    *since_look = 0;
+                    // A full disk would stop all writes.
+                    links.store().check_space(SPACE_LEFT_BYTES)?;
+                }
+                file.write_all(&self.piece)?;
+                written.send_modify(|written| *written += self.piece.len() as u64);
+                self.piece.clear();
+            }
+            Target::Client(pieces) => {
+                let piece = mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+                pieces.blocking_send(piece.into()).map_err(|_| has_gone())?;
+            }
         }
-        self.since_look += self.piece.len() as u64;
-        if self.since_look >= SPACE_INTERVAL_BYTES {
-            self.since_look = 0;
-            // A full disk would stop all writes.
-            self.links.store().check_space(SPACE_LEFT_BYTES)?;
-        }
-        self.file.write_all(&self.piece)?;
-        self.written.send_modify(|written| *written += self.piece.len() as u64);
-        self.piece.clear();
         Ok(())
+    }
+}
+
+/// Where the client's pieces come from.
+enum Source {
+    File {
+        file: Arc<File>,
+        written: watch::Receiver<u64>,
+        sent: u64,
+    },
+    Thread(mpsc::Receiver<Bytes>),
+}
+
+impl Source {
+    /// The next piece; none once there will be no more.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::File { file, written, sent } => {
+                // An error means that all is written that will be.
+                let is_ended = written.wait_for(|written| written > sent).await.is_err();
+                let until = *written.borrow();
+                if is_ended && until <= *sent {
+                    return Ok(None);
+                }
+                let piece = piece_at(file, *sent, until).await?;
+                *sent += piece.len() as u64;
+                Ok(Some(piece.into()))
+            }
+            Self::Thread(pieces) => Ok(pieces.recv().await),
+        }
+    }
+}
+
+/// A sink and what comes out of it, by way of a file where the disk of the store has room for one.
+fn channel(links: &Arc<Links>) -> (Sink, Source, Duration) {
+    let made = links.store().check_space(SPACE_LEFT_BYTES);
+    let made = made.and_then(|()| links.store().temporary_file());
+    let made = made.and_then(|file| Ok((file.try_clone()?, Arc::new(file))));
+    let piece = Vec::with_capacity(PIECE_BYTES);
+    match made {
+        Ok((file, readable)) => {
+            let (sender, written) = watch::channel(0);
+            let target = Target::File {
+                file,
+                links: Arc::clone(links),
+                since_look: 0,
+                written: sender,
+            };
+            let source = Source::File {
+                file: readable,
+                written,
+                sent: 0,
+            };
+            (Sink { piece, target }, source, STREAM_TIMEOUT)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a stream is sent without a file: there is no room for one");
+            let (sender, pieces) = mpsc::channel(PIECES_MAX);
+            let target = Target::Client(sender);
+            (Sink { piece, target }, Source::Thread(pieces), DIRECT_TIMEOUT)
+        }
     }
 }
 
@@ -110,43 +188,28 @@ impl Permit {
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once the
 /// client has taken all of it.
-///
-/// # Errors
-/// When the disk of the store has no room for it.
 pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     permit: Permit,
     links: &Arc<Links>,
     content_type: &'static str,
     produce: impl FnOnce(&mut Sink) -> Result<(), E> + Send + 'static,
     taken: impl FnOnce() + Send + 'static,
-) -> Result<Response, Fault> {
-    let made = links.store().check_space(SPACE_LEFT_BYTES);
-    let made = made.and_then(|()| links.store().temporary_file());
-    let made = made.and_then(|file| Ok((file.try_clone()?, Arc::new(file))));
-    let (file, written_file) = made.map_err(|error| {
-        tracing::error!(%error, "a stream cannot be put aside");
-        let reason = format!("what is sent is put aside on the store's disk first: {error}");
-        Fault::NoSpace { reason }
-    })?;
+) -> Response {
     let (sender, response) = http::stream(content_type);
-    let (written_sender, mut written) = watch::channel(0);
-    let mut sink = Sink::into(file, Arc::clone(links), written_sender);
+    let (mut sink, mut source, timeout) = channel(links);
     let producing = tokio::task::spawn_blocking(move || {
         produce(&mut sink).map_err(|error| error.to_string())?;
         sink.flush().map_err(|error| error.to_string())
     });
     tokio::spawn(async move {
         let _permit = permit;
-        let end = Instant::now() + STREAM_TIMEOUT;
-        let mut sent = 0;
-        // An error means that all is written that will be.
-        while written.wait_for(|written| *written > sent).await.is_ok() || *written.borrow() > sent {
-            let until = *written.borrow();
-            let piece = match piece_at(&written_file, sent, until).await {
-                Ok(piece) => piece,
+        let end = Instant::now() + timeout;
+        loop {
+            let piece = match source.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
                 Err(error) => return tracing::error!(%error, "a stream that was put aside cannot be read"),
             };
-            sent += piece.len() as u64;
             let taken = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
             if !matches!(taken, Ok(Ok(()))) || Instant::now() > end {
                 tracing::info!("a stream was not taken by its client, or not in time");
@@ -165,7 +228,7 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
             Err(error) => tracing::error!(%error, "a stream did not end"),
         }
     });
-    Ok(response)
+    response
 }
 
 #[cfg(test)]
@@ -195,7 +258,7 @@ mod tests {
                 io::Result::Ok(())
             };
             let taken = move || noted.send(()).unwrap();
-            let response = respond(permit, &links, "text/plain", produce, taken).unwrap();
+            let response = respond(permit, &links, "text/plain", produce, taken);
             // Before the client has taken anything.
             has_ended.await.unwrap();
             let body = response.into_body().collect().await.unwrap().to_bytes();

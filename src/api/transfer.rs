@@ -27,7 +27,7 @@ use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import}
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
 use crate::rows::{self, Format};
-use crate::store::{CopyError, Snapshot, StoreError};
+use crate::store::{CopyError, Lane, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
 /// As imports are counted, which do not come the way of other calls.
@@ -104,7 +104,7 @@ impl Api {
                 links.store().note_backup(links.clock().now());
             }
         };
-        let response = stream::respond(permit, &self.links, "application/octet-stream", produce, taken)?;
+        let response = stream::respond(permit, &self.links, "application/octet-stream", produce, taken);
         Ok(Outcome::Response(response))
     }
 
@@ -120,7 +120,7 @@ impl Api {
             snapshot.for_each(|_, record| damaged += u64::from(record.is_err()))?;
             Ok(damaged)
         };
-        let damaged = self.links.store().read(counting).await?;
+        let damaged = self.links.store().read_on(Lane::Apart, counting).await?;
         let snapshot = self.snapshot().await?;
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
             let writer = rows::Writer::new(format, sink)?;
@@ -130,7 +130,7 @@ impl Api {
             Format::JsonLines => "application/x-ndjson",
             Format::Csv => "text/csv; charset=utf-8",
         };
-        let mut response = stream::respond(permit, &self.links, content_type, produce, || {})?;
+        let mut response = stream::respond(permit, &self.links, content_type, produce, || {});
         let headers = response.headers_mut();
         headers.insert(X_TINYD_DAMAGED, HeaderValue::from(damaged));
         Ok(Outcome::Response(response))

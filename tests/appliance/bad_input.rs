@@ -74,7 +74,7 @@ fn bodies_that_cannot_be_read_are_refused_with_their_reason() {
             json,
             deeper_json.into_bytes(),
             "INVALID_PARAMETER_VALUE",
-            "broken JSON: recursion limit",
+            "broken JSON: EOF",
         ),
         (
             form,

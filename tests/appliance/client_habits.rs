@@ -361,3 +361,37 @@ fn a_list_can_be_ordered_by_several_keys() {
     let beyond = page("201", "500");
     assert_eq!(beyond["args"]["PARAM_NAME"], "pager:pageIndex", "{beyond}");
 }
+
+#[test]
+fn what_no_action_reads_in_a_url_refuses_no_call() {
+    let appliance = Appliance::start();
+    for ignored in [
+        "q=\u{fc}",
+        "q=%FC",
+        "q=%00",
+        "q=%01",
+        "q=%zz",
+        "q=%",
+        "clientTag=%zz",
+        "%FC=1",
+        "a[b]=%zz",
+        "q=\"<x>\"",
+        &format!("{}=1", "x".repeat(300)),
+    ] {
+        let target = format!("/api_v3/service/system/action/ping?format=1&{ignored}");
+        assert_eq!(appliance.get_admin(&target).text(), "true", "{ignored}");
+        let target = format!("/api_v3/?service=system&action=ping&{ignored}&format=1");
+        assert_eq!(appliance.get_admin(&target).text(), "true", "{ignored}");
+    }
+    let path = appliance.get_admin("/api_v3/service/system/action/ping/x/%FC/format/1");
+    assert_eq!(path.text(), "true");
+    // Where it is read, it is refused as before.
+    for (used, code_of_it) in [
+        ("id=%FC", "INVALID_PARAMETER_CHAR"),
+        ("id=%zz", "INVALID_PARAMETER_VALUE"),
+    ] {
+        let ks = appliance.admin_ks();
+        let target = format!("/api_v3/service/shortlink_shortlink/action/get?format=1&ks={ks}&{used}");
+        assert_eq!(code(&appliance.get_admin(&target).json()), code_of_it, "{used}");
+    }
+}
