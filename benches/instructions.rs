@@ -115,10 +115,12 @@ fn requests_for(path: &str, is_known: bool, together: usize) -> Vec<String> {
 /// The instructions of a run that answers so many requests.
 fn count(data: &Path, scratch: &Path, groups: &[String], requests: usize) -> Result<f64> {
     let file = scratch.join("instructions");
-    let tinyd = Tinyd::start(Setup {
+    let mut tinyd = Tinyd::start(Setup {
         counted_in: Some(&file),
         ..Setup::new(data, scratch)
     })?;
+    // Else it would be counted in the longer run, and not in the shorter one.
+    tinyd.wait_until_verified()?;
     let mut stream = TcpStream::connect(tinyd.public)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -136,6 +136,14 @@ impl Tinyd {
         })
     }
 
+    /// Waits until the store has been verified, as it is after each start.
+    pub(crate) fn wait_until_verified(&mut self) -> Result<()> {
+        let log = &self.log;
+        self.process.wait_until(READY_TIMEOUT, || {
+            Ok(fs::read_to_string(log)?.contains("the store was verified"))
+        })
+    }
+
     /// Waits until the public listener has no connection any more.
     pub(crate) fn wait_until_nobody_is_connected(&mut self) -> Result<()> {
         let admin = self.admin;
