@@ -12,7 +12,7 @@ const COMMIT_LINKS: usize = 500;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Links {
-    /// Soft-deletes every link that a user owns, and returns how many there were. Up to [`COMMIT_LINKS`] are deleted in one
+    /// Soft-deletes every link that a user owns, and returns how many there were. Up to `COMMIT_LINKS` are deleted in one
     /// commit. Where there are more, that the deletion has begun is on disk first, and it goes on until all are deleted,
     /// also after a crash; other writes come in between.
     ///

@@ -16,7 +16,7 @@ const PROBLEMS_TOLD_MAX: usize = 100;
 /// What a look at everything has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// Links in the store, by status in the order of [`Status::ALL`]; those whose records are damaged are not counted.
+    /// Links in the store, by status in the order of `Status::ALL`; those whose records are damaged are not counted.
     pub links: Counts,
     /// Entries of all indexes.
     pub index_entries: u64,
