@@ -458,25 +458,12 @@ fn holder(transaction: &impl Target, link: &ShortLink) -> Result<Option<LinkId>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::links::import_tests::link;
 
     #[test]
     fn a_repeated_line_is_prepared_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store"), None).unwrap();
-        let link = |number: usize| ShortLink {
-            id: format!("link{number}").parse().unwrap(),
-            created_at: Timestamp::from_unix(1),
-            updated_at: Timestamp::from_unix(1),
-            expires_at: None,
-            partner_id: PartnerId(7),
-            user_id: None,
-            name: None,
-            system_name: "name".into(),
-            full_url: "https://e.example/".into(),
-            unique_id: None,
-            status: Status::Enabled,
-        };
         let prepared = |links: Vec<ShortLink>| {
             let line = |link| Line {
                 number: 1,

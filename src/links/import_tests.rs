@@ -9,7 +9,7 @@ use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
 use crate::rows::Line;
 use crate::store::Ending;
 
-fn link(number: usize) -> ShortLink {
+pub(super) fn link(number: usize) -> ShortLink {
     ShortLink {
         id: format!("link{number}").parse().unwrap(),
         created_at: Timestamp::from_unix(1),
