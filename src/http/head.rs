@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use hyper::{StatusCode, Uri};
 
-use crate::http::rewrite::encoded_query;
+use crate::http::rewrite::encoded_target;
 
 /// What is added to the longest target for the rest of a request line: method, spaces and version.
 const REQUEST_LINE_REST_BYTES: usize = 64;
@@ -308,7 +308,7 @@ fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(),
     }
     // UTF-8 that is not encoded is let through: it is sent by clients that mean no harm, and can be no part of an id.
     let is_control = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
-    let encoded = encoded_query(target);
+    let encoded = encoded_target(target);
     if encoded.len() > limits.target_bytes {
         return Err(BadHead::TARGET_TOO_LONG);
     }
