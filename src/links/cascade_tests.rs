@@ -3,17 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::links::tests::{PARTNER, block_on};
 use crate::links::{ImportOptions, Links, Scope, import};
-use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{Clock, ShortLink, Status, Timestamp};
 use crate::rows::Line;
 
-const PARTNER: PartnerId = PartnerId(7);
 const LINKS: usize = 1_200;
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.unwrap().block_on(future)
-}
 
 /// A store with many links of a user, and one of another.
 fn opened(folder: &std::path::Path) -> Links {

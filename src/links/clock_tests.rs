@@ -1,15 +1,11 @@
 //! Clocks that are wrong for a while.
 
+use super::tests::block_on;
 use super::*;
 
 const DAY: i64 = 24 * 60 * 60;
 const ENDED: Digest = [1; 20];
 const COUNTED: Digest = [2; 20];
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.unwrap().block_on(future)
-}
 
 fn open(folder: &Path, now: i64) -> Links {
     let links = Links::open(folder, Clock::manual(Timestamp::from_unix(now)), 8).unwrap();

@@ -1,30 +1,7 @@
 //! Records that decode, and are damaged all the same.
 
+use super::tests::{block_on, draft, open};
 use super::*;
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.unwrap().block_on(future)
-}
-
-fn open(folder: &Path, clock: &Clock) -> Links {
-    let links = Links::open(folder, clock.clone(), 8).unwrap();
-    links.load().unwrap();
-    links
-}
-
-fn draft(url: &str) -> Draft {
-    Draft {
-        partner_id: PartnerId(1),
-        user_id: None,
-        name: None,
-        system_name: "NAME".into(),
-        full_url: Destination::parse(url).unwrap(),
-        unique_id: None,
-        status: Status::Enabled,
-        expires_at: None,
-    }
-}
 
 /// What a flipped bit can make of a destination, and of no other field.
 #[test]

@@ -65,7 +65,7 @@ pub(super) fn everybody() -> Scope {
     }
 }
 
-fn open(folder: &Path, clock: &Clock) -> Links {
+pub(super) fn open(folder: &Path, clock: &Clock) -> Links {
     let links = Links::open(folder, clock.clone(), 4).unwrap();
     links.load().unwrap();
     links
