@@ -8,13 +8,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
-use tinyd::http::{AccessLog, HeadLimits, LoggedAddress, Peer};
-use tinyd::http::{Call, Target};
-use tinyd::ks::{self, Claims, Kind, Partner, Partners, Secret};
-use tinyd::links::Links;
-use tinyd::model::{Clock, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
-use tinyd::public::{Asker, FastPath, Guesses, Now, Tiny};
-use tinyd::store::{ReadLimit, StoreError, Transaction, Visitor};
+use tinyd::internals::{
+    AccessLog, Asker, Call, Claims, Clock, FastPath, Guesses, HeadLimits, Kind, LinkId, LinkRef, Links, LoggedAddress,
+    Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target, Timestamp, Tiny,
+    Transaction, Visitor, mint, mint_v1, verify,
+};
 
 /// Links in the map.
 const LINKS: u64 = 100_000;
@@ -158,15 +156,15 @@ fn sessions(criterion: &mut Criterion) -> Result<()> {
         privileges: "*",
     };
     let minted = [
-        ("v1", ks::mint_v1(&claims, &partner, 7)),
-        ("v2", ks::mint(&claims, &partner, [7; 16])),
+        ("v1", mint_v1(&claims, &partner, 7)),
+        ("v2", mint(&claims, &partner, [7; 16])),
     ];
     let partners = Partners::new(HashMap::from([(PartnerId(1), partner)]));
     let mut group = criterion.benchmark_group("verify a session");
     for (name, session) in minted {
         let session = session.context("minting a session")?;
         group.bench_function(name, |bencher| {
-            bencher.iter(|| ks::verify(black_box(&session), &partners));
+            bencher.iter(|| verify(black_box(&session), &partners));
         });
     }
     group.finish();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tinyd::store::restore_dump;
+use tinyd::internals::restore_dump;
 
 fuzz_target!(|data: &[u8]| {
     let folder = tempfile::tempdir().unwrap();

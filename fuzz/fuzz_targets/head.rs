@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tinyd::http::{Head, HeadLimits};
+use tinyd::internals::{Head, HeadLimits};
 
 const LIMITS: HeadLimits = HeadLimits {
     head_bytes: 16 * 1024,

@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tinyd::model::{PartnerId, Timestamp};
-use tinyd::rows::{Defaults, Format, Writer, read};
+use tinyd::internals::{Defaults, Format, PartnerId, Timestamp, Writer, read};
 
 fuzz_target!(|data: &[u8]| {
     let defaults = Defaults {

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| tinyd::store::fuzz_record(data));
+fuzz_target!(|data: &[u8]| tinyd::internals::fuzz_record(data));

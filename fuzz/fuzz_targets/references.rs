@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| tinyd::api::fuzz_references(text));
+fuzz_target!(|text: &str| tinyd::internals::fuzz_references(text));

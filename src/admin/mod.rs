@@ -1,5 +1,8 @@
 //! What the appliance tells of itself: the numbers for Prometheus, and the samples and looks at the disk behind them.
 
+pub mod readiness;
+pub mod status;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +20,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What looks at the appliance while it works.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub struct Monitor {
     metrics: Arc<Metrics>,
     links: Arc<Links>,
     started: Instant,
@@ -29,7 +32,7 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(metrics: Arc<Metrics>, links: Arc<Links>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, links: Arc<Links>) -> Self {
         Self {
             metrics,
             started: Instant::now(),
@@ -41,7 +44,7 @@ impl Monitor {
     }
 
     /// Takes samples for as long as it is polled.
-    pub(super) async fn run(&self) {
+    pub async fn run(&self) {
         tokio::join!(self.take_samples(), self.look_at_disk());
     }
 
@@ -68,20 +71,20 @@ impl Monitor {
         }
     }
 
-    pub(super) fn uptime(&self) -> Duration {
+    pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    pub(super) const fn history(&self) -> &History {
+    pub const fn history(&self) -> &History {
         &self.history
     }
 
-    pub(super) const fn links(&self) -> &Arc<Links> {
+    pub const fn links(&self) -> &Arc<Links> {
         &self.links
     }
 
     /// All numbers as they are now.
-    pub(super) fn report(&self) -> Report {
+    pub fn report(&self) -> Report {
         let (store, index) = (self.links.store(), self.links.index());
         let (writer, health) = (store.metrics().read(), store.health());
         let names = Status::ALL.map(|status| match status {
@@ -117,7 +120,7 @@ impl Monitor {
     }
 
     /// `/metrics`.
-    pub(super) fn metrics<B>(&self, request: &Request<B>) -> Response {
+    pub fn metrics<B>(&self, request: &Request<B>) -> Response {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return http::allow(request.method(), METHODS);
         }

@@ -11,7 +11,7 @@ use crate::store::Health;
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The process is up.
-pub(super) fn healthz(method: &Method) -> Response {
+pub fn healthz(method: &Method) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return http::allow(method, METHODS);
     }
@@ -21,7 +21,7 @@ pub(super) fn healthz(method: &Method) -> Response {
 }
 
 /// Every link is in memory and the store takes writes; if not, which of them is missing and why.
-pub(super) fn readyz(method: &Method, links: &Links) -> Response {
+pub fn readyz(method: &Method, links: &Links) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return http::allow(method, METHODS);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use crate::admin::Monitor;
 use crate::http::{self, Response};
 use crate::metrics::{Distribution, FetchOutcome, HISTORY_LENGTH, RedirectOutcome, Refusal, Report, Sample};
 use crate::model::Timestamp;
-use crate::server::monitor::Monitor;
 use crate::store::Health;
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -121,7 +121,7 @@ impl State<'_> {
 }
 
 /// The answer to a request for `/status`.
-pub(super) fn respond(method: &Method, monitor: &Monitor) -> Response {
+pub fn respond(method: &Method, monitor: &Monitor) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return http::allow(method, METHODS);
     }

@@ -1,11 +1,11 @@
 //! Who is calling: the session of a call, checked in the contract's order (section 8).
 
 use crate::api::{Api, Caller, Params};
-use crate::http::Fault;
-use crate::ks::{self, InvalidKs, Kind, Session};
+use crate::kaltura::Fault;
+use crate::kaltura::session::{self, InvalidKs, Kind, Session};
 use crate::links::Scope;
 use crate::metrics::SessionFailure;
-use crate::wire::is_xml_char;
+use crate::model::is_xml_char;
 
 impl Api {
     /// The session of a call, which is counted where the session allows only so many.
@@ -34,7 +34,7 @@ impl Api {
         })?;
         let invalid = |why| Refused::invalid(params, why);
         let partners = self.partners.borrow().clone();
-        let session = ks::verify(text, &partners).map_err(invalid)?;
+        let session = session::verify(text, &partners).map_err(invalid)?;
         // The user becomes the owner of links, whom every request and every format must be able to name.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
             return Err(Refused {
@@ -82,7 +82,7 @@ impl Refused {
         Self {
             why: counted_as(why),
             fault: Fault::InvalidKs {
-                end: ks::shown(text).to_owned(),
+                end: session::shown(text).to_owned(),
                 number: why.number(),
                 description: why.to_string(),
             },

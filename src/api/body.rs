@@ -9,7 +9,8 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use crate::api::params::{PARAMETERS_MAX, Params};
 use crate::api::{First, json};
-use crate::http::{Fault, Place, Reservation};
+use crate::http::Reservation;
+use crate::kaltura::{Fault, Place};
 
 /// The name under which a body is spoken of in errors.
 const BODY: &str = "body";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::header::HeaderMap;
 use tokio::sync::watch;
 
-use crate::http;
+use crate::kaltura;
 use crate::links::ReadContext;
 
 /// How long the calls of a request may take together: no more are begun then.
@@ -43,7 +43,7 @@ pub(super) fn caller_of(
     address: IpAddr,
     started: Instant,
 ) -> (Caller, ClientPresence) {
-    let mut uri = http::merge_slashes(head.uri.path()).into_owned();
+    let mut uri = kaltura::merge_slashes(head.uri.path()).into_owned();
     if let Some(query) = head.uri.query() {
         uri.extend(["?", query]);
     }

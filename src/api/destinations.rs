@@ -11,9 +11,10 @@ use hyper::Uri;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
-use crate::http::{self, Call, Fault, Target};
+use crate::kaltura;
+use crate::kaltura::{Call, Fault, Target};
+use crate::links::file::Line;
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
-use crate::rows::Line;
 
 /// Lines of an import whose warnings are kept; of those beyond it, only the number is known.
 const WARNINGS_MAX: usize = 100;
@@ -137,7 +138,7 @@ impl NewDestinations {
 /// A path as it is read in the end: decoded, and without empty segments.
 fn plain_path(path: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    http::merge_slashes(&decoded).into_owned()
+    kaltura::merge_slashes(&decoded).into_owned()
 }
 
 /// What is left of a path below a base.

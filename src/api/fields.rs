@@ -1,7 +1,7 @@
 //! Reading the fields of an object parameter, with errors that name them.
 
 use crate::api::params::{Param, Params};
-use crate::http::Fault;
+use crate::kaltura::Fault;
 use crate::model::{PartnerId, whole_number};
 
 /// What a request says about a field.

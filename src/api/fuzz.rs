@@ -5,8 +5,8 @@ use futures_util::FutureExt as _;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::api::{Params, body, multirequest};
-use crate::http::Place;
-use crate::wire::{Object, Value};
+use crate::kaltura::Place;
+use crate::kaltura::format::{Object, Value};
 
 /// Reads parameters in the form and place that the first byte chooses.
 pub fn fuzz_parameters(data: &[u8]) {

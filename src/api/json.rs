@@ -9,7 +9,7 @@ use serde_json::Number;
 
 use crate::api::First;
 use crate::api::params::{Params, check_characters, check_depth, check_name, split_key};
-use crate::http::Fault;
+use crate::kaltura::Fault;
 
 /// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others are there
 /// all the same.

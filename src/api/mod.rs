@@ -11,12 +11,9 @@ mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
 mod json;
-mod list_query;
 mod multirequest;
-mod object;
 mod params;
 mod places;
-mod profile;
 mod session;
 mod short_link;
 mod stream;
@@ -32,21 +29,23 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
-pub use destinations::{NewDestinations, NotNew, Warnings};
+pub use destinations::{NewDestinations, Warnings};
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
-pub use params::{Param, Params};
+pub use params::Params;
 
 use crate::api::caller::{Caller, caller_of};
 use crate::api::places::Places;
-use crate::api::profile::Profile;
-use crate::http::{self, Attendance, Budget, Fault, Requested, Reservation, Response, Target};
-use crate::ks::Partners;
+use crate::api::short_link::profile::Profile;
+use crate::http::{self, Attendance, Budget, Reservation, Response};
+use crate::kaltura;
+use crate::kaltura::format::{Format, Value};
+use crate::kaltura::session::Partners;
+use crate::kaltura::{Fault, Requested, Target};
 use crate::links::{LinkError, Links, READ_TIMEOUT, StartThrottle, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
-use crate::public::{Client, Public};
+use crate::redirect::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
-use crate::wire::{Format, Value};
 
 /// What a call does.
 #[derive(Debug, Clone, Copy)]
@@ -254,7 +253,7 @@ impl Api {
                 Err(fault) => return fault.respond(&format, started.elapsed()),
             };
             reservation.shrink_to(body.len());
-            let mut response = http::api_bytes(status, &format, body);
+            let mut response = kaltura::api_bytes(status, &format, body);
             reservation.leave_to(&mut response);
             response
         });
@@ -498,8 +497,8 @@ fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
     Ok(Requested {
         format: params.text("format")?,
         callback: params.text("callback")?,
-        ignore_null: params.text("ignoreNull")?.is_some_and(http::is_true),
-        proxy: params.text("proxy")?.is_some_and(http::is_true),
+        ignore_null: params.text("ignoreNull")?.is_some_and(kaltura::is_true),
+        proxy: params.text("proxy")?.is_some_and(kaltura::is_true),
     })
 }
 

@@ -7,9 +7,10 @@ use hyper::StatusCode;
 use crate::api::caller::REQUEST_TIMEOUT;
 use crate::api::params::{Param, Params};
 use crate::api::{Api, Caller, Outcome, check_room, transfer};
-use crate::http::{Fault, Reservation};
+use crate::http::Reservation;
+use crate::kaltura::Fault;
+use crate::kaltura::format::{Format, ListWriter, Value};
 use crate::links::ReadContext;
-use crate::wire::{Format, ListWriter, Value};
 
 /// Calls in one request at most.
 const CALLS_MAX: usize = 200;
@@ -364,7 +365,7 @@ fn look_up(number: usize, path: &str, results: &[Value]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Object;
+    use crate::kaltura::format::Object;
     use proptest::prelude::*;
 
     fn results() -> Vec<Value> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::http::{Fault, Place};
-use crate::wire::is_xml_char;
+use crate::kaltura::{Fault, Place};
+use crate::model::is_xml_char;
 
 /// Parameters of one request at most: a multirequest of 200 calls with 25 each.
 pub(super) const PARAMETERS_MAX: usize = 5_000;

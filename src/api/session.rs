@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::http::Fault;
-use crate::ks::{self, Claims, Kind, SESSION_MAX_SECONDS};
+use crate::kaltura::Fault;
+use crate::kaltura::format::{Object, Value};
+use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
 use crate::model::{USER_ID_MAX_CHARS, whole_number};
-use crate::wire::{Object, Value};
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
@@ -71,7 +71,7 @@ impl Api {
         };
         let minted = partners
             .get(id)
-            .and_then(|partner| ks::mint(&claims, partner, rand::random()));
+            .and_then(|partner| session::mint(&claims, partner, rand::random()));
         Ok(Value::Text(minted.ok_or_else(refused)?).into())
     }
 

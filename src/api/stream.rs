@@ -11,7 +11,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::api::transfer::SPACE_LEFT_BYTES;
-use crate::http::{self, Budget, Fault, Reservation, Response};
+use crate::http::{self, Budget, Reservation, Response};
+use crate::kaltura::Fault;
 use crate::links::Links;
 
 /// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that

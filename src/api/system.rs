@@ -1,8 +1,8 @@
 //! The service `system`: no session needed.
 
 use crate::api::Outcome;
+use crate::kaltura::format::Value;
 use crate::model::Clock;
-use crate::wire::Value;
 
 pub(super) fn ping() -> Outcome {
     Value::Bool(true).into()

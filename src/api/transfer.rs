@@ -21,12 +21,15 @@ use tokio::sync::mpsc;
 use crate::api::fields::parse_partner;
 use crate::api::places::FilePlace;
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, caller_of, requested, stream};
-use crate::http::{self, Fault, PieceSender, Reservation, Response, Target};
-use crate::ks::Session;
-use crate::links::{Conflict, ImportOptions, ImportReport, Links, export, import};
+use crate::http::{self, PieceSender, Reservation, Response};
+use crate::kaltura;
+use crate::kaltura::session::Session;
+use crate::kaltura::{Fault, Target};
+use crate::links::Links;
+use crate::links::file::{self, Format};
+use crate::links::file::{Conflict, ImportOptions, ImportReport, export, import};
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
-use crate::rows::{self, Format};
 use crate::store::{CopyError, Lane, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
@@ -65,7 +68,7 @@ const SPOOL_PIECES: usize = 16;
 struct Received {
     file: std::fs::File,
     format: Format,
-    defaults: rows::Defaults,
+    defaults: file::Defaults,
     options: ImportOptions,
     place: FilePlace,
 }
@@ -123,7 +126,7 @@ impl Api {
         let damaged = self.links.store().read_on(Lane::Apart, counting).await?;
         let snapshot = self.snapshot().await?;
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
-            let writer = rows::Writer::new(format, sink)?;
+            let writer = file::Writer::new(format, sink)?;
             export(&snapshot, partner, writer, || {}).map(drop)
         };
         let content_type = match format {
@@ -141,7 +144,7 @@ impl Api {
         let Some(target) = Target::of(request.uri()) else {
             return false;
         };
-        let call = http::Call::of(target);
+        let call = kaltura::Call::of(target);
         let is_import = |action: &str| action.eq_ignore_ascii_case("import");
         call.service.as_deref().is_some_and(is_service) && call.action.as_deref().is_some_and(is_import)
     }
@@ -235,7 +238,7 @@ impl Api {
         &self,
         params: &Params,
         caller: &Caller,
-    ) -> Result<(Format, rows::Defaults, ImportOptions, FilePlace), Fault> {
+    ) -> Result<(Format, file::Defaults, ImportOptions, FilePlace), Fault> {
         let session = self.admin_session(params, caller, SERVICE, "import").await?;
         let options = ImportOptions {
             conflict: match params.given("conflict")? {
@@ -248,7 +251,7 @@ impl Api {
             keep_going: params.flag("keepGoing")?,
             partner: self.partner_meant(params, &session, "import")?,
         };
-        let defaults = rows::Defaults {
+        let defaults = file::Defaults {
             now: self.links.clock().now(),
             partner: options.partner.or(Some(session.partner)),
         };
@@ -321,7 +324,7 @@ impl Api {
                     file,
                     links: Arc::clone(&self.links),
                 };
-                let reading = move || rows::read(format, BufReader::new(file), defaults);
+                let reading = move || file::read(format, BufReader::new(file), defaults);
                 let lines = match tokio::task::spawn_blocking(reading).await {
                     Ok(Ok(lines)) => lines,
                     Ok(Err(reason)) => return json!({ "error": reason }),

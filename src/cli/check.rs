@@ -8,7 +8,7 @@ use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::config::{LogFormat, Settings};
 use crate::fetch::FetchSettings;
-use crate::public::Tiny;
+use crate::redirect::Tiny;
 
 const EXAMPLES: &str = "\
 Ends with 0 if the settings are right, with 2 if not. Starts nothing and changes

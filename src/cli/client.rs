@@ -16,7 +16,7 @@ use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::ks::chosen_partner;
 use crate::config::Settings;
-use crate::ks::{self, Claims, Kind};
+use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::Clock;
 
 /// How long a call may take.
@@ -245,7 +245,7 @@ fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {
     let minted = settings
         .partners
         .get(partner)
-        .and_then(|partner| ks::mint(&claims, partner, rand::random()));
+        .and_then(|partner| session::mint(&claims, partner, rand::random()));
     minted.ok_or_else(|| CliError::new(Failure::Usage, "the partner has no admin secret"))
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Settings;
-use crate::ks::{self, Claims, Kind};
+use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::{Clock, PartnerId};
 
 const EXAMPLES: &str = "\
@@ -73,8 +73,8 @@ pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
         .partners
         .get(partner)
         .and_then(|partner| match args.ks_version {
-            1 => ks::mint_v1(&claims, partner, rand::random()),
-            _ => ks::mint(&claims, partner, rand::random()),
+            1 => session::mint_v1(&claims, partner, rand::random()),
+            _ => session::mint(&claims, partner, rand::random()),
         });
     let minted = minted.ok_or_else(|| {
         CliError::new(

@@ -7,7 +7,6 @@ mod exit;
 mod ks;
 mod link;
 mod progress;
-mod restore;
 mod serve;
 mod shown;
 mod status;

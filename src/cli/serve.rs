@@ -16,10 +16,12 @@ use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::cli::progress::{LogWriter, bar};
 use crate::config::{LogFormat, Overrides, Settings};
-use crate::http::ACCESS_LOG;
+use crate::http::connection;
+use crate::http::connection::Bound;
+use crate::kaltura::ACCESS_LOG;
 use crate::links::Links;
 use crate::model::{Clock, priority};
-use crate::server::{self, Bound, DataLock, Reloader, ServiceManager};
+use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
@@ -71,7 +73,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     } else {
         Settings::load_or_create(&overrides)?
     };
-    settings.fit_connections(server::room_for_connections(settings.threads));
+    settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_level = start_log(&settings)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -130,7 +132,7 @@ async fn serve(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let (public, admin) = (&settings.public_listen, &settings.admin_listen);
-    let bound = server::inherited().and_then(|sockets| server::bind(public, settings.threads, admin, sockets));
+    let bound = connection::inherited().and_then(|sockets| connection::bind(public, settings.threads, admin, sockets));
     let bound = bound.map_err(anyhow::Error::from)?;
     announce(&bound)?;
     if let Some(created) = welcome {
@@ -217,7 +219,7 @@ fn load(links: Arc<Links>) {
 fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) -> Option<String> {
     match Settings::load(overrides) {
         Ok(mut settings) => {
-            settings.fit_connections(server::room_for_connections(settings.threads));
+            settings.fit_connections(connection::room_for_connections(settings.threads));
             for warning in &settings.warnings {
                 tracing::warn!("{warning}");
             }

@@ -22,11 +22,11 @@ use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
 use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
-use crate::links::{
+use crate::links::file::{self, Defaults, Format};
+use crate::links::file::{
     Conflict, ImportError, ImportOptions, ImportReport, export as export_links, import as import_lines,
 };
 use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
-use crate::rows::{self, Defaults, Format};
 use crate::store::{Health, Store, Unfinished};
 
 const EXPORT_EXAMPLES: &str = "\
@@ -175,7 +175,7 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
     let store = opened(Store::open_read_only(path))?;
     let snapshot = store.snapshot()?;
     let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
-    let writer = rows::Writer::new(args.format(), out)?;
+    let writer = file::Writer::new(args.format(), out)?;
     let damaged = export_links(&snapshot, args.partner(), writer, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(damaged)
@@ -329,7 +329,7 @@ fn import_into_store(
         now: Clock::system().now(),
         partner: args.file.partner(),
     };
-    let lines = rows::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
+    let lines = file::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
         .map_err(|reason| CliError::new(Failure::Refused, reason))?;
     if args.dry_run && !path.try_exists()? {
         let text = format!("{}: there is no such file, and a dry run makes none", path.display());

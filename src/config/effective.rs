@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
 
-use crate::config::{Limits, LogFormat, Settings, proxy};
-use crate::http::LoggedAddress;
-use crate::public::Tiny;
+use crate::config::{LogFormat, Settings, fetch};
+use crate::http::Limits;
+use crate::kaltura::LoggedAddress;
+use crate::redirect::Tiny;
 
 impl Settings {
     /// A line for each section of the configuration, with every key and its value. Of secrets, it says how many there are.
@@ -65,7 +66,7 @@ impl Settings {
                     ("count_clicks", &self.count_clicks),
                 ],
             ),
-            proxy::in_force(self.fetch.as_ref()),
+            fetch::in_force(self.fetch.as_ref()),
             line(
                 "log",
                 &[

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::{Table, Value};
 
 use crate::config::ConfigError;
-use crate::config::in_force::{addresses, line};
+use crate::config::effective::{addresses, line};
 use crate::config::limits::{CONNECTIONS, SECONDS, networks};
 use crate::config::read::{Reader, Section};
 use crate::fetch::{Authorities, FOLLOW_MAX, FetchSettings, HostPattern};

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Overrides, Settings, proxy, read};
+use crate::config::{Overrides, Settings, fetch, read};
 use crate::fetch::FetchSettings;
 
 fn load_in(folder: &Path, text: &str) -> Result<Settings, String> {
@@ -251,7 +251,7 @@ fn each_change_is_told_to_need_a_restart() {
         let changed = load(text);
         assert_eq!(running.fixed_differences(&changed), [format!("proxy.{key}")]);
         assert_eq!(changed.fixed_differences(&changed), Vec::<&str>::new());
-        assert!(proxy::KEYS.contains(&key));
+        assert!(fetch::KEYS.contains(&key));
     }
 }
 

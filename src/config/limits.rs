@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::config::ConfigError;
 use crate::config::read::{Reader, Section};
+use crate::http::Limits;
 
 /// Keys of a listener's section that are read here.
 pub(super) const KEYS: [&str; 12] = [
@@ -38,105 +39,74 @@ pub(super) const CONNECTIONS: RangeInclusive<usize> = 1..=1_048_576;
 /// What has 0 for "no limit".
 const ANY: RangeInclusive<usize> = 0..=1_000_000_000;
 
-/// What a listener bears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// How long the head of a request may take, from its first byte, or from the beginning of the connection.
-    pub head_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub idle_timeout: Duration,
-    /// How long a client may take to receive what it has asked for.
-    pub write_timeout: Duration,
-    /// How long a connection may last; one that has a request in flight then ends after that.
-    pub lifetime: Duration,
-    /// Largest head of a request, in bytes.
-    pub head_bytes: usize,
-    /// Longest target of a request, in bytes.
-    pub target_bytes: usize,
-    /// Most header lines of a request.
-    pub headers: usize,
-    /// Most connections at a time.
-    pub connections: usize,
-    /// Most connections at a time from one address of IPv4 or /64 of IPv6; `None`: as many as there are.
-    pub connections_per_address: Option<usize>,
-    /// Most requests on one connection; `None`: any number.
-    pub requests: Option<usize>,
-    /// Who is believed about the address of a client.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether a trusted proxy begins each connection with the header of the PROXY protocol.
-    pub proxy_protocol: bool,
+/// Those of the public listener where nothing is said.
+pub(super) fn of_public() -> Limits {
+    Limits {
+        // Anybody on a bad line sends a head within that; who does not holds a place for nothing.
+        head_timeout: Duration::from_secs(10),
+        // A person follows the next link within that or not at all.
+        idle_timeout: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
+        // Clients move to new threads, and to a new program behind a load balancer, within an hour.
+        lifetime: Duration::from_secs(3600),
+        head_bytes: 16 * 1024,
+        target_bytes: 8 * 1024,
+        headers: 64,
+        // Twice what a load tester opens; some 10 kilobytes of memory each, most of them the kernel's.
+        connections: 20_000,
+        // An office is one address.
+        connections_per_address: None,
+        requests: Some(100_000),
+        trusted_proxies: Vec::new(),
+        proxy_protocol: false,
+    }
 }
 
-impl Limits {
-    /// Those of the public listener where nothing is said.
-    pub(super) fn of_public() -> Self {
-        Self {
-            // Anybody on a bad line sends a head within that; who does not holds a place for nothing.
-            head_timeout: Duration::from_secs(10),
-            // A person follows the next link within that or not at all.
-            idle_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            // Clients move to new threads, and to a new program behind a load balancer, within an hour.
-            lifetime: Duration::from_secs(3600),
-            head_bytes: 16 * 1024,
-            target_bytes: 8 * 1024,
-            headers: 64,
-            // Twice what a load tester opens; some 10 kilobytes of memory each, most of them the kernel's.
-            connections: 20_000,
-            // An office is one address.
-            connections_per_address: None,
-            requests: Some(100_000),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-        }
+/// Those of the admin listener where nothing is said: its clients are known, and send and fetch more.
+pub(super) fn of_admin() -> Limits {
+    Limits {
+        head_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        // A GET of `add` carries a destination of 8,192 bytes, percent-encoded.
+        head_bytes: 64 * 1024,
+        target_bytes: 56 * 1024,
+        headers: 100,
+        connections: 1000,
+        ..of_public()
     }
+}
 
-    /// Those of the admin listener where nothing is said: its clients are known, and send and fetch more.
-    pub(super) fn of_admin() -> Self {
-        Self {
-            head_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
-            // A GET of `add` carries a destination of 8,192 bytes, percent-encoded.
-            head_bytes: 64 * 1024,
-            target_bytes: 56 * 1024,
-            headers: 100,
-            connections: 1000,
-            ..Self::of_public()
-        }
+/// Reads what a listener's section says.
+pub(super) fn read(reader: &Reader, section: &Section<'_>, default: Limits) -> Result<Limits, ConfigError> {
+    let seconds = |key, default: Duration| {
+        let default = usize::try_from(default.as_secs()).unwrap_or(*SECONDS.end());
+        let seconds = reader.size(section, key, default, SECONDS)?;
+        Ok::<_, ConfigError>(Duration::from_secs(seconds as u64))
+    };
+    let optional = |key, default: Option<usize>| {
+        let number = reader.size(section, key, default.unwrap_or(0), ANY)?;
+        Ok::<_, ConfigError>((number > 0).then_some(number))
+    };
+    let limits = Limits {
+        head_timeout: seconds("head_timeout_seconds", default.head_timeout)?,
+        idle_timeout: seconds("idle_timeout_seconds", default.idle_timeout)?,
+        write_timeout: seconds("write_timeout_seconds", default.write_timeout)?,
+        lifetime: seconds("lifetime_seconds", default.lifetime)?,
+        head_bytes: reader.size(section, "max_head_bytes", default.head_bytes, HEAD_BYTES)?,
+        target_bytes: reader.size(section, "max_target_bytes", default.target_bytes, TARGET_BYTES)?,
+        headers: reader.size(section, "max_headers", default.headers, HEADERS)?,
+        connections: reader.size(section, "max_connections", default.connections, CONNECTIONS)?,
+        connections_per_address: optional("max_connections_per_address", default.connections_per_address)?,
+        requests: optional("max_requests_per_connection", default.requests)?,
+        trusted_proxies: networks(reader, section, "trusted_proxies")?,
+        proxy_protocol: reader.flag(section, "proxy_protocol", default.proxy_protocol)?,
+    };
+    if limits.proxy_protocol && limits.trusted_proxies.is_empty() {
+        let reason = "nobody is believed: name the proxies in trusted_proxies";
+        return Err(reader.wrong(section.key("proxy_protocol"), true, reason));
     }
-
-    /// Reads what a listener's section says.
-    pub(super) fn read(reader: &Reader, section: &Section<'_>, default: Self) -> Result<Self, ConfigError> {
-        let seconds = |key, default: Duration| {
-            let default = usize::try_from(default.as_secs()).unwrap_or(*SECONDS.end());
-            let seconds = reader.size(section, key, default, SECONDS)?;
-            Ok::<_, ConfigError>(Duration::from_secs(seconds as u64))
-        };
-        let optional = |key, default: Option<usize>| {
-            let number = reader.size(section, key, default.unwrap_or(0), ANY)?;
-            Ok::<_, ConfigError>((number > 0).then_some(number))
-        };
-        let limits = Self {
-            head_timeout: seconds("head_timeout_seconds", default.head_timeout)?,
-            idle_timeout: seconds("idle_timeout_seconds", default.idle_timeout)?,
-            write_timeout: seconds("write_timeout_seconds", default.write_timeout)?,
-            lifetime: seconds("lifetime_seconds", default.lifetime)?,
-            head_bytes: reader.size(section, "max_head_bytes", default.head_bytes, HEAD_BYTES)?,
-            target_bytes: reader.size(section, "max_target_bytes", default.target_bytes, TARGET_BYTES)?,
-            headers: reader.size(section, "max_headers", default.headers, HEADERS)?,
-            connections: reader.size(section, "max_connections", default.connections, CONNECTIONS)?,
-            connections_per_address: optional("max_connections_per_address", default.connections_per_address)?,
-            requests: optional("max_requests_per_connection", default.requests)?,
-            trusted_proxies: networks(reader, section, "trusted_proxies")?,
-            proxy_protocol: reader.flag(section, "proxy_protocol", default.proxy_protocol)?,
-        };
-        if limits.proxy_protocol && limits.trusted_proxies.is_empty() {
-            let reason = "nobody is believed: name the proxies in trusted_proxies";
-            return Err(reader.wrong(section.key("proxy_protocol"), true, reason));
-        }
-        Ok(limits)
-    }
+    Ok(limits)
 }
 
 /// A list of networks, or of addresses, which are networks of one.

@@ -2,14 +2,14 @@
 
 mod error;
 mod first;
-mod in_force;
+mod effective;
 mod limits;
 mod partners;
-mod proxy;
+mod fetch;
 mod read;
 
 #[cfg(test)]
-mod proxy_tests;
+mod fetch_tests;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
-pub use limits::Limits;
 
 use crate::fetch::FetchSettings;
-use crate::http::LoggedAddress;
-use crate::ks::Partners;
+use crate::http::Limits;
+use crate::kaltura::LoggedAddress;
+use crate::kaltura::session::Partners;
 use crate::model::{FULL_URL_MAX_BYTES, PartnerId};
-use crate::public::Tiny;
+use crate::redirect::Tiny;
 
 /// The folder that is used if none is named, beside where the program is started.
 pub const DATA_DIR_DEFAULT: &str = "./tinyd-data";
@@ -206,7 +206,7 @@ impl Settings {
         differences
             .into_iter()
             .filter_map(|(key, differs)| differs.then_some(key))
-            .chain(proxy::differences(self.fetch.as_ref(), other.fetch.as_ref()))
+            .chain(fetch::differences(self.fetch.as_ref(), other.fetch.as_ref()))
             .collect()
     }
 

@@ -9,7 +9,7 @@ use toml::Value;
 
 use crate::config::ConfigError;
 use crate::config::read::{Reader, Section, strings};
-use crate::ks::{Partner, Partners, Secret};
+use crate::kaltura::session::{Partner, Partners, Secret};
 use crate::model::PartnerId;
 
 /// Secrets shorter than this are worth a warning.

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::config::limits::{self, Limits};
+use crate::config::limits;
 use crate::config::{
     ADMIN_LISTEN_DEFAULT, BODY_MAX_BYTES_DEFAULT, BUFFERED_BYTES_DEFAULT, ConfigError, DATA_DIR_DEFAULT,
-    DESTINATION_MAX_BYTES_DEFAULT, ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, proxy,
+    DESTINATION_MAX_BYTES_DEFAULT, ID_LENGTH_DEFAULT, LogFormat, Overrides, PUBLIC_LISTEN_DEFAULT, Settings, fetch,
     without_default_port,
 };
-use crate::http::LoggedAddress;
+use crate::kaltura::LoggedAddress;
 use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
-use crate::public::Tiny;
+use crate::redirect::Tiny;
 
 /// Bodies must at least hold one link with the longest destination, percent-encoded.
 const BODY_MAX_BYTES_LEAST: usize = 32 * 1024;
@@ -122,8 +122,8 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         guesses_per_minute: reader.guesses(&public)?,
         shut_out_guessers: reader.flag(&public, "shut_out_guessers", true)?,
         forgiving: reader.flag(&public, "forgiving", true)?,
-        public_limits: Limits::read(&reader, &public, Limits::of_public())?,
-        admin_limits: Limits::read(&reader, &admin, Limits::of_admin())?,
+        public_limits: limits::read(&reader, &public, limits::of_public())?,
+        admin_limits: limits::read(&reader, &admin, limits::of_admin())?,
         drain: reader.drain(&root)?,
         threads: size_or(&overrides.threads, "threads", threads, THREADS)?,
         admin_listen: reader.listen(&admin, &overrides.admin, ADMIN_LISTEN_DEFAULT)?,
@@ -138,7 +138,7 @@ pub(super) fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Se
         id_length: size_or(&overrides.id_length, "id-length", id_length, ID_LENGTHS)?,
         destination_max_bytes: reader.destination_bytes(&links)?,
         count_clicks: reader.flag(&links, "count_clicks", true)?,
-        fetch: proxy::read(&mut reader, &root)?,
+        fetch: fetch::read(&mut reader, &root)?,
         log: match &overrides.log {
             Some(level) => check_level(&of_flag("log"), "log", level)?,
             None => log_level,

@@ -27,7 +27,7 @@ use url::{Host, Url};
 
 pub use error::FetchError;
 pub use headers::is_from_proxy;
-pub use settings::{Authorities, FOLLOW_MAX, FetchSettings, HostPattern, InvalidHost};
+pub use settings::{Authorities, FOLLOW_MAX, FetchSettings, HostPattern};
 
 use crate::fetch::connect::Tls;
 use crate::fetch::download::{Bounds, Download};

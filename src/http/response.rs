@@ -11,7 +11,6 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::http::stream::{Interrupted, PieceSender, pieces};
 use crate::model::Timestamp;
-use crate::wire::{Format, Value};
 
 /// The body of a response: whole, in memory, or a stream.
 pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Interrupted>>;
@@ -83,23 +82,6 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
-/// An answer of the API: a value in a format, for pages of any origin and no cache. `elapsed` is the time the request has
-/// taken so far.
-#[must_use]
-pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration) -> Response {
-    api_bytes(status, format, format.render(value, elapsed))
-}
-
-/// As [`api`], with a value that has been written already.
-#[must_use]
-pub fn api_bytes(status: StatusCode, format: &Format, body: Vec<u8>) -> Response {
-    let mut response = bytes(status, format.content_type(), body);
-    let headers = response.headers_mut();
-    no_store(headers);
-    permit_any_origin(headers);
-    response
-}
-
 /// The answer to what is no request, as bytes: there is nobody who could make a response of it. The connection ends
 /// with it.
 #[must_use]
@@ -141,7 +123,7 @@ pub fn no_store(headers: &mut HeaderMap) {
 }
 
 /// Lets pages of any origin read the response.
-fn permit_any_origin(headers: &mut HeaderMap) {
+pub fn permit_any_origin(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
 

@@ -6,8 +6,9 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
-use crate::http::response::{self, Response};
-use crate::wire::{Exception, Format, Value};
+use crate::http::Response;
+use crate::kaltura::format::{Exception, Format, Value};
+use crate::kaltura::response;
 
 /// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
 #[derive(Debug, Clone, PartialEq, Eq)]

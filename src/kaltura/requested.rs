@@ -1,9 +1,9 @@
 //! In which format a request wants its answer.
 
-use crate::http::fault::Fault;
-use crate::http::target::{Call, is_true};
+use crate::kaltura::error::Fault;
+use crate::kaltura::format::Format;
+use crate::kaltura::target::{Call, is_true};
 use crate::model::whole_number;
-use crate::wire::Format;
 
 /// The parameters that decide how an answer is written.
 #[derive(Debug, Clone, Copy, Default)]

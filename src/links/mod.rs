@@ -5,32 +5,13 @@
 
 mod cascade;
 mod clicks;
-mod export;
+pub mod file;
 mod ids;
-mod import;
-mod index;
-mod publisher;
-mod records;
+mod map;
 mod restore;
 mod sessions;
 mod turns;
 
-#[cfg(test)]
-mod cascade_tests;
-#[cfg(test)]
-mod damage_tests;
-#[cfg(test)]
-mod click_tests;
-#[cfg(test)]
-mod clock_tests;
-#[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
-mod import_tests;
-#[cfg(test)]
-mod destination_tests;
-#[cfg(test)]
-mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -44,18 +25,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 pub use clicks::Recorder;
-pub use export::export;
-pub use import::{Conflict, ImportError, ImportOptions, ImportReport, OnLines, import};
-pub use index::{Index, Verdict};
+pub use map::{Index, Verdict};
 pub use restore::Restored;
 pub use sessions::{Sessions, StartThrottle};
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
-use crate::ks::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
+use crate::kaltura::session::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
-use crate::links::index::Batch;
-use crate::links::publisher::Publisher;
+use crate::links::map::Batch;
+use crate::links::map::publisher::Publisher;
 use crate::links::turns::Turns;
 use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{

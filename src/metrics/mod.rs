@@ -5,7 +5,7 @@
 
 mod calls;
 mod connections;
-mod exposition;
+mod prometheus;
 mod fetches;
 mod histogram;
 mod history;
@@ -17,17 +17,19 @@ mod store;
 
 use std::sync::Arc;
 
-pub use calls::{ActionName, ActionReport, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
+pub use calls::{ActionName, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
 pub use connections::{Connections, Listener, OpenConnection, Refusal};
-pub use exposition::Exposition;
-pub use fetches::{FetchOutcome, Fetches, FetchesReport, OpenFetch};
-pub use histogram::{Distribution, Durations, Histogram, LongDurations, Sizes, as_f64, nanoseconds};
+pub use fetches::{FetchOutcome, Fetches, OpenFetch};
+pub use histogram::Distribution;
 pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
 pub use process::ProcessReport;
+pub use prometheus::Exposition;
 pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
-pub use report::{ConnectionsReport, MapReport, Report, StoreReport, WriterReport};
-pub use store::{StoreMetrics, WaitForDisk};
+#[cfg(test)]
+pub use report::WriterReport;
+pub use report::{MapReport, Report, StoreReport};
+pub use store::StoreMetrics;
 
 /// All that is counted.
 #[derive(Debug, Default)]
@@ -50,12 +52,6 @@ impl Metrics {
             Listener::Public => &self.public,
             Listener::Admin => &self.admin,
         }
-    }
-
-    /// Counts an accepted connection, which is open until what this returns is dropped.
-    #[must_use]
-    pub fn connection_accepted(&self, listener: Listener) -> OpenConnection {
-        self.connections(listener).accepted()
     }
 
     /// Counts a connection or a request that was refused, or a connection that was closed for a reason of ours.

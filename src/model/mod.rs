@@ -9,11 +9,12 @@ mod number;
 pub mod priority;
 mod time;
 mod usage;
+mod validate;
 #[cfg(test)]
 pub(crate) mod work;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
-pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, InvalidId, LinkId, PartnerId};
+pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
 pub use link::{
     FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
 };
@@ -21,3 +22,4 @@ pub use network::{client_network, is_local, without_host};
 pub use number::whole_number;
 pub use time::{Clock, Timestamp};
 pub use usage::{Usage, Visit};
+pub use validate::is_xml_char;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::http::LoggedAddress;
+use crate::kaltura::LoggedAddress;
 use crate::metrics::{Connections, Refusal};
 use crate::model::{LinkId, Timestamp, client_network, is_local};
 

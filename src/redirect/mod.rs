@@ -1,18 +1,16 @@
 //! `/tiny`, `goto` and `/robots.txt`, answered from memory; only while the links are being loaded is one looked up
 //! elsewhere. Never sees sessions.
 
-mod content;
-mod fast_path;
+mod fast;
 mod forgive;
 mod guesses;
 mod page;
-mod request;
-mod template;
-mod visitors;
+mod previews;
+mod proxied;
 
-pub use fast_path::{FastPath, Now, Outcome, Waiting};
+pub use fast::request::Asker;
+pub use fast::{FastPath, Now, Outcome, Waiting};
 pub use guesses::Guesses;
-pub use request::Asker;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,14 +20,16 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::fetch::Fetcher;
-use crate::http::{self, Attendance, Call, Fault, Place, Requested, Response, Target};
+use crate::http::{self, Attendance, Response};
+use crate::kaltura;
+use crate::kaltura::format::{Exception, Value};
+use crate::kaltura::{Call, Fault, Place, Requested, Target};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::{LinkId, Timestamp};
-use crate::public::guesses::Guess;
-use crate::public::request::TINY;
-use crate::public::visitors::{PURPOSES, Visitor, Visitors, is_unasked};
-use crate::wire::{Exception, Value};
+use crate::redirect::fast::request::TINY;
+use crate::redirect::guesses::Guess;
+use crate::redirect::previews::{PURPOSES, Visitor, Visitors, is_unasked};
 
 /// What the public listener serves, in `Allow`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -121,12 +121,12 @@ impl Public {
     }
 
     async fn answer(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
-        let path = http::merge_slashes(uri.path());
+        let path = kaltura::merge_slashes(uri.path());
         if let Some(id) = self.after_tiny(&path) {
             if !matches!(*method, Method::GET | Method::HEAD) {
                 return Some(http::allow(method, METHODS));
             }
-            let id = http::decode_lossy(Place::Path, id);
+            let id = kaltura::decode_lossy(Place::Path, id);
             return Some(match self.tiny {
                 Tiny::Hop => self.hop_from(&id, client).await,
                 Tiny::Direct => self.goto_by(method, Some(&id), Requested::default(), client).await,
@@ -230,8 +230,8 @@ impl Public {
                     let visit = self.visitors.visit_of(&visitor(method, client.headers));
                     if let Some(fetcher) = self.fetcher.as_ref().filter(|_| requested.proxy) {
                         let head_only = method == Method::HEAD;
-                        let fetched = content::fetch(fetcher, id, location, head_only, client).await;
-                        if fetched.is_ok() && content::is_from_the_beginning(client.headers) {
+                        let fetched = proxied::fetch(fetcher, id, location, head_only, client).await;
+                        if fetched.is_ok() && proxied::is_from_the_beginning(client.headers) {
                             self.recorder.record(id, visit, now);
                         }
                         return fetched.unwrap_or_else(|fault| no_redirect(&fault, requested, accepts_html));
@@ -365,7 +365,7 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     fault.write_headers(headers);
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     if *fault == Fault::TooManyFetches {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(content::RETRY_AFTER_SECONDS));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(proxied::RETRY_AFTER_SECONDS));
     }
     keep_private(headers);
     response

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
 use crate::http::{self, Response};
-use crate::wire::Exception;
+use crate::kaltura::format::Exception;
 
 /// Nothing is loaded and nothing runs; the one style sheet is in the page.
 const POLICY: HeaderValue =

@@ -3,9 +3,10 @@
 use hyper::header::{self, HeaderMap, HeaderValue};
 
 use crate::fetch::{FetchError, Fetcher, Wanted};
-use crate::http::{Fault, Response};
+use crate::http::Response;
+use crate::kaltura::Fault;
 use crate::model::LinkId;
-use crate::public::Client;
+use crate::redirect::Client;
 
 /// How long a client is asked to wait for other fetches to end, in seconds.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 5;

@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::server::admission::Activity;
-use crate::server::connection;
-use crate::server::guard::Terms;
-use crate::server::redirects::Rest;
-use crate::server::service::PublicService;
+use crate::http::connection::guard::Terms;
+use crate::http::connection::serve;
+use crate::http::connection::set::Activity;
+use crate::server::redirect_loop::Rest;
+use crate::server::routes::PublicService;
 
 /// The threads, which share a runtime.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub(super) fn serve(
         // Kept until the socket is closed.
         let _place = place;
         match TcpStream::from_std(stream) {
-            Ok(stream) => connection::serve(stream, past, peer, service, terms, &activity).await,
+            Ok(stream) => serve::serve(stream, past, peer, service, terms, &activity).await,
             Err(error) => tracing::warn!(%error, "a connection cannot be served"),
         }
     };

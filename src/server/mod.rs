@@ -1,20 +1,11 @@
 //! The composition root: bound listeners, the services behind them, readiness, reload and drain.
 
-mod admission;
-mod connection;
-mod descriptors;
 mod general;
-mod guard;
 mod inspection;
-mod listeners;
 mod lock;
-mod monitor;
-mod notify;
-mod proxy_header;
-mod readiness;
-mod redirects;
-mod service;
-mod status;
+mod redirect_loop;
+mod routes;
+mod systemd;
 mod workers;
 
 use std::io;
@@ -27,24 +18,24 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use descriptors::room_for_connections;
-pub use listeners::{BindError, Bound, Listening, bind, inherited};
-pub use lock::{DataLock, LockError};
-pub use notify::ServiceManager;
+pub use lock::DataLock;
+pub use systemd::ServiceManager;
 
+use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
-use crate::http::{AccessLog, Budget, Peer};
-use crate::ks::Partners;
+use crate::http::connection::guard::{Past, Terms};
+use crate::http::connection::set::{Admission, Admitted, Crowd, Entrance, Member, Place, Policy};
+use crate::http::connection::{Bound, proxy_protocol, serve};
+use crate::http::{Budget, Peer};
+use crate::kaltura::AccessLog;
+use crate::kaltura::session::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
-use crate::public::{FastPath, Guesses, Public};
-use crate::server::admission::{Admission, Admitted, Crowd, Entrance, Member, Place, Policy};
+use crate::redirect::{FastPath, Guesses, Public};
 use crate::server::general::General;
-use crate::server::guard::{Past, Terms};
-use crate::server::monitor::Monitor;
-use crate::server::service::{AdminService, PublicService};
+use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Worker, Workers};
 use crate::store::Health;
 
@@ -127,7 +118,7 @@ pub async fn serve(
     for listener in bound.admin {
         let admin = admin.clone();
         let serve = move |stream, address| admin.take(stream, address);
-        accepting.spawn(connection::accept(listener, stopped.clone(), serve));
+        accepting.spawn(serve::accept(listener, stopped.clone(), serve));
     }
     let mut serving = Serving {
         accepting,
@@ -312,12 +303,12 @@ async fn serve_admin(
     };
     let mut past = Past::none();
     if terms.policy.is_announced_by(&peer) {
-        match proxy_header::introduce(&mut stream, &mut peer, &mut place, &terms).await {
+        match proxy_protocol::introduce(&mut stream, &mut peer, &mut place, &terms).await {
             Ok(received) => past.held = received,
             Err(error) => return tracing::trace!(%error, "connection ended"),
         }
     }
-    connection::serve(stream, past, peer, service, terms, member.activity()).await;
+    serve::serve(stream, past, peer, service, terms, member.activity()).await;
 }
 
 /// Forgets sessions that have expired, every hour, and not at the start, when the clock may not be set yet.

@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
+use crate::http::connection::guard::{LAST_CALL, Past, Terms, linger};
+use crate::http::connection::proxy_protocol;
+use crate::http::connection::set::{Activity, Place, Policy};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
-use crate::public::{Asker, FastPath, Now, Outcome, Waiting};
-use crate::server::admission::{Activity, Place, Policy};
-use crate::server::guard::{LAST_CALL, Past, Terms, linger};
-use crate::server::proxy_header;
+use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
 
 /// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
@@ -283,7 +283,7 @@ pub(super) async fn serve(
     } = newcomer;
     let mut stream = TcpStream::from_std(stream)?;
     if is_announced {
-        progress.held = proxy_header::introduce(&mut stream, &mut peer, &mut place, terms).await?;
+        progress.held = proxy_protocol::introduce(&mut stream, &mut peer, &mut place, terms).await?;
         progress.wants_more = progress.held.is_empty();
     }
     // A connection that is always busy has used up what a task may do at a time when it gets here.
@@ -503,13 +503,13 @@ impl Connection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
-    use crate::http::{AccessLog, LoggedAddress};
+    use crate::http::Limits;
+    use crate::http::connection::set::{Admission, Crowd, Entrance};
+    use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
     use crate::model::Clock;
     use crate::model::work::assert_is_linear;
-    use crate::public::{Guesses, Tiny};
-    use crate::server::admission::{Admission, Crowd, Entrance};
+    use crate::redirect::{Guesses, Tiny};
     use std::net::TcpListener;
     use std::time::Duration;
     use tokio::sync::watch;

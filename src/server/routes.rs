@@ -2,20 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
+use crate::admin::{Monitor, readiness, status};
 use crate::api::Api;
 use crate::fetch;
-use crate::http::{self, AccessLog, Budget, Call, Fault, Requested, Response, Target};
-use crate::public::{self, Client, Public};
-use crate::server::connection::Service;
-use crate::server::monitor::Monitor;
-use crate::server::{readiness, status};
-use crate::wire::Format;
+use crate::http::connection::serve::Service;
+use crate::http::{self, Budget, Response};
+use crate::kaltura::format::Format;
+use crate::kaltura::{self, AccessLog, Call, Fault, Requested, Subject, Target};
+use crate::redirect::{self, Client, Public};
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
@@ -29,13 +29,30 @@ impl PublicService {
         Self { public, access_log }
     }
 
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let answered = self
+            .public
+            .respond(request.method(), request.uri(), client_of(&request, client));
+        let mut response = match answered.await {
+            Some(response) => response,
+            None => self.refuse(&request, client).await,
+        };
+        if !request.body().is_end_stream() {
+            // The body is not read, so nothing can come after it.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
     /// The answer to what the public listener does not serve.
     async fn refuse(&self, request: &Request<Incoming>, client: IpAddr) -> Response {
         if http::is_about_server(request) {
             return http::allow(request.method(), http::API_METHODS);
         }
         let Some(target) = Target::of(request.uri()) else {
-            return public::not_found(request.headers());
+            return redirect::not_found(request.headers());
         };
         match *request.method() {
             Method::GET | Method::HEAD | Method::POST => {}
@@ -57,27 +74,11 @@ impl PublicService {
 }
 
 impl Service for PublicService {
-    const NAME: &'static str = "public";
-
-    fn access_log(&self) -> &AccessLog {
-        &self.access_log
-    }
-
     async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
-        let answered = self
-            .public
-            .respond(request.method(), request.uri(), client_of(&request, client));
-        let mut response = match answered.await {
-            Some(response) => response,
-            None => self.refuse(&request, client).await,
-        };
-        if !request.body().is_end_stream() {
-            // The body is not read, so nothing can come after it.
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        logged(&self.access_log, "public", request, client, |request| {
+            self.answer(request, client)
+        })
+        .await
     }
 }
 
@@ -117,7 +118,7 @@ impl AdminService {
         if http::is_about_server(&request) {
             return http::allow(request.method(), http::API_METHODS);
         }
-        match &*http::merge_slashes(request.uri().path()) {
+        match &*kaltura::merge_slashes(request.uri().path()) {
             "/healthz" => return readiness::healthz(request.method()),
             "/readyz" => return readiness::readyz(request.method(), self.monitor.links()),
             "/metrics" => return self.monitor.metrics(&request),
@@ -137,21 +138,43 @@ impl AdminService {
         if is_of_api {
             return Arc::clone(&self.api).respond(request, client).await;
         }
-        public::not_found(request.headers())
+        redirect::not_found(request.headers())
     }
 }
 
 impl Service for AdminService {
-    const NAME: &'static str = "admin";
-
-    fn access_log(&self) -> &AccessLog {
-        &self.access_log
-    }
-
     async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
-        let response = self.answer(request, client).await;
-        self.budget.hold(response).unwrap_or_else(overloaded)
+        let answer = |request| async move {
+            let response = self.answer(request, client).await;
+            self.budget.hold(response).unwrap_or_else(overloaded)
+        };
+        logged(&self.access_log, "admin", request, client, answer).await
     }
+}
+
+/// Answers a request and writes it to the access log.
+async fn logged<F: Future<Output = Response>>(
+    log: &AccessLog,
+    listener: &'static str,
+    request: Request<Incoming>,
+    client: IpAddr,
+    answer: impl FnOnce(Request<Incoming>) -> F,
+) -> Response {
+    if !log.takes_next() {
+        return answer(request).await;
+    }
+    let (started, method, uri) = (Instant::now(), request.method().clone(), request.uri().clone());
+    let response = answer(request).await;
+    let subject = Subject::of(&uri);
+    log.write(
+        listener,
+        client,
+        method.as_str(),
+        &subject,
+        response.status(),
+        Some(started.elapsed()),
+    );
+    response
 }
 
 fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {

@@ -11,15 +11,16 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::http::connection::guard::Terms;
+use crate::http::connection::listener::Listening;
+use crate::http::connection::serve;
+use crate::http::connection::set::{Admitted, Crowd, Entrance, Member};
 use crate::metrics::Metrics;
-use crate::public::FastPath;
-use crate::server::admission::{Admitted, Crowd, Entrance, Member};
-use crate::server::guard::Terms;
-use crate::server::listeners::Listening;
-use crate::server::notify::RollCall;
-use crate::server::redirects::Newcomer;
-use crate::server::service::PublicService;
-use crate::server::{connection, general, redirects};
+use crate::redirect::FastPath;
+use crate::server::redirect_loop::Newcomer;
+use crate::server::routes::PublicService;
+use crate::server::systemd::RollCall;
+use crate::server::{general, redirect_loop};
 
 /// What a thread serves redirects with.
 #[derive(Debug, Clone)]
@@ -118,7 +119,7 @@ impl Worker {
         for listener in listeners {
             let (worker, crowd) = (Arc::clone(&self), crowd.clone());
             let serve = move |stream, address| worker.take(stream, address, &crowd);
-            accepting.spawn(connection::accept(listener, self.entrance.stopped.clone(), serve));
+            accepting.spawn(serve::accept(listener, self.entrance.stopped.clone(), serve));
         }
         let mut stopped = self.entrance.stopped.clone();
         let deadline = async {
@@ -161,7 +162,7 @@ impl Worker {
 
     async fn serve(self: Arc<Self>, newcomer: Newcomer, terms: Terms, member: Member) {
         let activity = member.activity();
-        let served = match redirects::serve(newcomer, &self.fast_path, &terms, activity).await {
+        let served = match redirect_loop::serve(newcomer, &self.fast_path, &terms, activity).await {
             Ok(Some(rest)) => general::serve(&self.general, rest, self.service.clone(), terms, activity),
             Ok(None) => return,
             Err(error) => Err(error),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::model::LinkId;
-use crate::store::read_limit::Stopped;
+use crate::store::read::limit::Stopped;
 
 /// The file could not be read or written, or holds what it should not.
 #[derive(Debug, thiserror::Error)]

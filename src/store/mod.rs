@@ -3,55 +3,16 @@
 //! Alone names redb and bincode. Knows what a link is and keeps its indexes and counters true; who may change a link
 //! and how is decided in `links`, by closures that run inside the write transaction.
 
-mod clicks;
-mod compact;
-mod dump;
 mod error;
-mod format_1;
-mod inspection;
+mod files;
+mod format;
 mod journal;
-mod keys;
-mod last_backup;
-mod list;
-mod medium;
-mod overlay;
-mod prepared;
 mod progress;
-mod query;
-mod queue;
-mod read_limit;
-mod record;
-mod recovery;
-mod rank;
-mod redo;
-mod rehearsal;
-mod scan;
-mod seal;
-mod snapshot;
-mod tables;
-mod transaction;
-mod unfinished;
-mod upgrade;
-mod values;
-mod verify;
-mod visibility;
-mod writer;
+mod read;
+mod write;
 
 #[cfg(test)]
-pub(crate) mod simulated;
-
-#[cfg(test)]
-mod click_tests;
-#[cfg(test)]
-mod copy_tests;
-#[cfg(test)]
-mod format_tests;
-#[cfg(test)]
-mod inspection_tests;
-#[cfg(test)]
-mod journal_tests;
-#[cfg(test)]
-mod ownership_tests;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -67,31 +28,31 @@ use parking_lot::Mutex;
 use redb::Database;
 use tokio::sync::{oneshot, watch};
 
-pub use compact::{Compaction, compact};
-pub use dump::restore_dump;
 pub use error::{CopyError, OpenError, StoreError, WriteError};
-pub use inspection::{Inspected, Inspection};
-pub use medium::unless_damaged;
-pub use prepared::{Prepared, PreparedLinks, Preparing};
+pub use files::compact::compact;
+pub use files::dump::restore_dump;
+pub use files::medium::unless_damaged;
+pub use files::unfinished::Unfinished;
 pub use progress::Progress;
-pub use query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
-pub use read_limit::{ReadLimit, Stopped};
-pub use rehearsal::Rehearsal;
-pub use scan::{Scanned, Visitor};
-pub use snapshot::Snapshot;
-pub use transaction::{Change, Transaction};
-pub use unfinished::Unfinished;
-pub use verify::Verification;
-pub use writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
+pub use read::inspection::{Inspected, Inspection};
+pub use read::limit::{ReadLimit, Stopped};
+pub use read::query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
+pub use read::scan::Visitor;
+pub use read::snapshot::Snapshot;
+pub use read::verify::Verification;
+pub use write::prepared::{Prepared, PreparedLinks, Preparing};
+pub use write::rehearsal::Rehearsal;
+pub use write::transaction::{Change, Transaction};
+pub use write::writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
 
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
 use crate::model::LinkId;
 use crate::model::{Timestamp, priority};
-use crate::store::last_backup::LastBackup;
-use crate::store::medium::{Medium, StoreFile};
-use crate::store::visibility::Visibility;
-use crate::store::writer::{Handle, Pace, Writer};
+use crate::store::files::last_backup::LastBackup;
+use crate::store::files::medium::{Medium, StoreFile};
+use crate::store::journal::visibility::Visibility;
+use crate::store::write::writer::{Handle, Pace, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
@@ -146,7 +107,12 @@ impl Store {
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::at(path);
         file.create_if_missing()?;
-        let opened = Self::open_on(Arc::new(file), unfinished::folder_of(path), observer, Pace::default());
+        let opened = Self::open_on(
+            Arc::new(file),
+            files::unfinished::folder_of(path),
+            observer,
+            Pace::default(),
+        );
         let mut store = match opened {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
             Err(error @ OpenError::ForeignJournal { .. }) => {
@@ -194,7 +160,7 @@ impl Store {
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
             visibility: Arc::new(Visibility::of(sequence)),
-            folder: unfinished::folder_of(path).to_owned(),
+            folder: files::unfinished::folder_of(path).to_owned(),
             metrics,
             file: Some(path.to_owned()),
             last_backup: LastBackup::of(path, false),
@@ -256,7 +222,7 @@ impl Store {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] if not, with how much there is.
     pub fn check_space(&self, bytes: u64) -> io::Result<()> {
-        medium::check_space(&self.folder.join(FILE_NAME), bytes)
+        files::medium::check_space(&self.folder.join(FILE_NAME), bytes)
     }
 
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned

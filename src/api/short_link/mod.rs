@@ -1,21 +1,25 @@
 //! The service `shortlink_shortlink` (contract, sections 5, 9 and 10).
 
+pub mod object;
+pub mod profile;
+pub mod query;
+
 use std::collections::HashMap;
 
 use crate::api::access::scope_of;
 use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
-use crate::api::list_query::query;
-use crate::api::object::{object, object_with_usage, wants_clicks};
+use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
+use crate::api::short_link::query::query;
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::http::Fault;
-use crate::ks::{Kind, Session};
+use crate::kaltura::Fault;
+use crate::kaltura::format::{Object, Value};
+use crate::kaltura::session::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
 use crate::model::{
     Destination, FULL_URL_MIN_BYTES, ID_MAX_BYTES, LinkId, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
     Timestamp, USER_ID_MAX_CHARS, whole_number,
 };
-use crate::wire::{Object, Value};
 
 /// The parameter that holds a link.
 const LINK: &str = "shortLink";
@@ -23,7 +27,7 @@ const LINK: &str = "shortLink";
 const STATUS_ENUM: &str = "KalturaShortLinkStatus";
 
 /// Values that a filter may list at most.
-pub(super) const IN_VALUES_MAX: usize = 1_000;
+pub const IN_VALUES_MAX: usize = 1_000;
 
 impl Api {
     pub(super) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {

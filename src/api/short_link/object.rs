@@ -1,15 +1,15 @@
 //! How a link is answered: Kaltura's object, to the byte, and behind it what only those get who ask for it.
 
 use crate::api::Params;
-use crate::http::Fault;
+use crate::kaltura::Fault;
+use crate::kaltura::format::{Object, Value};
 use crate::model::{ShortLink, Timestamp, Usage};
-use crate::wire::{Object, Value};
 
 /// The name of a link's class.
-pub(super) const LINK_CLASS: &str = "KalturaShortLink";
+pub const LINK_CLASS: &str = "KalturaShortLink";
 
 /// Whether the caller wants to know how links have been used, which Kaltura's objects do not say.
-pub(super) fn wants_clicks(params: &Params) -> Result<bool, Fault> {
+pub fn wants_clicks(params: &Params) -> Result<bool, Fault> {
     params.flag("withClicks")
 }
 
@@ -39,12 +39,12 @@ const fn of(fields: Vec<(&'static str, Value)>) -> Value {
 }
 
 /// A link as Kaltura answers it.
-pub(super) fn object(link: &ShortLink) -> Value {
+pub fn object(link: &ShortLink) -> Value {
     of(fields(link))
 }
 
 /// The same, with how it has been used.
-pub(super) fn object_with_usage(link: &ShortLink, usage: &Usage) -> Value {
+pub fn object_with_usage(link: &ShortLink, usage: &Usage) -> Value {
     let count = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
     let mut fields = fields(link);
     fields.extend([

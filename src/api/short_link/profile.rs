@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::api::fields::Fields;
-use crate::api::object::LINK_CLASS;
 use crate::api::params::{Param, Params};
-use crate::http::Fault;
-use crate::wire::Value;
+use crate::api::short_link::object::LINK_CLASS;
+use crate::kaltura::Fault;
+use crate::kaltura::format::Value;
 
 /// The parameter that holds a profile.
 const PROFILE: &str = "responseProfile";
@@ -21,7 +21,7 @@ const NAMES_MAX: usize = 1_000;
 const NAME_MAX_BYTES: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct Profile {
+pub struct Profile {
     fields: BTreeSet<String>,
     includes: bool,
 }
@@ -29,7 +29,7 @@ pub(super) struct Profile {
 impl Profile {
     /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or name, is
     /// not known here.
-    pub(super) fn of(params: &Params) -> Result<Option<Self>, Fault> {
+    pub fn of(params: &Params) -> Result<Option<Self>, Fault> {
         if !matches!(params.get(PROFILE), Some(Param::Object(_))) {
             return Ok(None);
         }
@@ -54,7 +54,7 @@ impl Profile {
     }
 
     /// Sets the fields of links that are not wanted to null, as Kaltura does: of the formats, XML alone shows them.
-    pub(super) fn apply(&self, value: &mut Value) {
+    pub fn apply(&self, value: &mut Value) {
         match value {
             Value::Object(object) if object.class == LINK_CLASS => {
                 for (name, value) in &mut object.fields {

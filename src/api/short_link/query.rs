@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::api::Params;
 use crate::api::fields::{Fields, parse_integer};
 use crate::api::short_link::{IN_VALUES_MAX, status};
-use crate::http::Fault;
-use crate::ks::{Kind, Session};
+use crate::kaltura::Fault;
+use crate::kaltura::session::{Kind, Session};
 use crate::model::{Status, Timestamp};
 use crate::store::{Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
 
@@ -18,7 +18,7 @@ const PAGE_SIZE_MAX: i64 = 500;
 const RELATIVE_MAX_SECONDS: i64 = 315_360_000;
 
 /// What `list` makes of its parameters.
-pub(super) fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fault> {
+pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fault> {
     let filter = Fields::of(params, "filter")?;
     let pager = Fields::of(params, "pager")?;
     let mut query = Query {
@@ -176,7 +176,7 @@ fn page(pager: &Fields<'_>) -> Result<Page, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ks::Privileges;
+    use crate::kaltura::session::Privileges;
     use crate::model::PartnerId;
 
     const NOW: Timestamp = Timestamp::from_unix(2_000_000_000);

@@ -32,7 +32,7 @@ Examples:
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct RestoreArgs {
+pub struct RestoreArgs {
     #[arg(help = ID_HELP, value_parser = id_of, required_unless_present = "from")]
     ids: Vec<String>,
 
@@ -48,7 +48,7 @@ pub(super) struct RestoreArgs {
     client: ClientArgs,
 }
 
-pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
+pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
     let ids = match &args.from {
         Some(path) => ids_in(&text_of(path)?),
         None => args.ids.clone(),

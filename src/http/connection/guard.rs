@@ -16,16 +16,16 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+use crate::http::connection::set::{Activity, Policy};
 use crate::http::{self, Attendance, BadHead, Framing, Head, HeadReader};
 use crate::metrics::{Connections, Refusal};
 use crate::model::Clock;
-use crate::server::admission::{Activity, Policy};
 
 /// Read from the socket at a time while a head is not whole.
 const CHUNK_BYTES: usize = 8 * 1024;
 /// How long a connection that has just been used is kept for one more request when the appliance ends: closed at once, a
 /// request that is on its way would fail.
-pub(super) const LAST_CALL: Duration = Duration::from_secs(1);
+pub const LAST_CALL: Duration = Duration::from_secs(1);
 /// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes unread, the
 /// kernel would break the connection, and the answer with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// When the client has ended it already.
-pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER_MAX_BYTES);
     let mut nowhere = tokio::io::sink();
@@ -46,25 +46,25 @@ pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -
 
 /// What a connection lives under, whoever serves it.
 #[derive(Debug, Clone)]
-pub(super) struct Terms {
-    pub(super) policy: Arc<Policy>,
-    pub(super) counts: Arc<Connections>,
-    pub(super) clock: Clock,
-    pub(super) stopped: watch::Receiver<bool>,
+pub struct Terms {
+    pub policy: Arc<Policy>,
+    pub counts: Arc<Connections>,
+    pub clock: Clock,
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// How far a connection has come when hyper gets it.
 #[derive(Debug)]
-pub(super) struct Past {
+pub struct Past {
     /// What was received and not answered.
-    pub(super) held: Vec<u8>,
+    pub held: Vec<u8>,
     /// Requests that were answered.
-    pub(super) requests: usize,
-    pub(super) began: Instant,
+    pub requests: usize,
+    pub began: Instant,
 }
 
 impl Past {
-    pub(super) fn none() -> Self {
+    pub fn none() -> Self {
         Self {
             held: Vec::new(),
             requests: 0,
@@ -75,7 +75,7 @@ impl Past {
 
 /// What the two sides of hyper tell each other: the stream below it and the service above it.
 #[derive(Debug)]
-pub(super) struct Course {
+pub struct Course {
     activity: Arc<Activity>,
     is_in_flight: AtomicBool,
     is_last: AtomicBool,
@@ -85,7 +85,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub(super) fn new(activity: Arc<Activity>) -> Arc<Self> {
+    pub fn new(activity: Arc<Activity>) -> Arc<Self> {
         Arc::new(Self {
             activity,
             is_in_flight: AtomicBool::new(false),
@@ -97,7 +97,7 @@ impl Course {
     }
 
     /// Tells us whether the client of the request in flight has to stay.
-    pub(super) const fn attendance(&self) -> &Attendance {
+    pub const fn attendance(&self) -> &Attendance {
         &self.attendance
     }
 
@@ -107,7 +107,7 @@ impl Course {
     }
 
     /// The answer has been given to hyper, whole.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.activity.rest(std::time::Instant::now());
         self.attendance.release();
         self.is_in_flight.store(false, Ordering::Release);
@@ -119,12 +119,12 @@ impl Course {
     }
 
     /// Whether nothing is read after the request in flight, so that its answer must say so.
-    pub(super) fn is_last(&self) -> bool {
+    pub fn is_last(&self) -> bool {
         self.is_last.load(Ordering::Acquire)
     }
 
     /// An answer that only the end of the connection delimits breaks off: the connection must not end as after a whole one.
-    pub(super) fn tear(&self) {
+    pub fn tear(&self) {
         self.is_torn.store(true, Ordering::Release);
     }
 
@@ -134,7 +134,7 @@ impl Course {
 }
 
 /// The two ends of a stream taking leave of each other.
-pub(super) trait Depart {
+pub trait Depart {
     /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was not read
     /// yet, that is not seen.
     fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()>;
@@ -174,7 +174,7 @@ enum Ending {
 }
 
 /// A stream that gives hyper one request at a time.
-pub(super) struct Guard<S: Depart> {
+pub struct Guard<S: Depart> {
     stream: S,
     terms: Terms,
     course: Arc<Course>,
@@ -203,7 +203,7 @@ pub(super) struct Guard<S: Depart> {
 }
 
 impl<S: Depart> Guard<S> {
-    pub(super) fn new(stream: S, terms: Terms, course: Arc<Course>, past: Past) -> Self {
+    pub fn new(stream: S, terms: Terms, course: Arc<Course>, past: Past) -> Self {
         let mut stopped = terms.stopped.clone();
         let now = Instant::now();
         Self {

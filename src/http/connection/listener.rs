@@ -8,7 +8,7 @@ use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted. Linux caps it at `net.core.somaxconn`.
-pub(super) const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 /// What the kernel may hold of answers that a client of the public listener has not taken, in bytes; it doubles that for its
 /// own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
 const PUBLIC_SEND_BYTES: usize = 64 * 1024;

@@ -8,9 +8,9 @@ use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
+use crate::http::connection::guard::{Terms, linger};
+use crate::http::connection::set::{Place, full_for_address};
 use crate::metrics::Refusal;
-use crate::server::admission::{Place, full_for_address};
-use crate::server::guard::{Terms, linger};
 
 /// Longest header: that of version 2 says how long it is, and with what proxies add, some hundred bytes are usual.
 const HEADER_MAX_BYTES: usize = 4 * 1024;
@@ -21,11 +21,11 @@ const V1_MAX_BYTES: usize = 107;
 
 /// What a proxy says of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ProxyHeader {
+pub struct ProxyHeader {
     /// Who it is for; `None` if for itself, as when it looks whether we are alive.
-    pub(super) client: Option<IpAddr>,
+    pub client: Option<IpAddr>,
     /// What was received after the header.
-    pub(super) rest: Vec<u8>,
+    pub rest: Vec<u8>,
 }
 
 /// Has a proxy say whom its connection is for: makes that the peer, counts the connection for it, and returns what was
@@ -33,7 +33,7 @@ pub(super) struct ProxyHeader {
 ///
 /// # Errors
 /// When the header is none, or does not come in time, or its client has too many connections, and has been told so.
-pub(super) async fn introduce(
+pub async fn introduce(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: &mut Peer,
     place: &mut Place,
@@ -63,7 +63,7 @@ pub(super) async fn introduce(
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] if there is none, [`io::ErrorKind::TimedOut`] if it does not come in time.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), timeout: Duration) -> io::Result<ProxyHeader> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin), timeout: Duration) -> io::Result<ProxyHeader> {
     tokio::time::timeout(timeout, async {
         let mut received = Vec::new();
         loop {

@@ -19,10 +19,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
-use crate::http::{AccessLog, Body, Peer, Response, Subject};
-use crate::server::admission::Activity;
-use crate::server::guard::{Course, Depart, Guard, Past, Terms};
-use crate::server::listeners::{BACKLOG, Listening};
+use crate::http::connection::guard::{Course, Depart, Guard, Past, Terms};
+use crate::http::connection::listener::{BACKLOG, Listening};
+use crate::http::connection::set::Activity;
+use crate::http::{Body, Peer, Response};
 
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -36,15 +36,9 @@ const BUFFER_MIN_BYTES: usize = 16 * 1024;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Answers requests.
-pub(super) trait Service: Clone + Send + Sync + 'static {
-    /// What the access log calls it.
-    const NAME: &'static str;
-
+pub trait Service: Clone + Send + Sync + 'static {
     /// Answers one request of a client.
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
-
-    /// Where its requests are logged.
-    fn access_log(&self) -> &AccessLog;
 }
 
 /// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows of
@@ -52,7 +46,7 @@ pub(super) trait Service: Clone + Send + Sync + 'static {
 ///
 /// # Errors
 /// When the runtime cannot watch the listener.
-pub(super) async fn accept(
+pub async fn accept(
     Listening { listener, is_inherited }: Listening,
     mut stopped: watch::Receiver<bool>,
     serve: impl Fn(TcpStream, IpAddr),
@@ -136,7 +130,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves a connection to its end with hyper.
-pub(super) async fn serve(
+pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static,
     past: Past,
     peer: Peer,
@@ -153,7 +147,9 @@ pub(super) async fn serve(
             request.extensions_mut().insert(course.attendance().clone());
             // Whoever knows no chunks is told the end of a body whose length is not known by the end of the connection.
             let may_end_with_connection = request.version() == Version::HTTP_10;
-            let mut response = respond(&service, request, &peer).await;
+            let forwarded = request.headers().get_all(X_FORWARDED_FOR);
+            let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
+            let mut response = service.respond(request, client).await;
             if course.is_last() {
                 response
                     .headers_mut()
@@ -178,31 +174,6 @@ pub(super) async fn serve(
     if let Err(error) = connection.await {
         tracing::trace!(%error, "connection ended");
     }
-}
-
-async fn respond(service: &impl Service, request: Request<Incoming>, peer: &Peer) -> Response {
-    let forwarded = request.headers().get_all(X_FORWARDED_FOR);
-    let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
-    let log = service.access_log();
-    if !log.takes_next() {
-        return service.respond(request, client).await;
-    }
-    let (started, method, uri) = (Instant::now(), request.method().clone(), request.uri().clone());
-    let response = service.respond(request, client).await;
-    let (subject, elapsed) = (Subject::of(&uri), Some(started.elapsed()));
-    log.write(
-        name_of(service),
-        client,
-        method.as_str(),
-        &subject,
-        response.status(),
-        elapsed,
-    );
-    response
-}
-
-const fn name_of<S: Service>(_: &S) -> &'static str {
-    S::NAME
 }
 
 /// The body of a response, which says when hyper has all of it.

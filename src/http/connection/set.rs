@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Limits;
+use crate::http::Limits;
+use crate::http::connection::guard::Terms;
 use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
-use crate::server::guard::Terms;
 
 /// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more likely
 /// to be used again.
@@ -31,7 +31,7 @@ const BUSY: u32 = u32::MAX;
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// What somebody is told whose address has too many connections.
-pub(super) fn full_for_address(now: Timestamp) -> Vec<u8> {
+pub fn full_for_address(now: Timestamp) -> Vec<u8> {
     http::turned_away(StatusCode::TOO_MANY_REQUESTS, RETRY_AFTER_SECONDS, now)
 }
 
@@ -41,10 +41,10 @@ fn full(now: Timestamp) -> Vec<u8> {
 
 /// What the connections of a listener are served by. A reload makes another one, for those that come after it.
 #[derive(Debug)]
-pub(super) struct Policy {
-    pub(super) limits: Limits,
-    pub(super) head: HeadLimits,
-    pub(super) proxies: Arc<Proxies>,
+pub struct Policy {
+    pub limits: Limits,
+    pub head: HeadLimits,
+    pub proxies: Arc<Proxies>,
 }
 
 impl From<&Limits> for Policy {
@@ -63,33 +63,33 @@ impl From<&Limits> for Policy {
 
 impl Policy {
     /// Whether a peer says whom its connection is for before anything else.
-    pub(super) fn is_announced_by(&self, peer: &Peer) -> bool {
+    pub fn is_announced_by(&self, peer: &Peer) -> bool {
         self.limits.proxy_protocol && peer.is_proxy()
     }
 }
 
 /// By what the connections of a listener come in.
 #[derive(Debug, Clone)]
-pub(super) struct Entrance {
-    pub(super) admission: Arc<Admission>,
-    pub(super) policy: watch::Receiver<Arc<Policy>>,
-    pub(super) clock: Clock,
-    pub(super) stopped: watch::Receiver<bool>,
+pub struct Entrance {
+    pub admission: Arc<Admission>,
+    pub policy: watch::Receiver<Arc<Policy>>,
+    pub clock: Clock,
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// A connection that has been let in.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) peer: Peer,
-    pub(super) place: Place,
-    pub(super) policy: Arc<Policy>,
+pub struct Admitted {
+    pub peer: Peer,
+    pub place: Place,
+    pub policy: Arc<Policy>,
     /// When.
-    pub(super) at: Instant,
+    pub at: Instant,
 }
 
 impl Entrance {
     /// Lets a connection in, or refuses it and tells it so.
-    pub(super) fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &Crowd) -> Option<Admitted> {
+    pub fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &Crowd) -> Option<Admitted> {
         let policy = Arc::clone(&self.policy.borrow());
         let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
         let place = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
@@ -102,7 +102,7 @@ impl Entrance {
     }
 
     /// What a connection lives under that stays for longer.
-    pub(super) fn terms(&self, policy: Arc<Policy>) -> Terms {
+    pub fn terms(&self, policy: Arc<Policy>) -> Terms {
         Terms {
             policy,
             counts: Arc::clone(&self.admission.counts),
@@ -114,14 +114,14 @@ impl Entrance {
 
 /// The connections of a listener, of all its threads together.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub struct Admission {
     counts: Arc<Connections>,
     /// Only where there is a limit for each.
     by_network: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Admission {
-    pub(super) fn new(counts: Arc<Connections>) -> Arc<Self> {
+    pub fn new(counts: Arc<Connections>) -> Arc<Self> {
         Arc::new(Self {
             counts,
             by_network: Mutex::default(),
@@ -170,7 +170,7 @@ fn refuse(mut stream: &TcpStream, answer: &[u8]) {
 
 /// The place of a connection that has been let in.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     admission: Arc<Admission>,
     network: Option<IpAddr>,
     _open: OpenConnection,
@@ -178,7 +178,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Counts the connection for an address; false if that has too many already.
-    pub(super) fn belong_to(&mut self, address: IpAddr, limits: &Limits) -> bool {
+    pub fn belong_to(&mut self, address: IpAddr, limits: &Limits) -> bool {
         let Some(most) = limits.connections_per_address else {
             return true;
         };
@@ -210,7 +210,7 @@ impl Drop for Place {
 
 /// The connections of a thread, or of several that share one runtime, which wait for requests.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd {
+pub struct Crowd {
     members: Arc<Mutex<Members>>,
     tasks: TaskTracker,
 }
@@ -224,7 +224,7 @@ struct Members {
 
 /// When a connection was last used.
 #[derive(Debug, Default)]
-pub(super) struct Activity {
+pub struct Activity {
     /// As [`seconds`] has it, or [`BUSY`].
     last: AtomicU32,
     position: AtomicUsize,
@@ -233,12 +233,12 @@ pub(super) struct Activity {
 
 impl Activity {
     /// The connection waits for its next request from now on.
-    pub(super) fn rest(&self, now: Instant) {
+    pub fn rest(&self, now: Instant) {
         self.last.store(seconds(now), Ordering::Relaxed);
     }
 
     /// It has a request in flight, and must not be closed.
-    pub(super) fn work(&self) {
+    pub fn work(&self) {
         self.last.store(BUSY, Ordering::Relaxed);
     }
 }
@@ -252,7 +252,7 @@ fn seconds(time: Instant) -> u32 {
 
 impl Crowd {
     /// Serves a connection in a task of its own, which may be ended when it has to give way.
-    pub(super) fn spawn<F>(&self, now: Instant, serve: impl FnOnce(Member) -> F)
+    pub fn spawn<F>(&self, now: Instant, serve: impl FnOnce(Member) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -264,7 +264,7 @@ impl Crowd {
     }
 
     /// Waits until all connections have ended; no more may come.
-    pub(super) async fn all_ended(&self) {
+    pub async fn all_ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -320,13 +320,13 @@ impl Crowd {
 
 /// A connection in the crowd.
 #[derive(Debug)]
-pub(super) struct Member {
+pub struct Member {
     members: Arc<Mutex<Members>>,
     activity: Arc<Activity>,
 }
 
 impl Member {
-    pub(super) const fn activity(&self) -> &Arc<Activity> {
+    pub const fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 }

@@ -1,5 +1,6 @@
 //! One tree of values in every format, against golden files; and every text through every format and back.
 
+use crate::model::is_xml_char;
 use std::time::Duration;
 
 use proptest::prelude::*;

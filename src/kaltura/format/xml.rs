@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::is_xml_char;
 use super::value::{Exception, Value};
+use crate::model::is_xml_char;
 
 /// What comes before a result.
 pub(super) const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><xml><result>";

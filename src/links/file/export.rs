@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
+use crate::links::file;
 use crate::model::PartnerId;
-use crate::rows;
 use crate::store::{CopyError, Snapshot, StoreError};
 
 /// Writes the links of a partner, or of all, in the order of their ids, and returns how many are left out because their
@@ -14,7 +14,7 @@ use crate::store::{CopyError, Snapshot, StoreError};
 pub fn export(
     snapshot: &Snapshot,
     partner: Option<PartnerId>,
-    mut writer: rows::Writer<impl Write>,
+    mut writer: file::Writer<impl Write>,
     mut on_link: impl FnMut(),
 ) -> Result<u64, CopyError> {
     let mut damaged = 0;

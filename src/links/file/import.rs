@@ -5,8 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 
+use crate::links::file::Line;
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
-use crate::rows::Line;
 use crate::store::{
     Ending, Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, WriteError,
 };
@@ -84,12 +84,6 @@ pub struct ImportReport {
 }
 
 impl ImportReport {
-    /// Lines so far.
-    #[must_use]
-    pub const fn lines(&self) -> u64 {
-        self.added + self.updated + self.unchanged + self.skipped + self.refused
-    }
-
     fn refuse(&mut self, line: u64, reason: String) {
         self.refused += 1;
         if self.problems.len() < PROBLEMS_TOLD_MAX {
@@ -458,7 +452,7 @@ fn holder(transaction: &impl Target, link: &ShortLink) -> Result<Option<LinkId>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::links::import_tests::link;
+    use crate::links::tests::imports::link;
 
     #[test]
     fn a_repeated_line_is_prepared_once() {

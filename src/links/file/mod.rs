@@ -2,12 +2,16 @@
 //!
 //! Reads untrusted files: every line is a link that could be stored, or says what is wrong with it.
 
+mod export;
+mod import;
 mod read;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use export::export;
+pub use import::{Conflict, ImportError, ImportOptions, ImportReport, import};
 pub use read::{Defaults, Line, read};
 pub use write::Writer;
 

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use crate::links::file::{FIELDS, Format};
+use crate::model::is_xml_char;
 use crate::model::{
     Destination, FULL_URL_MIN_BYTES, LinkId, NAME_MAX_CHARS, PartnerId, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
     Timestamp, USER_ID_MAX_CHARS, whole_number,
 };
-use crate::rows::{FIELDS, Format};
-use crate::wire::is_xml_char;
 
 /// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;

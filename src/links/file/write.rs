@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::links::file::{FIELDS, Format};
 use crate::model::{ShortLink, Timestamp};
-use crate::rows::{FIELDS, Format};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

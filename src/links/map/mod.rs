@@ -3,6 +3,9 @@
 //! Invariants: a lookup takes its shard's read lock and nothing else, allocates nothing, and never waits for the disk;
 //! what is published here has been committed by the store.
 
+pub mod publisher;
+pub mod records;
+
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
@@ -13,7 +16,7 @@ use hashbrown::hash_table::Entry;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 
-use crate::links::records::{Place, Record, Records, render};
+use crate::links::map::records::{Place, Record, Records, render};
 use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 
 /// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
@@ -156,7 +159,7 @@ fn shard_of(hash: u64) -> usize {
 
 /// Many links on their way into the index. Those of a shard are brought in together, because its table is then near.
 #[derive(Debug)]
-pub(super) struct Batch<'i> {
+pub struct Batch<'i> {
     index: &'i Index,
     scratch: Vec<u8>,
     /// By shard: records, one after the other, and the hash of each.
@@ -164,7 +167,7 @@ pub(super) struct Batch<'i> {
 }
 
 impl<'i> Batch<'i> {
-    pub(super) fn into(index: &'i Index) -> Self {
+    pub fn into(index: &'i Index) -> Self {
         Self {
             index,
             scratch: Vec::new(),
@@ -174,7 +177,7 @@ impl<'i> Batch<'i> {
 
     /// As [`Index::load`], at the latest when the batch is finished. A link whose destination no version has accepted is not
     /// loaded; false then.
-    pub(super) fn load(&mut self, link: &LinkRef<'_>) -> bool {
+    pub fn load(&mut self, link: &LinkRef<'_>) -> bool {
         if !render_link(&mut self.scratch, link) {
             return false;
         }
@@ -190,7 +193,7 @@ impl<'i> Batch<'i> {
         true
     }
 
-    pub(super) fn finish(mut self) {
+    pub fn finish(mut self) {
         for (records, hashes) in &mut self.waiting {
             self.index.load_together(records, hashes);
         }
@@ -285,13 +288,13 @@ impl Index {
         self.loaded.get().map_or(0, HashSet::len)
     }
 
-    pub(super) fn set_loaded(&self, damaged: HashSet<LinkId>) {
+    pub fn set_loaded(&self, damaged: HashSet<LinkId>) {
         // Loading a second time changes nothing about what the first one found.
         let _ = self.loaded.set(damaged);
     }
 
     /// Makes room for so many links, so that bringing them in moves none of them.
-    pub(super) fn reserve(&self, links: u64) {
+    pub fn reserve(&self, links: u64) {
         let each = usize::try_from(links).unwrap_or(usize::MAX) / SHARDS;
         for shard in &self.shards {
             let mut of_shard = shard.0.write();
@@ -303,12 +306,12 @@ impl Index {
     }
 
     /// Shows a link as a commit left it; says whether it was shown otherwise before.
-    pub(super) fn publish(&self, link: &LinkRef<'_>) -> bool {
+    pub fn publish(&self, link: &LinkRef<'_>) -> bool {
         self.insert(link, true)
     }
 
     /// The ids in the map, in no order.
-    pub(super) fn ids(&self) -> Vec<LinkId> {
+    pub fn ids(&self) -> Vec<LinkId> {
         let of_shard = |shard: &Shard| {
             let links = shard.0.read();
             let ids = links.places.iter().filter_map(|place| links.records.get(*place)?.id());
@@ -318,7 +321,7 @@ impl Index {
     }
 
     /// Shows a link no longer.
-    pub(super) fn remove(&self, id: LinkId) {
+    pub fn remove(&self, id: LinkId) {
         let hash = hash_of(&self.hasher, id);
         if let Some(shard) = self.shard(hash) {
             shard.0.write().remove(&self.hasher, hash, id);
@@ -343,7 +346,7 @@ impl Index {
     }
 
     /// Shows a link as the store has it, unless a commit has been published for it since.
-    pub(super) fn load(&self, link: &LinkRef<'_>) {
+    pub fn load(&self, link: &LinkRef<'_>) {
         self.insert(link, false);
     }
 

@@ -9,9 +9,9 @@ use crate::store::{Change, CommitObserver, Snapshot, StoreError};
 
 /// Publishes what the store has committed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Publisher {
-    pub(super) index: Arc<Index>,
-    pub(super) sessions: Arc<Sessions>,
+pub struct Publisher {
+    pub index: Arc<Index>,
+    pub sessions: Arc<Sessions>,
 }
 
 impl CommitObserver for Publisher {

@@ -21,13 +21,13 @@ const EXPIRES: u8 = 0b1000_0000;
 
 /// A record: status, expiry, id, location.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record<'r> {
+pub struct Record<'r> {
     bytes: &'r [u8],
 }
 
 /// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location. Without a
 /// status it is that of a damaged link.
-pub(super) fn render(
+pub fn render(
     record: &mut Vec<u8>,
     id: LinkId,
     status: Option<Status>,
@@ -56,7 +56,7 @@ pub(super) fn render(
 
 impl<'r> Record<'r> {
     /// The record at the beginning of `bytes`, without what follows it.
-    pub(super) fn at(bytes: &'r [u8]) -> Option<Self> {
+    pub fn at(bytes: &'r [u8]) -> Option<Self> {
         let (&[head, a, b, c, d], _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let location_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
         let expiry_bytes = if head & EXPIRES == 0 { 0 } else { EXPIRY_BYTES };
@@ -66,7 +66,7 @@ impl<'r> Record<'r> {
         })
     }
 
-    pub(super) const fn bytes(self) -> &'r [u8] {
+    pub const fn bytes(self) -> &'r [u8] {
         self.bytes
     }
 
@@ -82,19 +82,19 @@ impl<'r> Record<'r> {
         self.id_start() + usize::from(self.head() & ID_LENGTH_MASK)
     }
 
-    pub(super) fn id_bytes(self) -> &'r [u8] {
+    pub fn id_bytes(self) -> &'r [u8] {
         self.bytes.get(self.id_start()..self.location_start()).unwrap_or(&[])
     }
 
-    pub(super) fn id(self) -> Option<LinkId> {
+    pub fn id(self) -> Option<LinkId> {
         LinkId::from_bytes(self.id_bytes()).ok()
     }
 
-    pub(super) fn status(self) -> Option<Status> {
+    pub fn status(self) -> Option<Status> {
         Status::from_number((self.head() >> STATUS_SHIFT & STATUS_MASK).into())
     }
 
-    pub(super) fn expires_at(self) -> Option<Timestamp> {
+    pub fn expires_at(self) -> Option<Timestamp> {
         if self.head() & EXPIRES == 0 {
             return None;
         }
@@ -102,14 +102,14 @@ impl<'r> Record<'r> {
         Some(Timestamp::from_unix(i64::from_le_bytes(*seconds)))
     }
 
-    pub(super) fn location(self) -> &'r [u8] {
+    pub fn location(self) -> &'r [u8] {
         self.bytes.get(self.location_start()..).unwrap_or(&[])
     }
 }
 
 /// Where a record is: the number of its chunk and its offset in there, 16 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub struct Place(u32);
 
 impl Place {
     /// `None` where the numbers are too large: beyond 65,536 chunks.
@@ -136,7 +136,7 @@ struct Chunk {
 
 /// The records of one shard.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub struct Records {
     chunks: Vec<Chunk>,
     // Chunks without memory, to be used again.
     empty: Vec<usize>,
@@ -148,12 +148,12 @@ pub(super) struct Records {
 
 impl Records {
     /// The record at a place that [`Records::push`] gave.
-    pub(super) fn get(&self, place: Place) -> Option<Record<'_>> {
+    pub fn get(&self, place: Place) -> Option<Record<'_>> {
         Record::at(self.chunks.get(place.chunk())?.bytes.get(place.offset()..)?)
     }
 
     /// Keeps a record; `None` if there is no room, which would take more than four gigabytes in one shard.
-    pub(super) fn push(&mut self, record: &[u8]) -> Option<Place> {
+    pub fn push(&mut self, record: &[u8]) -> Option<Place> {
         if let Some(number) = self.current
             && let Some(chunk) = self.chunks.get_mut(number)
             && chunk.bytes.len() + record.len() <= chunk.bytes.capacity()
@@ -180,13 +180,13 @@ impl Records {
     }
 
     /// Bytes of memory that the chunks have allocated.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let content: usize = self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum();
         content + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// Says that a record is no longer in use.
-    pub(super) fn release(&mut self, place: Place) {
+    pub fn release(&mut self, place: Place) {
         let length = self.get(place).map_or(0, |record| record.bytes().len());
         if let Some(chunk) = self.chunks.get_mut(place.chunk()) {
             chunk.dead_bytes += length;
@@ -207,7 +207,7 @@ impl Records {
 
     /// Takes the memory of a chunk of which more than half is unused. The records in it that are in use must be pushed
     /// again. To be called after each change until there is none, so that no memory is lost.
-    pub(super) fn take_sparse(&mut self) -> Option<TakenChunk> {
+    pub fn take_sparse(&mut self) -> Option<TakenChunk> {
         let number = self.sparse.pop()?;
         let chunk = std::mem::take(self.chunks.get_mut(number)?);
         self.empty.push(number);
@@ -220,14 +220,14 @@ impl Records {
 
 /// What was in a chunk.
 #[derive(Debug)]
-pub(super) struct TakenChunk {
+pub struct TakenChunk {
     bytes: Vec<u8>,
     number: usize,
 }
 
 impl TakenChunk {
     /// Its records, in use or not, and where they were.
-    pub(super) fn records(&self) -> impl Iterator<Item = (Place, Record<'_>)> {
+    pub fn records(&self) -> impl Iterator<Item = (Place, Record<'_>)> {
         let mut offset = 0;
         std::iter::from_fn(move || {
             let record = Record::at(self.bytes.get(offset..)?)?;

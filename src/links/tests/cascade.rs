@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::links::file::Line;
+use crate::links::file::{ImportOptions, import};
 use crate::links::tests::{PARTNER, block_on};
-use crate::links::{ImportOptions, Links, Scope, import};
+use crate::links::{Links, Scope};
 use crate::model::{Clock, ShortLink, Status, Timestamp};
-use crate::rows::Line;
 
 const LINKS: usize = 1_200;
 

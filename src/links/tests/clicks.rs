@@ -4,12 +4,12 @@ use futures_util::poll;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::clicks::{BYTES_FOR_EACH_LINK, LEAST_BYTES, limits};
-use super::simulated::{now_of, open};
-use super::tests::{PARTNER, block_on, draft, everybody};
-use super::*;
+use crate::links::clicks::{BYTES_FOR_EACH_LINK, LEAST_BYTES, limits};
+use crate::links::tests::simulated::{now_of, open};
+use crate::links::tests::{PARTNER, block_on, draft, everybody};
+use crate::links::*;
 use crate::model::{Usage, Visit};
-use crate::store::simulated::{Disk, Failure};
+use crate::store::testing::simulated::{Disk, Failure};
 use crate::store::{Ending, Lane, Order, Page, Snapshot, TimeRange};
 
 const EIO: i32 = 5;

@@ -1,7 +1,7 @@
 //! Clocks that are wrong for a while.
 
-use super::tests::block_on;
-use super::*;
+use crate::links::tests::block_on;
+use crate::links::*;
 
 const DAY: i64 = 24 * 60 * 60;
 const ENDED: Digest = [1; 20];

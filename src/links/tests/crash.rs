@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
-use super::tests::{block_on, draft};
-use super::*;
-use crate::store::simulated::{Content, Disk, Failure, Operation, carry_out, crash};
+use crate::links::tests::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
+use crate::links::tests::{block_on, draft};
+use crate::links::*;
+use crate::store::testing::simulated::{Content, Disk, Failure, Operation, carry_out, crash};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;

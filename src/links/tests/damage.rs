@@ -6,8 +6,8 @@ use std::fs;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::tests::{block_on, draft};
-use super::*;
+use crate::links::tests::{block_on, draft};
+use crate::links::*;
 
 const LINKS: usize = 1_500;
 const DAMAGES: u64 = if cfg!(miri) { 1 } else { 150 };

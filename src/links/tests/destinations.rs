@@ -1,7 +1,7 @@
 //! Records that decode, and are damaged all the same.
 
-use super::tests::{block_on, draft, open};
-use super::*;
+use crate::links::tests::{block_on, draft, open};
+use crate::links::*;
 
 /// What a flipped bit can make of a destination, and of no other field.
 #[test]

@@ -1,5 +1,15 @@
 //! The domain against a model of it, and the map against the store.
 
+pub mod cascade;
+pub mod clicks;
+pub mod clock;
+pub mod crash;
+pub mod damage;
+pub mod destinations;
+pub mod imports;
+pub mod simulated;
+
+use crate::links::file::{Conflict, ImportOptions, import};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -7,7 +17,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(super) const PARTNER: PartnerId = PartnerId(7);
+pub const PARTNER: PartnerId = PartnerId(7);
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -45,7 +55,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-pub(super) fn draft(url: &str) -> Draft {
+pub fn draft(url: &str) -> Draft {
     Draft {
         partner_id: PARTNER,
         user_id: None,
@@ -58,20 +68,20 @@ pub(super) fn draft(url: &str) -> Draft {
     }
 }
 
-pub(super) fn everybody() -> Scope {
+pub fn everybody() -> Scope {
     Scope {
         partner: PARTNER,
         owner: None,
     }
 }
 
-pub(super) fn open(folder: &Path, clock: &Clock) -> Links {
+pub fn open(folder: &Path, clock: &Clock) -> Links {
     let links = Links::open(folder, clock.clone(), 4).unwrap();
     links.load().unwrap();
     links
 }
 
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -486,10 +496,10 @@ fn the_map_is_never_behind_a_read_of_the_store() {
 
 fn lines_of(
     links: impl IntoIterator<Item = ShortLink>,
-) -> impl Iterator<Item = std::io::Result<crate::rows::Line>> + Send {
+) -> impl Iterator<Item = std::io::Result<crate::links::file::Line>> + Send {
     let links: Vec<_> = links.into_iter().collect();
     (1..).zip(links).map(|(number, link)| {
-        Ok(crate::rows::Line {
+        Ok(crate::links::file::Line {
             number,
             link: Ok(link),
             is_dated: true,

@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::tests::{PARTNER, draft, everybody};
-use super::*;
+use crate::links::file::{ImportError, ImportOptions, Line, import};
+use crate::links::tests::{PARTNER, draft, everybody};
+use crate::links::*;
 use crate::model::Usage;
-use crate::rows::Line;
 use crate::store::Snapshot;
-use crate::store::simulated::{Disk, open_on};
+use crate::store::testing::simulated::{Disk, open_on};
 
 /// What is stored: links, revocations, and counted calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct World {
-    pub(super) links: BTreeMap<LinkId, ShortLink>,
-    pub(super) revoked: BTreeMap<Digest, Timestamp>,
-    pub(super) calls: BTreeMap<Digest, u64>,
-    pub(super) usages: BTreeMap<LinkId, Usage>,
+pub struct World {
+    pub links: BTreeMap<LinkId, ShortLink>,
+    pub revoked: BTreeMap<Digest, Timestamp>,
+    pub calls: BTreeMap<Digest, u64>,
+    pub usages: BTreeMap<LinkId, Usage>,
 }
 
 /// A domain operation; the numbers choose among the links there are.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub enum Step {
     Add(Option<&'static str>, Option<&'static str>),
     SetUrl(usize),
     SetUser(usize, Option<&'static str>),
@@ -40,9 +40,9 @@ pub(super) enum Step {
 }
 
 /// Calls that a session may make.
-pub(super) const CALLS: u64 = 3;
+pub const CALLS: u64 = 3;
 
-pub(super) fn any_step(rng: &mut StdRng) -> Step {
+pub fn any_step(rng: &mut StdRng) -> Step {
     let number = rng.random_range(0..1_000);
     let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
     match rng.random_range(0..28) {
@@ -61,20 +61,20 @@ pub(super) fn any_step(rng: &mut StdRng) -> Step {
 }
 
 /// Where the links of step `number` lead.
-pub(super) fn url_of(number: usize) -> String {
+pub fn url_of(number: usize) -> String {
     format!("https://e.example/{number}/{}", "x".repeat(number % 7 * 100))
 }
 
-pub(super) fn now_of(number: usize) -> Timestamp {
+pub fn now_of(number: usize) -> Timestamp {
     Timestamp::from_unix(1_000 + i64::try_from(number).unwrap())
 }
 
-pub(super) fn digest_of(number: usize) -> Digest {
+pub fn digest_of(number: usize) -> Digest {
     [u8::try_from(number % 256).unwrap(); 20]
 }
 
 impl World {
-    pub(super) fn of(links: &Links) -> Self {
+    pub fn of(links: &Links) -> Self {
         read(links, |snapshot| {
             let mut world = Self::default();
             snapshot.for_each(|id, record| {
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// What a step that is carried out makes of the world. `added` is the link that an add has made.
-    pub(super) fn after(&self, step: &Step, number: usize, added: Option<&ShortLink>) -> Self {
+    pub fn after(&self, step: &Step, number: usize, added: Option<&ShortLink>) -> Self {
         let now = now_of(number);
         let visible = |link: &&ShortLink| link.status != Status::Deleted;
         let changed = match step {
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// Whether the world after a step of unknown outcome is one that the step can have made.
-    pub(super) fn can_become(&self, after: &Self, step: &Step, number: usize) -> bool {
+    pub fn can_become(&self, after: &Self, step: &Step, number: usize) -> bool {
         let added = after.links.values().find(|link| !self.links.contains_key(&link.id));
         let is_whole = !matches!(step, Step::Add(..))
             || added.is_none_or(|added| added.full_url == url_of(number) && added.created_at == now_of(number));
@@ -207,7 +207,7 @@ impl World {
 }
 
 /// The links that step `number` imports.
-pub(super) fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
+pub fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
     ["a", "b"].into_iter().map(move |name| ShortLink {
         id: format!("import{number}{name}").parse().unwrap(),
         created_at: now_of(number),
@@ -224,12 +224,7 @@ pub(super) fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
 }
 
 /// Runs a step; an add returns its link.
-pub(super) async fn run(
-    links: &Links,
-    world: &World,
-    step: &Step,
-    number: usize,
-) -> Result<Option<ShortLink>, LinkError> {
+pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Result<Option<ShortLink>, LinkError> {
     let edit = async |link: usize, edit: Box<dyn FnOnce(&mut ShortLink) + Send>| match world.pick(link) {
         None => Ok(None),
         Some(link) => {
@@ -310,13 +305,13 @@ pub(super) async fn run(
     }
 }
 
-pub(super) fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+pub fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
     let links = open_unloaded(disk, clock, seed)?;
     links.load().map_err(|error| format!("{error:?}"))?;
     Ok(links)
 }
 
-pub(super) fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+pub fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
     let publisher = Publisher::default();
     let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
     let ids = IdSource::repeatable(4, seed);
@@ -335,7 +330,7 @@ fn read<R>(links: &Links, look: impl Fn(&Snapshot) -> Result<R, StoreError>) -> 
 }
 
 /// Whether the store is whole and the map shows what it holds.
-pub(super) fn check_whole(links: &Links, world: &World) -> Result<(), String> {
+pub fn check_whole(links: &Links, world: &World) -> Result<(), String> {
     let found = read(links, |snapshot| snapshot.verify(|| {}));
     if !found.is_clean() {
         return Err(format!("{:?}", found.problems));

@@ -1,6 +1,9 @@
 //! The plain requests for redirects, which are nearly all there are, answered from the bytes of the request to those of
 //! the response: nothing is allocated, nothing awaited. Whatever is out of the ordinary is left to the general server.
 
+pub mod request;
+mod template;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +11,17 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::{self, AccessLog, Fault, Peer, Requested, Subject};
+use crate::http::{self, Peer};
+use crate::kaltura::{AccessLog, Subject};
+use crate::kaltura::{Fault, Requested};
 use crate::links::{Links, Recorder, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp, Visit};
-use crate::public::guesses::{Guess, Guesses};
-use crate::public::request::{Asker, Parsed, Request, parse};
-use crate::public::template::{Date, Filling, Template};
-use crate::public::visitors::Visitors;
-use crate::public::{Tiny, found, hop, no_redirect, outcome_of, respond_to, too_many_guesses};
+use crate::redirect::fast::request::{Asker, Parsed, Request, parse};
+use crate::redirect::fast::template::{Date, Filling, Template};
+use crate::redirect::guesses::{Guess, Guesses};
+use crate::redirect::previews::Visitors;
+use crate::redirect::{Tiny, found, hop, no_redirect, outcome_of, respond_to, too_many_guesses};
 
 /// How the access log calls the listener.
 const LISTENER: &str = "public";
@@ -350,12 +355,13 @@ impl FastPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{HeadLimits, LoggedAddress};
+    use crate::http::HeadLimits;
+    use crate::kaltura::LoggedAddress;
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
-    use crate::public::request::{GOTO, TINY};
-    use crate::public::{Client, Public};
+    use crate::redirect::fast::request::{GOTO, TINY};
+    use crate::redirect::{Client, Public};
     use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {

@@ -7,12 +7,12 @@ use httparse::{Header, Status};
 
 use crate::http::{self, HeadLimits, Peer};
 use crate::model::LinkId;
-use crate::public::visitors::{PURPOSES, Visitor, is_unasked};
-use crate::public::{Tiny, is_html_in};
+use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
+use crate::redirect::{Tiny, is_html_in};
 
 /// The path of goto, as `/tiny` gives it.
-pub(super) const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
-pub(super) const TINY: &str = "/tiny/";
+pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
+pub const TINY: &str = "/tiny/";
 
 /// Header lines of a request that is answered here, whatever the operator allows. Browsers send about fifteen.
 const HEADERS_MAX: usize = 64;
@@ -30,41 +30,41 @@ pub struct Asker<'a> {
 
 /// What is needed of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'i> {
-    pub(super) id: LinkId,
+pub struct Request<'i> {
+    pub id: LinkId,
     /// Whether it came by `/tiny`.
-    pub(super) is_tiny: bool,
+    pub is_tiny: bool,
     /// Whether it leads to goto rather than to the destination.
-    pub(super) is_hop: bool,
-    pub(super) visitor: Visitor<'i>,
+    pub is_hop: bool,
+    pub visitor: Visitor<'i>,
     /// The value of `Accept`, if it has one.
     accept: Option<&'i [u8]>,
     /// The value of `X-Forwarded-For`, if it has one.
     forwarded: Option<&'i [u8]>,
-    pub(super) close: bool,
-    pub(super) consumed: usize,
+    pub close: bool,
+    pub consumed: usize,
 }
 
 impl Request<'_> {
     /// Asked only where it matters, which is not where links redirect.
-    pub(super) fn accepts_html(&self) -> bool {
+    pub fn accepts_html(&self) -> bool {
         self.accept.is_some_and(is_html_in)
     }
 
     /// Asked only where it matters, likewise.
-    pub(super) fn client(&self, peer: &Peer) -> IpAddr {
+    pub fn client(&self, peer: &Peer) -> IpAddr {
         peer.client(self.forwarded.into_iter())
     }
 }
 
 /// What the bytes that a client has sent begin with.
-pub(super) enum Parsed<'i> {
+pub enum Parsed<'i> {
     Whole(Request<'i>),
     Partial,
     Other,
 }
 
-pub(super) fn parse<'i>(input: &'i [u8], tiny: Tiny, asker: &Asker<'_>) -> Parsed<'i> {
+pub fn parse<'i>(input: &'i [u8], tiny: Tiny, asker: &Asker<'_>) -> Parsed<'i> {
     let mut headers: [MaybeUninit<Header<'_>>; HEADERS_MAX] = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let consumed = match parsed.parse_with_uninit_headers(input, &mut headers) {

@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use crate::http::Response;
 
 /// An HTTP date (RFC 9110, section 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(super) type Date = [u8; 29];
+pub type Date = [u8; 29];
 
 /// What stands in a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,19 +24,19 @@ enum Piece {
 
 /// What is put into a template.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Filling<'f> {
-    pub(super) id: &'f [u8],
-    pub(super) location: &'f [u8],
-    pub(super) date: &'f Date,
+pub struct Filling<'f> {
+    pub id: &'f [u8],
+    pub location: &'f [u8],
+    pub date: &'f Date,
     /// Whether the connection ends with this response.
-    pub(super) close: bool,
+    pub close: bool,
     /// Whether only the head is wanted, as for HEAD.
-    pub(super) head_only: bool,
+    pub head_only: bool,
 }
 
 /// A response, rendered.
 #[derive(Debug)]
-pub(super) struct Template {
+pub struct Template {
     head: Vec<Piece>,
     body: Vec<Piece>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Template {
 impl Template {
     /// Renders a response as hyper does, with slots where `id` and `location` stand in it. Its body must be whole, in
     /// memory; of another nothing is sent.
-    pub(super) fn of(response: Response, id: &[u8], location: &[u8]) -> Self {
+    pub fn of(response: Response, id: &[u8], location: &[u8]) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().now_or_never().and_then(Result::ok);
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -71,7 +71,7 @@ impl Template {
     }
 
     /// Appends the response to `out`.
-    pub(super) fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
+    pub fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
         let body = if filling.head_only { &[] } else { self.body.as_slice() };
         for piece in self.head.iter().chain(body) {
             out.extend_from_slice(match piece {

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use crate::store::error::CopyError;
-use crate::store::medium::{self, StoreFile};
-use crate::store::verify::Verification;
+use crate::store::files::medium::{self, StoreFile};
+use crate::store::read::verify::Verification;
 use crate::store::{Medium as _, Progress, Snapshot};
 
 /// What compacting has done.

@@ -13,16 +13,16 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 use sha1::{Digest as _, Sha1};
 
-use crate::store::clicks;
 use crate::store::error::{CopyError, StoreError};
-use crate::store::keys::{self, Bytes, Index, PerIndex};
-use crate::store::medium;
-use crate::store::record;
-use crate::store::snapshot::{Snapshot, id_of};
-use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, REVOCATIONS};
-use crate::store::unfinished::Unfinished;
-use crate::store::values;
-use crate::store::verify::Verification;
+use crate::store::files::medium;
+use crate::store::files::unfinished::Unfinished;
+use crate::store::format::clicks;
+use crate::store::format::keys::{self, Bytes, Index, PerIndex};
+use crate::store::format::record;
+use crate::store::format::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, REVOCATIONS};
+use crate::store::format::values;
+use crate::store::read::snapshot::{Snapshot, id_of};
+use crate::store::read::verify::Verification;
 use crate::store::{Progress, Store};
 
 /// Is given the table, the key and the value of an entry.
@@ -143,7 +143,7 @@ impl Snapshot {
     }
 
     /// As [`Snapshot::copy_to`], if `check` is content with what the verification of the unfinished file has found.
-    pub(super) fn copy_to_if(
+    pub fn copy_to_if(
         &self,
         path: &Path,
         progress: &mut dyn Progress,

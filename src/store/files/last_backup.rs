@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::model::Timestamp;
-use crate::store::unfinished::Unfinished;
+use crate::store::files::unfinished::Unfinished;
 
 /// When the last backup was taken.
 #[derive(Debug, Default)]
-pub(super) struct LastBackup {
+pub struct LastBackup {
     at: Mutex<Option<Timestamp>>,
     /// Where it is written down; nowhere for a store that is only read.
     file: Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(super) struct LastBackup {
 
 impl LastBackup {
     /// What is written beside a store. A file that says nothing counts as none.
-    pub(super) fn of(store: &Path, is_written: bool) -> Self {
+    pub fn of(store: &Path, is_written: bool) -> Self {
         let mut file = store.as_os_str().to_owned();
         file.push(".last-backup");
         let seconds = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
@@ -31,12 +31,12 @@ impl LastBackup {
         }
     }
 
-    pub(super) fn get(&self) -> Option<Timestamp> {
+    pub fn get(&self) -> Option<Timestamp> {
         *self.at.lock()
     }
 
     /// Notes a backup. It is known to this process even if it cannot be written down.
-    pub(super) fn note(&self, at: Timestamp) -> io::Result<()> {
+    pub fn note(&self, at: Timestamp) -> io::Result<()> {
         *self.at.lock() = Some(at);
         let Some(file) = &self.file else { return Ok(()) };
         let unfinished = Unfinished::at(file);

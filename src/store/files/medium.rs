@@ -11,20 +11,20 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::store::error::{OpenError, StoreError};
+use crate::store::files::overlay::Overlay;
+use crate::store::files::unfinished::{Unfinished, folder_of};
+use crate::store::format::tables;
+use crate::store::format::upgrade::{FORMATS, Formats, set_aside};
 use crate::store::journal::{self, JournalFile, Replayed};
-use crate::store::overlay::Overlay;
-use crate::store::tables;
-use crate::store::unfinished::{Unfinished, folder_of};
-use crate::store::upgrade::{FORMATS, Formats, set_aside};
 
 /// redb's page cache. The map already holds what redirects need, so this serves writes and lists only; redb's own
 /// default is 1 GiB.
-pub(super) const CACHE_BYTES: usize = 64 * 1024 * 1024;
+pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What must fit on the disk before the store is opened again: more than most commits need.
 const PROBE_BYTES: usize = 1024 * 1024;
 
 /// Where a database is. The writer opens it again by this after a failure; tests put a disk of their own here.
-pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
+pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Opens the database for writing, once what its journal has is in it durably.
     fn open(&self) -> Result<Database, OpenError>;
 
@@ -55,13 +55,13 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
 
 /// A file.
 #[derive(Debug, Clone)]
-pub(super) struct StoreFile {
-    pub(super) path: PathBuf,
-    pub(super) formats: Formats,
+pub struct StoreFile {
+    pub path: PathBuf,
+    pub formats: Formats,
 }
 
 impl StoreFile {
-    pub(super) fn at(path: &Path) -> Self {
+    pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             formats: FORMATS,
@@ -88,7 +88,7 @@ impl StoreFile {
     }
 
     /// Makes a new store if there is no file. Under another name first: a crash leaves either none or a whole one.
-    pub(super) fn create_if_missing(&self) -> Result<(), OpenError> {
+    pub fn create_if_missing(&self) -> Result<(), OpenError> {
         if self.path.try_exists().map_err(|error| self.unreadable(error))? {
             return Ok(());
         }
@@ -208,7 +208,7 @@ impl StoreFile {
     }
 
     /// As [`Medium::open_read_only`], with every checksum verified, which takes a look at every page.
-    pub(super) fn open_verified(&self) -> Result<Database, OpenError> {
+    pub fn open_verified(&self) -> Result<Database, OpenError> {
         self.open_view(true)
     }
 
@@ -379,7 +379,7 @@ impl JournalFile for File {
 const JOURNAL_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The file of the journal of a store.
-pub(super) fn journal_path(store: &Path) -> PathBuf {
+pub fn journal_path(store: &Path) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
     path.push(".journal");
     path.into()
@@ -417,7 +417,7 @@ fn is_link(error: &io::Error) -> bool {
 
 /// Gives a file the owner, the group and the mode of another one. The open file, and not whatever has its name by now: where
 /// root works in a folder of the service's, the service could put a link to any file there.
-pub(super) fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
+pub fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
     let own = file.metadata()?;
     if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
         fchown(file, Some(other.uid()), Some(other.gid()))?;
@@ -429,7 +429,7 @@ pub(super) fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<
 ///
 /// # Errors
 /// [`io::ErrorKind::StorageFull`] if not, with how much there is.
-pub(super) fn check_space(path: &Path, bytes: u64) -> io::Result<()> {
+pub fn check_space(path: &Path, bytes: u64) -> io::Result<()> {
     const MEBIBYTE: u64 = 1024 * 1024;
     let of_disk = rustix::fs::statvfs(folder_of(path))?;
     let free = of_disk.f_bavail.saturating_mul(of_disk.f_frsize);

@@ -13,7 +13,7 @@ use redb::StorageBackend;
 const BLOCK_BYTES: usize = 4096;
 
 /// What lies below the changes.
-pub(super) trait Base: Send + Sync + 'static {
+pub trait Base: Send + Sync + 'static {
     /// Fills `out` from `offset`; there are as many bytes.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
@@ -32,7 +32,7 @@ impl Base for File {
 }
 
 /// A backend for redb that keeps its writes to itself.
-pub(super) struct Overlay<B> {
+pub struct Overlay<B> {
     base: B,
     changes: RwLock<Changes>,
 }
@@ -52,7 +52,7 @@ impl<B> fmt::Debug for Overlay<B> {
 
 impl<B: Base> Overlay<B> {
     /// Lays an overlay on the first `length` bytes of a base.
-    pub(super) fn on(base: B, length: u64) -> Self {
+    pub fn on(base: B, length: u64) -> Self {
         let changes = Changes {
             length,
             base_length: length,

@@ -4,21 +4,21 @@
 use crate::store::error::StoreError;
 
 /// Length of a checksum.
-pub(super) const SEAL_BYTES: usize = 4;
+pub const SEAL_BYTES: usize = 4;
 
 /// The checksum of these parts, one after the other.
-pub(super) fn checksum(parts: &[&[u8]]) -> [u8; SEAL_BYTES] {
+pub fn checksum(parts: &[&[u8]]) -> [u8; SEAL_BYTES] {
     let sum = parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part));
     sum.to_be_bytes()
 }
 
 /// A value as it stands in a table: followed by its checksum.
-pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+pub fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     [value, &checksum(&[key, value])].concat()
 }
 
 /// The value of an entry, `N` bytes long, if it and its key are what was written.
-pub(super) fn unseal<const N: usize>(table: &'static str, key: &[u8], sealed: &[u8]) -> Result<[u8; N], StoreError> {
+pub fn unseal<const N: usize>(table: &'static str, key: &[u8], sealed: &[u8]) -> Result<[u8; N], StoreError> {
     let (value, sum) = sealed
         .split_first_chunk::<N>()
         .filter(|(_, sum)| sum.len() == SEAL_BYTES)

@@ -4,18 +4,18 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, TableError};
 
 use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
-use crate::store::keys::Bytes;
-use crate::store::seal::{seal, unseal};
-use crate::store::snapshot::Snapshot;
-use crate::store::tables::CLICKS;
-use crate::store::transaction::Transaction;
+use crate::store::format::checksum::{seal, unseal};
+use crate::store::format::keys::Bytes;
+use crate::store::format::tables::CLICKS;
+use crate::store::read::snapshot::Snapshot;
+use crate::store::write::transaction::Transaction;
 
 const TABLE: &str = "clicks";
 
 /// Clicks, previews, last click; 8 bytes each. In the table they are sealed, in the journal they are not.
-pub(super) type Stored = [u8; 24];
+pub type Stored = [u8; 24];
 
-pub(super) fn encode(usage: &Usage) -> Stored {
+pub fn encode(usage: &Usage) -> Stored {
     let mut bytes = [0; 24];
     let last = usage.last_used_at.map_or(0, Timestamp::as_unix);
     let parts = [
@@ -30,7 +30,7 @@ pub(super) fn encode(usage: &Usage) -> Stored {
 }
 
 /// An entry of the table.
-pub(super) fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
+pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
     let bytes: Stored = unseal(TABLE, id, sealed)?;
     let [clicks, previews, last] = [0, 8, 16].map(|at| {
         let part = bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -52,7 +52,7 @@ fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
 }
 
 /// The table, unless nothing has been counted yet.
-pub(super) fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
+pub fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
     match inner.open_table(CLICKS) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -107,7 +107,7 @@ impl Transaction<'_> {
     }
 
     /// Writes down how a link has been used in all.
-    pub(super) fn set_usage(&mut self, id: LinkId, usage: &Stored) -> Result<(), StoreError> {
+    pub fn set_usage(&mut self, id: LinkId, usage: &Stored) -> Result<(), StoreError> {
         self.note_click();
         self.clicks()?
             .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;

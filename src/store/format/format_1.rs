@@ -4,15 +4,15 @@ use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use crate::model::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::keys::Bytes;
-use crate::store::record;
-use crate::store::seal::seal;
-use crate::store::snapshot::id_of;
-use crate::store::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, REVOCATIONS};
-use crate::store::values;
+use crate::store::format::checksum::seal;
+use crate::store::format::keys::Bytes;
+use crate::store::format::record;
+use crate::store::format::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, REVOCATIONS};
+use crate::store::format::values;
+use crate::store::read::snapshot::id_of;
 
-pub(super) const REVOCATIONS_1: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
-pub(super) const ACTIONS_1: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
+pub const REVOCATIONS_1: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
+pub const ACTIONS_1: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
 
 /// The lengths of what is sealed.
 const COUNTS_BYTES: usize = 24;
@@ -23,7 +23,7 @@ const STRIDE: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// Gives every entry its checksum. What does not decode stays as it is, which no checksum fits: its link answers as damaged,
 /// and a verification names it.
-pub(super) fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
+pub fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
     let mut damaged = 0_u64;
     rewrite(&mut transaction.open_table(LINKS)?, |key, value| {
         let link = id_of(key).and_then(|id| record::decode_of_format_1(id, value));

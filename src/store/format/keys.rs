@@ -10,7 +10,7 @@ use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 
 /// The type of keys and records in redb.
-pub(super) type Bytes = &'static [u8];
+pub type Bytes = &'static [u8];
 
 /// The time that stands for "never expires": after every other.
 const NEVER: u64 = u64::MAX;
@@ -22,7 +22,7 @@ const TIME_BYTES: usize = 8;
 
 /// The indexes, each a table of keys without values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Index {
+pub enum Index {
     /// Links of a partner by creation.
     Created,
     /// Links of a partner by last change.
@@ -38,7 +38,7 @@ pub(super) enum Index {
 }
 
 impl Index {
-    pub(super) const ALL: [Self; 6] = [
+    pub const ALL: [Self; 6] = [
         Self::Created,
         Self::Updated,
         Self::Expires,
@@ -47,11 +47,11 @@ impl Index {
         Self::UniqueId,
     ];
 
-    pub(super) const fn table(self) -> TableDefinition<'static, Bytes, ()> {
+    pub const fn table(self) -> TableDefinition<'static, Bytes, ()> {
         TableDefinition::new(self.name())
     }
 
-    pub(super) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Created => "by_created",
             Self::Updated => "by_updated",
@@ -63,7 +63,7 @@ impl Index {
     }
 
     /// The key of a link in this index; `None` if the link has none there.
-    pub(super) fn key_of(self, link: &ShortLink) -> Option<Vec<u8>> {
+    pub fn key_of(self, link: &ShortLink) -> Option<Vec<u8>> {
         let (scope, time) = match self {
             Self::Created => (partner_scope(link.partner_id), Some(link.created_at)),
             Self::Updated => (partner_scope(link.partner_id), Some(link.updated_at)),
@@ -88,16 +88,16 @@ impl Index {
 
 /// Something for each index, such as its table.
 #[derive(Debug)]
-pub(super) struct PerIndex<T>([T; Index::ALL.len()]);
+pub struct PerIndex<T>([T; Index::ALL.len()]);
 
 impl<T> PerIndex<T> {
     /// Makes one for each.
-    pub(super) fn make<E>(make: impl FnMut(Index) -> Result<T, E>) -> Result<Self, E> {
+    pub fn make<E>(make: impl FnMut(Index) -> Result<T, E>) -> Result<Self, E> {
         let [created, updated, expires, user, system_name, unique_id] = Index::ALL.map(make);
         Ok(Self([created?, updated?, expires?, user?, system_name?, unique_id?]))
     }
 
-    pub(super) const fn get(&self, index: Index) -> &T {
+    pub const fn get(&self, index: Index) -> &T {
         let [created, updated, expires, user, system_name, unique_id] = &self.0;
         match index {
             Index::Created => created,
@@ -109,7 +109,7 @@ impl<T> PerIndex<T> {
         }
     }
 
-    pub(super) const fn get_mut(&mut self, index: Index) -> &mut T {
+    pub const fn get_mut(&mut self, index: Index) -> &mut T {
         let [created, updated, expires, user, system_name, unique_id] = &mut self.0;
         match index {
             Index::Created => created,
@@ -121,14 +121,14 @@ impl<T> PerIndex<T> {
         }
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut T)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut T)> {
         Index::ALL.into_iter().zip(&mut self.0)
     }
 }
 
 /// What the counters count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counter {
+pub enum Counter {
     Partner,
     User,
     SystemName,
@@ -136,7 +136,7 @@ pub(super) enum Counter {
 
 impl Counter {
     /// What is counted in the scopes of an index.
-    pub(super) const fn of(index: Index) -> Option<Self> {
+    pub const fn of(index: Index) -> Option<Self> {
         match index {
             Index::Created => Some(Self::Partner),
             Index::User => Some(Self::User),
@@ -145,7 +145,7 @@ impl Counter {
         }
     }
 
-    pub(super) const fn kind(self) -> u8 {
+    pub const fn kind(self) -> u8 {
         match self {
             Self::Partner => b'P',
             Self::User => b'U',
@@ -153,7 +153,7 @@ impl Counter {
         }
     }
 
-    pub(super) fn key(self, scope: &[u8]) -> Vec<u8> {
+    pub fn key(self, scope: &[u8]) -> Vec<u8> {
         let mut key = Vec::with_capacity(1 + scope.len());
         key.push(self.kind());
         key.extend_from_slice(scope);
@@ -162,7 +162,7 @@ impl Counter {
 }
 
 /// The keys of the counters that a link is counted in.
-pub(super) fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
+pub fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
     let partner = link.partner_id;
     let user = link.user_id.as_deref();
     [
@@ -174,11 +174,11 @@ pub(super) fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
     .flatten()
 }
 
-pub(super) fn partner_scope(partner: PartnerId) -> Vec<u8> {
+pub fn partner_scope(partner: PartnerId) -> Vec<u8> {
     partner.0.to_be_bytes().to_vec()
 }
 
-pub(super) fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
+pub fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
     let mut scope = partner_scope(partner);
     // Every indexed text is far shorter; a longer one would only share its scope with others of its kind.
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
@@ -189,12 +189,7 @@ pub(super) fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
 
 /// The first and last possible key of a scope and status between two times; both ends belong to it. No time at an end
 /// means no bound there; with a bound on either side, links that never expire are outside.
-pub(super) fn bounds(
-    scope: &[u8],
-    status: Status,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
-) -> (Vec<u8>, Vec<u8>) {
+pub fn bounds(scope: &[u8], status: Status, from: Option<Timestamp>, to: Option<Timestamp>) -> (Vec<u8>, Vec<u8>) {
     // The last second of all would be encoded as never.
     let bounded = |time| encode_time(Some(time)).min(NEVER - 1);
     let last = match (from, to) {
@@ -206,12 +201,12 @@ pub(super) fn bounds(
 }
 
 /// The bounds of a scope, whatever the status.
-pub(super) fn scope_bounds(scope: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub fn scope_bounds(scope: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (scope.to_vec(), [scope, &[u8::MAX]].concat())
 }
 
 /// The bounds of the links that never expire.
-pub(super) fn never_bounds(scope: &[u8], status: Status) -> (Vec<u8>, Vec<u8>) {
+pub fn never_bounds(scope: &[u8], status: Status) -> (Vec<u8>, Vec<u8>) {
     (bound(scope, status, NEVER, 0), bound(scope, status, NEVER, u8::MAX))
 }
 
@@ -225,11 +220,7 @@ fn bound(scope: &[u8], status: Status, time: u64, filler: u8) -> Vec<u8> {
 }
 
 /// What the end of a key says: the time (`None` = never) and the id.
-pub(super) fn decode_tail(
-    index: Index,
-    scope_bytes: usize,
-    key: &[u8],
-) -> Result<(Option<Timestamp>, LinkId), StoreError> {
+pub fn decode_tail(index: Index, scope_bytes: usize, key: &[u8]) -> Result<(Option<Timestamp>, LinkId), StoreError> {
     let damaged = || StoreError::damaged(index.name(), "malformed key");
     let tail = key.get(scope_bytes + STATUS_BYTES..).ok_or_else(damaged)?;
     let (time, id) = tail.split_first_chunk::<TIME_BYTES>().ok_or_else(damaged)?;
@@ -238,7 +229,7 @@ pub(super) fn decode_tail(
 }
 
 /// The scope and the status of a key.
-pub(super) fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
+pub fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
     const PARTNER_BYTES: usize = 4;
     const LENGTH_BYTES: usize = 2;
     let scope_bytes = match index {
@@ -253,7 +244,7 @@ pub(super) fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
 }
 
 /// The id in a key.
-pub(super) fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
+pub fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
     let (scope, _) = split_scope(index, key)?;
     Some(decode_tail(index, scope.len(), key).ok()?.1)
 }

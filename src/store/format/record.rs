@@ -7,7 +7,7 @@ use bincode::{BorrowDecode, Encode};
 
 use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::seal::{SEAL_BYTES, checksum};
+use crate::store::format::checksum::{SEAL_BYTES, checksum};
 
 /// The version that is written.
 const VERSION: u8 = 2;
@@ -54,7 +54,7 @@ struct RecordV1<'a> {
     unique_id: Option<&'a str>,
 }
 
-pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
+pub fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
     let record = RecordV2 {
         partner_id: link.partner_id.0,
         status: link.status.number(),
@@ -77,12 +77,12 @@ pub(super) fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-pub(super) fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+pub fn decode(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
     Ok(read(id, bytes)?.into())
 }
 
 /// A record, read without copying, if it is what was written for this id.
-pub(super) fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
+pub fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
     let (version, rest) = split_version(id, bytes)?;
     if version != VERSION {
         return Err(damaged(id, format!("record version {version}, known is {VERSION}")));
@@ -108,7 +108,7 @@ pub(super) fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> 
 }
 
 /// A record as stores of format 1 and their journals have it, or as they are now.
-pub(super) fn decode_of_format_1(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
+pub fn decode_of_format_1(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreError> {
     let (version, body) = split_version(id, bytes)?;
     if version != VERSION_1 {
         return decode(id, bytes);
@@ -152,7 +152,7 @@ fn damaged(id: LinkId, reason: impl std::fmt::Display) -> StoreError {
 
 /// A link as a program of format 1 wrote it.
 #[cfg(test)]
-pub(super) fn encode_of_format_1(link: &ShortLink) -> Vec<u8> {
+pub fn encode_of_format_1(link: &ShortLink) -> Vec<u8> {
     let record = RecordV1 {
         partner_id: link.partner_id.0,
         status: link.status.number(),

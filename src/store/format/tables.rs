@@ -8,77 +8,77 @@ use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, Tabl
 
 use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
+use crate::store::format::checksum::checksum;
+use crate::store::format::keys::{Bytes, Index};
 use crate::store::journal::Tie;
-use crate::store::keys::{Bytes, Index};
-use crate::store::seal::checksum;
 
 /// The format that this program writes, in `meta` under `format`.
-pub(super) const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 2;
 
 /// id → record, as `record.rs` says.
-pub(super) const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");
+pub const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");
 
 /// scope → how many links of it are disabled, enabled and deleted: three u64, big-endian, sealed. Scopes without links have no
 /// entry. Key: one byte of kind (`P` partner, `U` user, `S` system name), then the scope as in the indexes.
-pub(super) const COUNTERS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("counters");
+pub const COUNTERS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("counters");
 
 /// SHA-1 of a revoked session or session id → unix second until which it is kept: an i64, big-endian, sealed.
-pub(super) const REVOCATIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("revocations");
+pub const REVOCATIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("revocations");
 
 /// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds: a u64 and an i64,
 /// big-endian, sealed.
-pub(super) const ACTIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("actions");
+pub const ACTIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("actions");
 
 /// id → how the link has been used: clicks and previews, two u64, and the unix second of the last click, an i64 that is zero
 /// where there was no click; all big-endian, sealed. Links without either have no entry, and a deleted link keeps its own. The table is
 /// made when first something is counted.
-pub(super) const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
+pub const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
-pub(super) const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
+pub const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
 
 /// `identity` → a number that no other store has, by which a journal is known as this one's. `salt` → what the records of the
 /// journal are sealed with, `bytes` → the length of its file, `check` → the checksum of all three. Without a salt no journal is
 /// in use. A table of its own, because it concerns the file and is no part of what a copy holds. Format 1 had neither identity
 /// nor checksum; a store with a salt and no identity was upgraded, and its journal is one of format 1.
-pub(super) const JOURNAL: TableDefinition<'_, &'static str, u64> = TableDefinition::new("journal");
+pub const JOURNAL: TableDefinition<'_, &'static str, u64> = TableDefinition::new("journal");
 
 const JOURNAL_IDENTITY: &str = "identity";
 const JOURNAL_SALT: &str = "salt";
 const JOURNAL_BYTES: &str = "bytes";
 const JOURNAL_CHECK: &str = "check";
 
-pub(super) const META_FORMAT: &str = "format";
-pub(super) const META_SEQUENCE: &str = "sequence";
+pub const META_FORMAT: &str = "format";
+pub const META_SEQUENCE: &str = "sequence";
 /// How the keys begin of users whose links are being deleted; then come the partner, a space and the user. Their value is the
 /// unix second since when.
-pub(super) const META_DELETION: &str = "deleting ";
+pub const META_DELETION: &str = "deleting ";
 
 /// The value of such a key: the unix second, below a checksum of both, so that no damaged key deletes the links of another.
-pub(super) fn seal_deletion(key: &str, at: Timestamp) -> u64 {
+pub fn seal_deletion(key: &str, at: Timestamp) -> u64 {
     let at = u32::try_from(at.as_unix()).unwrap_or(u32::MAX);
     let sum = u32::from_be_bytes(checksum(&[key.as_bytes(), &at.to_be_bytes()]));
     u64::from(sum) << 32 | u64::from(at)
 }
 
 /// The unix second in such a value; none if key or value are damaged.
-pub(super) fn unseal_deletion(key: &str, value: u64) -> Option<Timestamp> {
+pub fn unseal_deletion(key: &str, value: u64) -> Option<Timestamp> {
     let at = Timestamp::from_unix(i64::from(u32::try_from(value & u64::from(u32::MAX)).ok()?));
     (seal_deletion(key, at) == value).then_some(at)
 }
 
-pub(super) fn deletion_key(partner: PartnerId, user: &str) -> String {
+pub fn deletion_key(partner: PartnerId, user: &str) -> String {
     format!("{META_DELETION}{partner} {user}")
 }
 
 /// The partner and the user of such a key.
-pub(super) fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
+pub fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
     let (partner, user) = key.strip_prefix(META_DELETION)?.split_once(' ')?;
     Some((PartnerId(partner.parse().ok()?), user))
 }
 
 /// Makes every table, so that readers find them, and writes down the format and who the store is.
-pub(super) fn create(database: &Database, identity: u64) -> Result<(), StoreError> {
+pub fn create(database: &Database, identity: u64) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     transaction.open_table(LINKS)?;
@@ -98,7 +98,7 @@ pub(super) fn create(database: &Database, identity: u64) -> Result<(), StoreErro
 }
 
 /// The format of the file, if it is a store of tinyd at all.
-pub(super) fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
+pub fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => Ok(meta.get(META_FORMAT)?.map(|format| format.value())),
         Err(TableError::Storage(error)) => Err(error.into()),
@@ -107,7 +107,7 @@ pub(super) fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>,
 }
 
 /// What is noted of the journal: what its records are sealed with and the length of its file, if one is in use.
-pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>, StoreError> {
+pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>, StoreError> {
     let Some(table) = journal_table(database)? else {
         return Ok(None);
     };
@@ -134,7 +134,7 @@ pub(super) fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie
 }
 
 /// The identity of the store; none in one that has never been opened for writing since it was copied or upgraded.
-pub(super) fn identity_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
+pub fn identity_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
     match journal_table(database)? {
         Some(table) => Ok(table.get(JOURNAL_IDENTITY)?.map(|identity| identity.value())),
         None => Ok(None),
@@ -157,7 +157,7 @@ fn check(identity: u64, salt: u64, bytes: u64) -> u64 {
 }
 
 /// Writes down that a journal is in use from this commit on, or none: its salt and the length of its file.
-pub(super) fn set_journal(transaction: &WriteTransaction, journal: Option<(u64, u64)>) -> Result<(), StoreError> {
+pub fn set_journal(transaction: &WriteTransaction, journal: Option<(u64, u64)>) -> Result<(), StoreError> {
     let mut table = transaction.open_table(JOURNAL)?;
     match journal {
         Some((salt, bytes)) => {
@@ -178,7 +178,7 @@ pub(super) fn set_journal(transaction: &WriteTransaction, journal: Option<(u64, 
 }
 
 /// Draws an identity for a store that has none.
-pub(super) fn ensure_identity(database: &Database) -> Result<(), StoreError> {
+pub fn ensure_identity(database: &Database) -> Result<(), StoreError> {
     if identity_of(database)?.is_some() {
         return Ok(());
     }

@@ -7,28 +7,28 @@ use std::path::{Path, PathBuf};
 use redb::{Database, WriteTransaction};
 
 use crate::store::error::StoreError;
-use crate::store::format_1;
-use crate::store::medium;
-use crate::store::tables::{self, META, META_FORMAT};
-use crate::store::unfinished::Unfinished;
+use crate::store::files::medium;
+use crate::store::files::unfinished::Unfinished;
+use crate::store::format::format_1;
+use crate::store::format::tables::{self, META, META_FORMAT};
 
 /// What brings a store from one format to the next.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Step {
+pub struct Step {
     /// The format before it.
-    pub(super) from: u64,
-    pub(super) run: fn(&WriteTransaction) -> Result<(), StoreError>,
+    pub from: u64,
+    pub run: fn(&WriteTransaction) -> Result<(), StoreError>,
 }
 
 /// The formats that are read: the newest one, and the steps that lead to it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Formats {
-    pub(super) newest: u64,
-    pub(super) steps: &'static [Step],
+pub struct Formats {
+    pub newest: u64,
+    pub steps: &'static [Step],
 }
 
 /// What this program reads.
-pub(super) const FORMATS: Formats = Formats {
+pub const FORMATS: Formats = Formats {
     newest: tables::FORMAT,
     steps: &[Step {
         from: 1,
@@ -38,12 +38,12 @@ pub(super) const FORMATS: Formats = Formats {
 
 impl Formats {
     /// Whether a store of this format can be brought to the newest one.
-    pub(super) fn can_upgrade(self, found: u64) -> bool {
+    pub fn can_upgrade(self, found: u64) -> bool {
         found < self.newest && (found..self.newest).all(|from| self.steps.iter().any(|step| step.from == from))
     }
 
     /// Brings a store to the newest format, in one transaction.
-    pub(super) fn upgrade(self, database: &Database, found: u64) -> Result<(), StoreError> {
+    pub fn upgrade(self, database: &Database, found: u64) -> Result<(), StoreError> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         for from in found..self.newest {
@@ -59,7 +59,7 @@ impl Formats {
 
 /// Copies the file of a store that nobody has open, and before it that of its journal if there is one, so that the program
 /// that wrote them can be gone back to.
-pub(super) fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
+pub fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
     let target = path.with_extension(format!("format-{format}.redb"));
     // The copy, and as much again for what the upgrade writes anew.
     medium::check_space(path, 2 * fs::metadata(path)?.len())?;

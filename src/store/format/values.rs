@@ -2,16 +2,16 @@
 
 use crate::model::{Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::seal::{seal, unseal};
+use crate::store::format::checksum::{seal, unseal};
 
 /// How many links have each status, in the order of [`Status::ALL`].
-pub(super) type Counts = [u64; Status::ALL.len()];
+pub type Counts = [u64; Status::ALL.len()];
 
-pub(super) fn encode_counts(key: &[u8], counts: Counts) -> Vec<u8> {
+pub fn encode_counts(key: &[u8], counts: Counts) -> Vec<u8> {
     seal(key, counts.map(u64::to_be_bytes).as_flattened())
 }
 
-pub(super) fn decode_counts(key: &[u8], value: &[u8]) -> Result<Counts, StoreError> {
+pub fn decode_counts(key: &[u8], value: &[u8]) -> Result<Counts, StoreError> {
     let bytes: [u8; 24] = unseal("counters", key, value)?;
     let mut counts = Counts::default();
     for (count, bytes) in counts.iter_mut().zip(bytes.as_chunks().0) {
@@ -21,24 +21,24 @@ pub(super) fn decode_counts(key: &[u8], value: &[u8]) -> Result<Counts, StoreErr
 }
 
 /// The moment until which a revocation is kept.
-pub(super) fn encode_until(digest: &[u8], until: Timestamp) -> Vec<u8> {
+pub fn encode_until(digest: &[u8], until: Timestamp) -> Vec<u8> {
     seal(digest, &until.as_unix().to_be_bytes())
 }
 
-pub(super) fn decode_until(digest: &[u8], value: &[u8]) -> Result<Timestamp, StoreError> {
+pub fn decode_until(digest: &[u8], value: &[u8]) -> Result<Timestamp, StoreError> {
     let until = unseal("revocations", digest, value)?;
     Ok(Timestamp::from_unix(i64::from_be_bytes(until)))
 }
 
 /// How many calls of a session have been counted, and when it expires.
-pub(super) fn encode_calls(digest: &[u8], calls: u64, expiry: Timestamp) -> Vec<u8> {
+pub fn encode_calls(digest: &[u8], calls: u64, expiry: Timestamp) -> Vec<u8> {
     seal(
         digest,
         [calls.to_be_bytes(), expiry.as_unix().to_be_bytes()].as_flattened(),
     )
 }
 
-pub(super) fn decode_calls(digest: &[u8], value: &[u8]) -> Result<(u64, Timestamp), StoreError> {
+pub fn decode_calls(digest: &[u8], value: &[u8]) -> Result<(u64, Timestamp), StoreError> {
     let both = u128::from_be_bytes(unseal("actions", digest, value)?);
     let (calls, expiry) = ((both >> 64) as u64, both as u64);
     Ok((calls, Timestamp::from_unix(expiry.cast_signed())))

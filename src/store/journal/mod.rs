@@ -15,6 +15,9 @@
 //! The journal of a store of format 1 has no first sector and names no store; its checksum is the first 8 bytes of a SHA-1
 //! over salt, number and payload. It is read when such a store is upgraded, and never written.
 
+pub mod redo;
+pub mod visibility;
+
 use std::fmt;
 use std::io;
 
@@ -22,18 +25,18 @@ use redb::Database;
 use sha1::{Digest as _, Sha1};
 
 use crate::store::error::StoreError;
-use crate::store::redo::{self, Redo};
-use crate::store::seal::{self, SEAL_BYTES};
-use crate::store::snapshot::Snapshot;
-use crate::store::tables;
-use crate::store::transaction::Transaction;
+use crate::store::format::checksum::{self, SEAL_BYTES};
+use crate::store::format::tables;
+use crate::store::journal::redo::Redo;
+use crate::store::read::snapshot::Snapshot;
+use crate::store::write::transaction::Transaction;
 
 /// What it is called in errors.
-pub(super) const NAME: &str = "journal";
+pub const NAME: &str = "journal";
 
 /// The length of the file. A checkpoint comes when it is full: the longer it is, the more changes share the writing of a
 /// page, and the longer it takes to replay it after a crash. Tests have many checkpoints.
-pub(super) const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 16 * 1024 * 1024 };
+pub const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 16 * 1024 * 1024 };
 
 /// What a disk writes whole or not at all. No record shares one with another, so that writing one cannot harm those that
 /// are acknowledged.
@@ -52,23 +55,23 @@ const SEQUENCE_BYTES: usize = 8;
 const HEADER_BYTES: usize = LENGTH_BYTES + SEAL_BYTES + SEQUENCE_BYTES;
 
 /// Where the first record is.
-pub(super) const START: usize = SECTOR_BYTES;
+pub const START: usize = SECTOR_BYTES;
 const MAGIC: &[u8] = b"tinyd journal 2\n";
 
 /// The longest payload that any journal has room for.
-pub(super) const PAYLOAD_MAX_BYTES: usize = FILE_BYTES - START - HEADER_BYTES;
+pub const PAYLOAD_MAX_BYTES: usize = FILE_BYTES - START - HEADER_BYTES;
 
 /// What ties the records of a journal to a state of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tie {
+pub struct Tie {
     /// The identity of the store; none in a store of format 1.
-    pub(super) identity: Option<u64>,
+    pub identity: Option<u64>,
     /// What its last durable commit has drawn.
-    pub(super) salt: u64,
+    pub salt: u64,
 }
 
 /// The file of a journal, with all its blocks allocated.
-pub(super) trait JournalFile: Send {
+pub trait JournalFile: Send {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Returns once all that was written will be there after a crash.
@@ -76,7 +79,7 @@ pub(super) trait JournalFile: Send {
 }
 
 /// A journal that is in use.
-pub(super) struct Journal {
+pub struct Journal {
     file: Box<dyn JournalFile>,
     identity: u64,
     salt: u64,
@@ -95,7 +98,7 @@ impl fmt::Debug for Journal {
 
 impl Journal {
     /// A journal that takes nothing before it has been [restarted](Journal::restart).
-    pub(super) fn on(file: Box<dyn JournalFile>, identity: u64) -> Self {
+    pub fn on(file: Box<dyn JournalFile>, identity: u64) -> Self {
         Self {
             file,
             identity,
@@ -106,33 +109,33 @@ impl Journal {
     }
 
     /// Forgets its records: the commit with this number is durable, and so is the salt, in the store.
-    pub(super) fn restart(&mut self, salt: u64, sequence: u64) {
+    pub fn restart(&mut self, salt: u64, sequence: u64) {
         (self.salt, self.end, self.next) = (salt, START, sequence + 1);
     }
 
     /// Whether the next batch may not fit.
-    pub(super) const fn is_nearly_full(&self) -> bool {
+    pub const fn is_nearly_full(&self) -> bool {
         FILE_BYTES - self.end < RESERVE_BYTES
     }
 
     /// Whether there are no records that the store's file does not have.
-    pub(super) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.end == START
     }
 
     /// Bytes that its records take.
-    pub(super) const fn bytes(&self) -> u64 {
+    pub const fn bytes(&self) -> u64 {
         self.end.saturating_sub(START) as u64
     }
 
     /// Whether this can be appended.
-    pub(super) const fn has_room_for(&self, sequence: u64, payload: &[u8]) -> bool {
+    pub const fn has_room_for(&self, sequence: u64, payload: &[u8]) -> bool {
         sequence == self.next && HEADER_BYTES + payload.len() <= FILE_BYTES - self.end
     }
 
     /// Appends a commit, and returns once it is on disk. After an error, nobody knows whether it is, and the journal must
     /// not be written to before it has been replayed.
-    pub(super) fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let tie = Tie {
             identity: Some(self.identity),
@@ -153,26 +156,26 @@ impl Journal {
 }
 
 /// The content of a new journal of a store.
-pub(super) fn new_file(identity: u64) -> Vec<u8> {
+pub fn new_file(identity: u64) -> Vec<u8> {
     let mut content = [MAGIC, &identity.to_be_bytes()].concat();
-    let sum = seal::checksum(&[&content]);
+    let sum = checksum::checksum(&[&content]);
     content.extend_from_slice(&sum);
     content.resize(FILE_BYTES, 0);
     content
 }
 
 /// The identity of the store that a journal says it belongs to; none where its first sector is damaged, or it has none.
-pub(super) fn owner_of(content: &[u8]) -> Option<u64> {
+pub fn owner_of(content: &[u8]) -> Option<u64> {
     let rest = content.strip_prefix(MAGIC)?;
     let (identity, rest) = rest.split_first_chunk()?;
     let sum = rest.first_chunk::<SEAL_BYTES>()?;
-    (seal::checksum(&[MAGIC, identity]) == *sum).then(|| u64::from_be_bytes(*identity))
+    (checksum::checksum(&[MAGIC, identity]) == *sum).then(|| u64::from_be_bytes(*identity))
 }
 
 fn checksum(tie: Tie, sequence: u64, payload: &[u8]) -> Vec<u8> {
     let (salt, sequence) = (tie.salt.to_be_bytes(), sequence.to_be_bytes());
     match tie.identity {
-        Some(identity) => seal::checksum(&[&identity.to_be_bytes(), &salt, &sequence, payload]).to_vec(),
+        Some(identity) => checksum::checksum(&[&identity.to_be_bytes(), &salt, &sequence, payload]).to_vec(),
         None => {
             let mut hash = Sha1::new();
             for part in [&salt, &sequence, payload] {
@@ -214,7 +217,7 @@ fn record_at(content: &[u8], tie: Tie) -> Option<(u64, &[u8])> {
 }
 
 /// The records of a journal.
-pub(super) fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
+pub fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = content.get(tie.start()..).unwrap_or_default();
     let mut before: Option<u64> = None;
     std::iter::from_fn(move || {
@@ -260,7 +263,7 @@ fn has_later_record(content: &[u8], tie: Tie, sequence: u64) -> bool {
 }
 
 /// Whether something is written in the file of a journal.
-pub(super) fn is_used(content: &[u8]) -> bool {
+pub fn is_used(content: &[u8]) -> bool {
     let records = content
         .strip_prefix(MAGIC)
         .map_or(content, |_| content.get(START..).unwrap_or_default());
@@ -269,7 +272,7 @@ pub(super) fn is_used(content: &[u8]) -> bool {
 
 /// What became of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replayed {
+pub enum Replayed {
     /// All of it is in the store, or there is none.
     Whole,
     /// It is damaged, and what comes after the damage is not in the store.
@@ -282,10 +285,7 @@ pub(super) enum Replayed {
 
 /// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no journal is in
 /// use. `read` reads the file of the journal, if there is one.
-pub(super) fn replay(
-    database: &Database,
-    read: impl FnOnce() -> io::Result<Option<Vec<u8>>>,
-) -> Result<Replayed, StoreError> {
+pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<u8>>>) -> Result<Replayed, StoreError> {
     let Some((tie, bytes)) = tables::journal_of(database)? else {
         return Ok(Replayed::Unused);
     };

@@ -4,11 +4,11 @@
 //! big-endian. Only what was decided is kept; indexes and counters follow from it when it is applied.
 
 use crate::model::{LinkId, Timestamp};
-use crate::store::clicks;
 use crate::store::error::StoreError;
+use crate::store::format::clicks;
+use crate::store::format::record;
 use crate::store::journal;
-use crate::store::record;
-use crate::store::transaction::{Digest, Transaction};
+use crate::store::write::transaction::{Digest, Transaction};
 
 /// The version that is written.
 const VERSION: u8 = 1;
@@ -27,18 +27,18 @@ const USED: u8 = 5;
 
 /// The changes of one transaction, unless nobody wants them or they are too many for the journal.
 #[derive(Debug)]
-pub(super) struct Redo(Option<Vec<u8>>);
+pub struct Redo(Option<Vec<u8>>);
 
 impl Redo {
-    pub(super) fn kept() -> Self {
+    pub fn kept() -> Self {
         Self(Some(vec![VERSION]))
     }
 
-    pub(super) const fn not_kept() -> Self {
+    pub const fn not_kept() -> Self {
         Self(None)
     }
 
-    pub(super) fn link(&mut self, id: LinkId, record: &[u8]) {
+    pub fn link(&mut self, id: LinkId, record: &[u8]) {
         let id = id.as_bytes();
         match (u8::try_from(id.len()), u32::try_from(record.len())) {
             (Ok(id_length), Ok(length)) => self.append(&[&[LINK, id_length], id, &length.to_be_bytes(), record]),
@@ -46,20 +46,20 @@ impl Redo {
         }
     }
 
-    pub(super) fn revoked(&mut self, digest: &Digest, until: Timestamp) {
+    pub fn revoked(&mut self, digest: &Digest, until: Timestamp) {
         self.append(&[&[REVOKED], digest, &until.as_unix().to_be_bytes()]);
     }
 
-    pub(super) fn counted(&mut self, digest: &Digest, calls: u64, expiry: Timestamp) {
+    pub fn counted(&mut self, digest: &Digest, calls: u64, expiry: Timestamp) {
         let expiry = expiry.as_unix().to_be_bytes();
         self.append(&[&[COUNTED], digest, &calls.to_be_bytes(), &expiry]);
     }
 
-    pub(super) fn dropped(&mut self, now: Timestamp) {
+    pub fn dropped(&mut self, now: Timestamp) {
         self.append(&[&[DROPPED], &now.as_unix().to_be_bytes()]);
     }
 
-    pub(super) fn used(&mut self, id: LinkId, usage: &clicks::Stored) {
+    pub fn used(&mut self, id: LinkId, usage: &clicks::Stored) {
         let id = id.as_bytes();
         match u8::try_from(id.len()) {
             Ok(id_length) => self.append(&[&[USED, id_length], id, usage]),
@@ -68,11 +68,11 @@ impl Redo {
     }
 
     /// Something was changed that cannot be told: the transaction must be committed to the store's file itself.
-    pub(super) fn give_up(&mut self) {
+    pub fn give_up(&mut self) {
         self.0 = None;
     }
 
-    pub(super) fn into_bytes(self) -> Option<Vec<u8>> {
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
         self.0
     }
 
@@ -88,7 +88,7 @@ impl Redo {
 }
 
 /// Makes the changes again.
-pub(super) fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), StoreError> {
+pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), StoreError> {
     let mut rest = Parts(payload);
     let [version] = rest.take()?;
     if version != VERSION {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// Up to which commit readers can see.
 #[derive(Debug)]
-pub(super) struct Visibility {
+pub struct Visibility {
     reached: Mutex<u64>,
     changed: Condvar,
     is_wanted: AtomicBool,
@@ -17,7 +17,7 @@ pub(super) struct Visibility {
 }
 
 impl Visibility {
-    pub(super) fn of(sequence: u64) -> Self {
+    pub fn of(sequence: u64) -> Self {
         Self {
             reached: Mutex::new(sequence),
             changed: Condvar::new(),
@@ -27,14 +27,14 @@ impl Visibility {
     }
 
     /// Says that this thread is the writer; once that ends, nobody waits for it any more.
-    pub(super) fn serve(&self) -> Released<'_> {
+    pub fn serve(&self) -> Released<'_> {
         // There is one writer.
         let _ = self.writer.set(thread::current());
         Released(self)
     }
 
     /// Waits until what is acknowledged now can be seen, or nobody can tell when that will be. The writer wakes up for it.
-    pub(super) fn wait_for_acknowledged(&self, acknowledged: &watch::Receiver<u64>) {
+    pub fn wait_for_acknowledged(&self, acknowledged: &watch::Receiver<u64>) {
         // Never borrowed while this waits: the writer could not publish what is waited for.
         let sequence = *acknowledged.borrow();
         let mut reached = self.reached.lock();
@@ -49,12 +49,12 @@ impl Visibility {
     }
 
     /// Whether somebody waits.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::SeqCst)
     }
 
     /// This commit can be seen, and no later one.
-    pub(super) fn reach(&self, sequence: u64) {
+    pub fn reach(&self, sequence: u64) {
         let mut reached = self.reached.lock();
         *reached = sequence;
         self.is_wanted.store(false, Ordering::SeqCst);
@@ -62,13 +62,13 @@ impl Visibility {
     }
 
     /// Nobody need wait until a commit is reached again.
-    pub(super) fn release(&self) {
+    pub fn release(&self) {
         self.reach(u64::MAX);
     }
 }
 
 /// Releases all who wait when the writer ends, however it ends.
-pub(super) struct Released<'v>(&'v Visibility);
+pub struct Released<'v>(&'v Visibility);
 
 impl Drop for Released<'_> {
     fn drop(&mut self) {

@@ -5,13 +5,13 @@ use redb::{ReadOnlyTable, Value};
 
 use crate::model::Timestamp;
 use crate::store::Store;
-use crate::store::clicks;
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Counter, Index};
-use crate::store::record;
-use crate::store::scan::unless_corrupt;
-use crate::store::snapshot::{Snapshot, count, id_of};
-use crate::store::values;
+use crate::store::format::clicks;
+use crate::store::format::keys::{self, Bytes, Counter, Index};
+use crate::store::format::record;
+use crate::store::format::values;
+use crate::store::read::scan::unless_corrupt;
+use crate::store::read::snapshot::{Snapshot, count, id_of};
 
 /// Entries of a piece: some milliseconds, unless a counter of many links is among them.
 const PIECE_ENTRIES: usize = if cfg!(test) { 3 } else { 512 };

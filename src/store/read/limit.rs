@@ -77,13 +77,13 @@ impl ReadLimit {
 
 /// Counts the steps of one thread of a read.
 #[derive(Debug)]
-pub(super) struct Meter<'l> {
+pub struct Meter<'l> {
     limit: &'l ReadLimit,
     pending: Cell<u64>,
 }
 
 impl<'l> Meter<'l> {
-    pub(super) const fn new(limit: &'l ReadLimit) -> Self {
+    pub const fn new(limit: &'l ReadLimit) -> Self {
         Self {
             limit,
             pending: Cell::new(0),
@@ -91,7 +91,7 @@ impl<'l> Meter<'l> {
     }
 
     /// Counts steps; an error if the read has to stop.
-    pub(super) fn step(&self, steps: u64) -> Result<(), StoreError> {
+    pub fn step(&self, steps: u64) -> Result<(), StoreError> {
         let pending = self.pending.get() + steps;
         if pending < LOOK_STEPS {
             self.pending.set(pending);

@@ -7,13 +7,13 @@ use std::ops::Bound;
 
 use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Counter, Index};
-use crate::store::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
-use crate::store::rank::{Candidates, Rank, merge};
-use crate::store::read_limit::{Meter, ReadLimit};
-use crate::store::record;
-use crate::store::scan::{RECORD_STEPS, Visitor};
-use crate::store::snapshot::Snapshot;
+use crate::store::format::keys::{self, Counter, Index};
+use crate::store::format::record;
+use crate::store::read::limit::{Meter, ReadLimit};
+use crate::store::read::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
+use crate::store::read::rank::{Candidates, Rank, merge};
+use crate::store::read::scan::{RECORD_STEPS, Visitor};
+use crate::store::read::snapshot::Snapshot;
 
 /// What reading a record costs, in steps through an index: a descent through the tree and the decoding.
 const RECORD_COST: u64 = 32;

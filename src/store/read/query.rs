@@ -59,7 +59,7 @@ impl TimeRange {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
     }
 }
@@ -93,7 +93,7 @@ impl Order {
     }
 
     /// The time whose index has this order.
-    pub(super) fn of_index(self) -> Option<OrderField> {
+    pub fn of_index(self) -> Option<OrderField> {
         match self.times {
             [Some(time), None, None] if time.descending == self.ids_descend => Some(time.field),
             _ => None,
@@ -101,7 +101,7 @@ impl Order {
     }
 
     /// The time that counts most.
-    pub(super) fn first(self) -> TimeOrder {
+    pub fn first(self) -> TimeOrder {
         let [first, ..] = self.times;
         first.unwrap_or(TimeOrder {
             field: OrderField::CreatedAt,
@@ -143,11 +143,11 @@ pub struct Page {
 }
 
 impl Page {
-    pub(super) const fn offset(self) -> usize {
+    pub const fn offset(self) -> usize {
         self.index.saturating_sub(1).saturating_mul(self.size)
     }
 
-    pub(super) const fn end(self) -> usize {
+    pub const fn end(self) -> usize {
         self.offset().saturating_add(self.size)
     }
 }
@@ -169,7 +169,7 @@ impl Query {
     }
 
     /// Whether no link can fit, because a condition allows nothing.
-    pub(super) fn is_impossible(&self) -> bool {
+    pub fn is_impossible(&self) -> bool {
         self.statuses.is_empty()
             || self.ids.as_ref().is_some_and(BTreeSet::is_empty)
             || self.users.as_ref().is_some_and(BTreeSet::is_empty)

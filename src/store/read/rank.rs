@@ -5,19 +5,19 @@ use std::collections::BinaryHeap;
 
 use crate::model::{ID_MAX_BYTES, LinkId, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::query::{Order, OrderField};
+use crate::store::read::query::{Order, OrderField};
 
 /// Where a link stands in the result: keys in ascending order are links in output order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
+pub struct Rank {
     /// Whether the time is never, and the time; equal for all links where the order has no time.
     times: [(bool, i64); OrderField::COUNT],
     tie: [u8; ID_MAX_BYTES],
 }
 
 impl Rank {
-    pub(super) fn new(order: Order, time_of: impl Fn(OrderField) -> Option<Timestamp>, id: LinkId) -> Self {
-        let rank_by = |time: Option<super::TimeOrder>| {
+    pub fn new(order: Order, time_of: impl Fn(OrderField) -> Option<Timestamp>, id: LinkId) -> Self {
+        let rank_by = |time: Option<crate::store::TimeOrder>| {
             let Some(by) = time else {
                 return (false, 0);
             };
@@ -35,10 +35,10 @@ impl Rank {
 }
 
 /// Links with their ranks, in order or not.
-pub(super) type Candidates = Box<dyn Iterator<Item = Result<(Rank, LinkId), StoreError>>>;
+pub type Candidates = Box<dyn Iterator<Item = Result<(Rank, LinkId), StoreError>>>;
 
 /// Merges runs that are each in order. An error comes at once.
-pub(super) fn merge(mut runs: Vec<Candidates>) -> Candidates {
+pub fn merge(mut runs: Vec<Candidates>) -> Candidates {
     if runs.len() == 1
         && let Some(only) = runs.pop()
     {

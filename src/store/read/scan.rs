@@ -7,16 +7,16 @@ use redb::ReadableTable as _;
 
 use crate::model::{LinkId, LinkRef};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Index};
-use crate::store::read_limit::{Meter, ReadLimit};
-use crate::store::record;
-use crate::store::snapshot::{Snapshot, id_of};
+use crate::store::format::keys::{self, Index};
+use crate::store::format::record;
+use crate::store::read::limit::{Meter, ReadLimit};
+use crate::store::read::snapshot::{Snapshot, id_of};
 
 /// The characters of ids, in their order.
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// What reading a record costs here, where one comes after the other, in steps through an index.
-pub(super) const RECORD_STEPS: u64 = 3;
+pub const RECORD_STEPS: u64 = 3;
 
 /// Is shown links.
 pub trait Visitor: Send {
@@ -122,7 +122,7 @@ impl Snapshot {
 }
 
 /// What reading comes to; none if a page is damaged, on which redb gives an error or panics.
-pub(super) fn unless_corrupt<R>(read: impl FnOnce() -> Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+pub fn unless_corrupt<R>(read: impl FnOnce() -> Result<R, StoreError>) -> Result<Option<R>, StoreError> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Err(error)) if error.is_corruption() => Ok(None),
         Ok(read) => read.map(Some),

@@ -3,13 +3,13 @@
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::clicks;
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
-use crate::store::record;
-use crate::store::scan::unless_corrupt;
-use crate::store::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
-use crate::store::values::{self, Counts, decode_counts};
+use crate::store::format::clicks;
+use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
+use crate::store::format::record;
+use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
+use crate::store::format::values::{self, Counts, decode_counts};
+use crate::store::read::scan::unless_corrupt;
 
 /// An id and the link that has it, or why that cannot be told.
 type Found = (LinkId, Result<ShortLink, StoreError>);
@@ -17,19 +17,19 @@ type Found = (LinkId, Result<ShortLink, StoreError>);
 /// The store as one commit left it.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub(super) links: ReadOnlyTable<Bytes, Bytes>,
+    pub links: ReadOnlyTable<Bytes, Bytes>,
     indexes: PerIndex<ReadOnlyTable<Bytes, ()>>,
-    pub(super) counters: ReadOnlyTable<Bytes, Bytes>,
-    pub(super) revocations: ReadOnlyTable<Bytes, Bytes>,
-    pub(super) actions: ReadOnlyTable<Bytes, Bytes>,
+    pub counters: ReadOnlyTable<Bytes, Bytes>,
+    pub revocations: ReadOnlyTable<Bytes, Bytes>,
+    pub actions: ReadOnlyTable<Bytes, Bytes>,
     /// None where nothing has been counted yet.
-    pub(super) clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
-    pub(super) meta: ReadOnlyTable<&'static str, u64>,
+    pub clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
+    pub meta: ReadOnlyTable<&'static str, u64>,
     sequence: u64,
 }
 
 impl Snapshot {
-    pub(super) fn of(database: &Database) -> Result<Self, StoreError> {
+    pub fn of(database: &Database) -> Result<Self, StoreError> {
         Self::open(&database.begin_read()?)
     }
 
@@ -92,7 +92,7 @@ impl Snapshot {
     }
 
     /// The number of the commit that left the store so.
-    pub(super) const fn sequence(&self) -> u64 {
+    pub const fn sequence(&self) -> u64 {
         self.sequence
     }
 
@@ -196,7 +196,7 @@ impl Snapshot {
     }
 
     /// How many links of a scope have each status.
-    pub(super) fn counts(&self, counter: Counter, scope: &[u8]) -> Result<Counts, StoreError> {
+    pub fn counts(&self, counter: Counter, scope: &[u8]) -> Result<Counts, StoreError> {
         let key = counter.key(scope);
         match self.counters.get(key.as_slice())? {
             Some(bytes) => decode_counts(&key, bytes.value()),
@@ -204,18 +204,18 @@ impl Snapshot {
         }
     }
 
-    pub(super) const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
+    pub const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
         self.indexes.get(index)
     }
 }
 
 /// The id of a record, if its key is one.
-pub(super) fn id_of(key: &[u8]) -> Result<LinkId, StoreError> {
+pub fn id_of(key: &[u8]) -> Result<LinkId, StoreError> {
     LinkId::from_bytes(key).map_err(|error| StoreError::damaged("links", format!("{}: {error}", key.escape_ascii())))
 }
 
 /// How many of these entries of an index have each status.
-pub(super) fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
+pub fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
     for entry in entries {
         let (key, ()) = (entry?.0, ());

@@ -4,11 +4,11 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::store::clicks;
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Counter, Index, PerIndex};
-use crate::store::snapshot::Snapshot;
-use crate::store::values::{self, Counts, decode_counts};
+use crate::store::format::clicks;
+use crate::store::format::keys::{self, Counter, Index, PerIndex};
+use crate::store::format::values::{self, Counts, decode_counts};
+use crate::store::read::snapshot::Snapshot;
 
 /// Problems that are told one by one; of those beyond it, only the number is known.
 const PROBLEMS_TOLD_MAX: usize = 100;

@@ -13,11 +13,12 @@ use rand::rngs::StdRng;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::store::error::OpenError;
+use crate::store::files::medium::Medium;
+use crate::store::files::overlay::{Base, Overlay};
+use crate::store::format::tables;
 use crate::store::journal::{self, JournalFile, Replayed};
-use crate::store::medium::Medium;
-use crate::store::overlay::{Base, Overlay};
-use crate::store::writer::Pace;
-use crate::store::{CommitObserver, Store, tables};
+use crate::store::write::writer::Pace;
+use crate::store::{CommitObserver, Store};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use redb::{Builder, ReadableDatabase as _, WriteTransaction};
 
-use super::keys::Index;
-use super::tables::{COUNTERS, LINKS, META};
-use super::tests::{any_link, block_on, golden_link, open, put, try_open};
-use super::upgrade::{Formats, Step};
-use super::*;
 use crate::model::{ShortLink, Timestamp};
+use crate::store::format::keys::Index;
+use crate::store::format::tables::{COUNTERS, LINKS, META};
+use crate::store::format::upgrade::{Formats, Step};
+use crate::store::format::{record, tables, values};
+use crate::store::tests::{any_link, block_on, golden_link, open, put, try_open};
+use crate::store::*;
 
 /// All entries of all tables.
 fn dump_of(snapshot: &Snapshot) -> Vec<u8> {
@@ -20,12 +21,12 @@ fn dump_of(snapshot: &Snapshot) -> Vec<u8> {
     dump
 }
 
-pub(super) fn file_in(folder: &tempfile::TempDir) -> PathBuf {
+pub fn file_in(folder: &tempfile::TempDir) -> PathBuf {
     folder.path().join(FILE_NAME)
 }
 
 /// A store with a link, a revocation and a counted call.
-pub(super) fn with_something_of_everything() -> tempfile::TempDir {
+pub fn with_something_of_everything() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -41,11 +42,11 @@ pub(super) fn with_something_of_everything() -> tempfile::TempDir {
     folder
 }
 
-pub(super) const fn at(second: i64) -> Timestamp {
+pub const fn at(second: i64) -> Timestamp {
     Timestamp::from_unix(second)
 }
 
-pub(super) fn numbered(number: u64) -> ShortLink {
+pub fn numbered(number: u64) -> ShortLink {
     ShortLink {
         id: format!("link{number}").parse().unwrap(),
         unique_id: None,
@@ -145,7 +146,7 @@ fn compacting_makes_the_file_smaller_and_keeps_what_is_in_it() {
 }
 
 /// Changes a store behind tinyd's back.
-pub(super) fn tamper(folder: &tempfile::TempDir, change: impl FnOnce(&WriteTransaction)) {
+pub fn tamper(folder: &tempfile::TempDir, change: impl FnOnce(&WriteTransaction)) {
     let database = Builder::new().open(file_in(folder)).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&transaction);
@@ -215,7 +216,7 @@ fn verification_finds_everything_that_does_not_fit_together() {
             matches!(compact(&file_in(&folder), &mut ()), Err(CopyError::Damaged(_))),
             "{expected}"
         );
-        assert!(!unfinished::unfinished(&file_in(&folder)).exists());
+        assert!(!files::unfinished::unfinished(&file_in(&folder)).exists());
         assert_eq!(fs::read(file_in(&folder)).unwrap().len(), before.len());
     }
 }

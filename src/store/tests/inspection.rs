@@ -2,12 +2,13 @@
 
 use redb::WriteTransaction;
 
-use super::copy_tests::{numbered, tamper, with_something_of_everything};
-use super::keys::Index;
-use super::tables::{ACTIONS, COUNTERS, LINKS, REVOCATIONS};
-use super::tests::{block_on, golden_link, open, put};
-use super::*;
 use crate::model::ShortLink;
+use crate::store::format::keys::Index;
+use crate::store::format::tables::{ACTIONS, COUNTERS, LINKS, REVOCATIONS};
+use crate::store::format::{record, values};
+use crate::store::tests::copies::{numbered, tamper, with_something_of_everything};
+use crate::store::tests::{block_on, golden_link, open, put};
+use crate::store::*;
 
 /// Inspects all of a store, doing something after each piece, and returns how many pieces that took.
 fn inspect(store: &Store, mut meanwhile: impl FnMut()) -> (u64, Inspection) {

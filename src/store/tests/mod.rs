@@ -1,8 +1,16 @@
 //! The store against a naive model, and what it refuses.
 
+mod copies;
+mod formats;
+mod inspection;
+mod journals;
+mod ownership;
+mod usage;
+
 use proptest::prelude::*;
 
 use crate::model::{PartnerId, ShortLink, Status, Timestamp};
+use crate::store::format::{checksum, clicks, record, tables, values};
 
 prop_compose! {
     /// A link with any content; the ids, names and times repeat often enough to collide.
@@ -45,10 +53,10 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use redb::{Database, TableDefinition};
 
-use super::keys::{Index, counters_of};
-use super::simulated::{Disk, Failure, open_on};
 use super::*;
 use crate::model::{LinkId, Usage};
+use crate::store::format::keys::{Index, counters_of};
+use crate::store::testing::simulated::{Disk, Failure, open_on};
 
 /// Keeps what it is told.
 #[derive(Debug, Default)]
@@ -70,22 +78,22 @@ impl CommitObserver for Witness {
     }
 }
 
-pub(super) fn open(folder: &Path) -> Store {
+pub fn open(folder: &Path) -> Store {
     try_open(folder).unwrap()
 }
 
-pub(super) fn try_open(folder: &Path) -> Result<Store, OpenError> {
+pub fn try_open(folder: &Path) -> Result<Store, OpenError> {
     Store::open(&folder.join(FILE_NAME), Some(Arc::new(Witness::default())))
 }
 
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
         .block_on(future)
 }
 
-pub(super) async fn put(store: &Store, link: ShortLink) {
+pub async fn put(store: &Store, link: ShortLink) {
     let job = move |transaction: &mut Transaction<'_>| {
         let old = transaction.get(link.id)?;
         transaction.put(old.as_ref(), link)
@@ -474,7 +482,7 @@ fn expired_sessions_are_forgotten_and_others_kept() {
     });
 }
 
-pub(super) fn golden_link() -> ShortLink {
+pub fn golden_link() -> ShortLink {
     ShortLink {
         id: "67mk41xj".parse().unwrap(),
         created_at: Timestamp::from_unix(1_778_429_631),
@@ -501,11 +509,11 @@ fn formats_stay_what_they_are() {
     let link = golden_link();
     assert_eq!(
         hex(&record::encode_of_format_1(&link)),
-        include_str!("testdata/record_1.hex").trim()
+        include_str!("../testdata/record_1.hex").trim()
     );
     assert_eq!(
         hex(&record::encode(&link).unwrap()),
-        include_str!("testdata/record_2.hex").trim()
+        include_str!("../testdata/record_2.hex").trim()
     );
     let keys: Vec<_> = Index::ALL
         .iter()
@@ -534,7 +542,7 @@ fn formats_stay_what_they_are() {
     );
     assert_eq!(clicks::encode(&Usage::default()), [0; 24]);
     // The well-known check value of CRC32C.
-    assert_eq!(seal::checksum(&[b"12345", b"6789"]), 0xe306_9283_u32.to_be_bytes());
+    assert_eq!(checksum::checksum(&[b"12345", b"6789"]), 0xe306_9283_u32.to_be_bytes());
     let digest = [1; 20];
     assert_eq!(
         hex(&values::encode_until(&digest, link.created_at)),

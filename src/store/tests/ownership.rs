@@ -4,11 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use super::compact::compact;
-use super::medium::{Medium as _, StoreFile, give_to_owner_of, journal_path};
-use super::tests::open;
-use super::unfinished::unfinished;
-use super::*;
+use crate::store::files::compact::compact;
+use crate::store::files::medium::{Medium as _, StoreFile, give_to_owner_of, journal_path};
+use crate::store::files::unfinished::unfinished;
+use crate::store::tests::open;
+use crate::store::*;
 
 /// A store of mode 0604, and a file beside its folder that nobody may touch.
 fn with_victim() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -64,7 +64,7 @@ fn link_in_place_of_the_journal_is_not_followed() {
     let (_folder, store, victim) = with_victim();
     // As long as a journal, so that it would do for one.
     let file = fs::OpenOptions::new().write(true).open(&victim).unwrap();
-    file.set_len(super::journal::FILE_BYTES as u64).unwrap();
+    file.set_len(crate::store::journal::FILE_BYTES as u64).unwrap();
     symlink(&victim, journal_path(&store)).unwrap();
     let journal = StoreFile::at(&store).create_journal(1).unwrap();
     journal.write_at(0, b"journal").unwrap();

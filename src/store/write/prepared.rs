@@ -6,7 +6,7 @@ use std::path::Path;
 use tempfile::SpooledTempFile;
 
 use crate::model::{LinkId, ShortLink};
-use crate::store::record;
+use crate::store::format::record;
 
 /// So much is kept in memory: few files are as long.
 const IN_MEMORY_BYTES: usize = 256 * 1024;
@@ -31,7 +31,7 @@ pub struct Preparing(BufWriter<SpooledTempFile>);
 pub struct PreparedLinks(BufReader<SpooledTempFile>);
 
 impl Preparing {
-    pub(super) fn in_folder(folder: &Path) -> Self {
+    pub fn in_folder(folder: &Path) -> Self {
         Self(BufWriter::new(tempfile::spooled_tempfile_in(IN_MEMORY_BYTES, folder)))
     }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::store::writer::Job;
+use crate::store::write::writer::Job;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
 
 /// What has come of waiting.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received<T> {
+pub enum Received<T> {
     Item(T),
     /// Somebody wants something else.
     Wanted,
@@ -33,7 +33,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for an item, at most for so long, if that is said, or until `is_wanted` after this thread was unparked.
-pub(super) fn receive<T>(
+pub fn receive<T>(
     queue: &mut mpsc::Receiver<T>,
     patience: Option<Duration>,
     is_wanted: impl Fn() -> bool,
@@ -58,7 +58,7 @@ pub(super) fn receive<T>(
 }
 
 /// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
-pub(super) fn batch_of(
+pub fn batch_of(
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     next: &mut Option<Box<dyn Job>>,

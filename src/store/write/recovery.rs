@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
-use crate::store::snapshot::Snapshot;
-use crate::store::writer::{Health, Job, State};
+use crate::store::read::snapshot::Snapshot;
+use crate::store::write::writer::{Health, Job, State};
 
 /// How often writes are refused while the store is closed.
 const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
@@ -18,7 +18,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl State {
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    pub(super) fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
         // Whoever comes finds out, also where it was no write that has met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(

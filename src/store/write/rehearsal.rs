@@ -8,10 +8,10 @@ use redb::{Builder, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Index};
-use crate::store::medium;
-use crate::store::record;
-use crate::store::snapshot::Snapshot;
+use crate::store::files::medium;
+use crate::store::format::keys::{self, Bytes, Index};
+use crate::store::format::record;
+use crate::store::read::snapshot::Snapshot;
 
 /// Links as they would be.
 const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("written");

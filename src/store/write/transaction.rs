@@ -8,14 +8,14 @@ use redb::{ReadableTable as _, Table, WriteTransaction};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::keys::{self, Bytes, Counter, Index, PerIndex};
-use crate::store::record;
-use crate::store::redo::Redo;
-use crate::store::snapshot;
-use crate::store::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
-use crate::store::values::{self, Counts};
+use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
+use crate::store::format::record;
+use crate::store::format::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::format::values::{self, Counts};
+use crate::store::journal::redo::Redo;
+use crate::store::read::snapshot;
 
-pub(super) type Digest = [u8; 20];
+pub type Digest = [u8; 20];
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store instead.
 /// An import can have millions.
@@ -47,7 +47,7 @@ pub struct Transaction<'t> {
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None if nobody keeps a copy, or if there are too many to keep.
     changes: Option<Vec<Change>>,
-    pub(super) redo: Redo,
+    pub redo: Redo,
     modifications: usize,
     // How many of them are clicks.
     clicked: usize,
@@ -55,15 +55,15 @@ pub struct Transaction<'t> {
 
 /// What a transaction has changed.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub struct Finished {
     /// The changes in the order in which they were made, unless there were too many.
-    pub(super) changes: Option<Vec<Change>>,
+    pub changes: Option<Vec<Change>>,
     /// The same as a payload of the journal, unless they are too many for it.
-    pub(super) redo: Option<Vec<u8>>,
+    pub redo: Option<Vec<u8>>,
     /// By how much the number of links of each status has changed, in the order of [`Status::ALL`].
-    pub(super) links: [i64; Status::ALL.len()],
+    pub links: [i64; Status::ALL.len()],
     /// Whether nothing but clicks was counted.
-    pub(super) is_clicks: bool,
+    pub is_clicks: bool,
 }
 
 impl fmt::Debug for Transaction<'_> {
@@ -75,7 +75,7 @@ impl fmt::Debug for Transaction<'_> {
 }
 
 impl<'t> Transaction<'t> {
-    pub(super) fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
+    pub fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
             inner,
             links: inner.open_table(LINKS)?,
@@ -103,7 +103,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// Whether there is a link with this id, damaged or not.
-    pub(super) fn has(&self, id: LinkId) -> Result<bool, StoreError> {
+    pub fn has(&self, id: LinkId) -> Result<bool, StoreError> {
         Ok(self.links.get(id.as_bytes())?.is_some())
     }
 
@@ -291,7 +291,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// Sets how many calls of a session have been counted.
-    pub(super) fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
+    pub fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
         self.actions.insert(
             digest.as_slice(),
@@ -332,7 +332,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// The table of clicks, which a store need not have yet.
-    pub(super) fn clicks(&mut self) -> Result<&mut Table<'t, Bytes, Bytes>, StoreError> {
+    pub fn clicks(&mut self) -> Result<&mut Table<'t, Bytes, Bytes>, StoreError> {
         let table = match self.clicks.take() {
             Some(table) => table,
             None => self.inner.open_table(CLICKS)?,
@@ -340,7 +340,7 @@ impl<'t> Transaction<'t> {
         Ok(self.clicks.insert(table))
     }
 
-    pub(super) const fn note_click(&mut self) {
+    pub const fn note_click(&mut self) {
         self.modifications += 1;
         self.clicked += 1;
     }
@@ -364,7 +364,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// How many changes have been made or begun.
-    pub(super) const fn modifications(&self) -> usize {
+    pub const fn modifications(&self) -> usize {
         self.modifications
     }
 
@@ -382,7 +382,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// Writes what was gathered, and returns what has changed.
-    pub(super) fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
+    pub fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         let mut links = [0; Status::ALL.len()];
         for (key, deltas) in std::mem::take(&mut self.counted) {
             if key.starts_with(&[Counter::Partner.kind()]) {

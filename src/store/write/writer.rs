@@ -13,14 +13,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::metrics::StoreMetrics;
 use crate::model::priority;
 use crate::store::error::{StoreError, WriteError};
+use crate::store::files::medium::Medium;
+use crate::store::format::tables;
+use crate::store::journal::redo::{self, Redo};
+use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
-use crate::store::medium::Medium;
-use crate::store::queue::{Received, batch_of, receive};
-use crate::store::redo::{self, Redo};
-use crate::store::snapshot::Snapshot;
-use crate::store::tables;
-use crate::store::transaction::{Change, Finished, Transaction};
-use crate::store::visibility::Visibility;
+use crate::store::read::snapshot::Snapshot;
+use crate::store::write::queue::{Received, batch_of, receive};
+use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
 /// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
@@ -34,7 +34,7 @@ const QUEUE_MAX_JOBS: usize = 4096;
 pub const REOPEN_SECONDS_MAX: u64 = 5;
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
-pub(super) type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
+pub type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
 
 /// Is told of every commit: after it is on disk, before anybody is answered.
 pub trait CommitObserver: Send + Sync + 'static {
@@ -72,17 +72,17 @@ pub enum Ending {
 
 /// When the writer does what nobody has asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub struct Pace {
     /// How long to wait before the store is opened again after a failure, at first; doubled each time.
-    pub(super) reopen_first: Duration,
+    pub reopen_first: Duration,
     /// The same, at most.
-    pub(super) reopen_most: Duration,
+    pub reopen_most: Duration,
     /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
     /// now and then, and short enough that there is hardly ever something to replay after a crash.
-    pub(super) idle: Duration,
+    pub idle: Duration,
     /// The same where only clicks have been written, which come every few seconds while links are used at all: a checkpoint each
     /// time would wear out the disk.
-    pub(super) idle_after_clicks: Duration,
+    pub idle_after_clicks: Duration,
 }
 
 impl Default for Pace {
@@ -97,10 +97,10 @@ impl Default for Pace {
 }
 
 /// Tells the sender of a job that has been run how it ended.
-pub(super) type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A write that waits in the queue, whatever it returns.
-pub(super) trait Job: Send {
+pub trait Job: Send {
     /// Whether it wants a transaction for itself.
     fn is_alone(&self) -> bool;
 
@@ -147,7 +147,7 @@ where
 }
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
-pub(super) struct Writer {
+pub struct Writer {
     // Both are there until the drop.
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
@@ -173,7 +173,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
+    pub fn start(
         medium: Arc<dyn Medium>,
         handle: Handle,
         observer: Option<Arc<dyn CommitObserver>>,
@@ -210,7 +210,7 @@ impl Writer {
         })
     }
 
-    pub(super) async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
+    pub async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
@@ -227,7 +227,7 @@ impl Writer {
     }
 
     /// Has the writer find out whether the file still works.
-    pub(super) fn nudge(&self) {
+    pub fn nudge(&self) {
         let (sender, _) = oneshot::channel();
         let job = |_: &mut Transaction<'_>| Ok((Ending::Commit, ()));
         if let Some(queue) = &self.queue {
@@ -241,12 +241,12 @@ impl Writer {
     }
 
     /// Jobs that wait in the queue.
-    pub(super) fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         let places = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
         QUEUE_MAX_JOBS.saturating_sub(places)
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub fn health(&self) -> Health {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Health::Refusing("the writer has stopped".into());
         }
@@ -254,17 +254,17 @@ impl Writer {
     }
 }
 
-pub(super) struct State {
-    pub(super) medium: Arc<dyn Medium>,
-    pub(super) handle: Handle,
-    pub(super) observer: Option<Arc<dyn CommitObserver>>,
-    pub(super) published: watch::Sender<u64>,
-    pub(super) health: watch::Sender<Health>,
-    pub(super) pace: Pace,
-    pub(super) visibility: Arc<Visibility>,
-    pub(super) metrics: Arc<StoreMetrics>,
+pub struct State {
+    pub medium: Arc<dyn Medium>,
+    pub handle: Handle,
+    pub observer: Option<Arc<dyn CommitObserver>>,
+    pub published: watch::Sender<u64>,
+    pub health: watch::Sender<Health>,
+    pub pace: Pace,
+    pub visibility: Arc<Visibility>,
+    pub metrics: Arc<StoreMetrics>,
     /// None until it is needed, and where none can be made: every commit is then a durable one.
-    pub(super) journal: Option<Journal>,
+    pub journal: Option<Journal>,
     /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
     /// often is copied once in a transaction and not in every batch, which is most of the work.
     open: Option<WriteTransaction>,
@@ -488,7 +488,7 @@ impl State {
     }
 
     /// Undoes what readers do not see yet; the journal has it.
-    pub(super) fn forget_uncommitted(&mut self) {
+    pub fn forget_uncommitted(&mut self) {
         self.open = None;
         self.uncommitted.clear();
     }

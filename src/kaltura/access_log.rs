@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::{StatusCode, Uri};
 
-use crate::http::{Call, Place, Target, decode_lossy, merge_slashes};
+use crate::kaltura::{Call, Place, Target, decode_lossy, merge_slashes};
 use crate::model::{LinkId, without_host};
 
 /// The target of its lines, as `log.level` names it.

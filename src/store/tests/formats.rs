@@ -5,12 +5,14 @@ use std::path::Path;
 
 use redb::Builder;
 
-use super::copy_tests::{at, file_in, numbered, tamper};
-use super::keys::Index;
-use super::tables::{CLICKS, COUNTERS, LINKS, META};
-use super::tests::{block_on, golden_link, open, put};
-use super::*;
 use crate::model::{ShortLink, Timestamp, Usage};
+use crate::store::format::keys::Index;
+use crate::store::format::tables::{CLICKS, COUNTERS, LINKS, META};
+use crate::store::format::{clicks, format_1, keys, record, tables};
+use crate::store::journal::redo;
+use crate::store::tests::copies::{at, file_in, numbered, tamper};
+use crate::store::tests::{block_on, golden_link, open, put};
+use crate::store::*;
 
 fn opened(folder: &tempfile::TempDir, is_read_only: bool) -> Store {
     if is_read_only {
@@ -24,7 +26,7 @@ fn opened(folder: &tempfile::TempDir, is_read_only: bool) -> Store {
 #[test]
 fn damaged_page_of_format_1_is_not_upgraded() {
     let folder = tempfile::tempdir().unwrap();
-    let mut content = include_bytes!("testdata/format_1.redb").to_vec();
+    let mut content = include_bytes!("../testdata/format_1.redb").to_vec();
     let url = golden_link().full_url;
     // The last one is in the newest commit; the one before it is whole.
     let at = content
@@ -49,8 +51,8 @@ fn damaged_page_of_format_1_is_not_upgraded() {
 #[test]
 fn stores_of_every_format_are_read_and_written() {
     let stores: [&[u8]; 2] = [
-        include_bytes!("testdata/format_1.redb"),
-        include_bytes!("testdata/format_2.redb"),
+        include_bytes!("../testdata/format_1.redb"),
+        include_bytes!("../testdata/format_2.redb"),
     ];
     for (format, content) in (1..).zip(stores) {
         let folder = tempfile::tempdir().unwrap();
@@ -161,7 +163,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     redo.used(added.id, &clicks::encode(&usage(3)));
     let mut journal = journal_record_1(99, 11, &redo.into_bytes().unwrap());
     journal.resize(journal::FILE_BYTES, 0);
-    fs::write(medium::journal_path(&path), journal).unwrap();
+    fs::write(files::medium::journal_path(&path), journal).unwrap();
     let store = open(folder.path());
     let snapshot = store.snapshot().unwrap();
     let found = snapshot.verify(|| {}).unwrap();
@@ -178,7 +180,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     drop(store);
     // Going back, as the log says.
     let set_aside = folder.path().join("links.format-1.redb");
-    assert!(set_aside.exists() && medium::journal_path(&set_aside).exists());
+    assert!(set_aside.exists() && files::medium::journal_path(&set_aside).exists());
 }
 
 /// It has no checksum that would fit, so it answers as damaged for ever, and the others are served.

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use crate::links::{Conflict, ImportOptions, ImportReport, Links, import};
+use crate::links::Links;
+use crate::links::file::Line;
+use crate::links::file::{Conflict, ImportOptions, ImportReport, import};
 use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
-use crate::rows::Line;
 use crate::store::Ending;
 
-pub(super) fn link(number: usize) -> ShortLink {
+pub fn link(number: usize) -> ShortLink {
     ShortLink {
         id: format!("link{number}").parse().unwrap(),
         created_at: Timestamp::from_unix(1),

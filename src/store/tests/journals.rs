@@ -8,14 +8,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::journal::{FILE_BYTES, Journal, Tie, records};
-use super::medium::journal_path;
-use super::redo::Redo;
-use super::tests::{any_link, block_on, golden_link, open, put};
-use super::*;
 use crate::model::{ShortLink, Timestamp, Usage};
+use crate::store::files::medium::journal_path;
+use crate::store::format::{clicks, record};
+use crate::store::journal::redo;
+use crate::store::journal::redo::Redo;
+use crate::store::journal::{FILE_BYTES, Journal, Tie, records};
+use crate::store::tests::{any_link, block_on, golden_link, open, put};
+use crate::store::*;
 
-pub(super) fn file_in(folder: &TempDir) -> PathBuf {
+pub fn file_in(folder: &TempDir) -> PathBuf {
     folder.path().join(FILE_NAME)
 }
 
@@ -28,7 +30,7 @@ fn link(number: u8) -> ShortLink {
 }
 
 /// What a crash would leave of a store now: its file, and that of its journal.
-pub(super) fn crashed(folder: &TempDir) -> TempDir {
+pub fn crashed(folder: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(file_in(folder), file_in(&copy)).unwrap();
     fs::copy(journal_path(&file_in(folder)), journal_path(&file_in(&copy))).unwrap();

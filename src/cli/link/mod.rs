@@ -5,6 +5,8 @@
     reason = "a missing member of a JSON value is null, not a panic"
 )]
 
+mod restore;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -16,9 +18,9 @@ use serde_json::{Map, Value, json};
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::store::opened;
-use crate::cli::{restore, shown, time};
+use crate::cli::{shown, time};
+use crate::links::file::{self, Format};
 use crate::model::Timestamp;
-use crate::rows::{self, Format};
 use crate::store::Store;
 
 pub(super) const SERVICE: &str = "shortlink_shortlink";
@@ -308,7 +310,7 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
         CliError::new(Failure::NotFound, text)
     })?;
     let mut line = Vec::new();
-    rows::Writer::new(Format::JsonLines, &mut line)?.write(&link)?;
+    file::Writer::new(Format::JsonLines, &mut line)?.write(&link)?;
     let mut shown: Value = serde_json::from_slice(&line)?;
     let usage = snapshot.usage(link.id)?;
     shown["clicks"] = json!(usage.clicks);

@@ -7,12 +7,14 @@ use std::time::Duration;
 use redb::Builder;
 use tempfile::TempDir;
 
-use super::journal_tests::{crashed, file_in};
-use super::redo::Redo;
-use super::tables::CLICKS;
-use super::tests::{block_on, golden_link, open, put};
-use super::*;
 use crate::model::{LinkId, ShortLink, Status, Timestamp, Usage};
+use crate::store::format::tables::CLICKS;
+use crate::store::format::{checksum, clicks};
+use crate::store::journal::redo;
+use crate::store::journal::redo::Redo;
+use crate::store::tests::journals::{crashed, file_in};
+use crate::store::tests::{block_on, golden_link, open, put};
+use crate::store::*;
 
 fn id(name: &str) -> LinkId {
     name.parse().unwrap()
@@ -120,7 +122,7 @@ fn copies_dumps_and_compacted_stores_hold_it() {
 #[test]
 fn a_store_of_before_has_no_clicks_until_something_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(file_in(&folder), include_bytes!("testdata/format_1.redb")).unwrap();
+    fs::write(file_in(&folder), include_bytes!("../testdata/format_1.redb")).unwrap();
     let name = golden_link().id.to_string();
     assert_eq!(usage_in(&file_in(&folder), &name), Usage::default());
     let store = open(folder.path());
@@ -150,7 +152,7 @@ fn put_behind_its_back(folder: &TempDir, name: &str, value: &[u8]) {
 
 #[test]
 fn verification_finds_clicks_that_are_damaged_or_belong_to_nothing() {
-    let whole = |name: &str| seal::seal(name.as_bytes(), &clicks::encode(&usage(1, 1, 1)));
+    let whole = |name: &str| checksum::seal(name.as_bytes(), &clicks::encode(&usage(1, 1, 1)));
     let mut flipped = whole("aaaa");
     flipped[7] ^= 2;
     for (name, value, expected) in [

@@ -1,0 +1,11 @@
+//! Connections: accepting them, limits, deadlines, and the strict reader of heads in front of hyper.
+
+pub mod descriptors;
+pub mod guard;
+pub mod listener;
+pub mod proxy_protocol;
+pub mod serve;
+pub mod set;
+
+pub use descriptors::room_for_connections;
+pub use listener::{Bound, bind, inherited};

@@ -1,0 +1,34 @@
+//! The limits of a listener: how much of it one client, or all together, may take.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// What a listener bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How long the head of a request may take, from its first byte, or from the beginning of the connection.
+    pub head_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// How long a client may take to receive what it has asked for.
+    pub write_timeout: Duration,
+    /// How long a connection may last; one that has a request in flight then ends after that.
+    pub lifetime: Duration,
+    /// Largest head of a request, in bytes.
+    pub head_bytes: usize,
+    /// Longest target of a request, in bytes.
+    pub target_bytes: usize,
+    /// Most header lines of a request.
+    pub headers: usize,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Most connections at a time from one address of IPv4 or /64 of IPv6; `None`: as many as there are.
+    pub connections_per_address: Option<usize>,
+    /// Most requests on one connection; `None`: any number.
+    pub requests: Option<usize>,
+    /// Who is believed about the address of a client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether a trusted proxy begins each connection with the header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}

@@ -1,0 +1,12 @@
+//! What stands on disk: tables, keys, values and records, the checksum of each, and the upgrade of older formats.
+//!
+//! Alone names bincode. The byte layouts are in docs/store-format.md.
+
+pub mod checksum;
+pub mod clicks;
+pub mod format_1;
+pub mod keys;
+pub mod record;
+pub mod tables;
+pub mod upgrade;
+pub mod values;

@@ -1,0 +1,10 @@
+//! Reading: snapshots, lists, the scan that loads the map, and verification.
+
+pub mod inspection;
+pub mod limit;
+pub mod list;
+pub mod query;
+pub mod rank;
+pub mod scan;
+pub mod snapshot;
+pub mod verify;

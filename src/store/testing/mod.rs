@@ -1,0 +1,3 @@
+//! A simulated disk that fails, loses power and lies.
+
+pub mod simulated;

@@ -1,0 +1,8 @@
+//! Writing: the one writer thread with group commit, its queue, transactions, and recovery after a disk failure.
+
+pub mod prepared;
+pub mod queue;
+pub mod recovery;
+pub mod rehearsal;
+pub mod transaction;
+pub mod writer;
