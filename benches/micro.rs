@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
 use tinyd::internals::{
-    AccessLog, Asker, Call, Claims, Clock, FastPath, Guesses, HeadLimits, Kind, LinkId, LinkRef, Links, LoggedAddress,
-    Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target, Timestamp, Tiny,
-    Transaction, Visitor, mint, mint_v1, verify,
+    AccessLog, Asker, Call, Claims, Clock, FastPath, HeadLimits, Kind, LinkId, LinkRef, Links, LoggedAddress, Now,
+    Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target, Timestamp, Tiny,
+    Transaction, UnknownIdLimit, Visitor, mint, mint_v1, verify,
 };
 
 /// Links in the map.
@@ -77,7 +77,7 @@ fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
     let fast_path = FastPath::new(
         Arc::clone(links),
         Tiny::Hop,
-        Arc::new(Guesses::new(Arc::default(), true, Arc::default())),
+        Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default())),
         access_log,
     );
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());
@@ -135,7 +135,7 @@ fn parameters(criterion: &mut Criterion) -> Result<()> {
     ] {
         let uri: hyper::Uri = uri.parse()?;
         group.bench_function(name, |bencher| {
-            bencher.iter(|| Target::of(black_box(&uri)).map(|target| Call::of(target).is_goto()));
+            bencher.iter(|| Target::from_uri(black_box(&uri)).map(|target| Call::from_target(target).is_goto()));
         });
     }
     group.finish();

@@ -24,13 +24,13 @@ pub mod internals {
     #[cfg(fuzzing)]
     pub use crate::api::{fuzz_parameters, fuzz_references};
     pub use crate::http::{Head, HeadLimits, Peer};
-    pub use crate::kaltura::session::{Claims, Kind, Partner, Partners, Secret, mint, mint_v1, shown, verify};
+    pub use crate::kaltura::session::{Claims, Kind, Partner, Partners, Secret, mint, mint_v1, redact, verify};
     pub use crate::kaltura::{AccessLog, LoggedAddress};
     pub use crate::kaltura::{Call, Target};
     pub use crate::links::Links;
     pub use crate::links::file::{Defaults, Format, Writer, read};
     pub use crate::model::{Clock, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
-    pub use crate::redirect::{Asker, FastPath, Guesses, Now, Tiny};
+    pub use crate::redirect::{Asker, FastPath, Now, Tiny, UnknownIdLimit};
     #[cfg(fuzzing)]
     pub use crate::store::fuzz_record;
     pub use crate::store::{ReadLimit, StoreError, Transaction, Visitor, restore_dump};

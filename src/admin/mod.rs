@@ -54,7 +54,7 @@ impl Monitor {
         interval.tick().await;
         loop {
             interval.tick().await;
-            self.history.push(Sample::of(&self.report(), self.uptime()));
+            self.history.push(Sample::new(&self.report(), self.uptime()));
         }
     }
 

@@ -134,7 +134,7 @@ pub fn respond(method: &Method, monitor: &Monitor) -> Response {
 
 fn describe(monitor: &Monitor) -> Value {
     let (report, links, uptime) = (monitor.report(), monitor.links(), monitor.uptime());
-    let now = Sample::of(&report, uptime);
+    let now = Sample::new(&report, uptime);
     let before = |age| monitor.history().before(uptime, age);
     let (ten_seconds, minute, minutes, start) = (
         before(TEN_SECONDS),

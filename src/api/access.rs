@@ -1,7 +1,7 @@
 //! Who is calling: the session of a call, checked in the contract's order (section 8).
 
 use crate::api::{Api, Caller, Params};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::session::{self, InvalidKs, Kind, Session};
 use crate::links::Scope;
 use crate::metrics::SessionFailure;
@@ -9,7 +9,7 @@ use crate::model::is_xml_char;
 
 impl Api {
     /// The session of a call, which is counted where the session allows only so many.
-    pub(super) async fn session(&self, params: &Params, caller: &Caller) -> Result<Session, Fault> {
+    pub(super) async fn session(&self, params: &Params, caller: &Caller) -> Result<Session, ApiError> {
         let failed = |Refused { why, fault }| {
             self.metrics.calls.session_failed(why);
             fault
@@ -30,7 +30,7 @@ impl Api {
         })?;
         let text = given.ok_or(Refused {
             why: SessionFailure::Missing,
-            fault: Fault::MissingKs,
+            fault: ApiError::MissingKs,
         })?;
         let invalid = |why| Refused::invalid(params, why);
         let partners = self.partners.borrow().clone();
@@ -39,7 +39,7 @@ impl Api {
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
             return Err(Refused {
                 why: SessionFailure::User,
-                fault: Fault::InvalidChar { field: "ks".to_owned() },
+                fault: ApiError::InvalidChar { field: "ks".to_owned() },
             });
         }
         self.links.check_not_revoked(&session).map_err(invalid)?;
@@ -57,11 +57,11 @@ impl Api {
         caller: &Caller,
         service: &str,
         action: &str,
-    ) -> Result<Session, Fault> {
+    ) -> Result<Session, ApiError> {
         let session = self.session(params, caller).await?;
         match session.kind {
             Kind::Admin => Ok(session),
-            Kind::User => Err(Fault::ServiceForbidden {
+            Kind::User => Err(ApiError::ServiceForbidden {
                 service: service.to_owned(),
                 action: action.to_owned(),
             }),
@@ -73,7 +73,7 @@ impl Api {
 #[derive(Debug)]
 pub(super) struct Refused {
     why: SessionFailure,
-    fault: Fault,
+    fault: ApiError,
 }
 
 impl Refused {
@@ -81,8 +81,8 @@ impl Refused {
         let text = params.text("ks").ok().flatten().unwrap_or("");
         Self {
             why: counted_as(why),
-            fault: Fault::InvalidKs {
-                end: session::shown(text).to_owned(),
+            fault: ApiError::InvalidKs {
+                end: session::redact(text).to_owned(),
                 number: why.number(),
                 description: why.to_string(),
             },

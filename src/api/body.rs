@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use crate::api::params::{PARAMETERS_MAX, Params};
 use crate::api::{First, json};
 use crate::http::Reservation;
-use crate::kaltura::{Fault, Place};
+use crate::kaltura::{ApiError, ParameterSource};
 
 /// The name under which a body is spoken of in errors.
 const BODY: &str = "body";
@@ -28,36 +28,40 @@ const MEMORY_FACTOR: usize = 4;
 
 /// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much has nothing.
 /// Its pieces are copied together: kept as they come, those of a byte each would take fifty times as much.
-pub(super) async fn read<B>(mut incoming: B, limit_bytes: usize, reservation: &mut Reservation) -> Result<Bytes, Fault>
+pub(super) async fn read<B>(
+    mut incoming: B,
+    limit_bytes: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let too_large = || Fault::TooLarge { limit_bytes };
+    let too_large = || ApiError::TooLarge { limit_bytes };
     // What is announced as too large is not even begun.
     if incoming.size_hint().lower() > limit_bytes as u64 {
         return Err(too_large());
     }
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| Fault::invalid(BODY, format!("not to be read: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::invalid(BODY, format!("not to be read: {error}")))?;
         let Ok(chunk) = frame.into_data() else { continue };
         if body.len() + chunk.len() > limit_bytes {
             return Err(too_large());
         }
         if !reservation.grow(chunk.len() * ARRIVING_FACTOR) {
-            return Err(Fault::Overloaded);
+            return Err(ApiError::Overloaded);
         }
         body.extend_from_slice(&chunk);
     }
     if !reservation.grow(body.len() * (MEMORY_FACTOR - ARRIVING_FACTOR)) {
-        return Err(Fault::Overloaded);
+        return Err(ApiError::Overloaded);
     }
     Ok(body.into())
 }
 
 /// Reads the parameters of a body. Where one of them is wrong, those that are not are read all the same.
-pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), Fault> {
+pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), ApiError> {
     if body.is_empty() {
         return Ok(());
     }
@@ -70,13 +74,13 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
             let reason = format!(
                 "{other} is not served: send application/x-www-form-urlencoded, application/json or multipart/form-data"
             );
-            Err(Fault::invalid("Content-Type", reason))
+            Err(ApiError::invalid("Content-Type", reason))
         }
     }
 }
 
 /// Refuses a body in a content coding: none is decoded, because a few bytes could unpack to gigabytes.
-pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Fault> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter();
     let codings = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
@@ -88,7 +92,7 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Fault> {
                 .filter(|byte| byte.is_ascii_graphic())
                 .map(|&byte| char::from(byte))
                 .collect();
-            Err(Fault::ContentEncoding { coding })
+            Err(ApiError::ContentEncoding { coding })
         }
     }
 }
@@ -108,8 +112,8 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }
 
-fn parse_form(body: &[u8], params: &mut Params) -> Result<(), Fault> {
-    let text = std::str::from_utf8(without_mark(body)).map_err(|_| Fault::InvalidChar { field: BODY.to_owned() })?;
+fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
+    let text = std::str::from_utf8(without_mark(body)).map_err(|_| ApiError::InvalidChar { field: BODY.to_owned() })?;
     let mut all = First(None);
     for pair in text
         .trim_end_matches(['\r', '\n'])
@@ -117,13 +121,13 @@ fn parse_form(body: &[u8], params: &mut Params) -> Result<(), Fault> {
         .filter(|pair| !pair.is_empty())
     {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        all.note(params.insert_encoded(Place::Query, key, value));
+        all.note(params.insert_encoded(ParameterSource::Query, key, value));
     }
     all.into_result()
 }
 
-async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), Fault> {
-    let broken = |error: multer::Error| Fault::invalid(BODY, format!("broken multipart: {error}"));
+async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), ApiError> {
+    let broken = |error: multer::Error| ApiError::invalid(BODY, format!("broken multipart: {error}"));
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -135,7 +139,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
     while let Some(field) = multipart.next_field().await.map_err(broken)? {
         fields += 1;
         if fields > PARAMETERS_MAX {
-            return Err(Fault::invalid(
+            return Err(ApiError::invalid(
                 BODY,
                 format!("a request has at most {PARAMETERS_MAX} parameters"),
             ));
@@ -147,7 +151,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
             json::insert(params, &name, without_mark(&value))?;
             continue;
         }
-        let value = String::from_utf8(value.into()).map_err(|_| Fault::InvalidChar { field: name.clone() })?;
+        let value = String::from_utf8(value.into()).map_err(|_| ApiError::InvalidChar { field: name.clone() })?;
         params.insert(&name, value)?;
     }
     Ok(())
@@ -162,7 +166,7 @@ mod tests {
     use hyper::header::HeaderValue;
     use proptest::prelude::*;
 
-    fn parsed(content_type: &'static str, body: &[u8]) -> Result<Params, Fault> {
+    fn parsed(content_type: &'static str, body: &[u8]) -> Result<Params, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         let mut params = Params::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use url::{Url, form_urlencoded};
 
 use crate::kaltura;
-use crate::kaltura::{Call, Fault, Target};
+use crate::kaltura::{ApiError, Call, Target};
 use crate::links::file::Line;
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 
@@ -84,7 +84,7 @@ impl NewDestinations {
     }
 
     /// The same, as the API's fault.
-    pub(super) fn require(&self, destination: &Destination) -> Result<(), Fault> {
+    pub(super) fn require(&self, destination: &Destination) -> Result<(), ApiError> {
         self.check(destination).map_err(|why| match why {
             NotNew::Refused(RefusedDestination::TooLong { limit, .. }) => too_long(limit),
             why => wrong(&why),
@@ -163,22 +163,22 @@ impl Warnings {
 }
 
 /// A destination that some version would have accepted.
-pub(super) fn destination(text: &str) -> Result<Destination, Fault> {
+pub(super) fn destination(text: &str) -> Result<Destination, ApiError> {
     Destination::parse(text).map_err(|why| match why {
         InvalidDestination::TooLong => too_long(FULL_URL_MAX_BYTES),
         why => wrong(&why),
     })
 }
 
-const fn too_long(length: usize) -> Fault {
-    Fault::MaxLength {
+const fn too_long(length: usize) -> ApiError {
+    ApiError::MaxLength {
         property: "fullUrl",
         length,
     }
 }
 
-fn wrong(why: &impl std::error::Error) -> Fault {
-    Fault::WrongFormat {
+fn wrong(why: &impl std::error::Error) -> ApiError {
+    ApiError::WrongFormat {
         property: "fullUrl",
         format: format!("http(s)://host/path: {why}"),
     }
@@ -232,5 +232,5 @@ fn is_short_link(path: &str, query: Option<&str>) -> bool {
         .extend_pairs(pairs)
         .finish();
     let uri: Result<Uri, _> = format!("/{path}?{query}").parse();
-    uri.is_ok_and(|uri| Target::of(&uri).is_some_and(|target| Call::of(target).is_goto()))
+    uri.is_ok_and(|uri| Target::from_uri(&uri).is_some_and(|target| Call::from_target(target).is_goto()))
 }

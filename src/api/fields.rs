@@ -1,7 +1,7 @@
 //! Reading the fields of an object parameter, with errors that name them.
 
 use crate::api::params::{Param, Params};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::model::{PartnerId, whole_number};
 
 /// What a request says about a field.
@@ -25,13 +25,13 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of the parameter `object`, which may be absent.
-    pub(super) fn of(params: &'a Params, object: &'a str) -> Result<Self, Fault> {
+    pub(super) fn of(params: &'a Params, object: &'a str) -> Result<Self, ApiError> {
         let params = match params.get(object) {
             None => None,
             Some(Param::Object(params)) => Some(params),
             // How form clients write an object without fields.
             Some(Param::Text(text)) if text.is_empty() => None,
-            Some(Param::Text(_)) => return Err(Fault::invalid(object, "expected an object, not a text")),
+            Some(Param::Text(_)) => return Err(ApiError::invalid(object, "expected an object, not a text")),
             Some(Param::Refused(fault)) => return Err((**fault).clone()),
         };
         Ok(Self { object, params })
@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What is said about a text.
-    pub(super) fn field(&self, name: &str) -> Result<Field<'a>, Fault> {
+    pub(super) fn field(&self, name: &str) -> Result<Field<'a>, ApiError> {
         let Some(params) = self.params else {
             return Ok(Field::Absent);
         };
@@ -58,13 +58,13 @@ impl<'a> Fields<'a> {
         match params.get(name) {
             None => Ok(Field::Absent),
             Some(Param::Text(text)) => Ok(Field::Text(text)),
-            Some(Param::Object(_)) => Err(Fault::invalid(self.name(name), "expected a text, not an object")),
+            Some(Param::Object(_)) => Err(ApiError::invalid(self.name(name), "expected a text, not an object")),
             Some(Param::Refused(fault)) => Err((**fault).clone()),
         }
     }
 
     /// The text of a field, if it is given, not null and not empty.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Fault> {
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, ApiError> {
         Ok(match self.field(name)? {
             Field::Text(text) if !text.is_empty() => Some(text),
             _ => None,
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The number of a field, if it is given, not null and not empty.
-    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, Fault> {
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.text(name)?
             .map(|text| parse_integer(&self.name(name), text))
             .transpose()
@@ -80,8 +80,8 @@ impl<'a> Fields<'a> {
 }
 
 /// Reads a whole number.
-pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, Fault> {
-    whole_number(text).ok_or_else(|| Fault::invalid(name, "expected a whole number of at most 64 bits"))
+pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, ApiError> {
+    whole_number(text).ok_or_else(|| ApiError::invalid(name, "expected a whole number of at most 64 bits"))
 }
 
 /// Reads the number of a partner; `None` if it can be no partner's.

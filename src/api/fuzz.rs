@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::api::{Params, body, multirequest};
-use crate::kaltura::Place;
+use crate::kaltura::ParameterSource;
 use crate::kaltura::format::{Object, Value};
 
 /// Reads parameters in the form and place that the first byte chooses.
@@ -26,7 +26,11 @@ pub fn fuzz_parameters(data: &[u8]) {
             assert!(parsing.now_or_never().is_some(), "it waits for something");
         }
         None => {
-            let place = if form % 5 == 3 { Place::Path } else { Place::Query };
+            let place = if form % 5 == 3 {
+                ParameterSource::Path
+            } else {
+                ParameterSource::Query
+            };
             let text = String::from_utf8_lossy(data);
             let (key, value) = text.split_once('=').unwrap_or((&text, ""));
             // A refusal is as good as an acceptance here.

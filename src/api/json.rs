@@ -9,29 +9,29 @@ use serde_json::Number;
 
 use crate::api::First;
 use crate::api::params::{Params, check_characters, check_depth, check_name, split_key};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 
 /// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others are there
 /// all the same.
 ///
 /// # Errors
 /// When it is no JSON object, or as [`Params::insert`].
-pub(super) fn insert(params: &mut Params, name: &str, text: &[u8]) -> Result<(), Fault> {
+pub(super) fn insert(params: &mut Params, name: &str, text: &[u8]) -> Result<(), ApiError> {
     if std::str::from_utf8(text).is_err() {
-        return Err(Fault::InvalidChar { field: name.to_owned() });
+        return Err(ApiError::InvalidChar { field: name.to_owned() });
     }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let read = deserializer.deserialize_map(Root(params));
     match read.and_then(|inserted| deserializer.end().map(|()| inserted)) {
         Ok(inserted) => inserted,
-        Err(error) if error.is_data() => Err(Fault::invalid(name, "expected one JSON object")),
+        Err(error) if error.is_data() => Err(ApiError::invalid(name, "expected one JSON object")),
         // The error speaks of lines and columns, and does not repeat the text.
-        Err(error) => Err(Fault::invalid(name, format!("broken JSON: {error}"))),
+        Err(error) => Err(ApiError::invalid(name, format!("broken JSON: {error}"))),
     }
 }
 
 /// What becomes of a value: whether it could be put into the tree. Errors of the syntax are serde's.
-type Inserted = Result<(), Fault>;
+type Inserted = Result<(), ApiError>;
 
 /// Takes the object that is the whole text.
 struct Root<'p>(&'p mut Params);

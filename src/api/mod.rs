@@ -37,12 +37,12 @@ pub use params::Params;
 use crate::api::caller::{Caller, caller_of};
 use crate::api::places::Places;
 use crate::api::short_link::profile::Profile;
-use crate::http::{self, Attendance, Budget, Reservation, Response};
+use crate::http::{self, Budget, ClientPresence, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::format::{Format, Value};
 use crate::kaltura::session::Partners;
-use crate::kaltura::{Fault, Requested, Target};
-use crate::links::{LinkError, Links, READ_TIMEOUT, StartThrottle, Turn};
+use crate::kaltura::{ApiError, Requested, Target};
+use crate::links::{LinkError, Links, READ_TIMEOUT, SessionStartLimit, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::redirect::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -138,7 +138,7 @@ pub struct Api {
     links: Arc<Links>,
     public: Arc<Public>,
     partners: watch::Receiver<Arc<Partners>>,
-    throttle: StartThrottle,
+    throttle: SessionStartLimit,
     bodies: BodyLimits,
     budget: Arc<Budget>,
     destinations: NewDestinations,
@@ -186,7 +186,7 @@ impl Api {
             links,
             public,
             partners,
-            throttle: StartThrottle::default(),
+            throttle: SessionStartLimit::default(),
             bodies,
             budget,
             destinations,
@@ -212,7 +212,7 @@ impl Api {
         let (head, incoming) = request.into_parts();
         let mut params = Params::default();
         let Some(mut reservation) = self.budget.reserve(0) else {
-            return refuse(&Fault::Overloaded, &params, &head.headers, started);
+            return refuse(&ApiError::Overloaded, &params, &head.headers, started);
         };
         // A copy of it is kept for the calls.
         let head_bytes: usize = head
@@ -226,7 +226,7 @@ impl Api {
             return refuse(&fault, &params, &head.headers, started);
         }
         let (caller, presence) = caller_of(&head, address, started);
-        let attendance = head.extensions.get::<Attendance>().cloned().unwrap_or_default();
+        let attendance = head.extensions.get::<ClientPresence>().cloned().unwrap_or_default();
         let mut is_awaited = caller.reading.is_awaited.subscribe();
         // A task of its own: a client that goes away does not stop half-way what it has begun.
         let mut task = tokio::spawn(async move {
@@ -267,11 +267,11 @@ impl Api {
                     }
                     Err(error) => {
                         tracing::error!(%error, "a call to the API did not end");
-                        break Fault::Internal;
+                        break ApiError::Internal;
                     }
                 },
                 // The task goes on, but reads no more.
-                () = tokio::time::sleep_until(patience.into()) => break Fault::OutcomeUnknown,
+                () = tokio::time::sleep_until(patience.into()) => break ApiError::OutcomeUnknown,
                 Ok(()) = is_awaited.changed() => {
                     // Here, so that whoever serves the connection looks at it once more.
                     if *is_awaited.borrow_and_update() {
@@ -295,27 +295,30 @@ impl Api {
         incoming: Incoming,
         params: &mut Params,
         reservation: &mut Reservation,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ApiError> {
         let reading = body::read(incoming, self.bodies.max_bytes, reservation);
         let read = match tokio::time::timeout(self.bodies.timeout, reading).await {
             Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
             Ok(Err(fault)) => Err(fault),
-            Err(_) => Err(Fault::TooSlow),
+            Err(_) => Err(ApiError::TooSlow),
         };
         let mut all = First(read.err());
         let mut of_target = Params::default();
         all.note(Self::read_target(head, &mut of_target));
         if !reservation.grow(params.memory_bytes() + of_target.memory_bytes()) {
-            all.note(Err(Fault::Overloaded));
+            all.note(Err(ApiError::Overloaded));
         }
         params.merge(of_target);
         all.into_result()
     }
 
     /// The parameters of a request's target. Where something is wrong, the others are read all the same.
-    fn read_target(head: &hyper::http::request::Parts, of_target: &mut Params) -> Result<(), Fault> {
+    fn read_target(head: &hyper::http::request::Parts, of_target: &mut Params) -> Result<(), ApiError> {
         let mut all = First(None);
-        let by_precedence: Vec<_> = Target::of(&head.uri).into_iter().flat_map(Target::parameters).collect();
+        let by_precedence: Vec<_> = Target::from_uri(&head.uri)
+            .into_iter()
+            .flat_map(Target::parameters)
+            .collect();
         // What is inserted later replaces what was there.
         for (place, key, value) in by_precedence.into_iter().rev() {
             all.note(of_target.insert_of_url(place, key, value));
@@ -325,13 +328,13 @@ impl Api {
 
     /// Reserves memory for the result of a call. That of a read is refused if there is no room for it; that something was changed
     /// is answered in any case, and is short.
-    fn reserve_result(&self, call: &Params, reservation: &mut Reservation, bytes: usize) -> Result<(), Fault> {
+    fn reserve_result(&self, call: &Params, reservation: &mut Reservation, bytes: usize) -> Result<(), ApiError> {
         if reservation.grow(bytes) {
             return Ok(());
         }
         if !meant_action(call).is_ok_and(|(.., action)| action.changes_something()) {
             self.metrics.refused(Listener::Admin, Refusal::BufferedBytes);
-            return Err(Fault::Overloaded);
+            return Err(ApiError::Overloaded);
         }
         reservation.grow_anyway(bytes);
         Ok(())
@@ -345,8 +348,8 @@ impl Api {
         format: &Format,
         reservation: &mut Reservation,
         started: Instant,
-    ) -> Result<(Outcome, StatusCode), Fault> {
-        let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
+    ) -> Result<(Outcome, StatusCode), ApiError> {
+        let service = params.given("service")?.ok_or(ApiError::ServiceNotSpecified)?;
         if service.eq_ignore_ascii_case("multirequest") {
             return self
                 .run_multirequest(params, caller, format, reservation, started)
@@ -357,7 +360,7 @@ impl Api {
     }
 
     /// Runs one action.
-    async fn call(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    async fn call(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let started = Instant::now();
         let meant = meant_action(params);
         // The names are those of the table: what the client sent could be anything, a session among others.
@@ -373,14 +376,14 @@ impl Api {
     }
 
     /// Counts a call that has ended.
-    fn count(&self, action: ActionName, fault: Option<&Fault>, started: Instant) {
+    fn count(&self, action: ActionName, fault: Option<&ApiError>, started: Instant) {
         let code = fault.map_or("", |fault| fault.exception().code);
         let elapsed = started.elapsed();
         self.metrics.calls.count(action, code, elapsed);
-        if matches!(fault, Some(Fault::TooSlow)) {
+        if matches!(fault, Some(ApiError::TooSlow)) {
             self.metrics.connections(Listener::Admin).refused(Refusal::BodyTimeout);
         }
-        if matches!(fault, Some(Fault::Overloaded)) {
+        if matches!(fault, Some(ApiError::Overloaded)) {
             self.metrics.refused(Listener::Admin, Refusal::BufferedBytes);
         }
         let (service, action) = action;
@@ -388,7 +391,12 @@ impl Api {
     }
 
     /// Runs an action, and leaves those fields of links away that its caller does not want.
-    async fn dispatch_with_profile(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    async fn dispatch_with_profile(
+        &self,
+        action: Action,
+        params: &Params,
+        caller: &Caller,
+    ) -> Result<Outcome, ApiError> {
         // First, so that what is wrong with it stops the action.
         let profile = Profile::of(params)?;
         let mut outcome = self.dispatch(action, params, caller).await?;
@@ -398,7 +406,7 @@ impl Api {
         Ok(outcome)
     }
 
-    async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         match action {
             Action::Add => self.add(params, caller).await,
             Action::Get => self.get(params, caller).await,
@@ -410,7 +418,7 @@ impl Api {
             Action::Backup => self.backup(params, caller).await,
             Action::Export => self.export(params, caller).await,
             // With service and action in the URL it is recognised before the body is read.
-            Action::Import => Err(Fault::invalid("import", "service and action must be in the URL")),
+            Action::Import => Err(ApiError::invalid("import", "service and action must be in the URL")),
             Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,
@@ -422,7 +430,7 @@ impl Api {
     }
 
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
-    async fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    async fn goto(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let requested = requested(params).unwrap_or_default();
         let client = Client {
             headers: &caller.headers,
@@ -435,57 +443,60 @@ impl Api {
 }
 
 /// Nothing is begun where there is no memory for its answer.
-fn check_room(reservation: &Reservation) -> Result<(), Fault> {
+fn check_room(reservation: &Reservation) -> Result<(), ApiError> {
     if reservation.is_exhausted() {
-        return Err(Fault::Overloaded);
+        return Err(ApiError::Overloaded);
     }
     Ok(())
 }
 
 /// The action that a call means, with the names of its service and itself.
-fn meant_action(params: &Params) -> Result<(&'static str, &'static str, Action), Fault> {
-    let service = params.given("service")?.ok_or(Fault::ServiceNotSpecified)?;
+fn meant_action(params: &Params) -> Result<(&'static str, &'static str, Action), ApiError> {
+    let service = params.given("service")?.ok_or(ApiError::ServiceNotSpecified)?;
     let mut actions = ACTIONS
         .iter()
         .filter(|(known, ..)| known.eq_ignore_ascii_case(service))
         .peekable();
     if actions.peek().is_none() {
-        return Err(Fault::ServiceDoesNotExist {
+        return Err(ApiError::ServiceDoesNotExist {
             service: service.to_owned(),
         });
     }
-    let name = params.given("action")?.ok_or(Fault::ActionNotSpecified)?;
+    let name = params.given("action")?.ok_or(ApiError::ActionNotSpecified)?;
     let meant = actions.find(|(_, known, _)| known.eq_ignore_ascii_case(name));
-    meant.copied().ok_or_else(|| Fault::ActionDoesNotExist {
+    meant.copied().ok_or_else(|| ApiError::ActionDoesNotExist {
         action: name.to_owned(),
         service: service.to_owned(),
     })
 }
 
 /// The first fault of several steps that are all taken.
-struct First(Option<Fault>);
+struct First(Option<ApiError>);
 
 impl First {
-    fn note(&mut self, result: Result<(), Fault>) {
+    fn note(&mut self, result: Result<(), ApiError>) {
         if self.0.is_none() {
             self.0 = result.err();
         }
     }
 
-    fn into_result(self) -> Result<(), Fault> {
+    fn into_result(self) -> Result<(), ApiError> {
         self.0.map_or(Ok(()), Err)
     }
 }
 
 /// The answer to a request whose parameters cannot be read: in the format that is asked for as far as they could be,
 /// else as the body is written.
-fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap, started: Instant) -> Response {
+fn refuse(fault: &ApiError, params: &Params, headers: &HeaderMap, started: Instant) -> Response {
     let mut requested = requested(params).unwrap_or_default();
     if requested.format.is_none() && body::is_json(headers) {
         requested.format = Some("1");
     }
     let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
-    if matches!(fault, Fault::TooLarge { .. } | Fault::TooSlow | Fault::Overloaded) {
+    if matches!(
+        fault,
+        ApiError::TooLarge { .. } | ApiError::TooSlow | ApiError::Overloaded
+    ) {
         // What is left of the body is not read, so nothing can come after it.
         let close = header::HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -493,7 +504,7 @@ fn refuse(fault: &Fault, params: &Params, headers: &HeaderMap, started: Instant)
     response
 }
 
-fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
+fn requested(params: &Params) -> Result<Requested<'_>, ApiError> {
     Ok(Requested {
         format: params.text("format")?,
         callback: params.text("callback")?,
@@ -502,7 +513,7 @@ fn requested(params: &Params) -> Result<Requested<'_>, Fault> {
     })
 }
 
-impl From<LinkError> for Fault {
+impl From<LinkError> for ApiError {
     fn from(error: LinkError) -> Self {
         match error {
             // Those who know the id turn this into INVALID_OBJECT_ID.
@@ -514,13 +525,13 @@ impl From<LinkError> for Fault {
     }
 }
 
-const fn unavailable() -> Fault {
-    Fault::Unavailable {
+const fn unavailable() -> ApiError {
+    ApiError::Unavailable {
         retry_after_seconds: REOPEN_SECONDS_MAX,
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             // That has been logged, once, when it failed.
@@ -537,7 +548,7 @@ impl From<StoreError> for Fault {
     }
 }
 
-impl From<WriteError> for Fault {
+impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Unavailable => unavailable(),

@@ -8,7 +8,7 @@ use crate::api::caller::REQUEST_TIMEOUT;
 use crate::api::params::{Param, Params};
 use crate::api::{Api, Caller, Outcome, check_room, transfer};
 use crate::http::Reservation;
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::format::{Format, ListWriter, Value};
 use crate::links::ReadContext;
 
@@ -41,7 +41,7 @@ impl Api {
         format: &Format,
         reservation: &mut Reservation,
         started: Instant,
-    ) -> Result<(Outcome, StatusCode), Fault> {
+    ) -> Result<(Outcome, StatusCode), ApiError> {
         let calls = groups(params)?;
         let mut shared = Shared::of(params)?;
         let has_references = shared.has_reference() || calls.iter().any(has_reference);
@@ -64,7 +64,7 @@ impl Api {
                 .is_ok_and(|service| service.is_some_and(transfer::is_service));
             let outcome = match ready {
                 // What it sends is no result among others.
-                Ok(()) if is_stream => Err(Fault::invalid("service", "tinyd is not served in a multirequest")),
+                Ok(()) if is_stream => Err(ApiError::invalid("service", "tinyd is not served in a multirequest")),
                 Ok(()) => self.call(&call, caller).await,
                 Err(fault) => Err(fault),
             };
@@ -75,7 +75,7 @@ impl Api {
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = kept {
-                results.is_refused |= matches!(fault, Fault::Overloaded);
+                results.is_refused |= matches!(fault, ApiError::Overloaded);
                 // A write that was not acknowledged is not dressed up as success, wherever it stood.
                 if fault.api_status() != StatusCode::OK {
                     status = fault.api_status();
@@ -97,7 +97,7 @@ impl Api {
         results: &mut Results<'_>,
         result: Value,
         reservation: &mut Reservation,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ApiError> {
         let item = results.written.item(&result);
         self.reserve_result(call, reservation, item.len() + results.memory_of(&result))?;
         results.push(&item, result);
@@ -112,7 +112,7 @@ impl Api {
         caller: &Caller,
         results: &[Value],
         resolved_bytes: &mut usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ApiError> {
         if let Ok(Some(text)) = call.text("ks")
             && let Ok(Some((resolved, _))) = resolve_text("ks", text, results)
         {
@@ -127,10 +127,10 @@ impl Api {
 }
 
 /// No more calls are begun once the time of the request is over, or when its client has left while something was read for it.
-fn check_time(caller: &Caller) -> Result<(), Fault> {
+fn check_time(caller: &Caller) -> Result<(), ApiError> {
     let ReadContext { deadline, left, .. } = &caller.reading;
     if Instant::now() >= *deadline || *left.borrow() {
-        return Err(Fault::TookTooLong {
+        return Err(ApiError::TookTooLong {
             seconds: REQUEST_TIMEOUT.as_secs(),
         });
     }
@@ -162,14 +162,14 @@ impl Results<'_> {
         }
     }
 
-    fn check_room(&self, reservation: &Reservation) -> Result<(), Fault> {
+    fn check_room(&self, reservation: &Reservation) -> Result<(), ApiError> {
         if self.is_refused {
-            return Err(Fault::Overloaded);
+            return Err(ApiError::Overloaded);
         }
         check_room(reservation)?;
         if self.written.bytes().max(self.kept_bytes) > RESULTS_MAX_BYTES {
             let reason = format!("the results so far have more than {RESULTS_MAX_BYTES} bytes: ask for less at once");
-            return Err(Fault::invalid("multirequest", reason));
+            return Err(ApiError::invalid("multirequest", reason));
         }
         Ok(())
     }
@@ -186,13 +186,13 @@ struct SharedText {
 }
 
 impl Shared {
-    fn of(params: &Params) -> Result<Self, Fault> {
+    fn of(params: &Params) -> Result<Self, ApiError> {
         let mut shared = Vec::new();
         for name in SHARED {
             let Some(text) = params.text(name)? else { continue };
             if text.len() > SHARED_MAX_BYTES {
                 let reason = format!("a parameter of all calls has at most {SHARED_MAX_BYTES} bytes");
-                return Err(Fault::invalid(name, reason));
+                return Err(ApiError::invalid(name, reason));
             }
             shared.push(SharedText {
                 name,
@@ -243,7 +243,7 @@ fn has_reference(params: &Params) -> bool {
 }
 
 /// The calls in their order: numbered from 0 or 1, up to the first gap.
-fn groups(params: &Params) -> Result<Vec<Params>, Fault> {
+fn groups(params: &Params) -> Result<Vec<Params>, ApiError> {
     let group = |number: usize| match params.get(&number.to_string()) {
         Some(Param::Object(group)) => Some(group.clone()),
         _ => None,
@@ -252,13 +252,13 @@ fn groups(params: &Params) -> Result<Vec<Params>, Fault> {
     let calls: Vec<Params> = (first..=first + CALLS_MAX).map_while(group).collect();
     if calls.len() > CALLS_MAX {
         let reason = format!("a multirequest has at most {CALLS_MAX} calls");
-        return Err(Fault::invalid("multirequest", reason));
+        return Err(ApiError::invalid("multirequest", reason));
     }
     Ok(calls)
 }
 
 /// Puts earlier results in the place of references, in every text but those under the names of `left`.
-fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, left: &[&str]) -> Result<(), Fault> {
+fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, left: &[&str]) -> Result<(), ApiError> {
     for (name, param) in params.values_mut().filter(|(name, _)| !left.contains(name)) {
         match param {
             Param::Object(object) => resolve(object, results, resolved_bytes, &[])?,
@@ -269,7 +269,7 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
                     if total > RESOLVED_MAX_BYTES {
                         let reason =
                             format!("references stand for more than {RESOLVED_MAX_BYTES} bytes in this request");
-                        return Err(Fault::invalid(name, reason));
+                        return Err(ApiError::invalid(name, reason));
                     }
                     *resolved_bytes = total;
                     *text = resolved;
@@ -282,7 +282,7 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
 
 /// The text with its references replaced, and for how many bytes these stood; `None` if it has none. What a result holds
 /// is not looked at again. The work grows with the length of the text, whatever is in it.
-fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(String, usize)>, Fault> {
+fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(String, usize)>, ApiError> {
     let mut resolved = String::new();
     // Beyond the last brace nothing can end. Looked for once: what comes behind it may be long.
     let (references, end) = text.split_at(text.rfind('}').map_or(0, |last| last + 1));
@@ -290,14 +290,14 @@ fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(Str
     while let Some((before, reference)) = next_reference(rest) {
         let Reference { number, path, after } = reference;
         let reason = || format!("{{{number}:result{path}}} stands for no text or number among the results so far");
-        let value = look_up(number, path, results).ok_or_else(|| Fault::invalid(name, reason()))?;
+        let value = look_up(number, path, results).ok_or_else(|| ApiError::invalid(name, reason()))?;
         resolved.push_str(before);
         resolved.push_str(&value);
         bytes += value.len();
         // Not only in the end: one text could stand for gigabytes.
         if bytes > RESOLVED_MAX_BYTES {
             let reason = format!("its references stand for more than {RESOLVED_MAX_BYTES} bytes");
-            return Err(Fault::invalid(name, reason));
+            return Err(ApiError::invalid(name, reason));
         }
         (rest, found) = (after, true);
     }

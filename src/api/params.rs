@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::kaltura::{Fault, Place};
+use crate::kaltura::{ApiError, ParameterSource};
 use crate::model::is_xml_char;
 
 /// Parameters of one request at most: a multirequest of 200 calls with 25 each.
@@ -27,7 +27,7 @@ pub enum Param {
     /// An object or a list; a list's keys are its positions.
     Object(Params),
     /// What cannot be read, and why: that refuses those only who need it.
-    Refused(Box<Fault>),
+    Refused(Box<ApiError>),
 }
 
 /// Parameters by name.
@@ -44,7 +44,7 @@ impl Params {
     ///
     /// # Errors
     /// When the encoding is broken, a character is not allowed, or there are too many parameters or levels.
-    pub fn insert_encoded(&mut self, place: Place, key: &str, value: &str) -> Result<(), Fault> {
+    pub fn insert_encoded(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
         let key = decode(place, key, key)?;
         let value = decode(place, &key, value)?;
         self.insert(&key, value)
@@ -55,7 +55,7 @@ impl Params {
     ///
     /// # Errors
     /// When there are too many parameters or levels.
-    pub fn insert_of_url(&mut self, place: Place, key: &str, value: &str) -> Result<(), Fault> {
+    pub fn insert_of_url(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
         let Ok(key) = decode(place, key, key) else {
             return Ok(());
         };
@@ -74,17 +74,17 @@ impl Params {
     ///
     /// # Errors
     /// As [`Params::insert_encoded`].
-    pub fn insert(&mut self, key: &str, value: String) -> Result<(), Fault> {
+    pub fn insert(&mut self, key: &str, value: String) -> Result<(), ApiError> {
         check_name(key)?;
         check_characters(key, &value)?;
         self.insert_at(&split_key(key), key, value)
     }
 
-    pub(super) fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), Fault> {
+    pub(super) fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), ApiError> {
         self.insert_param(path, key, Param::Text(value))
     }
 
-    fn insert_param(&mut self, path: &[&str], key: &str, param: Param) -> Result<(), Fault> {
+    fn insert_param(&mut self, path: &[&str], key: &str, param: Param) -> Result<(), ApiError> {
         check_depth(path.len(), key)?;
         self.count_one(key)?;
         let Some((last, objects)) = path.split_last() else {
@@ -104,17 +104,17 @@ impl Params {
         Ok(())
     }
 
-    fn count_one(&mut self, key: &str) -> Result<(), Fault> {
+    fn count_one(&mut self, key: &str) -> Result<(), ApiError> {
         self.count += 1;
         if self.count > PARAMETERS_MAX {
             let reason = format!("a request has at most {PARAMETERS_MAX} parameters");
-            return Err(Fault::invalid(key, reason));
+            return Err(ApiError::invalid(key, reason));
         }
         Ok(())
     }
 
     /// Adds an object without fields.
-    pub(super) fn insert_object(&mut self, path: &[String], key: &str) -> Result<(), Fault> {
+    pub(super) fn insert_object(&mut self, path: &[String], key: &str) -> Result<(), ApiError> {
         self.count_one(key)?;
         let mut at = self;
         for name in path {
@@ -178,11 +178,11 @@ impl Params {
     ///
     /// # Errors
     /// When an object stands in its place.
-    pub fn text(&self, name: &str) -> Result<Option<&str>, Fault> {
+    pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         match self.get(name) {
             None => Ok(None),
             Some(Param::Text(text)) => Ok(Some(text)),
-            Some(Param::Object(_)) => Err(Fault::invalid(name, "expected a text, not an object")),
+            Some(Param::Object(_)) => Err(ApiError::invalid(name, "expected a text, not an object")),
             Some(Param::Refused(fault)) => Err((**fault).clone()),
         }
     }
@@ -191,20 +191,20 @@ impl Params {
     ///
     /// # Errors
     /// When an object stands in its place.
-    pub fn given(&self, name: &str) -> Result<Option<&str>, Fault> {
+    pub fn given(&self, name: &str) -> Result<Option<&str>, ApiError> {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
     /// Whether a switch of our own is on; it is off if it is not there.
     ///
     /// # Errors
-    /// [`Fault::InvalidValue`] if it is neither on nor off.
-    pub fn flag(&self, name: &str) -> Result<bool, Fault> {
+    /// [`ApiError::InvalidValue`] if it is neither on nor off.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.text(name)?.map(str::to_ascii_lowercase).as_deref() {
             Some("1" | "true") => Ok(true),
             None | Some("" | "0" | "false") => Ok(false),
             // Kaltura would take it for false, and a dry run that writes is worse than none.
-            Some(_) => Err(Fault::invalid(name, "expected true or false, 1 or 0")),
+            Some(_) => Err(ApiError::invalid(name, "expected true or false, 1 or 0")),
         }
     }
 
@@ -212,9 +212,9 @@ impl Params {
     ///
     /// # Errors
     /// When it is absent or empty, or an object stands in its place.
-    pub fn required(&self, name: &str) -> Result<&str, Fault> {
+    pub fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.given(name)?
-            .ok_or_else(|| Fault::MissingParameter { name: name.to_owned() })
+            .ok_or_else(|| ApiError::MissingParameter { name: name.to_owned() })
     }
 }
 
@@ -236,56 +236,56 @@ pub(super) fn split_key(key: &str) -> Vec<&str> {
     if rest.is_empty() { names } else { vec![key] }
 }
 
-pub(super) fn check_depth(levels: usize, key: &str) -> Result<(), Fault> {
+pub(super) fn check_depth(levels: usize, key: &str) -> Result<(), ApiError> {
     if levels > DEPTH_MAX {
-        return Err(Fault::invalid(key, format!("nested deeper than {DEPTH_MAX} levels")));
+        return Err(ApiError::invalid(key, format!("nested deeper than {DEPTH_MAX} levels")));
     }
     Ok(())
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), Fault> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.len() > NAME_MAX_BYTES {
         let shown = name
             .get(..name.floor_char_boundary(NAME_SHOWN_BYTES))
             .unwrap_or_default();
         let shown = shown.chars().filter(|&c| is_xml_char(c)).collect::<String>();
         let reason = format!("its name has {} bytes, more than {NAME_MAX_BYTES}", name.len());
-        return Err(Fault::invalid(shown, reason));
+        return Err(ApiError::invalid(shown, reason));
     }
     check_characters(name, name)
 }
 
-pub(super) fn check_characters(field: &str, text: &str) -> Result<(), Fault> {
+pub(super) fn check_characters(field: &str, text: &str) -> Result<(), ApiError> {
     if text.chars().all(is_xml_char) {
         return Ok(());
     }
     // The name itself may be what cannot be shown.
     let field = field.chars().filter(|&c| is_xml_char(c)).collect();
-    Err(Fault::InvalidChar { field })
+    Err(ApiError::InvalidChar { field })
 }
 
 /// Undoes percent-encoding, and in a query or form `+`. Unlike the public listener, the API is strict: a value that
 /// was cut off or encoded wrongly must not be stored.
-fn decode(place: Place, field: &str, text: &str) -> Result<String, Fault> {
+fn decode(place: ParameterSource, field: &str, text: &str) -> Result<String, ApiError> {
     let bytes = text.as_bytes();
     let broken = bytes.iter().enumerate().any(|(position, &byte)| {
         let digits = bytes.get(position + 1..position + 3);
         byte == b'%' && !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     if broken {
-        return Err(Fault::invalid(
+        return Err(ApiError::invalid(
             field,
             "broken percent-encoding: % must be followed by two hexadecimal digits",
         ));
     }
     let spaced = match place {
-        Place::Query => text.replace('+', " "),
-        Place::Path => text.to_owned(),
+        ParameterSource::Query => text.replace('+', " "),
+        ParameterSource::Path => text.to_owned(),
     };
     let decoded = percent_decode_str(&spaced).decode_utf8();
     decoded
         .map(std::borrow::Cow::into_owned)
-        .map_err(|_| Fault::InvalidChar {
+        .map_err(|_| ApiError::InvalidChar {
             field: field.chars().filter(|&c| is_xml_char(c)).collect(),
         })
 }
@@ -299,12 +299,12 @@ mod tests {
     fn tree(pairs: &[(&str, &str)]) -> Params {
         let mut params = Params::default();
         for (key, value) in pairs {
-            params.insert_encoded(Place::Query, key, value).unwrap();
+            params.insert_encoded(ParameterSource::Query, key, value).unwrap();
         }
         params
     }
 
-    fn json(text: &str) -> Result<Params, Fault> {
+    fn json(text: &str) -> Result<Params, ApiError> {
         let mut params = Params::default();
         crate::api::json::insert(&mut params, "json", text.as_bytes())?;
         Ok(params)
@@ -385,7 +385,7 @@ mod tests {
             ("%01", "x", "INVALID_PARAMETER_CHAR"),
             ("a[b][c][d][e][f][g][h][i][j][k]", "x", "INVALID_PARAMETER_VALUE"),
         ] {
-            let fault = params.insert_encoded(Place::Query, key, value).unwrap_err();
+            let fault = params.insert_encoded(ParameterSource::Query, key, value).unwrap_err();
             assert_eq!(fault.exception().code, code, "{key}={value}");
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(11), "}".repeat(11));
@@ -416,7 +416,7 @@ mod tests {
         assert_is_linear(100, make, |names| {
             let mut params = Params::default();
             for name in names {
-                let _ = params.insert_encoded(Place::Query, &name, "%41+b");
+                let _ = params.insert_encoded(ParameterSource::Query, &name, "%41+b");
             }
         });
     }
@@ -436,8 +436,8 @@ mod tests {
         #[test]
         fn parsing_is_total(key in "\\PC{0,20}|[a\\[\\]:]{0,20}", value in ".{0,20}|[%+0-9a-f]{0,8}") {
             let mut params = Params::default();
-            let _ = params.insert_encoded(Place::Query, &key, &value);
-            let _ = params.insert_encoded(Place::Path, &key, &value);
+            let _ = params.insert_encoded(ParameterSource::Query, &key, &value);
+            let _ = params.insert_encoded(ParameterSource::Path, &key, &value);
             let _ = params.insert(&key, value);
         }
 
@@ -454,7 +454,7 @@ mod tests {
             let (form, mut parsed, mut nested) = (form.finish(), Params::default(), Params::default());
             for pair in form.split('&').filter(|pair| !pair.is_empty()) {
                 let (key, value) = pair.split_once('=').unwrap();
-                parsed.insert_encoded(Place::Query, key, value).unwrap();
+                parsed.insert_encoded(ParameterSource::Query, key, value).unwrap();
             }
             crate::api::json::insert(&mut nested, "json", serde_json::Value::Object(object).to_string().as_bytes()).unwrap();
             prop_assert_eq!(named(&parsed), named(&nested));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::format::{Object, Value};
 use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
@@ -17,12 +17,12 @@ const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
 const USER_DELETED: i64 = 2;
 
 impl Api {
-    pub(super) fn start_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) fn start_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let secret = params.required("secret")?;
         let partner_text = params.required("partnerId")?;
         let failed = |why| {
             self.metrics.calls.start_failed(why);
-            Fault::StartSession {
+            ApiError::StartSession {
                 partner: partner_text.to_owned(),
             }
         };
@@ -39,7 +39,7 @@ impl Api {
         };
         if !(1..=SESSION_MAX_SECONDS).contains(&seconds) {
             let reason = format!("expected seconds from now, 1 to {SESSION_MAX_SECONDS}");
-            return Err(Fault::invalid("expiry", reason));
+            return Err(ApiError::invalid("expiry", reason));
         }
 
         let now = self.links.clock().now();
@@ -75,19 +75,19 @@ impl Api {
         Ok(Value::Text(minted.ok_or_else(refused)?).into())
     }
 
-    pub(super) async fn end_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn end_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         self.links.revoke(&session).await?;
         Ok(Value::Null.into())
     }
 
     /// The cascade: every link that the user owns becomes deleted.
-    pub(super) async fn delete_user(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn delete_user(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, "user", "delete").await?;
         let user = params.required("userId")?;
         if user.chars().count() > USER_ID_MAX_CHARS {
             let reason = format!("a user has at most {USER_ID_MAX_CHARS} characters");
-            return Err(Fault::invalid("userId", reason));
+            return Err(ApiError::invalid("userId", reason));
         }
         let links = self.links.delete_user(session.partner, user.to_owned()).await?;
         tracing::info!(partner = session.partner.0, links, "user deleted with all links");

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::api::transfer::SPACE_LEFT_BYTES;
 use crate::http::{self, Budget, Reservation, Response};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::links::Links;
 
 /// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
@@ -179,10 +179,10 @@ pub(super) struct Permit {
 
 impl Permit {
     /// The right to be one of these streams, if not too many are.
-    pub(super) fn of(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Self, Fault> {
+    pub(super) fn of(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Self, ApiError> {
         Ok(Self {
-            _place: Arc::clone(streams).try_acquire_owned().map_err(|_| Fault::Busy)?,
-            _held: budget.reserve(HELD_BYTES).ok_or(Fault::Overloaded)?,
+            _place: Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?,
+            _held: budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?,
         })
     }
 }

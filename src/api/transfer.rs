@@ -24,7 +24,7 @@ use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, cal
 use crate::http::{self, PieceSender, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::session::Session;
-use crate::kaltura::{Fault, Target};
+use crate::kaltura::{ApiError, Target};
 use crate::links::Links;
 use crate::links::file::{self, Format};
 use crate::links::file::{Conflict, ImportOptions, ImportReport, export, import};
@@ -75,14 +75,14 @@ struct Received {
 
 impl Api {
     /// The store as it is now. Taking it can wait for a commit, so not on a thread of the runtime.
-    async fn snapshot(&self) -> Result<Snapshot, Fault> {
+    async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         let links = Arc::clone(&self.links);
         let taken = tokio::task::spawn_blocking(move || links.store().snapshot()).await;
         Ok(taken.unwrap_or(Err(StoreError::Interrupted))?)
     }
 
     /// A dump of the whole store, of every partner: for operators.
-    pub(super) async fn backup(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn backup(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "backup").await?;
         if !self.is_operator(&session) {
             return Err(forbidden("backup"));
@@ -112,7 +112,7 @@ impl Api {
     }
 
     /// Links as lines: those of the session's partner, or for operators, where no partner is named, all.
-    pub(super) async fn export(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn export(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "export").await?;
         let partner = self.partner_meant(params, &session, "export")?;
         let format = file_format(params)?;
@@ -141,10 +141,10 @@ impl Api {
 
     /// Whether this request is an import, whose body is not to be held in memory.
     pub(super) fn is_import(request: &Request<Incoming>) -> bool {
-        let Some(target) = Target::of(request.uri()) else {
+        let Some(target) = Target::from_uri(request.uri()) else {
             return false;
         };
-        let call = kaltura::Call::of(target);
+        let call = kaltura::Call::from_target(target);
         let is_import = |action: &str| action.eq_ignore_ascii_case("import");
         call.service.as_deref().is_some_and(is_service) && call.action.as_deref().is_some_and(is_import)
     }
@@ -183,13 +183,13 @@ impl Api {
         address: IpAddr,
         of_target: &Params,
         params: &mut Params,
-    ) -> Result<Received, Fault> {
+    ) -> Result<Received, ApiError> {
         body::check_encoding(&head.headers)?;
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or(""))
-            .map_err(|_| Fault::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
+            .map_err(|_| ApiError::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
         let is_accepted = Arc::new(AtomicBool::new(false));
-        let held = self.budget.reserve(0).ok_or(Fault::Overloaded)?;
+        let held = self.budget.reserve(0).ok_or(ApiError::Overloaded)?;
         let body = until_accepted(incoming, Arc::clone(&is_accepted), held);
         let mut multipart = Multipart::new(body, boundary);
         let (caller, _presence) = caller_of(head, address, Instant::now());
@@ -197,16 +197,16 @@ impl Api {
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         loop {
             let next = tokio::time::timeout_at(deadline, multipart.next_field()).await;
-            let next = next.map_err(|_| Fault::TooSlow)?.map_err(broken)?;
+            let next = next.map_err(|_| ApiError::TooSlow)?.map_err(broken)?;
             let Some(mut field) = next else {
-                return Err(Fault::MissingParameter {
+                return Err(ApiError::MissingParameter {
                     name: "file".to_owned(),
                 });
             };
             let name = field.name().unwrap_or("").to_owned();
             if name != "file" {
                 let text = tokio::time::timeout_at(deadline, read_text(&name, &mut field)).await;
-                params.insert(&name, text.map_err(|_| Fault::TooSlow)??)?;
+                params.insert(&name, text.map_err(|_| ApiError::TooSlow)??)?;
                 continue;
             }
             params.merge(of_target.clone());
@@ -216,7 +216,7 @@ impl Api {
             let received = match checked {
                 Ok((format, defaults, options, place)) => {
                     let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field, place)).await;
-                    spooled.unwrap_or(Err(Fault::TooSlow)).map(|(file, place)| Received {
+                    spooled.unwrap_or(Err(ApiError::TooSlow)).map(|(file, place)| Received {
                         file,
                         format,
                         defaults,
@@ -238,14 +238,13 @@ impl Api {
         &self,
         params: &Params,
         caller: &Caller,
-    ) -> Result<(Format, file::Defaults, ImportOptions, FilePlace), Fault> {
+    ) -> Result<(Format, file::Defaults, ImportOptions, FilePlace), ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "import").await?;
         let options = ImportOptions {
             conflict: match params.given("conflict")? {
                 None => Conflict::default(),
-                Some(name) => {
-                    Conflict::named(name).ok_or_else(|| Fault::invalid("conflict", "expected fail, skip or update"))?
-                }
+                Some(name) => Conflict::named(name)
+                    .ok_or_else(|| ApiError::invalid("conflict", "expected fail, skip or update"))?,
             },
             dry_run: params.flag("dryRun")?,
             keep_going: params.flag("keepGoing")?,
@@ -256,16 +255,16 @@ impl Api {
             partner: options.partner.or(Some(session.partner)),
         };
         let format = file_format(params)?;
-        let place = self.files.take(session.partner).ok_or(Fault::Busy)?;
+        let place = self.files.take(session.partner).ok_or(ApiError::Busy)?;
         Ok((format, defaults, options, place))
     }
 
     /// Writes the file into one without a name beside the store.
-    async fn spool(&self, field: &mut Field<'_>, mut place: FilePlace) -> Result<(std::fs::File, FilePlace), Fault> {
+    async fn spool(&self, field: &mut Field<'_>, mut place: FilePlace) -> Result<(std::fs::File, FilePlace), ApiError> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "the file of an import cannot be put aside");
             let reason = format!("the file cannot be put aside on the store's disk: {error}");
-            Fault::NoSpace { reason }
+            ApiError::NoSpace { reason }
         };
         let links = Arc::clone(&self.links);
         let file = self.links.store().temporary_file().map_err(unwritable)?;
@@ -289,7 +288,7 @@ impl Api {
         });
         loop {
             let chunk = tokio::time::timeout(PAUSE_TIMEOUT, field.chunk()).await;
-            match chunk.map_err(|_| Fault::TooSlow)?.map_err(broken)? {
+            match chunk.map_err(|_| ApiError::TooSlow)?.map_err(broken)? {
                 // If it is not taken, writing has failed, and says why below.
                 Some(chunk) => {
                     if pieces.send(chunk).await.is_err() {
@@ -300,7 +299,7 @@ impl Api {
             }
         }
         drop(pieces);
-        writing.await.map_err(|_| Fault::Internal)?.map_err(unwritable)
+        writing.await.map_err(|_| ApiError::Internal)?.map_err(unwritable)
     }
 
     /// Imports, whether or not the client stays to see how it ends.
@@ -352,7 +351,7 @@ impl Api {
                 is_listening = send(&sender, &line).await;
             };
             // What is wrong with a file is in the report, and concerns its sender.
-            let fault = end.get("isOfTheStore").map(|_| Fault::Internal);
+            let fault = end.get("isOfTheStore").map(|_| ApiError::Internal);
             self.count(IMPORT, fault.as_ref(), started);
             if send(&sender, &end).await {
                 sender.end().await;
@@ -367,11 +366,11 @@ impl Api {
     }
 
     /// The partner whose links are meant: the one named, else the session's, and for operators all (`None`).
-    fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, Fault> {
+    fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, ApiError> {
         let named = match params.given("partnerId")? {
             None => None,
             Some(text) => {
-                Some(parse_partner(text).ok_or_else(|| Fault::invalid("partnerId", "expected a whole number"))?)
+                Some(parse_partner(text).ok_or_else(|| ApiError::invalid("partnerId", "expected a whole number"))?)
             }
         };
         match named {
@@ -388,8 +387,8 @@ pub(super) fn is_service(name: &str) -> bool {
     name.eq_ignore_ascii_case(SERVICE)
 }
 
-fn forbidden(action: &str) -> Fault {
-    Fault::ServiceForbidden {
+fn forbidden(action: &str) -> ApiError {
+    ApiError::ServiceForbidden {
         service: SERVICE.to_owned(),
         action: action.to_owned(),
     }
@@ -400,35 +399,35 @@ fn forbidden(action: &str) -> Fault {
 #[error("no memory")]
 struct NoMemory;
 
-fn broken(error: multer::Error) -> Fault {
+fn broken(error: multer::Error) -> ApiError {
     if let multer::Error::StreamReadFailed(cause) = &error
         && cause.is::<NoMemory>()
     {
-        return Fault::Overloaded;
+        return ApiError::Overloaded;
     }
-    Fault::invalid("body", format!("broken multipart: {error}"))
+    ApiError::invalid("body", format!("broken multipart: {error}"))
 }
 
-fn file_format(params: &Params) -> Result<Format, Fault> {
+fn file_format(params: &Params) -> Result<Format, ApiError> {
     match params.text("fileFormat")? {
         None | Some("") => Ok(Format::JsonLines),
-        Some(name) => Format::named(name).ok_or_else(|| Fault::invalid("fileFormat", "expected jsonl or csv")),
+        Some(name) => Format::named(name).ok_or_else(|| ApiError::invalid("fileFormat", "expected jsonl or csv")),
     }
 }
 
-async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, Fault> {
+async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
     loop {
         let chunk = tokio::time::timeout(BODY_TIMEOUT, field.chunk()).await;
-        let Some(chunk) = chunk.map_err(|_| Fault::TooSlow)?.map_err(broken)? else {
+        let Some(chunk) = chunk.map_err(|_| ApiError::TooSlow)?.map_err(broken)? else {
             break;
         };
         bytes.extend_from_slice(&chunk);
         if bytes.len() > FIELD_MAX_BYTES {
-            return Err(Fault::invalid(name, format!("longer than {FIELD_MAX_BYTES} bytes")));
+            return Err(ApiError::invalid(name, format!("longer than {FIELD_MAX_BYTES} bytes")));
         }
     }
-    String::from_utf8(bytes).map_err(|_| Fault::InvalidChar { field: name.to_owned() })
+    String::from_utf8(bytes).map_err(|_| ApiError::InvalidChar { field: name.to_owned() })
 }
 
 fn report_of(report: &ImportReport, warnings: Warnings) -> Json {

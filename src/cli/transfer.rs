@@ -127,7 +127,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     }
     check_target(path, args.overwrite)?;
     let unwritable = || format!("{} cannot be written", path.display());
-    let unfinished = Unfinished::at(path);
+    let unfinished = Unfinished::new(path);
     let file = unfinished.create().with_context(unwritable)?;
     let exported = export_to(&args.file, &file);
     // What is not whole is of use if it is said what is missing.
@@ -182,7 +182,7 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
 }
 
 /// What an import has done, as far as it is to be told.
-struct Told {
+struct ImportSummary {
     counts: [(&'static str, u64); 5],
     problems: Vec<(u64, String)>,
     first_ids: Vec<String>,
@@ -191,7 +191,7 @@ struct Told {
     applied: bool,
 }
 
-impl Told {
+impl ImportSummary {
     fn of(report: ImportReport, warnings: Warnings) -> Self {
         Self {
             counts: [
@@ -209,7 +209,7 @@ impl Told {
     }
 }
 
-impl From<&Value> for Told {
+impl From<&Value> for ImportSummary {
     fn from(report: &Value) -> Self {
         let count = |name| (name, report[name].as_u64().unwrap_or(0));
         let first_ids = report["firstIds"].as_array().map_or(&[][..], Vec::as_slice);
@@ -254,7 +254,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     tell(args, &told)
 }
 
-fn tell(args: &ImportArgs, told: &Told) -> Result<(), CliError> {
+fn tell(args: &ImportArgs, told: &ImportSummary) -> Result<(), CliError> {
     let (warned, warnings) = &told.warned;
     for (line, warning) in warnings {
         writeln!(io::stderr(), "line {line}: warning: {}", shown::line(warning))?;
@@ -317,7 +317,7 @@ fn import_into_store(
     args: &ImportArgs,
     file: Box<dyn Read + Send>,
     bytes: Option<u64>,
-) -> Result<Told, CliError> {
+) -> Result<ImportSummary, CliError> {
     let bar = bar("importing", "bytes", bytes);
     let options = ImportOptions {
         conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
@@ -341,7 +341,7 @@ fn import_into_store(
     let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
     bar.finish_and_clear();
     match imported {
-        Ok(report) => Ok(Told::of(report, warnings)),
+        Ok(report) => Ok(ImportSummary::of(report, warnings)),
         Err(ImportError::Write(error)) => {
             let reason = match store.health() {
                 Health::Refusing(reason) => format!(": {reason}"),
@@ -379,7 +379,11 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-fn import_into_appliance(args: &ImportArgs, file: Box<dyn Read + Send>, bytes: Option<u64>) -> Result<Told, CliError> {
+fn import_into_appliance(
+    args: &ImportArgs,
+    file: Box<dyn Read + Send>,
+    bytes: Option<u64>,
+) -> Result<ImportSummary, CliError> {
     let client = Client::new(&args.file.client)?;
     let flag = |flag: bool| if flag { "1" } else { "0" }.to_owned();
     let mut fields = vec![
@@ -407,7 +411,7 @@ fn import_into_appliance(args: &ImportArgs, file: Box<dyn Read + Send>, bytes: O
     match end["error"].as_str() {
         Some(error) if end["isOfTheStore"] == true => Err(CliError::new(Failure::Unavailable, error)),
         Some(error) => Err(CliError::new(Failure::Refused, error)),
-        None => Ok(Told::from(&end)),
+        None => Ok(ImportSummary::from(&end)),
     }
 }
 

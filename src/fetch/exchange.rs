@@ -19,7 +19,7 @@ use url::{Position, Url};
 
 use crate::fetch::FetchError;
 use crate::fetch::headers;
-use crate::fetch::places::Place;
+use crate::fetch::places::FetchSlot;
 
 /// Read from a connection at a time at most, and so the largest head of an answer.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -54,7 +54,7 @@ impl Question {
 #[derive(Debug)]
 pub(super) struct Line {
     _connection: AbortOnDropHandle<()>,
-    _place: Arc<Place>,
+    _place: Arc<FetchSlot>,
 }
 
 /// A connection of which only a bounded number of bytes is read until the head of the answer is there.
@@ -106,7 +106,7 @@ pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     url: &Url,
     question: &Question,
-    place: Arc<Place>,
+    place: Arc<FetchSlot>,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Line), FetchError> {
     let request = question.to(url)?;

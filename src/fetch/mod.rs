@@ -33,9 +33,9 @@ use crate::fetch::connect::Tls;
 use crate::fetch::download::{Bounds, Download};
 use crate::fetch::exchange::{Line, Question};
 use crate::fetch::names::Names;
-use crate::fetch::places::{Place, Places};
+use crate::fetch::places::{FetchSlot, Places};
 use crate::fetch::policy::Policy;
-use crate::http::{self, Attendance, Response};
+use crate::http::{self, ClientPresence, Response};
 use crate::metrics::Fetches;
 use crate::model::LinkId;
 
@@ -56,7 +56,7 @@ pub struct Wanted<'r> {
     /// Who it is.
     pub client: IpAddr,
     /// What is told how long the client has to be there, if there is anybody to tell.
-    pub attendance: Option<&'r Attendance>,
+    pub attendance: Option<&'r ClientPresence>,
 }
 
 /// Fetches destinations.
@@ -177,7 +177,7 @@ impl Inner {
         &self,
         mut url: Url,
         question: &Question,
-        place: &Arc<Place>,
+        place: &Arc<FetchSlot>,
         deadline: Instant,
     ) -> Result<Answered, FetchError> {
         let mut followed = 0;
@@ -203,7 +203,7 @@ impl Inner {
         &self,
         url: &Url,
         question: &Question,
-        place: &Arc<Place>,
+        place: &Arc<FetchSlot>,
         deadline: Instant,
     ) -> Result<(HyperResponse<Incoming>, Line), FetchError> {
         let origin = self.policy.origin(url)?;

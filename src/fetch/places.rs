@@ -23,7 +23,7 @@ struct Taken {
 
 /// The place of a fetch, which is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FetchSlot {
     places: Arc<Places>,
     client: IpAddr,
 }
@@ -38,7 +38,7 @@ impl Places {
     }
 
     /// A place for a client, if one is free.
-    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Option<FetchSlot> {
         let client = client_network(client);
         let mut taken = self.taken.lock();
         if taken.in_all >= self.most
@@ -51,14 +51,14 @@ impl Places {
         }
         taken.in_all += 1;
         *taken.by_client.entry(client).or_default() += 1;
-        Some(Place {
+        Some(FetchSlot {
             places: Arc::clone(self),
             client,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for FetchSlot {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         taken.in_all -= 1;

@@ -15,7 +15,7 @@ pub use budget::{Budget, Reservation};
 pub use head::{BadHead, Framing, Head, HeadLimits, HeadReader, is_host};
 pub use limits::Limits;
 pub use peer::{Peer, Proxies};
-pub use presence::Attendance;
+pub use presence::ClientPresence;
 pub use response::{
     API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, date, is_about_server,
     is_empty, no_store, passed_on, permit_any_origin, refusal, stream, text, turned_away,

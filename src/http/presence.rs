@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// when it must have it. Who serves the connection puts it into the request, and ends the connection of a client that is needed
 /// and leaves, or takes too long. Other clients may close their side of a connection and still get what they have asked for.
 #[derive(Debug, Clone)]
-pub struct Attendance {
+pub struct ClientPresence {
     /// From when the time is counted.
     origin: Instant,
     /// Until when the client is needed, in milliseconds from then; [`NOT_REQUIRED`]: it is not.
@@ -17,7 +17,7 @@ pub struct Attendance {
 
 const NOT_REQUIRED: u64 = u64::MAX;
 
-impl Default for Attendance {
+impl Default for ClientPresence {
     fn default() -> Self {
         Self {
             origin: Instant::now(),
@@ -26,7 +26,7 @@ impl Default for Attendance {
     }
 }
 
-impl Attendance {
+impl ClientPresence {
     /// From now on the client is needed, until this moment at most.
     pub fn require_until(&self, deadline: Instant) {
         let time = deadline.saturating_duration_since(self.origin).as_millis();
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_client_is_needed_until_a_moment_or_until_it_is_released() {
-        let attendance = Attendance::default();
+        let attendance = ClientPresence::default();
         assert_eq!(attendance.required_until(), None);
         let deadline = Instant::now() + Duration::from_secs(10);
         attendance.clone().require_until(deadline);

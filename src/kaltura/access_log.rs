@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::{StatusCode, Uri};
 
-use crate::kaltura::{Call, Place, Target, decode_lossy, merge_slashes};
+use crate::kaltura::{Call, ParameterSource, Target, decode_lossy, merge_slashes};
 use crate::model::{LinkId, without_host};
 
 /// The target of its lines, as `log.level` names it.
@@ -32,7 +32,7 @@ pub enum LoggedAddress {
 impl LoggedAddress {
     /// What is logged of an address.
     #[must_use]
-    pub fn of(self, client: IpAddr) -> Option<IpAddr> {
+    pub fn redact(self, client: IpAddr) -> Option<IpAddr> {
         match self {
             Self::None => None,
             Self::Prefix => Some(without_host(client)),
@@ -65,12 +65,12 @@ pub enum Subject<'a> {
 impl<'a> Subject<'a> {
     /// What a target is for.
     #[must_use]
-    pub fn of(uri: &'a Uri) -> Self {
+    pub fn from_uri(uri: &'a Uri) -> Self {
         if let Some(id) = merge_slashes(uri.path()).strip_prefix("/tiny/") {
-            let id = decode_lossy(Place::Path, id);
+            let id = decode_lossy(ParameterSource::Path, id);
             return LinkId::from_bytes(id.as_bytes()).map_or(Self::Other, Self::Tiny);
         }
-        let Some(call) = Target::of(uri).map(Call::of) else {
+        let Some(call) = Target::from_uri(uri).map(Call::from_target) else {
             return Self::Other;
         };
         let id = call.id.as_ref().and_then(|id| LinkId::from_bytes(id.as_bytes()).ok());
@@ -134,7 +134,7 @@ impl AccessLog {
     ) {
         let is_known = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"].contains(&method);
         let method = if is_known { method } else { "-" };
-        let client = self.addresses.of(client);
+        let client = self.addresses.redact(client);
         tracing::info!(
             target: ACCESS_LOG,
             listener,
@@ -174,7 +174,11 @@ mod tests {
             ("/api_v3/", "- -"),
             ("/secret", "other"),
         ] {
-            assert_eq!(Subject::of(&target.parse().unwrap()).to_string(), subject, "{target}");
+            assert_eq!(
+                Subject::from_uri(&target.parse().unwrap()).to_string(),
+                subject,
+                "{target}"
+            );
         }
     }
 

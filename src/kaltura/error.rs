@@ -16,7 +16,7 @@ use crate::kaltura::response;
     missing_docs,
     reason = "each variant is an error of the contract, which says what it means and holds"
 )]
-pub enum Fault {
+pub enum ApiError {
     ServiceNotSpecified,
     ActionNotSpecified,
     ServiceDoesNotExist {
@@ -161,7 +161,7 @@ const BUSY_SECONDS: u64 = 30;
 /// The same where others are only being answered.
 const OVERLOADED_SECONDS: u64 = 1;
 
-impl Fault {
+impl ApiError {
     /// An invalid value, with its reason.
     pub fn invalid(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidValue {
@@ -468,7 +468,7 @@ fn internal(args: Vec<(&'static str, String)>) -> (&'static str, &'static str, V
     ("INTERNAL_SERVERL_ERROR", "Internal server error occurred", args)
 }
 
-impl Fault {
+impl ApiError {
     /// The API's answer for this fault.
     #[must_use]
     pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn messages_are_those_of_the_contract() {
-        let fault = Fault::InvalidKs {
+        let fault = ApiError::InvalidKs {
             end: "abc123".into(),
             number: -1,
             description: "INVALID_STR".into(),
@@ -502,7 +502,7 @@ mod tests {
             fault.exception().message,
             "Invalid KS \"abc123\", Error \"-1,INVALID_STR\""
         );
-        let fault = Fault::MinLength {
+        let fault = ApiError::MinLength {
             property: "fullUrl",
             length: 10,
         };
@@ -514,7 +514,7 @@ mod tests {
 
     #[test]
     fn an_argument_is_never_taken_for_a_placeholder() {
-        let fault = Fault::ActionDoesNotExist {
+        let fault = ApiError::ActionDoesNotExist {
             action: "@SERVICE_NAME@".into(),
             service: "x@y".into(),
         };
@@ -528,14 +528,14 @@ mod tests {
     fn errors_repeat_little_of_the_input() {
         let long = || "ü'".repeat(400_000);
         for fault in [
-            Fault::StartSession { partner: long() },
-            Fault::InvalidObjectId { id: long() },
-            Fault::ActionDoesNotExist {
+            ApiError::StartSession { partner: long() },
+            ApiError::InvalidObjectId { id: long() },
+            ApiError::ActionDoesNotExist {
                 action: long(),
                 service: long(),
             },
-            Fault::invalid(long(), long()),
-            Fault::InvalidEnum {
+            ApiError::invalid(long(), long()),
+            ApiError::InvalidEnum {
                 value: long(),
                 name: long(),
                 kind: "x",
@@ -557,7 +557,7 @@ mod tests {
                 assert!(value.ends_with('…'));
             }
         }
-        let short = Fault::StartSession {
+        let short = ApiError::StartSession {
             partner: "x".repeat(256),
         };
         assert_eq!(short.exception().args[0].1.len(), 256);
@@ -566,18 +566,18 @@ mod tests {
     #[test]
     fn faults_of_ours_are_no_success() {
         for (fault, status) in [
-            (Fault::OutcomeUnknown, 503),
-            (Fault::Unavailable { retry_after_seconds: 1 }, 503),
-            (Fault::ReadOnly, 503),
-            (Fault::Internal, 500),
-            (Fault::TooLarge { limit_bytes: 1 }, 413),
-            (Fault::ContentEncoding { coding: "gzip".into() }, 415),
-            (Fault::TooSlow, 408),
-            (Fault::MissingKs, 200),
+            (ApiError::OutcomeUnknown, 503),
+            (ApiError::Unavailable { retry_after_seconds: 1 }, 503),
+            (ApiError::ReadOnly, 503),
+            (ApiError::Internal, 500),
+            (ApiError::TooLarge { limit_bytes: 1 }, 413),
+            (ApiError::ContentEncoding { coding: "gzip".into() }, 415),
+            (ApiError::TooSlow, 408),
+            (ApiError::MissingKs, 200),
         ] {
             assert_eq!(fault.api_status(), status, "{fault:?}");
         }
-        let exception = Fault::OutcomeUnknown.exception();
+        let exception = ApiError::OutcomeUnknown.exception();
         assert_eq!(exception.code, "INTERNAL_SERVERL_ERROR");
         assert!(exception.args[0].1.starts_with("outcome unknown"));
     }
@@ -586,14 +586,14 @@ mod tests {
     fn headers_cannot_be_split() {
         let mut headers = HeaderMap::new();
         let id = "a\r\nSet-Cookie: x=ü".to_owned();
-        Fault::InvalidObjectId { id }.write_headers(&mut headers);
+        ApiError::InvalidObjectId { id }.write_headers(&mut headers);
         assert_eq!(headers["x-kaltura"], "error-INVALID_OBJECT_ID");
         assert_eq!(
             headers["x-kaltura-app"],
             "exiting on error INVALID_OBJECT_ID - Invalid object id [a%0D%0ASet-Cookie: x=%C3%BC]"
         );
         let id = "ü".repeat(100_000);
-        Fault::InvalidObjectId { id }.write_headers(&mut headers);
+        ApiError::InvalidObjectId { id }.write_headers(&mut headers);
         assert!(headers["x-kaltura-app"].len() < 1_000);
     }
 }

@@ -9,7 +9,7 @@ pub mod session;
 mod target;
 
 pub use access_log::{ACCESS_LOG, AccessLog, LoggedAddress, Subject};
-pub use error::Fault;
+pub use error::ApiError;
 pub use requested::Requested;
 pub use response::api_bytes;
-pub use target::{Call, Place, Target, decode_lossy, is_true, merge_slashes};
+pub use target::{Call, ParameterSource, Target, decode_lossy, is_true, merge_slashes};

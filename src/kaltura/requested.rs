@@ -1,6 +1,6 @@
 //! In which format a request wants its answer.
 
-use crate::kaltura::error::Fault;
+use crate::kaltura::error::ApiError;
 use crate::kaltura::format::Format;
 use crate::kaltura::target::{Call, is_true};
 use crate::model::whole_number;
@@ -34,7 +34,7 @@ impl Requested<'_> {
     ///
     /// # Errors
     /// As [`Requested::format`].
-    pub fn format_or_default(self) -> Result<Format, Fault> {
+    pub fn format_or_default(self) -> Result<Format, ApiError> {
         let xml = Format::Xml {
             ignore_null: self.ignore_null,
         };
@@ -50,9 +50,9 @@ impl Requested<'_> {
     /// The format that is asked for; `None` if none is.
     ///
     /// # Errors
-    /// [`Fault::UnknownFormat`] for another number, [`Fault::MissingParameter`] and [`Fault::InvalidValue`] for the
+    /// [`ApiError::UnknownFormat`] for another number, [`ApiError::MissingParameter`] and [`ApiError::InvalidValue`] for the
     /// callback of JSONP.
-    pub fn format(self) -> Result<Option<Format>, Fault> {
+    pub fn format(self) -> Result<Option<Format>, ApiError> {
         let Some(text) = self.format.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -64,12 +64,14 @@ impl Requested<'_> {
             Some(3) => Format::Php,
             Some(9) => {
                 let name = || "callback".to_owned();
-                let callback = self.callback.ok_or_else(|| Fault::MissingParameter { name: name() })?;
+                let callback = self
+                    .callback
+                    .ok_or_else(|| ApiError::MissingParameter { name: name() })?;
                 Format::jsonp(callback)
-                    .ok_or_else(|| Fault::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
+                    .ok_or_else(|| ApiError::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
             }
             _ => {
-                return Err(Fault::UnknownFormat {
+                return Err(ApiError::UnknownFormat {
                     format: text.to_owned(),
                 });
             }

@@ -14,7 +14,7 @@ pub struct Target<'a> {
 
 /// Where a parameter stands. A `+` is a space in a query and itself in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ParameterSource {
     /// `/key/value`.
     Path,
     /// `?key=value`, or a form.
@@ -24,7 +24,7 @@ pub enum Place {
 impl<'a> Target<'a> {
     /// The target, if its path is one of the API's.
     #[must_use]
-    pub fn of(uri: &'a Uri) -> Option<Self> {
+    pub fn from_uri(uri: &'a Uri) -> Option<Self> {
         let rest = uri.path().trim_start_matches('/').strip_prefix("api_v3")?;
         let rest = match rest.as_bytes().first() {
             None => rest,
@@ -44,15 +44,15 @@ impl<'a> Target<'a> {
 
     /// The parameters by precedence, the path before the query: of those with one name, the first one counts. So a session
     /// that is restricted to the beginning of a URI cannot get at another action by what is appended.
-    pub fn parameters(self) -> impl Iterator<Item = (Place, &'a str, &'a str)> {
+    pub fn parameters(self) -> impl Iterator<Item = (ParameterSource, &'a str, &'a str)> {
         let query = self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (Place::Query, key, value)
+            (ParameterSource::Query, key, value)
         });
         let mut segments = self.pairs.split('/').filter(|segment| !segment.is_empty());
         let path = std::iter::from_fn(move || {
             let key = segments.next()?;
-            Some((Place::Path, key, segments.next().unwrap_or("")))
+            Some((ParameterSource::Path, key, segments.next().unwrap_or("")))
         });
         path.chain(query)
     }
@@ -81,7 +81,7 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// Reads a target.
     #[must_use]
-    pub fn of(target: Target<'a>) -> Self {
+    pub fn from_target(target: Target<'a>) -> Self {
         let mut call = Self::default();
         for (place, key, value) in target.parameters() {
             let slot = match key {
@@ -135,8 +135,8 @@ pub fn is_true(text: &str) -> bool {
 /// Decodes percent-encoding, and `+` in a query. What is malformed stays as it is. Allocates only if there is
 /// something to decode.
 #[must_use]
-pub fn decode_lossy(place: Place, text: &str) -> Cow<'_, str> {
-    if place == Place::Query && text.contains('+') {
+pub fn decode_lossy(place: ParameterSource, text: &str) -> Cow<'_, str> {
+    if place == ParameterSource::Query && text.contains('+') {
         let spaced = text.replace('+', " ");
         return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
     }
@@ -151,7 +151,7 @@ mod tests {
 
     fn parameters(uri: &str) -> Option<Vec<(String, String)>> {
         let uri: Uri = uri.parse().unwrap();
-        let target = Target::of(&uri)?;
+        let target = Target::from_uri(&uri)?;
         let decoded = target
             .parameters()
             .map(|(place, key, value)| (key.into(), decode_lossy(place, value).into()));
@@ -235,7 +235,7 @@ mod tests {
             ),
         ] {
             let uri: Uri = uri.parse().unwrap();
-            let call = Call::of(Target::of(&uri).unwrap());
+            let call = Call::from_target(Target::from_uri(&uri).unwrap());
             assert!(call.is_goto(), "{uri}");
             assert_eq!(call.id.as_deref(), Some(id), "{uri}");
         }
@@ -245,12 +245,12 @@ mod tests {
         #[test]
         fn reading_a_target_is_total(rest in "[/?&=%+a-z0-9:\\[\\]]{0,40}") {
             if let Ok(uri) = format!("/api_v3/{rest}").parse::<Uri>() {
-                let target = Target::of(&uri).unwrap();
-                let _ = Call::of(target).is_goto();
+                let target = Target::from_uri(&uri).unwrap();
+                let _ = Call::from_target(target).is_goto();
                 // What counts for a call is what comes first of its name.
                 let named = |name| target.parameters().find(|(_, key, _)| *key == name);
                 let id = named("id").map(|(place, _, value)| decode_lossy(place, value));
-                prop_assert_eq!(Call::of(target).id, id);
+                prop_assert_eq!(Call::from_target(target).id, id);
             }
         }
     }
@@ -264,6 +264,8 @@ mod tests {
                 .parse::<Uri>()
                 .unwrap()
         };
-        assert_is_linear(100, make, |uri| Call::of(Target::of(&uri).unwrap()).is_goto());
+        assert_is_linear(100, make, |uri| {
+            Call::from_target(Target::from_uri(&uri).unwrap()).is_goto()
+        });
     }
 }

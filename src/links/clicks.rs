@@ -48,11 +48,11 @@ type Table = HashMap<LinkId, Usage, RandomState>;
 
 /// Records the redirects of one thread. Without a place to record to, it does nothing. Clones record to the same place.
 #[derive(Debug, Clone, Default)]
-pub struct Recorder {
+pub struct ClickRecorder {
     place: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
 }
 
-impl Recorder {
+impl ClickRecorder {
     /// Counts a redirect that is being answered.
     pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
         let Some((table, shared)) = &self.place else { return };
@@ -328,9 +328,9 @@ impl Clicks {
         }
     }
 
-    fn recorder(&self) -> Recorder {
+    fn recorder(&self) -> ClickRecorder {
         if !self.is_counting {
-            return Recorder::default();
+            return ClickRecorder::default();
         }
         let table = with_room(self.shared.gathered.lock().spare.hasher());
         let table = Arc::new(Mutex::new(table));
@@ -339,7 +339,7 @@ impl Clicks {
         // The next flush knows how many links there are.
         self.shared.set_limits(recorders.len(), 0);
         drop(recorders);
-        Recorder {
+        ClickRecorder {
             place: Some((table, Arc::clone(&self.shared))),
         }
     }
@@ -357,7 +357,7 @@ impl Links {
 
     /// A recorder for one more thread, for as long as the links are there.
     #[must_use]
-    pub fn recorder(&self) -> Recorder {
+    pub fn recorder(&self) -> ClickRecorder {
         self.clicks.recorder()
     }
 

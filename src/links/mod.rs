@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-pub use clicks::Recorder;
-pub use map::{Index, Verdict};
+pub use clicks::ClickRecorder;
+pub use map::{LinkMap, Verdict};
 pub use restore::Restored;
-pub use sessions::{Sessions, StartThrottle};
+pub use sessions::{SessionStartLimit, Sessions};
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
 use crate::kaltura::session::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
@@ -121,7 +121,7 @@ pub struct Draft {
 #[derive(Debug)]
 pub struct Links {
     store: Store,
-    index: Arc<Index>,
+    index: Arc<LinkMap>,
     sessions: Arc<Sessions>,
     clicks: Clicks,
     turns: Turns,
@@ -249,7 +249,7 @@ impl Links {
     fn try_load(&self) -> Result<u64, StoreError> {
         self.index.reserve(self.stored);
         let loader = || Loader {
-            batch: Batch::into(&self.index),
+            batch: Batch::new(&self.index),
             links: 0,
             newest: Timestamp::MIN,
             damaged: Vec::new(),
@@ -372,7 +372,7 @@ impl Links {
 
     /// The map from which redirects are answered.
     #[must_use]
-    pub const fn index(&self) -> &Arc<Index> {
+    pub const fn index(&self) -> &Arc<LinkMap> {
         &self.index
     }
 

@@ -2,7 +2,7 @@
 
 use crate::links::{LinkError, Links};
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{Ending, StoreError, Transaction};
+use crate::store::{StoreError, Transaction, TransactionEnd};
 
 /// What became of one of several links that were to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,14 @@ impl Links {
                 Ok((id, outcome))
             });
             let outcomes = outcomes.collect::<Result<Vec<_>, StoreError>>()?;
-            Ok((if dry_run { Ending::Abort } else { Ending::Commit }, outcomes))
+            Ok((
+                if dry_run {
+                    TransactionEnd::Abort
+                } else {
+                    TransactionEnd::Commit
+                },
+                outcomes,
+            ))
         };
         Ok(self.store.write_alone(job).await?)
     }

@@ -47,7 +47,7 @@ const REMEMBERED_MAX: usize = 65_536;
 /// Slows down those who guess secrets: after some failures, an address is refused for the rest of a minute, even with
 /// the right secret.
 #[derive(Debug, Default)]
-pub struct StartThrottle {
+pub struct SessionStartLimit {
     failures: Mutex<HashMap<(IpAddr, PartnerId), Failures>>,
 }
 
@@ -63,7 +63,7 @@ impl Failures {
     }
 }
 
-impl StartThrottle {
+impl SessionStartLimit {
     /// Whether this address may try again.
     #[must_use]
     pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Instant) -> bool {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn ten_failures_a_minute_are_allowed_for_each_network_and_partner() {
-        let throttle = StartThrottle::default();
+        let throttle = SessionStartLimit::default();
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let (home, partner) = ("2001:db8::1".parse().unwrap(), PartnerId(1));

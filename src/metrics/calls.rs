@@ -139,14 +139,14 @@ impl Calls {
     /// Counts a session that was not accepted.
     pub fn session_failed(&self, why: SessionFailure) {
         if let Some(counter) = self.session_failures.get(why as usize) {
-            counter.one();
+            counter.increment();
         }
     }
 
     /// Counts a session that was not started.
     pub fn start_failed(&self, why: StartFailure) {
         if let Some(counter) = self.start_failures.get(why as usize) {
-            counter.one();
+            counter.increment();
         }
     }
 

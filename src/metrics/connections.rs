@@ -35,7 +35,7 @@ pub enum Refusal {
     /// The limit of connections of one address.
     AddressConnections,
     /// The limit of unknown ids that one address may ask for.
-    Guesses,
+    UnknownIdLimit,
     /// The head of a request took too long.
     HeadTimeout,
     /// No request came for too long.
@@ -68,7 +68,7 @@ impl Refusal {
     pub const ALL: [Self; 14] = [
         Self::Connections,
         Self::AddressConnections,
-        Self::Guesses,
+        Self::UnknownIdLimit,
         Self::HeadTimeout,
         Self::IdleTimeout,
         Self::WriteTimeout,
@@ -88,7 +88,7 @@ impl Refusal {
         match self {
             Self::Connections => "connections",
             Self::AddressConnections => "address_connections",
-            Self::Guesses => "guesses",
+            Self::UnknownIdLimit => "guesses",
             Self::HeadTimeout => "head_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::WriteTimeout => "write_timeout",
@@ -118,7 +118,7 @@ impl Connections {
     /// Counts an accepted connection, which is open until what this returns is dropped.
     #[must_use]
     pub fn accepted(self: &Arc<Self>) -> OpenConnection {
-        self.accepted.one();
+        self.accepted.increment();
         self.open.move_by(1);
         OpenConnection(Arc::clone(self))
     }
@@ -126,13 +126,13 @@ impl Connections {
     /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
         if let Some(counter) = self.refused.get(refusal as usize) {
-            counter.one();
+            counter.increment();
         }
     }
 
     /// Counts a client that is refused everything for a while.
     pub fn shut_out(&self) {
-        self.shut_out.one();
+        self.shut_out.increment();
     }
 
     /// How often a client was refused everything for a while.

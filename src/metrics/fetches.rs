@@ -127,7 +127,7 @@ impl OpenFetch {
 
     /// Counts so many bytes of its body that were passed on.
     pub fn passed_on(&self, bytes: u64) {
-        self.fetches.bytes.add(bytes);
+        self.fetches.bytes.increment_by(bytes);
     }
 }
 
@@ -135,7 +135,7 @@ impl Drop for OpenFetch {
     fn drop(&mut self) {
         self.fetches.open.move_by(-1);
         if let Some(counter) = self.fetches.outcomes.get(self.outcome as usize) {
-            counter.one();
+            counter.increment();
         }
     }
 }

@@ -50,7 +50,7 @@ pub struct Sample {
 impl Sample {
     /// What a report says, so long after the start of the program.
     #[must_use]
-    pub fn of(report: &Report, at: Duration) -> Self {
+    pub fn new(report: &Report, at: Duration) -> Self {
         let failed = |outcome| matches!(outcome, RedirectOutcome::Loading | RedirectOutcome::Damaged);
         let by_outcome = RedirectOutcome::ALL.into_iter().zip(report.redirects);
         let codes = || report.actions.iter().flat_map(|action| action.codes.iter());

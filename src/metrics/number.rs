@@ -8,12 +8,12 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Counts one.
-    pub fn one(&self) {
-        self.add(1);
+    pub fn increment(&self) {
+        self.increment_by(1);
     }
 
     /// Counts so many.
-    pub fn add(&self, number: u64) {
+    pub fn increment_by(&self, number: u64) {
         self.0.fetch_add(number, Ordering::Relaxed);
     }
 

@@ -1,14 +1,14 @@
 //! What people and chat programs do to the id of a link: the full stop or bracket behind it, blanks, a slash, capitals.
 
 use crate::kaltura;
-use crate::kaltura::Place;
+use crate::kaltura::ParameterSource;
 use crate::model::LinkId;
 
 /// The id that is left of a text that is none, once everything is taken away that no id has: at both ends, and capitals.
 /// What stands between two parts of an id stays, so that `/tiny/ID/more` is not the link `ID`.
 pub(super) fn id_in(text: &str) -> Option<LinkId> {
     // Programs that encode what is encoded already send `%2520` for a blank.
-    let decoded = kaltura::decode_lossy(Place::Path, text);
+    let decoded = kaltura::decode_lossy(ParameterSource::Path, text);
     // A slash before it is another path, even where it is encoded.
     let id = without_end(decoded.trim_start_matches(|character| character != '/' && is_outside(character)));
     LinkId::from_bytes(id.to_ascii_lowercase().as_bytes()).ok()
@@ -117,7 +117,7 @@ mod tests {
         #[test]
         fn what_is_left_stands_in_the_text(text in "\\PC{0,8}[0-9a-zA-Z]{0,21}\\PC{0,8}(&[a-z#0-9]{0,5};?){0,3}") {
             if let Some(id) = id_in(&text) {
-                let decoded = kaltura::decode_lossy(Place::Path, &text).to_ascii_lowercase();
+                let decoded = kaltura::decode_lossy(ParameterSource::Path, &text).to_ascii_lowercase();
                 prop_assert!(decoded.contains(id.as_str()), "{text}");
             }
         }

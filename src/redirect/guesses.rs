@@ -58,7 +58,7 @@ impl Guesser {
 
 /// The guesses of the last minute.
 #[derive(Debug)]
-pub struct Guesses {
+pub struct UnknownIdLimit {
     /// How many are allowed in a minute; 0: as many as they like. A reload may change it.
     per_minute: Arc<AtomicU32>,
     /// Whether who does not stop is refused everything.
@@ -73,7 +73,7 @@ pub struct Guesses {
     shut_out_until: AtomicI64,
 }
 
-impl Guesses {
+impl UnknownIdLimit {
     /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether who makes twice as many is refused everything. What is refused is counted with the connections.
     #[must_use]
     pub fn new(per_minute: Arc<AtomicU32>, shuts_out: bool, counts: Arc<Connections>) -> Self {
@@ -121,7 +121,7 @@ impl Guesses {
         let is_over = |guesser: &Guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR);
         let is_shut_out = guesser.is_some_and(is_over) && !is_local(client);
         if is_shut_out {
-            self.counts.refused(Refusal::Guesses);
+            self.counts.refused(Refusal::UnknownIdLimit);
         }
         is_shut_out
     }
@@ -173,7 +173,7 @@ impl Guesses {
         if guesser.count <= per_minute {
             return Guess::Allowed;
         }
-        self.counts.refused(Refusal::Guesses);
+        self.counts.refused(Refusal::UnknownIdLimit);
         Guess::TooMany
     }
 
@@ -189,7 +189,7 @@ impl Guesses {
             .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
         if swapped.is_ok() {
             tracing::warn!(
-                client = self.addresses.of(client).map(tracing::field::display),
+                client = self.addresses.redact(client).map(tracing::field::display),
                 "shutting out a client that asks for unknown ids: everything it asks for is answered 429 until its minute \
                  is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is an office, raise \
                  public.max_guesses_per_minute or set public.shut_out_guessers = false"
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn guesses_are_counted_by_network_and_for_a_minute() {
-        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
+        let guesses = UnknownIdLimit::new(Arc::new(10.into()), true, Arc::default());
         let at = Timestamp::from_unix;
         let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         let other = "2001:db8:0:1::1".parse().unwrap();
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn who_does_not_stop_is_shut_out_for_the_rest_of_the_minute() {
-        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
+        let guesses = UnknownIdLimit::new(Arc::new(10.into()), true, Arc::default());
         let at = Timestamp::from_unix;
         for (client, is_shut_out) in [("203.0.113.7", true), ("10.0.0.7", false)] {
             let client = client.parse().unwrap();
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn shut_outs_are_counted_by_client_and_not_for_local_ones() {
         let counts = Arc::<Connections>::default();
-        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::clone(&counts));
+        let guesses = UnknownIdLimit::new(Arc::new(10.into()), true, Arc::clone(&counts));
         for (client, second, shut_outs) in [
             ("203.0.113.7", 100, 1),
             ("10.0.0.7", 100, 1),
@@ -262,7 +262,7 @@ mod tests {
             }
             assert_eq!(counts.shut_outs(), shut_outs, "{client} {second}");
         }
-        let lenient = Guesses::new(Arc::new(10.into()), false, Arc::clone(&counts));
+        let lenient = UnknownIdLimit::new(Arc::new(10.into()), false, Arc::clone(&counts));
         for number in 0..50 {
             lenient.note("203.0.113.7".parse().unwrap(), id(number), Timestamp::from_unix(100));
         }
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn asking_again_is_no_guess() {
-        let guesses = Guesses::new(Arc::new(10.into()), true, Arc::default());
+        let guesses = UnknownIdLimit::new(Arc::new(10.into()), true, Arc::default());
         let (client, now) = ("203.0.113.7".parse().unwrap(), Timestamp::from_unix(100));
         for number in 0..1_000 {
             assert_eq!(guesses.note(client, id(number % 4), now), Guess::Allowed);
@@ -282,8 +282,8 @@ mod tests {
     #[test]
     fn no_limit_is_no_limit_and_memory_is_bounded() {
         let (none, some) = (
-            Guesses::new(Arc::default(), true, Arc::default()),
-            Guesses::new(Arc::new(10.into()), true, Arc::default()),
+            UnknownIdLimit::new(Arc::default(), true, Arc::default()),
+            UnknownIdLimit::new(Arc::new(10.into()), true, Arc::default()),
         );
         let now = Timestamp::from_unix(100);
         for number in 0..200_000_u32 {

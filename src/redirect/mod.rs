@@ -10,7 +10,7 @@ mod proxied;
 
 pub use fast::request::Asker;
 pub use fast::{FastPath, Now, Outcome, Waiting};
-pub use guesses::Guesses;
+pub use guesses::UnknownIdLimit;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::fetch::Fetcher;
-use crate::http::{self, Attendance, Response};
+use crate::http::{self, ClientPresence, Response};
 use crate::kaltura;
 use crate::kaltura::format::{Exception, Value};
-use crate::kaltura::{Call, Fault, Place, Requested, Target};
-use crate::links::{Links, Recorder, Verdict};
+use crate::kaltura::{ApiError, Call, ParameterSource, Requested, Target};
+use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::{LinkId, Timestamp};
 use crate::redirect::fast::request::TINY;
@@ -61,9 +61,9 @@ pub struct Public {
     links: Arc<Links>,
     tiny: Tiny,
     forgiving: bool,
-    guesses: Arc<Guesses>,
+    guesses: Arc<UnknownIdLimit>,
     metrics: Arc<Metrics>,
-    recorder: Recorder,
+    recorder: ClickRecorder,
     visitors: Visitors,
     fetcher: Option<Fetcher>,
 }
@@ -76,13 +76,13 @@ pub struct Client<'r> {
     /// The address of the client.
     pub address: IpAddr,
     /// What is told if the client has to be there until it has its answer.
-    pub attendance: Option<&'r Attendance>,
+    pub attendance: Option<&'r ClientPresence>,
 }
 
 impl Public {
     /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
     #[must_use]
-    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, metrics: Arc<Metrics>) -> Self {
         let recorder = links.recorder();
         Self {
             links,
@@ -126,7 +126,7 @@ impl Public {
             if !matches!(*method, Method::GET | Method::HEAD) {
                 return Some(http::allow(method, METHODS));
             }
-            let id = kaltura::decode_lossy(Place::Path, id);
+            let id = kaltura::decode_lossy(ParameterSource::Path, id);
             return Some(match self.tiny {
                 Tiny::Hop => self.hop_from(&id, client).await,
                 Tiny::Direct => self.goto_by(method, Some(&id), Requested::default(), client).await,
@@ -138,7 +138,7 @@ impl Public {
                 _ => http::allow(method, METHODS),
             });
         }
-        let call = Call::of(Target::of(uri)?);
+        let call = Call::from_target(Target::from_uri(uri)?);
         if !call.is_goto() {
             return None;
         }
@@ -215,7 +215,7 @@ impl Public {
     ) -> Response {
         let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
         let Some(text) = text else {
-            let fault = Fault::MissingParameter { name: "id".to_owned() };
+            let fault = ApiError::MissingParameter { name: "id".to_owned() };
             return no_redirect(&fault, requested, accepts_html);
         };
         let now = self.links.clock().now();
@@ -271,7 +271,7 @@ const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
 
 /// The answer to a verdict about a link.
 fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html: bool) -> Response {
-    let invalid = |deleted| Fault::InvalidShortLink {
+    let invalid = |deleted| ApiError::InvalidShortLink {
         id: id.to_owned(),
         deleted,
     };
@@ -279,10 +279,10 @@ fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html
         Verdict::Redirect(location) => return found(location),
         Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
         Verdict::Damaged => return unavailable("this link cannot be read at the moment\n"),
-        Verdict::Unknown => Fault::InvalidObjectId { id: id.to_owned() },
+        Verdict::Unknown => ApiError::InvalidObjectId { id: id.to_owned() },
         Verdict::Disabled => invalid(false),
         Verdict::Deleted => invalid(true),
-        Verdict::Expired => Fault::ExpiredShortLink { id: id.to_owned() },
+        Verdict::Expired => ApiError::ExpiredShortLink { id: id.to_owned() },
     };
     no_redirect(&fault, requested, accepts_html)
 }
@@ -337,16 +337,16 @@ fn too_many_guesses() -> Response {
 }
 
 /// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
-fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> Response {
+fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -> Response {
     let exception = fault.exception();
     let status = match fault {
-        Fault::InvalidShortLink { deleted: true, .. } | Fault::ExpiredShortLink { .. } => StatusCode::GONE,
-        Fault::MissingParameter { .. } => StatusCode::BAD_REQUEST,
-        Fault::DestinationForbidden { .. } => StatusCode::FORBIDDEN,
-        Fault::DestinationUnreachable { .. } => StatusCode::BAD_GATEWAY,
-        Fault::DestinationTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        Fault::ProxyLoop { .. } => StatusCode::LOOP_DETECTED,
-        Fault::TooManyFetches => StatusCode::SERVICE_UNAVAILABLE,
+        ApiError::InvalidShortLink { deleted: true, .. } | ApiError::ExpiredShortLink { .. } => StatusCode::GONE,
+        ApiError::MissingParameter { .. } => StatusCode::BAD_REQUEST,
+        ApiError::DestinationForbidden { .. } => StatusCode::FORBIDDEN,
+        ApiError::DestinationUnreachable { .. } => StatusCode::BAD_GATEWAY,
+        ApiError::DestinationTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ApiError::ProxyLoop { .. } => StatusCode::LOOP_DETECTED,
+        ApiError::TooManyFetches => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::NOT_FOUND,
     };
     let mut response = match requested.format() {
@@ -364,7 +364,7 @@ fn no_redirect(fault: &Fault, requested: Requested<'_>, accepts_html: bool) -> R
     let headers = response.headers_mut();
     fault.write_headers(headers);
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    if *fault == Fault::TooManyFetches {
+    if *fault == ApiError::TooManyFetches {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(proxied::RETRY_AFTER_SECONDS));
     }
     keep_private(headers);

@@ -19,7 +19,7 @@ const REMEMBERED: usize = 128;
 
 /// Where a word must stand to mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum WordPosition {
     Anywhere,
     /// Applications also name themselves in what the people in them send, but not at the beginning.
     Beginning,
@@ -31,14 +31,14 @@ enum Place {
 const LIST: &str = include_str!("previews.txt");
 
 /// The words of a list, each with where it must stand.
-fn words_of(list: &str) -> impl Iterator<Item = (&str, Place)> {
+fn words_of(list: &str) -> impl Iterator<Item = (&str, WordPosition)> {
     let lines = list.lines().map(str::trim);
     lines
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let beginning = line.strip_prefix('^').map(|word| (word, Place::Beginning));
-            let word_end = || line.strip_suffix('$').map(|word| (word, Place::WordEnd));
-            beginning.or_else(word_end).unwrap_or((line, Place::Anywhere))
+            let beginning = line.strip_prefix('^').map(|word| (word, WordPosition::Beginning));
+            let word_end = || line.strip_suffix('$').map(|word| (word, WordPosition::WordEnd));
+            beginning.or_else(word_end).unwrap_or((line, WordPosition::Anywhere))
         })
 }
 
@@ -46,7 +46,7 @@ fn words_of(list: &str) -> impl Iterator<Item = (&str, Place)> {
 const TELEPHONE: &[u8] = b"cubot";
 
 /// Finds the words, all at once, and says where each must stand.
-static AUTOMATON: LazyLock<Option<(AhoCorasick, Vec<Place>)>> = LazyLock::new(|| {
+static AUTOMATON: LazyLock<Option<(AhoCorasick, Vec<WordPosition>)>> = LazyLock::new(|| {
     let mut builder = AhoCorasick::builder();
     builder
         .ascii_case_insensitive(true)
@@ -72,9 +72,9 @@ fn is_program(user_agent: &[u8]) -> bool {
         }
         let Some(found) = state.get_match() else { return false };
         let is_meant = match places.get(found.pattern().as_usize()) {
-            Some(Place::Anywhere) => true,
-            Some(Place::Beginning) => found.start() == 0,
-            Some(Place::WordEnd) => is_name_until(user_agent, found.end()),
+            Some(WordPosition::Anywhere) => true,
+            Some(WordPosition::Beginning) => found.start() == 0,
+            Some(WordPosition::WordEnd) => is_name_until(user_agent, found.end()),
             None => false,
         };
         if is_meant {
@@ -309,7 +309,7 @@ mod tests {
         let twice: Vec<_> = all.array_windows().filter(|[one, next]| one == next).collect();
         assert!(twice.is_empty(), "{twice:?}");
         // A word that contains one that counts wherever it stands is found by that already.
-        let anywhere = || words_of(LIST).filter(|(_, place)| *place == Place::Anywhere);
+        let anywhere = || words_of(LIST).filter(|(_, place)| *place == WordPosition::Anywhere);
         for (word, _) in words_of(LIST) {
             let found_by = anywhere().find(|(part, _)| *part != word && word.contains(part));
             assert_eq!(found_by, None, "{word}");

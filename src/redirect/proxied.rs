@@ -4,7 +4,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 
 use crate::fetch::{FetchError, Fetcher, Wanted};
 use crate::http::Response;
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::model::LinkId;
 use crate::redirect::Client;
 
@@ -18,7 +18,7 @@ pub(super) async fn fetch(
     location: &HeaderValue,
     head_only: bool,
     client: Client<'_>,
-) -> Result<Response, Fault> {
+) -> Result<Response, ApiError> {
     let wanted = Wanted {
         link: id,
         // What is rendered for a header is visible ASCII.
@@ -32,13 +32,13 @@ pub(super) async fn fetch(
         tracing::debug!(%id, %error, "a destination was not fetched");
         let id = id.as_str().to_owned();
         match error {
-            FetchError::Forbidden(_) => Fault::DestinationForbidden { id },
+            FetchError::Forbidden(_) => ApiError::DestinationForbidden { id },
             FetchError::Unreachable(_) | FetchError::Broken(_) | FetchError::TooLarge(_) => {
-                Fault::DestinationUnreachable { id }
+                ApiError::DestinationUnreachable { id }
             }
-            FetchError::TimedOut(_) => Fault::DestinationTimeout { id },
-            FetchError::Loop => Fault::ProxyLoop { id },
-            FetchError::Busy => Fault::TooManyFetches,
+            FetchError::TimedOut(_) => ApiError::DestinationTimeout { id },
+            FetchError::Loop => ApiError::ProxyLoop { id },
+            FetchError::Busy => ApiError::TooManyFetches,
         }
     })
 }

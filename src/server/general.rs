@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::connection::guard::Terms;
+use crate::http::connection::guard::ConnectionContext;
 use crate::http::connection::serve;
-use crate::http::connection::set::Activity;
+use crate::http::connection::set::LastUsed;
 use crate::server::redirect_loop::Rest;
 use crate::server::routes::PublicService;
 
@@ -71,8 +71,8 @@ pub(super) fn serve(
     general: &Handle,
     rest: Rest,
     service: PublicService,
-    terms: Terms,
-    activity: &Arc<Activity>,
+    terms: ConnectionContext,
+    activity: &Arc<LastUsed>,
 ) -> io::Result<AbortOnDropHandle<()>> {
     let Rest {
         stream,

@@ -25,15 +25,17 @@ use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
-use crate::http::connection::guard::{Past, Terms};
-use crate::http::connection::set::{Admission, Admitted, Crowd, Entrance, Member, Place, Policy};
+use crate::http::connection::guard::{ConnectionContext, Past};
+use crate::http::connection::set::{
+    AcceptedConnection, Admission, ConnectionEntry, ConnectionPolicy, ConnectionSet, ConnectionSlot, Gate,
+};
 use crate::http::connection::{Bound, proxy_protocol, serve};
 use crate::http::{Budget, Peer};
 use crate::kaltura::AccessLog;
 use crate::kaltura::session::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
-use crate::redirect::{FastPath, Guesses, Public};
+use crate::redirect::{FastPath, Public, UnknownIdLimit};
 use crate::server::general::General;
 use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Worker, Workers};
@@ -62,7 +64,7 @@ pub async fn serve(
     let general = General::start(settings.threads)?;
     general.handle().spawn(manager.roll_call().answer());
     let metrics = Arc::new(Metrics::default());
-    let guesses = Guesses::new(
+    let guesses = UnknownIdLimit::new(
         live.guesses_per_minute,
         settings.shut_out_guessers,
         Arc::clone(metrics.connections(Listener::Public)),
@@ -88,7 +90,7 @@ pub async fn serve(
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
-    let entrance = |listener, policy| Entrance {
+    let entrance = |listener, policy| Gate {
         admission: Admission::new(Arc::clone(metrics.connections(listener))),
         policy,
         clock: links.clock().clone(),
@@ -111,7 +113,7 @@ pub async fn serve(
     let admin = Admin {
         service: AdminService::new(api, public, Arc::clone(&monitor), access_log, budget),
         entrance: of_admin,
-        crowd: Crowd::default(),
+        crowd: ConnectionSet::default(),
     };
     let monitoring = tokio::spawn(async move { monitor.run().await });
     let mut accepting = JoinSet::new();
@@ -187,7 +189,7 @@ struct Serving {
     /// Those who accept admin connections.
     accepting: JoinSet<io::Result<()>>,
     /// Admin connections.
-    admin: Crowd,
+    admin: ConnectionSet,
     workers: Workers,
     general: General,
 }
@@ -216,8 +218,8 @@ impl Serving {
 pub struct Live {
     guesses_per_minute: Arc<AtomicU32>,
     partners: watch::Receiver<Arc<Partners>>,
-    public: watch::Receiver<Arc<Policy>>,
-    admin: watch::Receiver<Arc<Policy>>,
+    public: watch::Receiver<Arc<ConnectionPolicy>>,
+    admin: watch::Receiver<Arc<ConnectionPolicy>>,
 }
 
 /// Changes it.
@@ -225,8 +227,8 @@ pub struct Live {
 pub struct Reloader {
     guesses_per_minute: Arc<AtomicU32>,
     partners: watch::Sender<Arc<Partners>>,
-    public: watch::Sender<Arc<Policy>>,
-    admin: watch::Sender<Arc<Policy>>,
+    public: watch::Sender<Arc<ConnectionPolicy>>,
+    admin: watch::Sender<Arc<ConnectionPolicy>>,
 }
 
 impl Reloader {
@@ -234,8 +236,8 @@ impl Reloader {
     #[must_use]
     pub fn new(settings: &Settings) -> (Self, Live) {
         let (partners, of_partners) = watch::channel(Arc::new(settings.partners.clone()));
-        let (public, of_public) = watch::channel(Arc::new(Policy::from(&settings.public_limits)));
-        let (admin, of_admin) = watch::channel(Arc::new(Policy::from(&settings.admin_limits)));
+        let (public, of_public) = watch::channel(Arc::new(ConnectionPolicy::from(&settings.public_limits)));
+        let (admin, of_admin) = watch::channel(Arc::new(ConnectionPolicy::from(&settings.admin_limits)));
         let guesses_per_minute = Arc::new(AtomicU32::new(settings.guesses_per_minute));
         let live = Live {
             guesses_per_minute: Arc::clone(&guesses_per_minute),
@@ -259,8 +261,9 @@ impl Reloader {
         self.guesses_per_minute.store(guesses, Ordering::Relaxed);
         self.partners.send_replace(Arc::new(settings.partners.clone()));
         self.public
-            .send_replace(Arc::new(Policy::from(&settings.public_limits)));
-        self.admin.send_replace(Arc::new(Policy::from(&settings.admin_limits)));
+            .send_replace(Arc::new(ConnectionPolicy::from(&settings.public_limits)));
+        self.admin
+            .send_replace(Arc::new(ConnectionPolicy::from(&settings.admin_limits)));
     }
 }
 
@@ -268,8 +271,8 @@ impl Reloader {
 #[derive(Debug, Clone)]
 struct Admin {
     service: AdminService,
-    entrance: Entrance,
-    crowd: Crowd,
+    entrance: Gate,
+    crowd: ConnectionSet,
 }
 
 impl Admin {
@@ -277,7 +280,7 @@ impl Admin {
         let Some(admitted) = self.entrance.admit(&stream, address, &self.crowd) else {
             return;
         };
-        let Admitted {
+        let AcceptedConnection {
             peer,
             place,
             policy,
@@ -292,10 +295,10 @@ impl Admin {
 async fn serve_admin(
     stream: StdStream,
     mut peer: Peer,
-    mut place: Place,
+    mut place: ConnectionSlot,
     service: AdminService,
-    terms: Terms,
-    member: Member,
+    terms: ConnectionContext,
+    member: ConnectionEntry,
 ) {
     let mut stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,

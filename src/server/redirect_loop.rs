@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::guard::{LAST_CALL, Past, Terms, linger};
+use crate::http::connection::guard::{ConnectionContext, DRAIN_GRACE, Past, linger};
 use crate::http::connection::proxy_protocol;
-use crate::http::connection::set::{Activity, Place, Policy};
+use crate::http::connection::set::{ConnectionPolicy, ConnectionSlot, LastUsed};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
@@ -102,7 +102,7 @@ impl Progress {
     }
 
     /// The reason for which nothing follows the next answer, if there is one.
-    fn last_because(&self, policy: &Policy) -> Option<Refusal> {
+    fn last_because(&self, policy: &ConnectionPolicy) -> Option<Refusal> {
         let limits = &policy.limits;
         if limits.requests.is_some_and(|most| self.requests + 1 >= most) {
             return Some(Refusal::Requests);
@@ -114,7 +114,7 @@ impl Progress {
     fn answer(
         &mut self,
         fast_path: &FastPath,
-        (peer, policy): (&Peer, &Policy),
+        (peer, policy): (&Peer, &ConnectionPolicy),
         mut received: &[u8],
         now: &mut Now,
         output: &mut Vec<u8>,
@@ -185,10 +185,10 @@ impl Progress {
 /// A connection that no runtime knows of yet. Most requests come with their connection, and many clients ask only one; then
 /// there is no need to watch it, which takes two system calls.
 #[derive(Debug)]
-pub(super) struct Newcomer {
+pub(super) struct NewConnection {
     stream: StdStream,
     peer: Peer,
-    place: Place,
+    place: ConnectionSlot,
     progress: Progress,
     /// Answers that are still to be sent.
     unsent: Vec<u8>,
@@ -200,11 +200,11 @@ pub(super) struct Rest {
     pub(super) stream: TcpStream,
     pub(super) past: Past,
     pub(super) peer: Peer,
-    pub(super) place: Place,
+    pub(super) place: ConnectionSlot,
 }
 
-impl Newcomer {
-    pub(super) fn new(stream: StdStream, peer: Peer, place: Place) -> Self {
+impl NewConnection {
+    pub(super) fn new(stream: StdStream, peer: Peer, place: ConnectionSlot) -> Self {
         Self {
             stream,
             peer,
@@ -215,7 +215,7 @@ impl Newcomer {
     }
 
     /// Answers what has come already; true if that was all. If nothing has, it may be called once more.
-    pub(super) fn answer(&mut self, fast_path: &FastPath, policy: &Policy) -> bool {
+    pub(super) fn answer(&mut self, fast_path: &FastPath, policy: &ConnectionPolicy) -> bool {
         let answered = SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             let length = match self.stream.read(input) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -251,8 +251,8 @@ struct Connection<'c> {
     stream: &'c mut TcpStream,
     fast_path: &'c FastPath,
     peer: &'c Peer,
-    terms: &'c Terms,
-    activity: &'c Activity,
+    terms: &'c ConnectionContext,
+    activity: &'c LastUsed,
     progress: Progress,
     /// Ends a connection on which nothing is asked. Moved on only when it rings, because that costs less.
     alarm: Pin<&'c mut Sleep>,
@@ -263,10 +263,10 @@ struct Connection<'c> {
 /// Serves a connection; gives it back, with what was received and not answered, when its next request is for the general
 /// server.
 pub(super) async fn serve(
-    mut newcomer: Newcomer,
+    mut newcomer: NewConnection,
     fast_path: &FastPath,
-    terms: &Terms,
-    activity: &Arc<Activity>,
+    terms: &ConnectionContext,
+    activity: &Arc<LastUsed>,
 ) -> io::Result<Option<Rest>> {
     let policy = &terms.policy;
     let is_announced = policy.is_announced_by(&newcomer.peer);
@@ -274,7 +274,7 @@ pub(super) async fn serve(
     if !is_announced && newcomer.has_sent_nothing() && newcomer.answer(fast_path, policy) {
         return Ok(None);
     }
-    let Newcomer {
+    let NewConnection {
         stream,
         mut peer,
         mut place,
@@ -306,7 +306,7 @@ pub(super) async fn serve(
         let next = std::future::poll_fn(|context| {
             let polled = connection.poll(context);
             if connection.last_call.is_none() && stop.as_mut().poll(context).is_ready() {
-                connection.call_last();
+                connection.begin_grace();
             }
             match polled {
                 // What has been asked is answered.
@@ -460,11 +460,11 @@ impl Connection<'_> {
 
     /// The appliance ends. Who has asked something just now may have sent another request already, and gets an answer to
     /// that.
-    fn call_last(&mut self) {
+    fn begin_grace(&mut self) {
         self.progress.is_ending = true;
         let now = Instant::now();
-        let last_call = if now - self.progress.used < LAST_CALL {
-            now + LAST_CALL
+        let last_call = if now - self.progress.used < DRAIN_GRACE {
+            now + DRAIN_GRACE
         } else {
             now
         };
@@ -486,7 +486,7 @@ impl Connection<'_> {
                 None => (progress.used + limits.idle_timeout, Refusal::IdleTimeout),
             };
             // Who has asked something just now hears with the next answer that the connection ends.
-            let lives = (progress.began + limits.lifetime).max(progress.used + LAST_CALL);
+            let lives = (progress.began + limits.lifetime).max(progress.used + DRAIN_GRACE);
             if waits.min(lives) <= Instant::now() {
                 let reason = if lives < waits { Refusal::Lifetime } else { reason };
                 self.terms.counts.refused(reason);
@@ -504,12 +504,12 @@ impl Connection<'_> {
 mod tests {
     use super::*;
     use crate::http::Limits;
-    use crate::http::connection::set::{Admission, Crowd, Entrance};
+    use crate::http::connection::set::{Admission, ConnectionSet, Gate};
     use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
     use crate::model::Clock;
     use crate::model::work::assert_is_linear;
-    use crate::redirect::{Guesses, Tiny};
+    use crate::redirect::{Tiny, UnknownIdLimit};
     use std::net::TcpListener;
     use std::time::Duration;
     use tokio::sync::watch;
@@ -534,9 +534,9 @@ mod tests {
             write_timeout: MINUTE,
             lifetime: MINUTE,
         };
-        let entrance = Entrance {
+        let entrance = Gate {
             admission: Admission::new(Arc::default()),
-            policy: watch::channel(Arc::new(Policy::from(&limits))).1,
+            policy: watch::channel(Arc::new(ConnectionPolicy::from(&limits))).1,
             clock: Clock::system(),
             stopped,
         };
@@ -546,10 +546,12 @@ mod tests {
             client.set_nodelay(true).unwrap();
             let (stream, address) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let admitted = entrance.admit(&stream, address.ip(), &Crowd::default()).unwrap();
-            let newcomer = Newcomer::new(stream, admitted.peer, admitted.place);
+            let admitted = entrance
+                .admit(&stream, address.ip(), &ConnectionSet::default())
+                .unwrap();
+            let newcomer = NewConnection::new(stream, admitted.peer, admitted.place);
             let terms = entrance.terms(admitted.policy);
-            let activity = Arc::new(Activity::default());
+            let activity = Arc::new(LastUsed::default());
             let serving = serve(newcomer, fast_path, &terms, &activity);
             let sending = async {
                 for byte in bytes {
@@ -567,7 +569,7 @@ mod tests {
     fn a_head_in_pieces_is_not_parsed_for_each() {
         let folder = tempfile::tempdir().unwrap();
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
-        let guesses = Guesses::new(Arc::new(0.into()), false, Arc::default());
+        let guesses = UnknownIdLimit::new(Arc::new(0.into()), false, Arc::default());
         let access_log = AccessLog::new(None, LoggedAddress::None);
         let fast_path = FastPath::new(links, Tiny::Hop, Arc::new(guesses), Arc::new(access_log));
         let make = |size| format!("GET /tiny/67mk41xj HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(size));

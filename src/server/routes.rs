@@ -14,7 +14,7 @@ use crate::fetch;
 use crate::http::connection::serve::Service;
 use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
-use crate::kaltura::{self, AccessLog, Call, Fault, Requested, Subject, Target};
+use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
 use crate::redirect::{self, Client, Public};
 
 /// The public listener: redirects and nothing else.
@@ -51,7 +51,7 @@ impl PublicService {
         if http::is_about_server(request) {
             return http::allow(request.method(), http::API_METHODS);
         }
-        let Some(target) = Target::of(request.uri()) else {
+        let Some(target) = Target::from_uri(request.uri()) else {
             return redirect::not_found(request.headers());
         };
         match *request.method() {
@@ -59,13 +59,13 @@ impl PublicService {
             Method::OPTIONS => return http::cors_preflight(),
             _ => return http::allow(request.method(), http::API_METHODS),
         }
-        let call = Call::of(target);
+        let call = Call::from_target(target);
         let requested = Requested::from(&call);
         if call.is_goto() {
             // By POST, with the id in the body or nowhere.
             return self.public.goto(None, requested, client_of(request, client)).await;
         }
-        let fault = Fault::ServiceForbidden {
+        let fault = ApiError::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
             action: call.action.as_deref().unwrap_or("").to_owned(),
         };
@@ -110,8 +110,8 @@ impl AdminService {
     }
 
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
-        let target = Target::of(request.uri());
-        let is_goto = || target.is_some_and(|target| Call::of(target).is_goto());
+        let target = Target::from_uri(request.uri());
+        let is_goto = || target.is_some_and(|target| Call::from_target(target).is_goto());
         if fetch::is_from_proxy(request.headers()) && !is_goto() {
             return from_proxy();
         }
@@ -165,7 +165,7 @@ async fn logged<F: Future<Output = Response>>(
     }
     let (started, method, uri) = (Instant::now(), request.method().clone(), request.uri().clone());
     let response = answer(request).await;
-    let subject = Subject::of(&uri);
+    let subject = Subject::from_uri(&uri);
     log.write(
         listener,
         client,
@@ -195,7 +195,7 @@ fn from_proxy() -> Response {
 
 /// The answer for which there is no memory.
 fn overloaded() -> Response {
-    let mut response = Fault::Overloaded.respond(&Format::DEFAULT, Duration::ZERO);
+    let mut response = ApiError::Overloaded.respond(&Format::DEFAULT, Duration::ZERO);
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));

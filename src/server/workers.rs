@@ -11,15 +11,15 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::http::connection::guard::Terms;
+use crate::http::connection::guard::ConnectionContext;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::serve;
-use crate::http::connection::set::{Admitted, Crowd, Entrance, Member};
+use crate::http::connection::set::{AcceptedConnection, ConnectionEntry, ConnectionSet, Gate};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
-use crate::server::redirect_loop::Newcomer;
+use crate::server::redirect_loop::NewConnection;
 use crate::server::routes::PublicService;
-use crate::server::systemd::RollCall;
+use crate::server::systemd::Heartbeat;
 use crate::server::{general, redirect_loop};
 
 /// What a thread serves redirects with.
@@ -30,10 +30,10 @@ pub(super) struct Worker {
     pub(super) general: Handle,
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) entrance: Entrance,
+    pub(super) entrance: Gate,
     /// How long requests in flight may take at the end.
     pub(super) drain: Duration,
-    pub(super) roll_call: RollCall,
+    pub(super) roll_call: Heartbeat,
 }
 
 /// The threads that have been started.
@@ -62,9 +62,9 @@ impl Workers {
 }
 
 /// Says that a thread has ended, however it did.
-struct Ending(mpsc::UnboundedSender<()>);
+struct ThreadExitSignal(mpsc::UnboundedSender<()>);
 
-impl Drop for Ending {
+impl Drop for ThreadExitSignal {
     fn drop(&mut self) {
         // Nobody may be waiting for it any more.
         let _ = self.0.send(());
@@ -90,7 +90,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
     let running = of_threads.len();
     for (number, listeners) in of_threads.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let ending = Ending(sender.clone());
+        let ending = ThreadExitSignal(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
         let worker = Arc::new(Worker {
             fast_path: Arc::new(worker.fast_path.for_thread(counters)),
@@ -114,7 +114,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
 impl Worker {
     async fn run(self: Arc<Self>, listeners: Vec<Listening>) -> io::Result<()> {
         tokio::spawn(self.roll_call.clone().answer());
-        let crowd = Crowd::default();
+        let crowd = ConnectionSet::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let (worker, crowd) = (Arc::clone(&self), crowd.clone());
@@ -141,18 +141,18 @@ impl Worker {
     }
 
     /// Serves a connection that has been accepted. Often all that there is to do is done at once.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, crowd: &Crowd) {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, crowd: &ConnectionSet) {
         let Some(admitted) = self.entrance.admit(&stream, address, crowd) else {
             return;
         };
-        let Admitted {
+        let AcceptedConnection {
             peer,
             place,
             policy,
             at,
         } = admitted;
         let is_announced = policy.is_announced_by(&peer);
-        let mut newcomer = Newcomer::new(stream, peer, place);
+        let mut newcomer = NewConnection::new(stream, peer, place);
         if !is_announced && newcomer.answer(&self.fast_path, &policy) {
             return;
         }
@@ -160,7 +160,7 @@ impl Worker {
         crowd.spawn(at, |member| Arc::clone(self).serve(newcomer, terms, member));
     }
 
-    async fn serve(self: Arc<Self>, newcomer: Newcomer, terms: Terms, member: Member) {
+    async fn serve(self: Arc<Self>, newcomer: NewConnection, terms: ConnectionContext, member: ConnectionEntry) {
         let activity = member.activity();
         let served = match redirect_loop::serve(newcomer, &self.fast_path, &terms, activity).await {
             Ok(Some(rest)) => general::serve(&self.general, rest, self.service.clone(), terms, activity),

@@ -43,7 +43,7 @@ pub use read::verify::Verification;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::rehearsal::Rehearsal;
 pub use write::transaction::{Change, Transaction};
-pub use write::writer::{CommitObserver, Ending, Health, REOPEN_SECONDS_MAX};
+pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX, TransactionEnd};
 
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
@@ -52,7 +52,7 @@ use crate::model::{Timestamp, priority};
 use crate::store::files::last_backup::LastBackup;
 use crate::store::files::medium::{Medium, StoreFile};
 use crate::store::journal::visibility::Visibility;
-use crate::store::write::writer::{Handle, Pace, Writer};
+use crate::store::write::writer::{Handle, RetryTiming, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
@@ -105,13 +105,13 @@ impl Store {
     /// program. The file is then left as it was. Beside the journal of another store, one that was not closed cleanly is
     /// opened for reading only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
-        let file = StoreFile::at(path);
+        let file = StoreFile::new(path);
         file.create_if_missing()?;
         let opened = Self::open_on(
             Arc::new(file),
             files::unfinished::folder_of(path),
             observer,
-            Pace::default(),
+            RetryTiming::default(),
         );
         let mut store = match opened {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
@@ -124,7 +124,7 @@ impl Store {
             opened => opened?,
         };
         store.file = Some(path.to_owned());
-        store.last_backup = LastBackup::of(path, true);
+        store.last_backup = LastBackup::open(path, true);
         Ok(store)
     }
 
@@ -134,7 +134,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and when there is no file.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        unless_damaged(path, || Self::reading(StoreFile::at(path).open_read_only()?, path))
+        unless_damaged(path, || Self::reading(StoreFile::new(path).open_read_only()?, path))
     }
 
     /// As [`Store::open_read_only`], with every checksum in the file verified.
@@ -142,7 +142,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open_read_only`]; [`OpenError::Damaged`] if a checksum is wrong.
     pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
-        unless_damaged(path, || Self::reading(StoreFile::at(path).open_verified()?, path))
+        unless_damaged(path, || Self::reading(StoreFile::new(path).open_verified()?, path))
     }
 
     /// Whether a process has this file open as a store, this one included.
@@ -159,11 +159,11 @@ impl Store {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
-            visibility: Arc::new(Visibility::of(sequence)),
+            visibility: Arc::new(Visibility::new(sequence)),
             folder: files::unfinished::folder_of(path).to_owned(),
             metrics,
             file: Some(path.to_owned()),
-            last_backup: LastBackup::of(path, false),
+            last_backup: LastBackup::open(path, false),
             refusing: None,
             inspected: Mutex::default(),
         })
@@ -173,12 +173,12 @@ impl Store {
         medium: Arc<dyn Medium>,
         folder: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
-        pace: Pace,
+        pace: RetryTiming,
     ) -> Result<Self, OpenError> {
         let database = medium.open()?;
         let (sequence, metrics) = counted(&database)?;
         let (published_sender, published) = watch::channel(sequence);
-        let visibility = Arc::new(Visibility::of(sequence));
+        let visibility = Arc::new(Visibility::new(sequence));
         let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
         let writer = Writer::start(
             medium,
@@ -243,7 +243,7 @@ impl Store {
     {
         let writer = self.writer()?;
         writer
-            .submit(false, |transaction| Ok((Ending::Commit, job(transaction)?)))
+            .submit(false, |transaction| Ok((TransactionEnd::Commit, job(transaction)?)))
             .await
     }
 
@@ -255,7 +255,7 @@ impl Store {
     pub async fn write_alone<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
         let writer = self.writer()?;
         writer.submit(true, job).await
@@ -454,7 +454,7 @@ fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Re
 
 /// The number of the last commit, and metrics that know how many links there are.
 fn counted(database: &Database) -> Result<(u64, Arc<StoreMetrics>), StoreError> {
-    let snapshot = Snapshot::of(database)?;
+    let snapshot = Snapshot::new(database)?;
     let metrics = StoreMetrics::default();
     // Whoever verifies a store with damaged counters must be able to open it.
     if let Ok(totals) = snapshot.totals() {
@@ -477,5 +477,5 @@ pub fn fuzz_record(data: &[u8]) {
 
 fn snapshot_of(handle: &Handle) -> Result<Snapshot, StoreError> {
     let database: Option<Arc<Database>> = handle.borrow().clone();
-    Snapshot::of(database.ok_or(StoreError::Closed)?.as_ref())
+    Snapshot::new(database.ok_or(StoreError::Closed)?.as_ref())
 }

@@ -12,7 +12,7 @@ use crate::api::fields::{Field, Fields, parse_integer};
 use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
 use crate::api::short_link::query::query;
 use crate::api::{Api, Caller, Outcome, Params};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::format::{Object, Value};
 use crate::kaltura::session::{Kind, Session};
 use crate::links::{Draft, LinkError, Restored};
@@ -30,7 +30,7 @@ const STATUS_ENUM: &str = "KalturaShortLinkStatus";
 pub const IN_VALUES_MAX: usize = 1_000;
 
 impl Api {
-    pub(super) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let fields = Fields::of(params, LINK)?;
         let draft = draft(&fields, &session)?;
@@ -38,7 +38,7 @@ impl Api {
         Ok(object(&self.links.add(draft).await?).into())
     }
 
-    pub(super) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
         if wants_clicks(params)? {
@@ -50,17 +50,17 @@ impl Api {
         Ok(object(&found.map_err(|error| naming(text, error))?).into())
     }
 
-    pub(super) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
         let fields = Fields::of(params, LINK)?;
         if !fields.is_present() {
-            return Err(Fault::MissingParameter { name: LINK.to_owned() });
+            return Err(ApiError::MissingParameter { name: LINK.to_owned() });
         }
         // What is too short for a text is too short for null.
         for (property, length) in [("systemName", SYSTEM_NAME_MIN_BYTES), ("fullUrl", FULL_URL_MIN_BYTES)] {
             if fields.field(property)? == Field::Null {
-                return Err(Fault::MinLength { property, length });
+                return Err(ApiError::MinLength { property, length });
             }
         }
         let mut patch = Patch::of(&fields)?;
@@ -74,7 +74,7 @@ impl Api {
         Ok(object(&updated.map_err(|error| naming(text, error))??).into())
     }
 
-    pub(super) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
         let deleted = self.links.delete(id, scope_of(&session)).await;
@@ -82,7 +82,7 @@ impl Api {
     }
 
     /// Ours: Kaltura's operators have only their database for this.
-    pub(super) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self
             .admin_session(params, caller, "shortlink_shortlink", "restore")
             .await?;
@@ -92,7 +92,7 @@ impl Api {
     }
 
     /// Ours: as `restore`, for several at once. A link that cannot be restored stops no other.
-    pub(super) async fn restore_many(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn restore_many(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self
             .admin_session(params, caller, "shortlink_shortlink", "restoreMany")
             .await?;
@@ -103,7 +103,7 @@ impl Api {
             .filter(|text| !text.is_empty())
             .collect();
         if texts.len() > IN_VALUES_MAX {
-            return Err(Fault::invalid("ids", format!("at most {IN_VALUES_MAX} at once")));
+            return Err(ApiError::invalid("ids", format!("at most {IN_VALUES_MAX} at once")));
         }
         let dry_run = params.flag("dryRun")?;
         let ids = texts.iter().filter_map(|text| text.parse().ok()).collect();
@@ -141,7 +141,7 @@ impl Api {
         Ok(Value::List(texts.iter().map(result).collect()).into())
     }
 
-    pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, Fault> {
+    pub(super) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let query = query(params, &session, self.links.clock().now())?;
         let (objects, total, turn) = if wants_clicks(params)? {
@@ -163,39 +163,39 @@ impl Api {
 }
 
 /// The parameter `id`: its text for errors, and the id. What cannot be an id is the id of no link.
-fn link_id(params: &Params) -> Result<(&str, LinkId), Fault> {
+fn link_id(params: &Params) -> Result<(&str, LinkId), ApiError> {
     let text = params.required("id")?;
     let id = text
         .parse()
-        .map_err(|_| Fault::InvalidObjectId { id: text.to_owned() })?;
+        .map_err(|_| ApiError::InvalidObjectId { id: text.to_owned() })?;
     Ok((text, id))
 }
 
-fn naming(id: &str, error: LinkError) -> Fault {
+fn naming(id: &str, error: LinkError) -> ApiError {
     match error {
-        LinkError::NotFound => Fault::InvalidObjectId { id: id.to_owned() },
+        LinkError::NotFound => ApiError::InvalidObjectId { id: id.to_owned() },
         error => error.into(),
     }
 }
 
 /// What `add` makes of its parameter.
-fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, Fault> {
+fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, ApiError> {
     if !fields.is_present() {
-        return Err(Fault::MissingParameter { name: LINK.to_owned() });
+        return Err(ApiError::MissingParameter { name: LINK.to_owned() });
     }
     let patch = Patch::of(fields)?;
     // There is nothing stored that these could repeat.
     if let Some((property, _)) = patch.claims.first() {
-        return Err(Fault::NotUpdatable { property });
+        return Err(ApiError::NotUpdatable { property });
     }
-    let missing = |name| Fault::MissingParameter {
+    let missing = |name| ApiError::MissingParameter {
         name: fields.name(name),
     };
     let system_name = patch.system_name.ok_or_else(|| missing("systemName"))?;
     let full_url = patch.full_url.ok_or_else(|| missing("fullUrl"))?;
     let user_id = match patch.user_id.flatten() {
         Some(user) if session.kind == Kind::User && session.user.as_ref() != Some(&user) => {
-            return Err(Fault::AdminProperty { property: "userId" });
+            return Err(ApiError::AdminProperty { property: "userId" });
         }
         Some(user) => Some(user),
         None => session.user.clone().map(|user| checked_user_id(&user)).transpose()?,
@@ -220,7 +220,7 @@ struct Patch {
     system_name: Option<String>,
     full_url: Option<Destination>,
     /// Why that makes no new link; fine if it is what is stored.
-    refusal: Option<Fault>,
+    refusal: Option<ApiError>,
     unique_id: Option<Option<String>>,
     status: Option<Status>,
     expires_at: Option<Option<Timestamp>>,
@@ -236,7 +236,7 @@ enum Claim {
 }
 
 impl Patch {
-    fn of(fields: &Fields<'_>) -> Result<Self, Fault> {
+    fn of(fields: &Fields<'_>) -> Result<Self, ApiError> {
         let mut patch = Self {
             user_id: nullable(fields.field("userId")?, checked_user_id)?
                 .map(|user| user.filter(|user| !user.is_empty())),
@@ -274,7 +274,7 @@ impl Patch {
     }
 
     /// The link with what the request says. Nothing of it is kept if any of it is refused.
-    fn apply(self, stored: &ShortLink, kind: Kind) -> Result<ShortLink, Fault> {
+    fn apply(self, stored: &ShortLink, kind: Kind) -> Result<ShortLink, ApiError> {
         for (property, claim) in &self.claims {
             let repeats = match (*property, claim) {
                 ("id", Claim::Text(id)) => id == stored.id.as_str(),
@@ -284,18 +284,18 @@ impl Patch {
                 _ => false,
             };
             if !repeats {
-                return Err(Fault::NotUpdatable { property });
+                return Err(ApiError::NotUpdatable { property });
             }
         }
         if self.unique_id.is_some_and(|unique_id| unique_id != stored.unique_id) {
-            return Err(Fault::NotUpdatable { property: "uniqueId" });
+            return Err(ApiError::NotUpdatable { property: "uniqueId" });
         }
         let mut link = stored.clone();
         if let Some(user_id) = self.user_id
             && user_id != stored.user_id
         {
             if kind == Kind::User {
-                return Err(Fault::AdminProperty { property: "userId" });
+                return Err(ApiError::AdminProperty { property: "userId" });
             }
             link.user_id = user_id;
         }
@@ -321,8 +321,8 @@ impl Patch {
 
 fn nullable(
     field: Field<'_>,
-    check: impl FnOnce(&str) -> Result<String, Fault>,
-) -> Result<Option<Option<String>>, Fault> {
+    check: impl FnOnce(&str) -> Result<String, ApiError>,
+) -> Result<Option<Option<String>>, ApiError> {
     Ok(match field {
         Field::Absent => None,
         Field::Null => Some(None),
@@ -330,34 +330,34 @@ fn nullable(
     })
 }
 
-fn check_min(property: &'static str, text: &str, length: usize) -> Result<(), Fault> {
+fn check_min(property: &'static str, text: &str, length: usize) -> Result<(), ApiError> {
     if text.len() < length {
-        return Err(Fault::MinLength { property, length });
+        return Err(ApiError::MinLength { property, length });
     }
     Ok(())
 }
 
-fn checked(property: &'static str, text: &str, length: usize) -> Result<String, Fault> {
+fn checked(property: &'static str, text: &str, length: usize) -> Result<String, ApiError> {
     if text.chars().count() > length {
-        return Err(Fault::MaxLength { property, length });
+        return Err(ApiError::MaxLength { property, length });
     }
     Ok(text.to_owned())
 }
 
-fn checked_name(property: &'static str, text: &str) -> Result<String, Fault> {
+fn checked_name(property: &'static str, text: &str) -> Result<String, ApiError> {
     checked(property, text, NAME_MAX_CHARS)
 }
 
-fn checked_user_id(text: &str) -> Result<String, Fault> {
+fn checked_user_id(text: &str) -> Result<String, ApiError> {
     checked("userId", text, USER_ID_MAX_CHARS)
 }
 
-pub(super) fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, Fault> {
+pub(super) fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, ApiError> {
     let Some(text) = fields.text(name)? else {
         return Ok(None);
     };
     let status = whole_number(text).and_then(Status::from_number);
-    status.map(Some).ok_or_else(|| Fault::InvalidEnum {
+    status.map(Some).ok_or_else(|| ApiError::InvalidEnum {
         value: text.to_owned(),
         name: fields.name(name),
         kind: STATUS_ENUM,
@@ -365,7 +365,7 @@ pub(super) fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, 
 }
 
 /// 0, -1 and null stand for never. A time in the past is accepted: the link has then expired at once.
-fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, Fault> {
+fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, ApiError> {
     if fields.field("expiresAt")? == Field::Null {
         return Ok(Some(None));
     }
@@ -375,7 +375,7 @@ fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, Fault> {
         Some(seconds) if Timestamp::from_unix(seconds) <= Timestamp::MAX => {
             Ok(Some(Some(Timestamp::from_unix(seconds))))
         }
-        Some(_) => Err(Fault::invalid(
+        Some(_) => Err(ApiError::invalid(
             fields.name("expiresAt"),
             format!("expected unix seconds up to {} (milliseconds?)", Timestamp::MAX),
         )),

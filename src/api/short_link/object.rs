@@ -1,7 +1,7 @@
 //! How a link is answered: Kaltura's object, to the byte, and behind it what only those get who ask for it.
 
 use crate::api::Params;
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::format::{Object, Value};
 use crate::model::{ShortLink, Timestamp, Usage};
 
@@ -9,7 +9,7 @@ use crate::model::{ShortLink, Timestamp, Usage};
 pub const LINK_CLASS: &str = "KalturaShortLink";
 
 /// Whether the caller wants to know how links have been used, which Kaltura's objects do not say.
-pub fn wants_clicks(params: &Params) -> Result<bool, Fault> {
+pub fn wants_clicks(params: &Params) -> Result<bool, ApiError> {
     params.flag("withClicks")
 }
 

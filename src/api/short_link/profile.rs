@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::api::fields::Fields;
 use crate::api::params::{Param, Params};
 use crate::api::short_link::object::LINK_CLASS;
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 
 /// The parameter that holds a profile.
@@ -29,7 +29,7 @@ pub struct Profile {
 impl Profile {
     /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or name, is
     /// not known here.
-    pub fn of(params: &Params) -> Result<Option<Self>, Fault> {
+    pub fn of(params: &Params) -> Result<Option<Self>, ApiError> {
         if !matches!(params.get(PROFILE), Some(Param::Object(_))) {
             return Ok(None);
         }
@@ -39,7 +39,7 @@ impl Profile {
             Some(INCLUDE_FIELDS) => true,
             Some(EXCLUDE_FIELDS) => false,
             Some(other) => {
-                return Err(Fault::InvalidEnum {
+                return Err(ApiError::InvalidEnum {
                     value: other.to_string(),
                     name: profile.name("type"),
                     kind: "KalturaResponseProfileType",

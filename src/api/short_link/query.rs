@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::api::Params;
 use crate::api::fields::{Fields, parse_integer};
 use crate::api::short_link::{IN_VALUES_MAX, status};
-use crate::kaltura::Fault;
+use crate::kaltura::ApiError;
 use crate::kaltura::session::{Kind, Session};
 use crate::model::{Status, Timestamp};
 use crate::store::{Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
@@ -18,7 +18,7 @@ const PAGE_SIZE_MAX: i64 = 500;
 const RELATIVE_MAX_SECONDS: i64 = 315_360_000;
 
 /// What `list` makes of its parameters.
-pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, Fault> {
+pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, ApiError> {
     let filter = Fields::of(params, "filter")?;
     let pager = Fields::of(params, "pager")?;
     let mut query = Query {
@@ -39,7 +39,7 @@ pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query
         let reason = format!(
             "ordered by several keys or by id, pages end at the {SORT_MAX_LINKS}th link: order by one time to read further"
         );
-        return Err(Fault::invalid(pager.name("pageIndex"), reason));
+        return Err(ApiError::invalid(pager.name("pageIndex"), reason));
     }
     let own = i64::from(session.partner.0);
     let equal = filter.integer("partnerIdEqual")?;
@@ -49,11 +49,11 @@ pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query
         query.ids = Some(BTreeSet::new());
     }
     if session.kind == Kind::User {
-        let user = session.user.clone().ok_or(Fault::InvalidUserId)?;
+        let user = session.user.clone().ok_or(ApiError::InvalidUserId)?;
         if let Some(other) = filter.text("userIdEqual")?
             && other != user
         {
-            return Err(Fault::AnotherUsersShortLink { user: other.to_owned() });
+            return Err(ApiError::AnotherUsersShortLink { user: other.to_owned() });
         }
         let allowed = query.users.is_none_or(|users| users.contains(&user));
         query.users = Some(if allowed {
@@ -66,14 +66,14 @@ pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query
 }
 
 /// The values that `NAMEEqual` and `NAMEIn` leave: `None` if neither is given.
-fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTreeSet<String>>, Fault> {
+fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTreeSet<String>>, ApiError> {
     let equal = filter.text(equal)?.map(|text| BTreeSet::from([text.to_owned()]));
     let listed = filter.text(within)?.map(|text| {
         let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
         values.map(str::to_owned).collect::<BTreeSet<_>>()
     });
     if listed.as_ref().is_some_and(|values| values.len() > IN_VALUES_MAX) {
-        return Err(Fault::invalid(
+        return Err(ApiError::invalid(
             filter.name(within),
             format!("at most {IN_VALUES_MAX} values"),
         ));
@@ -85,7 +85,7 @@ fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTree
 }
 
 /// The numbers that `NAMEIn` lists.
-fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, Fault> {
+fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, ApiError> {
     let texts = set_of(filter, "", within)?;
     texts
         .map(|texts| {
@@ -98,7 +98,7 @@ fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, 
 }
 
 /// Deleted links are seen only by a filter that names their status.
-fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, Fault> {
+fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, ApiError> {
     let equal = status(filter, "statusEqual")?.map(|status| BTreeSet::from([status]));
     // A number that is no status is the status of no link.
     let listed = integers(filter, "statusIn")?.map(|numbers| {
@@ -114,7 +114,7 @@ fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, Fault> {
     })
 }
 
-fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Result<TimeRange, Fault> {
+fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Result<TimeRange, ApiError> {
     let absolute = |seconds: i64| match relative_to {
         Some(now) if seconds.unsigned_abs() <= RELATIVE_MAX_SECONDS.unsigned_abs() => now.plus(seconds),
         _ => Timestamp::from_unix(seconds),
@@ -161,7 +161,7 @@ fn order(text: Option<&str>) -> Order {
     }
 }
 
-fn page(pager: &Fields<'_>) -> Result<Page, Fault> {
+fn page(pager: &Fields<'_>) -> Result<Page, ApiError> {
     let size = pager
         .integer("pageSize")?
         .unwrap_or(PAGE_SIZE_DEFAULT)

@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::set::{Activity, Policy};
-use crate::http::{self, Attendance, BadHead, Framing, Head, HeadReader};
+use crate::http::connection::set::{ConnectionPolicy, LastUsed};
+use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader};
 use crate::metrics::{Connections, Refusal};
 use crate::model::Clock;
 
@@ -25,7 +25,7 @@ use crate::model::Clock;
 const CHUNK_BYTES: usize = 8 * 1024;
 /// How long a connection that has just been used is kept for one more request when the appliance ends: closed at once, a
 /// request that is on its way would fail.
-pub const LAST_CALL: Duration = Duration::from_secs(1);
+pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes unread, the
 /// kernel would break the connection, and the answer with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -46,8 +46,8 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::R
 
 /// What a connection lives under, whoever serves it.
 #[derive(Debug, Clone)]
-pub struct Terms {
-    pub policy: Arc<Policy>,
+pub struct ConnectionContext {
+    pub policy: Arc<ConnectionPolicy>,
     pub counts: Arc<Connections>,
     pub clock: Clock,
     pub stopped: watch::Receiver<bool>,
@@ -75,29 +75,29 @@ impl Past {
 
 /// What the two sides of hyper tell each other: the stream below it and the service above it.
 #[derive(Debug)]
-pub struct Course {
-    activity: Arc<Activity>,
+pub struct Exchange {
+    activity: Arc<LastUsed>,
     is_in_flight: AtomicBool,
     is_last: AtomicBool,
     is_torn: AtomicBool,
     reader: AtomicWaker,
-    attendance: Attendance,
+    attendance: ClientPresence,
 }
 
-impl Course {
-    pub fn new(activity: Arc<Activity>) -> Arc<Self> {
+impl Exchange {
+    pub fn new(activity: Arc<LastUsed>) -> Arc<Self> {
         Arc::new(Self {
             activity,
             is_in_flight: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
             is_torn: AtomicBool::new(false),
             reader: AtomicWaker::new(),
-            attendance: Attendance::default(),
+            attendance: ClientPresence::default(),
         })
     }
 
     /// Tells us whether the client of the request in flight has to stay.
-    pub const fn attendance(&self) -> &Attendance {
+    pub const fn attendance(&self) -> &ClientPresence {
         &self.attendance
     }
 
@@ -160,7 +160,7 @@ impl Depart for TcpStream {
 
 /// How the end of a connection goes on.
 #[derive(Debug)]
-enum Ending {
+enum CloseReason {
     /// Send why the last request was refused, from this byte on.
     Refuse(Vec<u8>, usize),
     /// Say that nothing more comes.
@@ -176,8 +176,8 @@ enum Ending {
 /// A stream that gives hyper one request at a time.
 pub struct Guard<S: Depart> {
     stream: S,
-    terms: Terms,
-    course: Arc<Course>,
+    terms: ConnectionContext,
+    course: Arc<Exchange>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Until when one more request is waited for once the appliance ends.
     last_call: Option<Instant>,
@@ -199,11 +199,11 @@ pub struct Guard<S: Depart> {
     is_over: bool,
     alarm: Pin<Box<Sleep>>,
     write_alarm: Option<Pin<Box<Sleep>>>,
-    ending: Ending,
+    ending: CloseReason,
 }
 
 impl<S: Depart> Guard<S> {
-    pub fn new(stream: S, terms: Terms, course: Arc<Course>, past: Past) -> Self {
+    pub fn new(stream: S, terms: ConnectionContext, course: Arc<Exchange>, past: Past) -> Self {
         let mut stopped = terms.stopped.clone();
         let now = Instant::now();
         Self {
@@ -226,7 +226,7 @@ impl<S: Depart> Guard<S> {
             is_over: false,
             alarm: Box::pin(tokio::time::sleep(terms.policy.limits.head_timeout)),
             write_alarm: None,
-            ending: Ending::Shutdown,
+            ending: CloseReason::Shutdown,
             terms,
         }
     }
@@ -239,7 +239,7 @@ impl<S: Depart> Guard<S> {
             Refusal::Malformed
         });
         let answer = http::refusal(bad.status, bad.reason, self.terms.clock.now());
-        self.ending = Ending::Refuse(answer, 0);
+        self.ending = CloseReason::Refuse(answer, 0);
         self.is_over = true;
     }
 
@@ -277,8 +277,8 @@ impl<S: Depart> Guard<S> {
         let now = Instant::now();
         if self.last_call.is_none() && self.stop.as_mut().poll(context).is_ready() {
             let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
-            let used_lately = now - used < LAST_CALL;
-            self.last_call = Some(if used_lately { now + LAST_CALL } else { now });
+            let used_lately = now - used < DRAIN_GRACE;
+            self.last_call = Some(if used_lately { now + DRAIN_GRACE } else { now });
         }
         let limits = &self.terms.policy.limits;
         let (waits, reason) = match self.head_since {
@@ -287,7 +287,7 @@ impl<S: Depart> Guard<S> {
             None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
         };
         // Who has asked something just now hears with the next answer that the connection ends.
-        let lives = (self.began + limits.lifetime).max(self.waiting_since + LAST_CALL);
+        let lives = (self.began + limits.lifetime).max(self.waiting_since + DRAIN_GRACE);
         let mut deadline = waits.min(lives);
         if let Some(last_call) = self.last_call {
             deadline = deadline.min(last_call);
@@ -413,25 +413,25 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     fn poll_ending(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.ending {
-                Ending::Refuse(answer, sent) => {
+                CloseReason::Refuse(answer, sent) => {
                     let rest = answer.get(*sent..).unwrap_or_default();
                     if rest.is_empty() {
-                        self.ending = Ending::Shutdown;
+                        self.ending = CloseReason::Shutdown;
                         continue;
                     }
                     let written = Pin::new(&mut self.stream).poll_write(context, rest);
                     let (length, before) = (answer.len(), *sent);
                     let written = ready!(self.paced(context, written))?;
-                    if let Ending::Refuse(_, sent) = &mut self.ending {
+                    if let CloseReason::Refuse(_, sent) = &mut self.ending {
                         *sent = if written == 0 { length } else { before + written };
                     }
                 }
-                Ending::Shutdown => {
+                CloseReason::Shutdown => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
                     let until = Box::pin(tokio::time::sleep(LINGER));
-                    self.ending = Ending::Linger { until, bytes: 0 };
+                    self.ending = CloseReason::Linger { until, bytes: 0 };
                 }
-                Ending::Linger { until, bytes } => {
+                CloseReason::Linger { until, bytes } => {
                     let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
                     let mut chunk = ReadBuf::uninit(&mut room);
                     let read = Pin::new(&mut self.stream).poll_read(context, &mut chunk);
@@ -444,10 +444,10 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
                     };
                     *bytes += chunk.filled().len() as u64;
                     if is_over || *bytes > LINGER_MAX_BYTES || until.is_elapsed() {
-                        self.ending = Ending::Done;
+                        self.ending = CloseReason::Done;
                     }
                 }
-                Ending::Done => return Poll::Ready(Ok(())),
+                CloseReason::Done => return Poll::Ready(Ok(())),
             }
         }
     }

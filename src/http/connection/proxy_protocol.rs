@@ -8,8 +8,8 @@ use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
-use crate::http::connection::guard::{Terms, linger};
-use crate::http::connection::set::{Place, full_for_address};
+use crate::http::connection::guard::{ConnectionContext, linger};
+use crate::http::connection::set::{ConnectionSlot, full_for_address};
 use crate::metrics::Refusal;
 
 /// Longest header: that of version 2 says how long it is, and with what proxies add, some hundred bytes are usual.
@@ -36,8 +36,8 @@ pub struct ProxyHeader {
 pub async fn introduce(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: &mut Peer,
-    place: &mut Place,
-    terms: &Terms,
+    place: &mut ConnectionSlot,
+    terms: &ConnectionContext,
 ) -> io::Result<Vec<u8>> {
     let limits = &terms.policy.limits;
     let mut stopped = terms.stopped.clone();

@@ -19,9 +19,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
-use crate::http::connection::guard::{Course, Depart, Guard, Past, Terms};
+use crate::http::connection::guard::{ConnectionContext, Depart, Exchange, Guard, Past};
 use crate::http::connection::listener::{BACKLOG, Listening};
-use crate::http::connection::set::Activity;
+use crate::http::connection::set::LastUsed;
 use crate::http::{Body, Peer, Response};
 
 /// How long to wait before accepting again when the process is out of descriptors or memory.
@@ -135,10 +135,10 @@ pub async fn serve(
     past: Past,
     peer: Peer,
     service: impl Service,
-    terms: Terms,
-    activity: &Arc<Activity>,
+    terms: ConnectionContext,
+    activity: &Arc<LastUsed>,
 ) {
-    let course = Course::new(Arc::clone(activity));
+    let course = Exchange::new(Arc::clone(activity));
     let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
     let stream = Guard::new(stream, terms, Arc::clone(&course), past);
     let answer = service_fn(move |mut request: Request<Incoming>| {
@@ -179,7 +179,7 @@ pub async fn serve(
 /// The body of a response, which says when hyper has all of it.
 struct Tracked {
     body: Body,
-    course: Arc<Course>,
+    course: Arc<Exchange>,
     may_end_with_connection: bool,
 }
 

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Limits;
-use crate::http::connection::guard::Terms;
+use crate::http::connection::guard::ConnectionContext;
 use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
@@ -41,13 +41,13 @@ fn full(now: Timestamp) -> Vec<u8> {
 
 /// What the connections of a listener are served by. A reload makes another one, for those that come after it.
 #[derive(Debug)]
-pub struct Policy {
+pub struct ConnectionPolicy {
     pub limits: Limits,
     pub head: HeadLimits,
     pub proxies: Arc<Proxies>,
 }
 
-impl From<&Limits> for Policy {
+impl From<&Limits> for ConnectionPolicy {
     fn from(limits: &Limits) -> Self {
         Self {
             head: HeadLimits {
@@ -61,7 +61,7 @@ impl From<&Limits> for Policy {
     }
 }
 
-impl Policy {
+impl ConnectionPolicy {
     /// Whether a peer says whom its connection is for before anything else.
     pub fn is_announced_by(&self, peer: &Peer) -> bool {
         self.limits.proxy_protocol && peer.is_proxy()
@@ -70,30 +70,30 @@ impl Policy {
 
 /// By what the connections of a listener come in.
 #[derive(Debug, Clone)]
-pub struct Entrance {
+pub struct Gate {
     pub admission: Arc<Admission>,
-    pub policy: watch::Receiver<Arc<Policy>>,
+    pub policy: watch::Receiver<Arc<ConnectionPolicy>>,
     pub clock: Clock,
     pub stopped: watch::Receiver<bool>,
 }
 
 /// A connection that has been let in.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AcceptedConnection {
     pub peer: Peer,
-    pub place: Place,
-    pub policy: Arc<Policy>,
+    pub place: ConnectionSlot,
+    pub policy: Arc<ConnectionPolicy>,
     /// When.
     pub at: Instant,
 }
 
-impl Entrance {
+impl Gate {
     /// Lets a connection in, or refuses it and tells it so.
-    pub fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &Crowd) -> Option<Admitted> {
+    pub fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &ConnectionSet) -> Option<AcceptedConnection> {
         let policy = Arc::clone(&self.policy.borrow());
         let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
         let place = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
-        Some(Admitted {
+        Some(AcceptedConnection {
             peer,
             place,
             policy,
@@ -102,8 +102,8 @@ impl Entrance {
     }
 
     /// What a connection lives under that stays for longer.
-    pub fn terms(&self, policy: Arc<Policy>) -> Terms {
-        Terms {
+    pub fn terms(&self, policy: Arc<ConnectionPolicy>) -> ConnectionContext {
+        ConnectionContext {
             policy,
             counts: Arc::clone(&self.admission.counts),
             clock: self.clock.clone(),
@@ -135,12 +135,12 @@ impl Admission {
         stream: &TcpStream,
         peer: &Peer,
         limits: &Limits,
-        crowd: &Crowd,
+        crowd: &ConnectionSet,
         now: Timestamp,
-    ) -> Option<Place> {
+    ) -> Option<ConnectionSlot> {
         // Proxies come for many.
         let network = (!peer.is_proxy()).then(|| peer.address());
-        let mut place = Place {
+        let mut place = ConnectionSlot {
             admission: Arc::clone(self),
             network: None,
             _open: self.counts.accepted(),
@@ -170,13 +170,13 @@ fn refuse(mut stream: &TcpStream, answer: &[u8]) {
 
 /// The place of a connection that has been let in.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionSlot {
     admission: Arc<Admission>,
     network: Option<IpAddr>,
     _open: OpenConnection,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Counts the connection for an address; false if that has too many already.
     pub fn belong_to(&mut self, address: IpAddr, limits: &Limits) -> bool {
         let Some(most) = limits.connections_per_address else {
@@ -195,7 +195,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let Some(network) = self.network else { return };
         let mut by_network = self.admission.by_network.lock();
@@ -210,28 +210,28 @@ impl Drop for Place {
 
 /// The connections of a thread, or of several that share one runtime, which wait for requests.
 #[derive(Debug, Clone, Default)]
-pub struct Crowd {
+pub struct ConnectionSet {
     members: Arc<Mutex<Members>>,
     tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
 struct Members {
-    list: Vec<Arc<Activity>>,
+    list: Vec<Arc<LastUsed>>,
     /// Where to look next for one that is idle.
     hand: usize,
 }
 
 /// When a connection was last used.
 #[derive(Debug, Default)]
-pub struct Activity {
+pub struct LastUsed {
     /// As [`seconds`] has it, or [`BUSY`].
     last: AtomicU32,
     position: AtomicUsize,
     task: OnceLock<AbortHandle>,
 }
 
-impl Activity {
+impl LastUsed {
     /// The connection waits for its next request from now on.
     pub fn rest(&self, now: Instant) {
         self.last.store(seconds(now), Ordering::Relaxed);
@@ -250,9 +250,9 @@ fn seconds(time: Instant) -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(BUSY).min(BUSY - 1)
 }
 
-impl Crowd {
+impl ConnectionSet {
     /// Serves a connection in a task of its own, which may be ended when it has to give way.
-    pub fn spawn<F>(&self, now: Instant, serve: impl FnOnce(Member) -> F)
+    pub fn spawn<F>(&self, now: Instant, serve: impl FnOnce(ConnectionEntry) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -269,15 +269,15 @@ impl Crowd {
         self.tasks.wait().await;
     }
 
-    fn enter(&self, now: Instant) -> Member {
+    fn enter(&self, now: Instant) -> ConnectionEntry {
         let mut members = self.members.lock();
-        let activity = Arc::new(Activity {
+        let activity = Arc::new(LastUsed {
             last: AtomicU32::new(seconds(now)),
             position: AtomicUsize::new(members.list.len()),
             task: OnceLock::new(),
         });
         members.list.push(Arc::clone(&activity));
-        Member {
+        ConnectionEntry {
             members: Arc::clone(&self.members),
             activity,
         }
@@ -288,7 +288,7 @@ impl Crowd {
         let mut members = self.members.lock();
         let count = members.list.len();
         let before = seconds(now).saturating_sub(IDLE_SECONDS);
-        let mut idlest: Option<(u32, &Activity, &AbortHandle)> = None;
+        let mut idlest: Option<(u32, &LastUsed, &AbortHandle)> = None;
         for offset in 0..count.min(LOOKED_AT) {
             let Some(activity) = members.list.get((members.hand + offset) % count) else {
                 continue;
@@ -320,18 +320,18 @@ impl Crowd {
 
 /// A connection in the crowd.
 #[derive(Debug)]
-pub struct Member {
+pub struct ConnectionEntry {
     members: Arc<Mutex<Members>>,
-    activity: Arc<Activity>,
+    activity: Arc<LastUsed>,
 }
 
-impl Member {
-    pub const fn activity(&self) -> &Arc<Activity> {
+impl ConnectionEntry {
+    pub const fn activity(&self) -> &Arc<LastUsed> {
         &self.activity
     }
 }
 
-impl Drop for Member {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let mut members = self.members.lock();
         let position = self.activity.position.load(Ordering::Relaxed);
@@ -352,7 +352,7 @@ mod tests {
     fn connection_is_idle_by_a_clock_that_nobody_sets() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _in_runtime = runtime.enter();
-        let (crowd, began) = (Crowd::default(), Instant::now());
+        let (crowd, began) = (ConnectionSet::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         crowd.spawn(began, |member| async move {
             let _member = member;

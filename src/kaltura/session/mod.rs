@@ -320,7 +320,7 @@ pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
 
 /// The end of a KS, by which people can tell which one is meant without being able to use it.
 #[must_use]
-pub fn shown(ks: &str) -> &str {
+pub fn redact(ks: &str) -> &str {
     let skipped = ks.chars().count().saturating_sub(SHOWN_CHARACTERS);
     let start = ks.char_indices().nth(skipped).map_or(ks.len(), |(index, _)| index);
     // What is no longer than the mark itself would be shown whole.

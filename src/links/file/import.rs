@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::links::file::Line;
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
 use crate::store::{
-    Ending, Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, WriteError,
+    Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
 };
 
 /// Links of one commit where those that are right are kept whatever comes after them. Other writes wait for it.
@@ -140,7 +140,11 @@ pub async fn import(
         let written = put_all(transaction, prepared, &options, &mut report)?;
         let is_right = written.is_ok() && report.refused == 0;
         report.applied = is_right;
-        let ending = if is_right { Ending::Commit } else { Ending::Abort };
+        let ending = if is_right {
+            TransactionEnd::Commit
+        } else {
+            TransactionEnd::Abort
+        };
         Ok((ending, written.map(|()| report)))
     };
     let written = store.write_alone(job).await?;
@@ -167,7 +171,7 @@ async fn import_in_batches(
         let mut report = lines.report;
         let job = move |transaction: &mut Transaction<'_>| {
             put_all(transaction, batch.into_iter().map(Ok), &options, &mut report)?.map_err(StoreError::from)?;
-            Ok((Ending::Commit, report))
+            Ok((TransactionEnd::Commit, report))
         };
         lines.report = store.write_alone(job).await?;
     }
@@ -182,7 +186,7 @@ async fn rehearse(
 ) -> Result<ImportReport, ImportError> {
     let file = store.temporary_file().map_err(ImportError::File)?;
     let job = move |snapshot: &Snapshot| {
-        let mut rehearsal = Rehearsal::on(snapshot, file)?;
+        let mut rehearsal = Rehearsal::new(snapshot, file)?;
         let read = put_all(&mut rehearsal, prepared, &options, &mut report)?;
         report.problems.sort();
         report.problems.truncate(PROBLEMS_TOLD_MAX);

@@ -16,7 +16,7 @@ use hashbrown::hash_table::Entry;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 
-use crate::links::map::records::{Place, Record, Records, render};
+use crate::links::map::records::{ChunkOffset, Record, Records, render};
 use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 
 /// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
@@ -46,46 +46,46 @@ pub enum Verdict<L = HeaderValue> {
 
 /// The links of one shard: a table of places, hashed by the ids of the records that are there.
 #[derive(Debug, Default)]
-struct Links {
-    places: HashTable<Place>,
+struct Shard {
+    places: HashTable<ChunkOffset>,
     records: Records,
 }
 
 // A line of cache each, so that the lock of one shard does not slow down the next.
 #[repr(align(64))]
 #[derive(Debug, Default)]
-struct Shard(RwLock<Links>);
+struct LockedShard(RwLock<Shard>);
 
 /// The sharded map.
 #[derive(Debug)]
-pub struct Index {
-    shards: Box<[Shard]>,
+pub struct LinkMap {
+    shards: Box<[LockedShard]>,
     // Seeded at random, so that nobody can choose ids that fall into one bucket.
     hasher: RandomState,
     // Set once all links are there: the ids of those whose records are damaged.
     loaded: OnceLock<HashSet<LinkId>>,
 }
 
-impl Default for Index {
+impl Default for LinkMap {
     fn default() -> Self {
         Self {
-            shards: std::iter::repeat_with(Shard::default).take(SHARDS).collect(),
+            shards: std::iter::repeat_with(LockedShard::default).take(SHARDS).collect(),
             hasher: RandomState::default(),
             loaded: OnceLock::new(),
         }
     }
 }
 
-impl Links {
+impl Shard {
     fn find(&self, hash: u64, id: LinkId) -> Option<Record<'_>> {
-        let is_it = |place: &Place| is_of(&self.records, *place, id);
+        let is_it = |place: &ChunkOffset| is_of(&self.records, *place, id);
         self.records.get(*self.places.find(hash, is_it)?)
     }
 
     /// Puts a record in the place of the one with its id, if there is one that is different and it may be replaced.
     fn put(&mut self, hasher: &RandomState, hash: u64, id: LinkId, record: &[u8], replace: bool) -> bool {
         let Self { places, records } = self;
-        let is_it = |place: &Place| is_of(records, *place, id);
+        let is_it = |place: &ChunkOffset| is_of(records, *place, id);
         match places.entry(hash, is_it, |place| hash_at(hasher, records, *place)) {
             Entry::Occupied(mut present) => {
                 let old = *present.get();
@@ -111,7 +111,7 @@ impl Links {
 
     fn remove(&mut self, hasher: &RandomState, hash: u64, id: LinkId) {
         let Self { places, records } = self;
-        let is_it = |place: &Place| is_of(records, *place, id);
+        let is_it = |place: &ChunkOffset| is_of(records, *place, id);
         if let Ok(entry) = places.find_entry(hash, is_it) {
             let (place, _) = entry.remove();
             records.release(place);
@@ -160,14 +160,14 @@ fn shard_of(hash: u64) -> usize {
 /// Many links on their way into the index. Those of a shard are brought in together, because its table is then near.
 #[derive(Debug)]
 pub struct Batch<'i> {
-    index: &'i Index,
+    index: &'i LinkMap,
     scratch: Vec<u8>,
     /// By shard: records, one after the other, and the hash of each.
     waiting: Vec<(Vec<u8>, Vec<u64>)>,
 }
 
 impl<'i> Batch<'i> {
-    pub fn into(index: &'i Index) -> Self {
+    pub fn new(index: &'i LinkMap) -> Self {
         Self {
             index,
             scratch: Vec::new(),
@@ -175,7 +175,7 @@ impl<'i> Batch<'i> {
         }
     }
 
-    /// As [`Index::load`], at the latest when the batch is finished. A link whose destination no version has accepted is not
+    /// As [`LinkMap::load`], at the latest when the batch is finished. A link whose destination no version has accepted is not
     /// loaded; false then.
     pub fn load(&mut self, link: &LinkRef<'_>) -> bool {
         if !render_link(&mut self.scratch, link) {
@@ -204,17 +204,17 @@ fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
     hasher.hash_one(id.padded())
 }
 
-fn is_of(records: &Records, place: Place, id: LinkId) -> bool {
+fn is_of(records: &Records, place: ChunkOffset, id: LinkId) -> bool {
     let record = records.get(place);
     record.is_some_and(|record| record.id_bytes() == id.as_bytes())
 }
 
-fn hash_at(hasher: &RandomState, records: &Records, place: Place) -> u64 {
+fn hash_at(hasher: &RandomState, records: &Records, place: ChunkOffset) -> u64 {
     let id = records.get(place).and_then(Record::id);
     id.map_or(0, |id| hash_of(hasher, id))
 }
 
-impl Index {
+impl LinkMap {
     /// What to answer for an id at `now`.
     #[must_use]
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
@@ -269,7 +269,7 @@ impl Index {
     /// Bytes of memory that the map has allocated.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let of_shard = |shard: &Shard| {
+        let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
             (links.places.allocation_size() + links.records.memory_bytes()) as u64
         };
@@ -298,7 +298,7 @@ impl Index {
         let each = usize::try_from(links).unwrap_or(usize::MAX) / SHARDS;
         for shard in &self.shards {
             let mut of_shard = shard.0.write();
-            let Links { places, records } = &mut *of_shard;
+            let Shard { places, records } = &mut *of_shard;
             // They are spread evenly, but not quite.
             let wanted = (each + each / 32).saturating_sub(places.len());
             places.reserve(wanted, |place| hash_at(&self.hasher, records, *place));
@@ -312,7 +312,7 @@ impl Index {
 
     /// The ids in the map, in no order.
     pub fn ids(&self) -> Vec<LinkId> {
-        let of_shard = |shard: &Shard| {
+        let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
             let ids = links.places.iter().filter_map(|place| links.records.get(*place)?.id());
             ids.collect::<Vec<_>>()
@@ -359,7 +359,7 @@ impl Index {
         shard.0.write().put(&self.hasher, hash, link.id, &record, replace)
     }
 
-    fn shard(&self, hash: u64) -> Option<&Shard> {
+    fn shard(&self, hash: u64) -> Option<&LockedShard> {
         self.shards.get(shard_of(hash))
     }
 

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::links::{Index, Sessions};
+use crate::links::{LinkMap, Sessions};
 use crate::model::Destination;
 use crate::store::{Change, CommitObserver, Snapshot, StoreError};
 
 /// Publishes what the store has committed.
 #[derive(Debug, Clone, Default)]
 pub struct Publisher {
-    pub index: Arc<Index>,
+    pub index: Arc<LinkMap>,
     pub sessions: Arc<Sessions>,
 }
 

@@ -109,9 +109,9 @@ impl<'r> Record<'r> {
 
 /// Where a record is: the number of its chunk and its offset in there, 16 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u32);
+pub struct ChunkOffset(u32);
 
-impl Place {
+impl ChunkOffset {
     /// `None` where the numbers are too large: beyond 65,536 chunks.
     fn new(chunk: usize, offset: usize) -> Option<Self> {
         let (chunk, offset) = (u16::try_from(chunk).ok()?, u16::try_from(offset).ok()?);
@@ -148,22 +148,22 @@ pub struct Records {
 
 impl Records {
     /// The record at a place that [`Records::push`] gave.
-    pub fn get(&self, place: Place) -> Option<Record<'_>> {
+    pub fn get(&self, place: ChunkOffset) -> Option<Record<'_>> {
         Record::at(self.chunks.get(place.chunk())?.bytes.get(place.offset()..)?)
     }
 
     /// Keeps a record; `None` if there is no room, which would take more than four gigabytes in one shard.
-    pub fn push(&mut self, record: &[u8]) -> Option<Place> {
+    pub fn push(&mut self, record: &[u8]) -> Option<ChunkOffset> {
         if let Some(number) = self.current
             && let Some(chunk) = self.chunks.get_mut(number)
             && chunk.bytes.len() + record.len() <= chunk.bytes.capacity()
-            && let Some(place) = Place::new(number, chunk.bytes.len())
+            && let Some(place) = ChunkOffset::new(number, chunk.bytes.len())
         {
             chunk.bytes.extend_from_slice(record);
             return Some(place);
         }
         let number = self.empty.pop().unwrap_or(self.chunks.len());
-        let place = Place::new(number, 0)?;
+        let place = ChunkOffset::new(number, 0)?;
         // A record that is longer than a chunk has one of its own.
         let mut bytes = Vec::with_capacity(record.len().max(CHUNK_BYTES));
         bytes.extend_from_slice(record);
@@ -186,7 +186,7 @@ impl Records {
     }
 
     /// Says that a record is no longer in use.
-    pub fn release(&mut self, place: Place) {
+    pub fn release(&mut self, place: ChunkOffset) {
         let length = self.get(place).map_or(0, |record| record.bytes().len());
         if let Some(chunk) = self.chunks.get_mut(place.chunk()) {
             chunk.dead_bytes += length;
@@ -227,11 +227,11 @@ pub struct TakenChunk {
 
 impl TakenChunk {
     /// Its records, in use or not, and where they were.
-    pub fn records(&self) -> impl Iterator<Item = (Place, Record<'_>)> {
+    pub fn records(&self) -> impl Iterator<Item = (ChunkOffset, Record<'_>)> {
         let mut offset = 0;
         std::iter::from_fn(move || {
             let record = Record::at(self.bytes.get(offset..)?)?;
-            let place = Place::new(self.number, offset)?;
+            let place = ChunkOffset::new(self.number, offset)?;
             offset += record.bytes().len();
             Some((place, record))
         })
@@ -286,7 +286,7 @@ mod tests {
     fn memory_of_records_that_are_no_longer_in_use_is_used_again() {
         let mut records = Records::default();
         let record = rendered("abcd", Status::Enabled, None, &[b'x'; 1_000]);
-        let mut places: Vec<Place> = (0..200).map(|_| records.push(&record).unwrap()).collect();
+        let mut places: Vec<ChunkOffset> = (0..200).map(|_| records.push(&record).unwrap()).collect();
         let chunks = records.chunks.len();
         for _ in 0..20 {
             for changed in 0..places.len() {

@@ -10,7 +10,7 @@ use crate::links::tests::{PARTNER, block_on, draft, everybody};
 use crate::links::*;
 use crate::model::{Usage, Visit};
 use crate::store::testing::simulated::{Disk, Failure};
-use crate::store::{Ending, Lane, Order, Page, Snapshot, TimeRange};
+use crate::store::{Lane, Order, Page, Snapshot, TimeRange, TransactionEnd};
 
 const EIO: i32 = 5;
 
@@ -187,7 +187,7 @@ async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
             blocking.send(()).unwrap();
             // Ends when the other end is dropped.
             let _ = released.recv();
-            Ok((Ending::Abort, ()))
+            Ok((TransactionEnd::Abort, ()))
         };
         to_block.store.write_alone(job).await
     });

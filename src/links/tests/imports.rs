@@ -8,7 +8,7 @@ use crate::links::Links;
 use crate::links::file::Line;
 use crate::links::file::{Conflict, ImportOptions, ImportReport, import};
 use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::Ending;
+use crate::store::TransactionEnd;
 
 pub fn link(number: usize) -> ShortLink {
     ShortLink {
@@ -63,7 +63,7 @@ fn import_beside_a_writer(
         let holding = links.store().write_alone(move |_| {
             started.send(()).unwrap();
             released.recv().unwrap();
-            Ok((Ending::Abort, ()))
+            Ok((TransactionEnd::Abort, ()))
         });
         let importing = async {
             is_started.await.unwrap();

@@ -13,13 +13,13 @@ use hyper::header::HeaderValue;
 
 use crate::http::{self, Peer};
 use crate::kaltura::{AccessLog, Subject};
-use crate::kaltura::{Fault, Requested};
-use crate::links::{Links, Recorder, Verdict};
+use crate::kaltura::{ApiError, Requested};
+use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
 use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp, Visit};
 use crate::redirect::fast::request::{Asker, Parsed, Request, parse};
 use crate::redirect::fast::template::{Date, Filling, Template};
-use crate::redirect::guesses::{Guess, Guesses};
+use crate::redirect::guesses::{Guess, UnknownIdLimit};
 use crate::redirect::previews::Visitors;
 use crate::redirect::{Tiny, found, hop, no_redirect, outcome_of, respond_to, too_many_guesses};
 
@@ -116,10 +116,10 @@ impl Now {
 struct Refusals([Template; 2]);
 
 impl Refusals {
-    fn of(id: &str, fault: impl Fn(String) -> Fault) -> Self {
+    fn of(id: &str, fault: impl Fn(String) -> ApiError) -> Self {
         let render = |accepts_html| {
             let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
-            Template::of(response, id.as_bytes(), b"")
+            Template::new(response, id.as_bytes(), b"")
         };
         Self([render(false), render(true)])
     }
@@ -153,34 +153,34 @@ struct Answers {
 #[derive(Debug)]
 pub struct FastPath {
     links: Arc<Links>,
-    guesses: Arc<Guesses>,
+    guesses: Arc<UnknownIdLimit>,
     access_log: Arc<AccessLog>,
     tiny: Tiny,
     answers: Arc<Answers>,
     redirects: ThreadRedirects,
-    recorder: Recorder,
+    recorder: ClickRecorder,
     visitors: Visitors,
 }
 
 impl FastPath {
     /// Answers from these links, on one thread; what it counts nobody sees.
     #[must_use]
-    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<Guesses>, access_log: Arc<AccessLog>) -> Self {
+    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
-            let invalid = |deleted| Refusals::of(id, move |id| Fault::InvalidShortLink { id, deleted });
+            let invalid = |deleted| Refusals::of(id, move |id| ApiError::InvalidShortLink { id, deleted });
             RefusalsOfLength {
-                unknown: Refusals::of(id, |id| Fault::InvalidObjectId { id }),
+                unknown: Refusals::of(id, |id| ApiError::InvalidObjectId { id }),
                 disabled: invalid(false),
                 deleted: invalid(true),
-                expired: Refusals::of(id, |id| Fault::ExpiredShortLink { id }),
+                expired: Refusals::of(id, |id| ApiError::ExpiredShortLink { id }),
             }
         });
         let location = HeaderValue::from_static(ANY_LOCATION);
         let answers = Answers {
-            too_many_guesses: Template::of(too_many_guesses(), b"", b""),
-            found: Template::of(found(location), b"", ANY_LOCATION.as_bytes()),
-            hop: Template::of(hop(ANY_ID), ANY_ID.as_bytes(), b""),
+            too_many_guesses: Template::new(too_many_guesses(), b"", b""),
+            found: Template::new(found(location), b"", ANY_LOCATION.as_bytes()),
+            hop: Template::new(hop(ANY_ID), ANY_ID.as_bytes(), b""),
             refusals: refusals.collect(),
         };
         Self {
@@ -328,7 +328,7 @@ impl FastPath {
             head_only: waiting.head_only,
         };
         let status = response.status();
-        Template::of(response, b"", b"").write(&filling, out);
+        Template::new(response, b"", b"").write(&filling, out);
         if self.access_log.takes_next() {
             let method = if waiting.head_only { "HEAD" } else { "GET" };
             self.access_log
@@ -390,7 +390,7 @@ mod tests {
     }
 
     fn fast_path_to(links: Arc<Links>) -> FastPath {
-        let guesses = Arc::new(Guesses::new(Arc::new(1_000.into()), true, Arc::default()));
+        let guesses = Arc::new(UnknownIdLimit::new(Arc::new(1_000.into()), true, Arc::default()));
         let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
         FastPath::new(links, Tiny::Hop, guesses, access_log)
     }
@@ -507,7 +507,7 @@ mod tests {
         let public = Public::new(
             links,
             Tiny::Hop,
-            Arc::new(Guesses::new(Arc::default(), true, Arc::default())),
+            Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default())),
             Arc::clone(&metrics),
         );
         runtime.block_on(async {

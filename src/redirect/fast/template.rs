@@ -44,7 +44,7 @@ pub struct Template {
 impl Template {
     /// Renders a response as hyper does, with slots where `id` and `location` stand in it. Its body must be whole, in
     /// memory; of another nothing is sent.
-    pub fn of(response: Response, id: &[u8], location: &[u8]) -> Self {
+    pub fn new(response: Response, id: &[u8], location: &[u8]) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().now_or_never().and_then(Result::ok);
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();

@@ -36,7 +36,7 @@ const WATCHDOG_PARTS: u32 = 4;
 pub struct ServiceManager {
     sender: Option<Sender<Event>>,
     teller: Option<JoinHandle<()>>,
-    roll_call: RollCall,
+    roll_call: Heartbeat,
 }
 
 /// What happens to the appliance.
@@ -90,7 +90,7 @@ impl ServiceManager {
                 tracing::warn!(%error, "the service manager cannot be told what tinyd does");
             }
         };
-        let pace = Pace {
+        let pace = RetryTiming {
             status: STATUS_INTERVAL,
             settled_status: SETTLED_STATUS_INTERVAL,
             extension: EXTENSION_INTERVAL,
@@ -98,7 +98,7 @@ impl ServiceManager {
             watchdog: sd_notify::watchdog_enabled().map(|time| time / WATCHDOG_PARTS),
         };
         let (sender, events) = mpsc::channel();
-        let teller = Teller::new(send, pace, questions);
+        let teller = Notifier::new(send, pace, questions);
         let teller = thread::Builder::new()
             .name("tinyd-notify".to_owned())
             .spawn(move || teller.run(&events))?;
@@ -110,7 +110,7 @@ impl ServiceManager {
     }
 
     /// What each thread answers for as long as it is alive.
-    pub(super) fn roll_call(&self) -> RollCall {
+    pub(super) fn roll_call(&self) -> Heartbeat {
         self.roll_call.clone()
     }
 
@@ -199,7 +199,7 @@ fn grouped(number: u64) -> String {
 
 /// How often what is told.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct RetryTiming {
     status: Duration,
     settled_status: Duration,
     extension: Duration,
@@ -216,9 +216,9 @@ enum Doing {
 }
 
 /// Tells the manager, on a thread of its own.
-struct Teller<S> {
+struct Notifier<S> {
     send: S,
-    pace: Pace,
+    pace: RetryTiming,
     questions: Questions,
     doing: Doing,
     /// The last status.
@@ -231,8 +231,8 @@ struct Teller<S> {
     was_unanswered: bool,
 }
 
-impl<S: FnMut(&[NotifyState<'_>])> Teller<S> {
-    fn new(send: S, pace: Pace, questions: Questions) -> Self {
+impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
+    fn new(send: S, pace: RetryTiming, questions: Questions) -> Self {
         let now = Instant::now();
         Self {
             send,
@@ -379,19 +379,19 @@ struct Questions {
 /// Whoever answers: a runtime that serves. One whose thread hangs, in a lock for instance, does not; one with several threads does
 /// as long as one of them is free.
 #[derive(Debug, Clone)]
-pub(super) struct RollCall {
+pub(super) struct Heartbeat {
     last: watch::Receiver<Arc<Question>>,
     members: Arc<AtomicUsize>,
 }
 
-fn roll_call() -> (Questions, RollCall) {
+fn roll_call() -> (Questions, Heartbeat) {
     let (sender, receiver) = watch::channel(Arc::default());
     let members = Arc::default();
     let questions = Questions {
         last: sender,
         members: Arc::clone(&members),
     };
-    let roll_call = RollCall {
+    let roll_call = Heartbeat {
         last: receiver,
         members,
     };
@@ -408,7 +408,7 @@ impl Questions {
     }
 }
 
-impl RollCall {
+impl Heartbeat {
     /// Answers each question once, for the runtime that this runs on, until nobody asks any more.
     pub(super) async fn answer(mut self) {
         self.members.fetch_add(1, Ordering::Relaxed);
@@ -427,7 +427,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_millis(1);
-    const NEVER: Pace = Pace {
+    const NEVER: RetryTiming = RetryTiming {
         status: LONG,
         settled_status: LONG,
         extension: LONG,
@@ -436,7 +436,7 @@ mod tests {
     };
 
     /// A teller whose messages can be received, with whom it is told what happens.
-    fn teller(pace: Pace) -> (Sender<Event>, Receiver<String>, RollCall) {
+    fn teller(pace: RetryTiming) -> (Sender<Event>, Receiver<String>, Heartbeat) {
         let (questions, roll_call) = roll_call();
         let (said, hears) = mpsc::channel();
         let send = move |states: &[NotifyState<'_>]| {
@@ -445,7 +445,7 @@ mod tests {
             let _ = said.send(lines.join(" "));
         };
         let (sender, events) = mpsc::channel();
-        thread::spawn(move || Teller::new(send, pace, questions).run(&events));
+        thread::spawn(move || Notifier::new(send, pace, questions).run(&events));
         (sender, hears, roll_call)
     }
 
@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn more_time_is_asked_for_until_it_serves_and_again_at_the_end() {
         const MORE_TIME: &str = "EXTEND_TIMEOUT_USEC=30000000";
-        let pace = Pace {
+        let pace = RetryTiming {
             extension: SHORT,
             ..NEVER
         };
@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn an_end_that_does_not_come_is_not_waited_for_for_ever() {
-        let pace = Pace {
+        let pace = RetryTiming {
             extension: SHORT,
             ending: Duration::ZERO,
             ..NEVER
@@ -555,7 +555,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_while_a_thread_does_not_answer() {
-        let pace = Pace {
+        let pace = RetryTiming {
             watchdog: Some(Duration::ZERO),
             ..NEVER
         };

@@ -29,10 +29,10 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     let before = old.len();
     medium::check_space(path, before)?;
     // A copy has checksums of its own, which would hide that those of the original are wrong.
-    drop(StoreFile::at(path).open_verified()?);
+    drop(StoreFile::new(path).open_verified()?);
     // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
-    let database = StoreFile::at(path).open()?;
-    let snapshot = Snapshot::of(&database)?;
+    let database = StoreFile::new(path).open()?;
+    let snapshot = Snapshot::new(&database)?;
     let check = |found: &Verification, copy: &File| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
         // Whoever serves it need not be who compacts it.

@@ -267,7 +267,7 @@ fn build(
     fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
     check: impl FnOnce(&Verification, &File) -> Result<(), CopyError>,
 ) -> Result<Verification, CopyError> {
-    let unfinished = Unfinished::at(path);
+    let unfinished = Unfinished::new(path);
     let file = unfinished.create()?;
     let verification = build_unfinished(&unfinished, file.try_clone()?, progress, fill)?;
     check(&verification, &file)?;

@@ -21,7 +21,7 @@ pub struct LastBackup {
 
 impl LastBackup {
     /// What is written beside a store. A file that says nothing counts as none.
-    pub fn of(store: &Path, is_written: bool) -> Self {
+    pub fn open(store: &Path, is_written: bool) -> Self {
         let mut file = store.as_os_str().to_owned();
         file.push(".last-backup");
         let seconds = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
@@ -39,7 +39,7 @@ impl LastBackup {
     pub fn note(&self, at: Timestamp) -> io::Result<()> {
         *self.at.lock() = Some(at);
         let Some(file) = &self.file else { return Ok(()) };
-        let unfinished = Unfinished::at(file);
+        let unfinished = Unfinished::new(file);
         let mut written = unfinished.create()?;
         writeln!(written, "{at}")?;
         written.sync_all()?;
@@ -56,12 +56,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("links.redb");
         let at = Timestamp::from_unix(1_778_429_631);
-        let reading = LastBackup::of(&store, false);
+        let reading = LastBackup::open(&store, false);
         reading.note(at).unwrap();
-        assert_eq!((reading.get(), LastBackup::of(&store, true).get()), (Some(at), None));
-        LastBackup::of(&store, true).note(at).unwrap();
-        assert_eq!(LastBackup::of(&store, false).get(), Some(at));
+        assert_eq!((reading.get(), LastBackup::open(&store, true).get()), (Some(at), None));
+        LastBackup::open(&store, true).note(at).unwrap();
+        assert_eq!(LastBackup::open(&store, false).get(), Some(at));
         fs::write(folder.path().join("links.redb.last-backup"), "some day").unwrap();
-        assert_eq!(LastBackup::of(&store, true).get(), None);
+        assert_eq!(LastBackup::open(&store, true).get(), None);
     }
 }

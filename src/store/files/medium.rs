@@ -61,7 +61,7 @@ pub struct StoreFile {
 }
 
 impl StoreFile {
-    pub fn at(path: &Path) -> Self {
+    pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             formats: FORMATS,
@@ -198,7 +198,7 @@ impl StoreFile {
     fn make_journal(&self, identity: u64) -> io::Result<()> {
         // Whoever fills the disk up must not be the journal.
         check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
-        let unfinished = Unfinished::at(&self.journal_path());
+        let unfinished = Unfinished::new(&self.journal_path());
         let mut file = unfinished.create()?;
         // Whoever serves the store need not be who writes to it now.
         give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
@@ -283,7 +283,7 @@ impl StoreFile {
         let opened = builder
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(verified)
-            .create_with_backend(Overlay::on(file, length));
+            .create_with_backend(Overlay::new(file, length));
         opened.map_err(|error| self.refused(error))
     }
 
@@ -352,7 +352,7 @@ impl Medium for StoreFile {
     }
 
     fn probe(&self) -> io::Result<()> {
-        let unfinished = Unfinished::at(&self.path.with_extension("probe"));
+        let unfinished = Unfinished::new(&self.path.with_extension("probe"));
         // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is open for
         // writing, nobody can make the file system read-only.
         let content = vec![0xa5; PROBE_BYTES];
@@ -396,7 +396,7 @@ fn is_journal_of(file: &File, identity: u64) -> io::Result<bool> {
 
 /// Makes a new, empty store.
 fn create(path: &Path) -> Result<(), StoreError> {
-    let unfinished = Unfinished::at(path);
+    let unfinished = Unfinished::new(path);
     let database = Builder::new().create_with_backend(FileBackend::new(unfinished.create()?)?)?;
     tables::create(&database, rand::random())?;
     database.close()?;

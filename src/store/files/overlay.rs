@@ -52,7 +52,7 @@ impl<B> fmt::Debug for Overlay<B> {
 
 impl<B: Base> Overlay<B> {
     /// Lays an overlay on the first `length` bytes of a base.
-    pub fn on(base: B, length: u64) -> Self {
+    pub fn new(base: B, length: u64) -> Self {
         let changes = Changes {
             length,
             base_length: length,
@@ -188,7 +188,7 @@ mod tests {
             base in prop::collection::vec(any::<u8>(), 0..20_000),
             operations in prop::collection::vec((any::<bool>(), 0_usize..25_000, prop::collection::vec(any::<u8>(), 1..6_000)), 0..20),
         ) {
-            let overlay = Overlay::on(base.clone(), base.len() as u64);
+            let overlay = Overlay::new(base.clone(), base.len() as u64);
             let mut expected = base.clone();
             for (truncates, offset, data) in operations {
                 if truncates {

@@ -16,7 +16,7 @@ pub struct Unfinished {
 impl Unfinished {
     /// The file that is to be called `path`; nothing is there yet.
     #[must_use]
-    pub fn at(path: &Path) -> Self {
+    pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             unfinished: Some(unfinished(path)),

@@ -72,7 +72,7 @@ pub fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let unfinished = Unfinished::at(to);
+    let unfinished = Unfinished::new(to);
     let mut file = unfinished.create()?;
     let mut from = File::open(from)?;
     medium::give_to_owner_of(&from.metadata()?, &file)?;

@@ -98,7 +98,7 @@ impl fmt::Debug for Journal {
 
 impl Journal {
     /// A journal that takes nothing before it has been [restarted](Journal::restart).
-    pub fn on(file: Box<dyn JournalFile>, identity: u64) -> Self {
+    pub fn new(file: Box<dyn JournalFile>, identity: u64) -> Self {
         Self {
             file,
             identity,
@@ -304,7 +304,7 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
         tracing::error!("the store was not closed cleanly, and the journal beside it belongs to another store");
         return Ok(Replayed::Foreign);
     }
-    let stored = Snapshot::of(database)?.sequence();
+    let stored = Snapshot::new(database)?.sequence();
     let mut inner = database.begin_write()?;
     inner.set_quick_repair(true);
     let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;

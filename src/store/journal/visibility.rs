@@ -17,7 +17,7 @@ pub struct Visibility {
 }
 
 impl Visibility {
-    pub fn of(sequence: u64) -> Self {
+    pub fn new(sequence: u64) -> Self {
         Self {
             reached: Mutex::new(sequence),
             changed: Condvar::new(),

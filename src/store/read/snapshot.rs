@@ -29,7 +29,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn of(database: &Database) -> Result<Self, StoreError> {
+    pub fn new(database: &Database) -> Result<Self, StoreError> {
         Self::open(&database.begin_read()?)
     }
 

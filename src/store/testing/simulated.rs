@@ -17,7 +17,7 @@ use crate::store::files::medium::Medium;
 use crate::store::files::overlay::{Base, Overlay};
 use crate::store::format::tables;
 use crate::store::journal::{self, JournalFile, Replayed};
-use crate::store::write::writer::Pace;
+use crate::store::write::writer::RetryTiming;
 use crate::store::{CommitObserver, Store};
 
 /// What a disk writes whole or not at all.
@@ -29,7 +29,7 @@ const CACHE_BYTES: usize = 1024 * 1024;
 
 /// A file on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Side {
     Store,
     Journal,
 }
@@ -42,10 +42,10 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    fn of(&mut self, place: Place) -> &mut Vec<u8> {
+    fn of(&mut self, place: Side) -> &mut Vec<u8> {
         match place {
-            Place::Store => &mut self.store,
-            Place::Journal => &mut self.journal,
+            Side::Store => &mut self.store,
+            Side::Journal => &mut self.journal,
         }
     }
 }
@@ -53,13 +53,13 @@ impl Content {
 /// Something that changes a file, or makes what was changed in it last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Write(Place, u64, Arc<[u8]>),
-    SetLength(Place, u64),
-    Sync(Place),
+    Write(Side, u64, Arc<[u8]>),
+    SetLength(Side, u64),
+    Sync(Side),
 }
 
 impl Operation {
-    const fn place(&self) -> Place {
+    const fn place(&self) -> Side {
         match self {
             Self::Write(place, ..) | Self::SetLength(place, _) | Self::Sync(place) => *place,
         }
@@ -122,7 +122,7 @@ fn apply(content: &mut Content, operation: &Operation) {
 }
 
 /// Takes from what is pending that which concerns a file.
-fn take_pending(pending: &mut Vec<Operation>, place: Place) -> Vec<Operation> {
+fn take_pending(pending: &mut Vec<Operation>, place: Side) -> Vec<Operation> {
     pending.extract_if(.., |operation| operation.place() == place).collect()
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn carry_out(content: &mut Content, pending: &mut Vec<Operation>, ope
 /// What a crash leaves of operations that were not synced: of each file any of their sectors, each as any of the writes to
 /// it left it, and any of the lengths.
 pub(crate) fn crash(content: &mut Content, pending: &[Operation], rng: &mut StdRng) {
-    for place in [Place::Store, Place::Journal] {
+    for place in [Side::Store, Side::Journal] {
         crash_file(
             content.of(place),
             pending.iter().filter(|operation| operation.place() == place),
@@ -263,7 +263,7 @@ impl Disk {
         Ok(())
     }
 
-    fn sync(&self, place: Place) -> io::Result<()> {
+    fn sync(&self, place: Side) -> io::Result<()> {
         match self.operate(false) {
             Ok(mut state) => {
                 let State {
@@ -317,15 +317,15 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.change(Operation::SetLength(Place::Store, length))
+        self.change(Operation::SetLength(Side::Store, length))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(Operation::Write(Place::Store, offset, data.into()))
+        self.change(Operation::Write(Side::Store, offset, data.into()))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.sync(Place::Store)
+        self.sync(Side::Store)
     }
 }
 
@@ -333,11 +333,11 @@ struct JournalOn(Disk);
 
 impl JournalFile for JournalOn {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.change(Operation::Write(Place::Journal, offset, data.into()))
+        self.0.change(Operation::Write(Side::Journal, offset, data.into()))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync(Place::Journal)
+        self.0.sync(Side::Journal)
     }
 }
 
@@ -380,14 +380,14 @@ impl Medium for Disk {
     /// difference to anybody.
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
         let content = journal::new_file(identity);
-        self.change(Operation::SetLength(Place::Journal, content.len() as u64))?;
-        self.change(Operation::Write(Place::Journal, 0, content.into()))?;
-        self.sync(Place::Journal)?;
+        self.change(Operation::SetLength(Side::Journal, content.len() as u64))?;
+        self.change(Operation::Write(Side::Journal, 0, content.into()))?;
+        self.sync(Side::Journal)?;
         Ok(Box::new(JournalOn(self.clone())))
     }
 
     fn remove_journal(&self) -> io::Result<()> {
-        self.change(Operation::SetLength(Place::Journal, 0))
+        self.change(Operation::SetLength(Side::Journal, 0))
     }
 
     /// The same when the same is done again.
@@ -418,7 +418,7 @@ impl Disk {
         let length = shown.len() as u64;
         let opened = Self::builder()
             .set_check_integrity_on_open(verified)
-            .create_with_backend(Overlay::on(shown, length));
+            .create_with_backend(Overlay::new(shown, length));
         opened.map_err(|error| OpenError::Read(error.into()))
     }
 }
@@ -426,7 +426,7 @@ impl Disk {
 /// Opens the store on a disk, with no pause between attempts to open it again, and with checkpoints only where the journal
 /// is full, so that the same is done again.
 pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<Store, OpenError> {
-    let pace = Pace {
+    let pace = RetryTiming {
         reopen_first: Duration::from_millis(1),
         reopen_most: Duration::from_millis(1),
         idle: Duration::MAX,

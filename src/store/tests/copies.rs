@@ -380,14 +380,14 @@ fn a_view_of_a_closed_file_keeps_nobody_from_opening_it() {
     let folder = with_something_of_everything();
     let path = file_in(&folder);
     for read_only in [true, false] {
-        let file = StoreFile::at(&path);
+        let file = StoreFile::new(&path);
         let database = if read_only { file.open_read_only() } else { file.open() }.unwrap();
-        let snapshot = Snapshot::of(&database).unwrap();
+        let snapshot = Snapshot::new(&database).unwrap();
         database.close().unwrap();
         file.check().unwrap();
         let again = file.open().unwrap();
         assert_eq!(
-            Snapshot::of(&again).unwrap().get(golden_link().id).unwrap(),
+            Snapshot::new(&again).unwrap().get(golden_link().id).unwrap(),
             Some(golden_link())
         );
         drop(snapshot);
@@ -450,7 +450,7 @@ fn a_store_of_an_older_format_is_set_aside_before_it_is_upgraded() {
     let before = fs::read(&path).unwrap();
     let file = StoreFile {
         formats: NEXT,
-        ..StoreFile::at(&path)
+        ..StoreFile::new(&path)
     };
     let database = file.open().unwrap();
     let meta = database.begin_read().unwrap().open_table(META).unwrap();

@@ -206,11 +206,11 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
 #[test]
 fn a_checkpoint_is_made_once_nobody_writes() {
     let folder = tempfile::tempdir().unwrap();
-    let file = StoreFile::at(&file_in(&folder));
+    let file = StoreFile::new(&file_in(&folder));
     file.create_if_missing().unwrap();
-    let pace = Pace {
+    let pace = RetryTiming {
         idle: Duration::from_millis(1),
-        ..Pace::default()
+        ..RetryTiming::default()
     };
     let store = Store::open_on(Arc::new(file), folder.path(), None, pace).unwrap();
     for number in 0..3 {
@@ -263,7 +263,7 @@ fn what_was_acknowledged_stays_when_a_job_of_its_own_is_undone() {
         put(&store, link(1)).await;
         let undone = store.write_alone(|transaction| {
             transaction.put(None, link(2))?;
-            Ok((Ending::Abort, ()))
+            Ok((TransactionEnd::Abort, ()))
         });
         undone.await.unwrap();
     });
@@ -325,7 +325,7 @@ proptest! {
         other in any::<u64>(),
     ) {
         let file = Memory::default();
-        let mut journal = Journal::on(Box::new(file.clone()), 7);
+        let mut journal = Journal::new(Box::new(file.clone()), 7);
         let mut sequence = 0;
         for (salt, payloads) in (1..).zip(rounds) {
             journal.restart(salt, sequence);

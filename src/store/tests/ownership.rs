@@ -39,8 +39,8 @@ fn assert_untouched(victim: &Path) {
 fn link_in_place_of_a_copy_gets_no_owner_and_no_mode() {
     let (_folder, store, victim) = with_victim();
     let old = fs::metadata(&store).unwrap();
-    let database = StoreFile::at(&store).open().unwrap();
-    let snapshot = Snapshot::of(&database).unwrap();
+    let database = StoreFile::new(&store).open().unwrap();
+    let snapshot = Snapshot::new(&database).unwrap();
     let copied = snapshot.copy_to_if(&store, &mut (), |_, copy| {
         fs::remove_file(unfinished(&store))?;
         symlink(&victim, unfinished(&store))?;
@@ -66,7 +66,7 @@ fn link_in_place_of_the_journal_is_not_followed() {
     let file = fs::OpenOptions::new().write(true).open(&victim).unwrap();
     file.set_len(crate::store::journal::FILE_BYTES as u64).unwrap();
     symlink(&victim, journal_path(&store)).unwrap();
-    let journal = StoreFile::at(&store).create_journal(1).unwrap();
+    let journal = StoreFile::new(&store).create_journal(1).unwrap();
     journal.write_at(0, b"journal").unwrap();
     assert!(fs::read(&victim).unwrap().starts_with(b"mine"));
     assert_eq!((mode(&victim), mode(&journal_path(&store))), (0o640, 0o604));
@@ -78,6 +78,6 @@ fn link_in_place_of_the_probe_is_not_followed() {
     for name in ["links.probe", "links.probe.unfinished"] {
         symlink(&victim, store.with_file_name(name)).unwrap();
     }
-    StoreFile::at(&store).probe().unwrap();
+    StoreFile::new(&store).probe().unwrap();
     assert_untouched(&victim);
 }

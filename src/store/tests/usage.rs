@@ -201,11 +201,11 @@ fn clicks_alone_wait_longer_for_their_checkpoint() {
     for (idle, idle_after_clicks, is_link_written) in [(NEVER, SOON, false), (SOON, NEVER, true)] {
         let (folder, store) = used();
         drop(store);
-        let file = StoreFile::at(&file_in(&folder));
-        let pace = Pace {
+        let file = StoreFile::new(&file_in(&folder));
+        let pace = RetryTiming {
             idle,
             idle_after_clicks,
-            ..Pace::default()
+            ..RetryTiming::default()
         };
         let store = Store::open_on(Arc::new(file), folder.path(), None, pace).unwrap();
         block_on(async {

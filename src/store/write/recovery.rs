@@ -25,7 +25,7 @@ impl State {
             %error,
             "the store has failed: writes are refused until it works again, redirects go on"
         );
-        self.metrics.failures.one();
+        self.metrics.failures.increment();
         let since = Instant::now();
         let mut reason = error.to_string();
         let mut delay = self.pace.reopen_first;
@@ -100,7 +100,7 @@ impl State {
         let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
         // What readers see in it that is not published yet, they wait for.
         self.handle.send_replace(Some(Arc::clone(&database)));
-        let snapshot = Snapshot::of(&database).map_err(|error| told(&error))?;
+        let snapshot = Snapshot::new(&database).map_err(|error| told(&error))?;
         let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
         if sequence < published {
             tracing::error!(

@@ -35,7 +35,7 @@ impl<'s> Rehearsal<'s> {
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub fn on(snapshot: &'s Snapshot, file: File) -> Result<Self, StoreError> {
+    pub fn new(snapshot: &'s Snapshot, file: File) -> Result<Self, StoreError> {
         let database = Builder::new()
             .set_cache_size(medium::CACHE_BYTES)
             .create_with_backend(FileBackend::new(file)?)?;

@@ -63,7 +63,7 @@ pub enum Health {
 
 /// How a job that has a transaction for itself ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum TransactionEnd {
     /// What it changed is committed.
     Commit,
     /// What it changed is forgotten.
@@ -72,7 +72,7 @@ pub enum Ending {
 
 /// When the writer does what nobody has asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct RetryTiming {
     /// How long to wait before the store is opened again after a failure, at first; doubled each time.
     pub reopen_first: Duration,
     /// The same, at most.
@@ -85,7 +85,7 @@ pub struct Pace {
     pub idle_after_clicks: Duration,
 }
 
-impl Default for Pace {
+impl Default for RetryTiming {
     fn default() -> Self {
         Self {
             reopen_first: Duration::from_millis(100),
@@ -105,7 +105,7 @@ pub trait Job: Send {
     fn is_alone(&self) -> bool;
 
     /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(Ending, Answer), StoreError>;
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError>;
 
     /// Tells its sender that nothing was written.
     fn refuse(self: Box<Self>);
@@ -121,13 +121,13 @@ struct Write<F, R> {
 impl<F, R> Job for Write<F, R>
 where
     R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send,
+    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
 {
     fn is_alone(&self) -> bool {
         self.alone
     }
 
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(Ending, Answer), StoreError> {
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
         let Self { job, sender, .. } = *self;
         match job(transaction) {
             Ok((ending, result)) => {
@@ -178,7 +178,7 @@ impl Writer {
         handle: Handle,
         observer: Option<Arc<dyn CommitObserver>>,
         published: watch::Sender<u64>,
-        pace: Pace,
+        pace: RetryTiming,
         visibility: Arc<Visibility>,
         metrics: Arc<StoreMetrics>,
     ) -> std::io::Result<Self> {
@@ -213,7 +213,7 @@ impl Writer {
     pub async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<(Ending, R), StoreError> + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
         if matches!(*self.health.borrow(), Health::Refusing(_)) {
             return Err(WriteError::Unavailable);
@@ -229,7 +229,7 @@ impl Writer {
     /// Has the writer find out whether the file still works.
     pub fn nudge(&self) {
         let (sender, _) = oneshot::channel();
-        let job = |_: &mut Transaction<'_>| Ok((Ending::Commit, ()));
+        let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
         if let Some(queue) = &self.queue {
             // A full queue finds it out as well.
             let _ = queue.try_send(Box::new(Write {
@@ -260,7 +260,7 @@ pub struct State {
     pub observer: Option<Arc<dyn CommitObserver>>,
     pub published: watch::Sender<u64>,
     pub health: watch::Sender<Health>,
-    pub pace: Pace,
+    pub pace: RetryTiming,
     pub visibility: Arc<Visibility>,
     pub metrics: Arc<StoreMetrics>,
     /// None until it is needed, and where none can be made: every commit is then a durable one.
@@ -384,7 +384,7 @@ impl State {
             Redo::kept()
         };
         let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo).map_err(nothing_written)?;
-        let mut ending = Ending::Commit;
+        let mut ending = TransactionEnd::Commit;
         for job in jobs {
             let before = transaction.modifications();
             match job.run(&mut transaction) {
@@ -399,7 +399,7 @@ impl State {
                 Err(error) => return Err(nothing_written(error)),
             }
         }
-        if ending == Ending::Abort {
+        if ending == TransactionEnd::Abort {
             drop(transaction);
             return inner.abort().map_err(|error| nothing_written(error.into()));
         }
@@ -448,7 +448,7 @@ impl State {
             (Some(observer), Some(changes)) => observer.committed(changes),
             (Some(observer), None) => self
                 .make_visible()
-                .and_then(|()| observer.catch_up(&Snapshot::of(&database)?))
+                .and_then(|()| observer.catch_up(&Snapshot::new(&database)?))
                 .map_err(unknown)?,
             (None, _) => {}
         }
@@ -551,7 +551,7 @@ impl State {
     fn create_journal(&self) -> Result<Journal, StoreError> {
         let identity = tables::identity_of(&*self.database()?)?;
         let identity = identity.ok_or_else(|| StoreError::damaged(journal::NAME, "the store has no identity"))?;
-        Ok(Journal::on(self.medium.create_journal(identity)?, identity))
+        Ok(Journal::new(self.medium.create_journal(identity)?, identity))
     }
 
     /// Leaves a store that is whole without its journal.
