@@ -19,7 +19,7 @@ const TIMES: usize = 6;
 
 /// The first section of the guide's nginx configuration that begins so, without its first and last line.
 fn of_guide(begin: &str) -> String {
-    let guide = include_str!("../../../OPERATIONS.md");
+    let guide = include_str!("../../../docs/operating.md");
     let (_, after) = guide.split_once("\nnginx:\n").unwrap();
     let lines = after.lines().skip_while(|line| line.trim() != begin).skip(1);
     let lines = lines.take_while(|line| line.trim() != "}");
