@@ -480,7 +480,7 @@ fn promtool_finds_nothing_wrong_with_the_alerts_and_each_is_tested() {
             tests.contains(&format!("alertname: {name}, ")),
             "nothing shows that {name} can be silent"
         );
-        let runbook = format!("runbook: OPERATIONS.md#{}\n", name.to_lowercase());
+        let runbook = format!("runbook: docs/monitoring.md#{}\n", name.to_lowercase());
         assert!(alerts.contains(&runbook), "{name} has no runbook");
     }
 }
