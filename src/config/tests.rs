@@ -327,7 +327,7 @@ fn the_settings_in_force_have_every_documented_key_and_no_secret() {
     )
     .unwrap();
     let text = settings.in_force().join(", ");
-    let table = include_str!("../../README.md");
+    let table = include_str!("../../docs/configuration.md");
     let keys = table
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
@@ -338,7 +338,7 @@ fn the_settings_in_force_have_every_documented_key_and_no_secret() {
         assert!(text.contains(&format!("{key} = ")), "{key} not in {text}");
         count += 1;
     }
-    assert!(count > 8, "the table of README.md is not found");
+    assert!(count > 8, "docs/configuration.md has no table of settings");
     assert!(
         text.contains("partner.id = 7, partner.admin_secret = (1), partner.user_secret = (2), partner.operator = true")
     );

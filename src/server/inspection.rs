@@ -59,7 +59,7 @@ async fn inspect(links: &Arc<Links>) {
             entries,
             problems,
             ?elapsed,
-            "the store is damaged: see RELIABILITY.md, \"When something has happened\""
+            "the store is damaged: see docs/troubleshooting.md"
         );
     } else {
         tracing::info!(entries, ?elapsed, "the store was verified: no problems");
