@@ -3,6 +3,11 @@
 pub mod readiness;
 pub mod status;
 
+pub use status::{
+    ApplianceStatus, ConnectionStatus, Counts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
+    RefusalStatus, StoreStatus,
+};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

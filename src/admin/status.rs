@@ -1,13 +1,16 @@
-//! `/status`: how the appliance is, for `tinyd status` and whoever else wants it as JSON; and what counts as ill health.
+//! `/status`: the health of the appliance as JSON, which `tinyd status` reads, and the rules of what is unhealthy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::admin::Monitor;
 use crate::http::{self, Response};
-use crate::metrics::{Distribution, FetchOutcome, HISTORY_LENGTH, RedirectOutcome, Refusal, Report, Sample};
+use crate::metrics::{
+    ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, Listener, RedirectOutcome, Refusal, Report, Sample,
+};
 use crate::model::Timestamp;
 use crate::store::Health;
 
@@ -120,28 +123,177 @@ impl State<'_> {
     }
 }
 
+/// What `/status` answers. Members that another version does not send get their default.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApplianceStatus {
+    pub healthy: bool,
+    /// What is wrong, each with what to do about it.
+    pub problems: Vec<String>,
+    /// What is worth knowing, and not unhealthy.
+    pub hints: Vec<String>,
+    pub version: String,
+    pub uptime_seconds: u64,
+    /// The time that `minutes` and durations cover: the uptime, and [`HISTORY_LENGTH`] at most.
+    pub minutes_seconds: u64,
+    pub redirects: RedirectStatus,
+    pub fetches: FetchStatus,
+    pub api: ApiStatus,
+    pub refusals: RefusalStatus,
+    pub connections: ConnectionStatus,
+    pub store: StoreStatus,
+    pub links: LinksStatus,
+    pub process: ProcessStatus,
+}
+
+/// Events a second, on average over each time.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rates {
+    pub ten_seconds: f64,
+    pub minute: f64,
+    pub start: f64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    pub minutes: u64,
+    pub start: u64,
+}
+
+/// Upper bounds of the median and the 99th percentile; none without events.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Quantiles {
+    pub count: u64,
+    pub p50_seconds: Option<f64>,
+    pub p99_seconds: Option<f64>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RedirectStatus {
+    pub per_second: Rates,
+    pub outcomes: BTreeMap<String, u64>,
+    /// Answered 503.
+    pub failed: Counts,
+    pub durations: Quantiles,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FetchStatus {
+    pub per_second: Rates,
+    pub outcomes: BTreeMap<String, u64>,
+    /// Refused because as many were open as may be.
+    pub busy: Counts,
+    pub open: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiStatus {
+    pub per_second: Rates,
+    pub refused: Counts,
+    /// Failed for a reason of the appliance's.
+    pub failed: Counts,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusalStatus {
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// By `listener.reason`, those that are not zero.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionStatus {
+    pub public: ListenerStatus,
+    pub admin: ListenerStatus,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerStatus {
+    pub open: u64,
+    pub accepted: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreStatus {
+    pub accepting_writes: bool,
+    pub read_only: bool,
+    /// Why it refuses writes.
+    pub reason: Option<String>,
+    pub failures: u64,
+    pub queued: u64,
+    pub commits_per_second: Rates,
+    pub commit_durations: Quantiles,
+    pub disk_wait_seconds: f64,
+    pub file_bytes: Option<u64>,
+    pub journal_bytes: u64,
+    pub disk_free_bytes: Option<u64>,
+    pub disk_size_bytes: Option<u64>,
+    /// Unix time, as is `verified`.
+    pub last_backup: Option<i64>,
+    pub verified: Option<i64>,
+    /// Damaged entries that the verification has found.
+    pub problems: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LinksStatus {
+    pub enabled: u64,
+    pub disabled: u64,
+    pub deleted: u64,
+    pub loaded: bool,
+    pub load_seconds: Option<f64>,
+    pub in_memory: u64,
+    pub stored_at_start: u64,
+    pub damaged: u64,
+    pub memory_bytes: u64,
+}
+
+/// What the operating system does not say is null.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProcessStatus {
+    pub resident_bytes: Option<u64>,
+    pub open_files: Option<u64>,
+    pub open_files_max: Option<u64>,
+    pub threads: Option<u64>,
+    pub cpu_seconds: Option<f64>,
+    /// Unix time.
+    pub started_at: i64,
+}
+
 /// The answer to a request for `/status`.
 pub fn respond(method: &Method, monitor: &Monitor) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return http::allow(method, METHODS);
     }
-    let mut body = describe(monitor).to_string();
-    body.push('\n');
+    let Ok(mut body) = serde_json::to_vec(&describe(monitor)) else {
+        return http::answer(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    body.push(b'\n');
     let mut response = http::bytes(StatusCode::OK, "application/json", body);
     http::no_store(response.headers_mut());
     response
 }
 
-fn describe(monitor: &Monitor) -> Value {
+fn describe(monitor: &Monitor) -> ApplianceStatus {
     let (report, links, uptime) = (monitor.report(), monitor.links(), monitor.uptime());
     let now = Sample::new(&report, uptime);
     let before = |age| monitor.history().before(uptime, age);
-    let (ten_seconds, minute, minutes, start) = (
-        before(TEN_SECONDS),
-        before(MINUTE),
-        before(HISTORY_LENGTH),
-        Sample::default(),
-    );
+    let (ten_seconds, minute, minutes) = (before(TEN_SECONDS), before(MINUTE), before(HISTORY_LENGTH));
+    let start = Sample::default();
     let state = State {
         report: &report,
         health: links.health(),
@@ -150,155 +302,151 @@ fn describe(monitor: &Monitor) -> Value {
         now: links.clock().now(),
     };
     let problems = state.problems();
-    let rates = |counted: fn(&Sample) -> u64| {
-        json!({
-            "tenSeconds": rounded(now.rate(&ten_seconds, counted)),
-            "minute": rounded(now.rate(&minute, counted)),
-            "start": rounded(now.rate(&start, counted)),
-        })
+    let rates = |counted: fn(&Sample) -> u64| Rates {
+        ten_seconds: rounded(now.rate(&ten_seconds, counted)),
+        minute: rounded(now.rate(&minute, counted)),
+        start: rounded(now.rate(&start, counted)),
     };
-    let counts = |counted: fn(&Sample) -> u64| {
-        let minutes = counted(&now).saturating_sub(counted(&minutes));
-        json!({ "minutes": minutes, "start": counted(&now) })
+    let counts = |counted: fn(&Sample) -> u64| Counts {
+        minutes: counted(&now).saturating_sub(counted(&minutes)),
+        start: counted(&now),
     };
-    let durations = |of: fn(&Sample) -> &Distribution| durations(&of(&now).since(of(&minutes)));
-    json!({
-        "healthy": problems.is_empty(),
-        "problems": problems,
-        "hints": state.hints(),
-        "version": report.version,
-        "uptimeSeconds": uptime.as_secs(),
-        // What the numbers of the last minutes are about.
-        "minutesSeconds": uptime.saturating_sub(minutes.at).as_secs(),
-        "redirects": {
-            "perSecond": rates(|sample| sample.redirects),
-            "outcomes": named(RedirectOutcome::ALL.map(RedirectOutcome::label), report.redirects),
-            "failed": counts(|sample| sample.failed_redirects),
-            "durations": durations(|sample| &sample.redirect_durations),
+    let quantiles = |of: fn(&Sample) -> &Distribution| quantiles(&of(&now).since(of(&minutes)));
+    ApplianceStatus {
+        healthy: problems.is_empty(),
+        problems,
+        hints: state.hints(),
+        version: report.version.to_owned(),
+        uptime_seconds: uptime.as_secs(),
+        minutes_seconds: uptime.saturating_sub(minutes.at).as_secs(),
+        redirects: RedirectStatus {
+            per_second: rates(|sample| sample.redirects),
+            outcomes: named(RedirectOutcome::ALL.map(RedirectOutcome::label), report.redirects),
+            failed: counts(|sample| sample.failed_redirects),
+            durations: quantiles(|sample| &sample.redirect_durations),
         },
-        "fetches": {
-            "perSecond": rates(|sample| sample.fetches),
-            "outcomes": named(FetchOutcome::ALL.map(FetchOutcome::label), report.fetches.outcomes),
-            "busy": counts(|sample| sample.busy_fetches),
-            "open": report.fetches.open,
-            "bytes": report.fetches.bytes,
+        fetches: FetchStatus {
+            per_second: rates(|sample| sample.fetches),
+            outcomes: named(FetchOutcome::ALL.map(FetchOutcome::label), report.fetches.outcomes),
+            busy: counts(|sample| sample.busy_fetches),
+            open: report.fetches.open,
+            bytes: report.fetches.bytes,
         },
-        "api": {
-            "perSecond": rates(|sample| sample.calls),
-            "refused": counts(|sample| sample.refused_calls),
-            "failed": counts(|sample| sample.failed_calls),
+        api: ApiStatus {
+            per_second: rates(|sample| sample.calls),
+            refused: counts(|sample| sample.refused_calls),
+            failed: counts(|sample| sample.failed_calls),
         },
-        "refusals": refusals(&report, counts(|sample| sample.refusals)),
-        "connections": connections(&report),
-        "store": store(&report, &state.health, rates(|sample| sample.commits.count()), durations(|sample| &sample.commits)),
-        "links": map(&report, state.stored),
-        "process": process(&report),
-    })
+        refusals: RefusalStatus {
+            counts: counts(|sample| sample.refusals),
+            reasons: refusals(&report.connections),
+        },
+        connections: connections(&report.connections),
+        store: store(
+            &report,
+            state.health,
+            rates(|sample| sample.commits.count()),
+            quantiles(|sample| &sample.commits),
+        ),
+        links: map(&report, state.stored),
+        process: process(&report),
+    }
 }
 
 fn rounded(rate: f64) -> f64 {
     (rate * 10.0).round() / 10.0
 }
 
-fn named<const N: usize>(names: [&'static str; N], numbers: [u64; N]) -> Value {
-    let members = names.into_iter().zip(numbers);
-    members
-        .map(|(name, number)| (name.to_owned(), json!(number)))
-        .collect::<Map<_, _>>()
-        .into()
+fn named<const N: usize>(names: [&'static str; N], numbers: [u64; N]) -> BTreeMap<String, u64> {
+    names.into_iter().map(str::to_owned).zip(numbers).collect()
 }
 
-/// Half of all, and all but a hundredth, took at most so long; null if there was none.
-fn durations(of: &Distribution) -> Value {
+fn quantiles(of: &Distribution) -> Quantiles {
     let seconds = |share| {
         of.quantile(share)
             .map(|nanoseconds| nanoseconds / NANOSECONDS_IN_A_SECOND)
     };
-    json!({ "count": of.count(), "p50Seconds": seconds(0.5), "p99Seconds": seconds(0.99) })
+    Quantiles {
+        count: of.count(),
+        p50_seconds: seconds(0.5),
+        p99_seconds: seconds(0.99),
+    }
 }
 
-/// How many there were, and the reasons of which there were any.
-fn refusals(report: &Report, mut counts: Value) -> Value {
-    let mut reasons = Map::new();
-    for of in &report.connections {
-        for (reason, count) in Refusal::ALL.into_iter().zip(of.refused).filter(|(_, count)| *count > 0) {
-            reasons.insert(format!("{}.{}", of.listener.label(), reason.label()), json!(count));
-        }
-    }
-    if let Value::Object(counts) = &mut counts {
-        counts.insert("reasons".to_owned(), reasons.into());
-    }
-    counts
-}
-
-fn connections(report: &Report) -> Value {
-    let of_listeners = report.connections.iter();
-    let members = of_listeners.map(|of| {
-        (
-            of.listener.label().to_owned(),
-            json!({ "open": of.open, "accepted": of.accepted }),
-        )
+fn refusals(connections: &[ConnectionsReport]) -> BTreeMap<String, u64> {
+    let all = connections.iter().flat_map(|of| {
+        let counted = Refusal::ALL.into_iter().zip(of.refused);
+        counted.map(|(reason, count)| (format!("{}.{}", of.listener.label(), reason.label()), count))
     });
-    members.collect::<Map<_, _>>().into()
+    all.filter(|(_, count)| *count > 0).collect()
 }
 
-fn store(report: &Report, health: &Health, commits: Value, durations: Value) -> Value {
+fn connections(connections: &[ConnectionsReport]) -> ConnectionStatus {
+    let mut status = ConnectionStatus::default();
+    for of in connections {
+        let listener = match of.listener {
+            Listener::Public => &mut status.public,
+            Listener::Admin => &mut status.admin,
+        };
+        *listener = ListenerStatus {
+            open: of.open,
+            accepted: of.accepted,
+        };
+    }
+    status
+}
+
+fn store(report: &Report, health: Health, commits_per_second: Rates, commit_durations: Quantiles) -> StoreStatus {
     let store = &report.store;
-    let [file, free, total] = store.disk.map_or([None; 3], |disk| disk.map(Some));
-    let reason = match health {
-        Health::Refusing(reason) => Some(reason),
-        Health::Accepting | Health::ReadOnly => None,
-    };
-    json!({
-        "acceptingWrites": store.is_accepting,
-        "readOnly": *health == Health::ReadOnly,
-        "reason": reason,
-        "failures": store.writer.failures,
-        "queued": store.queued,
-        "commitsPerSecond": commits,
-        "commitDurations": durations,
-        "diskWaitSeconds": store.writer.waiting.as_secs_f64(),
-        "fileBytes": file,
-        "journalBytes": store.writer.journal_bytes,
-        "diskFreeBytes": free,
-        "diskSizeBytes": total,
-        "lastBackup": store.last_backup,
-        "verified": store.verified,
-        "problems": store.problems,
-    })
+    let [file_bytes, disk_free_bytes, disk_size_bytes] = store.disk.map_or([None; 3], |disk| disk.map(Some));
+    StoreStatus {
+        accepting_writes: store.is_accepting,
+        read_only: health == Health::ReadOnly,
+        reason: match health {
+            Health::Refusing(reason) => Some(reason),
+            Health::Accepting | Health::ReadOnly => None,
+        },
+        failures: store.writer.failures,
+        queued: store.queued,
+        commits_per_second,
+        commit_durations,
+        disk_wait_seconds: store.writer.waiting.as_secs_f64(),
+        file_bytes,
+        journal_bytes: store.writer.journal_bytes,
+        disk_free_bytes,
+        disk_size_bytes,
+        last_backup: store.last_backup,
+        verified: store.verified,
+        problems: store.problems,
+    }
 }
 
-fn map(report: &Report, stored: u64) -> Value {
+fn map(report: &Report, stored_at_start: u64) -> LinksStatus {
     let map = &report.map;
-    let mut links = Map::new();
-    for (status, number) in report.store.links {
-        links.insert(status.to_owned(), json!(number));
+    let [disabled, enabled, deleted] = report.store.links.map(|(_, number)| number);
+    LinksStatus {
+        enabled,
+        disabled,
+        deleted,
+        loaded: map.is_loaded,
+        load_seconds: map.load_time.map(|time| time.as_secs_f64()),
+        in_memory: map.links,
+        stored_at_start,
+        damaged: map.damaged,
+        memory_bytes: map.bytes,
     }
-    let more = json!({
-        "loaded": map.is_loaded,
-        "loadSeconds": map.load_time.map(|time| time.as_secs_f64()),
-        "inMemory": map.links,
-        "storedAtStart": stored,
-        "damaged": map.damaged,
-        "memoryBytes": map.bytes,
-    });
-    if let Value::Object(more) = more {
-        links.extend(more);
-    }
-    links.into()
 }
 
-/// What is not known is null.
-fn process(report: &Report) -> Value {
+fn process(report: &Report) -> ProcessStatus {
     let process = &report.process;
-    json!({
-        "residentBytes": process.resident_bytes,
-        "openFiles": process.open_fds,
-        "openFilesMax": process.max_fds,
-        "threads": process.threads,
-        "cpuSeconds": process.cpu_seconds.map(rounded),
-        "startedAt": process.started_at,
-    })
+    ProcessStatus {
+        resident_bytes: process.resident_bytes,
+        open_files: process.open_fds,
+        open_files_max: process.max_fds,
+        threads: process.threads,
+        cpu_seconds: process.cpu_seconds.map(rounded),
+        started_at: process.started_at,
+    }
 }
 
 #[cfg(test)]

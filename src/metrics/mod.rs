@@ -28,7 +28,7 @@ pub use prometheus::Exposition;
 pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
 #[cfg(test)]
 pub use report::WriterReport;
-pub use report::{MapReport, Report, StoreReport};
+pub use report::{ConnectionsReport, MapReport, Report, StoreReport};
 pub use store::StoreMetrics;
 
 /// All that is counted.
