@@ -92,12 +92,7 @@ impl Monitor {
     pub fn report(&self) -> Report {
         let (store, index) = (self.links.store(), self.links.index());
         let (writer, health) = (store.metrics().read(), store.health());
-        let names = Status::ALL.map(|status| match status {
-            Status::Disabled => "disabled",
-            Status::Enabled => "enabled",
-            Status::Deleted => "deleted",
-        });
-        let mut links = names.map(|name| (name, 0));
+        let mut links = Status::ALL.map(|status| (status.name(), 0));
         for ((_, number), counted) in links.iter_mut().zip(writer.links) {
             *number = counted;
         }

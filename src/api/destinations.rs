@@ -13,7 +13,7 @@ use url::{Url, form_urlencoded};
 
 use crate::kaltura;
 use crate::kaltura::{ApiError, Call, Target};
-use crate::links::file::Line;
+use crate::links::file::{ImportReport, Line, LineProblem};
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 
 /// Lines of an import whose warnings are kept; of those beyond it, only the number is known.
@@ -113,10 +113,8 @@ impl NewDestinations {
             {
                 warned.fetch_add(1, Ordering::Relaxed);
                 // Where there is no room, there are enough.
-                let _ = sender.try_send((
-                    number,
-                    format!("fullUrl: {why}; add would refuse it, the import keeps it"),
-                ));
+                let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
+                let _ = sender.try_send(LineProblem { line: number, reason });
             }
         });
         (watched, warnings)
@@ -151,14 +149,13 @@ fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
 #[derive(Debug)]
 pub struct Warnings {
     warned: Arc<AtomicU64>,
-    first: Receiver<(u64, String)>,
+    first: Receiver<LineProblem>,
 }
 
 impl Warnings {
-    /// How many there are, and the number and text of the first of them.
-    #[must_use]
-    pub fn take(self) -> (u64, Vec<(u64, String)>) {
-        (self.warned.load(Ordering::Relaxed), self.first.try_iter().collect())
+    pub fn add_to(self, report: &mut ImportReport) {
+        report.warned = self.warned.load(Ordering::Relaxed);
+        report.warnings = self.first.try_iter().collect();
     }
 }
 

@@ -29,7 +29,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{Semaphore, watch};
 
-pub use destinations::{NewDestinations, Warnings};
+pub use destinations::NewDestinations;
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::Params;

@@ -15,19 +15,18 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use multer::{Field, Multipart};
-use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
 use crate::api::fields::parse_partner;
 use crate::api::places::FilePlace;
-use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, Warnings, body, caller_of, requested, stream};
+use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, requested, stream};
 use crate::http::{self, PieceSender, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::session::Session;
 use crate::kaltura::{ApiError, Target};
 use crate::links::Links;
 use crate::links::file::{self, Format};
-use crate::links::file::{Conflict, ImportOptions, ImportReport, export, import};
+use crate::links::file::{Conflict, ImportEvent, ImportOptions, export, import};
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
 use crate::store::{CopyError, Lane, Snapshot, StoreError};
@@ -326,17 +325,20 @@ impl Api {
                 let reading = move || file::read(format, BufReader::new(file), defaults);
                 let lines = match tokio::task::spawn_blocking(reading).await {
                     Ok(Ok(lines)) => lines,
-                    Ok(Err(reason)) => return json!({ "error": reason }),
-                    Err(_) => return json!({ "error": "the file could not be read" }),
+                    Ok(Err(reason)) => return failed(reason, false),
+                    Err(_) => return failed("cannot read the file".to_owned(), false),
                 };
                 let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
                 let (lines, warnings) = self.destinations.clone().watch(lines);
                 match import(self.links.store(), lines, options, on_lines).await {
-                    Ok(report) => report_of(&report, warnings),
+                    Ok(mut report) => {
+                        warnings.add_to(&mut report);
+                        ImportEvent::Report(report)
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "an import has failed");
                         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                        json!({ "error": format!("{error}{}", cause.unwrap_or_default()), "isOfTheStore": true })
+                        failed(format!("{error}{}", cause.unwrap_or_default()), true)
                     }
                 }
             };
@@ -346,12 +348,19 @@ impl Api {
             let end = loop {
                 let line = tokio::select! {
                     end = &mut importing => break end,
-                    _ = interval.tick(), if is_listening => json!({ "lines": lines_read.load(Ordering::Relaxed) }),
+                    _ = interval.tick(), if is_listening => ImportEvent::Progress { lines: lines_read.load(Ordering::Relaxed) },
                 };
                 is_listening = send(&sender, &line).await;
             };
             // What is wrong with a file is in the report, and concerns its sender.
-            let fault = end.get("isOfTheStore").map(|_| ApiError::Internal);
+            let failed = matches!(
+                end,
+                ImportEvent::Failed {
+                    is_of_the_store: true,
+                    ..
+                }
+            );
+            let fault = failed.then_some(ApiError::Internal);
             self.count(IMPORT, fault.as_ref(), started);
             if send(&sender, &end).await {
                 sender.end().await;
@@ -430,35 +439,17 @@ async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, ApiError
     String::from_utf8(bytes).map_err(|_| ApiError::InvalidChar { field: name.to_owned() })
 }
 
-fn report_of(report: &ImportReport, warnings: Warnings) -> Json {
-    let told = |lines: &[(u64, String)]| -> Vec<_> {
-        let told = lines
-            .iter()
-            .map(|(line, reason)| json!({ "line": line, "reason": reason }));
-        told.collect()
-    };
-    let (warned, warnings) = warnings.take();
-    let first_ids: Vec<_> = report.first_ids.iter().map(ToString::to_string).collect();
-    let mut answer = json!({
-        "added": report.added,
-        "updated": report.updated,
-        "unchanged": report.unchanged,
-        "skipped": report.skipped,
-        "refused": report.refused,
-        "problems": told(&report.problems),
-        "warned": warned,
-        "warnings": told(&warnings),
-        "applied": report.applied,
-    });
-    if let (false, Json::Object(answer)) = (first_ids.is_empty(), &mut answer) {
-        answer.insert("firstIds".to_owned(), json!(first_ids));
-    }
-    answer
+fn failed(error: String, is_of_the_store: bool) -> ImportEvent {
+    ImportEvent::Failed { error, is_of_the_store }
 }
 
 /// Sends a line; false if nobody takes it any more.
-async fn send(sender: &PieceSender, line: &Json) -> bool {
-    let sent = tokio::time::timeout(BODY_TIMEOUT, sender.send(format!("{line}\n"))).await;
+async fn send(sender: &PieceSender, event: &ImportEvent) -> bool {
+    let Ok(mut line) = serde_json::to_vec(event) else {
+        return false;
+    };
+    line.push(b'\n');
+    let sent = tokio::time::timeout(BODY_TIMEOUT, sender.send(line)).await;
     matches!(sent, Ok(Ok(())))
 }
 

@@ -14,18 +14,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::api::{NewDestinations, Warnings};
+use crate::api::NewDestinations;
 use crate::cli::client::{Client, ClientArgs, Upload};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
 use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
-use crate::links::file::{self, Defaults, Format};
-use crate::links::file::{
-    Conflict, ImportError, ImportOptions, ImportReport, export as export_links, import as import_lines,
-};
+use crate::links::file::{self, Defaults, Format, ImportEvent, ImportReport, LineProblem};
+use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
 use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
 use crate::store::{Health, Store, Unfinished};
 
@@ -181,59 +179,6 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
     Ok(damaged)
 }
 
-/// What an import has done, as far as it is to be told.
-struct ImportSummary {
-    counts: [(&'static str, u64); 5],
-    problems: Vec<(u64, String)>,
-    first_ids: Vec<String>,
-    /// Lines that are kept, though `add` would refuse their links: how many, and what is wrong with the first of them.
-    warned: (u64, Vec<(u64, String)>),
-    applied: bool,
-}
-
-impl ImportSummary {
-    fn of(report: ImportReport, warnings: Warnings) -> Self {
-        Self {
-            counts: [
-                ("added", report.added),
-                ("updated", report.updated),
-                ("unchanged", report.unchanged),
-                ("skipped", report.skipped),
-                ("refused", report.refused),
-            ],
-            problems: report.problems,
-            first_ids: report.first_ids.iter().map(ToString::to_string).collect(),
-            warned: warnings.take(),
-            applied: report.applied,
-        }
-    }
-}
-
-impl From<&Value> for ImportSummary {
-    fn from(report: &Value) -> Self {
-        let count = |name| (name, report[name].as_u64().unwrap_or(0));
-        let first_ids = report["firstIds"].as_array().map_or(&[][..], Vec::as_slice);
-        let problem = |problem: &Value| {
-            let reason = problem["reason"].as_str().unwrap_or("").to_owned();
-            (problem["line"].as_u64().unwrap_or(0), reason)
-        };
-        let told = |name| -> Vec<_> {
-            let lines = report[name].as_array().map_or(&[][..], Vec::as_slice);
-            lines.iter().map(problem).collect()
-        };
-        Self {
-            counts: ["added", "updated", "unchanged", "skipped", "refused"].map(count),
-            problems: told("problems"),
-            first_ids: first_ids
-                .iter()
-                .filter_map(|id| id.as_str().map(str::to_owned))
-                .collect(),
-            warned: (report["warned"].as_u64().unwrap_or(0), told("warnings")),
-            applied: report["applied"] == true,
-        }
-    }
-}
-
 pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     let (file, bytes): (Box<dyn Read + Send>, _) = if args.file.is_pipe() {
         (Box::new(io::stdin()), None)
@@ -247,67 +192,61 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
-    let told = match &args.file.store {
+    let report = match &args.file.store {
         Some(store) => import_into_store(store, args, file, bytes)?,
         None => import_into_appliance(args, file, bytes)?,
     };
-    tell(args, &told)
+    print_report(args, &report)
 }
 
-fn tell(args: &ImportArgs, told: &ImportSummary) -> Result<(), CliError> {
-    let (warned, warnings) = &told.warned;
-    for (line, warning) in warnings {
-        writeln!(io::stderr(), "line {line}: warning: {}", shown::line(warning))?;
-    }
-    let more = warned.saturating_sub(warnings.len() as u64);
-    if more > 0 {
-        writeln!(io::stderr(), "and {more} warnings more")?;
-    }
-    for (line, reason) in &told.problems {
-        writeln!(io::stderr(), "line {line}: {}", shown::line(reason))?;
-    }
-    let refused = told
-        .counts
-        .iter()
-        .find(|(name, _)| *name == "refused")
-        .map_or(0, |(_, count)| *count);
-    let more = refused.saturating_sub(told.problems.len() as u64);
-    if more > 0 {
-        writeln!(io::stderr(), "and {more} lines more")?;
-    }
-    let counts: Vec<_> = told
-        .counts
-        .iter()
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
-    let counts = counts.join(", ");
+fn print_report(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError> {
+    let mut err = io::stderr().lock();
+    print_lines(&mut err, "warning: ", &report.warnings, report.warned)?;
+    print_lines(&mut err, "", &report.problems, report.refused)?;
+    drop(err);
+    let counts = [
+        ("added", report.added),
+        ("updated", report.updated),
+        ("unchanged", report.unchanged),
+        ("skipped", report.skipped),
+        ("refused", report.refused),
+    ];
+    let in_words = counts.map(|(name, count)| format!("{count} {name}")).join(", ");
     let mut out = io::stdout().lock();
     if args.file.client.json {
-        let mut report = json!({ "applied": told.applied, "dryRun": args.dry_run });
-        for (name, count) in told.counts {
-            report[name] = json!(count);
+        let mut json = json!({ "applied": report.applied, "dryRun": args.dry_run, "warned": report.warned });
+        for (name, count) in counts {
+            json[name] = json!(count);
         }
         if args.dry_run {
-            report["firstIds"] = json!(told.first_ids);
+            json["firstIds"] = json!(report.first_ids);
         }
-        report["warned"] = json!(warned);
-        writeln!(out, "{report}")?;
+        writeln!(out, "{json}")?;
     } else if args.dry_run {
-        writeln!(out, "nothing was changed; it would be: {counts}")?;
-        if !told.first_ids.is_empty() {
-            writeln!(
-                out,
-                "first ids as they would be: {}",
-                shown::line(&told.first_ids.join(", "))
-            )?;
+        writeln!(out, "nothing was changed; it would be: {in_words}")?;
+        if !report.first_ids.is_empty() {
+            let ids = report.first_ids.join(", ");
+            writeln!(out, "first ids as they would be: {}", shown::line(&ids))?;
         }
-    } else if told.applied {
-        writeln!(out, "{counts}")?;
+    } else if report.applied {
+        writeln!(out, "{in_words}")?;
     } else {
-        writeln!(out, "nothing was imported, because not every line is right: {counts}")?;
+        writeln!(out, "import aborted, nothing changed: {in_words}")?;
     }
-    if refused > 0 {
-        return Err(CliError::new(Failure::Refused, format!("wrong lines: {refused}")));
+    if report.refused > 0 {
+        let text = format!("wrong lines: {}", report.refused);
+        return Err(CliError::new(Failure::Refused, text));
+    }
+    Ok(())
+}
+
+fn print_lines(out: &mut impl Write, kind: &str, lines: &[LineProblem], all: u64) -> io::Result<()> {
+    for LineProblem { line, reason } in lines {
+        writeln!(out, "line {line}: {kind}{}", shown::line(reason))?;
+    }
+    let more = all.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        writeln!(out, "and {more} more")?;
     }
     Ok(())
 }
@@ -317,7 +256,7 @@ fn import_into_store(
     args: &ImportArgs,
     file: Box<dyn Read + Send>,
     bytes: Option<u64>,
-) -> Result<ImportSummary, CliError> {
+) -> Result<ImportReport, CliError> {
     let bar = bar("importing", "bytes", bytes);
     let options = ImportOptions {
         conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
@@ -341,7 +280,10 @@ fn import_into_store(
     let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
     bar.finish_and_clear();
     match imported {
-        Ok(report) => Ok(ImportSummary::of(report, warnings)),
+        Ok(mut report) => {
+            warnings.add_to(&mut report);
+            Ok(report)
+        }
         Err(ImportError::Write(error)) => {
             let reason = match store.health() {
                 Health::Refusing(reason) => format!(": {reason}"),
@@ -383,7 +325,7 @@ fn import_into_appliance(
     args: &ImportArgs,
     file: Box<dyn Read + Send>,
     bytes: Option<u64>,
-) -> Result<ImportSummary, CliError> {
+) -> Result<ImportReport, CliError> {
     let client = Client::new(&args.file.client)?;
     let flag = |flag: bool| if flag { "1" } else { "0" }.to_owned();
     let mut fields = vec![
@@ -407,26 +349,28 @@ fn import_into_appliance(
     let importing = bar("importing", "lines", Some(lines.load(Ordering::Relaxed)));
     let end = follow(answer, &importing);
     importing.finish_and_clear();
-    let end = end?;
-    match end["error"].as_str() {
-        Some(error) if end["isOfTheStore"] == true => Err(CliError::new(Failure::Unavailable, error)),
-        Some(error) => Err(CliError::new(Failure::Refused, error)),
-        None => Ok(ImportSummary::from(&end)),
-    }
+    end
 }
 
-/// Reads how far the appliance is until it says how it ended.
-fn follow(answer: impl Read, bar: &ProgressBar) -> Result<Value, CliError> {
+/// Shows the progress until the server sends the report.
+fn follow(answer: impl Read, bar: &ProgressBar) -> Result<ImportReport, CliError> {
     let cut_off = || {
-        let text = "the appliance did not say how it ended: outcome unknown; importing again changes nothing twice";
+        let text = "the connection ended before the report: outcome unknown; import again, nothing changes twice";
         CliError::new(Failure::Unavailable, text)
     };
     for line in BufReader::new(answer).lines() {
         let line = line.map_err(|_| cut_off())?;
-        let event: Value = serde_json::from_str(&line).map_err(|_| cut_off())?;
-        match event["lines"].as_u64() {
-            Some(lines) => bar.set_position(lines),
-            None => return Ok(event),
+        match serde_json::from_str(&line).map_err(|_| cut_off())? {
+            ImportEvent::Progress { lines } => bar.set_position(lines),
+            ImportEvent::Report(report) => return Ok(report),
+            ImportEvent::Failed { error, is_of_the_store } => {
+                let failure = if is_of_the_store {
+                    Failure::Unavailable
+                } else {
+                    Failure::Refused
+                };
+                return Err(CliError::new(failure, error));
+            }
         }
     }
     Err(cut_off())

@@ -38,6 +38,15 @@ impl Status {
         }
     }
 
+    /// The word for the status, as metrics and the command line show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Enabled => "enabled",
+            Self::Deleted => "deleted",
+        }
+    }
+
     /// The number of the status on the wire and in the store.
     #[must_use]
     pub const fn number(self) -> u8 {

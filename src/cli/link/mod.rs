@@ -7,20 +7,22 @@
 
 mod restore;
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::store::opened;
 use crate::cli::{shown, time};
-use crate::links::file::{self, Format};
-use crate::model::Timestamp;
+use crate::links::file::{LinkJson, UsageJson, UsedLinkJson};
+use crate::model::{self, Timestamp};
 use crate::store::Store;
 
 pub(super) const SERVICE: &str = "shortlink_shortlink";
@@ -309,69 +311,65 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
         let text = format!("{} has no link {id}", path.display());
         CliError::new(Failure::NotFound, text)
     })?;
-    let mut line = Vec::new();
-    file::Writer::new(Format::JsonLines, &mut line)?.write(&link)?;
-    let mut shown: Value = serde_json::from_slice(&line)?;
-    let usage = snapshot.usage(link.id)?;
-    shown["clicks"] = json!(usage.clicks);
-    shown["previews"] = json!(usage.previews);
-    shown["lastUsedAt"] = json!(usage.last_used_at.map(Timestamp::as_unix));
-    show(args, None, &shown)
+    let usage = snapshot.usage(link.id)?.into();
+    let link = UsedLinkJson {
+        link: (&link).into(),
+        usage,
+    };
+    show(args, None, &serde_json::to_value(&link)?)
 }
 
 /// Shows one link: JSON on a line, or its fields one below the other.
-fn show(args: &ClientArgs, short_url_base: Option<&str>, link: &Value) -> Result<(), CliError> {
+fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", shown::json(link))?;
+        writeln!(out, "{}", shown::json(answer))?;
         return Ok(());
     }
+    let UsedLinkJson { link, usage } = UsedLinkJson::deserialize(answer)?;
     let mut table = plain_table();
-    let mut row = |name: &str, value: Option<String>| {
+    let mut row = |name: &str, value: Option<Cow<'_, str>>| {
         if let Some(value) = value {
             table.add_row([name, &*shown::line(&value)]);
         }
     };
-    let text = |name: &str| link[name].as_str().map(str::to_owned);
-    let when = |name: &str| link[name].as_i64().map(time::show);
-    row("id", text("id"));
-    row(
-        "short URL",
-        short_url_base
-            .zip(text("id"))
-            .map(|(base, id)| format!("{base}/tiny/{id}")),
-    );
-    row("leads to", text("fullUrl"));
-    row("status", Some(status_name(link).to_owned()));
-    row("expires", Some(when("expiresAt").unwrap_or_else(|| "never".to_owned())));
-    row("system name", text("systemName"));
-    row("name", text("name"));
-    row("owner", text("userId"));
-    row("unique id", text("uniqueId"));
-    row("created", when("createdAt"));
-    row("updated", when("updatedAt"));
-    if let Some(clicks) = link["clicks"].as_u64() {
-        row("clicks", Some(clicks_shown(clicks, &link["previews"])));
-        row("last used", Some(last_used(link)));
+    let short_url = short_url_base.map(|base| format!("{base}/tiny/{}", link.id).into());
+    let expires = link.expires_at.map_or_else(|| "never".to_owned(), time::show);
+    row("id", Some(link.id));
+    row("short URL", short_url);
+    row("leads to", Some(link.full_url));
+    row("status", Some(status_name(link.status).into()));
+    row("expires", Some(expires.into()));
+    row("system name", Some(link.system_name));
+    row("name", link.name);
+    row("owner", link.user_id);
+    row("unique id", link.unique_id);
+    row("created", Some(time::show(link.created_at).into()));
+    row("updated", Some(time::show(link.updated_at).into()));
+    if usage.clicks.is_some() {
+        row("clicks", Some(usage.clicks_shown().into()));
+        row("last used", Some(usage.last_used().into()));
     }
     writeln!(out, "{}", trimmed(&table))?;
     Ok(())
 }
 
-fn clicks_shown(clicks: u64, previews: &Value) -> String {
-    match previews.as_u64() {
-        None | Some(0) => clicks.to_string(),
-        Some(1) => format!("{clicks} (1 preview)"),
-        Some(previews) => format!("{clicks} ({previews} previews)"),
+impl UsageJson {
+    fn clicks_shown(&self) -> String {
+        let clicks = self.clicks.unwrap_or_default();
+        match self.previews {
+            None | Some(0) => clicks.to_string(),
+            Some(1) => format!("{clicks} (1 preview)"),
+            Some(previews) => format!("{clicks} ({previews} previews)"),
+        }
     }
-}
 
-/// When somebody last followed the link.
-fn last_used(link: &Value) -> String {
-    match link["lastUsedAt"].as_i64() {
-        Some(at) => time::show(at),
-        None if link["clicks"].is_null() => "-".to_owned(),
-        None => "never".to_owned(),
+    fn last_used(&self) -> String {
+        match self.last_used_at {
+            Some(at) => time::show(at),
+            None if self.clicks.is_none() => "-".to_owned(),
+            None => "never".to_owned(),
+        }
     }
 }
 
@@ -404,7 +402,7 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
         writeln!(out, "{}", shown::json(&result))?;
         return Ok(());
     }
-    let links = result["objects"].as_array().map_or(&[][..], Vec::as_slice);
+    let ListJson { objects, total_count } = ListJson::deserialize(&result)?;
     let mut table = plain_table();
     table.set_header([
         "ID",
@@ -416,35 +414,30 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
         "SYSTEM NAME",
         "LEADS TO",
     ]);
-    for link in links {
-        let text = |name: &str| shown::line(link[name].as_str().unwrap_or("-")).into_owned();
-        let expires = link["expiresAt"]
-            .as_i64()
-            .map_or_else(|| "never".to_owned(), time::show);
-        let destination = shortened(&text("fullUrl"));
+    for UsedLinkJson { link, usage } in &objects {
+        let text = |text: &str| shown::line(text).into_owned();
         table.add_row([
-            text("id"),
-            status_name(link).to_owned(),
-            // An older appliance does not count.
-            link["clicks"]
-                .as_u64()
-                .map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
-            last_used(link),
-            expires,
-            text("userId"),
-            text("systemName"),
-            destination,
+            text(&link.id),
+            status_name(link.status).to_owned(),
+            usage.clicks.map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
+            usage.last_used(),
+            link.expires_at.map_or_else(|| "never".to_owned(), time::show),
+            text(link.user_id.as_deref().unwrap_or("-")),
+            text(&link.system_name),
+            shortened(&text(&link.full_url)),
         ]);
     }
     writeln!(out, "{}", trimmed(&table))?;
-    writeln!(
-        out,
-        "{} of {} links, page {}",
-        links.len(),
-        result["totalCount"],
-        args.page
-    )?;
+    writeln!(out, "{} of {total_count} links, page {}", objects.len(), args.page)?;
     Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListJson<'a> {
+    #[serde(borrow)]
+    objects: Vec<UsedLinkJson<'a>>,
+    total_count: u64,
 }
 
 /// Does the same to several links: all are tried, and the first failure is the command's.
@@ -454,7 +447,10 @@ fn each(args: &ClientArgs, action: &str, ids: &[String]) -> Result<(), CliError>
     for id in ids {
         match client.call(SERVICE, action, json!({ "id": id })) {
             Ok(link) if args.json => writeln!(io::stdout(), "{}", shown::json(&link))?,
-            Ok(link) => writeln!(io::stdout(), "{} {}", shown::line(id), status_name(&link))?,
+            Ok(link) => {
+                let link = LinkJson::deserialize(&link)?;
+                writeln!(io::stdout(), "{} {}", shown::line(id), status_name(link.status))?;
+            }
             Err(error) if first_failure.is_none() => first_failure = Some(error),
             Err(error) => writeln!(io::stderr(), "tinyd: {}", shown::lines(&format!("{:#}", error.error)))?,
         }
@@ -485,13 +481,8 @@ fn shortened(text: &str) -> String {
     }
 }
 
-pub(super) fn status_name(link: &Value) -> &'static str {
-    match link["status"].as_i64() {
-        Some(1) => "disabled",
-        Some(2) => "enabled",
-        Some(3) => "deleted",
-        _ => "unknown",
-    }
+pub(super) fn status_name(number: u8) -> &'static str {
+    model::Status::from_number(number.into()).map_or("unknown", model::Status::name)
 }
 
 /// An id, or what is the id in a URL: the value of `id=`, else the last part of the path.

@@ -67,7 +67,10 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
                 }
                 Some("notDeleted") => {
                     already += 1;
-                    format!("already {}", status_name(link))
+                    format!(
+                        "already {}",
+                        status_name(u8::try_from(link["status"].as_u64().unwrap_or_default()).unwrap_or_default())
+                    )
                 }
                 Some("uniqueIdTaken") => {
                     taken += 1;

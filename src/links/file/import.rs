@@ -5,6 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::links::file::Line;
 use crate::model::{LinkId, PartnerId, ShortLink, Status};
 use crate::store::{
@@ -63,7 +65,8 @@ pub struct ImportOptions {
 }
 
 /// What an import has done, or on a dry run would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ImportReport {
     /// Links that were not there.
     pub added: u64,
@@ -75,19 +78,50 @@ pub struct ImportReport {
     pub skipped: u64,
     /// Lines that are wrong.
     pub refused: u64,
-    /// The number and the reason of the first of them.
-    pub problems: Vec<(u64, String)>,
+    /// The first of them.
+    pub problems: Vec<LineProblem>,
+    /// Lines that are kept although the API's `add` would refuse their links.
+    #[serde(default)]
+    pub warned: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub warnings: Vec<LineProblem>,
     /// On a dry run, the first ids as they would be.
-    pub first_ids: Vec<LinkId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_ids: Vec<String>,
     /// Whether anything was written: not on a dry run, and not if a line was wrong and all had to be right.
     pub applied: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LineProblem {
+    pub line: u64,
+    pub reason: String,
+}
+
+/// A line of the API's answer to an import: progress until the last one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ImportEvent {
+    /// Lines read so far.
+    Progress {
+        lines: u64,
+    },
+    #[serde(rename_all = "camelCase")]
+    Failed {
+        error: String,
+        /// The store failed, and not the file.
+        #[serde(default)]
+        is_of_the_store: bool,
+    },
+    Report(ImportReport),
 }
 
 impl ImportReport {
     fn refuse(&mut self, line: u64, reason: String) {
         self.refused += 1;
         if self.problems.len() < PROBLEMS_TOLD_MAX {
-            self.problems.push((line, reason));
+            self.problems.push(LineProblem { line, reason });
         }
     }
 }
@@ -364,7 +398,7 @@ fn put_all(
             Err(error) => return Err(error),
         }
         if options.dry_run && report.refused == refused_before && report.first_ids.len() < FIRST_IDS_MAX {
-            report.first_ids.push(id);
+            report.first_ids.push(id.to_string());
         }
     }
     Ok(Ok(()))

@@ -4,6 +4,7 @@
 
 mod export;
 mod import;
+mod json;
 mod read;
 mod write;
 
@@ -11,7 +12,8 @@ mod write;
 mod tests;
 
 pub use export::export;
-pub use import::{Conflict, ImportError, ImportOptions, ImportReport, import};
+pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, import};
+pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use read::{Defaults, Line, read};
 pub use write::Writer;
 
