@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::cli::shown;
+use crate::cli::{log, shown};
 
 /// What the exit code of a failure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,14 @@ pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
                 .downcast_ref::<io::Error>()
                 .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
             if !closed {
-                // With its causes; where nobody can read it, nothing is lost.
-                let _ = writeln!(io::stderr(), "tinyd: {}", shown::lines(&format!("{error:#}")));
+                let text = format!("tinyd: {}", shown::lines(&format!("{error:#}")));
+                let text = if log::is_journal() {
+                    log::with_priority(3, &text)
+                } else {
+                    text + "\n"
+                };
+                // Nobody may be reading.
+                let _ = io::stderr().write_all(text.as_bytes());
             }
             ExitCode::from(failure as u8)
         }

@@ -6,6 +6,8 @@ mod completions;
 mod exit;
 mod ks;
 mod link;
+mod log;
+mod man;
 mod progress;
 mod serve;
 mod shown;
@@ -87,6 +89,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Print a script that completes tinyd's arguments in a shell.
     Completions(completions::CompletionsArgs),
+    /// Write the man pages into a folder.
+    Man(man::ManArgs),
 }
 
 /// Where the settings are.
@@ -207,5 +211,6 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

@@ -1,24 +1,20 @@
 //! `tinyd serve`: the appliance.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
-use crate::cli::progress::{LogWriter, bar};
-use crate::config::{LogFormat, Overrides, Settings};
+use crate::cli::log::LogLevels;
+use crate::cli::progress::bar;
+use crate::config::{Overrides, Settings};
 use crate::http::connection;
 use crate::http::connection::Bound;
-use crate::kaltura::ACCESS_LOG;
 use crate::links::Links;
 use crate::model::{Clock, priority};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
@@ -48,9 +44,6 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the bar of loading moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How the targets begin in the log of what looks names up.
-const RESOLVER: &str = "hickory";
-
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -74,7 +67,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         Settings::load_or_create(&overrides)?
     };
     settings.fit_connections(connection::room_for_connections(settings.threads));
-    let log_level = start_log(&settings)?;
+    let log_levels = LogLevels::start(&settings)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %settings.config.display(),
@@ -111,7 +104,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     // Who starts without links and without having written a configuration is new here.
     let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let welcome = newcomer.then_some(created);
-    let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_level);
+    let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_levels);
     runtime.block_on(serve(&settings, reload, welcome, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
@@ -216,7 +209,7 @@ fn load(links: Arc<Links>) {
 }
 
 /// Reads the settings again. A bad file changes nothing; what is wrong with it is returned.
-fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_level: &LogLevel) -> Option<String> {
+fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_levels: &LogLevels) -> Option<String> {
     match Settings::load(overrides) {
         Ok(mut settings) => {
             settings.fit_connections(connection::room_for_connections(settings.threads));
@@ -231,8 +224,8 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
             }
             let count = settings.partners.ids().count();
             reloader.reload(&settings);
-            if let Err(error) = filter_of(&settings).and_then(|filter| Ok(log_level.reload(filter)?)) {
-                tracing::error!(%error, "the log's levels stay what they are");
+            if let Err(error) = log_levels.reload(&settings) {
+                tracing::error!(%error, "cannot change log levels; keeping the current ones");
             }
             tracing::info!(
                 partners = count,
@@ -245,46 +238,6 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
             Some(error.to_string())
         }
     }
-}
-
-/// The levels of the log, which a reload may change.
-type LogLevel = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
-
-fn filter_of(settings: &Settings) -> anyhow::Result<EnvFilter> {
-    let mut filter: EnvFilter = settings.log.parse().context("the log's levels")?;
-    if !settings.log.contains(RESOLVER) {
-        // What strange name servers send would fill it, with the names that were asked for.
-        for part in ["net", "proto", "resolver"] {
-            filter = filter.add_directive(
-                format!("{RESOLVER}_{part}=off")
-                    .parse()
-                    .context("the level of the resolver")?,
-            );
-        }
-    }
-    if settings.access_log.is_some() {
-        // Whoever wants it wants it at every level.
-        filter = filter.add_directive(
-            format!("{ACCESS_LOG}=info")
-                .parse()
-                .context("the level of the access log")?,
-        );
-    }
-    Ok(filter)
-}
-
-fn start_log(settings: &Settings) -> Result<LogLevel, CliError> {
-    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter_of(settings)?);
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(|| LogWriter)
-        .with_target(false);
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    let registry = tracing_subscriber::registry().with(filter);
-    match settings.log_format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
-        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).init(),
-    }
-    Ok(handle)
 }
 
 /// For people, so on standard error: what to paste for a first link, with no secret in it.

@@ -316,7 +316,7 @@ fn status_is_served_on_the_admin_listener_alone_and_its_absence_is_told() {
     let gone = appliance.tinyd(&["status"]);
     assert_eq!((gone.status.code(), shown(&gone)), (Some(6), ""));
     assert!(
-        String::from_utf8_lossy(&gone.stderr).contains("cannot be reached"),
+        String::from_utf8_lossy(&gone.stderr).contains("cannot reach tinyd at"),
         "{gone:?}"
     );
 }

@@ -248,7 +248,7 @@ fn an_import_is_all_or_nothing_unless_it_is_to_keep_going() {
         "tinyd: wrong lines: 4".to_owned(),
     ];
     assert_eq!(told_problems.lines().collect::<Vec<_>>(), reasons);
-    assert!(told(&refused, 5).starts_with("nothing was imported, because not every line is right: 2 added"));
+    assert!(told(&refused, 5).starts_with("import aborted, nothing changed: 2 added"));
     assert_eq!((status("good1"), status(&taken)), (404, 302));
 
     let dry = import(&["--dry-run"], &good);
