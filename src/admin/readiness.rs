@@ -10,7 +10,6 @@ use crate::store::Health;
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// The process is up.
 pub fn healthz(method: &Method) -> Response {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return http::allow(method, METHODS);

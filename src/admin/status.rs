@@ -33,7 +33,6 @@ const SECONDS_IN_A_DAY: i64 = 24 * 60 * 60;
 
 const NANOSECONDS_IN_A_SECOND: f64 = 1e9;
 
-/// What is judged.
 struct State<'s> {
     report: &'s Report,
     health: Health,
@@ -229,7 +228,6 @@ pub struct ListenerStatus {
 pub struct StoreStatus {
     pub accepting_writes: bool,
     pub read_only: bool,
-    /// Why it refuses writes.
     pub reason: Option<String>,
     pub failures: u64,
     pub queued: u64,

@@ -183,7 +183,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Runs the command that the arguments name.
-#[must_use]
 pub fn main() -> ExitCode {
     let mut arguments = without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&arguments.get_matches_mut()).map_err(|error| error.format(&mut arguments));

@@ -51,9 +51,6 @@ impl Links {
     }
 
     /// Goes on with the deletions that were interrupted by a crash. One that fails is left for the next start.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
     pub async fn finish_deletions(&self) -> Result<(), StoreError> {
         if self.health() == Health::ReadOnly {
             return Ok(());

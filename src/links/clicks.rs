@@ -76,8 +76,6 @@ impl ClickRecorder {
         }
     }
 
-    /// Whether it counts at all.
-    #[must_use]
     pub const fn is_counting(&self) -> bool {
         self.place.is_some()
     }
@@ -100,7 +98,6 @@ struct Shared {
     recorded_max: AtomicUsize,
     /// Links that are gathered at most.
     gathered_max: AtomicUsize,
-    /// Chunks that were written.
     written: AtomicU64,
     /// Woken by a recorder that cannot take much more.
     many: Notify,
@@ -124,7 +121,6 @@ impl Gathered {
     }
 }
 
-/// Counts that are written together.
 #[derive(Debug, Default)]
 struct Chunk {
     /// In the order of the ids.
@@ -347,7 +343,6 @@ impl Clicks {
 
 impl Links {
     /// Whether redirects are counted. To be said before anybody has a recorder.
-    #[must_use]
     pub fn counting_clicks(self, is_counting: bool) -> Self {
         Self {
             clicks: Clicks::new(is_counting),
@@ -356,22 +351,17 @@ impl Links {
     }
 
     /// A recorder for one more thread, for as long as the links are there.
-    #[must_use]
     pub fn recorder(&self) -> ClickRecorder {
         self.clicks.recorder()
     }
 
     /// Clicks and previews that could not be counted since the start, because too many links were used at a time or the store
     /// took no writes for too long.
-    #[must_use]
     pub fn dropped_clicks(&self) -> u64 {
         self.clicks.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes down what has been recorded until now. What cannot be written is kept, as long as there is room for it.
-    ///
-    /// # Errors
-    /// When a write was not acknowledged.
     pub async fn flush_clicks(&self) -> Result<(), WriteError> {
         self.flush_clicks_by(WRITTEN_TOGETHER_LINKS).await
     }

@@ -15,7 +15,6 @@ const ALPHABET: [char; 36] = [
 /// Draws of one length that may all be taken before a longer id is drawn: only a crowded id space gets there.
 const DRAWS_MAX: usize = 32;
 
-/// Where new ids come from.
 #[derive(Clone)]
 pub(super) struct IdSource {
     length: usize,

@@ -68,7 +68,6 @@ pub enum LinkError {
     /// Another link of the partner that is not deleted has this unique id.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
-    /// The write was not acknowledged.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The store could not be read.
@@ -79,7 +78,6 @@ pub enum LinkError {
 /// Whose links a request may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The partner.
     pub partner: PartnerId,
     /// `Some`: only the links that this user owns. `None`: all of the partner's.
     pub owner: Option<String>,
@@ -103,15 +101,11 @@ pub struct Draft {
     pub partner_id: PartnerId,
     /// The user who will own it.
     pub user_id: Option<String>,
-    /// A name for people.
     pub name: Option<String>,
-    /// A name for programs.
     pub system_name: String,
-    /// Where it leads.
     pub full_url: Destination,
     /// A key chosen by the client.
     pub unique_id: Option<String>,
-    /// Whether it redirects.
     pub status: Status,
     /// The last second in which it redirects.
     pub expires_at: Option<Timestamp>,
@@ -138,7 +132,6 @@ pub struct Links {
     newest: OnceLock<(Timestamp, Instant)>,
 }
 
-/// Brings links into the index.
 struct Loader<'i> {
     batch: Batch<'i>,
     links: u64,
@@ -165,9 +158,6 @@ impl Visitor for Loader<'_> {
 impl Links {
     /// Opens the store in a data folder. The index is empty until [`Links::load`] has been called. New ids have
     /// `id_length` characters, 4 to 20.
-    ///
-    /// # Errors
-    /// When the store cannot be opened or read.
     pub fn open(folder: &Path, clock: Clock, id_length: usize) -> Result<Self, OpenError> {
         let publisher = Publisher::default();
         let file = folder.join(FILE_NAME);
@@ -178,9 +168,6 @@ impl Links {
     }
 
     /// Opens a store's file, for instance a backup, without ever writing to it. Otherwise as [`Links::open`].
-    ///
-    /// # Errors
-    /// When the store cannot be opened or read.
     pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
         let ids = IdSource::unguessable(ID_MAX_BYTES);
         unless_damaged(file, || {
@@ -213,9 +200,6 @@ impl Links {
     /// Brings every link from the store into the index, and returns how many there are. Writes may go on meanwhile:
     /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and answers
     /// as such; it does not keep the others from being served. If the store fails meanwhile, waits until it works again.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
     pub fn load(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let loaded = self.load_patiently()?;
@@ -346,44 +330,35 @@ impl Links {
         self.is_ending.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the program ends.
-    #[must_use]
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
     }
 
     /// How long it took to load the map; `None` while it is being loaded.
-    #[must_use]
     pub fn load_time(&self) -> Option<Duration> {
         self.load_time.get().copied()
     }
 
     /// Links in the store when it was opened.
-    #[must_use]
     pub const fn stored(&self) -> u64 {
         self.stored
     }
 
     /// The store, for what concerns it alone: snapshots and imports.
-    #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
     /// The map from which redirects are answered.
-    #[must_use]
     pub const fn index(&self) -> &Arc<LinkMap> {
         &self.index
     }
 
-    /// Whether writes are accepted.
-    #[must_use]
     pub fn health(&self) -> Health {
         self.store.health()
     }
 
     /// The clock by which links are dated.
-    #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -430,9 +405,6 @@ impl Links {
     }
 
     /// The links that a query asks for, when it is the partner's turn, which lasts until the returned one is dropped.
-    ///
-    /// # Errors
-    /// When the store cannot be read, or it takes too long.
     pub async fn list(&self, query: Query, context: &ReadContext) -> Result<(Listing, Turn), LinkError> {
         let (partner, query) = (query.partner, Arc::new(query));
         let read = |limit: ReadLimit, lane| {
@@ -510,9 +482,6 @@ impl Links {
     }
 
     /// Ends a session, and with it every session of the partner that carries the same session id.
-    ///
-    /// # Errors
-    /// When the write was not acknowledged.
     pub async fn revoke(&self, session: &Session) -> Result<(), WriteError> {
         let (digest, expiry): (Digest, Timestamp) = (session.digest, session.expiry);
         let (by_id, now) = (session.session_id_digest(), self.clock.now());
@@ -529,9 +498,6 @@ impl Links {
     /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a battery has
     /// failed for instance, must not bring sessions back. It is believed up to the time of the newest link of before the start,
     /// and as much later as this process has run.
-    ///
-    /// # Errors
-    /// When the write was not acknowledged.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
         let Some((newest, since)) = self.newest.get() else {
             return Ok(());

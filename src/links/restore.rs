@@ -15,7 +15,6 @@ pub enum Restored {
     UniqueIdTaken,
     /// There is no such link of the partner.
     Unknown,
-    /// Its record cannot be read.
     Damaged,
 }
 
@@ -39,9 +38,6 @@ impl Links {
 
     /// Makes every deleted link among these redirect again, in one transaction, and says what became of each. On a dry run,
     /// what would.
-    ///
-    /// # Errors
-    /// When the write was not acknowledged.
     pub async fn restore_all(
         &self,
         ids: Vec<LinkId>,

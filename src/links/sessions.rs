@@ -17,7 +17,6 @@ pub struct Sessions {
 
 impl Sessions {
     /// Whether a session or session id has been revoked.
-    #[must_use]
     pub fn is_revoked(&self, digest: &Digest) -> bool {
         self.revoked.read().contains_key(digest)
     }
@@ -65,7 +64,6 @@ impl Failures {
 
 impl SessionStartLimit {
     /// Whether this address may try again.
-    #[must_use]
     pub fn allows(&self, address: IpAddr, partner: PartnerId, now: Instant) -> bool {
         let failures = self.failures.lock();
         let failed = failures.get(&(client_network(address), partner));

@@ -70,7 +70,6 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// The queues.
 #[derive(Debug)]
 pub(super) struct Turns {
     short: Arc<Queue>,

@@ -17,15 +17,11 @@ pub const UNKNOWN_ACTION: ActionName = ("unknown", "unknown");
 /// Why a session was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionFailure {
-    /// There was none.
     Missing,
     /// It could not be read, or was not signed by the partner it names.
     Malformed,
-    /// Its type is not served.
     Type,
-    /// It has expired.
     Expired,
-    /// It was ended.
     Revoked,
     /// It has had all the calls that it allows.
     ActionsLimit,
@@ -53,8 +49,6 @@ impl SessionFailure {
         Self::User,
     ];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -70,7 +64,6 @@ impl SessionFailure {
     }
 }
 
-/// Why no session was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartFailure {
     /// There is no such partner, the secret is wrong, or not good for this type.
@@ -83,8 +76,6 @@ impl StartFailure {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Refused, Self::Throttled];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -93,7 +84,6 @@ impl StartFailure {
     }
 }
 
-/// The calls of the API.
 #[derive(Debug, Default)]
 pub struct Calls {
     // A lock for each call, beside which all else that a call takes is long.
@@ -111,7 +101,6 @@ struct OfAction {
 /// What was counted of an action.
 #[derive(Debug, Clone, Default)]
 pub struct ActionReport {
-    /// The action.
     pub name: ActionName,
     /// How many calls have ended with each error code; the empty one is for those that succeeded.
     pub codes: Vec<(&'static str, u64)>,
@@ -151,7 +140,6 @@ impl Calls {
     }
 
     /// The calls of each action, in the order of their names.
-    #[must_use]
     pub fn read(&self) -> Vec<ActionReport> {
         let actions = self.actions.lock();
         let report = |(name, counted): (&ActionName, &OfAction)| ActionReport {
@@ -163,13 +151,11 @@ impl Calls {
     }
 
     /// Sessions that were not accepted, in the order of [`SessionFailure::ALL`].
-    #[must_use]
     pub fn session_failures(&self) -> [u64; SESSION_FAILURES] {
         self.session_failures.each_ref().map(Counter::get)
     }
 
     /// Sessions that were not started, in the order of [`StartFailure::ALL`].
-    #[must_use]
     pub fn start_failures(&self) -> [u64; StartFailure::ALL.len()] {
         self.start_failures.each_ref().map(Counter::get)
     }

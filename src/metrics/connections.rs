@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use crate::metrics::number::{Counter, Gauge};
 
-/// Which listener something happened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// The one for redirects.
     Public,
-    /// The one for the API.
     Admin,
 }
 
@@ -17,8 +14,6 @@ impl Listener {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Public, Self::Admin];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Public => "public",
@@ -82,8 +77,6 @@ impl Refusal {
         Self::BufferedBytes,
     ];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -104,7 +97,6 @@ impl Refusal {
     }
 }
 
-/// The connections of one listener.
 #[derive(Debug, Default)]
 pub struct Connections {
     accepted: Counter,
@@ -116,14 +108,12 @@ pub struct Connections {
 
 impl Connections {
     /// Counts an accepted connection, which is open until what this returns is dropped.
-    #[must_use]
     pub fn accepted(self: &Arc<Self>) -> OpenConnection {
         self.accepted.increment();
         self.open.move_by(1);
         OpenConnection(Arc::clone(self))
     }
 
-    /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
         if let Some(counter) = self.refused.get(refusal as usize) {
             counter.increment();
@@ -136,20 +126,16 @@ impl Connections {
     }
 
     /// How often a client was refused everything for a while.
-    #[must_use]
     pub fn shut_outs(&self) -> u64 {
         self.shut_out.get()
     }
 
-    /// How many are open.
-    #[must_use]
     pub fn open(&self) -> u64 {
         self.open.get()
     }
 
     /// How many connections were accepted, how many are open, and how many refusals there were for each reason, in the
     /// order of [`Refusal::ALL`].
-    #[must_use]
     pub fn read(&self) -> (u64, u64, [u64; REASONS]) {
         (
             self.accepted.get(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::metrics::{Counter, Gauge};
 
-/// How a fetch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchOutcome {
     /// The whole answer was passed on.
@@ -17,7 +16,6 @@ pub enum FetchOutcome {
     Broken,
     /// The answer was larger than allowed.
     TooLarge,
-    /// It took too long.
     TimedOut,
     /// The request had been fetched by a proxy like this one.
     Loop,
@@ -44,8 +42,6 @@ impl FetchOutcome {
         Self::Abandoned,
     ];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -61,7 +57,6 @@ impl FetchOutcome {
     }
 }
 
-/// What is counted of fetches.
 #[derive(Debug, Default)]
 pub struct Fetches {
     // In the order of `FetchOutcome::ALL`.
@@ -70,12 +65,10 @@ pub struct Fetches {
     bytes: Counter,
 }
 
-/// The fetches at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FetchesReport {
     /// Fetches that have ended, in the order of [`FetchOutcome::ALL`].
     pub outcomes: [u64; OUTCOMES],
-    /// Fetches that are going on.
     pub open: u64,
     /// Bytes of bodies that were passed on.
     pub bytes: u64,
@@ -83,15 +76,12 @@ pub struct FetchesReport {
 
 impl FetchesReport {
     /// How many have ended in this way.
-    #[must_use]
     pub fn ended(&self, outcome: FetchOutcome) -> u64 {
         self.outcomes.get(outcome as usize).copied().unwrap_or_default()
     }
 }
 
 impl Fetches {
-    /// A fetch begins.
-    #[must_use]
     pub fn begin(self: &Arc<Self>) -> OpenFetch {
         self.open.move_by(1);
         OpenFetch {
@@ -100,8 +90,6 @@ impl Fetches {
         }
     }
 
-    /// The numbers.
-    #[must_use]
     pub fn read(&self) -> FetchesReport {
         FetchesReport {
             outcomes: self.outcomes.each_ref().map(Counter::get),
@@ -120,7 +108,6 @@ pub struct OpenFetch {
 }
 
 impl OpenFetch {
-    /// Notes how it ended.
     pub const fn set(&mut self, outcome: FetchOutcome) {
         self.outcome = outcome;
     }

@@ -28,7 +28,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Default for Histogram<FIRST, BUCKET
 }
 
 /// A duration in nanoseconds; what is longer than 584 years counts as that.
-#[must_use]
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -46,7 +45,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Histogram<FIRST, BUCKETS> {
         self.buckets.get(number.min(BUCKETS - 1))
     }
 
-    /// Counts a value.
     pub fn observe(&self, value: u64) {
         if let Some(bucket) = self.bucket(value) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -68,7 +66,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Histogram<FIRST, BUCKETS> {
     }
 
     /// What has been counted so far.
-    #[must_use]
     pub fn read(&self) -> Distribution {
         Distribution {
             first: FIRST,
@@ -82,7 +79,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Histogram<FIRST, BUCKETS> {
     }
 }
 
-/// What a histogram has counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distribution {
     first: u32,
@@ -101,14 +97,10 @@ impl Distribution {
         })
     }
 
-    /// How many values there were.
-    #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// What they add up to.
-    #[must_use]
     pub const fn sum(&self) -> u64 {
         self.sum
     }
@@ -126,7 +118,6 @@ impl Distribution {
     }
 
     /// What was counted since an earlier look at this histogram.
-    #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let before = earlier.buckets.iter().copied().chain(std::iter::repeat(0));
         let buckets = self.buckets.iter().zip(before);
@@ -139,7 +130,6 @@ impl Distribution {
 
     /// The value below which this share of all values is (0.99 for instance), as nearly as the buckets tell; `None` if there
     /// was none. What is in the last bucket counts as its lower bound.
-    #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.count();
         if total == 0 {
@@ -162,7 +152,6 @@ impl Distribution {
 
 /// As a floating-point number, which has the first 16 digits of it.
 #[allow(clippy::cast_precision_loss, reason = "nobody reads more digits than these")]
-#[must_use]
 pub const fn as_f64(number: u64) -> f64 {
     number as f64
 }

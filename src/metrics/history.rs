@@ -25,7 +25,6 @@ const INTERNAL: &str = "INTERNAL_SERVERL_ERROR";
 pub struct Sample {
     /// When, from the start of the program.
     pub at: Duration,
-    /// Requests for redirects.
     pub redirects: u64,
     /// Those of them that were answered 503.
     pub failed_redirects: u64,
@@ -35,13 +34,11 @@ pub struct Sample {
     pub fetches: u64,
     /// Those of them that were refused because as many were going on as may.
     pub busy_fetches: u64,
-    /// Calls of the API.
     pub calls: u64,
     /// Calls that were answered with an exception.
     pub refused_calls: u64,
     /// Those of them that failed for a reason of the appliance's.
     pub failed_calls: u64,
-    /// Refusals of both listeners.
     pub refusals: u64,
     /// How long commits took, in nanoseconds.
     pub commits: Distribution,
@@ -49,7 +46,6 @@ pub struct Sample {
 
 impl Sample {
     /// What a report says, so long after the start of the program.
-    #[must_use]
     pub fn new(report: &Report, at: Duration) -> Self {
         let failed = |outcome| matches!(outcome, RedirectOutcome::Loading | RedirectOutcome::Damaged);
         let by_outcome = RedirectOutcome::ALL.into_iter().zip(report.redirects);
@@ -77,7 +73,6 @@ impl Sample {
     }
 
     /// How often something happens a second, by what had been counted then and now.
-    #[must_use]
     pub fn rate(&self, earlier: &Self, counted: impl Fn(&Self) -> u64) -> f64 {
         let seconds = self.at.saturating_sub(earlier.at).as_secs_f64();
         let times = counted(self).saturating_sub(counted(earlier));
@@ -101,7 +96,6 @@ impl Default for History {
 }
 
 impl History {
-    /// Adds the newest sample.
     pub fn push(&self, sample: Sample) {
         let mut samples = self.samples.lock();
         if samples.len() >= SAMPLES_MAX {
@@ -111,7 +105,6 @@ impl History {
     }
 
     /// The newest sample that is at least so old at `now`, or the oldest there is.
-    #[must_use]
     pub fn before(&self, now: Duration, age: Duration) -> Sample {
         let samples = self.samples.lock();
         let is_old = |sample: &&Sample| sample.at + age <= now;

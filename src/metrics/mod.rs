@@ -31,22 +31,16 @@ pub use report::WriterReport;
 pub use report::{ConnectionsReport, MapReport, Report, StoreReport};
 pub use store::StoreMetrics;
 
-/// All that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Redirects.
     pub redirects: Redirects,
-    /// Calls of the API.
     pub calls: Calls,
-    /// Fetches of destinations.
     pub fetches: Arc<Fetches>,
     public: Arc<Connections>,
     admin: Arc<Connections>,
 }
 
 impl Metrics {
-    /// The connections of a listener.
-    #[must_use]
     pub const fn connections(&self, listener: Listener) -> &Arc<Connections> {
         match listener {
             Listener::Public => &self.public,

@@ -7,18 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts one.
     pub fn increment(&self) {
         self.increment_by(1);
     }
 
-    /// Counts so many.
     pub fn increment_by(&self, number: u64) {
         self.0.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// How many there were.
-    #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -29,7 +25,6 @@ impl Counter {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// Makes it another number.
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
     }
@@ -41,8 +36,6 @@ impl Gauge {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
     }
 
-    /// The number.
-    #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

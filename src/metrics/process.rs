@@ -14,11 +14,9 @@ pub struct ProcessReport {
     pub resident_bytes: Option<u64>,
     /// Address space, in bytes.
     pub virtual_bytes: Option<u64>,
-    /// Open files and sockets.
     pub open_fds: Option<u64>,
     /// How many may be open; `None` also if there is no limit.
     pub max_fds: Option<u64>,
-    /// Threads.
     pub threads: Option<u64>,
     /// When it was started, in seconds since 1970.
     pub started_at: i64,
@@ -27,7 +25,6 @@ pub struct ProcessReport {
 impl ProcessReport {
     /// Asks `/proc/self`, and nothing else of `/proc`: a sandbox may leave out what is not of processes, the time at which
     /// the machine was started for one. So whoever asks says when the program was started, in seconds since 1970.
-    #[must_use]
     pub fn read(started_at: i64) -> Self {
         let process = Process::myself().ok();
         let process = process.as_ref();

@@ -15,7 +15,6 @@ use crate::metrics::histogram::{Distribution, as_f64};
 use crate::metrics::report::Report;
 use crate::metrics::{ActionName, FetchOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure};
 
-/// The format of the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
     /// OpenMetrics 1.0.
@@ -24,14 +23,12 @@ pub enum Exposition {
     Text,
 }
 
-/// One label, or none.
 type Labels<'l> = &'l [(&'static str, &'l str)];
 
 const NANOSECONDS_IN_A_SECOND: f64 = 1e9;
 
 impl Exposition {
     /// The format that an `Accept` header asks for.
-    #[must_use]
     pub fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -40,8 +37,6 @@ impl Exposition {
         }
     }
 
-    /// The type of the content.
-    #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -49,8 +44,6 @@ impl Exposition {
         }
     }
 
-    /// Writes all numbers.
-    #[must_use]
     pub fn render(self, report: Report) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(report));

@@ -19,13 +19,9 @@ pub enum RedirectOutcome {
     Found,
     /// 301 of `/tiny` to goto.
     Hop,
-    /// There is no such link.
     Unknown,
-    /// The link is switched off.
     Disabled,
-    /// The link is deleted.
     Deleted,
-    /// The link's time is over.
     Expired,
     /// Links were being loaded, and this one could not be found meanwhile: 503.
     Loading,
@@ -49,8 +45,6 @@ impl RedirectOutcome {
         Self::Refused,
     ];
 
-    /// The value of the label.
-    #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Found => "found",
@@ -106,7 +100,6 @@ impl Counters {
 pub struct ThreadRedirects(Arc<Counters>);
 
 impl ThreadRedirects {
-    /// Counts a redirect.
     pub fn count(&self, outcome: RedirectOutcome) {
         add_own(self.0.outcome(outcome), 1);
     }
@@ -120,7 +113,6 @@ impl ThreadRedirects {
     }
 }
 
-/// The redirects of all threads.
 #[derive(Debug, Default)]
 pub struct Redirects {
     threads: Mutex<Vec<Arc<Counters>>>,
@@ -128,8 +120,6 @@ pub struct Redirects {
 }
 
 impl Redirects {
-    /// Counters for one thread.
-    #[must_use]
     pub fn for_thread(&self) -> ThreadRedirects {
         let counters = Arc::new(Counters::default());
         self.threads.lock().push(Arc::clone(&counters));
@@ -143,7 +133,6 @@ impl Redirects {
     }
 
     /// How many redirects had each outcome, in the order of [`RedirectOutcome::ALL`], and how long they took.
-    #[must_use]
     pub fn read(&self) -> ([u64; RedirectOutcome::ALL.len()], Distribution) {
         let threads = self.threads.lock();
         let all = || threads.iter().map(AsRef::as_ref).chain([&self.shared]);

@@ -11,14 +11,10 @@ use crate::metrics::redirects::RedirectOutcome;
 use crate::metrics::store::StoreMetrics;
 use crate::metrics::{Metrics, SessionFailure, StartFailure};
 
-/// The connections of a listener.
 #[derive(Debug, Clone)]
 pub struct ConnectionsReport {
-    /// Which one.
     pub listener: Listener,
-    /// Connections that were accepted.
     pub accepted: u64,
-    /// Connections that are open.
     pub open: u64,
     /// Refusals, in the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
@@ -29,7 +25,6 @@ pub struct ConnectionsReport {
 /// What the writer of a store has counted.
 #[derive(Debug, Clone, Default)]
 pub struct WriterReport {
-    /// Writes in each transaction.
     pub batch_sizes: Distribution,
     /// How long it took to have a transaction on disk, in nanoseconds.
     pub commits: Distribution,
@@ -45,16 +40,12 @@ pub struct WriterReport {
     pub waiting: Duration,
 }
 
-/// The store at the moment.
 #[derive(Debug, Clone, Default)]
 pub struct StoreReport {
-    /// What its writer has counted.
     pub writer: WriterReport,
-    /// Whether it takes writes.
     pub is_accepting: bool,
     /// Whether it was opened never to take any.
     pub is_read_only: bool,
-    /// Writes that wait.
     pub queued: u64,
     /// Links by the name of their status.
     pub links: [(&'static str, u64); 3],
@@ -70,51 +61,37 @@ pub struct StoreReport {
     pub dropped_clicks: u64,
 }
 
-/// The map at the moment.
 #[derive(Debug, Clone, Default)]
 pub struct MapReport {
     /// Whether every link of the store is in it.
     pub is_loaded: bool,
-    /// How long that took.
     pub load_time: Option<Duration>,
-    /// Links in it.
     pub links: u64,
-    /// Links whose records are damaged.
     pub damaged: u64,
-    /// Memory that it has allocated.
     pub bytes: u64,
 }
 
-/// All numbers.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The program's version.
     pub version: &'static str,
     /// Redirects, in the order of [`RedirectOutcome::ALL`].
     pub redirects: [u64; RedirectOutcome::ALL.len()],
     /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
-    /// Fetches of destinations.
     pub fetches: FetchesReport,
-    /// Both listeners.
     pub connections: [ConnectionsReport; 2],
-    /// Calls of the API.
     pub actions: Vec<ActionReport>,
     /// Sessions that were not accepted, in the order of [`SessionFailure::ALL`].
     pub session_failures: [u64; SessionFailure::ALL.len()],
     /// Sessions that were not started, in the order of [`StartFailure::ALL`].
     pub start_failures: [u64; StartFailure::ALL.len()],
-    /// The store.
     pub store: StoreReport,
-    /// The map.
     pub map: MapReport,
-    /// The process.
     pub process: ProcessReport,
 }
 
 impl StoreMetrics {
     /// What has been counted so far.
-    #[must_use]
     pub fn read(&self) -> WriterReport {
         WriterReport {
             batch_sizes: self.batch_sizes.read(),
@@ -131,7 +108,6 @@ impl StoreMetrics {
 impl Metrics {
     /// What has been counted so far, beside what others know: `started_at` is when the program was started, in seconds
     /// since 1970.
-    #[must_use]
     pub fn report(&self, store: StoreReport, map: MapReport, started_at: i64) -> Report {
         let (redirects, redirect_durations) = self.redirects.read();
         let connections = Listener::ALL.map(|listener| {

@@ -10,7 +10,6 @@ use crate::metrics::number::{Counter, Gauge};
 /// How many statuses a link can have.
 const STATUSES: usize = 3;
 
-/// The numbers of one store.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
     /// Writes in each transaction that was acknowledged.
@@ -45,7 +44,6 @@ impl StoreMetrics {
     }
 
     /// How many links have each status, in the order of the statuses.
-    #[must_use]
     pub fn links(&self) -> [u64; STATUSES] {
         self.links.each_ref().map(Gauge::get)
     }
@@ -58,7 +56,6 @@ impl StoreMetrics {
     }
 
     /// How long the writer has been waiting for the disk just now; zero if it does not.
-    #[must_use]
     pub fn waiting(&self) -> Duration {
         self.waiting_since
             .lock()
@@ -74,8 +71,6 @@ pub struct WaitForDisk<'m> {
 }
 
 impl WaitForDisk<'_> {
-    /// How long it has been.
-    #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.since.elapsed()
     }

@@ -35,12 +35,7 @@ pub enum InvalidDestination {
 pub enum RefusedDestination {
     /// Longer than the operator allows, as it is stored or as it is rendered.
     #[error("a Location of {bytes} bytes is longer than links.max_destination_bytes allows ({limit})")]
-    TooLong {
-        /// The longer of both lengths.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
+    TooLong { bytes: usize, limit: usize },
     /// Browsers and RFC 3986 find different hosts, ports or users in it.
     #[error(
         "programs disagree about which host this URL names (write the host plainly, without \\, a second @ or encoding)"
@@ -50,9 +45,6 @@ pub enum RefusedDestination {
 
 impl Destination {
     /// Checks a destination by the rules that every version has had. The text is kept byte for byte.
-    ///
-    /// # Errors
-    /// When it is too long, holds control characters, or is not an absolute http or https URL with a host.
     pub fn parse(text: &str) -> Result<Self, InvalidDestination> {
         if text.len() > FULL_URL_MAX_BYTES {
             return Err(InvalidDestination::TooLong);
@@ -74,9 +66,6 @@ impl Destination {
     }
 
     /// Checks what binds new destinations only: links that were made before these rules keep working.
-    ///
-    /// # Errors
-    /// When it or its `Location` is longer than `max_bytes`, or two programs may find two hosts in it.
     pub fn check_new(&self, max_bytes: usize) -> Result<(), RefusedDestination> {
         let mut location = Vec::new();
         Self::write_location(&self.0, &mut location);
@@ -95,7 +84,6 @@ impl Destination {
 
     /// Whether some version may have accepted this text. If not, what holds it is damaged. Hardly more than a look at each
     /// byte, because ten million are asked about at a start.
-    #[must_use]
     pub fn was_ever_accepted(full_url: &str) -> bool {
         if !(FULL_URL_MIN_BYTES..=FULL_URL_MAX_BYTES).contains(&full_url.len()) {
             return false;
@@ -106,13 +94,11 @@ impl Destination {
     }
 
     /// The destination as it was given.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The destination as it was given.
-    #[must_use]
     pub fn into_string(self) -> String {
         self.0
     }
@@ -163,7 +149,6 @@ impl Destination {
     }
 
     /// What [`Destination::write_location`] writes.
-    #[must_use]
     pub fn location_of(full_url: &str) -> String {
         let mut location = Vec::new();
         Self::write_location(full_url, &mut location);

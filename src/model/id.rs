@@ -25,9 +25,6 @@ pub struct InvalidId;
 
 impl LinkId {
     /// Reads an id from its bytes.
-    ///
-    /// # Errors
-    /// When the length or a character is not one that an id has.
     pub fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
         if !(ID_MIN_BYTES..=ID_MAX_BYTES).contains(&text.len()) {
             return Err(InvalidId);
@@ -46,19 +43,15 @@ impl LinkId {
     }
 
     /// The id as bytes, without padding.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
     }
 
     /// The id, padded with zeros: ordered as the ids are.
-    #[must_use]
     pub const fn padded(&self) -> [u8; ID_MAX_BYTES] {
         self.bytes
     }
 
-    /// The id as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or("")
     }

@@ -15,9 +15,7 @@ pub const USER_ID_MAX_CHARS: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Status {
-    /// Kept, but does not redirect.
     Disabled = 1,
-    /// Redirects until it expires.
     Enabled = 2,
     /// Soft-deleted: does not redirect and is seen only by a list that asks for it.
     Deleted = 3,
@@ -28,7 +26,6 @@ impl Status {
     pub const ALL: [Self; 3] = [Self::Disabled, Self::Enabled, Self::Deleted];
 
     /// The status with this number, if there is one.
-    #[must_use]
     pub const fn from_number(number: i64) -> Option<Self> {
         match number {
             1 => Some(Self::Disabled),
@@ -48,7 +45,6 @@ impl Status {
     }
 
     /// The number of the status on the wire and in the store.
-    #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -59,9 +55,7 @@ impl Status {
 pub struct ShortLink {
     /// What stands behind `/tiny/`.
     pub id: LinkId,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
     /// The last second in which it redirects; `None` = it never expires.
     pub expires_at: Option<Timestamp>,
@@ -77,7 +71,6 @@ pub struct ShortLink {
     pub full_url: String,
     /// A key chosen by the client, unique within the partner among links that are not deleted; at most 63 characters.
     pub unique_id: Option<String>,
-    /// Whether it redirects.
     pub status: Status,
 }
 

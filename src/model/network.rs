@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The network that counts as one client: an address of IPv4, a /64 of IPv6, because one customer has all of that.
-#[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -15,7 +14,6 @@ pub fn client_network(address: IpAddr) -> IpAddr {
 }
 
 /// An address without what tells people apart: the first 24 bits of IPv4, the first 48 of IPv6.
-#[must_use]
 pub fn without_host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -30,7 +28,6 @@ pub fn without_host(address: IpAddr) -> IpAddr {
 }
 
 /// Whether many may stand behind an address, because it is no public one: a proxy nobody has declared, for instance.
-#[must_use]
 pub fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

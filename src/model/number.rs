@@ -5,7 +5,6 @@ const DIGITS_MAX: usize = 19;
 
 /// Reads a whole number of at most 64 bits. As PHP's `(int)`, it drops a fraction and knows exponents: languages whose
 /// numbers are floating-point write `1900000000.0` and `1.9e9`. Unlike it, it refuses text that is not a number.
-#[must_use]
 pub fn whole_number(text: &str) -> Option<i64> {
     let text = text.trim();
     let (is_negative, unsigned) = match text.as_bytes().first()? {

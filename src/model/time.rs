@@ -16,19 +16,15 @@ impl Timestamp {
     pub const MIN: Self = Self(-62_167_219_200);
 
     /// The moment `seconds` after (or, negative, before) the epoch.
-    #[must_use]
     pub const fn from_unix(seconds: i64) -> Self {
         Self(seconds)
     }
 
-    /// Seconds since the epoch.
-    #[must_use]
     pub const fn as_unix(self) -> i64 {
         self.0
     }
 
     /// This moment moved by `seconds`, held at the ends of the range instead of wrapping.
-    #[must_use]
     pub const fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
@@ -48,13 +44,11 @@ pub struct Clock {
 
 impl Clock {
     /// The clock of the operating system.
-    #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
     /// A clock that stands at `start` until [`Clock::set`] moves it. Clones move together.
-    #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self {
             set_by_test: Some(Arc::new(AtomicI64::new(start.as_unix()))),
@@ -69,7 +63,6 @@ impl Clock {
     }
 
     /// The present second.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.set_by_test {
             Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),

@@ -14,7 +14,6 @@ pub enum Visit {
 /// How a link has been used. No more is kept: not by whom, and not when but for the last time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Redirects of people.
     pub clicks: u64,
     /// Redirects of programs that look at links before people do, and of HEAD.
     pub previews: u64,
@@ -24,12 +23,10 @@ pub struct Usage {
 
 impl Usage {
     /// Whether there was none at all.
-    #[must_use]
     pub const fn is_none(&self) -> bool {
         self.clicks == 0 && self.previews == 0
     }
 
-    /// Counts one more.
     pub fn note(&mut self, visit: Visit, now: Timestamp) {
         match visit {
             Visit::Click => {
@@ -47,8 +44,6 @@ impl Usage {
         self.last_used_at = self.last_used_at.max(other.last_used_at);
     }
 
-    /// Clicks and previews together.
-    #[must_use]
     pub const fn visits(&self) -> u64 {
         self.clicks.saturating_add(self.previews)
     }

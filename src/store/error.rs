@@ -8,24 +8,17 @@ use crate::store::read::limit::Stopped;
 /// The file could not be read or written, or holds what it should not.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// redb's own word.
     #[error(transparent)]
     Database(Box<redb::Error>),
     /// A record or key does not decode.
     #[error("damaged record in table {table}: {reason}")]
-    Damaged {
-        /// The table's name.
-        table: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Damaged { table: &'static str, reason: String },
     /// The file has failed and is being opened again.
     #[error("the store is closed after a failure")]
     Closed,
     /// A write has panicked, and nobody knows how far it was.
     #[error("a write has panicked")]
     Panicked,
-    /// The program is ending.
     #[error("interrupted")]
     Interrupted,
     /// A read was not brought to its end.
@@ -55,7 +48,6 @@ impl StoreError {
     }
 
     /// Whether the file or the disk under it has failed, rather than what was asked for.
-    #[must_use]
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Closed | Self::Panicked)
     }
@@ -93,37 +85,24 @@ impl From<std::io::Error> for StoreError {
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process holds the file.
     #[error("{} is already in use by another process", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Written by a newer program.
+    InUse { path: PathBuf },
     #[error(
         "{} has store format {found}, and this program knows formats up to {known}: use a newer tinyd",
         path.display()
     )]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// Its format.
         found: u64,
         /// The newest format that this program knows.
         known: u64,
     },
     /// A store that redb cannot read.
     #[error("{} is damaged: restore a backup, or export what can still be read from a copy", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
+    Damaged { path: PathBuf },
     /// A redb file, but not one of tinyd.
     #[error("{} is not a store of tinyd", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
     /// The journal beside a store that was not closed cleanly belongs to another store.
     #[error(
         "{} was not closed cleanly, and {} is the journal of another store: what was written last is in this store's own \
@@ -131,20 +110,10 @@ pub enum OpenError {
          since the last checkpoint",
         path.display(), journal.display(), journal.display()
     )]
-    ForeignJournal {
-        /// The store's file.
-        path: PathBuf,
-        /// The file beside it.
-        journal: PathBuf,
-    },
+    ForeignJournal { path: PathBuf, journal: PathBuf },
     /// Not to be opened or made.
     #[error("{} cannot be opened as a store", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: StoreError,
-    },
+    Unreadable { path: PathBuf, source: StoreError },
     /// Opened, but not to be read.
     #[error("the store cannot be read")]
     Read(#[from] StoreError),
@@ -173,7 +142,6 @@ pub enum CopyError {
     Damaged(String),
 }
 
-/// A write was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.

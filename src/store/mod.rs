@@ -78,11 +78,9 @@ pub struct Store {
 /// How much room there is, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// The store's file.
     pub file: u64,
     /// What is free on its disk, for a user who is not root.
     pub free: u64,
-    /// The size of its disk.
     pub total: u64,
 }
 
@@ -146,7 +144,6 @@ impl Store {
     }
 
     /// Whether a process has this file open as a store, this one included.
-    #[must_use]
     pub fn is_in_use(path: &Path) -> bool {
         // What cannot be opened or locked will be told by whoever needs it.
         File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
@@ -204,15 +201,11 @@ impl Store {
     }
 
     /// A file without a name, on the disk of the store, that is gone once it is closed.
-    ///
-    /// # Errors
-    /// When it cannot be made.
     pub fn temporary_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.folder)
     }
 
     /// Takes links that are to be written, and keeps them on the disk of the store.
-    #[must_use]
     pub fn prepare(&self) -> Preparing {
         Preparing::in_folder(&self.folder)
     }
@@ -312,9 +305,6 @@ impl Store {
 
     /// As [`Store::read`], but what the job sees may be a commit that is not published yet, or in a file that has failed,
     /// one of unknown outcome.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub async fn read_ahead<R, F>(&self, job: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
@@ -361,31 +351,22 @@ impl Store {
 
     /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It fails with [`StoreError::Closed`] when
     /// the store is opened again after a failure meanwhile.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.visibility.wait_for_acknowledged(&self.published);
         snapshot_of(&self.handle)
     }
 
-    /// What the store has counted.
-    #[must_use]
     pub const fn metrics(&self) -> &Arc<StoreMetrics> {
         &self.metrics
     }
 
     /// Writes that wait to be taken into a transaction.
-    #[must_use]
     pub fn queued(&self) -> usize {
         self.writer.as_ref().map_or(0, Writer::queued)
     }
 
     /// How large the store's file is, and how much room its disk has. Asks the file system, which may take as long as the disk
     /// does.
-    ///
-    /// # Errors
-    /// When that cannot be told.
     pub fn disk_space(&self) -> io::Result<DiskSpace> {
         let of_disk = rustix::fs::statvfs(&self.folder)?;
         let file = self.file.as_ref().map(std::fs::metadata).transpose()?;
@@ -397,7 +378,6 @@ impl Store {
     }
 
     /// When a backup was last taken.
-    #[must_use]
     pub fn last_backup(&self) -> Option<Timestamp> {
         self.last_backup.get()
     }
@@ -410,7 +390,6 @@ impl Store {
     }
 
     /// What the inspections have found so far.
-    #[must_use]
     pub fn inspected(&self) -> Inspected {
         *self.inspected.lock()
     }
@@ -420,8 +399,6 @@ impl Store {
         *self.inspected.lock() = inspected;
     }
 
-    /// Whether writes are accepted.
-    #[must_use]
     pub fn health(&self) -> Health {
         match (&self.writer, &self.refusing) {
             (Some(writer), _) => writer.health(),

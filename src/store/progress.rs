@@ -9,7 +9,6 @@ pub trait Progress {
     fn advance(&mut self, parts: u64);
 }
 
-/// For nobody.
 impl Progress for () {
     fn begin(&mut self, _: &'static str, _: u64) {}
 

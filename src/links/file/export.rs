@@ -8,9 +8,6 @@ use crate::store::{CopyError, Snapshot, StoreError};
 
 /// Writes the links of a partner, or of all, in the order of their ids, and returns how many are left out because their
 /// records are damaged. `on_link` is told of every link that was looked at.
-///
-/// # Errors
-/// When the snapshot cannot be read or the file not be written.
 pub fn export(
     snapshot: &Snapshot,
     partner: Option<PartnerId>,

@@ -29,18 +29,14 @@ const PROGRESS_LINES: u64 = 1_000;
 /// What to do with a line whose id another link has. One that is the same in every field is no conflict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Conflict {
-    /// The line is wrong.
     #[default]
     Fail,
-    /// The stored link stays.
     Skip,
     /// The line's link takes its place.
     Update,
 }
 
 impl Conflict {
-    /// The policy with this name.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "fail" => Some(Self::Fail),
@@ -51,7 +47,6 @@ impl Conflict {
     }
 }
 
-/// How to import.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImportOptions {
     /// What to do about ids that are taken.
@@ -68,7 +63,6 @@ pub struct ImportOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportReport {
-    /// Links that were not there.
     pub added: u64,
     /// Links that were there and are different now.
     pub updated: u64,
@@ -76,14 +70,11 @@ pub struct ImportReport {
     pub unchanged: u64,
     /// Lines that were passed over because their id is taken.
     pub skipped: u64,
-    /// Lines that are wrong.
     pub refused: u64,
-    /// The first of them.
     pub problems: Vec<LineProblem>,
     /// Lines that are kept although the API's `add` would refuse their links.
     #[serde(default)]
     pub warned: u64,
-    /// The first of them.
     #[serde(default)]
     pub warnings: Vec<LineProblem>,
     /// On a dry run, the first ids as they would be.
@@ -103,7 +94,6 @@ pub struct LineProblem {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ImportEvent {
-    /// Lines read so far.
     Progress {
         lines: u64,
     },
@@ -132,7 +122,6 @@ pub enum ImportError {
     /// The file could not be read; nothing was written, unless it was to keep going.
     #[error("the file cannot be read")]
     File(#[source] io::Error),
-    /// A commit was not acknowledged.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -145,9 +134,6 @@ pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 ///
 /// The lines are read and checked before the writer is taken, which then has nothing to do but to write links: others wait for
 /// it. What writes nothing, a dry run or a file with wrong lines, does not take it at all.
-///
-/// # Errors
-/// When the lines cannot be read or a commit was not acknowledged.
 pub async fn import(
     store: &Store,
     lines: impl Iterator<Item = io::Result<Line>> + Send + 'static,

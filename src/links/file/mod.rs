@@ -28,7 +28,6 @@ pub enum Format {
 
 impl Format {
     /// The format with this name, which is also the ending of its files.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "jsonl" => Some(Self::JsonLines),
@@ -37,8 +36,6 @@ impl Format {
         }
     }
 
-    /// The name.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::JsonLines => "jsonl",

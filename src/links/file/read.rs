@@ -315,13 +315,11 @@ struct Bounded<R> {
 /// empty.
 #[derive(Default)]
 struct Breaks {
-    /// Bytes read.
     read: u64,
     /// Line breaks before those that are kept.
     before: u64,
     /// Whether the last byte was a CR, which an LF may follow.
     is_after_return: bool,
-    /// The positions of the others.
     positions: VecDeque<u64>,
 }
 
@@ -472,7 +470,6 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     })
 }
 
-/// The beginning of a text.
 fn shortened(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }

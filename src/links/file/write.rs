@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use crate::links::file::{FIELDS, Format, LinkJson};
 use crate::model::ShortLink;
 
-/// Writes links as lines.
 pub struct Writer<W: Write>(Kind<W>);
 
 enum Kind<W: Write> {
@@ -14,10 +13,6 @@ enum Kind<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file.
-    ///
-    /// # Errors
-    /// When it cannot be written to.
     pub fn new(format: Format, inner: W) -> io::Result<Self> {
         Ok(Self(match format {
             Format::JsonLines => Kind::JsonLines(inner),
@@ -29,10 +24,6 @@ impl<W: Write> Writer<W> {
         }))
     }
 
-    /// Writes a link.
-    ///
-    /// # Errors
-    /// When the file cannot be written to.
     pub fn write(&mut self, link: &ShortLink) -> io::Result<()> {
         let row = LinkJson::from(link);
         match &mut self.0 {
@@ -44,10 +35,6 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Ends the file.
-    ///
-    /// # Errors
-    /// When the file cannot be written to.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {
             Kind::JsonLines(mut inner) => inner.flush(),

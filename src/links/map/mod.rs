@@ -30,13 +30,9 @@ const BATCH_LINKS: usize = 128;
 pub enum Verdict<L = HeaderValue> {
     /// The link works; this is its `Location`.
     Redirect(L),
-    /// The link is switched off.
     Disabled,
-    /// The link is deleted.
     Deleted,
-    /// The link's time is over.
     Expired,
-    /// There is no such link.
     Unknown,
     /// Not all links have been loaded yet, and this one is not among those that have.
     Loading,
@@ -56,7 +52,6 @@ struct Shard {
 #[derive(Debug, Default)]
 struct LockedShard(RwLock<Shard>);
 
-/// The sharded map.
 #[derive(Debug)]
 pub struct LinkMap {
     shards: Box<[LockedShard]>,
@@ -216,7 +211,6 @@ fn hash_at(hasher: &RandomState, records: &Records, place: ChunkOffset) -> u64 {
 
 impl LinkMap {
     /// What to answer for an id at `now`.
-    #[must_use]
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
         // A location is visible ASCII, which every header can carry.
         let value = |location: &[u8]| HeaderValue::from_bytes(location).ok();
@@ -233,7 +227,6 @@ impl LinkMap {
 
     /// What to answer for an id at `now`, with what `take` makes of the location. It runs while the shard is locked, so
     /// it must be quick; in return nothing is allocated and nothing shared.
-    #[must_use]
     pub fn look_up_with<L>(&self, id: LinkId, now: Timestamp, take: impl FnOnce(&[u8]) -> L) -> Verdict<L> {
         // Before the look, so that a link which the loader brings in between is not said to be unknown.
         let loaded = self.loaded.get();
@@ -260,14 +253,11 @@ impl LinkMap {
         }
     }
 
-    /// Links in the map.
-    #[must_use]
     pub fn links(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.read().places.len()).sum()
     }
 
     /// Bytes of memory that the map has allocated.
-    #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
@@ -277,13 +267,11 @@ impl LinkMap {
     }
 
     /// Whether every link of the store is in the map.
-    #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.loaded.get().is_some()
     }
 
     /// Links whose records are damaged; none until all links are in the map.
-    #[must_use]
     pub fn damaged(&self) -> usize {
         self.loaded.get().map_or(0, HashSet::len)
     }
@@ -320,7 +308,6 @@ impl LinkMap {
         self.shards.iter().flat_map(of_shard).collect()
     }
 
-    /// Shows a link no longer.
     pub fn remove(&self, id: LinkId) {
         let hash = hash_of(&self.hasher, id);
         if let Some(shard) = self.shard(hash) {

@@ -134,7 +134,6 @@ struct Chunk {
     dead_bytes: usize,
 }
 
-/// The records of one shard.
 #[derive(Debug, Default)]
 pub struct Records {
     chunks: Vec<Chunk>,
@@ -218,7 +217,6 @@ impl Records {
     }
 }
 
-/// What was in a chunk.
 #[derive(Debug)]
 pub struct TakenChunk {
     bytes: Vec<u8>,

@@ -31,7 +31,6 @@ const ENDING_MAX: Duration = Duration::from_secs(5 * 60);
 /// so that one question may remain without an answer for half of it.
 const WATCHDOG_PARTS: u32 = 4;
 
-/// The service manager.
 #[derive(Debug)]
 pub struct ServiceManager {
     sender: Option<Sender<Event>>,
@@ -39,7 +38,6 @@ pub struct ServiceManager {
     roll_call: Heartbeat,
 }
 
-/// What happens to the appliance.
 #[derive(Debug)]
 enum Event {
     Serving(Subject),
@@ -69,9 +67,6 @@ struct Status {
 impl ServiceManager {
     /// Tells the manager that names itself in the environment, if one does, and asks it for time until
     /// [`ServiceManager::serving`] is called.
-    ///
-    /// # Errors
-    /// When the operating system gives no more threads.
     pub fn connect() -> io::Result<Self> {
         let (questions, roll_call) = roll_call();
         if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
@@ -197,7 +192,6 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// How often what is told.
 #[derive(Debug, Clone, Copy)]
 struct RetryTiming {
     status: Duration,
@@ -208,7 +202,6 @@ struct RetryTiming {
     watchdog: Option<Duration>,
 }
 
-/// What the appliance is doing.
 enum Doing {
     Opening,
     Serving(Subject),
@@ -221,7 +214,6 @@ struct Notifier<S> {
     pace: RetryTiming,
     questions: Questions,
     doing: Doing,
-    /// The last status.
     told: String,
     /// What is wrong in the configuration that was read last.
     mistake: Option<String>,
@@ -369,7 +361,6 @@ struct Question {
     answers: AtomicUsize,
 }
 
-/// Whoever asks.
 #[derive(Debug)]
 struct Questions {
     last: watch::Sender<Arc<Question>>,

@@ -8,12 +8,9 @@ use crate::store::files::medium::{self, StoreFile};
 use crate::store::read::verify::Verification;
 use crate::store::{Medium as _, Progress, Snapshot};
 
-/// What compacting has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compaction {
-    /// Bytes of the file before.
     pub before: u64,
-    /// Bytes of the file now.
     pub after: u64,
 }
 

@@ -50,9 +50,6 @@ const OF_CLICKS: u8 = 128;
 
 impl Snapshot {
     /// How many entries a dump of it has.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn entries(&self) -> Result<u64, StoreError> {
         let mut entries = self.links.len()? + self.counters.len()?;
         entries += self.revocations.len()? + self.actions.len()? + self.meta.len()?;
@@ -66,9 +63,6 @@ impl Snapshot {
     }
 
     /// Writes all of it as a dump, each entry checked.
-    ///
-    /// # Errors
-    /// When the file cannot be read, something in it is damaged, or the sink cannot be written to.
     pub fn dump(&self, sink: impl Write) -> Result<(), CopyError> {
         let mut sink = Hashing::new(sink);
         sink.write_all(MAGIC)?;

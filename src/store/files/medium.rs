@@ -53,7 +53,6 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     fn probe(&self) -> io::Result<()>;
 }
 
-/// A file.
 #[derive(Debug, Clone)]
 pub struct StoreFile {
     pub path: PathBuf,
@@ -394,7 +393,6 @@ fn is_journal_of(file: &File, identity: u64) -> io::Result<bool> {
     Ok(journal::owner_of(&head) == Some(identity))
 }
 
-/// Makes a new, empty store.
 fn create(path: &Path) -> Result<(), StoreError> {
     let unfinished = Unfinished::new(path);
     let database = Builder::new().create_with_backend(FileBackend::new(unfinished.create()?)?)?;

@@ -12,7 +12,6 @@ use redb::StorageBackend;
 /// Bytes that are kept together once one of them has been changed: redb's page.
 const BLOCK_BYTES: usize = 4096;
 
-/// What lies below the changes.
 pub trait Base: Send + Sync + 'static {
     /// Fills `out` from `offset`; there are as many bytes.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;

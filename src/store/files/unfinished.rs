@@ -15,7 +15,6 @@ pub struct Unfinished {
 
 impl Unfinished {
     /// The file that is to be called `path`; nothing is there yet.
-    #[must_use]
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -23,17 +22,12 @@ impl Unfinished {
         }
     }
 
-    /// Where it is made.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.unfinished.as_deref().unwrap_or(&self.path)
     }
 
     /// Makes it, for nobody else to read, in place of whatever a crash has left there. A link that somebody has put there is
     /// not followed.
-    ///
-    /// # Errors
-    /// When it cannot be made.
     pub fn create(&self) -> io::Result<File> {
         match fs::remove_file(self.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -48,9 +42,6 @@ impl Unfinished {
     }
 
     /// Gives it its name, and syncs the folder that holds it. Its content must have been synced.
-    ///
-    /// # Errors
-    /// When it cannot be renamed or the folder not be synced.
     pub fn publish(mut self) -> io::Result<()> {
         fs::rename(self.path(), &self.path)?;
         self.unfinished = None;

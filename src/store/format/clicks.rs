@@ -29,7 +29,6 @@ pub fn encode(usage: &Usage) -> Stored {
     bytes
 }
 
-/// An entry of the table.
 pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
     let bytes: Stored = unseal(TABLE, id, sealed)?;
     let [clicks, previews, last] = [0, 8, 16].map(|at| {
@@ -63,9 +62,6 @@ pub fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes
 impl Snapshot {
     /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
     /// none.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
         let Some(clicks) = &self.clicks else {
             return Ok(Usage::default());
@@ -78,9 +74,6 @@ impl Snapshot {
 impl Transaction<'_> {
     /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
     /// none.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
         let stored = self.clicks()?.get(id.as_bytes())?;
         Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))

@@ -91,7 +91,6 @@ impl Index {
 pub struct PerIndex<T>([T; Index::ALL.len()]);
 
 impl<T> PerIndex<T> {
-    /// Makes one for each.
     pub fn make<E>(make: impl FnMut(Index) -> Result<T, E>) -> Result<Self, E> {
         let [created, updated, expires, user, system_name, unique_id] = Index::ALL.map(make);
         Ok(Self([created?, updated?, expires?, user?, system_name?, unique_id?]))
@@ -126,7 +125,6 @@ impl<T> PerIndex<T> {
     }
 }
 
-/// What the counters count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
     Partner,
@@ -243,7 +241,6 @@ pub fn split_scope(index: Index, key: &[u8]) -> Option<(&[u8], u8)> {
     Some((scope, *rest.first()?))
 }
 
-/// The id in a key.
 pub fn id_of(index: Index, key: &[u8]) -> Option<LinkId> {
     let (scope, _) = split_scope(index, key)?;
     Some(decode_tail(index, scope.len(), key).ok()?.1)

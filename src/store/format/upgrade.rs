@@ -15,7 +15,6 @@ use crate::store::format::tables::{self, META, META_FORMAT};
 /// What brings a store from one format to the next.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// The format before it.
     pub from: u64,
     pub run: fn(&WriteTransaction) -> Result<(), StoreError>,
 }

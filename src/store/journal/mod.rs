@@ -123,12 +123,10 @@ impl Journal {
         self.end == START
     }
 
-    /// Bytes that its records take.
     pub const fn bytes(&self) -> u64 {
         self.end.saturating_sub(START) as u64
     }
 
-    /// Whether this can be appended.
     pub const fn has_room_for(&self, sequence: u64, payload: &[u8]) -> bool {
         sequence == self.next && HEADER_BYTES + payload.len() <= FILE_BYTES - self.end
     }
@@ -216,7 +214,6 @@ fn record_at(content: &[u8], tie: Tie) -> Option<(u64, &[u8])> {
     (checksum(tie, sequence, payload) == expected).then_some((sequence, payload))
 }
 
-/// The records of a journal.
 pub fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = content.get(tie.start()..).unwrap_or_default();
     let mut before: Option<u64> = None;
@@ -270,7 +267,6 @@ pub fn is_used(content: &[u8]) -> bool {
     records.iter().take(HEADER_BYTES).any(|byte| *byte != 0)
 }
 
-/// What became of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     /// All of it is in the store, or there is none.

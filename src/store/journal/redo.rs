@@ -87,7 +87,6 @@ impl Redo {
     }
 }
 
-/// Makes the changes again.
 pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), StoreError> {
     let mut rest = Parts(payload);
     let [version] = rest.take()?;
@@ -143,7 +142,6 @@ impl<'a> Parts<'a> {
         Ok(part)
     }
 
-    /// An id, after its length.
     fn take_id(&mut self) -> Result<LinkId, StoreError> {
         let [length] = self.take()?;
         let id = self.take_slice(length.into())?;

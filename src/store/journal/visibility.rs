@@ -48,7 +48,6 @@ impl Visibility {
         }
     }
 
-    /// Whether somebody waits.
     pub fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::SeqCst)
     }

@@ -21,7 +21,6 @@ const PROBLEMS_LOGGED_MAX: u64 = 100;
 /// What the inspections of a store have found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inspected {
-    /// When the last one ended.
     pub at: Option<Timestamp>,
     /// How many problems it has found, or the one that goes on, if that is more.
     pub problems: u64,
@@ -52,7 +51,6 @@ const PARTS: [Part; 11] = [
     Part::Actions,
 ];
 
-/// An inspection that goes on.
 #[derive(Debug, Default)]
 pub struct Inspection {
     part: usize,
@@ -67,21 +65,15 @@ type Checked = Result<Option<String>, StoreError>;
 
 impl Inspection {
     /// Entries that have been looked at.
-    #[must_use]
     pub const fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// Problems that have been found.
-    #[must_use]
     pub const fn problems(&self) -> u64 {
         self.problems
     }
 
     /// Looks at the next piece; false if there is none.
-    ///
-    /// # Errors
-    /// When the file cannot be read. The same piece can be tried again later.
     pub fn step(&mut self, store: &Store) -> Result<bool, StoreError> {
         let Some(part) = PARTS.get(self.part) else {
             return Ok(false);

@@ -16,10 +16,8 @@ pub enum Stopped {
     /// It has taken as many steps as it may.
     #[error("it takes too many steps")]
     Steps,
-    /// Its time is over.
     #[error("its time is over")]
     Time,
-    /// The client has left.
     #[error("the client has left")]
     Left,
 }
@@ -35,7 +33,6 @@ pub struct ReadLimit {
 
 impl ReadLimit {
     /// At most so many steps.
-    #[must_use]
     pub fn steps(most: u64) -> Self {
         Self {
             steps: Some(most),
@@ -44,7 +41,6 @@ impl ReadLimit {
     }
 
     /// Until a moment, or until `has_left` turns true.
-    #[must_use]
     pub fn until(deadline: Instant, has_left: Arc<AtomicBool>) -> Self {
         Self {
             deadline: Some(deadline),
@@ -54,7 +50,6 @@ impl ReadLimit {
     }
 
     /// Steps taken so far; a thread's last ones may be missing.
-    #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }

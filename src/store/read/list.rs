@@ -23,12 +23,10 @@ const SCAN_THREADS_MAX: usize = 4;
 /// Ids that are brought into the order of the table before their records are read.
 const READ_TOGETHER_MAX: usize = 100_000;
 
-/// Where the candidates come from.
 #[derive(Debug)]
 enum Driver<'q> {
     /// The ids that the query names.
     Ids(&'q BTreeSet<LinkId>),
-    /// The entries of an index.
     Index(Span),
     /// The entries of the partner's index in the wanted order, until the page is full; it is known how many links fit.
     Walk(Walk),
@@ -55,7 +53,6 @@ struct Walk {
     patience: u64,
 }
 
-/// The cheapest driver so far.
 struct Choice<'q> {
     driver: Driver<'q>,
     entries: u64,

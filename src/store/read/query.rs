@@ -12,17 +12,12 @@ pub const SORT_MAX_LINKS: u64 = 100_000;
 pub struct Query {
     /// The partner whose links are meant; no query reaches another's.
     pub partner: PartnerId,
-    /// Links with these ids.
     pub ids: Option<BTreeSet<LinkId>>,
-    /// Links owned by these users.
     pub users: Option<BTreeSet<String>>,
-    /// Links with these system names.
     pub system_names: Option<BTreeSet<String>>,
     /// The link with this unique id.
     pub unique_id: Option<String>,
-    /// Links with these statuses.
     pub statuses: BTreeSet<Status>,
-    /// Links made in this time.
     pub created: TimeRange,
     /// Links last changed in this time.
     pub updated: TimeRange,
@@ -30,7 +25,6 @@ pub struct Query {
     pub expires: TimeRange,
     /// In which order; pages [beyond sorting](Query::is_beyond_sorting) are in the order of the first time alone.
     pub order: Order,
-    /// Which part of the result.
     pub page: Page,
 }
 
@@ -44,14 +38,11 @@ pub struct TimeRange {
 }
 
 impl TimeRange {
-    /// Whether it leaves anything out.
-    #[must_use]
     pub const fn is_bounded(&self) -> bool {
         self.from.is_some() || self.to.is_some()
     }
 
     /// Whether a time (`None` = never) is in it. Never is only in a range without bounds.
-    #[must_use]
     pub fn contains(&self, time: Option<Timestamp>) -> bool {
         match time {
             Some(time) => self.from.is_none_or(|from| from <= time) && self.to.is_none_or(|to| time <= to),
@@ -76,15 +67,12 @@ pub struct Order {
 /// A time by which links are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeOrder {
-    /// The time.
     pub field: OrderField,
-    /// Latest first.
     pub descending: bool,
 }
 
 impl Order {
     /// By one time, ties by id in the same direction.
-    #[must_use]
     pub const fn by(field: OrderField, descending: bool) -> Self {
         Self {
             times: [Some(TimeOrder { field, descending }), None, None],
@@ -133,7 +121,6 @@ impl OrderField {
     pub const COUNT: usize = 3;
 }
 
-/// A part of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Links on a page; at most 500.
@@ -152,7 +139,6 @@ impl Page {
     }
 }
 
-/// The answer to a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The links on the page that was asked for.
@@ -163,7 +149,6 @@ pub struct Listing {
 
 impl Query {
     /// Whether the page ends beyond the links that are sorted, and no index has the order.
-    #[must_use]
     pub fn is_beyond_sorting(&self) -> bool {
         self.order.of_index().is_none() && self.page.end() as u64 > SORT_MAX_LINKS
     }
@@ -180,7 +165,6 @@ impl Query {
     }
 
     /// Whether a link fits every condition.
-    #[must_use]
     pub fn matches(&self, link: &LinkRef<'_>) -> bool {
         link.partner_id == self.partner
             && self.statuses.contains(&link.status)

@@ -18,7 +18,6 @@ const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// What reading a record costs here, where one comes after the other, in steps through an index.
 pub const RECORD_STEPS: u64 = 3;
 
-/// Is shown links.
 pub trait Visitor: Send {
     /// A link, or why it cannot be read.
     fn visit(&mut self, id: LinkId, link: Result<LinkRef<'_>, StoreError>);
@@ -80,9 +79,6 @@ impl Snapshot {
     }
 
     /// Calls `visit` with every id that the partners' indexes know. False if not all of them can be read.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn for_each_indexed(&self, mut visit: impl FnMut(LinkId)) -> Result<bool, StoreError> {
         let mut all = true;
         let walked = unless_corrupt(|| {

@@ -48,10 +48,6 @@ impl Snapshot {
         })
     }
 
-    /// The link with this id.
-    ///
-    /// # Errors
-    /// When the file cannot be read or the record cannot be decoded.
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
         let stored = self.links.get(id.as_bytes())?;
         stored.map(|bytes| record::decode(id, bytes.value())).transpose()
@@ -59,9 +55,6 @@ impl Snapshot {
 
     /// Calls `visit` for every link, in the order of the ids, and returns how many there are. What cannot be decoded is
     /// given as such; an id that is none is logged and passed over.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn for_each(&self, mut visit: impl FnMut(LinkId, Result<ShortLink, StoreError>)) -> Result<u64, StoreError> {
         let mut links = 0;
         for entry in self.iter()? {
@@ -80,9 +73,6 @@ impl Snapshot {
 
     /// Every link, in the order of the ids. What cannot be decoded is given as such, and an id that is none as
     /// [`StoreError::Damaged`].
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn iter(&self) -> Result<impl Iterator<Item = Result<Found, StoreError>> + '_, StoreError> {
         Ok(self.links.iter()?.map(|entry| {
             let (id, bytes) = entry?;
@@ -98,9 +88,6 @@ impl Snapshot {
 
     /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a session
     /// that was ended must not begin again.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
         let mut revocations = Vec::new();
         for entry in self.revocations.iter()? {
@@ -130,9 +117,6 @@ impl Snapshot {
     }
 
     /// The links that a user owns and that are not deleted.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, user);
         let mut ids = Vec::new();
@@ -146,9 +130,6 @@ impl Snapshot {
     }
 
     /// The users whose links are being deleted, and since when.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn deletions(&self) -> Result<Vec<(PartnerId, String, Timestamp)>, StoreError> {
         let mut deletions = Vec::new();
         for entry in self.meta.range(META_DELETION..)? {
@@ -165,9 +146,6 @@ impl Snapshot {
     }
 
     /// How many links have each status, in the order of [`Status::ALL`].
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn totals(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         let counted = match unless_corrupt(|| self.counted_totals()) {
             Err(StoreError::Damaged { .. }) => Ok(None),

@@ -18,19 +18,14 @@ const PROBLEMS_TOLD_MAX: usize = 100;
 pub struct Verification {
     /// Links in the store, by status in the order of `Status::ALL`; those whose records are damaged are not counted.
     pub links: Counts,
-    /// Entries of all indexes.
     pub index_entries: u64,
-    /// Counters.
     pub counters: u64,
     /// The first problems, a sentence each.
     pub problems: Vec<String>,
-    /// How many problems there are.
     pub found: u64,
 }
 
 impl Verification {
-    /// Whether nothing is wrong.
-    #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.found == 0
     }

@@ -27,14 +27,12 @@ const IDENTITY: u64 = 7;
 /// Small, because much is opened and little is read.
 const CACHE_BYTES: usize = 1024 * 1024;
 
-/// A file on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Store,
     Journal,
 }
 
-/// What is in each file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Content {
     store: Vec<u8>,
@@ -84,7 +82,6 @@ struct State {
     durable: Content,
     /// What was done to each file since its last sync.
     pending: Vec<Operation>,
-    /// Everything that was done.
     log: Vec<Operation>,
     /// Operations so far, failed ones included.
     operations: u64,
@@ -191,7 +188,6 @@ impl Disk {
         Self::holding(disk.state().shown.clone())
     }
 
-    /// A disk that holds this.
     pub(crate) fn holding(content: Content) -> Self {
         let mut hasher = DefaultHasher::new();
         content.journal.hash(&mut hasher);
@@ -221,7 +217,6 @@ impl Disk {
         self.state().log.len()
     }
 
-    /// Operations so far.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }

@@ -14,7 +14,6 @@ use crate::store::format::{record, tables, values};
 use crate::store::tests::{any_link, block_on, golden_link, open, put, try_open};
 use crate::store::*;
 
-/// All entries of all tables.
 fn dump_of(snapshot: &Snapshot) -> Vec<u8> {
     let mut dump = Vec::new();
     snapshot.dump(&mut dump).unwrap();

@@ -277,7 +277,6 @@ const fn tie(identity: u64, salt: u64) -> Tie {
     }
 }
 
-/// Keeps what is written.
 #[derive(Default, Clone)]
 struct Memory(Arc<parking_lot::Mutex<Vec<u8>>>);
 

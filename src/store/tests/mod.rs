@@ -58,7 +58,6 @@ use crate::model::{LinkId, Usage};
 use crate::store::format::keys::{Index, counters_of};
 use crate::store::testing::simulated::{Disk, Failure, open_on};
 
-/// Keeps what it is told.
 #[derive(Debug, Default)]
 struct Witness {
     changes: Mutex<Vec<Change>>,

@@ -14,15 +14,12 @@ const IN_MEMORY_BYTES: usize = 256 * 1024;
 /// A link, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// The number of its line.
     pub number: u64,
     /// Whether the line says when it was made.
     pub is_dated: bool,
-    /// The link.
     pub link: ShortLink,
 }
 
-/// Takes links.
 #[derive(Debug)]
 pub struct Preparing(BufWriter<SpooledTempFile>);
 
@@ -35,10 +32,6 @@ impl Preparing {
         Self(BufWriter::new(tempfile::spooled_tempfile_in(IN_MEMORY_BYTES, folder)))
     }
 
-    /// Takes one more.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn push(&mut self, prepared: &Prepared) -> io::Result<()> {
         let Prepared { number, is_dated, link } = prepared;
         let record = record::encode(link).map_err(io::Error::other)?;
@@ -52,10 +45,6 @@ impl Preparing {
         self.0.write_all(&record)
     }
 
-    /// That was all.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn finish(self) -> io::Result<PreparedLinks> {
         let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;

@@ -12,15 +12,12 @@ use crate::store::write::writer::Job;
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
 
-/// What has come of waiting.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<T> {
     Item(T),
-    /// Somebody wants something else.
     Wanted,
     /// Nothing has come for as long as was waited.
     Nothing,
-    /// Nothing will come any more.
     Ended,
 }
 

@@ -118,7 +118,6 @@ impl State {
     }
 }
 
-/// An error with its causes.
 fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

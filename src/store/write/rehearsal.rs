@@ -32,9 +32,6 @@ impl fmt::Debug for Rehearsal<'_> {
 
 impl<'s> Rehearsal<'s> {
     /// Keeps the changes in a file that is empty.
-    ///
-    /// # Errors
-    /// When the file cannot be used.
     pub fn new(snapshot: &'s Snapshot, file: File) -> Result<Self, StoreError> {
         let database = Builder::new()
             .set_cache_size(medium::CACHE_BYTES)
@@ -51,10 +48,6 @@ impl<'s> Rehearsal<'s> {
         record.map(|record| record::decode(id, record.value())).transpose()
     }
 
-    /// As of a transaction.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
         match self.written(id)? {
             None => self.snapshot.get(id),
@@ -62,10 +55,6 @@ impl<'s> Rehearsal<'s> {
         }
     }
 
-    /// As of a transaction.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
     pub fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, unique_id);
         if let Some(holder) = self.changes.open_table(HOLDERS)?.get(scope.as_slice())? {
@@ -89,10 +78,6 @@ impl<'s> Rehearsal<'s> {
         Ok(None)
     }
 
-    /// As of a transaction.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn put(&mut self, old: Option<&ShortLink>, new: &ShortLink) -> Result<(), StoreError> {
         let record = record::encode(new)?;
         let mut written = self.changes.open_table(WRITTEN)?;

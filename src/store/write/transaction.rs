@@ -53,7 +53,6 @@ pub struct Transaction<'t> {
     clicked: usize,
 }
 
-/// What a transaction has changed.
 #[derive(Debug)]
 pub struct Finished {
     /// The changes in the order in which they were made, unless there were too many.
@@ -93,10 +92,6 @@ impl<'t> Transaction<'t> {
         })
     }
 
-    /// The link with this id.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
         let stored = self.links.get(id.as_bytes())?;
         stored.map(|bytes| record::decode(id, bytes.value())).transpose()
@@ -108,9 +103,6 @@ impl<'t> Transaction<'t> {
     }
 
     /// The link of the partner that holds this unique id and is not deleted.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, unique_id);
         for status in [Status::Disabled, Status::Enabled] {
@@ -122,9 +114,6 @@ impl<'t> Transaction<'t> {
     }
 
     /// Links that a user owns and that are not deleted, made up to a moment, at most so many.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
     pub fn links_of_user(
         &self,
         partner: PartnerId,

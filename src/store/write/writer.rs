@@ -44,16 +44,11 @@ pub trait CommitObserver: Send + Sync + 'static {
     /// What the observer keeps must become what this snapshot holds: after a commit of too many changes to tell, or after
     /// the store failed and has been opened again, when a commit of unknown outcome is in it or is not. No commit comes
     /// meanwhile.
-    ///
-    /// # Errors
-    /// When the snapshot cannot be read.
     fn catch_up(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 }
 
-/// Whether the store takes writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
     Accepting,
     /// It does not at the moment, and why. It opens itself again.
     Refusing(String),
@@ -64,9 +59,7 @@ pub enum Health {
 /// How a job that has a transaction for itself ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionEnd {
-    /// What it changed is committed.
     Commit,
-    /// What it changed is forgotten.
     Abort,
 }
 
