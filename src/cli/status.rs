@@ -54,7 +54,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     let url = url.trim_end_matches('/');
     let answer = fetch(url)?;
     let other = || not_tinyd(url);
-    if !answer["healthy"].is_boolean() {
+    if !answer.get("healthy").is_some_and(Value::is_boolean) {
         return Err(other());
     }
     let status: ApplianceStatus = serde_json::from_value(answer.clone()).map_err(|_| other())?;

@@ -26,17 +26,19 @@ use tokio::sync::Semaphore;
 
 pub use clicks::ClickRecorder;
 pub use map::{LinkMap, Verdict};
-pub use restore::Restored;
+pub use restore::RestoreOutcome;
 pub use sessions::{SessionStartLimit, Sessions};
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
-use crate::kaltura::session::{Digest, InvalidKs, SESSION_MAX_SECONDS, Session};
+use crate::kaltura::session::{InvalidKs, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::turns::Turns;
-use crate::model::{Clock, Destination, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{
+    Clock, Destination, Digest, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
+};
 use crate::store::{
     FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
     WriteError, unless_damaged,
@@ -58,6 +60,14 @@ const LOAD_ATTEMPTS: usize = 5;
 const LOAD_THREADS_MAX: usize = 8;
 /// How often to look whether the store works again when it failed while the map was being loaded.
 const LOAD_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Why a link was not updated.
+#[derive(Debug)]
+pub enum UpdateError<E> {
+    Link(LinkError),
+    /// What `edit` refused with.
+    Refused(E),
+}
 
 /// Why a request about links was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -418,8 +428,8 @@ impl Links {
     /// change neither the id, the partner, the unique id nor the times of creation and change.
     ///
     /// # Errors
-    /// [`LinkError::NotFound`] for a link that is deleted or outside the scope; inside `Ok`, what `edit` refused with.
-    pub async fn update<E, F>(&self, id: LinkId, scope: Scope, edit: F) -> Result<Result<ShortLink, E>, LinkError>
+    /// [`LinkError::NotFound`] for a link that is deleted or outside the scope.
+    pub async fn update<E, F>(&self, id: LinkId, scope: Scope, edit: F) -> Result<ShortLink, UpdateError<E>>
     where
         E: Send + 'static,
         F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Send + 'static,
@@ -427,20 +437,21 @@ impl Links {
         let clock = self.clock.clone();
         let job = move |transaction: &mut Transaction<'_>| {
             let Some(old) = visible(transaction, id, &scope)? else {
-                return Ok(Err(LinkError::NotFound));
+                return Ok(Err(UpdateError::Link(LinkError::NotFound)));
             };
             let new = match edit(&old) {
-                Ok(new) if new == old => return Ok(Ok(Ok(old))),
+                Ok(new) if new == old => return Ok(Ok(old)),
                 Ok(new) => ShortLink {
                     updated_at: clock.now(),
                     ..new
                 },
-                Err(refusal) => return Ok(Ok(Err(refusal))),
+                Err(refusal) => return Ok(Err(UpdateError::Refused(refusal))),
             };
             transaction.put(Some(&old), new.clone())?;
-            Ok(Ok(Ok(new)))
+            Ok(Ok(new))
         };
-        self.store.write(job).await?
+        let written = self.store.write(job).await;
+        written.map_err(|error| UpdateError::Link(error.into()))?
     }
 
     /// Soft-deletes a link.
@@ -449,12 +460,14 @@ impl Links {
     /// [`LinkError::NotFound`], or the write was not acknowledged.
     pub async fn delete(&self, id: LinkId, scope: Scope) -> Result<ShortLink, LinkError> {
         let edit = |old: &ShortLink| {
-            Ok::<_, LinkError>(ShortLink {
+            Ok(ShortLink {
                 status: Status::Deleted,
                 ..old.clone()
             })
         };
-        self.update(id, scope, edit).await?
+        self.update(id, scope, edit)
+            .await
+            .map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)
     }
 
     /// Checks that a session has not been ended.

@@ -6,7 +6,7 @@ use crate::store::{StoreError, Transaction, TransactionEnd};
 
 /// What became of one of several links that were to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restored {
+pub enum RestoreOutcome {
     /// It was deleted, and redirects again.
     Restored,
     /// It was not deleted; this is its status.
@@ -43,17 +43,17 @@ impl Links {
         ids: Vec<LinkId>,
         partner: PartnerId,
         dry_run: bool,
-    ) -> Result<Vec<(LinkId, Restored)>, LinkError> {
+    ) -> Result<Vec<(LinkId, RestoreOutcome)>, LinkError> {
         let now = self.clock.now();
         let job = move |transaction: &mut Transaction<'_>| {
             let outcomes = ids.into_iter().map(|id| {
                 let outcome = match restore(transaction, id, partner, now) {
-                    Ok(Ok(_)) => Restored::Restored,
-                    Ok(Err(Kept::Already(status))) => Restored::Already(status),
-                    Ok(Err(Kept::UniqueIdTaken(_))) => Restored::UniqueIdTaken,
-                    Ok(Err(Kept::Unknown)) => Restored::Unknown,
+                    Ok(Ok(_)) => RestoreOutcome::Restored,
+                    Ok(Err(Kept::Already(status))) => RestoreOutcome::Already(status),
+                    Ok(Err(Kept::UniqueIdTaken(_))) => RestoreOutcome::UniqueIdTaken,
+                    Ok(Err(Kept::Unknown)) => RestoreOutcome::Unknown,
                     // Met while looking; the others need not suffer.
-                    Err(StoreError::Damaged { .. }) => Restored::Damaged,
+                    Err(StoreError::Damaged { .. }) => RestoreOutcome::Damaged,
                     Err(error) => return Err(error),
                 };
                 Ok((id, outcome))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::kaltura::session::Digest;
+use crate::model::Digest;
 use crate::model::{PartnerId, Timestamp, client_network};
 
 /// The revoked sessions and session ids; a copy of the store's.

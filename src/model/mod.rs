@@ -23,3 +23,6 @@ pub use number::whole_number;
 pub use time::{Clock, Timestamp};
 pub use usage::{Usage, Visit};
 pub use validate::is_xml_char;
+
+/// Names a session without telling it: the SHA-1 of the KS.
+pub type Digest = [u8; 20];

@@ -1,9 +1,21 @@
 //! What can go wrong with the store. None of these texts is for API clients: they go to the log and the operator.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use crate::model::LinkId;
-use crate::store::read::limit::Stopped;
+
+/// Why a read was stopped before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// It has taken as many steps as it may.
+    #[error("it takes too many steps")]
+    Steps,
+    #[error("its time is over")]
+    Time,
+    #[error("the client has left")]
+    Left,
+}
 
 /// The file could not be read or written, or holds what it should not.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +62,15 @@ impl StoreError {
     /// Whether the file or the disk under it has failed, rather than what was asked for.
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Closed | Self::Panicked)
+    }
+}
+
+/// What reading comes to; none if a page is damaged, on which redb gives an error or panics.
+pub fn unless_corrupt<R>(read: impl FnOnce() -> Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Err(error)) if error.is_corruption() => Ok(None),
+        Ok(read) => read.map(Some),
+        Err(_) => Ok(None),
     }
 }
 

@@ -28,22 +28,23 @@ use parking_lot::Mutex;
 use redb::Database;
 use tokio::sync::{oneshot, watch};
 
-pub use error::{CopyError, OpenError, StoreError, WriteError};
+pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError};
 pub use files::compact::compact;
 pub use files::dump::restore_dump;
 pub use files::medium::unless_damaged;
 pub use files::unfinished::Unfinished;
 pub use progress::Progress;
 pub use read::inspection::{Inspected, Inspection};
-pub use read::limit::{ReadLimit, Stopped};
+pub use read::limit::ReadLimit;
 pub use read::query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
 pub use read::scan::Visitor;
 pub use read::snapshot::Snapshot;
 pub use read::verify::Verification;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
+pub use write::queue::TransactionEnd;
 pub use write::rehearsal::Rehearsal;
 pub use write::transaction::{Change, Transaction};
-pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX, TransactionEnd};
+pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX};
 
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
@@ -215,7 +216,7 @@ impl Store {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] if not, with how much there is.
     pub fn check_space(&self, bytes: u64) -> io::Result<()> {
-        files::medium::check_space(&self.folder.join(FILE_NAME), bytes)
+        files::disk::check_space(&self.folder.join(FILE_NAME), bytes)
     }
 
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned

@@ -15,7 +15,7 @@ use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::{Object, Value};
 use crate::kaltura::session::{Kind, Session};
-use crate::links::{Draft, LinkError, Restored};
+use crate::links::{Draft, LinkError, RestoreOutcome, UpdateError};
 use crate::model::{
     Destination, FULL_URL_MIN_BYTES, ID_MAX_BYTES, LinkId, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
     Timestamp, USER_ID_MAX_CHARS, whole_number,
@@ -71,7 +71,11 @@ impl Api {
         let kind = session.kind;
         let edit = move |stored: &ShortLink| patch.apply(stored, kind);
         let updated = self.links.update(id, scope_of(&session), edit).await;
-        Ok(object(&updated.map_err(|error| naming(text, error))??).into())
+        let updated = updated.map_err(|error| match error {
+            UpdateError::Link(error) => naming(text, error),
+            UpdateError::Refused(refusal) => refusal,
+        });
+        Ok(object(&updated?).into())
     }
 
     pub(super) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
@@ -115,13 +119,13 @@ impl Api {
             .collect();
         let result = |text: &&str| {
             // What cannot be an id is the id of no link.
-            let outcome = outcomes.get(text).copied().unwrap_or(Restored::Unknown);
+            let outcome = outcomes.get(text).copied().unwrap_or(RestoreOutcome::Unknown);
             let (outcome, status) = match outcome {
-                Restored::Restored => ("restored", Some(Status::Enabled)),
-                Restored::Already(status) => ("notDeleted", Some(status)),
-                Restored::UniqueIdTaken => ("uniqueIdTaken", Some(Status::Deleted)),
-                Restored::Unknown => ("unknown", None),
-                Restored::Damaged => ("damaged", None),
+                RestoreOutcome::Restored => ("restored", Some(Status::Enabled)),
+                RestoreOutcome::Already(status) => ("notDeleted", Some(status)),
+                RestoreOutcome::UniqueIdTaken => ("uniqueIdTaken", Some(Status::Deleted)),
+                RestoreOutcome::Unknown => ("unknown", None),
+                RestoreOutcome::Damaged => ("damaged", None),
             };
             let fields = vec![
                 // What is longer than an id is shown as far as it goes.

@@ -137,9 +137,9 @@ fn order(text: Option<&str>) -> Order {
         None => (false, key.strip_prefix('+').unwrap_or(key)),
     }) {
         let field = match name {
-            "createdAt" => OrderField::CreatedAt,
-            "updatedAt" => OrderField::UpdatedAt,
-            "expiresAt" => OrderField::ExpiresAt,
+            "createdAt" => OrderField::Created,
+            "updatedAt" => OrderField::Updated,
+            "expiresAt" => OrderField::Expires,
             "id" => {
                 ids_descend = Some(descending);
                 break;
@@ -201,20 +201,20 @@ mod tests {
     fn each_order_is_by_its_own_time() {
         let keys = |text: &str| query_of(&[("filter:orderBy", text)]).order;
         for (text, field, descending) in [
-            ("+createdAt", OrderField::CreatedAt, false),
-            ("-createdAt", OrderField::CreatedAt, true),
-            (" updatedAt", OrderField::UpdatedAt, false),
-            ("-updatedAt", OrderField::UpdatedAt, true),
-            ("+expiresAt", OrderField::ExpiresAt, false),
-            ("-expiresAt", OrderField::ExpiresAt, true),
-            ("", OrderField::CreatedAt, true),
-            ("createdAt", OrderField::CreatedAt, false),
-            ("expiresAt", OrderField::ExpiresAt, false),
-            ("+name", OrderField::CreatedAt, true),
-            ("ü", OrderField::CreatedAt, true),
-            (",,-", OrderField::CreatedAt, true),
-            ("-name,updatedAt", OrderField::UpdatedAt, false),
-            ("-updatedAt,+updatedAt,-id", OrderField::UpdatedAt, true),
+            ("+createdAt", OrderField::Created, false),
+            ("-createdAt", OrderField::Created, true),
+            (" updatedAt", OrderField::Updated, false),
+            ("-updatedAt", OrderField::Updated, true),
+            ("+expiresAt", OrderField::Expires, false),
+            ("-expiresAt", OrderField::Expires, true),
+            ("", OrderField::Created, true),
+            ("createdAt", OrderField::Created, false),
+            ("expiresAt", OrderField::Expires, false),
+            ("+name", OrderField::Created, true),
+            ("ü", OrderField::Created, true),
+            (",,-", OrderField::Created, true),
+            ("-name,updatedAt", OrderField::Updated, false),
+            ("-updatedAt,+updatedAt,-id", OrderField::Updated, true),
         ] {
             assert_eq!(keys(text), Order::by(field, descending), "{text}");
         }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn an_order_has_several_keys_up_to_the_id() {
         let time = |field, descending| Some(TimeOrder { field, descending });
-        let (created, updated, expires) = (OrderField::CreatedAt, OrderField::UpdatedAt, OrderField::ExpiresAt);
+        let (created, updated, expires) = (OrderField::Created, OrderField::Updated, OrderField::Expires);
         for (text, times, ids_descend) in [
             ("id", [None; 3], false),
             ("-id,+createdAt", [None; 3], true),

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 pub use privileges::Privileges;
 
-use crate::model::{PartnerId, Timestamp, whole_number};
+use crate::model::{Digest, PartnerId, Timestamp, whole_number};
 
 /// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
 pub const KS_MAX_BYTES: usize = 8192;
@@ -36,9 +36,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// The SHA-1 by which a KS is recognised when it has been revoked or its calls are counted.
-pub type Digest = [u8; 20];
 
 /// What a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

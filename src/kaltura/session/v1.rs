@@ -4,8 +4,9 @@ use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
-use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
+use super::{BASE64, Claims, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
+use crate::model::Digest;
 use crate::model::{Timestamp, whole_number};
 
 /// Fields that a KS must have: `partnerId;partnerId;expiry;type`. Those after them may be missing.

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
-use super::{BASE64, Claims, Digest, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
+use super::{BASE64, Claims, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
 use super::{parse_kind, parse_partner};
+use crate::model::Digest;
 use crate::model::{Timestamp, whole_number};
 
 /// The cipher's block, in bytes.

@@ -374,11 +374,11 @@ fn put_all(
         };
         let (id, refused_before) = (link.id, report.refused);
         match put(target, link, is_dated, options) {
-            Ok(Ok(Outcome::Added)) => report.added += 1,
-            Ok(Ok(Outcome::Updated)) => report.updated += 1,
-            Ok(Ok(Outcome::Unchanged)) => report.unchanged += 1,
-            Ok(Ok(Outcome::Skipped)) => report.skipped += 1,
-            Ok(Err(reason)) => report.refuse(number, reason),
+            Ok(Outcome::Added) => report.added += 1,
+            Ok(Outcome::Updated) => report.updated += 1,
+            Ok(Outcome::Unchanged) => report.unchanged += 1,
+            Ok(Outcome::Skipped) => report.skipped += 1,
+            Ok(Outcome::Refused(reason)) => report.refuse(number, reason),
             // Met while looking, before anything was changed.
             Err(error @ StoreError::Damaged { .. }) => report.refuse(number, error.to_string()),
             Err(error) => return Err(error),
@@ -395,6 +395,7 @@ enum Outcome {
     Updated,
     Unchanged,
     Skipped,
+    Refused(String),
 }
 
 fn put(
@@ -402,35 +403,36 @@ fn put(
     link: ShortLink,
     is_dated: bool,
     options: &ImportOptions,
-) -> Result<Result<Outcome, String>, StoreError> {
+) -> Result<Outcome, StoreError> {
     let id = link.id;
+    let of_another_partner = || Outcome::Refused(format!("a link of another partner has the id {id}"));
     let stored = match transaction.get(id) {
         Err(StoreError::Damaged { .. }) if options.conflict == Conflict::Update => {
             if let Some(holder) = holder(transaction, &link)? {
-                return Ok(Err(unique_id_taken(&link, holder)));
+                return Ok(Outcome::Refused(unique_id_taken(&link, holder)));
             }
             return Ok(if transaction.replace_damaged(link)? {
-                Ok(Outcome::Updated)
+                Outcome::Updated
             } else {
-                Err(format!("a link of another partner has the id {id}"))
+                of_another_partner()
             });
         }
         stored => stored?,
     };
     match (&stored, options.conflict) {
         (None, _) => {}
-        (Some(stored), _) if is_same(stored, &link, is_dated) => return Ok(Ok(Outcome::Unchanged)),
-        (Some(_), Conflict::Skip) => return Ok(Ok(Outcome::Skipped)),
-        (Some(_), Conflict::Fail) => return Ok(Err(format!("another link has the id {id}"))),
+        (Some(stored), _) if is_same(stored, &link, is_dated) => return Ok(Outcome::Unchanged),
+        (Some(_), Conflict::Skip) => return Ok(Outcome::Skipped),
+        (Some(_), Conflict::Fail) => return Ok(Outcome::Refused(format!("another link has the id {id}"))),
         (Some(stored), Conflict::Update) if stored.partner_id != link.partner_id => {
-            return Ok(Err(format!("a link of another partner has the id {id}")));
+            return Ok(of_another_partner());
         }
         (Some(_), Conflict::Update) => {}
     }
     if let Some(holder) = holder(transaction, &link)? {
         return Ok(match options.conflict {
-            Conflict::Skip => Ok(Outcome::Skipped),
-            Conflict::Fail | Conflict::Update => Err(unique_id_taken(&link, holder)),
+            Conflict::Skip => Outcome::Skipped,
+            Conflict::Fail | Conflict::Update => Outcome::Refused(unique_id_taken(&link, holder)),
         });
     }
     let outcome = if stored.is_some() {
@@ -443,7 +445,7 @@ fn put(
         _ => link.created_at,
     };
     transaction.put(stored.as_ref(), ShortLink { created_at, ..link })?;
-    Ok(Ok(outcome))
+    Ok(outcome)
 }
 
 fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {

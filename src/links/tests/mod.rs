@@ -122,7 +122,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             links.update(stored.id, everybody(), replace).await
         };
         if stored.status == Status::Deleted {
-            assert!(matches!(done, Err(LinkError::NotFound)));
+            assert!(matches!(done, Err(UpdateError::Link(LinkError::NotFound))));
             return;
         }
         let expected = if new == stored {
@@ -130,7 +130,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
         } else {
             ShortLink { updated_at: now, ..new }
         };
-        assert_eq!(done.unwrap().unwrap(), expected);
+        assert_eq!(done.unwrap(), expected);
         model.insert(expected.id, expected);
     };
     match operation {
@@ -283,7 +283,7 @@ fn while_links_are_loaded_each_is_served_from_the_store() {
             ..stored.clone()
         })
     };
-    block_on(links.update(old.id, everybody(), replace)).unwrap().unwrap();
+    block_on(links.update(old.id, everybody(), replace)).unwrap();
     links.load().unwrap();
     assert_eq!(links.index().entry(old.id).unwrap().0, "https://e.example/new");
     assert_eq!(links.index().look_up("zzzz".parse().unwrap(), now), Verdict::Unknown);
@@ -397,7 +397,7 @@ async fn make_step(links: &Links, id: LinkId, step: u64) {
     match step % 5 {
         3 => drop(links.delete(id, everybody()).await.unwrap()),
         4 => drop(links.restore(id, PARTNER).await.unwrap()),
-        _ => drop(links.update(id, everybody(), edit).await.unwrap().unwrap()),
+        _ => drop(links.update(id, everybody(), edit).await.unwrap()),
     }
 }
 
@@ -479,7 +479,7 @@ fn the_map_is_never_behind_a_read_of_the_store() {
                             ..stored.clone()
                         })
                     };
-                    links.update(id, everybody(), edit).await.unwrap().unwrap();
+                    links.update(id, everybody(), edit).await.unwrap();
                 }
             })
         });

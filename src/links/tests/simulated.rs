@@ -233,7 +233,10 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
                 edit(&mut new);
                 Ok::<_, ()>(new)
             };
-            links.update(link.id, everybody(), replace).await.map(|_| None)
+            match links.update(link.id, everybody(), replace).await {
+                Ok(_) | Err(UpdateError::Refused(())) => Ok(None),
+                Err(UpdateError::Link(error)) => Err(error),
+            }
         }
     };
     let done = match step.clone() {

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use crate::store::error::CopyError;
-use crate::store::files::medium::{self, StoreFile};
+use crate::store::files::disk;
+use crate::store::files::medium::StoreFile;
 use crate::store::read::verify::Verification;
 use crate::store::{Medium as _, Progress, Snapshot};
 
@@ -24,7 +25,7 @@ pub struct Compaction {
 pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, CopyError> {
     let old = fs::metadata(path)?;
     let before = old.len();
-    medium::check_space(path, before)?;
+    disk::check_space(path, before)?;
     // A copy has checksums of its own, which would hide that those of the original are wrong.
     drop(StoreFile::new(path).open_verified()?);
     // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
@@ -33,7 +34,7 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     let check = |found: &Verification, copy: &File| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
         // Whoever serves it need not be who compacts it.
-        None => Ok(medium::give_to_owner_of(&old, copy)?),
+        None => Ok(disk::give_to_owner_of(&old, copy)?),
     };
     snapshot.copy_to_if(path, progress, check)?;
     drop(snapshot);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,9 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::store::error::{OpenError, StoreError};
+use crate::store::files::disk;
 use crate::store::files::overlay::Overlay;
-use crate::store::files::unfinished::{Unfinished, folder_of};
+use crate::store::files::unfinished::Unfinished;
 use crate::store::format::tables;
 use crate::store::format::upgrade::{FORMATS, Formats, set_aside};
 use crate::store::journal::{self, JournalFile, Replayed};
@@ -174,7 +175,7 @@ impl StoreFile {
     }
 
     fn journal_path(&self) -> PathBuf {
-        journal_path(&self.path)
+        disk::journal_path(&self.path)
     }
 
     /// What is in the file of the journal, if there is one.
@@ -196,11 +197,11 @@ impl StoreFile {
     /// Makes the file of a journal. Zeros are really written, so that no later sync has to write down where they are.
     fn make_journal(&self, identity: u64) -> io::Result<()> {
         // Whoever fills the disk up must not be the journal.
-        check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
+        disk::check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
         let unfinished = Unfinished::new(&self.journal_path());
         let mut file = unfinished.create()?;
         // Whoever serves the store need not be who writes to it now.
-        give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
+        disk::give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
         file.write_all(&journal::new_file(identity))?;
         file.sync_all()?;
         unfinished.publish()
@@ -377,13 +378,6 @@ impl JournalFile for File {
 /// So much of a journal is read at most: several times what one has.
 const JOURNAL_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The file of the journal of a store.
-pub fn journal_path(store: &Path) -> PathBuf {
-    let mut path = store.as_os_str().to_owned();
-    path.push(".journal");
-    path.into()
-}
-
 fn is_journal_of(file: &File, identity: u64) -> io::Result<bool> {
     let mut head = [0; journal::START];
     if file.metadata()?.len() != journal::FILE_BYTES as u64 {
@@ -411,33 +405,4 @@ fn without_links() -> OpenOptions {
 
 fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
-}
-
-/// Gives a file the owner, the group and the mode of another one. The open file, and not whatever has its name by now: where
-/// root works in a folder of the service's, the service could put a link to any file there.
-pub fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
-        fchown(file, Some(other.uid()), Some(other.gid()))?;
-    }
-    file.set_permissions(other.permissions())
-}
-
-/// Whether the file system of `path` has room for `bytes` more.
-///
-/// # Errors
-/// [`io::ErrorKind::StorageFull`] if not, with how much there is.
-pub fn check_space(path: &Path, bytes: u64) -> io::Result<()> {
-    const MEBIBYTE: u64 = 1024 * 1024;
-    let of_disk = rustix::fs::statvfs(folder_of(path))?;
-    let free = of_disk.f_bavail.saturating_mul(of_disk.f_frsize);
-    if free < bytes {
-        let (needed, free) = (bytes.div_ceil(MEBIBYTE), free / MEBIBYTE);
-        let text = format!(
-            "{needed} MiB may be needed beside {}, and {free} MiB are free",
-            path.display()
-        );
-        return Err(io::Error::new(io::ErrorKind::StorageFull, text));
-    }
-    Ok(())
 }

@@ -1,14 +1,12 @@
 //! How links have been used, in the store: the entries of the table `clicks`.
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, TableError};
+use redb::{ReadOnlyTable, ReadTransaction, TableError};
 
 use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
-use crate::store::format::checksum::{seal, unseal};
+use crate::store::format::checksum::unseal;
 use crate::store::format::keys::Bytes;
 use crate::store::format::tables::CLICKS;
-use crate::store::read::snapshot::Snapshot;
-use crate::store::write::transaction::Transaction;
 
 const TABLE: &str = "clicks";
 
@@ -43,7 +41,7 @@ pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
 }
 
 /// What was counted before is lost if it cannot be decoded: no reason to lose what comes, or not to show the link.
-fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
+pub fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
     decode(id.as_bytes(), bytes).unwrap_or_else(|error| {
         tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
         Usage::default()
@@ -56,55 +54,5 @@ pub fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-impl Snapshot {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
-    /// none.
-    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
-        let Some(clicks) = &self.clicks else {
-            return Ok(Usage::default());
-        };
-        let stored = clicks.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
-    }
-}
-
-impl Transaction<'_> {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
-    /// none.
-    pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
-        let stored = self.clicks()?.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
-    }
-
-    /// Adds to how links have been used; an id without a link is passed over. Returns the first sum that was written, which
-    /// tells later whether this transaction is in the store.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written; the transaction is then given up.
-    pub fn add_usage(&mut self, counted: &[(LinkId, Usage)]) -> Result<Option<(LinkId, Usage)>, StoreError> {
-        let mut first = None;
-        for (id, more) in counted {
-            if !self.has(*id)? {
-                tracing::error!(%id, "clicks of a link that is not in the store are dropped");
-                continue;
-            }
-            let mut usage = self.usage(*id)?;
-            usage.add(more);
-            self.set_usage(*id, &encode(&usage))?;
-            first.get_or_insert((*id, usage));
-        }
-        Ok(first)
-    }
-
-    /// Writes down how a link has been used in all.
-    pub fn set_usage(&mut self, id: LinkId, usage: &Stored) -> Result<(), StoreError> {
-        self.note_click();
-        self.clicks()?
-            .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;
-        self.redo.used(id, usage);
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::checksum::checksum;
 use crate::store::format::keys::{Bytes, Index};
-use crate::store::journal::Tie;
+use crate::store::journal::record::Tie;
 
 /// The format that this program writes, in `meta` under `format`.
 pub const FORMAT: u64 = 2;

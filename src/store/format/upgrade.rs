@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, WriteTransaction};
 
 use crate::store::error::StoreError;
-use crate::store::files::medium;
+use crate::store::files::disk;
 use crate::store::files::unfinished::Unfinished;
 use crate::store::format::format_1;
 use crate::store::format::tables::{self, META, META_FORMAT};
@@ -61,10 +61,10 @@ impl Formats {
 pub fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
     let target = path.with_extension(format!("format-{format}.redb"));
     // The copy, and as much again for what the upgrade writes anew.
-    medium::check_space(path, 2 * fs::metadata(path)?.len())?;
-    let journal = medium::journal_path(path);
+    disk::check_space(path, 2 * fs::metadata(path)?.len())?;
+    let journal = disk::journal_path(path);
     if journal.try_exists()? {
-        copy(&journal, &medium::journal_path(&target))?;
+        copy(&journal, &disk::journal_path(&target))?;
     }
     copy(path, &target)?;
     Ok(target)
@@ -74,7 +74,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let unfinished = Unfinished::new(to);
     let mut file = unfinished.create()?;
     let mut from = File::open(from)?;
-    medium::give_to_owner_of(&from.metadata()?, &file)?;
+    disk::give_to_owner_of(&from.metadata()?, &file)?;
     io::copy(&mut from, &mut file)?;
     file.sync_all()?;
     unfinished.publish()

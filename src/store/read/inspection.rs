@@ -5,12 +5,11 @@ use redb::{ReadOnlyTable, Value};
 
 use crate::model::Timestamp;
 use crate::store::Store;
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, Counter, Index};
 use crate::store::format::record;
 use crate::store::format::values;
-use crate::store::read::scan::unless_corrupt;
 use crate::store::read::snapshot::{Snapshot, count, id_of};
 
 /// Entries of a piece: some milliseconds, unless a counter of many links is among them.

@@ -5,22 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::store::error::StoreError;
+use crate::store::error::{Stopped, StoreError};
 
 /// Steps between two looks at the clock: about what reading thirty records costs.
 const LOOK_STEPS: u64 = if cfg!(test) { 16 } else { 1024 };
-
-/// Why a read was stopped before its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Stopped {
-    /// It has taken as many steps as it may.
-    #[error("it takes too many steps")]
-    Steps,
-    #[error("its time is over")]
-    Time,
-    #[error("the client has left")]
-    Left,
-}
 
 /// What a read may take. A step is an entry of an index that is passed; other work counts as so many of these.
 #[derive(Debug, Default)]

@@ -73,9 +73,9 @@ impl Span {
     /// The whole partner in the order that the query asks for, or in that of its first time.
     fn in_order(query: &Query) -> Self {
         let (index, range) = match query.order.first().field {
-            OrderField::CreatedAt => (Index::Created, query.created),
-            OrderField::UpdatedAt => (Index::Updated, query.updated),
-            OrderField::ExpiresAt => (Index::Expires, query.expires),
+            OrderField::Created => (Index::Created, query.created),
+            OrderField::Updated => (Index::Updated, query.updated),
+            OrderField::Expires => (Index::Expires, query.expires),
         };
         Self::of_partner(query, index, range)
     }
@@ -110,9 +110,9 @@ impl Span {
 
     fn has_order(&self, order: Order) -> bool {
         let field = match self.index {
-            Index::Updated => OrderField::UpdatedAt,
-            Index::Expires => OrderField::ExpiresAt,
-            Index::Created | Index::User | Index::SystemName | Index::UniqueId => OrderField::CreatedAt,
+            Index::Updated => OrderField::Updated,
+            Index::Expires => OrderField::Expires,
+            Index::Created | Index::User | Index::SystemName | Index::UniqueId => OrderField::Created,
         };
         order.of_index() == Some(field)
     }
@@ -530,9 +530,9 @@ impl<'q> Picker<'q> {
         }
         self.total += 1;
         let time_of = |field| match field {
-            OrderField::CreatedAt => Some(link.created_at),
-            OrderField::UpdatedAt => Some(link.updated_at),
-            OrderField::ExpiresAt => link.expires_at,
+            OrderField::Created => Some(link.created_at),
+            OrderField::Updated => Some(link.updated_at),
+            OrderField::Expires => link.expires_at,
         };
         self.keep((Rank::new(self.query.order, time_of, link.id), link.id));
     }

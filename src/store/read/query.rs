@@ -92,7 +92,7 @@ impl Order {
     pub fn first(self) -> TimeOrder {
         let [first, ..] = self.times;
         first.unwrap_or(TimeOrder {
-            field: OrderField::CreatedAt,
+            field: OrderField::Created,
             descending: self.ids_descend,
         })
     }
@@ -101,19 +101,16 @@ impl Order {
 impl Default for Order {
     /// `-createdAt`.
     fn default() -> Self {
-        Self::by(OrderField::CreatedAt, true)
+        Self::by(OrderField::Created, true)
     }
 }
 
 /// The times by which links can be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderField {
-    /// `createdAt`.
-    CreatedAt,
-    /// `updatedAt`.
-    UpdatedAt,
-    /// `expiresAt`.
-    ExpiresAt,
+    Created,
+    Updated,
+    Expires,
 }
 
 impl OrderField {

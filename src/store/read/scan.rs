@@ -1,12 +1,11 @@
 //! Reading every link in several threads at once: how the map is loaded.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use redb::ReadableTable as _;
 
 use crate::model::{LinkId, LinkRef};
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::keys::{self, Index};
 use crate::store::format::record;
 use crate::store::read::limit::{Meter, ReadLimit};
@@ -114,15 +113,6 @@ impl Snapshot {
             }
         }
         Ok(())
-    }
-}
-
-/// What reading comes to; none if a page is damaged, on which redb gives an error or panics.
-pub fn unless_corrupt<R>(read: impl FnOnce() -> Result<R, StoreError>) -> Result<Option<R>, StoreError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Err(error)) if error.is_corruption() => Ok(None),
-        Ok(read) => read.map(Some),
-        Err(_) => Ok(None),
     }
 }
 

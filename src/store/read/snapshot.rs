@@ -2,14 +2,13 @@
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::error::StoreError;
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
+use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
 use crate::store::format::values::{self, Counts, decode_counts};
-use crate::store::read::scan::unless_corrupt;
 
 /// An id and the link that has it, or why that cannot be told.
 type Found = (LinkId, Result<ShortLink, StoreError>);
@@ -29,6 +28,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
+    /// none.
+    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
+        let Some(clicks) = &self.clicks else {
+            return Ok(Usage::default());
+        };
+        let stored = clicks.get(id.as_bytes())?;
+        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
+    }
+
     pub fn new(database: &Database) -> Result<Self, StoreError> {
         Self::open(&database.begin_read()?)
     }

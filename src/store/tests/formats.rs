@@ -163,7 +163,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     redo.used(added.id, &clicks::encode(&usage(3)));
     let mut journal = journal_record_1(99, 11, &redo.into_bytes().unwrap());
     journal.resize(journal::FILE_BYTES, 0);
-    fs::write(files::medium::journal_path(&path), journal).unwrap();
+    fs::write(files::disk::journal_path(&path), journal).unwrap();
     let store = open(folder.path());
     let snapshot = store.snapshot().unwrap();
     let found = snapshot.verify(|| {}).unwrap();
@@ -180,7 +180,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     drop(store);
     // Going back, as the log says.
     let set_aside = folder.path().join("links.format-1.redb");
-    assert!(set_aside.exists() && files::medium::journal_path(&set_aside).exists());
+    assert!(set_aside.exists() && files::disk::journal_path(&set_aside).exists());
 }
 
 /// It has no checksum that would fit, so it answers as damaged for ever, and the others are served.

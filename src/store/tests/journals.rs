@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::model::{ShortLink, Timestamp, Usage};
-use crate::store::files::medium::journal_path;
+use crate::store::files::disk::journal_path;
 use crate::store::format::{clicks, record};
-use crate::store::journal::redo;
+use crate::store::journal::record::records;
 use crate::store::journal::redo::Redo;
-use crate::store::journal::{FILE_BYTES, Journal, Tie, records};
+use crate::store::journal::{FILE_BYTES, Journal, Tie, replay};
 use crate::store::tests::{any_link, block_on, golden_link, open, put};
 use crate::store::*;
 
@@ -371,7 +371,7 @@ proptest! {
         altered[cut.index(whole.len())] = byte;
         for payload in [whole[..cut.index(whole.len())].to_vec(), altered, whole] {
             // What gives up is undone.
-            let _ = block_on(store.write(move |transaction| redo::apply(transaction, &payload)));
+            let _ = block_on(store.write(move |transaction| replay::apply(transaction, &payload)));
             let found = store.snapshot().unwrap().verify(|| {}).unwrap();
             prop_assert!(found.problems.iter().all(|problem| problem.starts_with("unique id")), "{found:?}");
         }

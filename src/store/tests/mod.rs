@@ -121,9 +121,9 @@ fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
         let directed = |ordering: std::cmp::Ordering, descends| if descends { ordering.reverse() } else { ordering };
         let by_time = query.order.times.iter().flatten().map(|by| {
             let time = |link: &ShortLink| match by.field {
-                OrderField::CreatedAt => Some(link.created_at),
-                OrderField::UpdatedAt => Some(link.updated_at),
-                OrderField::ExpiresAt => link.expires_at,
+                OrderField::Created => Some(link.created_at),
+                OrderField::Updated => Some(link.updated_at),
+                OrderField::Expires => link.expires_at,
             };
             let never_last = time(a).is_none().cmp(&time(b).is_none());
             never_last.then(directed(time(a).cmp(&time(b)), by.descending))
@@ -157,14 +157,7 @@ fn any_texts(pattern: &'static str) -> impl Strategy<Value = Option<BTreeSet<Str
 }
 
 fn any_order() -> impl Strategy<Value = Order> {
-    let fields = || {
-        Just(vec![
-            OrderField::CreatedAt,
-            OrderField::UpdatedAt,
-            OrderField::ExpiresAt,
-        ])
-        .prop_shuffle()
-    };
+    let fields = || Just(vec![OrderField::Created, OrderField::Updated, OrderField::Expires]).prop_shuffle();
     let one = (fields(), any::<bool>()).prop_map(|(fields, descending)| Order::by(fields[0], descending));
     let several = (
         fields(),

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::store::files::compact::compact;
-use crate::store::files::medium::{Medium as _, StoreFile, give_to_owner_of, journal_path};
+use crate::store::files::disk::{give_to_owner_of, journal_path};
+use crate::store::files::medium::{Medium as _, StoreFile};
 use crate::store::files::unfinished::unfinished;
 use crate::store::tests::open;
 use crate::store::*;

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use crate::model::{LinkId, ShortLink, Status, Timestamp, Usage};
 use crate::store::format::tables::CLICKS;
 use crate::store::format::{checksum, clicks};
-use crate::store::journal::redo;
 use crate::store::journal::redo::Redo;
+use crate::store::journal::replay;
 use crate::store::tests::journals::{crashed, file_in};
 use crate::store::tests::{block_on, golden_link, open, put};
 use crate::store::*;
@@ -95,7 +95,7 @@ fn what_is_made_again_is_not_counted_again() {
     let payload = redo.into_bytes().unwrap();
     for _ in 0..3 {
         let payload = payload.clone();
-        block_on(store.write(move |transaction| redo::apply(transaction, &payload))).unwrap();
+        block_on(store.write(move |transaction| replay::apply(transaction, &payload))).unwrap();
     }
     drop(store);
     assert_eq!(usage_in(&file_in(&folder), "aaaa"), usage(9, 9, 90));

@@ -1,16 +1,74 @@
-//! Waiting for the queue without a runtime, and not for ever.
+//! The jobs of the writer: waiting for them without a runtime, and putting those together that share a transaction.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::store::write::writer::Job;
+use crate::store::error::{StoreError, WriteError};
+use crate::store::write::transaction::Transaction;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
+
+/// How a job that has a transaction for itself ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionEnd {
+    Commit,
+    Abort,
+}
+
+/// Tells the sender of a job that has been run how it ended.
+pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
+/// A write that waits in the queue, whatever it returns.
+pub trait Job: Send {
+    /// Whether it wants a transaction for itself.
+    fn is_alone(&self) -> bool;
+
+    /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError>;
+
+    /// Tells its sender that nothing was written.
+    fn refuse(self: Box<Self>);
+}
+
+pub struct Write<F, R> {
+    pub job: F,
+    pub alone: bool,
+    pub sender: oneshot::Sender<Result<R, WriteError>>,
+}
+
+// Whoever asked may have gone; that changes nothing about the write, so a failure to answer is passed over.
+impl<F, R> Job for Write<F, R>
+where
+    R: Send + 'static,
+    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
+{
+    fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
+        let Self { job, sender, .. } = *self;
+        match job(transaction) {
+            Ok((ending, result)) => {
+                let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
+                Ok((ending, Box::new(answer)))
+            }
+            Err(error) => {
+                drop(sender.send(Err(WriteError::Unavailable)));
+                Err(error)
+            }
+        }
+    }
+
+    fn refuse(self: Box<Self>) {
+        drop(self.sender.send(Err(WriteError::Unavailable)));
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<T> {

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::writer::{Health, Job, State};
+use crate::store::write::queue::Job;
+use crate::store::write::writer::{Health, State};
 
 /// How often writes are refused while the store is closed.
 const REFUSE_INTERVAL: Duration = Duration::from_millis(10);

@@ -6,16 +6,16 @@ use std::fmt;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{Digest, LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::StoreError;
+use crate::store::format::checksum::seal;
+use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot;
-
-pub type Digest = [u8; 20];
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store instead.
 /// An import can have millions.
@@ -74,6 +74,42 @@ impl fmt::Debug for Transaction<'_> {
 }
 
 impl<'t> Transaction<'t> {
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
+    /// none.
+    pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
+        let stored = self.clicks()?.get(id.as_bytes())?;
+        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
+    }
+
+    /// Adds to how links have been used; an id without a link is passed over. Returns the first sum that was written, which
+    /// tells later whether this transaction is in the store.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; the transaction is then given up.
+    pub fn add_usage(&mut self, counted: &[(LinkId, Usage)]) -> Result<Option<(LinkId, Usage)>, StoreError> {
+        let mut first = None;
+        for (id, more) in counted {
+            if !self.has(*id)? {
+                tracing::error!(%id, "clicks of a link that is not in the store are dropped");
+                continue;
+            }
+            let mut usage = self.usage(*id)?;
+            usage.add(more);
+            self.set_usage(*id, &clicks::encode(&usage))?;
+            first.get_or_insert((*id, usage));
+        }
+        Ok(first)
+    }
+
+    /// Writes down how a link has been used in all.
+    pub fn set_usage(&mut self, id: LinkId, usage: &clicks::Stored) -> Result<(), StoreError> {
+        self.note_click();
+        self.clicks()?
+            .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;
+        self.redo.used(id, usage);
+        Ok(())
+    }
+
     pub fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
             inner,

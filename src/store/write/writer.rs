@@ -15,11 +15,12 @@ use crate::model::priority;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::files::medium::Medium;
 use crate::store::format::tables;
-use crate::store::journal::redo::{self, Redo};
+use crate::store::journal::redo::Redo;
+use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Received, batch_of, receive};
+use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, Write, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
@@ -56,13 +57,6 @@ pub enum Health {
     ReadOnly,
 }
 
-/// How a job that has a transaction for itself ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransactionEnd {
-    Commit,
-    Abort,
-}
-
 /// When the writer does what nobody has asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryTiming {
@@ -86,56 +80,6 @@ impl Default for RetryTiming {
             idle: Duration::from_secs(1),
             idle_after_clicks: Duration::from_secs(30),
         }
-    }
-}
-
-/// Tells the sender of a job that has been run how it ended.
-pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
-/// A write that waits in the queue, whatever it returns.
-pub trait Job: Send {
-    /// Whether it wants a transaction for itself.
-    fn is_alone(&self) -> bool;
-
-    /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError>;
-
-    /// Tells its sender that nothing was written.
-    fn refuse(self: Box<Self>);
-}
-
-struct Write<F, R> {
-    job: F,
-    alone: bool,
-    sender: oneshot::Sender<Result<R, WriteError>>,
-}
-
-// Whoever asked may have gone; that changes nothing about the write, so a failure to answer is passed over.
-impl<F, R> Job for Write<F, R>
-where
-    R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
-{
-    fn is_alone(&self) -> bool {
-        self.alone
-    }
-
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
-        let Self { job, sender, .. } = *self;
-        match job(transaction) {
-            Ok((ending, result)) => {
-                let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
-                Ok((ending, Box::new(answer)))
-            }
-            Err(error) => {
-                drop(sender.send(Err(WriteError::Unavailable)));
-                Err(error)
-            }
-        }
-    }
-
-    fn refuse(self: Box<Self>) {
-        drop(self.sender.send(Err(WriteError::Unavailable)));
     }
 }
 
@@ -269,6 +213,27 @@ pub struct State {
     only_clicks_since: Option<Instant>,
 }
 
+/// Why a batch was not committed, and what its senders may know of the outcome.
+struct BatchError {
+    outcome: WriteError,
+    error: StoreError,
+}
+
+impl From<StoreError> for BatchError {
+    /// Nothing was written.
+    fn from(error: StoreError) -> Self {
+        let outcome = WriteError::Unavailable;
+        Self { outcome, error }
+    }
+}
+
+impl BatchError {
+    fn unknown(error: StoreError) -> Self {
+        let outcome = WriteError::OutcomeUnknown;
+        Self { outcome, error }
+    }
+}
+
 impl State {
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let visibility = Arc::clone(&self.visibility);
@@ -329,7 +294,7 @@ impl State {
                 answer_all(answers, Ok(()));
                 Ok(())
             }
-            Err((outcome, error)) => {
+            Err(BatchError { outcome, error }) => {
                 let error = if error.is_of_the_file() {
                     error
                 } else {
@@ -351,32 +316,52 @@ impl State {
         }
     }
 
-    /// Runs the jobs in one transaction, has it on disk and publishes it. An error says what those who are to be answered may
-    /// know of the outcome.
+    /// Runs the jobs in one transaction, has it on disk and publishes it.
     fn commit(
         &mut self,
         is_alone: bool,
         jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
         answers: &mut Vec<Answer>,
-    ) -> Result<(), (WriteError, StoreError)> {
-        let nothing_written = |error: StoreError| (WriteError::Unavailable, error);
-        let database = self.database().map_err(nothing_written)?;
+    ) -> Result<(), BatchError> {
+        let sequence = *self.published.borrow() + 1;
+        let Some((inner, finished)) = self.run_jobs(is_alone, sequence, jobs, answers)? else {
+            return Ok(());
+        };
+        let metrics = Arc::clone(&self.metrics);
+        let waiting = metrics.wait_for_disk();
+        self.sync(inner, is_alone, sequence, finished.redo, finished.is_clicks)
+            .map_err(BatchError::unknown)?;
+        metrics.commits.observe_duration(waiting.elapsed());
+        drop(waiting);
+        metrics.batch_sizes.observe(answers.len() as u64);
+        metrics.move_links(finished.links);
+        self.publish(sequence, finished.changes).map_err(BatchError::unknown)
+    }
+
+    /// The transaction with what the jobs have changed; none where nothing is to be committed.
+    fn run_jobs(
+        &mut self,
+        is_alone: bool,
+        sequence: u64,
+        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<Option<(WriteTransaction, Finished)>, StoreError> {
+        let database = self.database()?;
         if is_alone {
             // It may be undone, or take long.
-            self.make_visible().map_err(nothing_written)?;
+            self.make_visible()?;
         }
         let inner = match self.open.take() {
             Some(inner) => inner,
-            None => database.begin_write().map_err(|error| nothing_written(error.into()))?,
+            None => database.begin_write()?,
         };
-        let sequence = *self.published.borrow() + 1;
         // What is alone may be millions of changes, which the journal could not take.
         let redo = if is_alone || self.journal.is_none() {
             Redo::not_kept()
         } else {
             Redo::kept()
         };
-        let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo).map_err(nothing_written)?;
+        let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo)?;
         let mut ending = TransactionEnd::Commit;
         for job in jobs {
             let before = transaction.modifications();
@@ -389,31 +374,38 @@ impl State {
                 Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
                     tracing::error!(%error, "a write has met a damaged record");
                 }
-                Err(error) => return Err(nothing_written(error)),
+                Err(error) => return Err(error),
             }
         }
         if ending == TransactionEnd::Abort {
             drop(transaction);
-            return inner.abort().map_err(|error| nothing_written(error.into()));
+            inner.abort()?;
+            return Ok(None);
         }
         if transaction.modifications() == 0 {
             drop(transaction);
             if self.uncommitted.is_empty() {
                 // Which also finds out about an operation that has failed before.
-                return inner.abort().map_err(|error| nothing_written(error.into()));
+                inner.abort()?;
+            } else {
+                self.open = Some(inner);
+                self.make_visible()?;
             }
-            self.open = Some(inner);
-            return self.make_visible().map_err(nothing_written);
+            return Ok(None);
         }
-        let Finished {
-            changes,
-            redo,
-            links,
-            is_clicks,
-        } = transaction.finish(sequence).map_err(nothing_written)?;
-        let unknown = |error| (WriteError::OutcomeUnknown, error);
-        let metrics = Arc::clone(&self.metrics);
-        let waiting = metrics.wait_for_disk();
+        let finished = transaction.finish(sequence)?;
+        Ok(Some((inner, finished)))
+    }
+
+    /// Has a transaction on disk: in the journal if that has room, else in the store's file.
+    fn sync(
+        &mut self,
+        inner: WriteTransaction,
+        is_alone: bool,
+        sequence: u64,
+        redo: Option<Vec<u8>>,
+        is_clicks: bool,
+    ) -> Result<(), StoreError> {
         match (redo, &mut self.journal) {
             (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
                 self.only_clicks_since = match self.only_clicks_since {
@@ -421,28 +413,28 @@ impl State {
                     None if journal.is_empty() => Some(Instant::now()),
                     since => since,
                 };
-                journal.append(sequence, &redo).map_err(|error| unknown(error.into()))?;
-                metrics.journal_bytes.set(journal.bytes());
+                journal.append(sequence, &redo)?;
+                self.metrics.journal_bytes.set(journal.bytes());
                 self.uncommitted.push(redo);
                 self.open = Some(inner);
+                Ok(())
             }
             _ => {
                 if !is_alone {
                     self.ensure_journal();
                 }
-                self.commit_durably(inner, sequence).map_err(unknown)?;
+                self.commit_durably(inner, sequence)
             }
         }
-        metrics.commits.observe_duration(waiting.elapsed());
-        drop(waiting);
-        metrics.batch_sizes.observe(answers.len() as u64);
-        metrics.move_links(links);
+    }
+
+    fn publish(&mut self, sequence: u64, changes: Option<Vec<Change>>) -> Result<(), StoreError> {
         match (self.observer.clone(), changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
-            (Some(observer), None) => self
-                .make_visible()
-                .and_then(|()| observer.catch_up(&Snapshot::new(&database)?))
-                .map_err(unknown)?,
+            (Some(observer), None) => {
+                self.make_visible()?;
+                observer.catch_up(&Snapshot::new(&*self.database()?)?)?;
+            }
             (None, _) => {}
         }
         self.published.send_replace(sequence);
@@ -473,7 +465,7 @@ impl State {
         let inner = self.database()?.begin_write()?;
         let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
         for payload in &self.uncommitted {
-            redo::apply(&mut transaction, payload)?;
+            replay::apply(&mut transaction, payload)?;
         }
         transaction.finish(*self.published.borrow())?;
         self.open = Some(inner);

@@ -1,0 +1,145 @@
+//! Bringing a store that was not closed cleanly to where its journal ends.
+
+use std::io;
+
+use redb::Database;
+
+use crate::model::{LinkId, Timestamp};
+use crate::store::error::StoreError;
+use crate::store::format::{record as stored_record, tables};
+use crate::store::journal::record::{self, has_later_record, is_foreign, records};
+use crate::store::journal::redo::{COUNTED, DROPPED, LINK, REVOKED, Redo, USED, VERSION};
+use crate::store::read::snapshot::Snapshot;
+use crate::store::write::transaction::Transaction;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// All of it is in the store, or there is none.
+    Whole,
+    /// It is damaged, and what comes after the damage is not in the store.
+    CutOff,
+    /// The store has no use for one.
+    Unused,
+    /// The store was not closed cleanly, and this is the journal of another one. Nothing was changed.
+    Foreign,
+}
+
+/// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no journal is in
+/// use. `read` reads the file of the journal, if there is one.
+pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<u8>>>) -> Result<Replayed, StoreError> {
+    let Some((tie, bytes)) = tables::journal_of(database)? else {
+        return Ok(Replayed::Unused);
+    };
+    let content = read()?;
+    let length = content.as_ref().map(Vec::len);
+    if length.map(|length| length as u64) != Some(bytes) {
+        tracing::error!(
+            expected = bytes,
+            length,
+            "the store was not closed cleanly, and its journal is missing or has another length: what was acknowledged \
+             since the last checkpoint may be lost"
+        );
+    }
+    let content = content.unwrap_or_default();
+    if is_foreign(&content, tie) {
+        tracing::error!("the store was not closed cleanly, and the journal beside it belongs to another store");
+        return Ok(Replayed::Foreign);
+    }
+    let stored = Snapshot::new(database)?.sequence();
+    let mut inner = database.begin_write()?;
+    inner.set_quick_repair(true);
+    let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
+    let mut sequence = stored;
+    // A store that could still be closed after a failure of its journal has the first ones already.
+    let missing = records(&content, tie).skip_while(|(number, _)| *number <= stored);
+    for (number, payload) in missing {
+        if sequence.checked_add(1) != Some(number) {
+            break;
+        }
+        apply(&mut transaction, payload)?;
+        sequence = number;
+    }
+    transaction.finish(sequence)?;
+    tables::set_journal(&inner, None)?;
+    inner.commit()?;
+    if sequence > stored {
+        tracing::info!(commits = sequence - stored, "the journal was replayed");
+    }
+    let is_cut = length.is_some_and(|length| length as u64 != bytes);
+    if is_cut || has_later_record(&content, tie, sequence) {
+        tracing::error!("the journal is damaged: what was acknowledged after commit {sequence} is lost");
+        return Ok(Replayed::CutOff);
+    }
+    Ok(Replayed::Whole)
+}
+
+/// Makes the changes of a payload again.
+pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), StoreError> {
+    let mut rest = Parts(payload);
+    let [version] = rest.take()?;
+    if version != VERSION {
+        let reason = format!("version {version} of changes, known is {VERSION}");
+        return Err(StoreError::damaged(record::NAME, reason));
+    }
+    while !rest.0.is_empty() {
+        match rest.take()? {
+            [LINK] => {
+                let id = rest.take_id()?;
+                let length = u32::from_be_bytes(rest.take()?);
+                let link = stored_record::decode_of_format_1(id, rest.take_slice(length as usize)?)?;
+                match transaction.get(id) {
+                    Ok(old) => transaction.put(old.as_ref(), link)?,
+                    // Whoever may replace it has decided so when the record was written.
+                    Err(StoreError::Damaged { .. }) => drop(transaction.replace_damaged(link)?),
+                    Err(error) => return Err(error),
+                }
+            }
+            [REVOKED] => transaction.revoke(rest.take()?, rest.take_time()?)?,
+            [COUNTED] => {
+                let (digest, calls) = (rest.take()?, u64::from_be_bytes(rest.take()?));
+                transaction.set_counted(digest, calls, rest.take_time()?)?;
+            }
+            [DROPPED] => transaction.drop_expired_sessions(rest.take_time()?)?,
+            [USED] => {
+                let (id, usage) = (rest.take_id()?, rest.take()?);
+                // There was one when they were counted.
+                if transaction.has(id)? {
+                    transaction.set_usage(id, &usage)?;
+                }
+            }
+            [kind] => return Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
+        }
+    }
+    Ok(())
+}
+
+/// What is left of a payload.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (part, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(*part)
+    }
+
+    fn take_slice(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
+        let (part, rest) = self.0.split_at_checked(length).ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(part)
+    }
+
+    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+        let [length] = self.take()?;
+        let id = self.take_slice(length.into())?;
+        LinkId::from_bytes(id).map_err(|error| StoreError::damaged(record::NAME, error))
+    }
+
+    fn take_time(&mut self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::from_unix(i64::from_be_bytes(self.take()?)))
+    }
+}
+
+fn cut_off() -> StoreError {
+    StoreError::damaged(record::NAME, "changes that are cut off")
+}
