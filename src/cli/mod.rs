@@ -17,14 +17,16 @@ mod time;
 mod transfer;
 mod user;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
+use crate::config::keys::{self, Key, Kind};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,66 +109,90 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn overrides(&self) -> Overrides {
-        // Where the appliance listens matters to its clients too, which have no flags for it.
-        let of_environment = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        // Clients have no flags for the listeners of the server, but need its variables.
+        let of_environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let listeners = [&keys::PUBLIC_LISTEN, &keys::ADMIN_LISTEN];
+        let listeners = listeners
+            .into_iter()
+            .filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
+        let data = self
+            .data
+            .as_ref()
+            .map(|data| ("data", data.to_string_lossy().into_owned()));
         Overrides {
             config: self.config.clone(),
-            data: self.data.clone(),
-            public: of_environment("TINYD_PUBLIC"),
-            admin: of_environment("TINYD_ADMIN"),
             credentials: of_environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-            ..Overrides::default()
+            flags: listeners.chain(data).collect(),
         }
     }
 }
 
-/// The settings that flags and environment can set.
-#[derive(Debug, Args)]
+/// A flag for each setting that has one.
+#[derive(Debug)]
 struct SettingArgs {
-    #[command(flatten)]
     config: ConfigArgs,
+    flags: BTreeMap<&'static str, String>,
+}
 
-    /// Where to serve redirects: IP:PORT, several separated by commas [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR", env = "TINYD_PUBLIC")]
-    public: Option<String>,
+/// The settings with flags; the data folder is an argument of [`ConfigArgs`].
+fn setting_flags() -> impl Iterator<Item = (&'static str, &'static Key)> {
+    let flags = keys::ALL.iter().filter_map(|key| Some((key.flag?, *key)));
+    flags.filter(|(flag, _)| *flag != "data")
+}
 
-    /// Where to serve the API: IP:PORT, several separated by commas [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDR", env = "TINYD_ADMIN")]
-    admin: Option<String>,
+impl Args for SettingArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let argument = |(flag, key): (&'static str, &'static Key)| {
+            let default = key.sections.iter().map(|(_, default)| default.trim_matches('"'));
+            let default: String = default.filter(|default| !default.is_empty()).collect();
+            let default = if default.is_empty() {
+                default
+            } else {
+                format!(" [default: {default}]")
+            };
+            let value_name = match key.kind {
+                Kind::Number(..) => "NUMBER",
+                Kind::Choice(_) => "CHOICE",
+                Kind::Texts(..) => "IP:PORT,…",
+                _ => "TEXT",
+            };
+            let argument = clap::Arg::new(flag)
+                .long(flag)
+                .value_name(value_name)
+                .help(format!("{}{default}", key.doc.replace('`', "")));
+            match key.variable() {
+                Some(variable) => argument.env(variable),
+                None => argument,
+            }
+        };
+        ConfigArgs::augment_args(command).args(setting_flags().map(argument))
+    }
 
-    /// What /tiny/ID answers: "hop", a 301 to goto as Kaltura does, or "direct", the 302 at once [default: hop]
-    #[arg(long, value_name = "HOW", env = "TINYD_TINY")]
-    tiny: Option<String>,
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
 
-    /// Threads that serve redirects, 1 to 256 [default: one for each core]
-    #[arg(long, value_name = "NUMBER", env = "TINYD_THREADS")]
-    threads: Option<String>,
+impl FromArgMatches for SettingArgs {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let given = |(flag, _)| Some((flag, matches.get_one::<String>(flag)?.clone()));
+        Ok(Self {
+            config: ConfigArgs::from_arg_matches(matches)?,
+            flags: setting_flags().filter_map(given).collect(),
+        })
+    }
 
-    /// Length of new ids, 4 to 20 [default: 8]
-    #[arg(long, value_name = "CHARACTERS", env = "TINYD_ID_LENGTH")]
-    id_length: Option<String>,
-
-    /// Levels of the log on standard error: error, warn, info, debug, trace, off [default: info]
-    #[arg(long, value_name = "LEVEL", env = "TINYD_LOG")]
-    log: Option<String>,
-
-    /// How log lines are written: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", env = "TINYD_LOG_FORMAT")]
-    log_format: Option<String>,
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl SettingArgs {
     fn overrides(&self) -> Overrides {
-        Overrides {
-            public: self.public.clone(),
-            admin: self.admin.clone(),
-            tiny: self.tiny.clone(),
-            threads: self.threads.clone(),
-            id_length: self.id_length.clone(),
-            log: self.log.clone(),
-            log_format: self.log_format.clone(),
-            ..self.config.overrides()
-        }
+        let mut overrides = self.config.overrides();
+        overrides.flags.extend(self.flags.clone());
+        overrides
     }
 }
 

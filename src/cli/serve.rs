@@ -1,4 +1,4 @@
-//! `tinyd serve`: the appliance.
+//! `tinyd serve`.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -21,16 +21,13 @@ use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
-Settings: flag, then environment, then file, then default.
+A flag overrides its environment variable, which overrides the file, which overrides
+the default. Without a file, tinyd creates a data folder (./tinyd-data, or --data)
+with a configuration and new secrets.
 
-Without a configuration file anywhere, a data folder is made (./tinyd-data, or --data)
-with a file in it that holds new secrets, and you are told what to do next.
-
-Signals: SIGTERM and SIGINT end it after the requests in flight, a second one at once;
-SIGHUP reads the configuration again, and says what of it needs a restart.
-
-Listening sockets that systemd passes on (tinyd.socket) are used for the addresses
-they listen on.
+SIGTERM and SIGINT drain: requests in flight end first; a second signal aborts them.
+SIGHUP reloads the configuration. Sockets from systemd (tinyd.socket) are used for
+the addresses that they listen on.
 
 Examples:
   tinyd serve
@@ -50,11 +47,11 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     settings: SettingArgs,
 
-    /// Serve redirects, and reads of the API, from a store that is never written to
+    /// Serve redirects and reads of the API without writing to the store
     #[arg(long)]
     read_only: bool,
 
-    /// The store to serve, a backup for instance [default: links.redb in the data folder]
+    /// Serve this store, for example a backup [default: links.redb in the data folder]
     #[arg(long, value_name = "FILE", requires = "read_only")]
     store: Option<PathBuf>,
 }
@@ -68,14 +65,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     };
     settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_levels = LogLevels::start(&settings)?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        config = %settings.config.display(),
-        "starting"
-    );
-    for line in settings.in_force() {
-        tracing::info!("settings: {line}");
-    }
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::debug!(version, config = %settings.config.display(), "starting");
+    tracing::debug!(settings = settings.effective().join(", "), "effective settings");
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
@@ -83,29 +75,30 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let manager = ServiceManager::connect()?;
     let (links, _lock) = if args.read_only {
         let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
-        tracing::info!(store = %store.display(), "serving read-only");
         (Links::open_read_only(&store, Clock::system())?, None)
     } else {
-        tracing::info!(data_dir = %settings.data_dir.display(), "serving");
         let lock = DataLock::take(&settings.data_dir)?;
         let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
         (links.counting_clicks(settings.count_clicks), Some(lock))
     };
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
-    // Only for people: what cannot be told is left out.
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
-    tracing::info!(store = %store.display(), bytes, links = links.stored(), "store opened");
+    let (stored, read_only) = (links.stored(), args.read_only);
+    // The first start prints the addresses and what to do next, nothing else.
+    if created {
+        tracing::debug!(version, store = %store.display(), bytes, links = stored, read_only, "store opened");
+    } else {
+        tracing::info!(version, store = %store.display(), bytes, links = stored, read_only, "store opened");
+    }
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tinyd-api")
         .on_thread_start(|| priority::lower(priority::API_NICE))
         .enable_all()
         .build()?;
-    // Who starts without links and without having written a configuration is new here.
-    let newcomer = overrides.config.is_none() && !args.read_only && links.stored() == 0;
-    let welcome = newcomer.then_some(created);
+    let is_new = overrides.config.is_none() && !args.read_only && links.stored() == 0;
     let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_levels);
-    runtime.block_on(serve(&settings, reload, welcome, Arc::clone(&links), &manager))?;
+    runtime.block_on(serve(&settings, reload, is_new, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     drop(links);
@@ -117,7 +110,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
 async fn serve(
     settings: &Settings,
     reload: impl Fn(&Reloader) -> Option<String>,
-    welcome: Option<bool>,
+    is_new: bool,
     links: Arc<Links>,
     manager: &ServiceManager,
 ) -> Result<(), CliError> {
@@ -128,8 +121,8 @@ async fn serve(
     let bound = connection::inherited().and_then(|sockets| connection::bind(public, settings.threads, admin, sockets));
     let bound = bound.map_err(anyhow::Error::from)?;
     announce(&bound)?;
-    if let Some(created) = welcome {
-        say_what_to_do_next(settings, &bound, created)?;
+    if is_new {
+        print_next_step(settings, &bound)?;
     }
     load(Arc::clone(&links));
     let deleting = Arc::clone(&links);
@@ -152,13 +145,13 @@ async fn serve(
             _ = interrupt.recv() => {}
             () = reload => {}
         }
-        // Whoever asks again does not want to wait. What was acknowledged is in the journal.
+        // What was acknowledged is in the journal.
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::warn!("asked to end a second time: requests in flight are cut off");
+            tracing::warn!("second signal: aborting in-flight requests");
             std::process::exit(1);
         });
     };
@@ -170,7 +163,7 @@ async fn serve(
 fn announce(bound: &Bound) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (name, address) in bound.addresses()? {
-        tracing::info!(%address, "{name} listener");
+        tracing::debug!(%address, "{name} listener");
         writeln!(out, "{name} http://{address}")?;
     }
     out.flush()
@@ -191,18 +184,17 @@ fn load(links: Arc<Links>) {
         let loaded = links.load();
         bar.finish_and_clear();
         match loaded {
-            Ok(count) => {
-                tracing::info!(links = count, elapsed = ?started.elapsed(), "links loaded");
-            }
+            Ok(0) => tracing::debug!("no links to load"),
+            Ok(count) => tracing::info!(links = count, elapsed = ?started.elapsed(), "links loaded"),
             Err(error) => {
-                tracing::error!(%error, "the links cannot be loaded");
+                tracing::error!(%error, "cannot load the links");
                 std::process::exit(1);
             }
         }
     });
     tokio::spawn(async move {
         if loading.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("the store is damaged: restore a backup, or see what tinyd verify says");
+            tracing::error!("the store is damaged: restore a backup, or run tinyd verify");
             std::process::exit(1);
         }
     });
@@ -217,31 +209,25 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
                 tracing::warn!("{warning}");
             }
             for key in running.fixed_differences(&settings) {
-                tracing::warn!(
-                    key,
-                    "changed in the configuration, but read at the start only: restart to apply it"
-                );
+                tracing::warn!(key, "setting changed: restart to apply it");
             }
             let count = settings.partners.ids().count();
             reloader.reload(&settings);
             if let Err(error) = log_levels.reload(&settings) {
                 tracing::error!(%error, "cannot change log levels; keeping the current ones");
             }
-            tracing::info!(
-                partners = count,
-                "secrets reloaded, and limits, trusted proxies and the log's levels"
-            );
+            tracing::info!(partners = count, "configuration reloaded");
             None
         }
         Err(error) => {
-            tracing::error!(%error, "the configuration is wrong; the running settings stay");
+            tracing::error!(%error, "cannot reload the configuration; keeping the running settings");
             Some(error.to_string())
         }
     }
 }
 
-/// For people, so on standard error: what to paste for a first link, with no secret in it.
-fn say_what_to_do_next(settings: &Settings, bound: &Bound, created: bool) -> Result<(), CliError> {
+/// The command for a first link, on standard error: programs read the addresses.
+fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
     let quoted = |text: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         if text.chars().all(plain) {
@@ -254,37 +240,17 @@ fn say_what_to_do_next(settings: &Settings, bound: &Bound, created: bool) -> Res
     let program = quoted(&program.to_string_lossy());
     let config = std::fs::canonicalize(&settings.config)?;
     let config = quoted(&config.to_string_lossy());
-    let url_of = |name| {
-        let addresses = bound.addresses()?;
-        let found = addresses
-            .iter()
-            .find(|(other, _)| *other == name)
-            .map(|(_, address)| *address);
-        Ok::<_, io::Error>(found.map_or_else(String::new, |address| format!("http://{address}")))
-    };
-    let (public, admin) = (url_of("public")?, url_of("admin")?);
-    let found = if created {
-        "A new data folder with secrets of its own was made; its settings are in"
-    } else {
-        "There are no links yet; the settings are in"
-    };
+    let addresses = bound.addresses()?;
+    let admin = addresses.iter().find(|(name, _)| *name == "admin");
+    // Port 0 is another one by now.
+    let url = admin
+        .map(|(_, address)| format!("http://{address}"))
+        .filter(|url| *url != settings.admin_url());
+    let url = url.map_or_else(String::new, |url| format!(" --url {url}"));
     writeln!(
         io::stderr(),
-        "
-{found} {config}
-
-Make a first link and see where to click, in another terminal:
-
-  {program} ks --config {config} --user me --type admin |
-  curl -s {admin}/api_v3/service/shortlink_shortlink/action/add \\
-    --data-urlencode ks@- -d format=1 -d 'shortLink[systemName]=FIRST-LINK' \\
-    --data-urlencode 'shortLink[fullUrl]=https://www.kaltura.com/' |
-  sed -E 's#.*\"id\":\"([^\"]*)\".*#{public}/tiny/\\1#; a\\'
-
-The same with tinyd itself, which also lists, updates and deletes links:
-
-  {program} link add https://www.kaltura.com/ --system-name FIRST-LINK --config {config} --url {admin}
-"
+        "\nCreate a link, in another terminal:\n\n  \
+         {program} link add https://www.kaltura.com/ --system-name FIRST-LINK --config {config}{url}\n"
     )?;
     Ok(())
 }

@@ -10,27 +10,17 @@ pub enum ConfigError {
     Setting {
         /// Where it was set: a file, or flag and environment variable.
         origin: String,
-        /// The key.
         key: String,
-        /// The value, or `(secret)`.
         value: String,
         /// What is wrong and what would be right.
         reason: String,
     },
     /// A key that there is none of.
     #[error("{origin}: {key}: unknown key; known here are {known}")]
-    UnknownKey {
-        /// The file.
-        origin: String,
-        /// The key.
-        key: String,
-        /// Those that exist.
-        known: String,
-    },
+    UnknownKey { origin: String, key: String, known: String },
     /// A file that is not TOML.
     #[error("{}:{line}: not valid TOML: {reason}", path.display())]
     Syntax {
-        /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
@@ -40,11 +30,8 @@ pub enum ConfigError {
     /// A file or folder that cannot be read or made.
     #[error("{}: {action}: {cause}", path.display())]
     File {
-        /// The file or folder.
         path: PathBuf,
-        /// What was tried.
         action: &'static str,
-        /// Why it failed.
         cause: std::io::Error,
     },
 }

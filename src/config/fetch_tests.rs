@@ -2,12 +2,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Overrides, Settings, fetch, read};
+use crate::config::{Overrides, Settings, keys, read};
 use crate::fetch::FetchSettings;
 
 fn load_in(folder: &Path, text: &str) -> Result<Settings, String> {
     let partner = "[[partner]]\nid = 7\nadmin_secret = \"hush hush hush hush\"\n";
-    let text = format!("[proxy]\n{text}\n{partner}");
+    let text = format!("[fetch]\n{text}\n{partner}");
     read::parse(&text, &folder.join("tinyd.toml"), &Overrides::default()).map_err(|error| error.to_string())
 }
 
@@ -72,11 +72,21 @@ fn the_section_is_read() {
 
 #[test]
 fn where_nothing_is_said_only_the_public_internet_is_fetched_from() {
-    assert_eq!(load("").unwrap().fetch, Some(FetchSettings::default()));
+    let default = fetch("");
+    assert_eq!((&default.ports[..], default.follow), (&[80, 443][..], 0));
+    let timeouts = [
+        default.connect_timeout,
+        default.first_byte_timeout,
+        default.idle_timeout,
+        default.total_timeout,
+    ];
+    assert_eq!(timeouts.map(|time| time.as_secs()), [2, 5, 10, 3600]);
     assert_eq!(
-        fetch("allow = []\ntrusted_hosts = []\nname_servers = []"),
-        FetchSettings::default()
+        (default.bytes, default.fetches, default.fetches_per_client),
+        (4 << 30, 256, 16)
     );
+    assert!(default.allow.is_empty() && default.trusted_hosts.is_empty());
+    assert_eq!(fetch("allow = []\ntrusted_hosts = []\nname_servers = []"), default);
     assert_eq!(fetch("ports = 8443").ports, [8443]);
 }
 
@@ -86,7 +96,7 @@ fn fetching_can_be_switched_off_but_not_hide_mistakes() {
         load("enabled = false\nallow = \"0.0.0.0/0\"").map(|settings| settings.fetch),
         Ok(None)
     );
-    assert!(load("enabled = false\nports = []").unwrap_err().contains("proxy.ports"));
+    assert!(load("enabled = false\nports = []").unwrap_err().contains("fetch.ports"));
 }
 
 #[test]
@@ -111,34 +121,34 @@ fn every_mistake_is_named_with_key_value_and_reason() {
     )
     .unwrap();
     for (text, parts) in [
-        ("enabled = \"yes\"", ["proxy.enabled", "\"yes\"", "true or false"]),
-        ("alow = []", ["proxy.alow", "unknown key", "enabled, allow, ports"]),
+        ("enabled = \"yes\"", ["fetch.enabled", "\"yes\"", "true or false"]),
+        ("alow = []", ["fetch.alow", "unknown key", "enabled, allow, ports"]),
         (
             "allow = \"intranet\"",
-            ["proxy.allow", "\"intranet\"", "such as 10.0.0.0/8"],
+            ["fetch.allow", "\"intranet\"", "such as 10.0.0.0/8"],
         ),
-        ("allow = [10]", ["proxy.allow", "[10]", "a list of strings"]),
+        ("allow = [10]", ["fetch.allow", "[10]", "a list of strings"]),
         (
             "allow = \"10.1.2.3/24\"",
-            ["proxy.allow", "\"10.1.2.3/24\"", "expected 10.1.2.0/24"],
+            ["fetch.allow", "\"10.1.2.3/24\"", "expected 10.1.2.0/24"],
         ),
         (
             "allow = \"::ffff:10.0.0.0/104\"",
-            ["proxy.allow", "\"::ffff:10.0.0.0/104\"", "expected 10.0.0.0/8"],
+            ["fetch.allow", "\"::ffff:10.0.0.0/104\"", "expected 10.0.0.0/8"],
         ),
-        ("ports = []", ["proxy.ports", "[]", "at least one port"]),
-        ("ports = [80, 0]", ["proxy.ports", "[80, 0]", "from 1 to 65535"]),
-        ("ports = 65536", ["proxy.ports", "65536", "from 1 to 65535"]),
-        ("ports = [\"80\"]", ["proxy.ports", "[\"80\"]", "such as [80, 443]"]),
-        ("follow = 4", ["proxy.follow", "4", "from 0 to 3"]),
+        ("ports = []", ["fetch.ports", "[]", "at least one port"]),
+        ("ports = [80, 0]", ["fetch.ports", "[80, 0]", "from 1 to 65535"]),
+        ("ports = 65536", ["fetch.ports", "65536", "from 1 to 65535"]),
+        ("ports = [\"80\"]", ["fetch.ports", "[\"80\"]", "such as [80, 443]"]),
+        ("follow = 4", ["fetch.follow", "4", "from 0 to 3"]),
         (
             "connect_timeout_seconds = 0",
-            ["proxy.connect_timeout_seconds", "0", "from 1 to 86400"],
+            ["fetch.connect_timeout_seconds", "0", "from 1 to 86400"],
         ),
         (
             "first_byte_timeout_seconds = 11\ntotal_timeout_seconds = 10",
             [
-                "proxy.first_byte_timeout_seconds",
+                "fetch.first_byte_timeout_seconds",
                 "= 11",
                 "at most total_timeout_seconds = 10",
             ],
@@ -146,43 +156,43 @@ fn every_mistake_is_named_with_key_value_and_reason() {
         (
             "idle_timeout_seconds = 3601",
             [
-                "proxy.idle_timeout_seconds",
+                "fetch.idle_timeout_seconds",
                 "3601",
                 "at most total_timeout_seconds = 3600",
             ],
         ),
-        ("max_bytes = 0", ["proxy.max_bytes", "0", "from 1"]),
-        ("max_bytes = 1.5", ["proxy.max_bytes", "1.5", "a whole number"]),
-        ("max_fetches = 0", ["proxy.max_fetches", "0", "from 1"]),
+        ("max_bytes = 0", ["fetch.max_bytes", "0", "from 1"]),
+        ("max_bytes = 1.5", ["fetch.max_bytes", "1.5", "a whole number"]),
+        ("max_fetches = 0", ["fetch.max_fetches", "0", "from 1"]),
         (
             "max_fetches_per_client = 0",
-            ["proxy.max_fetches_per_client", "0", "from 1"],
+            ["fetch.max_fetches_per_client", "0", "from 1"],
         ),
         (
             "trusted_hosts = [\"https://a.example\"]",
             [
-                "proxy.trusted_hosts",
+                "fetch.trusted_hosts",
                 "\"https://a.example\"",
                 "such as www.example.com",
             ],
         ),
         (
             "name_servers = [\"ns.example\"]",
-            ["proxy.name_servers", "\"ns.example\"", "IP:PORT"],
+            ["fetch.name_servers", "\"ns.example\"", "IP:PORT"],
         ),
         (
             "name_servers = \"192.0.2.53:0\"",
-            ["proxy.name_servers", "53:0", "IP:PORT"],
+            ["fetch.name_servers", "53:0", "IP:PORT"],
         ),
-        ("ca_file = 3", ["proxy.ca_file", "3", "a string in quotes"]),
-        ("ca_file = \"none.pem\"", ["none.pem", "proxy.ca_file", "No such file"]),
+        ("ca_file = 3", ["fetch.ca_file", "3", "a string in quotes"]),
+        ("ca_file = \"none.pem\"", ["none.pem", "fetch.ca_file", "No such file"]),
         (
             "ca_file = \"empty.pem\"",
-            ["proxy.ca_file", "\"empty.pem\"", "no certificate"],
+            ["fetch.ca_file", "\"empty.pem\"", "no certificate"],
         ),
         (
             "ca_file = \"broken.pem\"",
-            ["proxy.ca_file", "\"broken.pem\"", "certificate"],
+            ["fetch.ca_file", "\"broken.pem\"", "certificate"],
         ),
     ] {
         let error = load_in(folder.path(), text).unwrap_err();
@@ -203,7 +213,7 @@ fn what_opens_more_than_was_perhaps_meant_is_warned_of() {
         ("allow = \"0.0.0.0\"", "this machine"),
         (
             "allow = [\"10.0.0.0/8\", \"169.254.0.0/16\"]",
-            "169.254.0.0/16 has the address at which clouds",
+            "169.254.0.0/16 has the metadata address of clouds",
         ),
         (
             "trusted_hosts = [\"a.com\", \"*.com\"]",
@@ -249,9 +259,9 @@ fn each_change_is_told_to_need_a_restart() {
     ] {
         let key = text.split(' ').next().unwrap();
         let changed = load(text);
-        assert_eq!(running.fixed_differences(&changed), [format!("proxy.{key}")]);
-        assert_eq!(changed.fixed_differences(&changed), Vec::<&str>::new());
-        assert!(fetch::KEYS.contains(&key));
+        assert_eq!(running.fixed_differences(&changed), [format!("fetch.{key}")]);
+        assert_eq!(changed.fixed_differences(&changed), Vec::<String>::new());
+        assert!(keys::of_section("fetch").any(|(known, _)| known.name == key));
     }
 }
 
@@ -268,12 +278,36 @@ fn fetches_leave_room_for_redirects() {
         settings
             .warnings
             .iter()
-            .any(|warning| warning.contains("proxy.max_fetches = 256"))
+            .any(|warning| warning.contains("fetch.max_fetches = 256"))
     );
     let mut settings = load("enabled = false").unwrap();
     settings.fit_connections(400);
     assert_eq!(
         (settings.admin_limits.connections, settings.public_limits.connections),
         (200, 200)
+    );
+}
+
+#[test]
+fn old_name_of_the_section_works_and_is_warned_of() {
+    let parse = |text: &str| read::parse(text, Path::new("./tinyd.toml"), &Overrides::default());
+    let partner = "[[partner]]\nid = 7\nadmin_secret = \"hush hush hush hush\"\n";
+    let settings = parse(&format!("[proxy]\nfollow = 2\n{partner}")).unwrap();
+    assert_eq!(settings.fetch.unwrap().follow, 2);
+    assert_eq!(
+        settings.warnings,
+        ["[proxy]: this section is named [fetch] now; rename it"]
+    );
+    let wrong = parse(&format!("[proxy]\nfollow = 4\n{partner}"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.contains("proxy.follow = 4: expected a whole number from 0 to 3"),
+        "{wrong}"
+    );
+    let both = parse(&format!("[proxy]\nfollow = 2\n[fetch]\nfollow = 2\n{partner}")).unwrap_err();
+    assert!(
+        both.to_string().contains("named [fetch] now, and the file has both"),
+        "{both}"
     );
 }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use crate::config::{ADMIN_LISTEN_DEFAULT, ConfigError, ID_LENGTH_DEFAULT, PUBLIC_LISTEN_DEFAULT};
+use crate::config::ConfigError;
 
 /// The number of the first partner; the one that Kaltura's guide uses in its examples.
 const FIRST_PARTNER: u32 = 1_234_567;
@@ -19,22 +19,22 @@ pub(super) fn create(path: &Path) -> Result<bool, ConfigError> {
             cause,
         }
     };
-    if path.try_exists().map_err(failed("cannot be looked for"))? {
+    if path.try_exists().map_err(failed("cannot look for it"))? {
         return Ok(false);
     }
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(failed("its folder cannot be made"))?;
-    let folder = fs::canonicalize(folder).map_err(failed("its folder cannot be read"))?;
+    made.map_err(failed("cannot create its folder"))?;
+    let folder = fs::canonicalize(folder).map_err(failed("cannot read its folder"))?;
     // New, or not at all: another process may be doing the same.
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = match opened {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        opened => opened.map_err(failed("cannot be made"))?,
+        opened => opened.map_err(failed("cannot create it"))?,
     };
     file.write_all(content(&folder).as_bytes())
         .and_then(|()| file.sync_all())
-        .map_err(failed("cannot be written"))?;
+        .map_err(failed("cannot write it"))?;
     Ok(true)
 }
 
@@ -43,21 +43,8 @@ fn content(folder: &Path) -> String {
     let folder = serde_json::Value::String(folder.to_string_lossy().into_owned());
     let [admin_secret, user_secret] = [(); 2].map(|()| secret());
     format!(
-        "# Settings of tinyd; `tinyd check --config` says what they mean.\n\
+        "# Settings of tinyd. All of them: docs/configuration.md. Check this file: tinyd check --config FILE\n\
          data_dir = {folder}\n\
-         \n\
-         [public]\n\
-         listen = \"{PUBLIC_LISTEN_DEFAULT}\"\n\
-         tiny = \"hop\"\n\
-         \n\
-         [admin]\n\
-         listen = \"{ADMIN_LISTEN_DEFAULT}\"\n\
-         \n\
-         [links]\n\
-         id_length = {ID_LENGTH_DEFAULT}\n\
-         \n\
-         [proxy]\n\
-         enabled = true\n\
          \n\
          [[partner]]\n\
          id = {FIRST_PARTNER}\n\

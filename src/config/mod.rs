@@ -1,18 +1,23 @@
 //! Settings: what the operator wrote, checked and turned into addresses, secrets and sizes. Only [`Settings`] travels.
 
+mod checks;
 mod error;
+mod fetch;
 mod first;
-mod effective;
+pub mod keys;
 mod limits;
 mod partners;
-mod fetch;
 mod read;
+mod values;
 
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -20,58 +25,32 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 
+use crate::config::values::Values;
+
 use crate::fetch::FetchSettings;
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::kaltura::session::Partners;
-use crate::model::{FULL_URL_MAX_BYTES, PartnerId};
+use crate::model::PartnerId;
 use crate::redirect::Tiny;
 
-/// The folder that is used if none is named, beside where the program is started.
-pub const DATA_DIR_DEFAULT: &str = "./tinyd-data";
+/// As the table of settings has it, without its quotes: it is needed before a file is read.
+const DATA_DIR_DEFAULT: &str = "./tinyd-data";
 /// The configuration file's name in a data folder.
 pub const FILE_NAME: &str = "tinyd.toml";
-
-/// Length of new ids, in characters (contract, section 5).
-const ID_LENGTH_DEFAULT: usize = 8;
-/// Longest destination of a new link where nothing is said, in bytes: nginx passes on a head of 8 KB with the settings of the
-/// operating guide.
-const DESTINATION_MAX_BYTES_DEFAULT: usize = FULL_URL_MAX_BYTES;
-/// Largest body that the API reads, in bytes: a multirequest of 100 links with long destinations.
-const BODY_MAX_BYTES_DEFAULT: usize = 1024 * 1024;
-/// Bytes that the admin listener holds for requests and answers at most: four of the largest answers.
-const BUFFERED_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
-/// The public address where none is named: nobody but this machine, until the operator says otherwise.
-const PUBLIC_LISTEN_DEFAULT: &str = "127.0.0.1:8080";
-/// The admin address where none is named.
-const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:8081";
 
 /// What a fetch has open at a time: its connection, before that two questions for addresses, or two attempts to connect.
 const FILES_OF_A_FETCH: usize = 2;
 
-/// What flags and environment say; they come before the file.
+/// What the command line and the environment say; it comes before the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// The configuration file.
     pub config: Option<PathBuf>,
-    /// The data folder.
-    pub data: Option<PathBuf>,
-    /// Public addresses, separated by commas.
-    pub public: Option<String>,
-    /// Admin addresses, separated by commas.
-    pub admin: Option<String>,
-    /// `hop` or `direct`.
-    pub tiny: Option<String>,
-    /// Threads that serve redirects.
-    pub threads: Option<String>,
-    /// Length of new ids.
-    pub id_length: Option<String>,
-    /// Levels of the log.
-    pub log: Option<String>,
-    /// `text` or `json`.
-    pub log_format: Option<String>,
-    /// The folder with what the service manager gives as credentials.
+    /// The folder with the credentials of the service manager.
     pub credentials: Option<PathBuf>,
+    /// Values by flag.
+    pub flags: BTreeMap<&'static str, String>,
 }
 
 /// How log lines are written.
@@ -139,6 +118,8 @@ pub struct Settings {
     pub partners: Partners,
     /// What is allowed but perhaps not meant, a sentence each.
     pub warnings: Vec<String>,
+    /// Every value, as it was given or by default.
+    values: Values,
 }
 
 impl Settings {
@@ -175,39 +156,34 @@ impl Settings {
         read::settings(&path, overrides)
     }
 
-    /// The settings that differ from `other` and are read at the start only, by key.
-    #[must_use]
-    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
-        let differences = [
-            ("data_dir", self.data_dir != other.data_dir),
-            ("public.listen", self.public_listen != other.public_listen),
-            ("public.tiny", self.tiny != other.tiny),
-            ("public.threads", self.threads != other.threads),
-            ("admin.listen", self.admin_listen != other.admin_listen),
-            ("admin.max_body_bytes", self.body_max_bytes != other.body_max_bytes),
-            ("admin.max_buffered_bytes", self.buffered_bytes != other.buffered_bytes),
-            ("admin.body_timeout_seconds", self.body_timeout != other.body_timeout),
-            ("links.id_length", self.id_length != other.id_length),
-            (
-                "links.max_destination_bytes",
-                self.destination_max_bytes != other.destination_max_bytes,
-            ),
-            ("drain_seconds", self.drain != other.drain),
-            (
-                "public.shut_out_guessers",
-                self.shut_out_guessers != other.shut_out_guessers,
-            ),
-            ("public.forgiving", self.forgiving != other.forgiving),
-            ("links.count_clicks", self.count_clicks != other.count_clicks),
-            ("log.format", self.log_format != other.log_format),
-            ("log.access", self.access_log != other.access_log),
-            ("log.access_addresses", self.access_addresses != other.access_addresses),
-        ];
-        differences
-            .into_iter()
-            .filter_map(|(key, differs)| differs.then_some(key))
-            .chain(fetch::differences(self.fetch.as_ref(), other.fetch.as_ref()))
-            .collect()
+    /// The settings that differ from `other` and apply after a restart only, by key.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<String> {
+        let mut keys = self.values.fixed_differences(&other.values);
+        // The file may have changed, and not its name.
+        let authorities = |settings: &Self| settings.fetch.as_ref().map(|fetch| fetch.authorities.clone());
+        let ca_file = keys::CA_FILE.path("fetch");
+        if authorities(self) != authorities(other)
+            && self.fetch.is_some() == other.fetch.is_some()
+            && !keys.contains(&ca_file)
+        {
+            keys.push(ca_file);
+        }
+        keys
+    }
+
+    /// A line for each setting and partner, defaults included. Of secrets, it says how many there are.
+    pub fn effective(&self) -> Vec<String> {
+        let mut lines = self.values.effective();
+        let mut ids: Vec<_> = self.partners.ids().collect();
+        ids.sort();
+        for (id, partner) in ids.into_iter().filter_map(|id| Some((id, self.partners.get(id)?))) {
+            let (admin, user) = (partner.admin_secrets.len(), partner.user_secrets.len());
+            lines.push(format!(
+                "partner.id = {id}, partner.admin_secret = ({admin}), partner.user_secret = ({user}), partner.operator = {}",
+                partner.is_operator
+            ));
+        }
+        lines
     }
 
     /// Lowers the limits of connections, to clients and to destinations, to what there is room for, and warns of it.
@@ -222,18 +198,26 @@ impl Settings {
         let admin = self.admin_limits.connections.min(room.div_ceil(2));
         let public = self.public_limits.connections.min((room - admin).max(1));
         let limits = [
-            ("admin.max_connections", &mut self.admin_limits.connections, admin),
-            ("public.max_connections", &mut self.public_limits.connections, public),
+            (
+                "admin",
+                &keys::MAX_CONNECTIONS,
+                &mut self.admin_limits.connections,
+                admin,
+            ),
+            (
+                "public",
+                &keys::MAX_CONNECTIONS,
+                &mut self.public_limits.connections,
+                public,
+            ),
         ];
-        let of_fetches = self
-            .fetch
-            .as_mut()
-            .map(|fetch| ("proxy.max_fetches", &mut fetch.fetches, fetches));
-        for (key, limit, fitting) in limits.into_iter().chain(of_fetches) {
+        let of_fetches = self.fetch.as_mut();
+        let of_fetches = of_fetches.map(|fetch| ("fetch", &keys::MAX_FETCHES, &mut fetch.fetches, fetches));
+        for (section, key, limit, fitting) in limits.into_iter().chain(of_fetches) {
             if *limit > fitting {
                 self.warnings.push(format!(
-                    "{key} = {limit}: the process may open so few files that it is {fitting}; raise \
-                     LimitNOFILE or ulimit -n"
+                    "{} = {limit}: lowered to {fitting}, the process may not open more files (raise LimitNOFILE or ulimit -n)",
+                    key.path(section)
                 ));
                 *limit = fitting;
             }
@@ -300,6 +284,9 @@ fn without_default_port(url: &str) -> String {
 }
 
 fn config_path(overrides: &Overrides) -> PathBuf {
-    let data = || overrides.data.as_deref().unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT));
-    overrides.config.clone().unwrap_or_else(|| data().join(FILE_NAME))
+    let data = || overrides.flags.get("data").map_or(DATA_DIR_DEFAULT, String::as_str);
+    overrides
+        .config
+        .clone()
+        .unwrap_or_else(|| Path::new(data()).join(FILE_NAME))
 }

@@ -5,20 +5,40 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::config::ConfigError;
-use crate::config::read::{Reader, Section, strings};
+use crate::config::values::{Reader, strings};
 use crate::kaltura::session::{Partner, Partners, Secret};
 use crate::model::PartnerId;
 
 /// Secrets shorter than this are worth a warning.
 const SECRET_SHORT_BYTES: usize = 16;
 
+/// A section `[[partner]]`, with the name that errors give it.
+struct Section<'t> {
+    name: String,
+    table: &'t Table,
+}
+
+impl Section<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.name)
+    }
+
+    fn text(&self, reader: &Reader, key: &str) -> Result<Option<&str>, ConfigError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(reader.wrong(self.key(key), other, "expected a string in quotes")),
+        }
+    }
+}
+
 impl Reader {
-    pub(super) fn partners(&mut self, root: &Section<'_>) -> Result<Partners, ConfigError> {
+    pub(super) fn partners(&mut self, root: &Table) -> Result<Partners, ConfigError> {
         let mut partners = HashMap::new();
-        let entries = match root.table.get("partner") {
+        let entries = match root.get("partner") {
             None => &[][..],
             Some(Value::Array(entries)) => entries,
             Some(other) => {
@@ -31,17 +51,7 @@ impl Reader {
                 return Err(self.wrong(name, entry.type_str(), "expected a section [[partner]]"));
             };
             let section = Section { name, table };
-            let known = [
-                "id",
-                "admin_secret",
-                "admin_secret_file",
-                "admin_secret_credential",
-                "user_secret",
-                "user_secret_file",
-                "user_secret_credential",
-                "operator",
-            ];
-            self.check_keys(&section, &known)?;
+            self.check_keys("partner", &section.name, table)?;
             let id = match table.get("id") {
                 Some(Value::Integer(number)) => u32::try_from(*number).ok().filter(|id| *id > 0),
                 _ => None,
@@ -59,7 +69,7 @@ impl Reader {
             let is_operator = match table.get("operator") {
                 Some(Value::Boolean(is_operator)) => *is_operator,
                 Some(other) => return Err(self.wrong(section.key("operator"), other, "expected true or false")),
-                // Whoever is alone is served by nobody else.
+                // An only partner has no other operator.
                 None => entries.len() == 1,
             };
             let partner = Partner {
@@ -73,7 +83,7 @@ impl Reader {
         }
         if partners.is_empty() {
             self.warnings
-                .push("no [[partner]]: nobody can use the API, only redirects are served".to_owned());
+                .push("no [[partner]]: tinyd serves redirects only, nobody can use the API".to_owned());
         }
         Ok(Partners::new(partners))
     }
@@ -83,8 +93,8 @@ impl Reader {
     fn secrets(&mut self, section: &Section<'_>, key: &str) -> Result<Vec<Secret>, ConfigError> {
         const SHOWN: &str = "(secret)";
         let (file_key, credential_key) = (format!("{key}_file"), format!("{key}_credential"));
-        let file = self.text(section, &file_key)?.map(|file| self.path(file));
-        let credential = self.text(section, &credential_key)?;
+        let file = section.text(self, &file_key)?.map(|file| self.path(file));
+        let credential = section.text(self, &credential_key)?;
         let credential = credential.map(|name| self.credential(section.key(&credential_key), name));
         let texts = match (section.table.get(key), file, credential.transpose()?) {
             (None, None, None) => return Ok(Vec::new()),
@@ -97,7 +107,7 @@ impl Reader {
                 self.check_mode(&path);
                 let text = fs::read_to_string(&path).map_err(|cause| ConfigError::File {
                     path,
-                    action: "the secret cannot be read",
+                    action: "cannot read the secret",
                     cause,
                 })?;
                 text.lines()

@@ -222,7 +222,7 @@ mod tests {
     fn another_resolver_is_made_when_the_files_have_changed() {
         let settings = FetchSettings {
             name_servers: vec!["127.0.0.1:9".parse().unwrap()],
-            ..FetchSettings::default()
+            ..FetchSettings::for_tests()
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -242,7 +242,7 @@ mod tests {
     async fn so_many_names_are_kept_and_none_longer_than_it_holds() {
         let names = Names::new(&FetchSettings {
             name_servers: vec!["127.0.0.1:9".parse().unwrap()],
-            ..FetchSettings::default()
+            ..FetchSettings::for_tests()
         });
         let names = names.unwrap();
         let (address, later) = (["192.0.2.1".parse().unwrap()], Instant::now() + ANSWER_AGE_MAX);

@@ -1,0 +1,339 @@
+//! The value of each setting: from a flag or its variable, else the file, else the default; checked by its kind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::config::keys::{self, Applies, Key, Kind};
+use crate::config::{ConfigError, Overrides};
+
+/// The old name of a section, and the name that it has now.
+const RENAMED: (&str, &str) = ("proxy", "fetch");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Default,
+    File,
+    Flag,
+}
+
+/// The values by section and key. A setting without value or default is absent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Values(BTreeMap<(&'static str, &'static str), (Value, Source)>);
+
+/// What is known of the file while it is read.
+pub struct Reader {
+    origin: String,
+    pub file: PathBuf,
+    pub credentials: Option<PathBuf>,
+    pub warnings: Vec<String>,
+}
+
+impl Reader {
+    pub fn new(file: &Path, credentials: Option<PathBuf>) -> Self {
+        Self {
+            origin: file.display().to_string(),
+            file: file.to_owned(),
+            credentials,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn wrong(&self, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+        wrong(&self.origin, key, value, reason)
+    }
+
+    /// Refuses keys of a section that the table of settings does not have.
+    pub fn check_keys(&self, section: &str, name: &str, table: &Table) -> Result<(), ConfigError> {
+        let mut known: Vec<_> = keys::of_section(section).map(|(key, _)| key.name).collect();
+        if section.is_empty() {
+            let sections = keys::ALL
+                .iter()
+                .flat_map(|key| key.sections)
+                .map(|(section, _)| *section);
+            sections.for_each(|section| {
+                if !section.is_empty() && !known.contains(&section) {
+                    known.push(section);
+                }
+            });
+        }
+        let is_known = |key: &str| known.contains(&key) || section.is_empty() && key == RENAMED.0;
+        match table.keys().find(|key| !is_known(key)) {
+            None => Ok(()),
+            Some(key) => Err(ConfigError::UnknownKey {
+                origin: self.origin.clone(),
+                key: if name.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{name}.{key}")
+                },
+                known: known.join(", "),
+            }),
+        }
+    }
+
+    /// A path of the file, which is relative to the folder that the file is in.
+    pub fn path(&self, text: &str) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new(".")).join(text)
+    }
+
+    /// The value of every setting but those of partners.
+    pub fn values(&mut self, root: &Table, overrides: &Overrides) -> Result<Values, ConfigError> {
+        self.check_keys("", "", root)?;
+        let mut values = Values(BTreeMap::new());
+        let empty = Table::new();
+        for section in ["", "public", "admin", "links", "fetch", "log"] {
+            let (name, table) = self.section(root, section, &empty)?;
+            self.check_keys(section, name, table)?;
+            for (key, default) in keys::of_section(section) {
+                let of_default = || format!("x = {default}").parse::<Table>().ok()?.remove("x");
+                // The file must be right even where a flag comes before it.
+                let of_file = table.get(key.name);
+                if let Some(value) = of_file {
+                    check(key, value).map_err(|(shown, reason)| self.wrong(key.path(name), shown, reason))?;
+                }
+                let flag = key.flag.and_then(|flag| Some((flag, overrides.flags.get(flag)?)));
+                let entry = match (flag, of_file) {
+                    (Some((flag, text)), _) => {
+                        let value = value_of_flag(key, text);
+                        let origin = format!("--{flag} or {}", key.variable().unwrap_or_default());
+                        check(key, &value).map_err(|(shown, reason)| wrong(&origin, flag.to_owned(), shown, reason))?;
+                        Some((value, Source::Flag))
+                    }
+                    (None, Some(value)) => Some((value.clone(), Source::File)),
+                    (None, None) => of_default().map(|value| (value, Source::Default)),
+                };
+                if let Some(entry) = entry {
+                    values.0.insert((section, key.name), entry);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// A section of the file, with the name that it has there.
+    fn section<'t>(
+        &mut self,
+        root: &'t Table,
+        section: &'static str,
+        empty: &'t Table,
+    ) -> Result<(&'static str, &'t Table), ConfigError> {
+        if section.is_empty() {
+            return Ok((section, root));
+        }
+        let (old, new) = RENAMED;
+        let name = if section == new && root.contains_key(old) {
+            old
+        } else {
+            section
+        };
+        if name == old {
+            if root.contains_key(new) {
+                let reason = format!("this section is named [{new}] now, and the file has both: move its keys there");
+                return Err(self.wrong(old.to_owned(), "(section)", reason));
+            }
+            self.warnings
+                .push(format!("[{old}]: this section is named [{new}] now; rename it"));
+        }
+        match root.get(name) {
+            None => Ok((name, empty)),
+            Some(Value::Table(table)) => Ok((name, table)),
+            Some(other) => Err(self.wrong(
+                name.to_owned(),
+                other.type_str(),
+                format!("expected a section [{name}]"),
+            )),
+        }
+    }
+}
+
+fn wrong(origin: &str, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Setting {
+        origin: origin.to_owned(),
+        key,
+        value: value.to_string(),
+        reason: reason.into(),
+    }
+}
+
+fn value_of_flag(key: &Key, text: &str) -> Value {
+    let number = || text.parse().ok().map(Value::Integer);
+    match key.kind {
+        Kind::Number(..) => number().unwrap_or_else(|| text.into()),
+        Kind::Texts(..) => Value::Array(text.split(',').map(|one| one.trim().into()).collect()),
+        _ => text.into(),
+    }
+}
+
+/// Checks a value by the kind of its key. An error has the part that is wrong, and what would be right.
+fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
+    let wrong = |reason: String| (value.to_string(), reason);
+    let text = || {
+        value
+            .as_str()
+            .ok_or_else(|| wrong("expected a string in quotes".to_owned()))
+    };
+    let check_text = |text: &str, check: keys::Check| check(text).map_err(|reason| (format!("{text:?}"), reason));
+    match &key.kind {
+        Kind::Flag => match value.as_bool() {
+            Some(_) => Ok(()),
+            None => Err(wrong("expected true or false".to_owned())),
+        },
+        Kind::Number(range, _) => number_in(value, range.clone()).map_err(wrong),
+        Kind::Choice(names) => {
+            let text = text()?;
+            if names.contains(&text) {
+                return Ok(());
+            }
+            Err(wrong(format!("expected one of {}", names.join(", "))))
+        }
+        Kind::Text(_, check) => check_text(text()?, *check),
+        Kind::Path => match text()? {
+            "" => Err(wrong("expected the path of a file or folder".to_owned())),
+            _ => Ok(()),
+        },
+        Kind::Texts(_, check) => {
+            let texts = strings(value).filter(|texts| !texts.is_empty() || may_be_empty(key));
+            let texts = texts.ok_or_else(|| wrong("expected a string or a list of strings".to_owned()))?;
+            texts.iter().try_for_each(|text| check_text(text, *check))
+        }
+        Kind::Ports => {
+            let ports = ports(value);
+            let is_right = !ports.is_empty() && ports.iter().all(|port| *port > 0);
+            let reason = "expected at least one port from 1 to 65535, such as [80, 443]";
+            is_right.then_some(()).ok_or_else(|| wrong(reason.to_owned()))
+        }
+        Kind::Sample if value.is_integer() => number_in(value, 1..=1_000_000_000).map_err(wrong),
+        Kind::Sample => match text()? {
+            "off" | "all" => Ok(()),
+            _ => Err(wrong("expected one of off, all, or a number".to_owned())),
+        },
+        Kind::Partner(_) => Ok(()),
+    }
+}
+
+fn number_in(value: &Value, range: std::ops::RangeInclusive<u64>) -> Result<(), String> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    let (least, most) = (range.start(), range.end());
+    match number {
+        Some(number) if range.contains(&number) => Ok(()),
+        _ => Err(format!("expected a whole number from {least} to {most}")),
+    }
+}
+
+fn may_be_empty(key: &Key) -> bool {
+    key.sections.iter().any(|(_, default)| *default == "[]")
+}
+
+/// One string or a list of them.
+pub fn strings(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// 0 for what is no port.
+fn ports(value: &Value) -> Vec<u16> {
+    let port = |item: &Value| item.as_integer().and_then(|port| u16::try_from(port).ok());
+    let items = value
+        .as_array()
+        .map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+    items.iter().map(|item| port(item).unwrap_or(0)).collect()
+}
+
+impl Values {
+    fn get(&self, section: &'static str, key: &Key) -> Option<&Value> {
+        self.0.get(&(section, key.name)).map(|(value, _)| value)
+    }
+
+    /// Replaces a value by what the program has worked out.
+    pub fn set(&mut self, section: &'static str, key: &'static Key, value: impl Into<Value>) {
+        self.0.insert((section, key.name), (value.into(), Source::Default));
+    }
+
+    /// Whether a flag or the file has it.
+    pub fn is_set(&self, section: &'static str, key: &Key) -> bool {
+        let entry = self.0.get(&(section, key.name));
+        entry.is_some_and(|(_, source)| *source != Source::Default)
+    }
+
+    pub fn number(&self, section: &'static str, key: &Key) -> u64 {
+        let number = self.get(section, key).and_then(Value::as_integer).unwrap_or_default();
+        u64::try_from(number).unwrap_or_default()
+    }
+
+    pub fn size(&self, section: &'static str, key: &Key) -> usize {
+        usize::try_from(self.number(section, key)).unwrap_or(usize::MAX)
+    }
+
+    /// None for 0.
+    pub fn limit(&self, section: &'static str, key: &Key) -> Option<usize> {
+        Some(self.size(section, key)).filter(|size| *size > 0)
+    }
+
+    pub fn seconds(&self, section: &'static str, key: &Key) -> Duration {
+        Duration::from_secs(self.number(section, key))
+    }
+
+    pub fn flag(&self, section: &'static str, key: &Key) -> bool {
+        self.get(section, key).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    pub fn text(&self, section: &'static str, key: &Key) -> Option<&str> {
+        self.get(section, key)?.as_str()
+    }
+
+    /// What each text of a list parses to.
+    pub fn list<T>(&self, section: &'static str, key: &Key, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let texts = self.get(section, key).and_then(strings).unwrap_or_default();
+        texts.iter().filter_map(|text| parse(text.trim())).collect()
+    }
+
+    pub fn ports(&self, section: &'static str, key: &Key) -> Vec<u16> {
+        self.get(section, key).map(ports).unwrap_or_default()
+    }
+
+    pub fn path(&self, section: &'static str, key: &Key, reader: &Reader) -> Option<PathBuf> {
+        let (value, source) = self.0.get(&(section, key.name))?;
+        let text = value.as_str()?;
+        Some(match source {
+            Source::File => reader.path(text),
+            Source::Default | Source::Flag => PathBuf::from(text),
+        })
+    }
+
+    /// Every value as `section.key = value`, in the order of the table.
+    pub fn effective(&self) -> Vec<String> {
+        let shown = |value: &Value| match value {
+            Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(" "),
+            value => text_of(value),
+        };
+        let of_key = |key: &'static Key| {
+            let entries = key
+                .sections
+                .iter()
+                .filter_map(|(section, _)| Some((section, self.get(section, key)?)));
+            entries.map(|(section, value)| format!("{} = {}", key.path(section), shown(value)))
+        };
+        keys::ALL.iter().flat_map(|key| of_key(key)).collect()
+    }
+
+    /// The settings that differ and apply after a restart only.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<String> {
+        let fixed = keys::ALL.iter().filter(|key| key.applies == Applies::AfterRestart);
+        let differs = |section: &'static str, key: &Key| self.get(section, key) != other.get(section, key);
+        let differing = fixed.flat_map(|key| {
+            let sections = key.sections.iter().filter(|(section, _)| differs(section, key));
+            sections.map(|(section, _)| key.path(section))
+        });
+        differing.collect()
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
