@@ -1,0 +1,58 @@
+//! Who may have a file of an import put aside, and how many.
+
+use crate::support::fixture::{Appliance, poll};
+use crate::support::http::request;
+use crate::support::wire::Connection;
+
+const TARGET: &str = "/api_v3/service/tinyd/action/import?format=1";
+const HEADER: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=x");
+
+fn part(name: &str, value: &str) -> String {
+    format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+}
+
+/// Begins an import with these fields, the last of which does not end.
+fn begin(appliance: &Appliance, fields: &[(&str, &str)]) -> Connection {
+    let mut connection = Connection::open(&appliance.admin);
+    let parts: String = fields.iter().map(|(name, value)| part(name, value)).collect();
+    let head = format!(
+        "POST {TARGET} HTTP/1.1\r\nHost: tinyd\r\n{}: {}\r\nContent-Length: 100000\r\n\r\n{parts}",
+        HEADER.0, HEADER.1
+    );
+    connection.send(head.as_bytes());
+    connection
+}
+
+/// Imports an empty file.
+fn import(appliance: &Appliance, ks: &str) -> (u16, String) {
+    let body = format!("{}{}--x--\r\n", part("ks", ks), part("file", ""));
+    let answer = request(&appliance.admin, "POST", TARGET, &[HEADER], body.as_bytes());
+    (answer.status, answer.text().to_owned())
+}
+
+#[test]
+fn who_has_no_session_keeps_nobody_from_importing() {
+    let appliance = Appliance::start();
+    let fields: &[&[(&str, &str)]] = &[&[], &[("ks", "nonsense")], &[("dryRun", "1")]];
+    let _open: Vec<_> = (0..30).map(|number| begin(&appliance, fields[number % 3])).collect();
+    let (status, text) = import(&appliance, &appliance.admin_ks());
+    assert_eq!(status, 200);
+    assert!(text.contains("\"applied\":true"), "{text}");
+}
+
+#[test]
+fn slow_files_of_a_partner_keep_no_other_from_importing() {
+    let mut appliance = Appliance::start_with_operator();
+    let (own, other) = (appliance.admin_ks(), appliance.other_partners_ks());
+    let mut slow = Vec::new();
+    // Begins one more each time: an import may have had the place of one that was begun.
+    poll("the partner has no place left", || {
+        slow.push(begin(&appliance, &[("ks", &own), ("file", "not all of it")]));
+        import(&appliance, &own).0 == 503
+    });
+    let (status, text) = import(&appliance, &other);
+    assert!(status == 200 && text.contains("\"applied\":true"), "{status} {text}");
+    drop(slow);
+    poll("the places are free again", || import(&appliance, &own).0 == 200);
+    assert!(appliance.terminate().success());
+}

@@ -1,0 +1,103 @@
+//! What a damaged store does to those who use it, and what the operator is told.
+
+use std::fs;
+
+use crate::support::fixture::{Appliance, poll};
+
+/// Replaces a text of the store's file by one of the same length, wherever it stands.
+fn damage(appliance: &Appliance, from: &str, to: &str) {
+    let mut content = fs::read(appliance.store()).unwrap();
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let positions: Vec<_> = (0..content.len())
+        .filter(|at| content[*at..].starts_with(from))
+        .collect();
+    assert!(!positions.is_empty());
+    for at in positions {
+        content[at..at + to.len()].copy_from_slice(to);
+    }
+    fs::write(appliance.store(), content).unwrap();
+}
+
+#[test]
+fn flipped_bits_are_503_and_told_everywhere() {
+    let mut appliance = Appliance::start_with_operator();
+    let ks = appliance.admin_ks();
+    let add = |url: &str| appliance.add(&ks, &[("shortLink[systemName]", "NAME"), ("shortLink[fullUrl]", url)]);
+    let (damaged, whole) = (add("https://www.kaltura.com/a"), add("https://www.kaltura.com/b"));
+    appliance.terminate();
+    damage(&appliance, "https://www.kaltura.com/a", "https://www.kaltura.ccm/a");
+    appliance.restart();
+
+    assert_eq!(appliance.goto(&damaged).status, 503);
+    assert_eq!(appliance.goto(&whole).header("location"), "https://www.kaltura.com/b");
+    poll("the verification", || {
+        appliance.get_admin("/readyz").json()["store"]["verified"].is_i64()
+    });
+    // It serves all others, so it stays where requests are sent to.
+    let ready = appliance.get_admin("/readyz");
+    assert_eq!((ready.status, &ready.json()["store"]["problems"]), (200, &1.into()));
+    assert!(
+        appliance
+            .get_admin("/metrics")
+            .text()
+            .contains("tinyd_store_problems 1")
+    );
+    appliance.wait_for_log(&format!("{damaged}: wrong checksum"));
+    let status = appliance.tinyd(&["status"]);
+    let told = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(!status.status.success() && told.contains("1 PROBLEMS"), "{told}");
+
+    let copy = appliance.folder.path().join("backup.redb");
+    let made = appliance.tinyd(&["backup", copy.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(!made.status.success() && !copy.exists(), "{told}");
+    assert!(told.contains(&format!("{damaged}: wrong checksum")), "{told}");
+}
+
+#[test]
+fn foreign_journal_leaves_redirects_and_refuses_writes() {
+    let crashed = || {
+        let mut appliance = Appliance::start_with_operator();
+        let ks = appliance.admin_ks();
+        let ids = ["https://e.example/1", "https://e.example/2"]
+            .map(|url| appliance.add(&ks, &[("shortLink[systemName]", "NAME"), ("shortLink[fullUrl]", url)]));
+        appliance.kill();
+        (appliance, ids)
+    };
+    let ((crashed, ids), (other, _)) = (crashed(), crashed());
+    let journal = |appliance: &Appliance| appliance.folder.path().join("data/links.redb.journal");
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    fs::copy(crashed.config(), folder.path().join("tinyd.toml")).unwrap();
+    fs::copy(crashed.store(), folder.path().join("data/links.redb")).unwrap();
+    fs::copy(journal(&other), folder.path().join("data/links.redb.journal")).unwrap();
+    let mut one = Appliance::spawn_under(&[], folder);
+    poll("loaded", || one.get_admin("/readyz").json()["map"]["loaded"] == true);
+    let ready = one.get_admin("/readyz");
+    assert_eq!(ready.status, 503);
+    let reason = ready.json()["store"]["reason"].clone();
+    assert!(
+        reason.as_str().unwrap().contains("journal of another store"),
+        "{reason}"
+    );
+    // The first one was written durably, because there was no journal before it.
+    assert_eq!(one.goto(&ids[0]).header("location"), "https://e.example/1");
+    let ks = one.admin_ks();
+    let refused = one.post(
+        "shortlink_shortlink",
+        "add",
+        &[
+            ("ks", &ks),
+            ("shortLink[systemName]", "NAME"),
+            ("shortLink[fullUrl]", "https://e.example/3"),
+        ],
+    );
+    assert_eq!(refused.status, 503);
+
+    one.terminate();
+    fs::copy(journal(&crashed), journal(&one)).unwrap();
+    one.restart();
+    for (id, url) in ids.iter().zip(["https://e.example/1", "https://e.example/2"]) {
+        assert_eq!(one.goto(id).header("location"), url);
+    }
+}

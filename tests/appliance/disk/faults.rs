@@ -1,0 +1,301 @@
+//! A disk that fails under the running appliance: redirects go on, what is acknowledged stays, and it recovers by
+//! itself. Needs strace, and to be allowed to mount, as root or in a user namespace.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use crate::support::fixture::{Appliance, configuration_with_operator, poll, tinyd};
+use crate::support::http::{Answer, encode, exchange};
+
+/// What clients saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Id and destination of every link that was acknowledged.
+    acknowledged: Mutex<Vec<(String, String)>>,
+    unknown: AtomicUsize,
+    refused: AtomicUsize,
+    redirects: AtomicUsize,
+}
+
+fn add(host: &str, ks: &str, url: &str) -> Answer {
+    let target = format!(
+        "/api_v3/service/shortlink_shortlink/action/add?format=1&ks={}&shortLink:systemName=NAME&shortLink:fullUrl={}",
+        encode(ks),
+        encode(url)
+    );
+    exchange(
+        host,
+        format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+}
+
+/// Adds links and follows one while `during` runs. No redirect may fail, and every write must be answered as promised.
+fn under_load(appliance: &Appliance, during: impl FnOnce(&Seen)) -> Seen {
+    const WRITERS: usize = 3;
+    let ks = appliance.admin_ks();
+    let id = appliance.add(&ks, &[]);
+    let host = appliance.admin.strip_prefix("http://").unwrap();
+    let (seen, stopped) = (Seen::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Ends the others even if an assertion in `during` fails.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let _stop = Stop(&stopped);
+        scope.spawn(|| {
+            while !stopped.load(Ordering::SeqCst) {
+                assert_eq!(appliance.goto(&id).status, 302, "a redirect failed");
+                seen.redirects.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        for writer in 0..WRITERS {
+            let (ks, seen, stopped) = (&ks, &seen, &stopped);
+            scope.spawn(move || {
+                for number in 0.. {
+                    if stopped.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let url = format!("https://example.com/{writer}/{number}");
+                    let answer = add(host, ks, &url);
+                    match answer.status {
+                        200 => {
+                            let link = answer.json();
+                            let id = link["id"].as_str().unwrap_or_else(|| panic!("{link}")).to_owned();
+                            seen.acknowledged.lock().push((id, url));
+                        }
+                        503 if answer.text().contains("outcome unknown") => {
+                            seen.unknown.fetch_add(1, Ordering::SeqCst);
+                        }
+                        503 => {
+                            assert!(
+                                answer.text().contains("store unavailable, nothing was written"),
+                                "{answer:?}"
+                            );
+                            assert_eq!(answer.header("retry-after"), "5", "{answer:?}");
+                            seen.refused.fetch_add(1, Ordering::SeqCst);
+                        }
+                        _ => panic!("{answer:?}"),
+                    }
+                }
+            });
+        }
+        during(&seen);
+    });
+    seen
+}
+
+impl Seen {
+    fn acknowledged(&self) -> usize {
+        self.acknowledged.lock().len()
+    }
+
+    /// Waits until more has been acknowledged than now.
+    fn wait_for_writes(&self) {
+        let before = self.acknowledged();
+        poll("writes", || self.acknowledged() > before + 3);
+    }
+
+    fn wait_for_refusals(&self) {
+        let before = self.refused.load(Ordering::SeqCst);
+        poll("refusals", || self.refused.load(Ordering::SeqCst) > before + 3);
+    }
+}
+
+/// Everything that was acknowledged is served, also after a kill, and the store is whole.
+fn assert_nothing_lost(mut appliance: Appliance, seen: &Seen) {
+    let all_there = |appliance: &Appliance| {
+        for (id, url) in seen.acknowledged.lock().iter() {
+            assert_eq!(
+                appliance.goto(id).header("location"),
+                url,
+                "{id} was acknowledged and is lost"
+            );
+        }
+    };
+    all_there(&appliance);
+    appliance.kill();
+    appliance.restart();
+    all_there(&appliance);
+    assert!(appliance.terminate().success());
+    assert_whole(&appliance.store());
+}
+
+fn assert_whole(store: &Path) {
+    let verified = tinyd().args(["verify", "--store"]).arg(store).output().unwrap();
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stdout)
+    );
+}
+
+/// The failure is logged once, and so is its end.
+fn assert_logged_once(appliance: &Appliance) {
+    let log = appliance.log();
+    let count = |text: &str| log.matches(text).count();
+    let failures = count("the store has failed");
+    assert!(failures > 0, "nothing has failed");
+    assert_eq!(failures, count("the store works again"));
+    assert_eq!(failures, count(" ERROR "));
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
+    folder
+}
+
+/// Runs it with a system call failing for a while, several times in a row: the first attempts to open the store again
+/// fail as well.
+fn with_failing(system_call: &str, error: &str, calls: &str) {
+    let appliance = Appliance::start_with_failing(system_call, error, calls, folder());
+    let seen = under_load(&appliance, |seen| {
+        poll("a failure", || appliance.log().contains("the store has failed"));
+        appliance.wait_for_log("the store works again");
+        seen.wait_for_writes();
+    });
+    assert_logged_once(&appliance);
+    let (unknown, refused) = (seen.unknown.load(Ordering::SeqCst), seen.refused.load(Ordering::SeqCst));
+    let redirects = seen.redirects.load(Ordering::SeqCst);
+    println!(
+        "{error}: {} acknowledged, {unknown} unknown, {refused} refused, {redirects} redirects",
+        seen.acknowledged()
+    );
+    assert!(unknown + refused > 0);
+    poll("ready", || appliance.get_admin("/readyz").status == 200);
+    assert_nothing_lost(appliance, &seen);
+}
+
+#[test]
+fn syncs_that_fail_cost_no_acknowledged_write_and_no_redirect() {
+    with_failing("fdatasync", "EIO", "40..43");
+}
+
+#[test]
+fn writes_that_find_no_space_cost_no_acknowledged_write_and_no_redirect() {
+    with_failing("pwrite64", "ENOSPC", "400..403");
+}
+
+/// A folder of its own to mount something at, seen by the appliance alone.
+const MOUNTED: &str = "mount -t tmpfs -o size=3m,mode=700 tmpfs \"$0\" && exec \"$@\"";
+
+#[test]
+fn a_full_disk_and_one_made_read_only_are_survived_until_they_take_writes_again() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let data = data.to_str().unwrap().to_owned();
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    let unshare: &[&str] = if is_root {
+        &["unshare", "-m"]
+    } else {
+        &["unshare", "-U", "-r", "-m"]
+    };
+    let wrapper = [unshare, &["bash", "-c", MOUNTED, &data]].concat();
+    let appliance = Appliance::start_under(&wrapper, folder);
+    let id = appliance.process_id().to_string();
+    // How the mounted folder looks to the appliance.
+    let inside = format!("/proc/{id}/root{data}");
+    let try_remount = |how: &str| {
+        let enter: &[&str] = if is_root {
+            &["-m"]
+        } else {
+            &["-U", "-m", "--preserve-credentials"]
+        };
+        let done = Command::new("nsenter")
+            .args(["-t", &id])
+            .args(enter)
+            .args(["mount", "-o", how, &data])
+            .output();
+        done.unwrap().status.success()
+    };
+    // It can be that the appliance is just trying whether a file can be written.
+    let remount = |how: &str| poll(how, || try_remount(how));
+    let seen = under_load(&appliance, |seen| {
+        seen.wait_for_writes();
+        let filler = format!("{inside}/filler");
+        // As much as there is room for.
+        let _ = fs::write(&filler, vec![1; 4 * 1024 * 1024]);
+        seen.wait_for_refusals();
+        let unready = appliance.get_admin("/readyz");
+        assert_eq!((unready.status, &unready.json()["ready"]), (503, &false.into()));
+        assert!(
+            unready.json()["store"]["reason"]
+                .as_str()
+                .unwrap()
+                .contains("No space left"),
+            "{unready:?}"
+        );
+        // Reads go on.
+        assert!(appliance.list(&appliance.admin_ks(), &[]).1 > 0);
+
+        // Nothing is open for writing now, so this is possible.
+        remount("remount,ro");
+        appliance.wait_for_log("Read-only file system");
+        remount("remount,rw");
+        fs::remove_file(filler).unwrap();
+        seen.wait_for_writes();
+    });
+    assert_logged_once(&appliance);
+    poll("ready", || appliance.get_admin("/readyz").status == 200);
+    for (id, url) in seen.acknowledged.lock().iter() {
+        assert_eq!(
+            appliance.goto(id).header("location"),
+            url,
+            "{id} was acknowledged and is lost"
+        );
+    }
+    // What is mounted is gone with the process.
+    let copy = appliance.folder.path().join("backup.redb");
+    let made = appliance.tinyd(&["backup", copy.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert_whole(&copy);
+}
+
+#[test]
+fn a_store_that_cannot_be_read_ends_the_start_with_its_name_and_is_left_alone() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let store = data.join("links.redb");
+    let mut damaged = include_bytes!("../../../src/store/testdata/format_1.redb").to_vec();
+    for byte in &mut damaged[64..200] {
+        *byte = 0x5a;
+    }
+    for (content, reason) in [
+        (b"not a database at all".to_vec(), "links.redb"),
+        (Vec::new(), "links.redb"),
+        (damaged, "links.redb"),
+    ] {
+        fs::write(&store, &content).unwrap();
+        for mode in [&[][..], &["--read-only"]] {
+            let config = folder.path().join("tinyd.toml");
+            let mut command = tinyd();
+            command
+                .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+                .args(mode);
+            let ended = command
+                .arg("--config")
+                .arg(config)
+                .arg("--data")
+                .arg(&data)
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{told}");
+            assert!(
+                told.lines().last().unwrap().starts_with("tinyd: ") && told.contains(reason),
+                "{told}"
+            );
+            assert!(fs::read(&store).unwrap() == content, "the file was changed");
+        }
+    }
+}

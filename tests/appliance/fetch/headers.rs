@@ -1,0 +1,482 @@
+//! Which headers reach the destination, and which ones the client.
+
+use crate::support::certificates::Authority;
+use crate::support::client::Fetched;
+use crate::support::name_server::{NameServer, at};
+use crate::support::origin::Origin;
+use crate::support::proxy::{Proxy, assert_fault, ports};
+
+/// A destination that answers an empty body with these header lines.
+fn with_headers(lines: &str) -> Origin {
+    Origin::sending(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok"))
+}
+
+/// What a destination's headers become.
+fn pass(lines: &str) -> Fetched {
+    let origin = with_headers(lines);
+    let fetched = Proxy::to(&[&origin]).fetch(&origin.url("/"));
+    assert_eq!((fetched.status, fetched.text().as_str()), (200, "ok"), "{fetched:?}");
+    fetched
+}
+
+#[test]
+fn the_destination_is_told_what_it_needs_to_know_and_nothing_else() {
+    let origin = with_headers("");
+    let proxy = Proxy::to(&[&origin]);
+    let passed = [
+        ("accept", "text/html, */*;q=0.5"),
+        ("accept-encoding", "gzip, br"),
+        ("accept-language", "de, en;q=0.7"),
+        ("user-agent", "Mozilla/5.0 (like a browser)"),
+        ("range", "bytes=0-5"),
+        ("if-match", "\"x\""),
+        ("if-none-match", "\"a\", W/\"b\""),
+        ("if-modified-since", "Sun, 22 Nov 2026 10:00:00 GMT"),
+        ("if-unmodified-since", "Mon, 23 Nov 2026 10:00:00 GMT"),
+        ("if-range", "\"y\""),
+        ("cache-control", "max-age=0"),
+        ("pragma", "no-cache"),
+    ];
+    let kept = [
+        "Cookie: session=1",
+        "Authorization: Bearer x",
+        "Proxy-Authorization: Basic x",
+        "Proxy-Connection: keep-alive",
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Host: a",
+        "X-Forwarded-Proto: https",
+        "X-Real-IP: 203.0.113.9",
+        "Forwarded: for=203.0.113.9",
+        "Referer: https://example.com/private",
+        "Origin: https://example.com",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-CH-UA: x",
+        "DNT: 1",
+        "From: me@example.com",
+        "TE: trailers",
+        "Trailer: X-Sum",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+        "Keep-Alive: timeout=5",
+        "Max-Forwards: 5",
+        "Metadata-Flavor: Google",
+        "Metadata: true",
+        "X-aws-ec2-metadata-token: x",
+        "X-Metadata-Token: x",
+        "Traceparent: 00-a-b-01",
+        "X-Custom: x",
+        "Connection: keep-alive",
+    ];
+    let lines: String = passed
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let lines = lines + &kept.map(|line| format!("{line}\r\n")).concat();
+    assert_eq!(proxy.fetch_with(&origin.url("/"), &lines).status, 200);
+    let mut expected: Vec<_> = passed.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let added = [
+        ("host", format!("127.0.0.1:{}", origin.port())),
+        ("x-kaltura-proxy", "dumpUrl".to_owned()),
+        ("via", "1.1 tinyd".to_owned()),
+        ("connection", "close".to_owned()),
+    ];
+    expected.extend(added.map(|(name, value)| (name.to_owned(), value)));
+    expected.sort();
+    let mut headers = origin.take_request().headers();
+    headers.sort();
+    assert_eq!(headers, expected);
+}
+
+#[test]
+fn who_says_nothing_of_itself_is_fetched_for_as_tinyd() {
+    let origin = with_headers("");
+    let proxy = Proxy::to(&[&origin]);
+    proxy.fetch(&origin.url("/"));
+    let mut headers = origin.take_request().headers();
+    headers.sort();
+    let version = concat!("tinyd/", env!("CARGO_PKG_VERSION"));
+    let host = format!("127.0.0.1:{}", origin.port());
+    let expected = [
+        ("connection", "close"),
+        ("host", &host),
+        ("user-agent", version),
+        ("via", "1.1 tinyd"),
+        ("x-kaltura-proxy", "dumpUrl"),
+    ];
+    assert_eq!(
+        headers,
+        expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    );
+}
+
+#[test]
+fn what_belongs_to_the_clients_connection_stays_there() {
+    let origin = with_headers("");
+    let proxy = Proxy::to(&[&origin]);
+    let url = origin.url("/");
+    let lines = "Accept: a/b\r\nAccept-Language: de\r\nRange: bytes=0-5\r\nPragma: x\r\n\
+                 Connection: keep-alive, Accept-Language, RANGE\r\nConnection: pragma\r\n";
+    proxy.fetch_with(&url, lines);
+    let asked = origin.take_request();
+    assert_eq!(asked.header("accept"), "a/b");
+    for name in ["accept-language", "range", "pragma"] {
+        assert_eq!(asked.header(name), "", "{}", asked.head);
+    }
+    // Naming what we add ourselves does not take it away.
+    proxy.fetch_with(
+        &url,
+        "Connection: Host, Via, X-Kaltura-Proxy, User-Agent\r\nUser-Agent: x\r\n",
+    );
+    let asked = origin.take_request();
+    assert_eq!(asked.header("host"), format!("127.0.0.1:{}", origin.port()));
+    assert_eq!(
+        (asked.header("via"), asked.header("x-kaltura-proxy")),
+        ("1.1 tinyd".to_owned(), "dumpUrl".to_owned())
+    );
+}
+
+#[test]
+fn a_header_that_comes_in_several_lines_is_passed_on_in_full() {
+    let origin = with_headers("Vary: Accept\r\nVary: Origin\r\nCache-Control: public\r\nCache-Control: max-age=5\r\n");
+    let proxy = Proxy::to(&[&origin]);
+    let fetched = proxy.fetch_with(&origin.url("/"), "Accept: a/b\r\nAccept: c/d\r\n");
+    let joined = |name: &str| fetched.all(name).join(", ");
+    assert_eq!(joined("vary"), "Accept, Origin");
+    assert_eq!(joined("cache-control"), "public, max-age=5");
+    let values = origin.take_request().headers();
+    let accept: Vec<_> = values
+        .iter()
+        .filter(|(name, _)| name == "accept")
+        .map(|(_, value)| value.as_str())
+        .collect();
+    assert_eq!(accept.join(", "), "a/b, c/d");
+}
+
+#[test]
+fn the_host_is_that_of_the_destination_with_its_port_only_if_it_needs_one() {
+    let names = NameServer::start();
+    names.says("xn--mnchen-3ya.example", at(&["127.0.0.1"]));
+    let origin = with_headers("");
+    let settings = format!("allow = [\"127.0.0.0/8\"]\n{}{}", ports(&[&origin]), names.setting());
+    let proxy = Proxy::start(&settings);
+    for host in [
+        "MÜNCHEN.example",
+        "xn--mnchen-3ya.EXAMPLE",
+        "mu\u{308}nchen.example",
+        "m%C3%BCnchen.example",
+    ] {
+        let fetched = proxy.fetch(&origin.url_by(host, "/"));
+        assert_eq!(fetched.status, 200, "{host}: {fetched:?}");
+        let expected = format!("xn--mnchen-3ya.example:{}", origin.port());
+        assert_eq!(origin.take_request().header("host"), expected, "{host}");
+    }
+}
+
+#[test]
+fn the_client_is_told_what_it_needs_to_know_and_nothing_else() {
+    let passed = [
+        ("content-type", "video/mp4"),
+        ("content-encoding", "gzip"),
+        ("content-language", "de"),
+        ("content-disposition", "attachment; filename=\"a.mp4\""),
+        ("accept-ranges", "bytes"),
+        ("etag", "\"a\""),
+        ("last-modified", "Sat, 21 Nov 2026 10:00:00 GMT"),
+        ("expires", "Sun, 22 Nov 2026 10:00:00 GMT"),
+        ("cache-control", "max-age=60, public"),
+        ("age", "5"),
+        ("date", "Sat, 21 Nov 2026 11:00:00 GMT"),
+        ("vary", "Origin"),
+        ("access-control-allow-origin", "https://example.com"),
+        ("access-control-expose-headers", "ETag"),
+        ("x-frame-options", "DENY"),
+        ("cross-origin-resource-policy", "same-site"),
+    ];
+    let kept = [
+        "Set-Cookie: a=b; Path=/",
+        "Set-Cookie: c=d; Domain=example.com",
+        "Set-Cookie2: e=f",
+        "Strict-Transport-Security: max-age=31536000; includeSubDomains",
+        "Public-Key-Pins: pin-sha256=\"x\"",
+        "Expect-CT: max-age=5",
+        "Alt-Svc: h3=\":443\"",
+        "Service-Worker-Allowed: /",
+        "Clear-Site-Data: \"*\"",
+        "Refresh: 0; url=https://evil.example/",
+        "Link: <https://evil.example/a.css>; rel=stylesheet",
+        "WWW-Authenticate: Basic realm=\"tinyd\"",
+        "Proxy-Authenticate: Basic",
+        "Authentication-Info: x",
+        "Access-Control-Allow-Credentials: true",
+        "Content-Security-Policy-Report-Only: default-src 'none'",
+        "Report-To: {}",
+        "NEL: {}",
+        "Origin-Agent-Cluster: ?1",
+        "Permissions-Policy: camera=*",
+        "Document-Policy: x",
+        "SourceMap: /x.map",
+        "Server: internal/1.0",
+        "X-Powered-By: PHP",
+        "X-Kaltura: evil",
+        "X-Kaltura-App: evil",
+        "X-Kaltura-Session: evil",
+        "X-Robots-Tag: all",
+        "Via: 1.1 varnish",
+        "X-Content-Type-Options: sniff",
+        "Keep-Alive: timeout=5",
+        "Proxy-Connection: keep-alive",
+        "Upgrade: h2c",
+        "X-Accel-Redirect: /internal",
+        "X-Sendfile: /etc/passwd",
+        "Connection: close",
+        "X-Custom: x",
+    ];
+    let lines: String = passed
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let fetched = pass(&(lines + &kept.map(|line| format!("{line}\r\n")).concat()));
+    let mut expected: Vec<_> = passed.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let added = [
+        ("content-length", "2"),
+        ("x-kaltura", "dumpUrl"),
+        ("via", "1.1 tinyd"),
+        ("x-robots-tag", "noindex"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "sandbox"),
+    ];
+    expected.extend(added.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    expected.sort();
+    let mut headers = fetched.headers;
+    headers.sort();
+    assert_eq!(headers, expected);
+}
+
+#[test]
+fn what_belongs_to_the_destinations_connection_stays_there() {
+    let fetched = pass(
+        "Content-Language: de\r\nETag: \"a\"\r\nAge: 5\r\nVary: Accept\r\nContent-Type: text/plain\r\n\
+         Connection: content-language, ETAG\r\nConnection: close, age, content-security-policy, x-kaltura, via\r\n",
+    );
+    for name in ["content-language", "etag", "age", "connection"] {
+        assert!(fetched.all(name).is_empty(), "{fetched:?}");
+    }
+    assert_eq!(fetched.header("vary"), "Accept");
+    assert_eq!(fetched.header("content-security-policy"), "sandbox");
+    assert_eq!(fetched.header("x-kaltura"), "dumpUrl");
+    assert_eq!(fetched.header("via"), "1.1 tinyd");
+}
+
+#[test]
+fn caches_are_told_to_ask_again_where_the_destination_says_nothing() {
+    for (lines, expected) in [
+        ("", "no-cache"),
+        (
+            "ETag: \"a\"\r\nLast-Modified: Sat, 21 Nov 2026 10:00:00 GMT\r\n",
+            "no-cache",
+        ),
+        ("Cache-Control: private, max-age=3\r\n", "private, max-age=3"),
+        ("Cache-Control: no-store\r\n", "no-store"),
+        ("Expires: Sun, 22 Nov 2026 10:00:00 GMT\r\n", ""),
+        ("Expires: 0\r\n", ""),
+    ] {
+        assert_eq!(pass(lines).header("cache-control"), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_policy_of_the_destination_is_kept_beside_ours() {
+    let fetched =
+        pass("Content-Security-Policy: default-src 'none'\r\nContent-Security-Policy: frame-ancestors 'self'\r\n");
+    let mut all = fetched.all("content-security-policy");
+    all.sort_unstable();
+    assert_eq!(all, ["default-src 'none'", "frame-ancestors 'self'", "sandbox"]);
+    // One that would allow more does not weaken ours: each has its say.
+    let fetched = pass("Content-Security-Policy: sandbox allow-scripts allow-same-origin\r\n");
+    assert!(
+        fetched.all("content-security-policy").contains(&"sandbox"),
+        "{fetched:?}"
+    );
+}
+
+#[test]
+fn trusted_hosts_may_do_what_they_like_and_no_others() {
+    let names = NameServer::start();
+    names.says("*.example", at(&["127.0.0.1"]));
+    let origin = with_headers("Content-Type: text/html\r\n");
+    for (trusted, host, is_trusted) in [
+        ("[\"www.trusted.example\"]", "www.trusted.example", true),
+        ("[\"www.trusted.example\"]", "WWW.Trusted.example", true),
+        ("[\"www.trusted.example\"]", "www.trusted.example.", true),
+        ("[\"www.trusted.example\"]", "trusted.example", false),
+        ("[\"www.trusted.example\"]", "a.www.trusted.example", false),
+        ("[\"www.trusted.example\"]", "www.trusted.example.evil.example", false),
+        ("[\"*.trusted.example\"]", "a.trusted.example", true),
+        ("[\"*.trusted.example\"]", "a.b.trusted.example", true),
+        ("[\"*.trusted.example\"]", "trusted.example", false),
+        ("[\"*.trusted.example\"]", "untrusted.example", false),
+        ("[\"*.trusted.example\"]", "evil-trusted.example", false),
+        ("[\"*.trusted.example\", \"127.0.0.1\"]", "127.0.0.1", true),
+        ("[\"*.trusted.example\", \"other.example\"]", "other.example", true),
+        ("[]", "other.example", false),
+    ] {
+        let settings = format!("trusted_hosts = {trusted}\n{}", names.setting());
+        let proxy = Proxy::with(&[&origin], &settings);
+        let fetched = proxy.fetch(&origin.url_by(host, "/"));
+        assert_eq!(fetched.status, 200, "{host}: {fetched:?}");
+        let expected = if is_trusted { "" } else { "sandbox" };
+        assert_eq!(fetched.header("content-security-policy"), expected, "{trusted}: {host}");
+        assert_eq!(fetched.header("x-content-type-options"), "nosniff");
+        assert_eq!(fetched.header("x-robots-tag"), "noindex");
+        assert_eq!(fetched.header("x-kaltura"), "dumpUrl");
+        assert!(fetched.all("set-cookie").is_empty());
+    }
+}
+
+#[test]
+fn trusted_hosts_are_those_that_answered_in_the_end() {
+    let names = NameServer::start();
+    names.says("*.example", at(&["127.0.0.1"]));
+    let origin = Origin::start(|conversation| {
+        let host = conversation.request.header("host");
+        let port = host.rsplit(':').next().unwrap();
+        let to = match conversation.path().as_str() {
+            "/to-stranger" => "stranger.example",
+            "/to-trusted" => "www.trusted.example",
+            _ => {
+                conversation.answer("Content-Type: text/html\r\n", b"ok");
+                return;
+            }
+        };
+        let head = format!("HTTP/1.1 302 Found\r\nLocation: http://{to}:{port}/\r\nContent-Length: 0\r\n\r\n");
+        conversation.send(head);
+    });
+    let settings = format!(
+        "follow = 1\ntrusted_hosts = [\"www.trusted.example\"]\n{}",
+        names.setting()
+    );
+    let proxy = Proxy::with(&[&origin], &settings);
+    for (host, path, expected) in [
+        ("www.trusted.example", "/to-stranger", "sandbox"),
+        ("stranger.example", "/to-trusted", ""),
+        ("www.trusted.example", "/", ""),
+    ] {
+        let fetched = proxy.fetch(&origin.url_by(host, path));
+        assert_eq!((fetched.status, fetched.text().as_str()), (200, "ok"), "{fetched:?}");
+        assert_eq!(fetched.header("content-security-policy"), expected, "{host}{path}");
+    }
+}
+
+#[test]
+fn where_a_redirect_of_the_destination_leads_is_told_in_full_and_never_to_a_script() {
+    let authority = Authority::new();
+    let plain = Origin::start(redirect);
+    let secure = Origin::over_tls(authority.certify(&["127.0.0.1"]), redirect);
+    let proxy = Proxy::with(&[&plain, &secure], &authority.setting());
+    for origin in [&plain, &secure] {
+        let (url, port) = (origin.url(""), origin.port());
+        let scheme = url.split(':').next().unwrap();
+        for (location, expected) in [
+            ("https://example.com/a?b#c", "https://example.com/a?b#c".to_owned()),
+            ("http://example.com/", "http://example.com/".to_owned()),
+            ("HTTPS://EXAMPLE.com/A", "https://example.com/A".to_owned()),
+            ("/absolute", format!("{url}/absolute")),
+            ("relative", format!("{url}/folder/relative")),
+            ("../up", format!("{url}/up")),
+            ("?query", format!("{url}/folder/file?query")),
+            ("//other.example/x", format!("{scheme}://other.example/x")),
+            (
+                "http://169.254.169.254/latest/",
+                "http://169.254.169.254/latest/".to_owned(),
+            ),
+            ("javascript:alert(1)", String::new()),
+            ("JavaScript:alert(1)", String::new()),
+            ("java\tscript:alert(1)", String::new()),
+            ("data:text/html,<script>alert(1)</script>", String::new()),
+            ("vbscript:x", String::new()),
+            ("file:///etc/passwd", String::new()),
+            ("ftp://example.com/", String::new()),
+            ("blob:https://example.com/x", String::new()),
+            ("tel:123", String::new()),
+            ("http://", String::new()),
+            ("http://[::1", String::new()),
+        ] {
+            let target = crate::support::http::encode(location);
+            let fetched = proxy.fetch(&origin.url(&format!("/folder/file?{target}")));
+            assert_eq!(
+                (fetched.status, fetched.text().as_str()),
+                (302, "moved"),
+                "{location}: {fetched:?}"
+            );
+            // The query that says so is the test's own.
+            let told = fetched.header("location").to_owned();
+            assert_eq!(told, expected, "{location} at port {port}");
+        }
+    }
+}
+
+/// Redirects to what the query says.
+fn redirect(conversation: &mut crate::support::origin::Conversation) {
+    let target = conversation.request.target().to_owned();
+    let location = target.split_once('?').unwrap().1;
+    let location = percent_encoding::percent_decode_str(location).decode_utf8().unwrap();
+    let head = format!("HTTP/1.1 302 Found\r\nContent-Length: 5\r\nLocation: {location}\r\n\r\nmoved");
+    conversation.send(head);
+}
+
+#[test]
+fn pages_of_every_origin_may_read_what_the_destination_does_not_keep_from_them() {
+    let allowed = |lines: &str| pass(lines).header("access-control-allow-origin").to_owned();
+    assert_eq!(allowed(""), "*");
+    let one = "https://player.example";
+    assert_eq!(allowed(&format!("Access-Control-Allow-Origin: {one}\r\n")), one);
+}
+
+#[test]
+fn parts_with_headers_of_their_own_are_not_taken_apart_by_a_browser() {
+    for (kind, passed_on) in [
+        ("multipart/x-mixed-replace; boundary=a", "application/octet-stream"),
+        ("Multipart/X-Mixed-Replace;boundary=a", "application/octet-stream"),
+        ("multipart/byteranges; boundary=a", "multipart/byteranges; boundary=a"),
+    ] {
+        assert_eq!(
+            pass(&format!("Content-Type: {kind}\r\n")).header("content-type"),
+            passed_on
+        );
+    }
+}
+
+#[test]
+fn no_content_becomes_a_service_worker_of_our_host() {
+    let origin = with_headers("Content-Type: text/javascript\r\n");
+    let proxy = Proxy::to(&[&origin]);
+    let fetched = proxy.fetch_with(&origin.url("/"), "Service-Worker: script\r\n");
+    assert_fault(&fetched, 403, "DESTINATION_FORBIDDEN");
+    assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn head_beyond_8_kb_is_not_passed_on() {
+    let origin = Origin::start(|conversation| {
+        let bytes: usize = conversation.path()[1..].parse().unwrap();
+        let (one, other) = ("a".repeat(bytes / 2), "b".repeat(bytes - bytes / 2));
+        let unseen = "x".repeat(10_000);
+        conversation.answer(
+            &format!("ETag: \"{one}\"\r\nContent-Language: {other}\r\nX-Unseen: {unseen}\r\n"),
+            "ok",
+        );
+    });
+    let proxy = Proxy::to(&[&origin]);
+    let fetched = proxy.fetch(&origin.url("/7700"));
+    assert_eq!((fetched.status, fetched.text().as_str()), (200, "ok"));
+    let head: usize = fetched
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 4)
+        .sum();
+    assert!((7_800..8_192 + 100).contains(&head), "{head}");
+    for bytes in [8_192, 20_000] {
+        let fetched = proxy.fetch(&origin.url(&format!("/{bytes}")));
+        assert_fault(&fetched, 502, "DESTINATION_UNREACHABLE");
+    }
+}

@@ -1,0 +1,299 @@
+//! Names: every address that a name has is checked, what was checked is what is connected to, and nobody is asked twice.
+
+use std::net::TcpListener;
+
+use hickory_proto::rr::RecordType;
+
+use crate::support::client::Fetched;
+use crate::support::fixture::poll;
+use crate::support::name_server::{NameServer, Says, at, at_for, parse};
+use crate::support::network::alone;
+use crate::support::origin::{Origin, Server};
+use crate::support::proxy::{Proxy, SECRET, assert_fault, ports};
+
+/// The address that plays the public internet.
+const PUBLIC: &str = "127.0.0.2";
+
+/// A public destination and a private one at the same port, the names that lead there, and an appliance that may fetch from
+/// the former only.
+struct Stage {
+    names: NameServer,
+    public: Origin,
+    /// Nobody may come here.
+    private: Server,
+    proxy: Proxy,
+}
+
+impl Stage {
+    fn set(settings: &str) -> Self {
+        let (public, private) = two_at_one_port();
+        let names = NameServer::start();
+        let settings = format!(
+            "allow = [\"{PUBLIC}/32\"]\n{}{}{settings}",
+            ports(&[&public]),
+            names.setting()
+        );
+        Self {
+            proxy: Proxy::start(&settings),
+            names,
+            public,
+            private,
+        }
+    }
+
+    fn fetch(&self, host: &str) -> Fetched {
+        self.proxy.fetch(&self.public.url_by(host, "/"))
+    }
+
+    fn assert_fetched(&self, host: &str) {
+        let before = self.public.connections();
+        let fetched = self.fetch(host);
+        assert_eq!((fetched.status, fetched.text().as_str()), (200, "public"), "{host}");
+        assert_eq!(self.public.connections(), before + 1, "{host}");
+    }
+
+    /// The name is refused, and nobody is connected to.
+    fn assert_forbidden(&self, host: &str) {
+        let before = self.public.connections();
+        assert_fault(&self.fetch(host), 403, "DESTINATION_FORBIDDEN");
+        assert_eq!(self.public.connections(), before, "{host}");
+        self.assert_private();
+    }
+
+    fn assert_private(&self) {
+        assert_eq!(self.private.connections(), 0);
+    }
+}
+
+fn two_at_one_port() -> (Origin, Server) {
+    for _ in 0..100 {
+        let public = Origin::at(&format!("{PUBLIC}:0"), |conversation| {
+            let port = conversation
+                .request
+                .header("host")
+                .rsplit(':')
+                .next()
+                .unwrap()
+                .to_owned();
+            match conversation.path().as_str() {
+                "/to-rebinding" => conversation.send(format!(
+                    "HTTP/1.1 302 Found\r\nLocation: http://rebinding.example:{port}/\r\nContent-Length: 0\r\n\r\n"
+                )),
+                _ => conversation.answer("Connection: close\r\n", "public"),
+            };
+        });
+        // Where somebody else has the port there, another one will do.
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", public.port())) {
+            return (public, Server::of(listener, canary));
+        }
+    }
+    panic!("no port is free on both addresses");
+}
+
+fn canary(mut stream: std::net::TcpStream) {
+    use std::io::Write as _;
+    let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{SECRET}").as_bytes());
+}
+
+fn questions(name: &str) -> Vec<(String, RecordType)> {
+    [RecordType::A, RecordType::AAAA]
+        .map(|kind| (name.to_owned(), kind))
+        .to_vec()
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_the_next_time_is_refused_the_next_time() {
+    let stage = Stage::set("");
+    stage.names.says("rebinding.example", at(&[PUBLIC]));
+    stage.assert_fetched("rebinding.example");
+    stage.names.says("rebinding.example", at(&["127.0.0.1"]));
+    stage.assert_forbidden("rebinding.example");
+    stage.names.says("rebinding.example", at(&[PUBLIC]));
+    stage.assert_fetched("rebinding.example");
+}
+
+#[test]
+fn what_was_checked_is_what_is_connected_to() {
+    let stage = Stage::set("");
+    stage.names.take_questions();
+    // Whoever asks a second time within a fetch is told something else.
+    for number in 0..20 {
+        let name = format!("flip{number}.example");
+        stage.names.says(&name, at(&[PUBLIC]));
+        stage.names.says_after(2, &name, at(&["127.0.0.1"]));
+        stage.assert_fetched(&name);
+        assert_eq!(stage.names.take_questions(), questions(&name));
+    }
+    stage.assert_private();
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_at_the_next_step_is_refused_there() {
+    let stage = Stage::set("follow = 3\n");
+    stage.names.says("rebinding.example", at(&[PUBLIC]));
+    stage.names.says_after(2, "rebinding.example", at(&["127.0.0.1"]));
+    let url = stage.public.url_by("rebinding.example", "/to-rebinding");
+    assert_fault(&stage.proxy.fetch(&url), 403, "DESTINATION_FORBIDDEN");
+    assert_eq!(stage.public.connections(), 1);
+    stage.assert_private();
+}
+
+#[test]
+fn one_address_that_is_not_public_refuses_them_all() {
+    alone("names::one_address_that_is_not_public_refuses_them_all", || {
+        let stage = Stage::set("");
+        for (number, addresses) in [
+            &[PUBLIC, "127.0.0.1"][..],
+            &["127.0.0.1", PUBLIC],
+            &[PUBLIC, PUBLIC, PUBLIC, "10.0.0.1"],
+            &[PUBLIC, "127.0.0.3"],
+            &[PUBLIC, "0.0.0.0"],
+            &[PUBLIC, "169.254.169.254"],
+            &[PUBLIC, "255.255.255.255"],
+            &[PUBLIC, "::1"],
+            &[PUBLIC, "::"],
+            &[PUBLIC, "::ffff:127.0.0.1"],
+            &[PUBLIC, "::ffff:127.0.0.2"],
+            &[PUBLIC, "::127.0.0.2"],
+            &[PUBLIC, "64:ff9b::7f00:2"],
+            &[PUBLIC, "fd00::1"],
+            &[PUBLIC, "fe80::1"],
+            &["127.0.0.1"],
+            &["::1"],
+            &["::ffff:127.0.0.2"],
+            &["fd00:ec2::254"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("n{number}.example");
+            stage.names.says(&name, at(addresses));
+            println!("{addresses:?}");
+            stage.assert_forbidden(&name);
+        }
+        stage.names.says("good.example", at(&[PUBLIC]));
+        stage.assert_fetched("good.example");
+    });
+}
+
+#[test]
+fn many_addresses_do_not_hide_one() {
+    let stage = Stage::set("");
+    let mut addresses = vec![PUBLIC; 60];
+    addresses.push("127.0.0.1");
+    stage.names.says("many.example", at(&addresses));
+    stage.assert_forbidden("many.example");
+    // Too long for a datagram.
+    stage.names.says("long.example", Says::LongAddresses(parse(&addresses)));
+    stage.assert_forbidden("long.example");
+    stage.names.says("long.example", Says::LongAddresses(parse(&[PUBLIC])));
+    stage.assert_fetched("long.example");
+}
+
+#[test]
+fn aliases_are_what_they_lead_to() {
+    let stage = Stage::set("");
+    stage.names.says("good.example", at(&[PUBLIC]));
+    stage.names.says("internal.example", at(&["127.0.0.1"]));
+    stage
+        .names
+        .says("to-good.example", Says::Alias("good.example".to_owned()));
+    stage
+        .names
+        .says("to-internal.example", Says::Alias("internal.example".to_owned()));
+    stage
+        .names
+        .says("twice.example", Says::Alias("to-internal.example".to_owned()));
+    stage
+        .names
+        .says("to-localhost.example", Says::Alias("localhost".to_owned()));
+    stage.names.says("localhost", at(&["127.0.0.1"]));
+    stage.assert_fetched("to-good.example");
+    for name in ["to-internal.example", "twice.example", "to-localhost.example"] {
+        stage.assert_forbidden(name);
+    }
+    stage.names.says("loop.example", Says::Alias("loop.example".to_owned()));
+    let fetched = stage.fetch("loop.example");
+    match fetched.status {
+        504 => assert_fault(&fetched, 504, "DESTINATION_TIMEOUT"),
+        _ => assert_fault(&fetched, 502, "DESTINATION_UNREACHABLE"),
+    }
+    stage.assert_private();
+}
+
+#[test]
+fn one_fetch_asks_once_and_answers_are_kept_as_long_as_they_hold() {
+    let stage = Stage::set("");
+    stage.names.says("kept.example", at_for(&[PUBLIC], 60));
+    stage.names.says("forgotten.example", at(&[PUBLIC]));
+    stage.names.take_questions();
+    stage.assert_fetched("kept.example");
+    assert_eq!(stage.names.take_questions(), questions("kept.example"));
+    for _ in 0..3 {
+        stage.assert_fetched("kept.example");
+    }
+    assert_eq!(stage.names.take_questions(), []);
+    for _ in 0..3 {
+        stage.assert_fetched("forgotten.example");
+        assert_eq!(stage.names.take_questions(), questions("forgotten.example"));
+    }
+    // What is kept is checked like what is new.
+    stage.names.says("bad.example", at_for(&[PUBLIC, "127.0.0.1"], 60));
+    for _ in 0..3 {
+        stage.assert_forbidden("bad.example");
+    }
+    assert_eq!(stage.names.take_questions(), questions("bad.example"));
+}
+
+#[test]
+fn names_that_lead_nowhere_are_unreachable() {
+    let stage = Stage::set("");
+    stage.names.says("nothing.example", Says::Nothing);
+    stage.names.says("failing.example", Says::Failure);
+    stage.names.says("empty.example", at(&[]));
+    for name in ["nothing.example", "failing.example", "empty.example", "unknown.example"] {
+        assert_fault(&stage.fetch(name), 502, "DESTINATION_UNREACHABLE");
+        stage.proxy.assert_redirects();
+    }
+    // Once they lead somewhere, they are fetched.
+    stage.names.says("failing.example", at(&[PUBLIC]));
+    stage.assert_fetched("failing.example");
+}
+
+#[test]
+fn a_name_server_that_says_nothing_is_given_up() {
+    let stage = Stage::set("connect_timeout_seconds = 1\n");
+    stage.names.says("silent.example", Says::Silence);
+    assert_fault(&stage.fetch("silent.example"), 504, "DESTINATION_TIMEOUT");
+    stage.proxy.assert_redirects();
+    stage.names.says("silent.example", at(&[PUBLIC]));
+    // A second is not much for a busy machine.
+    poll("it is heard", || stage.fetch("silent.example").status == 200);
+}
+
+#[test]
+fn names_are_asked_for_as_they_are_written_and_nothing_is_added() {
+    let stage = Stage::set("");
+    stage.names.take_questions();
+    for (host, asked) in [
+        ("intranet", "intranet"),
+        ("a.b", "a.b"),
+        ("intranet.", "intranet"),
+        ("INTRANET", "intranet"),
+        ("under_score.example", "under_score.example"),
+    ] {
+        stage.names.says(asked, at(&[PUBLIC]));
+        stage.assert_fetched(host);
+        assert_eq!(stage.names.take_questions(), questions(asked), "{host}");
+        stage.names.says(asked, Says::Nothing);
+        assert_fault(&stage.fetch(host), 502, "DESTINATION_UNREACHABLE");
+        // Nor is it tried with something behind it.
+        let mut asked_for = stage.names.take_questions();
+        asked_for.dedup();
+        assert_eq!(asked_for, questions(asked), "{host}");
+        let name = asked.to_owned() + "-2";
+        stage.names.says(&name, at(&["127.0.0.1"]));
+        stage.assert_forbidden(&name);
+        stage.names.take_questions();
+    }
+}

@@ -1,0 +1,9 @@
+//! The process: command line, settings, signals, metrics and systemd.
+
+mod cli;
+mod metrics;
+mod restart;
+mod settings;
+mod status;
+mod systemd;
+mod terminal;

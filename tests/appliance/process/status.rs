@@ -1,0 +1,322 @@
+//! `tinyd status` and what is behind it: healthy or not, and why.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Output;
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, configuration_with_operator, poll, tinyd};
+use crate::support::http::request;
+
+fn status(appliance: &Appliance) -> Value {
+    let answer = appliance.get_admin("/status");
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json")
+    );
+    assert_eq!(answer.header("cache-control"), "no-store");
+    answer.json()
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
+    folder
+}
+
+fn shown(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// The line of the screen that begins with a name, without it.
+fn line<'o>(output: &'o Output, name: &str) -> &'o str {
+    let mut lines = shown(output).lines();
+    let line = lines.find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name}:\n{}", shown(output))).trim()
+}
+
+#[test]
+fn a_healthy_appliance_says_how_it_is_on_one_screen() {
+    let mut appliance = Appliance::start_with_operator();
+    let ks = appliance.admin_ks();
+    let id = appliance.add(&ks, &[]);
+    appliance.add(&ks, &[("shortLink[status]", "1")]);
+    for _ in 0..20 {
+        appliance.goto(&id);
+    }
+    appliance.goto("zzzzzzzz");
+    appliance.link("get", "djJ8nonsense", &[("id", &id)]);
+
+    let said = status(&appliance);
+    assert_eq!(
+        (&said["healthy"], &said["problems"]),
+        (&true.into(), &Value::Array(vec![]))
+    );
+    assert_eq!(said["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(said["redirects"]["outcomes"]["found"], 20);
+    assert!(said["redirects"]["perSecond"]["start"].as_f64().unwrap() > 0.0);
+    // It has run for less than that.
+    assert_eq!(
+        said["redirects"]["perSecond"]["minute"],
+        said["redirects"]["perSecond"]["start"]
+    );
+    assert_eq!(
+        (&said["links"]["enabled"], &said["links"]["disabled"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(
+        (
+            &said["store"]["commitDurations"]["count"],
+            &said["store"]["acceptingWrites"]
+        ),
+        (&2.into(), &true.into())
+    );
+    assert_eq!(said["api"]["refused"]["start"], 1);
+    assert_eq!(said["store"]["lastBackup"], Value::Null);
+
+    let output = appliance.tinyd(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let healthy = format!(
+        "healthy: tinyd {} at {}, up ",
+        env!("CARGO_PKG_VERSION"),
+        appliance.admin
+    );
+    assert!(shown(&output).starts_with(&healthy), "{}", shown(&output));
+    assert!(shown(&output).contains("found 20, unknown 1"), "{}", shown(&output));
+    assert!(line(&output, "hint").contains("no backup has been taken"));
+    assert!(line(&output, "links").starts_with("1 enabled, 1 disabled, 0 deleted; 2 in memory"));
+    assert_eq!(line(&output, "last backup"), "never");
+    assert!(
+        shown(&output).lines().count() <= 24,
+        "more than a screen:\n{}",
+        shown(&output)
+    );
+    assert!(
+        shown(&output).lines().all(|line| line.chars().count() <= 100),
+        "{}",
+        shown(&output)
+    );
+
+    let copy = appliance.folder.path().join("backup.redb");
+    assert!(appliance.tinyd(&["backup", copy.to_str().unwrap()]).status.success());
+    // The server may learn that the last piece has been taken after the client has it.
+    poll("a backup", || status(&appliance)["store"]["lastBackup"].is_i64());
+    let at = status(&appliance)["store"]["lastBackup"].clone();
+    assert!(appliance.terminate().success());
+    appliance.restart();
+    assert_eq!(status(&appliance)["store"]["lastBackup"], at);
+    let output = appliance.tinyd(&["status"]);
+    assert!(!shown(&output).contains("hint") && line(&output, "last backup").starts_with("20"));
+}
+
+#[test]
+fn a_backup_that_its_client_has_not_taken_does_not_count() {
+    let appliance = Appliance::start_with_operator();
+    let ks = appliance.admin_ks();
+    // More than the buffers on the way hold.
+    let url = format!("https://example.com/{}", "x".repeat(8_000));
+    for _ in 0..700 {
+        appliance.add(&ks, &[("shortLink[fullUrl]", &url)]);
+    }
+    let host = appliance.admin.strip_prefix("http://").unwrap();
+    let target = format!("/api_v3/service/tinyd/action/backup?ks={ks}");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 1_000]).unwrap();
+    drop(stream);
+    appliance.wait_for_log("a stream was not taken by its client");
+    assert_eq!(status(&appliance)["store"]["lastBackup"], Value::Null);
+}
+
+#[test]
+fn fetches_are_told_of_once_there_were_any_and_so_is_that_they_were_too_many() {
+    let destination = TcpListener::bind("127.0.0.1:0").unwrap();
+    destination.set_nonblocking(true).unwrap();
+    let port = destination.local_addr().unwrap().port();
+    let appliance = Appliance::start_with(&format!(
+        "[proxy]\nallow = \"127.0.0.1\"\nports = {port}\nmax_fetches = 1\n"
+    ));
+    let url = format!("http://127.0.0.1:{port}/");
+    let id = appliance.add(&appliance.admin_ks(), &[("shortLink[fullUrl]", &url)]);
+    let screen = |appliance: &Appliance| shown(&appliance.tinyd(&["status"])).to_owned();
+    assert!(!screen(&appliance).contains("fetches"));
+
+    let target = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}/proxy/true");
+    thread::scope(|scope| {
+        let client = scope.spawn(|| appliance.get_public(&target));
+        let mut asked = None;
+        poll("a fetch", || {
+            asked = destination.accept().ok();
+            asked.is_some()
+        });
+        let (mut asked, _) = asked.unwrap();
+        // It has been asked, and does not answer yet.
+        assert_eq!(status(&appliance)["fetches"]["open"], 1);
+        assert_eq!(appliance.get_public(&target).status, 503);
+        asked.read(&mut [0; 1_000]).map(drop).unwrap();
+        let answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 7\r\nConnection: close\r\n\r\ncontent";
+        asked.write_all(answer).unwrap();
+        assert_eq!(client.join().unwrap().text(), "content");
+    });
+    poll("the end of the fetch", || status(&appliance)["fetches"]["open"] == 0);
+    let fetches = &status(&appliance)["fetches"];
+    assert_eq!(
+        (
+            &fetches["outcomes"]["complete"],
+            &fetches["outcomes"]["busy"],
+            &fetches["bytes"]
+        ),
+        (&1.into(), &1.into(), &7.into())
+    );
+    assert_eq!(fetches["busy"]["minutes"], 1);
+    let output = appliance.tinyd(&["status"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        line(&output, "hint").starts_with("1 fetches were refused"),
+        "{}",
+        shown(&output)
+    );
+    assert!(line(&output, "fetches").starts_with("0 open, ended "));
+    assert!(shown(&output).contains("busy 1, complete 1; 7 bytes passed on"));
+    assert!(shown(&output).lines().count() <= 24, "{}", shown(&output));
+    assert!(
+        shown(&output).lines().all(|line| line.chars().count() <= 100),
+        "{}",
+        shown(&output)
+    );
+    let scrape = crate::support::scrape::Scrape::of(&appliance);
+    assert_eq!(
+        (
+            scrape.get("tinyd_fetches_total{outcome=\"complete\"}"),
+            scrape.get("tinyd_fetches_total{outcome=\"busy\"}"),
+            scrape.get("tinyd_fetched_bytes_total")
+        ),
+        (1.0, 1.0, 7.0)
+    );
+}
+
+#[test]
+fn json_is_what_the_appliance_says_and_needs_no_configuration() {
+    let appliance = Appliance::start();
+    let mut command = tinyd();
+    command
+        .args(["status", "--json", "--url", &appliance.admin])
+        .current_dir(&appliance.folder);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["healthy"], true);
+    for word in [ADMIN_SECRET, PARTNER, "127.0.0.1"] {
+        assert!(!shown(&output).contains(word), "{word}: {}", shown(&output));
+    }
+}
+
+#[test]
+fn a_store_that_refuses_writes_is_ill_health_and_says_why() {
+    let appliance = Appliance::start_with_failing("fdatasync", "EIO", "20+", folder());
+    let ks = appliance.admin_ks();
+    let params = [
+        ("shortLink[systemName]", "NAME"),
+        ("shortLink[fullUrl]", "https://example.com/"),
+    ];
+    let add = || appliance.post("shortlink_shortlink", "add", &[&[("ks", &*ks)], &params[..]].concat());
+    poll("a failure", || add().status == 503);
+    appliance.wait_for_log("the store has failed");
+    let output = appliance.tinyd(&["status"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(shown(&output).starts_with("NOT HEALTHY: "), "{}", shown(&output));
+    let problem = line(&output, "problem").to_owned();
+    assert!(
+        problem.starts_with("the store refuses writes: ") && problem.contains("os error 5"),
+        "{problem}"
+    );
+    assert!(line(&output, "store").starts_with("REFUSES WRITES"));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("is not healthy"), "{told}");
+    let scrape = crate::support::scrape::Scrape::of(&appliance);
+    assert_eq!(
+        (
+            scrape.get("tinyd_store_accepting_writes"),
+            scrape.get("tinyd_store_failures_total")
+        ),
+        (0.0, 1.0)
+    );
+    assert!(
+        scrape.get("tinyd_api_calls_total{action=\"shortlink_shortlink.add\",code=\"INTERNAL_SERVERL_ERROR\"}") > 0.0
+    );
+    assert!(status(&appliance)["api"]["failed"]["start"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn files_that_are_used_up_are_ill_health() {
+    let folder = folder();
+    let settings = fs::read_to_string(folder.path().join("tinyd.toml")).unwrap();
+    fs::write(
+        folder.path().join("tinyd.toml"),
+        format!("[public]\nthreads = 1\n{settings}"),
+    )
+    .unwrap();
+    // Not by connections: their limits see to it that there are files left.
+    let script = "ulimit -n 256; for number in {20..239}; do eval \"exec $number</dev/null\"; done; exec \"$@\"";
+    let appliance = Appliance::start_under(&["bash", "-c", script, "-"], folder);
+    let said = status(&appliance);
+    assert_eq!(said["healthy"], false);
+    let problem = said["problems"][0].as_str().unwrap();
+    assert!(problem.contains("of 256 open files are used up"), "{problem}");
+}
+
+#[test]
+fn a_read_only_appliance_is_healthy() {
+    let mut appliance = Appliance::start();
+    appliance.add(&appliance.admin_ks(), &[]);
+    assert!(appliance.terminate().success());
+    let folder = folder();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    fs::copy(appliance.store(), folder.path().join("data/links.redb")).unwrap();
+    let reading = Appliance::start_under(&["bash", "-c", "exec \"$@\" --read-only", "-"], folder);
+    let said = status(&reading);
+    assert_eq!(
+        (&said["healthy"], &said["store"]["readOnly"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(said["links"]["enabled"], 1);
+    let scrape = crate::support::scrape::Scrape::of(&reading);
+    assert_eq!(
+        (
+            scrape.get("tinyd_store_accepting_writes"),
+            scrape.get("tinyd_store_read_only")
+        ),
+        (0.0, 1.0)
+    );
+    let output = reading.tinyd(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(line(&output, "store").starts_with("read-only"));
+}
+
+#[test]
+fn status_is_served_on_the_admin_listener_alone_and_its_absence_is_told() {
+    let mut appliance = Appliance::start();
+    assert_eq!(request(&appliance.admin, "HEAD", "/status", &[], b"").status, 200);
+    let refused = request(&appliance.admin, "POST", "/status", &[], b"");
+    assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD, OPTIONS"));
+    assert_eq!(appliance.get_public("/status").status, 404);
+    let wrong = appliance.tinyd(&["status", "--url", &appliance.public]);
+    assert_eq!(wrong.status.code(), Some(6));
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr).contains("is it the admin listener?"),
+        "{wrong:?}"
+    );
+    assert!(appliance.terminate().success());
+    let gone = appliance.tinyd(&["status"]);
+    assert_eq!((gone.status.code(), shown(&gone)), (Some(6), ""));
+    assert!(
+        String::from_utf8_lossy(&gone.stderr).contains("cannot reach tinyd at"),
+        "{gone:?}"
+    );
+}

@@ -1,0 +1,11 @@
+//! Redirects, and the rest of the public listener.
+
+mod clicks;
+mod fast_path;
+mod forgiving;
+mod guesses;
+mod pages;
+mod paths;
+mod redbot;
+mod redirects;
+mod resources;
