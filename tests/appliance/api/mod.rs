@@ -2,10 +2,8 @@
 
 mod bad_input;
 mod client_habits;
-pub mod clients;
 mod destinations;
 mod formats;
-mod guide;
 mod imports;
 mod links;
 mod listing;

@@ -4,6 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use rustix::process::Signal;
+
 use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, code, configuration};
 use crate::support::http::request;
 
@@ -252,14 +254,14 @@ fn secrets_are_rotated_by_sighup_and_a_bad_file_changes_nothing() {
         &format!("admin_secret = [\"a new secret 0123456789\", \"{ADMIN_SECRET}\"]"),
     );
     fs::write(appliance.config(), &rotated).unwrap();
-    appliance.signal("HUP");
+    appliance.signal(Signal::HUP);
     appliance.wait_for_log("secrets reloaded");
     let new = appliance.start_session("a new secret 0123456789", "admin", "2", "");
     assert_eq!(code(&appliance.link("list", &old, &[])), "");
     assert_eq!(code(&appliance.link("list", &new, &[])), "");
 
     fs::write(appliance.config(), rotated.replace("id = 1234567", "id = \"x\"")).unwrap();
-    appliance.signal("HUP");
+    appliance.signal(Signal::HUP);
     appliance.wait_for_log("the running settings stay");
     assert!(appliance.log().contains("partner[0].id"), "{}", appliance.log());
     assert_eq!(code(&appliance.link("list", &new, &[])), "");
@@ -270,7 +272,7 @@ fn secrets_are_rotated_by_sighup_and_a_bad_file_changes_nothing() {
         format!("[public]\ntiny = \"direct\"\n{without_old}"),
     )
     .unwrap();
-    appliance.signal("HUP");
+    appliance.signal(Signal::HUP);
     appliance.wait_for_log("restart to apply it");
     crate::support::fixture::poll("the old secret's end", || {
         code(&appliance.link("list", &old, &[])) == "INVALID_KS"

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::net::Shutdown;
 
 use crate::support::connections::{open_connections, open_files, wait_until_all_is_as_before};
+use rustix::process::Signal;
+
 use crate::support::fixture::{Appliance, configuration, poll};
 use crate::support::scrape::refusals;
 use crate::support::wire::Connection;
@@ -225,7 +227,7 @@ fn limits_are_reloaded_for_connections_that_are_new() {
     assert!(!before.get(GOTO, "").unwrap().is_last());
     let settings = "drain_seconds = 77\n[public]\nmax_requests_per_connection = 1\n[admin]\nmax_headers = 16\n";
     fs::write(appliance.config(), configuration(settings)).unwrap();
-    appliance.signal("HUP");
+    appliance.signal(Signal::HUP);
     appliance.wait_for_log("secrets reloaded");
     appliance.wait_for_log("key=\"drain_seconds\"");
     assert!(Connection::open(&appliance.public).get(GOTO, "").unwrap().is_last());
@@ -245,9 +247,9 @@ fn a_second_signal_ends_it_at_once() {
         .unwrap();
     let request = format!("GET /tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(1_000);
     while stuck.stream.write_all(request.as_bytes()).is_ok() {}
-    appliance.signal("TERM");
+    appliance.signal(Signal::TERM);
     appliance.wait_for_log("draining");
-    let status = appliance.end_by("TERM");
+    let status = appliance.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(1));
     appliance.restart();
     assert_eq!(appliance.goto(&id).status, 302);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::fixture::{Appliance, poll};
+use crate::support::fixture::{Appliance, configuration_with_operator, folder, poll, serve, tinyd};
 
 /// Replaces a text of the store's file by one of the same length, wherever it stands.
 fn damage(appliance: &Appliance, from: &str, to: &str) {
@@ -71,7 +71,7 @@ fn foreign_journal_leaves_redirects_and_refuses_writes() {
     fs::copy(crashed.config(), folder.path().join("tinyd.toml")).unwrap();
     fs::copy(crashed.store(), folder.path().join("data/links.redb")).unwrap();
     fs::copy(journal(&other), folder.path().join("data/links.redb.journal")).unwrap();
-    let mut one = Appliance::spawn_under(&[], folder);
+    let mut one = Appliance::spawn_by(serve(), folder);
     poll("loaded", || one.get_admin("/readyz").json()["map"]["loaded"] == true);
     let ready = one.get_admin("/readyz");
     assert_eq!(ready.status, 503);
@@ -99,5 +99,45 @@ fn foreign_journal_leaves_redirects_and_refuses_writes() {
     one.restart();
     for (id, url) in ids.iter().zip(["https://e.example/1", "https://e.example/2"]) {
         assert_eq!(one.goto(id).header("location"), url);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_ends_the_start_with_its_name_and_is_left_alone() {
+    let folder = folder(&configuration_with_operator());
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let store = data.join("links.redb");
+    let mut damaged = include_bytes!("../../../src/store/testdata/format_1.redb").to_vec();
+    for byte in &mut damaged[64..200] {
+        *byte = 0x5a;
+    }
+    for (content, reason) in [
+        (b"not a database at all".to_vec(), "links.redb"),
+        (Vec::new(), "links.redb"),
+        (damaged, "links.redb"),
+    ] {
+        fs::write(&store, &content).unwrap();
+        for mode in [&[][..], &["--read-only"]] {
+            let config = folder.path().join("tinyd.toml");
+            let mut command = tinyd();
+            command
+                .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+                .args(mode);
+            let ended = command
+                .arg("--config")
+                .arg(config)
+                .arg("--data")
+                .arg(&data)
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{told}");
+            assert!(
+                told.lines().last().unwrap().starts_with("tinyd: ") && told.contains(reason),
+                "{told}"
+            );
+            assert!(fs::read(&store).unwrap() == content, "the file was changed");
+        }
     }
 }

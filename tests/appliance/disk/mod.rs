@@ -2,6 +2,5 @@
 
 mod damage;
 mod durability;
-mod faults;
 mod linearizability;
 mod transfer;

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::TcpStream;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::fixture::{Appliance, Process, code, configuration, poll, tinyd};
+use crate::support::fixture::{Appliance, Process, code, poll, tinyd};
 use crate::support::http::request;
+use crate::support::transfer::{complained, line, told};
 
 /// Runs the command line against an appliance, with something to read.
 fn piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
@@ -38,25 +39,6 @@ fn import_piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
 
 fn offline(args: &[&str]) -> Output {
     tinyd().args(args).output().unwrap()
-}
-
-/// Standard output of a command that must end with this code.
-fn told(output: &Output, code: i32) -> String {
-    let (out, error) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert_eq!(output.status.code(), Some(code), "{out}{error}");
-    out.into_owned()
-}
-
-fn complained(output: &Output, code: i32) -> String {
-    told(output, code);
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn line(id: &str, more: &str) -> String {
-    format!("{{\"id\":\"{id}\",\"systemName\":\"NAME\",\"fullUrl\":\"https://example.com/{id}\"{more}}}\n")
 }
 
 #[test]
@@ -467,34 +449,4 @@ fn a_store_in_use_is_left_alone_by_the_tools() {
     assert!(complained(&offline(&["compact", "--store", "/does/not/exist"]), 2).contains("no such file"));
     appliance.restart();
     assert_eq!(appliance.list(&appliance.admin_ks(), &[]).1, 1);
-}
-
-/// A disk without room: the tools say so, and leave nothing behind.
-#[test]
-fn a_copy_that_does_not_fit_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("links.jsonl");
-    let lines: String = (0..5_000)
-        .map(|number| line(&format!("{number:05}"), ",\"partnerId\":1"))
-        .collect();
-    fs::write(&file, lines).unwrap();
-    fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    let script = "
-        cd \"$1\"; mkdir small; mount -t tmpfs -o size=256k tmpfs small
-        \"$0\" import --store links.redb links.jsonl || exit 1
-        \"$0\" backup --store links.redb small/backup.redb && exit 2
-        mount -o remount,size=$(($(stat -c %s links.redb) * 3 / 2)) small
-        cp links.redb small/ && ! \"$0\" compact --store small/links.redb || exit 3
-        rm small/links.redb
-        test -z \"$(ls -A small)\" || exit 4";
-    let mut command = Command::new("unshare");
-    command.args(if is_root { &["-m"][..] } else { &["-U", "-r", "-m"] });
-    command
-        .args(["bash", "-c", script, crate::support::fixture::binary()])
-        .arg(folder.path());
-    let output = command.output().unwrap();
-    let error = complained(&output, 0);
-    assert!(error.contains("no backup was written to small/backup.redb"), "{error}");
-    assert!(error.contains("may be needed beside small/links.redb"), "{error}");
 }

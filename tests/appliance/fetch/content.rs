@@ -1,7 +1,7 @@
 //! What comes in place of a redirect, and when.
 
 use crate::support::client::{Download, connect, request};
-use crate::support::fixture::{Appliance, configuration};
+use crate::support::fixture::{Appliance, configuration, folder, serve};
 use crate::support::http::encode;
 use crate::support::origin::{Conversation, Origin};
 use crate::support::proxy::{GOTO, Proxy, proxied};
@@ -214,12 +214,11 @@ fn query_strings_and_paths_reach_the_destination_byte_for_byte_and_fragments_do_
 #[test]
 fn a_proxy_that_the_environment_names_is_not_asked() {
     let (origin, proxy_of_environment) = (Origin::start(page), Origin::start(page));
-    let folder = tempfile::tempdir().unwrap();
     let settings = format!(
         "[proxy]\nallow = [\"127.0.0.0/8\"]\n{}",
         crate::support::proxy::ports(&[&origin])
     );
-    std::fs::write(folder.path().join("tinyd.toml"), configuration(&settings)).unwrap();
+    let folder = folder(&configuration(&settings));
     let names = [
         "http_proxy",
         "https_proxy",
@@ -228,10 +227,9 @@ fn a_proxy_that_the_environment_names_is_not_asked() {
         "HTTPS_PROXY",
         "ALL_PROXY",
     ];
-    let variables = names.map(|name| format!("{name}={}", proxy_of_environment.url("")));
-    let mut wrapper = vec!["env"];
-    wrapper.extend(variables.iter().map(String::as_str));
-    let proxy = Proxy::of(Appliance::start_under(&wrapper, folder));
+    let mut command = serve();
+    command.envs(names.map(|name| (name, proxy_of_environment.url(""))));
+    let proxy = Proxy::of(Appliance::start_by(command, folder));
     assert_eq!(proxy.fetch(&origin.url("/")).body, PAGE);
     assert_eq!(proxy_of_environment.connections(), 0);
 }

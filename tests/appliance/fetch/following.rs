@@ -2,7 +2,6 @@
 
 use crate::support::certificates::Authority;
 use crate::support::name_server::{NameServer, at};
-use crate::support::network::alone;
 use crate::support::origin::{Conversation, Origin};
 use crate::support::proxy::{Proxy, assert_fault};
 
@@ -111,56 +110,6 @@ fn every_step_is_asked_as_the_first_one_was() {
         headers.sort();
     }
     assert_eq!(asked, asked_next);
-}
-
-/// Where nobody may be sent; `PORT` is one that is fetched from.
-const INSIDE: [&str; 8] = [
-    "http://169.254.169.254:PORT/latest/meta-data/",
-    "http://10.0.0.1:PORT/",
-    "http://[fd00:ec2::254]:PORT/",
-    "http://2852039166:PORT/",
-    "//169.254.169.254:PORT/",
-    "http://user:password@127.0.0.1:PORT/",
-    "http://127.0.0.1:22/",
-    "https://127.0.0.1:6379/",
-];
-
-#[test]
-fn a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed_on() {
-    alone(
-        "following::a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed_on",
-        || {
-            let origin = Origin::start(|conversation| {
-                let port = conversation
-                    .request
-                    .header("host")
-                    .rsplit(':')
-                    .next()
-                    .unwrap()
-                    .to_owned();
-                let number: usize = conversation.path()[1..].parse().unwrap();
-                let location = INSIDE[number].replace("PORT", &port);
-                conversation.send(format!(
-                    "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 13\r\n\r\ninternal-word"
-                ));
-            });
-            let passing = Proxy::to(&[&origin]);
-            let following = Proxy::with(&[&origin], "follow = 3\n");
-            for (number, location) in INSIDE.iter().enumerate() {
-                let url = origin.url(&format!("/{number}"));
-                let fetched = passing.fetch(&url);
-                assert_eq!(
-                    (fetched.status, fetched.text().as_str()),
-                    (302, crate::support::proxy::SECRET),
-                    "{location}"
-                );
-                assert!(!fetched.header("location").is_empty(), "{location}");
-                println!("{location}");
-                assert_fault(&following.fetch(&url), 403, "DESTINATION_FORBIDDEN");
-            }
-            assert_eq!(origin.connections(), 2 * INSIDE.len());
-        },
-    );
 }
 
 #[test]

@@ -11,8 +11,6 @@ mod headers;
 mod limits;
 mod loops;
 mod names;
-mod nginx;
 mod passing;
 mod secure;
 mod slow;
-mod vectors;

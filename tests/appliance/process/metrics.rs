@@ -1,15 +1,12 @@
-//! What the appliance counts of itself, as Prometheus reads it. Needs promtool.
+//! What the appliance counts of itself, as Prometheus reads it.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::process::{Command, Stdio};
 
 use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, code, poll};
-use crate::support::http::{Answer, request};
-use crate::support::scrape::Scrape;
+use crate::support::http::request;
+use crate::support::scrape::{Scrape, monitoring, open_metrics};
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
-const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
 /// What has been added to each of these samples meanwhile.
 fn added(before: &Scrape, after: &Scrape, samples: &[String]) -> Vec<f64> {
@@ -17,39 +14,6 @@ fn added(before: &Scrape, after: &Scrape, samples: &[String]) -> Vec<f64> {
         .iter()
         .map(|sample| after.get(sample) - before.get(sample))
         .collect()
-}
-
-fn open_metrics(appliance: &Appliance) -> Answer {
-    request(&appliance.admin, "GET", "/metrics", &[("Accept", OPEN_METRICS)], b"")
-}
-
-fn promtool(args: &[&str], input: &str) -> String {
-    let child = Command::new("promtool")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("promtool: apt-get install prometheus");
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let told = [output.stdout, output.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .concat();
-    assert!(output.status.success(), "{args:?}: {told}");
-    told
-}
-
-/// An appliance that has done a little of everything.
-fn used() -> Appliance {
-    let appliance = Appliance::start();
-    let ks = appliance.admin_ks();
-    let id = appliance.add(&ks, &[("shortLink[uniqueId]", "a-unique-id")]);
-    appliance.goto(&id);
-    appliance.get_public(&format!("/tiny/{id}"));
-    appliance.goto("zzzzzzzz");
-    appliance.link("get", "djJ8nonsense", &[("id", &id)]);
-    appliance
 }
 
 #[test]
@@ -340,23 +304,6 @@ fn the_scrape_is_served_on_the_admin_listener_alone() {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_scrape() {
-    let appliance = used();
-    promtool(&["check", "metrics"], appliance.get_admin("/metrics").text());
-    // The same parser as that of the server, which wants a time with each sample here.
-    let folder = tempfile::tempdir().unwrap();
-    let (file, blocks) = (folder.path().join("scrape"), folder.path().join("blocks"));
-    let open = open_metrics(&appliance);
-    let stamped = open.text().lines().map(|line| match line.strip_prefix('#') {
-        Some(_) => format!("{line}\n"),
-        None => format!("{line} 1800000000\n"),
-    });
-    fs::write(&file, stamped.collect::<String>()).unwrap();
-    let paths = [file, blocks].map(|path| path.to_str().unwrap().to_owned());
-    promtool(&["tsdb", "create-blocks-from", "openmetrics", &paths[0], &paths[1]], "");
-}
-
-#[test]
 fn the_process_and_the_program_are_described() {
     let scrape = Scrape::of(&Appliance::start());
     let build = format!("tinyd_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
@@ -374,12 +321,6 @@ fn the_process_and_the_program_are_described() {
     }
     assert!(scrape.get("process_open_fds") > 5.0 && scrape.get("process_resident_memory_bytes") > 1e6);
     assert!(scrape.get("process_start_time_seconds") > 1.7e9);
-}
-
-/// What is for Prometheus and Grafana.
-fn monitoring(name: &str) -> String {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
-    fs::read_to_string(format!("{folder}/{name}")).unwrap()
 }
 
 /// The metrics that a text names.
@@ -412,34 +353,7 @@ fn every_metric_of_the_dashboard_and_the_alerts_exists() {
 }
 
 #[test]
-fn the_dashboard_is_json_and_its_panels_have_queries() {
-    let dashboard: serde_json::Value = serde_json::from_str(&monitoring("grafana-dashboard.json")).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let mut queries = String::new();
-    for (number, panel) in panels.iter().filter(|panel| panel["type"] != "row").enumerate() {
-        let targets = panel["targets"].as_array().unwrap();
-        assert!(!targets.is_empty(), "{panel}");
-        for (target, query) in targets.iter().enumerate() {
-            let query = query["expr"].as_str().unwrap();
-            // As Grafana fills them in.
-            let query = query
-                .replace("$__rate_interval", "5m")
-                .replace("$job", "tinyd")
-                .replace("$instance", ".*");
-            queries.push_str(&format!("  - record: panel:{number}:{target}\n    expr: {query:?}\n"));
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("queries.yml");
-    fs::write(&file, format!("groups:\n- name: dashboard\n  rules:\n{queries}")).unwrap();
-    promtool(&["check", "rules", file.to_str().unwrap()], "");
-}
-
-#[test]
-fn promtool_finds_nothing_wrong_with_the_alerts_and_each_is_tested() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
-    promtool(&["check", "rules", &format!("{folder}/alerts.yml")], "");
-    promtool(&["test", "rules", &format!("{folder}/alerts.test.yml")], "");
+fn every_alert_is_tested_and_has_a_runbook() {
     let (alerts, tests) = (monitoring("alerts.yml"), monitoring("alerts.test.yml"));
     let names: Vec<_> = alerts
         .lines()

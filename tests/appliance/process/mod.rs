@@ -2,7 +2,6 @@
 
 mod cli;
 mod metrics;
-mod restart;
 mod settings;
 mod status;
 mod systemd;

@@ -3,41 +3,15 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Output;
 use std::thread;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, configuration_with_operator, poll, tinyd};
+use crate::support::fixture::{
+    ADMIN_SECRET, Appliance, PARTNER, configuration_with_operator, folder, poll, serve, tinyd,
+};
 use crate::support::http::request;
-
-fn status(appliance: &Appliance) -> Value {
-    let answer = appliance.get_admin("/status");
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, "application/json")
-    );
-    assert_eq!(answer.header("cache-control"), "no-store");
-    answer.json()
-}
-
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
-    folder
-}
-
-fn shown(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-/// The line of the screen that begins with a name, without it.
-fn line<'o>(output: &'o Output, name: &str) -> &'o str {
-    let mut lines = shown(output).lines();
-    let line = lines.find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_else(|| panic!("no {name}:\n{}", shown(output))).trim()
-}
+use crate::support::status::{line, shown, status};
 
 #[test]
 fn a_healthy_appliance_says_how_it_is_on_one_screen() {
@@ -218,68 +192,16 @@ fn json_is_what_the_appliance_says_and_needs_no_configuration() {
 }
 
 #[test]
-fn a_store_that_refuses_writes_is_ill_health_and_says_why() {
-    let appliance = Appliance::start_with_failing("fdatasync", "EIO", "20+", folder());
-    let ks = appliance.admin_ks();
-    let params = [
-        ("shortLink[systemName]", "NAME"),
-        ("shortLink[fullUrl]", "https://example.com/"),
-    ];
-    let add = || appliance.post("shortlink_shortlink", "add", &[&[("ks", &*ks)], &params[..]].concat());
-    poll("a failure", || add().status == 503);
-    appliance.wait_for_log("the store has failed");
-    let output = appliance.tinyd(&["status"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(shown(&output).starts_with("NOT HEALTHY: "), "{}", shown(&output));
-    let problem = line(&output, "problem").to_owned();
-    assert!(
-        problem.starts_with("the store refuses writes: ") && problem.contains("os error 5"),
-        "{problem}"
-    );
-    assert!(line(&output, "store").starts_with("REFUSES WRITES"));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("is not healthy"), "{told}");
-    let scrape = crate::support::scrape::Scrape::of(&appliance);
-    assert_eq!(
-        (
-            scrape.get("tinyd_store_accepting_writes"),
-            scrape.get("tinyd_store_failures_total")
-        ),
-        (0.0, 1.0)
-    );
-    assert!(
-        scrape.get("tinyd_api_calls_total{action=\"shortlink_shortlink.add\",code=\"INTERNAL_SERVERL_ERROR\"}") > 0.0
-    );
-    assert!(status(&appliance)["api"]["failed"]["start"].as_u64().unwrap() > 0);
-}
-
-#[test]
-fn files_that_are_used_up_are_ill_health() {
-    let folder = folder();
-    let settings = fs::read_to_string(folder.path().join("tinyd.toml")).unwrap();
-    fs::write(
-        folder.path().join("tinyd.toml"),
-        format!("[public]\nthreads = 1\n{settings}"),
-    )
-    .unwrap();
-    // Not by connections: their limits see to it that there are files left.
-    let script = "ulimit -n 256; for number in {20..239}; do eval \"exec $number</dev/null\"; done; exec \"$@\"";
-    let appliance = Appliance::start_under(&["bash", "-c", script, "-"], folder);
-    let said = status(&appliance);
-    assert_eq!(said["healthy"], false);
-    let problem = said["problems"][0].as_str().unwrap();
-    assert!(problem.contains("of 256 open files are used up"), "{problem}");
-}
-
-#[test]
 fn a_read_only_appliance_is_healthy() {
     let mut appliance = Appliance::start();
     appliance.add(&appliance.admin_ks(), &[]);
     assert!(appliance.terminate().success());
-    let folder = folder();
+    let folder = folder(&configuration_with_operator());
     fs::create_dir(folder.path().join("data")).unwrap();
     fs::copy(appliance.store(), folder.path().join("data/links.redb")).unwrap();
-    let reading = Appliance::start_under(&["bash", "-c", "exec \"$@\" --read-only", "-"], folder);
+    let mut command = serve();
+    command.arg("--read-only");
+    let reading = Appliance::start_by(command, folder);
     let said = status(&reading);
     assert_eq!(
         (&said["healthy"], &said["store"]["readOnly"]),

@@ -6,6 +6,5 @@ mod forgiving;
 mod guesses;
 mod pages;
 mod paths;
-mod redbot;
 mod redirects;
 mod resources;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -61,11 +62,25 @@ pub fn tinyd() -> Command {
     without_settings(Command::new(binary()))
 }
 
-fn without_settings(mut command: Command) -> Command {
+/// The command that serves; the options that every appliance has are appended.
+pub fn serve() -> Command {
+    let mut command = tinyd();
+    command.arg("serve");
+    command
+}
+
+pub fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
         command.env_remove(name);
     }
     command
+}
+
+/// A folder with a configuration.
+pub fn folder(configuration: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), configuration).unwrap();
+    folder
 }
 
 impl Appliance {
@@ -75,47 +90,34 @@ impl Appliance {
 
     /// Starts with the first partner as operator.
     pub fn start_with_operator() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
-        Self::start_in(folder)
+        Self::start_in(folder(&configuration_with_operator()))
     }
 
     /// Starts with more settings in the configuration.
     pub fn start_with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("tinyd.toml"), configuration(more)).unwrap();
-        Self::start_in(folder)
+        Self::start_in(folder(&configuration(more)))
     }
 
     pub fn start_in(folder: TempDir) -> Self {
-        Self::start_under(&[], folder)
+        Self::start_by(serve(), folder)
     }
 
-    /// Starts it by a program that runs another one.
-    pub fn start_under(wrapper: &[&str], folder: TempDir) -> Self {
-        let appliance = Self::spawn_under(wrapper, folder);
+    /// Starts by a command that serves, in a folder with a configuration.
+    pub fn start_by(command: Command, folder: TempDir) -> Self {
+        let appliance = Self::spawn_by(command, folder);
         appliance.wait_until_ready();
         appliance
     }
 
     /// The same, without waiting until all links are loaded.
-    pub fn spawn_under(wrapper: &[&str], folder: TempDir) -> Self {
-        let (process, public, admin) = spawn(wrapper, folder.path());
+    pub fn spawn_by(command: Command, folder: TempDir) -> Self {
+        let (process, public, admin) = spawn(command, folder.path());
         Self {
             folder,
             public,
             admin,
             process,
         }
-    }
-
-    /// Starts it, in a folder with a configuration, with calls of a system call failing: those that `when` names, as
-    /// strace counts them.
-    pub fn start_with_failing(system_call: &str, error: &str, when: &str, folder: TempDir) -> Self {
-        let inject = format!("inject={system_call}:error={error}:when={when}");
-        let trace = format!("trace={system_call}");
-        let strace = ["strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null"];
-        Self::start_under(&[&strace[..], &["-e", &trace, "-e", &inject]].concat(), folder)
     }
 
     fn wait_until_ready(&self) {
@@ -144,19 +146,17 @@ impl Appliance {
         poll(text, || self.log().contains(text));
     }
 
-    pub fn signal(&self, name: &str) {
-        // The shell's own kill, because the program of that name need not be there.
-        let script = format!("kill -{name} {}", self.process.0.id());
-        assert!(Command::new("bash").args(["-c", &script]).status().unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
     /// Ends it in an orderly way.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.end_by("TERM")
+        self.end_by(Signal::TERM)
     }
 
     /// Sends a signal that ends it, and waits for the end.
-    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
+    pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         self.process.0.wait().unwrap()
     }
@@ -169,7 +169,7 @@ impl Appliance {
 
     /// Starts it again in the same folder, on other ports, after it has ended.
     pub fn restart(&mut self) {
-        (self.process, self.public, self.admin) = spawn(&[], self.folder.path());
+        (self.process, self.public, self.admin) = spawn(serve(), self.folder.path());
         self.wait_until_ready();
     }
 
@@ -293,23 +293,14 @@ impl Drop for Appliance {
     }
 }
 
-fn spawn(wrapper: &[&str], folder: &Path) -> (Process, String, String) {
+fn spawn(mut command: Command, folder: &Path) -> (Process, String, String) {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    let mut command = match wrapper {
-        [] => tinyd(),
-        [program, args @ ..] => {
-            let mut command = without_settings(Command::new(program));
-            command.args(args).arg(binary());
-            command
-        }
-    };
     let child = command
         .args([
-            "serve",
             "--public",
             "127.0.0.1:0",
             "--admin",

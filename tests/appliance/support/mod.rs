@@ -1,13 +1,18 @@
-//! Starts appliances, and speaks to them as clients, destinations and name servers do.
+//! Starts appliances, and speaks to them as clients, destinations, name servers and service managers do.
 
 pub mod certificates;
 pub mod client;
 pub mod connections;
 pub mod fixture;
 pub mod http;
+pub mod linearizability;
+pub mod manager;
 pub mod name_server;
-pub mod network;
 pub mod origin;
 pub mod proxy;
 pub mod scrape;
+pub mod slow;
+pub mod stage;
+pub mod status;
+pub mod transfer;
 pub mod wire;

@@ -1,8 +1,10 @@
 //! The metrics of an appliance.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use super::fixture::Appliance;
+use super::http::{Answer, request};
 
 /// The samples of a scrape: name and labels, as they are written, and the value.
 pub struct Scrape(pub BTreeMap<String, f64>);
@@ -43,4 +45,16 @@ pub fn refusals(appliance: &Appliance, listener: &str, reason: &str) -> u64 {
         })
         .unwrap_or_else(|| panic!("no {reason} of {listener}: {metrics:?}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+
+pub fn open_metrics(appliance: &Appliance) -> Answer {
+    request(&appliance.admin, "GET", "/metrics", &[("Accept", OPEN_METRICS)], b"")
+}
+
+/// What is for Prometheus and Grafana.
+pub fn monitoring(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
+    fs::read_to_string(format!("{folder}/{name}")).unwrap()
 }

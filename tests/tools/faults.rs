@@ -1,5 +1,5 @@
 //! A disk that fails under the running appliance: redirects go on, what is acknowledged stays, and it recovers by
-//! itself. Needs strace, and to be allowed to mount, as root or in a user namespace.
+//! itself.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tempfile::TempDir;
+use rustix::process::geteuid;
 
-use crate::support::fixture::{Appliance, configuration_with_operator, poll, tinyd};
+use crate::support::fixture::{Appliance, configuration_with_operator, folder, poll, tinyd};
 use crate::support::http::{Answer, encode, exchange};
+use crate::wrapper::{serve_under, start_with_failing, unshare};
 
 /// What clients saw.
 #[derive(Debug, Default)]
@@ -147,16 +148,10 @@ fn assert_logged_once(appliance: &Appliance) {
     assert_eq!(failures, count(" ERROR "));
 }
 
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("tinyd.toml"), configuration_with_operator()).unwrap();
-    folder
-}
-
 /// Runs it with a system call failing for a while, several times in a row: the first attempts to open the store again
 /// fail as well.
 fn with_failing(system_call: &str, error: &str, calls: &str) {
-    let appliance = Appliance::start_with_failing(system_call, error, calls, folder());
+    let appliance = start_with_failing(system_call, error, calls, folder(&configuration_with_operator()));
     let seen = under_load(&appliance, |seen| {
         poll("a failure", || appliance.log().contains("the store has failed"));
         appliance.wait_for_log("the store works again");
@@ -164,48 +159,35 @@ fn with_failing(system_call: &str, error: &str, calls: &str) {
     });
     assert_logged_once(&appliance);
     let (unknown, refused) = (seen.unknown.load(Ordering::SeqCst), seen.refused.load(Ordering::SeqCst));
-    let redirects = seen.redirects.load(Ordering::SeqCst);
-    println!(
-        "{error}: {} acknowledged, {unknown} unknown, {refused} refused, {redirects} redirects",
-        seen.acknowledged()
-    );
     assert!(unknown + refused > 0);
     poll("ready", || appliance.get_admin("/readyz").status == 200);
     assert_nothing_lost(appliance, &seen);
 }
 
-#[test]
-fn syncs_that_fail_cost_no_acknowledged_write_and_no_redirect() {
+pub fn syncs_that_fail_cost_no_acknowledged_write_and_no_redirect() {
     with_failing("fdatasync", "EIO", "40..43");
 }
 
-#[test]
-fn writes_that_find_no_space_cost_no_acknowledged_write_and_no_redirect() {
+pub fn writes_that_find_no_space_cost_no_acknowledged_write_and_no_redirect() {
     with_failing("pwrite64", "ENOSPC", "400..403");
 }
 
 /// A folder of its own to mount something at, seen by the appliance alone.
 const MOUNTED: &str = "mount -t tmpfs -o size=3m,mode=700 tmpfs \"$0\" && exec \"$@\"";
 
-#[test]
-fn a_full_disk_and_one_made_read_only_are_survived_until_they_take_writes_again() {
-    let folder = folder();
+pub fn a_full_disk_and_one_made_read_only_are_survived_until_they_take_writes_again() {
+    let folder = folder(&configuration_with_operator());
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();
     let data = data.to_str().unwrap().to_owned();
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    let unshare: &[&str] = if is_root {
-        &["unshare", "-m"]
-    } else {
-        &["unshare", "-U", "-r", "-m"]
-    };
-    let wrapper = [unshare, &["bash", "-c", MOUNTED, &data]].concat();
-    let appliance = Appliance::start_under(&wrapper, folder);
+    let namespace = unshare(&["-m"]);
+    let wrapper = [&namespace[..], &["bash", "-c", MOUNTED, &data]].concat();
+    let appliance = Appliance::start_by(serve_under(&wrapper), folder);
     let id = appliance.process_id().to_string();
     // How the mounted folder looks to the appliance.
     let inside = format!("/proc/{id}/root{data}");
     let try_remount = |how: &str| {
-        let enter: &[&str] = if is_root {
+        let enter: &[&str] = if geteuid().is_root() {
             &["-m"]
         } else {
             &["-U", "-m", "--preserve-credentials"]
@@ -258,44 +240,4 @@ fn a_full_disk_and_one_made_read_only_are_survived_until_they_take_writes_again(
     let made = appliance.tinyd(&["backup", copy.to_str().unwrap()]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert_whole(&copy);
-}
-
-#[test]
-fn a_store_that_cannot_be_read_ends_the_start_with_its_name_and_is_left_alone() {
-    let folder = folder();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    let store = data.join("links.redb");
-    let mut damaged = include_bytes!("../../../src/store/testdata/format_1.redb").to_vec();
-    for byte in &mut damaged[64..200] {
-        *byte = 0x5a;
-    }
-    for (content, reason) in [
-        (b"not a database at all".to_vec(), "links.redb"),
-        (Vec::new(), "links.redb"),
-        (damaged, "links.redb"),
-    ] {
-        fs::write(&store, &content).unwrap();
-        for mode in [&[][..], &["--read-only"]] {
-            let config = folder.path().join("tinyd.toml");
-            let mut command = tinyd();
-            command
-                .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-                .args(mode);
-            let ended = command
-                .arg("--config")
-                .arg(config)
-                .arg("--data")
-                .arg(&data)
-                .output()
-                .unwrap();
-            let told = String::from_utf8_lossy(&ended.stderr);
-            assert_eq!(ended.status.code(), Some(1), "{told}");
-            assert!(
-                told.lines().last().unwrap().starts_with("tinyd: ") && told.contains(reason),
-                "{told}"
-            );
-            assert!(fs::read(&store).unwrap() == content, "the file was changed");
-        }
-    }
 }

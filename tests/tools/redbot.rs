@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::api::clients::python_installed;
+use crate::clients::python_installed;
 use crate::support::fixture::Appliance;
 use crate::support::http::encode;
 
@@ -153,8 +153,7 @@ fn complaints(probes: &[Probe], excepted: &mut Vec<&str>) -> Vec<String> {
     complaints
 }
 
-#[test]
-fn redbot_finds_nothing_wrong() {
+pub fn redbot_finds_nothing_wrong() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let ids = Ids::of(&appliance, &ks);

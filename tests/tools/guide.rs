@@ -39,33 +39,32 @@ impl Shell<'_> {
 
 const PREVIEW: &str = "https://www.kaltura.com/index.php/extwidget/preview/partner_id/1234567/uiconf_id/56732362/entry_id/1_abc123/embed/dynamic";
 
-#[test]
-fn the_examples_of_the_guide_work_word_for_word() {
+pub fn the_examples_of_the_guide_work_word_for_word() {
     let appliance = Appliance::start();
     let mut shell = Shell {
         appliance: &appliance,
         ks: String::new(),
         short_link_id: String::new(),
     };
-    let session = [include_str!("../../guide/2-session.sh"), "echo -n \"$KALTURA_KS\""].concat();
+    let session = [include_str!("../guide/2-session.sh"), "echo -n \"$KALTURA_KS\""].concat();
     shell.ks = shell.run(&session);
     assert!(shell.ks.starts_with("djJ8"), "{}", shell.ks);
 
-    let created = shell.json(include_str!("../../guide/3-create.sh"));
+    let created = shell.json(include_str!("../guide/3-create.sh"));
     assert_eq!(
         (&created["userId"], &created["systemName"]),
         (&"user@example.com".into(), &"PREVIEW-ENTRY-1_abc123".into())
     );
     assert_eq!((&created["fullUrl"], &created["status"]), (&PREVIEW.into(), &2.into()));
-    let expiring = shell.json(include_str!("../../guide/3.1-create-expiring.sh"));
+    let expiring = shell.json(include_str!("../guide/3.1-create-expiring.sh"));
     let days = (expiring["expiresAt"].as_i64().unwrap() - expiring["createdAt"].as_i64().unwrap()) as f64 / 86_400.0;
     assert!((6.9..7.1).contains(&days), "{expiring}");
 
     shell.short_link_id = created["id"].as_str().unwrap().to_owned();
-    let goto = include_str!("../../guide/4.2-goto.sh");
+    let goto = include_str!("../guide/4.2-goto.sh");
     assert_eq!(shell.run(goto), format!("302 {PREVIEW}"));
 
-    let list = include_str!("../../guide/5-list.sh");
+    let list = include_str!("../guide/5-list.sh");
     let listing = shell.json(list);
     assert_eq!(
         (&listing["totalCount"], &listing["objectType"]),
@@ -73,22 +72,22 @@ fn the_examples_of_the_guide_work_word_for_word() {
     );
     assert!(listing["objects"].as_array().unwrap().contains(&created));
 
-    let disabled = shell.json(include_str!("../../guide/6-update.sh"));
+    let disabled = shell.json(include_str!("../guide/6-update.sh"));
     assert_eq!((&disabled["id"], &disabled["status"]), (&created["id"], &1.into()));
     assert_eq!(shell.run(goto), "404 ");
-    let deleted = shell.json(include_str!("../../guide/7-delete.sh"));
+    let deleted = shell.json(include_str!("../guide/7-delete.sh"));
     assert_eq!(deleted["status"], 3);
     assert_eq!(shell.run(goto), "410 ");
     assert_eq!(shell.json(list)["totalCount"], 1);
 
-    let shared = shell.json(include_str!("../../guide/8-preview-and-share.sh"));
+    let shared = shell.json(include_str!("../guide/8-preview-and-share.sh"));
     assert_eq!(
         (&shared["systemName"], &shared["fullUrl"]),
         (&"KMC-PREVIEW".into(), &PREVIEW.into())
     );
-    let campaign = shell.json(include_str!("../../guide/8-campaign.sh"));
+    let campaign = shell.json(include_str!("../guide/8-campaign.sh"));
     assert_eq!(campaign["name"], "Q4 Campaign Video");
-    let found = shell.json(include_str!("../../guide/8-lookup.sh"));
+    let found = shell.json(include_str!("../guide/8-lookup.sh"));
     assert_eq!((&found["totalCount"], &found["objects"][0]), (&1.into(), &campaign));
 
     // The clean-up that the guide describes: list what has expired, delete each, until nothing is left.
@@ -96,8 +95,8 @@ fn the_examples_of_the_guide_work_word_for_word() {
         let past = (1_000_000 + number).to_string();
         appliance.add(&shell.ks, &[("shortLink[expiresAt]", &past)]);
     }
-    let expired = include_str!("../../guide/8-expired.sh");
-    let delete = include_str!("../../guide/7-delete.sh");
+    let expired = include_str!("../guide/8-expired.sh");
+    let delete = include_str!("../guide/7-delete.sh");
     let mut rounds = 0;
     loop {
         let listing = shell.json(expired);

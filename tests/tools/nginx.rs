@@ -19,7 +19,7 @@ const TIMES: usize = 6;
 
 /// The first section of the guide's nginx configuration that begins so, without its first and last line.
 fn of_guide(begin: &str) -> String {
-    let guide = include_str!("../../../docs/operating.md");
+    let guide = include_str!("../../docs/operating.md");
     let (_, after) = guide.split_once("\nnginx:\n").unwrap();
     let lines = after.lines().skip_while(|line| line.trim() != begin).skip(1);
     let lines = lines.take_while(|line| line.trim() != "}");
@@ -122,8 +122,7 @@ fn longest() -> Longest {
     }
 }
 
-#[test]
-fn nginx_keeps_both_upstreams_with_the_settings_of_the_guide() {
+pub fn nginx_keeps_both_upstreams_with_the_settings_of_the_guide() {
     let links = longest();
     let nginx = Nginx::before(&links.proxy, &of_guide("location / {"));
     for (target, status, part) in [
@@ -145,8 +144,7 @@ fn nginx_keeps_both_upstreams_with_the_settings_of_the_guide() {
 }
 
 /// What the test above would see if it saw nothing.
-#[test]
-fn nginx_without_these_settings_takes_both_upstreams_out() {
+pub fn nginx_without_these_settings_takes_both_upstreams_out() {
     let links = longest();
     let guide = of_guide("location / {");
     let without: String = guide.lines().filter(|line| !line.contains("_buffer")).collect();

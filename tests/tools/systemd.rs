@@ -1,0 +1,69 @@
+//! The watchdog of an appliance in which a thread hangs.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::fixture::{Appliance, configuration, folder};
+use crate::support::manager::Manager;
+use crate::support::wire::Connection;
+use crate::wrapper::serve_with_fault;
+
+/// Longer than any test takes.
+const HANGS_MICROSECONDS: u32 = 600_000_000;
+
+/// An appliance with one thread of each kind, in which the first call of a system call does not come back for as long as this
+/// lives, in whatever thread it is made.
+struct Hanging(Appliance);
+
+impl Hanging {
+    /// Starts it, and waits until its watchdog has been told that all is well.
+    fn start(manager: &Manager, system_call: &str) -> Self {
+        let folder = folder(&configuration("[public]\nthreads = 1\n"));
+        let mut command = serve_with_fault(system_call, &format!("delay_enter={HANGS_MICROSECONDS}:when=1"));
+        command
+            .env("NOTIFY_SOCKET", manager.address())
+            .env("WATCHDOG_USEC", "200000");
+        let hanging = Self(Appliance::spawn_by(command, folder));
+        manager.hear_until("WATCHDOG=1");
+        hanging
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // A thread that hangs cannot be ended while strace holds it.
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.process_id())).unwrap();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        let tracer = Pid::from_raw(tracer.unwrap().trim().parse().unwrap());
+        let _ = kill_process(tracer.unwrap(), Signal::KILL);
+    }
+}
+
+pub fn the_watchdog_hears_nothing_when_a_thread_hangs() {
+    let manager = Manager::new();
+    // The thread hangs when it takes its first connection: nobody else takes one here.
+    let Hanging(appliance) = &Hanging::start(&manager, "accept4");
+    let _connection = Connection::open(&appliance.public);
+    appliance.wait_for_log("a thread that serves does not answer");
+}
+
+pub fn a_general_thread_that_hangs_keeps_no_redirect_waiting_and_the_watchdog_hears_nothing() {
+    let manager = Manager::new();
+    // The general thread hangs when it answers for the first time. The fast path sends its answers with another call.
+    let Hanging(appliance) = &Hanging::start(&manager, "writev");
+    let goto = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz";
+    let mut general = Connection::open(&appliance.public);
+    general.send(format!("GET {goto}?x=y HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    appliance.wait_for_log("a thread that serves does not answer");
+    for _ in 0..10 {
+        let mut redirected = Connection::open(&appliance.public);
+        for _ in 0..10 {
+            assert_eq!(redirected.get(goto, "").unwrap().status, 404);
+        }
+    }
+    general.stream.set_nonblocking(true).unwrap();
+    let answered = general.stream.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(answered, Err(ErrorKind::WouldBlock));
+}
