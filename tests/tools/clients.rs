@@ -94,7 +94,7 @@ pub fn python_installed(folder: &str) -> PathBuf {
     })
 }
 
-pub fn the_python_client_works_unchanged() {
+pub fn python_client_works_unchanged() {
     let folder = python_installed("clients/python");
     exercise(
         Command::new(folder.join("venv/bin/python"))
@@ -104,11 +104,11 @@ pub fn the_python_client_works_unchanged() {
     );
 }
 
-pub fn the_node_client_and_the_kmc_work_unchanged() {
+pub fn node_client_and_kmc_work_unchanged() {
     exercise(Command::new("node").arg(npm_installed("node").join("exercise.js")), "");
 }
 
-pub fn the_typescript_client_works_unchanged_in_a_browser() {
+pub fn typescript_client_works_unchanged_in_a_browser() {
     let script = npm_installed("typescript").join("exercise.mjs");
     exercise(
         Command::new("node").arg(script),
@@ -116,7 +116,7 @@ pub fn the_typescript_client_works_unchanged_in_a_browser() {
     );
 }
 
-pub fn php_reads_its_format() {
+pub fn php_reads_the_php_format() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/php/exercise.php");
     exercise(
         Command::new("php").arg(script),

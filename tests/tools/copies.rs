@@ -8,7 +8,7 @@ use crate::support::transfer::{complained, line};
 use crate::wrapper::unshare;
 
 /// A disk without room: the tools say so, and leave nothing behind.
-pub fn a_copy_that_does_not_fit_leaves_nothing_behind() {
+pub fn copy_on_a_full_disk_leaves_no_file() {
     let folder = folder(&configuration(""));
     let file = folder.path().join("links.jsonl");
     let lines: String = (0..5_000)

@@ -164,18 +164,18 @@ fn with_failing(system_call: &str, error: &str, calls: &str) {
     assert_nothing_lost(appliance, &seen);
 }
 
-pub fn syncs_that_fail_cost_no_acknowledged_write_and_no_redirect() {
+pub fn failed_syncs_lose_no_write_and_no_redirect() {
     with_failing("fdatasync", "EIO", "40..43");
 }
 
-pub fn writes_that_find_no_space_cost_no_acknowledged_write_and_no_redirect() {
+pub fn full_disk_loses_no_write_and_no_redirect() {
     with_failing("pwrite64", "ENOSPC", "400..403");
 }
 
 /// A folder of its own to mount something at, seen by the appliance alone.
 const MOUNTED: &str = "mount -t tmpfs -o size=3m,mode=700 tmpfs \"$0\" && exec \"$@\"";
 
-pub fn a_full_disk_and_one_made_read_only_are_survived_until_they_take_writes_again() {
+pub fn store_recovers_from_full_and_read_only_disks() {
     let folder = folder(&configuration_with_operator());
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();

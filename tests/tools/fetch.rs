@@ -17,7 +17,7 @@ const INSIDE: [&str; 8] = [
     "https://127.0.0.1:6379/",
 ];
 
-pub fn a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed_on() {
+pub fn redirect_into_the_network_is_never_followed() {
     let origin = Origin::start(|conversation| {
         let port = conversation
             .request
@@ -45,7 +45,7 @@ pub fn a_step_into_the_network_is_refused_when_followed_and_harmless_when_passed
     assert_eq!(origin.connections(), 2 * INSIDE.len());
 }
 
-pub fn one_address_that_is_not_public_refuses_them_all() {
+pub fn one_private_address_refuses_the_whole_name() {
     let stage = Stage::set("");
     for (number, addresses) in [
         &[PUBLIC, "127.0.0.1"][..],

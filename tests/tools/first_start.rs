@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::fixture::{Process, tinyd};
 use crate::support::http::request;
 
-pub fn the_first_start_says_what_to_do_next_and_that_works() {
+pub fn first_start_prints_commands_that_work() {
     let folder = tempfile::tempdir().unwrap();
     let child = tinyd()
         .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])

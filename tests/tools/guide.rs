@@ -39,7 +39,7 @@ impl Shell<'_> {
 
 const PREVIEW: &str = "https://www.kaltura.com/index.php/extwidget/preview/partner_id/1234567/uiconf_id/56732362/entry_id/1_abc123/embed/dynamic";
 
-pub fn the_examples_of_the_guide_work_word_for_word() {
+pub fn guide_examples_work_word_for_word() {
     let appliance = Appliance::start();
     let mut shell = Shell {
         appliance: &appliance,

@@ -5,7 +5,7 @@ use crate::support::linearizability::assert_linearizable;
 use crate::wrapper::start_with_failing;
 
 /// With the disk failing every now and then.
-pub fn concurrent_calls_are_linearizable_while_the_disk_fails() {
+pub fn calls_are_linearizable_while_the_disk_fails() {
     let folder = folder(&configuration(""));
     let appliance = start_with_failing("fdatasync", "EIO", "30+150", folder);
     let failed = assert_linearizable(&appliance);

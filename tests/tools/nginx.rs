@@ -122,7 +122,7 @@ fn longest() -> Longest {
     }
 }
 
-pub fn nginx_keeps_both_upstreams_with_the_settings_of_the_guide() {
+pub fn documented_nginx_settings_keep_both_upstreams() {
     let links = longest();
     let nginx = Nginx::before(&links.proxy, &of_guide("location / {"));
     for (target, status, part) in [
@@ -144,7 +144,7 @@ pub fn nginx_keeps_both_upstreams_with_the_settings_of_the_guide() {
 }
 
 /// What the test above would see if it saw nothing.
-pub fn nginx_without_these_settings_takes_both_upstreams_out() {
+pub fn nginx_without_the_settings_drops_both_upstreams() {
     let links = longest();
     let guide = of_guide("location / {");
     let without: String = guide.lines().filter(|line| !line.contains("_buffer")).collect();

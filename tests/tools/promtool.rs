@@ -35,7 +35,7 @@ fn used() -> Appliance {
     appliance
 }
 
-pub fn promtool_finds_nothing_wrong_with_the_scrape() {
+pub fn promtool_accepts_the_metrics() {
     let appliance = used();
     promtool(&["check", "metrics"], appliance.get_admin("/metrics").text());
     // The same parser as that of the server, which wants a time with each sample here.
@@ -51,7 +51,7 @@ pub fn promtool_finds_nothing_wrong_with_the_scrape() {
     promtool(&["tsdb", "create-blocks-from", "openmetrics", &paths[0], &paths[1]], "");
 }
 
-pub fn the_dashboard_is_json_and_its_panels_have_queries() {
+pub fn promtool_accepts_the_dashboard_queries() {
     let dashboard: serde_json::Value = serde_json::from_str(&monitoring("grafana-dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut queries = String::new();
@@ -74,7 +74,7 @@ pub fn the_dashboard_is_json_and_its_panels_have_queries() {
     promtool(&["check", "rules", file.to_str().unwrap()], "");
 }
 
-pub fn promtool_finds_nothing_wrong_with_the_alerts() {
+pub fn promtool_accepts_and_tests_the_alerts() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
     promtool(&["check", "rules", &format!("{folder}/alerts.yml")], "");
     promtool(&["test", "rules", &format!("{folder}/alerts.test.yml")], "");

@@ -153,7 +153,7 @@ fn complaints(probes: &[Probe], excepted: &mut Vec<&str>) -> Vec<String> {
     complaints
 }
 
-pub fn redbot_finds_nothing_wrong() {
+pub fn redbot_finds_no_unexpected_problem() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let ids = Ids::of(&appliance, &ks);

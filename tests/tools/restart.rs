@@ -83,7 +83,7 @@ fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &
     }
 }
 
-pub fn no_request_fails_while_it_restarts() {
+pub fn restart_fails_no_request() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
     let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

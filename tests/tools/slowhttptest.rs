@@ -36,7 +36,7 @@ fn has_ended(process: &mut Process) -> bool {
     process.0.try_wait().unwrap().is_some()
 }
 
-pub fn the_slow_heads_of_slowhttptest_cost_no_redirect() {
+pub fn slow_heads_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let url = format!("{}/tiny/zzzzzzzz", appliance.public);
     let slow = || slowhttptest(CLIENTS, &url, &["-H", "-x", "8"]);
@@ -44,7 +44,7 @@ pub fn the_slow_heads_of_slowhttptest_cost_no_redirect() {
     assert!(refused[0] >= CLIENTS as f64, "{refused:?}");
 }
 
-pub fn the_slow_bodies_of_slowhttptest_cost_no_redirect() {
+pub fn slow_bodies_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let target = "/api_v3/service/session/action/start";
     // The public listener reads no body: each is answered and closed at once.
@@ -61,7 +61,7 @@ pub fn the_slow_bodies_of_slowhttptest_cost_no_redirect() {
     poll("no connection is left", || of_admin(&appliance) == 1.0);
 }
 
-pub fn the_slow_reads_of_slowhttptest_cost_no_redirect() {
+pub fn slow_reads_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let long = format!("https://example.com/{}", "x".repeat(LONG_DESTINATION_BYTES));
     let id = appliance.add(&appliance.admin_ks(), &[("shortLink[fullUrl]", &long)]);

@@ -7,7 +7,7 @@ use crate::support::scrape::Scrape;
 use crate::support::status::{line, shown, status};
 use crate::wrapper::{serve_under, start_with_failing};
 
-pub fn a_store_that_refuses_writes_is_ill_health_and_says_why() {
+pub fn status_is_unhealthy_while_writes_are_refused() {
     let appliance = start_with_failing("fdatasync", "EIO", "20+", folder(&configuration_with_operator()));
     let ks = appliance.admin_ks();
     let params = [
@@ -42,7 +42,7 @@ pub fn a_store_that_refuses_writes_is_ill_health_and_says_why() {
     assert!(status(&appliance)["api"]["failed"]["start"].as_u64().unwrap() > 0);
 }
 
-pub fn files_that_are_used_up_are_ill_health() {
+pub fn status_is_unhealthy_when_descriptors_run_out() {
     let folder = folder(&configuration_with_operator());
     let settings = fs::read_to_string(folder.path().join("tinyd.toml")).unwrap();
     fs::write(

@@ -41,7 +41,7 @@ impl Drop for Hanging {
     }
 }
 
-pub fn the_watchdog_hears_nothing_when_a_thread_hangs() {
+pub fn hung_redirect_thread_stops_the_heartbeat() {
     let manager = Manager::new();
     // The thread hangs when it takes its first connection: nobody else takes one here.
     let Hanging(appliance) = &Hanging::start(&manager, "accept4");
@@ -49,7 +49,7 @@ pub fn the_watchdog_hears_nothing_when_a_thread_hangs() {
     appliance.wait_for_log("a thread that serves does not answer");
 }
 
-pub fn a_general_thread_that_hangs_keeps_no_redirect_waiting_and_the_watchdog_hears_nothing() {
+pub fn hung_general_thread_stops_the_heartbeat_not_redirects() {
     let manager = Manager::new();
     // The general thread hangs when it answers for the first time. The fast path sends its answers with another call.
     let Hanging(appliance) = &Hanging::start(&manager, "writev");

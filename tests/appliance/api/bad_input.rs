@@ -21,7 +21,7 @@ fn post(appliance: &Appliance, content_type: &str, body: &[u8]) -> Answer {
 }
 
 #[test]
-fn bodies_that_cannot_be_read_are_refused_with_their_reason() {
+fn malformed_body_is_rejected_with_its_reason() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let form = "application/x-www-form-urlencoded";
@@ -152,7 +152,7 @@ fn bodies_that_cannot_be_read_are_refused_with_their_reason() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_and_its_connection_closed() {
+fn oversized_body_is_rejected_and_its_connection_closed() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let fits = format!("ks={ks}&shortLink[systemName]=NAME&shortLink[fullUrl]=https://example.com/&pad=");
@@ -189,7 +189,7 @@ fn a_body_over_the_limit_is_refused_and_its_connection_closed() {
 }
 
 #[test]
-fn wrong_types_are_named() {
+fn parameter_of_the_wrong_type_is_named() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for (body, name) in [
@@ -218,7 +218,7 @@ fn wrong_types_are_named() {
 }
 
 #[test]
-fn what_is_not_http_ends_the_connection() {
+fn malformed_http_closes_the_connection() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         let host = base.strip_prefix("http://").unwrap();
@@ -238,7 +238,7 @@ fn what_is_not_http_ends_the_connection() {
 }
 
 #[test]
-fn the_headers_of_an_error_cannot_be_forged() {
+fn error_headers_cannot_be_forged() {
     let appliance = Appliance::start();
     let target = "/api_v3/service/x%0d%0aSet-Cookie:%20a=b/action/y?format=1";
     let answer = appliance.get_admin(target);
@@ -249,7 +249,7 @@ fn the_headers_of_an_error_cannot_be_forged() {
 
 /// The bug: an answer was held back as long as anything after its request lay in the read buffer.
 #[test]
-fn an_answer_does_not_wait_for_what_follows_its_request() {
+fn response_does_not_wait_for_the_next_request() {
     let appliance = Appliance::start();
     let form = "format=1";
     let ping = format!(
@@ -273,7 +273,7 @@ fn an_answer_does_not_wait_for_what_follows_its_request() {
 }
 
 #[test]
-fn what_is_echoed_in_headers_is_cut() {
+fn echoed_header_values_are_truncated() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let long = "ü".repeat(100_000);

@@ -10,7 +10,7 @@ const ADD: &str = "/api_v3/service/shortlink_shortlink/action/add";
 const PING: &str = "/api_v3/service/system/action/ping?format=1";
 
 #[test]
-fn integers_lose_their_fraction_in_every_parameter() {
+fn integer_parameters_drop_their_fraction() {
     let appliance = Appliance::start();
     let params = [
         ("format", "1.0"),
@@ -82,7 +82,7 @@ fn integers_lose_their_fraction_in_every_parameter() {
 }
 
 #[test]
-fn a_session_may_hold_blanks_and_line_breaks() {
+fn session_may_contain_spaces_and_line_breaks() {
     let appliance = Appliance::start();
     let ks = appliance.start_session(ADMIN_SECRET, "me", "2", "actionslimit:3");
     let (front, back) = ks.split_at(20);
@@ -118,7 +118,7 @@ fn a_session_may_hold_blanks_and_line_breaks() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_body_is_skipped() {
+fn byte_order_mark_before_a_body_is_skipped() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let body = json!({"format": 1, "ks": ks, "shortLink": {"systemName": "NAME", "fullUrl": "https://example.com/"}});
@@ -144,7 +144,7 @@ fn a_byte_order_mark_before_a_body_is_skipped() {
 }
 
 #[test]
-fn a_compressed_body_is_refused_with_the_reason() {
+fn compressed_body_is_rejected_with_the_reason() {
     let appliance = Appliance::start();
     for (coding, status) in [
         ("gzip", 415),
@@ -196,7 +196,7 @@ fn import(appliance: &Appliance, target: &str, fields: &[(&str, &str)]) -> Strin
 }
 
 #[test]
-fn of_import_parameters_the_url_wins_and_the_first() {
+fn first_url_parameter_of_an_import_wins() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for target in [
@@ -227,7 +227,7 @@ fn of_import_parameters_the_url_wins_and_the_first() {
 }
 
 #[test]
-fn no_text_in_jsonp_ends_a_script_element() {
+fn jsonp_text_cannot_end_a_script_element() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let name = "</script><!--<SCRIPT>";
@@ -245,14 +245,14 @@ fn no_text_in_jsonp_ends_a_script_element() {
 }
 
 #[test]
-fn the_version_is_tinyds_own() {
+fn system_version_is_that_of_tinyd() {
     let appliance = Appliance::start();
     let version = appliance.call("system", "getVersion", "", &[]);
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
-fn bytes_of_a_query_mean_what_they_would_encoded() {
+fn raw_query_bytes_equal_their_percent_encoding() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let add = |name: &[u8]| {
@@ -268,7 +268,7 @@ fn bytes_of_a_query_mean_what_they_would_encoded() {
 }
 
 #[test]
-fn a_response_profile_selects_the_fields_of_links() {
+fn response_profile_selects_link_fields() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[("shortLink[name]", "x")]);
@@ -319,7 +319,7 @@ fn a_response_profile_selects_the_fields_of_links() {
 }
 
 #[test]
-fn a_list_can_be_ordered_by_several_keys() {
+fn list_accepts_several_order_keys() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let add = |expires: &str| appliance.add(&ks, &[("shortLink[expiresAt]", expires)]);
@@ -363,7 +363,7 @@ fn a_list_can_be_ordered_by_several_keys() {
 }
 
 #[test]
-fn what_no_action_reads_in_a_url_refuses_no_call() {
+fn unused_url_parameters_never_fail_a_call() {
     let appliance = Appliance::start();
     for ignored in [
         "q=\u{fc}",

@@ -28,7 +28,7 @@ fn import(appliance: &Appliance, urls: &[&str], args: &[&str]) -> String {
 }
 
 #[test]
-fn destination_with_two_hosts_is_refused() {
+fn destination_with_two_hosts_is_rejected() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -68,7 +68,7 @@ fn rendered_location_is_bounded() {
 }
 
 #[test]
-fn short_link_of_the_appliance_is_refused() {
+fn destination_that_is_our_own_short_link_is_rejected() {
     let appliance = Appliance::start_with("[public]\nurl = \"https://Go.Example.com\"\n");
     let ks = appliance.admin_ks();
     let goto = "/api_v3/service/shortlink_shortlink/action/goto/id/abcd";
@@ -128,7 +128,7 @@ fn short_link_of_the_appliance_is_refused() {
 }
 
 #[test]
-fn short_link_behind_a_path_of_a_proxy_is_refused() {
+fn own_short_link_behind_a_proxy_path_is_rejected() {
     let appliance = Appliance::start_with("[public]\nurl = \"https://example.com/go/\"\n");
     let ks = appliance.admin_ks();
     let refused = add(&appliance, &ks, "https://example.com/go/tiny/abcd");
@@ -137,7 +137,7 @@ fn short_link_behind_a_path_of_a_proxy_is_refused() {
 }
 
 #[test]
-fn import_keeps_destinations_that_add_refuses_and_warns() {
+fn import_warns_about_destinations_that_add_rejects() {
     let appliance = Appliance::start_with("[public]\nurl = \"https://go.example.com\"\n");
     let ks = appliance.admin_ks();
     let long = format!("https://example.com/{}", "ü".repeat(4_000));
@@ -206,7 +206,7 @@ fn import_keeps_destinations_that_add_refuses_and_warns() {
 }
 
 #[test]
-fn import_into_a_store_warns_and_keeps_too() {
+fn offline_import_warns_about_destinations_too() {
     let folder = tempfile::tempdir().unwrap();
     let (file, store) = (folder.path().join("links.jsonl"), folder.path().join("links.redb"));
     let link = serde_json::json!({ "id": "abcd", "systemName": "NAME", "fullUrl": AMBIGUOUS });

@@ -7,7 +7,7 @@ const ADD: &str = "/api_v3/service/shortlink_shortlink/action/add";
 const URL: &str = "https://example.com/a?b=c&d=e";
 
 #[test]
-fn every_format_has_its_type_and_shape() {
+fn each_format_has_its_content_type_and_shape() {
     let appliance = Appliance::start();
     let ping = |query: &str| appliance.get_admin(&format!("/api_v3/service/system/action/ping{query}"));
     for (query, content_type, body) in [
@@ -49,7 +49,7 @@ fn every_format_has_its_type_and_shape() {
 }
 
 #[test]
-fn null_is_an_empty_element_unless_ignored() {
+fn null_is_an_empty_xml_element_unless_ignored() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -70,7 +70,7 @@ fn null_is_an_empty_element_unless_ignored() {
 }
 
 #[test]
-fn an_exception_has_one_shape_in_each_format() {
+fn exception_has_one_shape_per_format() {
     let appliance = Appliance::start();
     let get = |query: &str| {
         appliance.get_admin(&format!(
@@ -99,7 +99,7 @@ fn an_exception_has_one_shape_in_each_format() {
 }
 
 #[test]
-fn the_same_call_can_be_spelt_in_many_ways() {
+fn call_can_be_spelled_in_many_ways() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let form = [("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8")];
@@ -210,7 +210,7 @@ fn browsers_may_call_from_any_origin() {
 }
 
 #[test]
-fn head_is_get_without_the_body() {
+fn head_to_the_api_is_get_without_a_body() {
     let appliance = Appliance::start();
     for target in [
         "/api_v3/service/system/action/ping?format=1",
@@ -229,7 +229,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn other_methods_are_refused_with_those_that_are_not() {
+fn unsupported_api_method_is_answered_with_allow() {
     let appliance = Appliance::start();
     for method in ["PUT", "DELETE", "PATCH", "TRACE"] {
         let answer = request(&appliance.admin, method, ADD, &[], b"");
@@ -245,7 +245,7 @@ fn other_methods_are_refused_with_those_that_are_not() {
 }
 
 #[test]
-fn services_and_actions_are_missed_by_name() {
+fn unknown_service_or_action_is_named() {
     let appliance = Appliance::start();
     for (target, code, message) in [
         (
@@ -278,7 +278,7 @@ fn services_and_actions_are_missed_by_name() {
 }
 
 #[test]
-fn health_and_readiness_say_which() {
+fn readiness_shows_the_state_of_the_store() {
     let appliance = Appliance::start();
     assert_eq!(appliance.get_admin("/healthz").text(), "ok\n");
     poll("the verification", || {

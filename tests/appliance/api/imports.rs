@@ -31,7 +31,7 @@ fn import(appliance: &Appliance, ks: &str) -> (u16, String) {
 }
 
 #[test]
-fn who_has_no_session_keeps_nobody_from_importing() {
+fn import_without_a_session_blocks_no_other_import() {
     let appliance = Appliance::start();
     let fields: &[&[(&str, &str)]] = &[&[], &[("ks", "nonsense")], &[("dryRun", "1")]];
     let _open: Vec<_> = (0..30).map(|number| begin(&appliance, fields[number % 3])).collect();
@@ -41,7 +41,7 @@ fn who_has_no_session_keeps_nobody_from_importing() {
 }
 
 #[test]
-fn slow_files_of_a_partner_keep_no_other_from_importing() {
+fn slow_imports_of_one_partner_block_no_other_partner() {
     let mut appliance = Appliance::start_with_operator();
     let (own, other) = (appliance.admin_ks(), appliance.other_partners_ks());
     let mut slow = Vec::new();

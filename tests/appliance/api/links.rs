@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::fixture::{Appliance, code};
 
 #[test]
-fn a_new_link_is_as_the_guide_shows_it() {
+fn added_link_matches_the_guide() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let params = [
@@ -39,7 +39,7 @@ fn a_new_link_is_as_the_guide_shows_it() {
 }
 
 #[test]
-fn what_add_is_given_is_kept() {
+fn add_stores_every_given_field() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(
@@ -61,7 +61,7 @@ fn what_add_is_given_is_kept() {
 }
 
 #[test]
-fn every_rule_of_a_link_has_its_error() {
+fn each_link_rule_has_its_error() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let (long64, long63) = ("ä".repeat(64), "ä".repeat(63));
@@ -206,7 +206,7 @@ fn every_rule_of_a_link_has_its_error() {
 }
 
 #[test]
-fn mandatory_fields_are_missed_by_name() {
+fn missing_mandatory_field_is_named() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for (params, name) in [
@@ -229,7 +229,7 @@ fn mandatory_fields_are_missed_by_name() {
 }
 
 #[test]
-fn update_changes_what_it_names_and_nothing_else() {
+fn update_changes_only_the_named_fields() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(
@@ -296,7 +296,7 @@ fn update_changes_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn a_deleted_link_is_gone_until_it_is_restored() {
+fn deleted_link_is_gone_until_restored() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for delete in [
@@ -332,7 +332,7 @@ fn a_deleted_link_is_gone_until_it_is_restored() {
 }
 
 #[test]
-fn a_unique_id_is_unique_among_links_that_are_not_deleted() {
+fn unique_id_is_unique_among_undeleted_links() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let first = appliance.add(&ks, &[("shortLink[uniqueId]", "key")]);
@@ -355,7 +355,7 @@ fn a_unique_id_is_unique_among_links_that_are_not_deleted() {
 }
 
 #[test]
-fn a_user_touches_only_links_of_their_own() {
+fn user_accesses_only_their_own_links() {
     let appliance = Appliance::start();
     let (admin, me, you) = (appliance.admin_ks(), appliance.user_ks("me"), appliance.user_ks("you"));
     let mine = appliance.add(&me, &[]);
@@ -402,7 +402,7 @@ fn a_user_touches_only_links_of_their_own() {
 }
 
 #[test]
-fn a_partner_sees_nothing_of_another() {
+fn partner_sees_no_links_of_another_partner() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[("shortLink[uniqueId]", "key")]);
     let other = &appliance.other_partners_ks();
@@ -420,7 +420,7 @@ fn a_partner_sees_nothing_of_another() {
 }
 
 #[test]
-fn deleting_a_user_deletes_all_their_links() {
+fn deleting_a_user_deletes_their_links() {
     let appliance = Appliance::start();
     let (admin, me) = (appliance.admin_ks(), appliance.user_ks("me"));
     let mine: Vec<_> = (0..5).map(|_| appliance.add(&me, &[])).collect();

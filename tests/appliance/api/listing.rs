@@ -3,7 +3,7 @@
 use crate::support::fixture::{Appliance, code};
 
 #[test]
-fn filters_pages_and_orders_are_those_of_the_contract() {
+fn list_filters_pages_and_orders_as_specified() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let expiries = ["0", "4102444800", "4102444700", "1000", "0", "4102444900"];
@@ -128,7 +128,7 @@ fn filters_pages_and_orders_are_those_of_the_contract() {
 }
 
 #[test]
-fn deleted_links_are_listed_only_if_their_status_is_named() {
+fn deleted_links_are_listed_only_by_status_filter() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let (kept, gone) = (
@@ -149,7 +149,7 @@ fn deleted_links_are_listed_only_if_their_status_is_named() {
 }
 
 #[test]
-fn a_page_has_30_links_where_nothing_is_said_and_500_at_most() {
+fn page_has_30_links_by_default_and_500_at_most() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for _ in 0..3 {
@@ -186,7 +186,7 @@ fn a_page_has_30_links_where_nothing_is_said_and_500_at_most() {
 }
 
 #[test]
-fn a_filter_that_makes_no_sense_is_named() {
+fn invalid_filter_is_named() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let thousand_and_one = (0..1001).map(|n| n.to_string()).collect::<Vec<_>>().join(",");

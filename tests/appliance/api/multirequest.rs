@@ -24,7 +24,7 @@ fn add(name: &str) -> Value {
 }
 
 #[test]
-fn results_are_listed_in_order_and_can_be_referred_to() {
+fn results_are_in_order_and_can_be_referenced() {
     let appliance = Appliance::start();
     for first in [0, 1] {
         let call = |number: usize| (first + number).to_string();
@@ -60,7 +60,7 @@ fn results_are_listed_in_order_and_can_be_referred_to() {
 }
 
 #[test]
-fn a_failing_call_takes_its_place_and_later_ones_still_run() {
+fn failed_call_does_not_stop_later_calls() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let body = json!({
@@ -92,7 +92,7 @@ fn a_failing_call_takes_its_place_and_later_ones_still_run() {
 }
 
 #[test]
-fn forms_group_their_calls_too_and_xml_lists_items() {
+fn form_groups_calls_and_xml_lists_items() {
     let appliance = Appliance::start();
     let body = b"1:service=system&1:action=ping&2[service]=system&2[action]=nothing&3:service=system&3:action=ping";
     let answer = request(
@@ -129,7 +129,7 @@ fn forms_group_their_calls_too_and_xml_lists_items() {
 }
 
 #[test]
-fn a_redirect_ends_it_and_is_the_whole_answer() {
+fn redirect_ends_a_multirequest_and_is_its_response() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let body = json!({
@@ -147,7 +147,7 @@ fn a_redirect_ends_it_and_is_the_whole_answer() {
 }
 
 #[test]
-fn too_many_calls_are_refused_before_any_is_made() {
+fn too_many_calls_are_rejected_before_any_runs() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let mut body = json!({ "format": 1, "ks": ks });
@@ -162,7 +162,7 @@ fn too_many_calls_are_refused_before_any_is_made() {
 
 /// The bug: a reference to a long result, repeated, made answers of hundreds of megabytes out of a small request.
 #[test]
-fn references_and_results_stand_for_a_bounded_number_of_bytes() {
+fn size_of_references_and_results_is_limited() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let long = format!("https://example.com/{}", "x".repeat(8_000));
@@ -219,7 +219,7 @@ fn references_and_results_stand_for_a_bounded_number_of_bytes() {
 }
 
 #[test]
-fn a_redirect_that_fails_answers_in_the_format_of_the_request() {
+fn failed_redirect_responds_in_the_requested_format() {
     let appliance = Appliance::start();
     let body = json!({ "format": 1, "1": { "service": "shortlink_shortlink", "action": "goto", "id": "zzzzzzzz" } });
     let answer = send(&appliance, &body);

@@ -49,7 +49,7 @@ fn start_with_links(settings: &str, links: usize) -> (Appliance, String) {
 }
 
 #[test]
-fn strangers_cannot_keep_the_api_busy_with_braces() {
+fn nested_braces_cost_little_cpu() {
     let appliance = Appliance::start();
     let calls: String = (0..200)
         .map(|n| format!("{n}:service=system&{n}:action=ping&"))
@@ -68,7 +68,7 @@ fn strangers_cannot_keep_the_api_busy_with_braces() {
 }
 
 #[test]
-fn references_are_resolved_only_for_accepted_sessions() {
+fn references_are_resolved_for_valid_sessions_only() {
     let appliance = Appliance::start();
     let start = json!({
         "service": "session", "action": "start", "secret": ADMIN_SECRET, "type": 2, "partnerId": PARTNER,
@@ -87,7 +87,7 @@ fn references_are_resolved_only_for_accepted_sessions() {
 }
 
 #[test]
-fn errors_repeat_no_more_than_256_bytes() {
+fn error_echoes_at_most_256_bytes() {
     let appliance = Appliance::start();
     for (service, action, name) in [
         ("session", "start", "partnerId"),
@@ -118,7 +118,7 @@ fn errors_repeat_no_more_than_256_bytes() {
 }
 
 #[test]
-fn many_large_answers_stay_within_the_budget() {
+fn large_responses_stay_within_the_memory_budget() {
     const BUDGET: u64 = 64 * 1024 * 1024;
     // What is being made of what, a list for each turn, and what the allocator keeps. Without a budget, 40 answers take 1.3 GB.
     const SLACK: u64 = 2 * BUDGET;
@@ -164,7 +164,7 @@ fn many_large_answers_stay_within_the_budget() {
 }
 
 #[test]
-fn a_write_is_answered_where_reads_are_refused() {
+fn write_is_answered_while_reads_are_rejected() {
     const BUDGET: u64 = 64 * 1024 * 1024;
     let (appliance, ks) = start_with_links(&format!("[admin]\nmax_buffered_bytes = {BUDGET}\n"), 500);
     // One request whose results together are too many: each call has an answer of its own.
@@ -237,7 +237,7 @@ fn lists_ended(appliance: &Appliance) -> usize {
 }
 
 #[test]
-fn long_lists_end_when_their_client_leaves() {
+fn long_list_ends_when_its_client_disconnects() {
     let (appliance, ks) = start_with_many_links();
     let mut clients: Vec<_> = (0..10).map(|_| Connection::open(&appliance.admin)).collect();
     for client in &mut clients {
@@ -256,7 +256,7 @@ fn long_lists_end_when_their_client_leaves() {
 }
 
 #[test]
-fn long_lists_keep_nobody_else_waiting() {
+fn long_lists_do_not_delay_other_calls() {
     let (appliance, ks) = start_with_many_links();
     let id = appliance.add(&ks, &[]);
     let mut clients: Vec<_> = (0..30).map(|_| Connection::open(&appliance.admin)).collect();
@@ -278,7 +278,7 @@ fn long_lists_keep_nobody_else_waiting() {
 }
 
 #[test]
-fn threads_that_redirect_come_before_all_others() {
+fn redirect_threads_have_the_highest_priority() {
     let (appliance, ks) = start_with_many_links();
     let mut client = Connection::open(&appliance.admin);
     client.send(many_long_lists(&ks).as_bytes());

@@ -19,7 +19,7 @@ fn ks_error(result: &Value) -> String {
 }
 
 #[test]
-fn secrets_start_the_sessions_they_may() {
+fn each_secret_starts_only_its_session_types() {
     let appliance = Appliance::start();
     let start = |params: &[(&str, &str)]| {
         let params = [&[("format", "1")], params].concat();
@@ -66,7 +66,7 @@ fn secrets_start_the_sessions_they_may() {
 }
 
 #[test]
-fn guessing_secrets_is_slowed_down() {
+fn guessing_secrets_is_rate_limited() {
     let appliance = Appliance::start();
     let start = |secret: &str| {
         let params = [
@@ -95,7 +95,7 @@ fn guessing_secrets_is_slowed_down() {
 }
 
 #[test]
-fn what_is_no_session_is_refused_with_its_number() {
+fn invalid_session_is_rejected_with_its_error_code() {
     let appliance = Appliance::start();
     let list = |ks: &str| appliance.link("list", ks, &[]);
     assert_eq!(code(&list("")), "MISSING_KS");
@@ -149,7 +149,7 @@ fn sessions_of_both_versions_are_accepted() {
 }
 
 #[test]
-fn an_ended_session_stays_ended() {
+fn ended_session_stays_ended() {
     let mut appliance = Appliance::start();
     let (ended, other) = (appliance.admin_ks(), appliance.admin_ks());
     let session = |user: &str| appliance.start_session(ADMIN_SECRET, user, "2", "sessionid:abc,edit:*");
@@ -173,7 +173,7 @@ fn an_ended_session_stays_ended() {
 }
 
 #[test]
-fn restrictions_are_checked_in_the_order_of_the_contract() {
+fn session_restrictions_are_checked_in_specified_order() {
     let mut appliance = Appliance::start();
     let session = |privileges: &str| appliance.start_session(ADMIN_SECRET, "me", "2", privileges);
     let here = session("iprestrict:127.0.0.1");
@@ -213,7 +213,7 @@ fn restrictions_are_checked_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn every_call_of_a_multirequest_counts() {
+fn each_call_of_a_multirequest_counts_as_an_action() {
     let appliance = Appliance::start();
     let twice = appliance.start_session(ADMIN_SECRET, "me", "2", "actionslimit:2");
     let form = (1..=3)
@@ -234,7 +234,7 @@ fn every_call_of_a_multirequest_counts() {
 
 /// The owner of a link must be one that requests and every format can name.
 #[test]
-fn a_session_whose_user_cannot_be_written_is_refused() {
+fn session_with_an_unwritable_user_is_rejected() {
     let appliance = Appliance::start();
     let minted = appliance.tinyd(&["ks", "--partner", PARTNER, "--user", "a\u{1}b"]);
     let ks = String::from_utf8(minted.stdout).unwrap();
@@ -246,7 +246,7 @@ fn a_session_whose_user_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn secrets_are_rotated_by_sighup_and_a_bad_file_changes_nothing() {
+fn sighup_rotates_secrets_and_ignores_a_bad_file() {
     let appliance = Appliance::start();
     let old = appliance.admin_ks();
     let rotated = configuration("").replace(
@@ -282,7 +282,7 @@ fn secrets_are_rotated_by_sighup_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
-fn no_session_stands_in_the_log() {
+fn log_contains_no_session() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     appliance.add(&ks, &[]);
@@ -303,7 +303,7 @@ fn no_session_stands_in_the_log() {
 }
 
 #[test]
-fn who_guesses_secrets_does_not_write_the_log() {
+fn guessing_secrets_does_not_flood_the_log() {
     let appliance = Appliance::start();
     for _ in 0..30 {
         let wrong = [("secret", "wrong"), ("partnerId", PARTNER), ("format", "1")];

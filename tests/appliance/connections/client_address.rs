@@ -17,7 +17,7 @@ fn version_2(client: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
+fn forwarded_address_is_used_from_trusted_proxies_only() {
     let ks_of = |appliance: &Appliance| {
         appliance.start_session(
             crate::support::fixture::ADMIN_SECRET,
@@ -73,7 +73,7 @@ fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
 }
 
 #[test]
-fn the_proxy_protocol_is_spoken_with_trusted_proxies_only() {
+fn proxy_protocol_is_for_trusted_proxies_only() {
     let listener = "trusted_proxies = \"127.0.0.1\"\nproxy_protocol = true";
     let appliance = Appliance::start_with(&format!("[public]\n{listener}\n[admin]\n{LOG}"));
     let get = |id: &str| format!("GET {GOTO}{id} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -121,7 +121,7 @@ fn the_proxy_protocol_is_spoken_with_trusted_proxies_only() {
 }
 
 #[test]
-fn nobody_else_is_believed_and_everybody_else_is_served() {
+fn untrusted_peer_is_served_without_proxy_header() {
     let settings = "trusted_proxies = \"10.0.0.0/8\"\nproxy_protocol = true";
     let appliance = Appliance::start_with(&format!("[public]\n{settings}\n[admin]\n{settings}\n{LOG}"));
     for base in [&appliance.public, &appliance.admin] {
@@ -138,7 +138,7 @@ fn nobody_else_is_believed_and_everybody_else_is_served() {
 }
 
 #[test]
-fn places_are_counted_for_the_client_that_a_proxy_names() {
+fn connections_count_for_the_forwarded_client() {
     let settings = "trusted_proxies = \"127.0.0.1\"\nproxy_protocol = true\nmax_connections_per_address = 2";
     let appliance = Appliance::start_with(&format!("[public]\n{settings}\n"));
     let open = |client: u8| {
@@ -154,7 +154,7 @@ fn places_are_counted_for_the_client_that_a_proxy_names() {
 }
 
 #[test]
-fn the_access_log_tells_as_much_as_is_wanted() {
+fn access_log_masks_addresses_as_set() {
     for (settings, expected) in [
         ("", None),
         ("[log]\naccess = \"all\"\n", Some("client=127.0.0.0 ")),

@@ -389,7 +389,7 @@ fn fate_of(connection: &mut Connection) -> Fate {
 }
 
 #[test]
-fn every_raw_request_has_its_answer_and_its_connection_its_fate() {
+fn raw_request_gets_its_response_and_connection_end() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let goto = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}");
@@ -439,7 +439,7 @@ fn every_raw_request_has_its_answer_and_its_connection_its_fate() {
 }
 
 #[test]
-fn what_comes_in_pieces_is_refused_as_what_comes_at_once() {
+fn fragmented_request_is_rejected_like_a_whole_one() {
     let appliance = Appliance::start();
     let smuggling = "POST /tiny/abcd HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
     for base in [&appliance.public, &appliance.admin] {
@@ -457,7 +457,7 @@ fn what_comes_in_pieces_is_refused_as_what_comes_at_once() {
 
 /// What hyper makes of `Upgrade` would take the end of the connection out of our hands.
 #[test]
-fn who_wants_to_upgrade_is_served_and_refused_like_anybody_else() {
+fn upgrade_header_changes_no_response() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         let mut connection = Connection::open(base);

@@ -149,7 +149,7 @@ fn look_at(flood: &mut [Idler], status: u16) -> Fates {
 }
 
 #[test]
-fn in_a_flood_those_who_are_busy_are_served_and_the_idlest_give_way() {
+fn flood_evicts_idle_connections_and_serves_busy_ones() {
     // Longer than the test: nothing else than the limit is to close a connection.
     let settings = format!(
         "[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\nidle_timeout_seconds = 300\nmax_requests_per_connection = 0\n"
@@ -204,7 +204,7 @@ fn in_a_flood_those_who_are_busy_are_served_and_the_idlest_give_way() {
 }
 
 #[test]
-fn who_sends_a_head_byte_by_byte_gives_way_too() {
+fn connection_with_a_trickling_head_is_evicted() {
     let settings = format!("[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\n");
     let appliance = Appliance::start_with(&settings);
     let id = appliance.add(&appliance.admin_ks(), &[]);
@@ -221,7 +221,7 @@ fn who_sends_a_head_byte_by_byte_gives_way_too() {
 }
 
 #[test]
-fn a_client_with_too_many_connections_is_told_so_and_others_are_served() {
+fn client_over_its_connection_limit_gets_429() {
     const MOST: usize = 50;
     let settings = format!(
         "[public]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\nmax_connections_per_address = {MOST}\n"

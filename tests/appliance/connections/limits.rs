@@ -27,7 +27,7 @@ fn listeners(appliance: &Appliance) -> [(&'static str, String); 2] {
 }
 
 #[test]
-fn a_head_must_come_in_time() {
+fn head_timeout_closes_the_connection() {
     let appliance = start_with("head_timeout_seconds = 1\nidle_timeout_seconds = 3600");
     for (listener, base) in listeners(&appliance) {
         let mut silent = Connection::open(&base);
@@ -61,7 +61,7 @@ fn a_head_must_come_in_time() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_in_time() {
+fn idle_timeout_closes_the_connection() {
     let appliance = start_with("idle_timeout_seconds = 1\nhead_timeout_seconds = 3600");
     for (listener, base) in listeners(&appliance) {
         for target in [GOTO, GENERAL] {
@@ -74,7 +74,7 @@ fn an_idle_connection_is_closed_in_time() {
 }
 
 #[test]
-fn a_connection_lives_for_a_time_and_ends_with_an_answer() {
+fn lifetime_ends_the_connection_after_a_response() {
     let appliance = start_with("lifetime_seconds = 1");
     for (listener, base) in listeners(&appliance) {
         for target in [GOTO, GENERAL] {
@@ -96,7 +96,7 @@ fn a_connection_lives_for_a_time_and_ends_with_an_answer() {
 }
 
 #[test]
-fn who_does_not_take_answers_is_given_up() {
+fn client_that_stops_reading_is_disconnected() {
     let appliance = start_with("write_timeout_seconds = 1");
     let ask = |base: &str, target: &str| {
         let mut connection = Connection::open(base);
@@ -112,7 +112,7 @@ fn who_does_not_take_answers_is_given_up() {
 }
 
 #[test]
-fn a_connection_has_so_many_requests() {
+fn connection_ends_after_its_maximum_of_requests() {
     let appliance = start_with("max_requests_per_connection = 3");
     for (listener, base) in listeners(&appliance) {
         for targets in [[GOTO; 3], [GENERAL; 3], [GOTO, GENERAL, GOTO], [GOTO, GOTO, GENERAL]] {
@@ -144,7 +144,7 @@ fn a_connection_has_so_many_requests() {
 }
 
 #[test]
-fn sizes_of_a_head_are_settings() {
+fn head_size_limits_follow_the_settings() {
     let appliance = start_with("max_head_bytes = 1024\nmax_target_bytes = 256\nmax_headers = 16");
     let long = "x".repeat(900);
     for (listener, base) in listeners(&appliance) {
@@ -164,7 +164,7 @@ fn sizes_of_a_head_are_settings() {
 }
 
 #[test]
-fn where_all_places_are_taken_the_idlest_gives_way() {
+fn idle_connection_is_evicted_when_full() {
     for target in [GOTO, GENERAL] {
         let appliance = Appliance::start_with(
             "[public]\nthreads = 1\nmax_connections = 10\nmax_guesses_per_minute = 0\nidle_timeout_seconds = 3600",
@@ -204,7 +204,7 @@ fn where_all_places_are_taken_the_idlest_gives_way() {
 }
 
 #[test]
-fn an_address_has_so_many_places() {
+fn connections_per_address_are_limited() {
     let appliance = Appliance::start_with("[public]\nmax_connections_per_address = 2");
     let mut first = Connection::open(&appliance.public);
     let mut second = Connection::open(&appliance.public);
@@ -221,7 +221,7 @@ fn an_address_has_so_many_places() {
 }
 
 #[test]
-fn limits_are_reloaded_for_connections_that_are_new() {
+fn reloaded_limits_apply_to_new_connections() {
     let appliance = start_with("max_requests_per_connection = 1000");
     let mut before = Connection::open(&appliance.public);
     assert!(!before.get(GOTO, "").unwrap().is_last());
@@ -237,7 +237,7 @@ fn limits_are_reloaded_for_connections_that_are_new() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_aborts_requests_in_flight() {
     let mut appliance = Appliance::start_with("drain_seconds = 3600\n[public]\nwrite_timeout_seconds = 3600\n");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let mut stuck = Connection::open(&appliance.public);

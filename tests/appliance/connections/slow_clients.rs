@@ -11,7 +11,7 @@ use crate::support::scrape::Scrape;
 use crate::support::slow::{CLIENTS, IMPATIENT, LONG_DESTINATION_BYTES, beside_redirects};
 
 #[test]
-fn a_thousand_who_send_a_byte_a_second_cost_no_redirect() {
+fn thousand_trickling_heads_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let target = address(&appliance.public);
     let slow = || {
@@ -37,7 +37,7 @@ fn a_thousand_who_send_a_byte_a_second_cost_no_redirect() {
 }
 
 #[test]
-fn a_thousand_who_ask_for_much_and_read_nothing_cost_no_redirect() {
+fn thousand_clients_that_stop_reading_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let long = format!("https://example.com/{}", "x".repeat(LONG_DESTINATION_BYTES));
     let id = appliance.add(&appliance.admin_ks(), &[("shortLink[fullUrl]", &long)]);

@@ -19,7 +19,7 @@ fn damage(appliance: &Appliance, from: &str, to: &str) {
 }
 
 #[test]
-fn flipped_bits_are_503_and_told_everywhere() {
+fn damaged_record_is_503_and_reported_everywhere() {
     let mut appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     let add = |url: &str| appliance.add(&ks, &[("shortLink[systemName]", "NAME"), ("shortLink[fullUrl]", url)]);
@@ -55,7 +55,7 @@ fn flipped_bits_are_503_and_told_everywhere() {
 }
 
 #[test]
-fn foreign_journal_leaves_redirects_and_refuses_writes() {
+fn foreign_journal_keeps_redirects_and_rejects_writes() {
     let crashed = || {
         let mut appliance = Appliance::start_with_operator();
         let ks = appliance.admin_ks();
@@ -103,7 +103,7 @@ fn foreign_journal_leaves_redirects_and_refuses_writes() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_ends_the_start_with_its_name_and_is_left_alone() {
+fn unreadable_store_is_named_at_start_and_left_unchanged() {
     let folder = folder(&configuration_with_operator());
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();

@@ -84,7 +84,7 @@ fn assert_all_there(appliance: &Appliance, acknowledged: &BTreeMap<String, Strin
 const KILLS: usize = 5;
 
 #[test]
-fn a_killed_process_loses_nothing_it_acknowledged() {
+fn kill_loses_no_acknowledged_write() {
     let mut appliance = Appliance::start();
     let mut all = BTreeMap::new();
     for _ in 0..KILLS {
@@ -110,7 +110,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
 }
 
 #[test]
-fn a_terminated_process_finishes_what_it_has_begun() {
+fn terminated_process_finishes_requests_in_flight() {
     let mut appliance = Appliance::start();
     let acknowledged = add_until_it_ends(&mut appliance, |appliance| assert!(appliance.terminate().success()));
     assert!(appliance.log().contains("ended"));

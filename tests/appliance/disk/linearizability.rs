@@ -10,7 +10,7 @@ fn concurrent_calls_are_linearizable() {
 
 /// The check itself must be able to fail.
 #[test]
-fn a_history_that_no_order_explains_is_found_out() {
+fn impossible_history_is_detected() {
     let id = || "abcd".to_owned();
     let added = || vec![Event::Call(0, Call::Add(1)), Event::Return(0, Return::Added(id()))];
     let stale = [

@@ -42,7 +42,7 @@ fn offline(args: &[&str]) -> Output {
 }
 
 #[test]
-fn a_backup_of_a_running_appliance_is_a_store_that_can_be_served() {
+fn online_backup_is_a_servable_store() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     let ids: Vec<_> = (0..20).map(|_| appliance.add(&ks, &[])).collect();
@@ -118,7 +118,7 @@ fn a_backup_of_a_running_appliance_is_a_store_that_can_be_served() {
 }
 
 #[test]
-fn only_operators_may_take_what_belongs_to_all_partners() {
+fn backup_and_export_of_all_partners_need_an_operator() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     appliance.add(&ks, &[]);
@@ -164,7 +164,7 @@ fn only_operators_may_take_what_belongs_to_all_partners() {
 }
 
 #[test]
-fn what_is_exported_is_imported_the_same() {
+fn exported_links_import_unchanged() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let odd = [
@@ -204,7 +204,7 @@ fn what_is_exported_is_imported_the_same() {
 }
 
 #[test]
-fn an_import_is_all_or_nothing_unless_it_is_to_keep_going() {
+fn import_is_all_or_nothing_unless_keep_going() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let taken = appliance.add(&ks, &[("shortLink[uniqueId]", "key")]);
@@ -249,7 +249,7 @@ fn an_import_is_all_or_nothing_unless_it_is_to_keep_going() {
 }
 
 #[test]
-fn links_that_are_there_already_are_skipped_or_updated_as_asked() {
+fn import_skips_or_updates_existing_links() {
     let appliance = Appliance::start();
     let import = |args: &[&str], input: &str| import_piped(&appliance, args, input);
     let old = line("abcd", ",\"createdAt\":1700000000,\"userId\":\"me\"");
@@ -276,7 +276,7 @@ fn links_that_are_there_already_are_skipped_or_updated_as_asked() {
 
 /// What a line does not say is no difference, so that an import that was cut off can be done again a day later.
 #[test]
-fn a_line_without_times_is_the_same_whenever_it_is_imported() {
+fn import_line_without_times_is_idempotent() {
     let appliance = Appliance::start();
     let import = |input: &str, args: &[&str]| import_piped(&appliance, args, input);
     assert!(told(&import(&line("abcd", ",\"createdAt\":1700000000"), &[]), 0).starts_with("1 added"));
@@ -291,7 +291,7 @@ fn a_line_without_times_is_the_same_whenever_it_is_imported() {
 }
 
 #[test]
-fn an_import_that_cannot_be_read_says_why() {
+fn unreadable_import_is_rejected_with_its_reason() {
     let appliance = Appliance::start();
     let import = |args: &[&str], input: &str| import_piped(&appliance, args, input);
     let unnamed = import(&["--format", "csv"], "id,url\nabcd,https://example.com/\n");
@@ -319,7 +319,7 @@ fn an_import_that_cannot_be_read_says_why() {
 
 /// A body that never comes to the point is not kept in memory, whoever sends it.
 #[test]
-fn an_import_reads_little_before_it_knows_who_asks() {
+fn import_reads_little_before_authentication() {
     let appliance = Appliance::start();
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{}/status", appliance.process_id())).unwrap();
@@ -348,7 +348,7 @@ fn an_import_reads_little_before_it_knows_who_asks() {
 }
 
 #[test]
-fn the_service_of_files_says_what_it_needs() {
+fn file_actions_name_missing_parameters() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let post = |fields: &[(&str, &str)]| {
@@ -381,7 +381,7 @@ fn the_service_of_files_says_what_it_needs() {
 }
 
 #[test]
-fn many_deleted_links_are_restored_from_a_file() {
+fn deleted_links_are_restored_from_a_file() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let ids: Vec<_> = (0..3).map(|_| appliance.add(&ks, &[])).collect();
@@ -428,7 +428,7 @@ fn many_deleted_links_are_restored_from_a_file() {
 }
 
 #[test]
-fn a_store_in_use_is_left_alone_by_the_tools() {
+fn offline_tools_refuse_a_store_in_use() {
     let mut appliance = Appliance::start();
     appliance.add(&appliance.admin_ks(), &[]);
     let store = appliance.store();

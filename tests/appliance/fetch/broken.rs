@@ -84,7 +84,7 @@ fn assert_becomes(shown: &str, becomes: &Becomes, fetched: &Fetched) {
 }
 
 #[test]
-fn what_does_not_begin_as_an_answer_is_none() {
+fn malformed_status_line_is_502() {
     let cases = [
         "",
         "\r\n\r\n",
@@ -123,7 +123,7 @@ fn what_does_not_begin_as_an_answer_is_none() {
 }
 
 #[test]
-fn headers_that_are_none_make_no_answer() {
+fn malformed_headers_are_502() {
     let ok = |lines: &str| headers(&format!("Content-Length: 2\r\n{lines}"), "ok");
     assert_become(vec![
         (ok("X-A: a\0b\r\n"), Unreachable),
@@ -161,7 +161,7 @@ fn headers_that_are_none_make_no_answer() {
 }
 
 #[test]
-fn lengths_that_contradict_each_other_make_no_answer() {
+fn conflicting_lengths_are_502() {
     let of = |lines: &str| headers(lines, "0123456789");
     assert_become(vec![
         (of("Content-Length: 10\r\nContent-Length: 5\r\n"), Unreachable),
@@ -215,7 +215,7 @@ fn lengths_that_contradict_each_other_make_no_answer() {
 }
 
 #[test]
-fn bodies_that_stop_short_are_cut_off_and_what_is_too_much_is_dropped() {
+fn truncated_body_is_cut_off_and_excess_is_dropped() {
     let split = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Injected: a\r\n\r\nevil";
     assert_become(vec![
         (headers("Content-Length: 11\r\n", "0123456789"), CutOff("0123456789")),
@@ -240,7 +240,7 @@ fn bodies_that_stop_short_are_cut_off_and_what_is_too_much_is_dropped() {
 }
 
 #[test]
-fn first_chunk_that_is_none_makes_no_answer() {
+fn malformed_first_chunk_is_502() {
     let cases = [
         "1FFFFFFFFFFFFFFFF\r\nabc",
         "1FFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
@@ -260,7 +260,7 @@ fn first_chunk_that_is_none_makes_no_answer() {
 }
 
 #[test]
-fn chunks_that_are_none_cut_the_answer_off() {
+fn malformed_later_chunk_cuts_the_response_off() {
     let flood = format!("5;{}\r\n01234\r\n0\r\n\r\n", "x".repeat(1_000_000));
     let small_floods = format!("1;{}\r\n0\r\n", "x".repeat(200)).repeat(1000) + "0\r\n\r\n";
     let trailers = "5\r\n01234\r\n0\r\n".to_owned() + &"X-Trailer: a\r\n".repeat(100_000) + "\r\n";
@@ -294,7 +294,7 @@ fn chunks_that_are_none_cut_the_answer_off() {
 }
 
 #[test]
-fn answers_without_a_body_have_none() {
+fn response_without_a_body_passes_on_none() {
     let origin = Origin::start(|conversation| {
         let status = conversation.path()[1..].to_owned();
         let body = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -315,7 +315,7 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
-fn a_head_has_an_end() {
+fn upstream_head_size_is_limited() {
     let line = |length| format!("X-Long: {}\r\n", "x".repeat(length));
     let many = |count| {
         (0..count)
@@ -341,7 +341,7 @@ fn a_head_has_an_end() {
 }
 
 #[test]
-fn who_never_ends_its_head_is_not_listened_to_for_ever() {
+fn endless_upstream_head_is_502() {
     let origin = Origin::start(|conversation| {
         let path = conversation.path();
         conversation.send(OK);
@@ -359,7 +359,7 @@ fn who_never_ends_its_head_is_not_listened_to_for_ever() {
 }
 
 #[test]
-fn thousands_of_announcements_end_somehow() {
+fn endless_interim_responses_end_the_fetch() {
     let announcement = "HTTP/1.1 103 Early Hints\r\nLink: </internal-word>; rel=preload\r\n\r\n".repeat(100);
     let origin = Origin::start(move |conversation| {
         let is_endless = conversation.path() == "/endless";
@@ -384,7 +384,7 @@ fn thousands_of_announcements_end_somehow() {
 }
 
 #[test]
-fn connections_that_are_refused_or_broken_are_told_apart_from_answers() {
+fn refused_or_reset_upstream_connection_is_502() {
     // A port that is taken, and where nobody listens.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -409,7 +409,7 @@ fn connections_that_are_refused_or_broken_are_told_apart_from_answers() {
 }
 
 #[test]
-fn a_connection_that_breaks_in_the_body_breaks_the_answer() {
+fn upstream_reset_in_the_body_cuts_the_response_off() {
     let broken = Server::start("127.0.0.1:0", |mut stream| {
         use std::io::{Read as _, Write as _};
         let _ = stream.read(&mut [0; 4096]);
@@ -453,7 +453,7 @@ fn bomb() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_compressed_is_not_unpacked() {
+fn compressed_body_is_not_decompressed() {
     let bomb = bomb();
     let sent = bomb.clone();
     let origin = Origin::start(move |conversation| {

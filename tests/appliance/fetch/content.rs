@@ -13,7 +13,7 @@ fn page(conversation: &mut Conversation) {
 }
 
 #[test]
-fn the_content_comes_in_place_of_a_redirect() {
+fn proxied_goto_returns_the_content() {
     let origin = Origin::start(page);
     let proxy = Proxy::to(&[&origin]);
     let fetched = proxy.fetch(&origin.url("/page"));
@@ -34,7 +34,7 @@ fn the_content_comes_in_place_of_a_redirect() {
 }
 
 #[test]
-fn every_spelling_of_yes_fetches_and_every_other_one_redirects() {
+fn proxy_parameter_accepts_every_spelling_of_true() {
     let origin = Origin::start(page);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/"));
@@ -79,7 +79,7 @@ fn every_spelling_of_yes_fetches_and_every_other_one_redirects() {
 }
 
 #[test]
-fn a_goto_by_post_or_in_a_multirequest_fetches_by_get() {
+fn goto_by_post_or_multirequest_fetches_by_get() {
     let origin = Origin::start(page);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/"));
@@ -132,7 +132,7 @@ fn a_goto_by_post_or_in_a_multirequest_fetches_by_get() {
 }
 
 #[test]
-fn links_that_do_not_redirect_are_not_fetched_either() {
+fn link_that_does_not_redirect_is_not_fetched() {
     let origin = Origin::start(page);
     let proxy = Proxy::to(&[&origin]);
     let url = origin.url("/");
@@ -165,7 +165,7 @@ fn links_that_do_not_redirect_are_not_fetched_either() {
 }
 
 #[test]
-fn where_proxying_is_switched_off_goto_redirects() {
+fn goto_redirects_when_fetching_is_disabled() {
     let origin = Origin::start(page);
     let proxy = Proxy::with(&[&origin], "enabled = false\n");
     let url = origin.url("/");
@@ -180,7 +180,7 @@ fn where_proxying_is_switched_off_goto_redirects() {
 }
 
 #[test]
-fn query_strings_and_paths_reach_the_destination_byte_for_byte_and_fragments_do_not() {
+fn path_and_query_are_sent_unchanged_without_fragment() {
     let origin = Origin::start(page);
     let proxy = Proxy::to(&[&origin]);
     for (destination, asked_for) in [
@@ -212,7 +212,7 @@ fn query_strings_and_paths_reach_the_destination_byte_for_byte_and_fragments_do_
 }
 
 #[test]
-fn a_proxy_that_the_environment_names_is_not_asked() {
+fn proxy_variables_of_the_environment_are_ignored() {
     let (origin, proxy_of_environment) = (Origin::start(page), Origin::start(page));
     let settings = format!(
         "[proxy]\nallow = [\"127.0.0.0/8\"]\n{}",

@@ -61,7 +61,7 @@ fn download(proxy: &Proxy, origin: &Origin, length: u64) {
 }
 
 #[test]
-fn a_gigabyte_needs_no_more_memory_than_a_page() {
+fn gigabyte_needs_no_more_memory_than_a_page() {
     /// A fetch has buffers of some hundred kilobytes; what else there is grows by half a megabyte meanwhile.
     const MOST_KIB: u64 = 8 * 1024;
     let origin = Origin::start(send);

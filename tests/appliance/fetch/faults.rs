@@ -69,7 +69,7 @@ fn forbidden(origin: &Origin) -> String {
 }
 
 #[test]
-fn faults_are_told_in_the_form_that_was_asked_for() {
+fn fetch_error_has_the_requested_format() {
     let mut troubles = Troubles::meet();
     for is_held in [false, true] {
         if is_held {
@@ -131,7 +131,7 @@ fn faults_are_told_in_the_form_that_was_asked_for() {
 }
 
 #[test]
-fn fetches_are_counted_by_how_they_end() {
+fn fetches_are_counted_by_outcome() {
     let origin = Origin::start(|conversation| {
         match conversation.path().as_str() {
             "/whole" => conversation.answer("", "0123456789"),

@@ -29,7 +29,7 @@ fn paths(origin: &Origin) -> Vec<String> {
 }
 
 #[test]
-fn redirects_are_followed_as_often_as_is_wanted_and_then_passed_on() {
+fn redirects_are_followed_up_to_the_limit_then_passed_on() {
     for follow in 0..=3 {
         for length in 0..=5 {
             let origin = Origin::start(countdown("302 Found"));
@@ -53,7 +53,7 @@ fn redirects_are_followed_as_often_as_is_wanted_and_then_passed_on() {
 }
 
 #[test]
-fn every_kind_of_redirect_is_followed_and_nothing_else() {
+fn only_redirect_statuses_are_followed() {
     for (line, is_followed) in [
         ("301 Moved Permanently", true),
         ("302 Found", true),
@@ -85,7 +85,7 @@ fn every_kind_of_redirect_is_followed_and_nothing_else() {
 }
 
 #[test]
-fn every_step_is_asked_as_the_first_one_was() {
+fn followed_redirect_repeats_the_request() {
     let names = NameServer::start();
     names.says("*.example", at(&["127.0.0.1"]));
     let second = Origin::start(countdown("302 Found"));
@@ -113,7 +113,7 @@ fn every_step_is_asked_as_the_first_one_was() {
 }
 
 #[test]
-fn loops_end_and_so_do_redirects_to_nowhere() {
+fn redirect_loops_and_dead_ends_terminate() {
     let origin = Origin::start(|conversation| {
         let location = match conversation.path().as_str() {
             "/self" => "/self",
@@ -162,7 +162,7 @@ fn loops_end_and_so_do_redirects_to_nowhere() {
 }
 
 #[test]
-fn what_was_secret_is_not_followed_into_the_open() {
+fn redirect_from_https_to_http_is_not_followed() {
     let authority = Authority::new();
     let plain = Origin::start(countdown("302 Found"));
     let to_plain = plain.url("/0");
@@ -193,7 +193,7 @@ fn what_was_secret_is_not_followed_into_the_open() {
 }
 
 #[test]
-fn what_a_redirect_says_beside_where_to_is_not_waited_for() {
+fn body_of_a_followed_redirect_is_not_awaited() {
     let origin = Origin::start(|conversation| match conversation.path().as_str() {
         "/endless" => {
             conversation.send("HTTP/1.1 302 Found\r\nLocation: /0\r\n\r\n");

@@ -20,7 +20,7 @@ fn pass(lines: &str) -> Fetched {
 }
 
 #[test]
-fn the_destination_is_told_what_it_needs_to_know_and_nothing_else() {
+fn upstream_gets_only_listed_headers() {
     let origin = with_headers("");
     let proxy = Proxy::to(&[&origin]);
     let passed = [
@@ -88,7 +88,7 @@ fn the_destination_is_told_what_it_needs_to_know_and_nothing_else() {
 }
 
 #[test]
-fn who_says_nothing_of_itself_is_fetched_for_as_tinyd() {
+fn missing_user_agent_is_sent_as_tinyd() {
     let origin = with_headers("");
     let proxy = Proxy::to(&[&origin]);
     proxy.fetch(&origin.url("/"));
@@ -110,7 +110,7 @@ fn who_says_nothing_of_itself_is_fetched_for_as_tinyd() {
 }
 
 #[test]
-fn what_belongs_to_the_clients_connection_stays_there() {
+fn hop_by_hop_request_headers_are_dropped() {
     let origin = with_headers("");
     let proxy = Proxy::to(&[&origin]);
     let url = origin.url("/");
@@ -136,7 +136,7 @@ fn what_belongs_to_the_clients_connection_stays_there() {
 }
 
 #[test]
-fn a_header_that_comes_in_several_lines_is_passed_on_in_full() {
+fn repeated_header_lines_are_all_passed_on() {
     let origin = with_headers("Vary: Accept\r\nVary: Origin\r\nCache-Control: public\r\nCache-Control: max-age=5\r\n");
     let proxy = Proxy::to(&[&origin]);
     let fetched = proxy.fetch_with(&origin.url("/"), "Accept: a/b\r\nAccept: c/d\r\n");
@@ -153,7 +153,7 @@ fn a_header_that_comes_in_several_lines_is_passed_on_in_full() {
 }
 
 #[test]
-fn the_host_is_that_of_the_destination_with_its_port_only_if_it_needs_one() {
+fn host_header_has_only_a_nondefault_port() {
     let names = NameServer::start();
     names.says("xn--mnchen-3ya.example", at(&["127.0.0.1"]));
     let origin = with_headers("");
@@ -173,7 +173,7 @@ fn the_host_is_that_of_the_destination_with_its_port_only_if_it_needs_one() {
 }
 
 #[test]
-fn the_client_is_told_what_it_needs_to_know_and_nothing_else() {
+fn client_gets_only_listed_headers() {
     let passed = [
         ("content-type", "video/mp4"),
         ("content-encoding", "gzip"),
@@ -253,7 +253,7 @@ fn the_client_is_told_what_it_needs_to_know_and_nothing_else() {
 }
 
 #[test]
-fn what_belongs_to_the_destinations_connection_stays_there() {
+fn hop_by_hop_response_headers_are_dropped() {
     let fetched = pass(
         "Content-Language: de\r\nETag: \"a\"\r\nAge: 5\r\nVary: Accept\r\nContent-Type: text/plain\r\n\
          Connection: content-language, ETAG\r\nConnection: close, age, content-security-policy, x-kaltura, via\r\n",
@@ -268,7 +268,7 @@ fn what_belongs_to_the_destinations_connection_stays_there() {
 }
 
 #[test]
-fn caches_are_told_to_ask_again_where_the_destination_says_nothing() {
+fn missing_cache_control_becomes_no_cache() {
     for (lines, expected) in [
         ("", "no-cache"),
         (
@@ -285,7 +285,7 @@ fn caches_are_told_to_ask_again_where_the_destination_says_nothing() {
 }
 
 #[test]
-fn a_policy_of_the_destination_is_kept_beside_ours() {
+fn upstream_content_security_policy_is_kept() {
     let fetched =
         pass("Content-Security-Policy: default-src 'none'\r\nContent-Security-Policy: frame-ancestors 'self'\r\n");
     let mut all = fetched.all("content-security-policy");
@@ -300,7 +300,7 @@ fn a_policy_of_the_destination_is_kept_beside_ours() {
 }
 
 #[test]
-fn trusted_hosts_may_do_what_they_like_and_no_others() {
+fn only_trusted_hosts_are_served_without_the_sandbox() {
     let names = NameServer::start();
     names.says("*.example", at(&["127.0.0.1"]));
     let origin = with_headers("Content-Type: text/html\r\n");
@@ -334,7 +334,7 @@ fn trusted_hosts_may_do_what_they_like_and_no_others() {
 }
 
 #[test]
-fn trusted_hosts_are_those_that_answered_in_the_end() {
+fn trust_follows_the_host_of_the_last_redirect() {
     let names = NameServer::start();
     names.says("*.example", at(&["127.0.0.1"]));
     let origin = Origin::start(|conversation| {
@@ -368,7 +368,7 @@ fn trusted_hosts_are_those_that_answered_in_the_end() {
 }
 
 #[test]
-fn where_a_redirect_of_the_destination_leads_is_told_in_full_and_never_to_a_script() {
+fn passed_on_location_is_absolute_and_never_a_script() {
     let authority = Authority::new();
     let plain = Origin::start(redirect);
     let secure = Origin::over_tls(authority.certify(&["127.0.0.1"]), redirect);
@@ -425,7 +425,7 @@ fn redirect(conversation: &mut crate::support::origin::Conversation) {
 }
 
 #[test]
-fn pages_of_every_origin_may_read_what_the_destination_does_not_keep_from_them() {
+fn every_origin_may_read_unless_upstream_restricts_it() {
     let allowed = |lines: &str| pass(lines).header("access-control-allow-origin").to_owned();
     assert_eq!(allowed(""), "*");
     let one = "https://player.example";
@@ -433,7 +433,7 @@ fn pages_of_every_origin_may_read_what_the_destination_does_not_keep_from_them()
 }
 
 #[test]
-fn parts_with_headers_of_their_own_are_not_taken_apart_by_a_browser() {
+fn multipart_mixed_replace_becomes_octet_stream() {
     for (kind, passed_on) in [
         ("multipart/x-mixed-replace; boundary=a", "application/octet-stream"),
         ("Multipart/X-Mixed-Replace;boundary=a", "application/octet-stream"),
@@ -447,7 +447,7 @@ fn parts_with_headers_of_their_own_are_not_taken_apart_by_a_browser() {
 }
 
 #[test]
-fn no_content_becomes_a_service_worker_of_our_host() {
+fn service_worker_script_is_not_fetched() {
     let origin = with_headers("Content-Type: text/javascript\r\n");
     let proxy = Proxy::to(&[&origin]);
     let fetched = proxy.fetch_with(&origin.url("/"), "Service-Worker: script\r\n");

@@ -62,7 +62,7 @@ fn wait_for_a_place(proxy: &Proxy, url: &str) {
 }
 
 #[test]
-fn so_many_fetches_and_no_more_go_on_at_a_time() {
+fn concurrent_fetches_are_limited() {
     let held = Held::start();
     let proxy = Proxy::with(&[&held.origin], "max_fetches = 2\nmax_fetches_per_client = 9\n");
     let (id, at_once) = (proxy.link(&held.origin.url("/held")), held.origin.url("/at-once"));
@@ -92,7 +92,7 @@ fn so_many_fetches_and_no_more_go_on_at_a_time() {
 }
 
 #[test]
-fn a_place_is_free_again_when_the_client_leaves_the_destination_breaks_or_time_is_up() {
+fn fetch_slot_is_freed_by_disconnect_reset_and_timeout() {
     let held = Held::start();
     let settings = "max_fetches = 1\nmax_fetches_per_client = 1\nidle_timeout_seconds = 300\n";
     let proxy = Proxy::with(&[&held.origin], settings);
@@ -136,7 +136,7 @@ fn a_place_is_free_again_when_the_client_leaves_the_destination_breaks_or_time_i
 }
 
 #[test]
-fn one_client_does_not_take_the_places_of_the_others() {
+fn concurrent_fetches_per_client_are_limited() {
     let held = Held::start();
     let settings = "max_fetches = 3\nmax_fetches_per_client = 1\n[public]\ntrusted_proxies = \"127.0.0.1\"\n";
     let proxy = Proxy::with(&[&held.origin], settings);
@@ -222,7 +222,7 @@ impl Source {
 }
 
 #[test]
-fn a_client_that_leaves_cancels_the_fetch() {
+fn client_disconnect_cancels_the_fetch() {
     let source = Source::of(1 << 40);
     let proxy = Proxy::with(&[&source.origin], "max_bytes = 1099511627776\n");
     let id = proxy.link(&source.origin.url("/counted"));
@@ -235,7 +235,7 @@ fn a_client_that_leaves_cancels_the_fetch() {
 }
 
 #[test]
-fn a_place_is_kept_as_long_as_its_client_has_not_taken_all_and_no_longer_than_a_fetch_may_take() {
+fn fetch_slot_is_held_until_sent_or_total_timeout() {
     // More than the client's connection holds, and so little that all of it is with us at once.
     let source = Source::of(170_000);
     let settings = "max_fetches = 1\ntotal_timeout_seconds = 3\n[public]\nwrite_timeout_seconds = 3600\n";
@@ -256,7 +256,7 @@ fn a_place_is_kept_as_long_as_its_client_has_not_taken_all_and_no_longer_than_a_
 }
 
 #[test]
-fn a_client_that_takes_nothing_slows_the_destination_down() {
+fn client_that_stops_reading_slows_the_upstream() {
     const BODY: u64 = 200 * 1024 * 1024;
     /// What buffers on the way may hold: those of the kernel, four of them.
     const MOST: u64 = 16 * 1024 * 1024;
@@ -294,7 +294,7 @@ fn a_client_that_takes_nothing_slows_the_destination_down() {
 }
 
 #[test]
-fn a_client_that_stops_in_the_middle_and_goes_on_gets_all() {
+fn client_that_pauses_gets_the_whole_body() {
     const BODY: usize = 32 * 1024 * 1024;
     let source = Source::of(BODY as u64);
     let proxy = Proxy::to(&[&source.origin]);

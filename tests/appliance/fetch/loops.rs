@@ -10,7 +10,7 @@ use crate::support::origin::{Origin, Server};
 use crate::support::proxy::{Proxy, THIS_MACHINE, assert_fault, proxied};
 
 #[test]
-fn requests_that_were_fetched_for_somebody_are_refused() {
+fn request_that_tinyd_fetched_is_508() {
     let origin = Origin::sending("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/"));
@@ -57,7 +57,7 @@ fn requests_that_were_fetched_for_somebody_are_refused() {
 }
 
 #[test]
-fn nothing_of_the_admin_listener_is_content() {
+fn admin_listener_is_never_fetched() {
     let proxy = Proxy::start("");
     let status = |target: &str, headers: &str| {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
@@ -108,7 +108,7 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
 }
 
 #[test]
-fn two_appliances_that_fetch_from_each_other_stop_at_once() {
+fn fetch_loop_of_two_instances_stops_at_once() {
     let relays = [Relay::start(), Relay::start()];
     let [first_port, second_port] = [0, 1].map(|number: usize| relays[number].server.address.port());
     let settings = format!("{THIS_MACHINE}ports = [{first_port}, {second_port}]\n");

@@ -14,7 +14,7 @@ fn questions(name: &str) -> Vec<(String, RecordType)> {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_the_next_time_is_refused_the_next_time() {
+fn name_rebound_to_a_private_address_is_refused() {
     let stage = Stage::set("");
     stage.names.says("rebinding.example", at(&[PUBLIC]));
     stage.assert_fetched("rebinding.example");
@@ -25,7 +25,7 @@ fn a_name_that_leads_elsewhere_the_next_time_is_refused_the_next_time() {
 }
 
 #[test]
-fn what_was_checked_is_what_is_connected_to() {
+fn fetch_connects_to_the_checked_address() {
     let stage = Stage::set("");
     stage.names.take_questions();
     // Whoever asks a second time within a fetch is told something else.
@@ -40,7 +40,7 @@ fn what_was_checked_is_what_is_connected_to() {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_at_the_next_step_is_refused_there() {
+fn name_rebound_between_redirects_is_refused() {
     let stage = Stage::set("follow = 3\n");
     stage.names.says("rebinding.example", at(&[PUBLIC]));
     stage.names.says_after(2, "rebinding.example", at(&["127.0.0.1"]));
@@ -51,7 +51,7 @@ fn a_name_that_leads_elsewhere_at_the_next_step_is_refused_there() {
 }
 
 #[test]
-fn many_addresses_do_not_hide_one() {
+fn private_address_among_many_is_refused() {
     let stage = Stage::set("");
     let mut addresses = vec![PUBLIC; 60];
     addresses.push("127.0.0.1");
@@ -65,7 +65,7 @@ fn many_addresses_do_not_hide_one() {
 }
 
 #[test]
-fn aliases_are_what_they_lead_to() {
+fn aliases_are_resolved_to_their_addresses() {
     let stage = Stage::set("");
     stage.names.says("good.example", at(&[PUBLIC]));
     stage.names.says("internal.example", at(&["127.0.0.1"]));
@@ -96,7 +96,7 @@ fn aliases_are_what_they_lead_to() {
 }
 
 #[test]
-fn one_fetch_asks_once_and_answers_are_kept_as_long_as_they_hold() {
+fn fetch_resolves_once_and_caches_for_the_ttl() {
     let stage = Stage::set("");
     stage.names.says("kept.example", at_for(&[PUBLIC], 60));
     stage.names.says("forgotten.example", at(&[PUBLIC]));
@@ -120,7 +120,7 @@ fn one_fetch_asks_once_and_answers_are_kept_as_long_as_they_hold() {
 }
 
 #[test]
-fn names_that_lead_nowhere_are_unreachable() {
+fn unresolvable_name_is_502() {
     let stage = Stage::set("");
     stage.names.says("nothing.example", Says::Nothing);
     stage.names.says("failing.example", Says::Failure);
@@ -135,7 +135,7 @@ fn names_that_lead_nowhere_are_unreachable() {
 }
 
 #[test]
-fn a_name_server_that_says_nothing_is_given_up() {
+fn silent_resolver_times_out() {
     let stage = Stage::set("connect_timeout_seconds = 1\n");
     stage.names.says("silent.example", Says::Silence);
     assert_fault(&stage.fetch("silent.example"), 504, "DESTINATION_TIMEOUT");
@@ -146,7 +146,7 @@ fn a_name_server_that_says_nothing_is_given_up() {
 }
 
 #[test]
-fn names_are_asked_for_as_they_are_written_and_nothing_is_added() {
+fn names_are_resolved_without_search_domains() {
     let stage = Stage::set("");
     stage.names.take_questions();
     for (host, asked) in [

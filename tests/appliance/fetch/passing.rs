@@ -60,7 +60,7 @@ fn file(conversation: &mut Conversation) {
 }
 
 #[test]
-fn head_asks_by_head_and_keeps_the_length() {
+fn head_is_fetched_by_head_and_keeps_the_length() {
     let origin = Origin::start(file);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/file"));
@@ -75,7 +75,7 @@ fn head_asks_by_head_and_keeps_the_length() {
 }
 
 #[test]
-fn ranges_and_conditions_are_asked_for_and_answered() {
+fn ranges_and_conditions_are_passed_on() {
     let origin = Origin::start(file);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/file"));
@@ -118,7 +118,7 @@ fn ranges_and_conditions_are_asked_for_and_answered() {
 }
 
 #[test]
-fn statuses_of_the_destination_are_passed_on() {
+fn upstream_statuses_are_passed_on() {
     let of = |line: &str| format!("HTTP/1.1 {line}\r\nContent-Length: 4\r\n\r\nwhat").into_bytes();
     let origin = sending(vec![
         ("/201", of("201 Created")),
@@ -216,7 +216,7 @@ fn of_old(listener: SocketAddr, request: &str) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn an_answer_in_pieces_is_one_answer() {
+fn fragmented_response_is_one_response() {
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n";
     let origin = Origin::start(|conversation| {
         for byte in WHOLE {
@@ -229,7 +229,7 @@ fn an_answer_in_pieces_is_one_answer() {
 }
 
 #[test]
-fn what_is_encoded_stays_encoded() {
+fn content_encoding_is_passed_on() {
     // Not even gzip: nobody on the way may want to know.
     let encoded = pattern(100_000);
     let answer = encoded.clone();
@@ -250,7 +250,7 @@ fn what_is_encoded_stays_encoded() {
 }
 
 #[test]
-fn announcements_before_the_answer_are_not_taken_for_it() {
+fn interim_responses_are_skipped() {
     let last = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789";
     let of = |before: &str| format!("{before}{last}").into_bytes();
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nSet-Cookie: a=b\r\n\r\n";
@@ -269,7 +269,7 @@ fn announcements_before_the_answer_are_not_taken_for_it() {
 }
 
 #[test]
-fn several_fetches_on_one_connection_follow_each_other() {
+fn connection_serves_several_fetches_in_turn() {
     let origin = Origin::start(|conversation| {
         let path = conversation.path();
         conversation.answer("", path.as_bytes());
@@ -302,7 +302,7 @@ fn several_fetches_on_one_connection_follow_each_other() {
 }
 
 #[test]
-fn https_is_fetched_with_its_certificate_verified() {
+fn https_is_fetched_with_a_verified_certificate() {
     let authority = Authority::new();
     let body = pattern(LONG_BYTES);
     let sent = body.clone();
@@ -326,7 +326,7 @@ fn clicks(proxy: &Proxy, id: &str) -> (u64, u64) {
 }
 
 #[test]
-fn content_counts_as_a_click_once_however_many_pieces_it_is_fetched_in() {
+fn ranges_of_one_download_count_one_click() {
     let origin = Origin::start(file);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/"));
@@ -358,7 +358,7 @@ fn content_counts_as_a_click_once_however_many_pieces_it_is_fetched_in() {
 
 /// What everybody who is asked has in common.
 #[test]
-fn answers_on_both_listeners_are_the_same() {
+fn both_listeners_return_the_same_content() {
     let origin = Origin::start(file);
     let proxy = Proxy::to(&[&origin]);
     let id = proxy.link(&origin.url("/"));

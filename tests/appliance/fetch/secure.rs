@@ -17,7 +17,7 @@ fn secret(conversation: &mut Conversation) {
 }
 
 #[test]
-fn certificates_that_prove_nothing_end_the_connection_before_anything_is_asked() {
+fn bad_certificate_ends_the_fetch_before_the_request() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let names = NameServer::start();
     names.says("*.example", at(&["127.0.0.1"]));
@@ -74,7 +74,7 @@ fn certificates_that_prove_nothing_end_the_connection_before_anything_is_asked()
 }
 
 #[test]
-fn without_an_authority_of_our_own_only_those_of_the_machine_are_believed() {
+fn only_system_authorities_are_trusted_by_default() {
     let authority = Authority::new();
     let origin = Origin::over_tls(authority.certify(&["127.0.0.1"]), secret);
     let proxy = Proxy::to(&[&origin]);
@@ -83,7 +83,7 @@ fn without_an_authority_of_our_own_only_those_of_the_machine_are_believed() {
 }
 
 #[test]
-fn the_file_with_authorities_is_looked_for_beside_the_settings() {
+fn ca_file_is_relative_to_the_configuration() {
     let authority = Authority::new();
     let origin = Origin::over_tls(authority.certify(&["127.0.0.1"]), secret);
     let folder = tempfile::tempdir().unwrap();
@@ -102,7 +102,7 @@ fn the_file_with_authorities_is_looked_for_beside_the_settings() {
 }
 
 #[test]
-fn a_server_that_speaks_plainly_where_it_should_not_is_none() {
+fn plain_http_on_an_https_port_is_502() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);
     let plain = Server::start("127.0.0.1:0", move |mut stream| {
@@ -128,7 +128,7 @@ fn a_server_that_speaks_plainly_where_it_should_not_is_none() {
 }
 
 #[test]
-fn a_body_that_ends_with_a_torn_connection_is_not_whole() {
+fn body_without_tls_close_notify_is_truncated() {
     let authority = Authority::new();
     let origin = Origin::over_tls(authority.certify(&["127.0.0.1"]), |conversation| {
         conversation.is_torn = conversation.path() != "/said";

@@ -26,7 +26,7 @@ fn trickle(conversation: &mut Conversation) {
 }
 
 #[test]
-fn who_says_nothing_is_waited_for_only_so_long() {
+fn silent_upstream_is_504() {
     let authority = Authority::new();
     let silent = |conversation: &mut Conversation| conversation.wait_for_end();
     let plain = Origin::start(silent);
@@ -61,7 +61,7 @@ fn who_says_nothing_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn a_head_that_trickles_must_come_in_time_as_a_whole() {
+fn trickling_upstream_head_is_504() {
     let origin = Origin::start(|conversation| {
         let path = conversation.path();
         conversation.send(match path.as_str() {
@@ -84,7 +84,7 @@ fn a_head_that_trickles_must_come_in_time_as_a_whole() {
 }
 
 #[test]
-fn a_connection_that_does_not_come_about_is_given_up() {
+fn connect_timeout_ends_the_fetch() {
     // Its queue has room for one, and nobody takes anybody out.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -105,7 +105,7 @@ fn a_connection_that_does_not_come_about_is_given_up() {
 }
 
 #[test]
-fn a_body_that_stops_is_cut_off() {
+fn stalled_body_is_cut_off() {
     let origin = Origin::start(|conversation| {
         conversation.send(match conversation.path().as_str() {
             "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
@@ -127,7 +127,7 @@ fn a_body_that_stops_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_knows_no_chunks_sees_its_connection_break() {
+fn http_1_0_client_sees_a_reset_when_the_body_stalls() {
     let origin = Origin::start(|conversation| {
         conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n");
         if conversation.path() == "/stops" {
@@ -151,7 +151,7 @@ fn a_client_that_knows_no_chunks_sees_its_connection_break() {
 }
 
 #[test]
-fn a_body_that_trickles_goes_on_until_its_whole_time_is_over() {
+fn trickling_body_ends_at_the_total_timeout() {
     let origin = Origin::start(|conversation| {
         conversation.send(match conversation.path().as_str() {
             "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
@@ -172,7 +172,7 @@ fn a_body_that_trickles_goes_on_until_its_whole_time_is_over() {
 }
 
 #[test]
-fn the_whole_time_is_that_of_all_steps_together() {
+fn total_timeout_covers_all_redirects() {
     let origin = Origin::start(|conversation| {
         // Each step is fast enough by itself.
         for _ in 0..12 {
@@ -188,7 +188,7 @@ fn the_whole_time_is_that_of_all_steps_together() {
 }
 
 #[test]
-fn no_more_bytes_are_passed_on_than_are_allowed() {
+fn body_is_cut_off_at_the_byte_limit() {
     const MOST: usize = 1_000_000;
     let origin = Origin::start(|conversation| {
         let path = conversation.path();

@@ -29,7 +29,7 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn links_are_made_shown_changed_and_deleted() {
+fn cli_adds_shows_changes_and_deletes_links() {
     let appliance = Appliance::start();
     let run = |args: &[&str]| link(&appliance, args);
     let added = run(&[
@@ -135,7 +135,7 @@ fn links_are_made_shown_changed_and_deleted() {
 }
 
 #[test]
-fn exit_codes_say_what_went_wrong() {
+fn exit_code_tells_the_kind_of_error() {
     let appliance = Appliance::start();
     let run = |args: &[&str]| failed(&link(&appliance, args));
     let (exit, said) = run(&["get", "zzzzzzzz"]);
@@ -180,7 +180,7 @@ fn exit_codes_say_what_went_wrong() {
 }
 
 #[test]
-fn help_has_examples_and_shells_get_completions() {
+fn help_has_examples_and_completions_are_generated() {
     for command in [
         &["--help"][..],
         &["serve", "--help"],
@@ -199,7 +199,7 @@ fn help_has_examples_and_shells_get_completions() {
 }
 
 #[test]
-fn check_says_what_the_settings_mean() {
+fn check_prints_effective_settings() {
     let appliance = Appliance::start();
     let said = out(&appliance.tinyd(&["check", "--public", "127.0.0.1:9999"]));
     for part in [

@@ -17,7 +17,7 @@ fn added(before: &Scrape, after: &Scrape, samples: &[String]) -> Vec<f64> {
 }
 
 #[test]
-fn redirects_are_counted_by_outcome_whichever_way_they_go() {
+fn redirects_are_counted_by_outcome_on_both_paths() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let ids = [
@@ -68,7 +68,7 @@ fn redirects_are_counted_by_outcome_whichever_way_they_go() {
 }
 
 #[test]
-fn redirects_that_come_together_are_counted_each() {
+fn pipelined_redirects_are_all_counted() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let before = Scrape::of(&appliance);
@@ -151,7 +151,7 @@ fn calls_are_counted_by_action_and_error_code() {
 }
 
 #[test]
-fn sessions_that_are_not_accepted_are_counted_by_reason() {
+fn rejected_sessions_are_counted_by_reason() {
     let appliance = Appliance::start();
     let start = |privileges: &str| appliance.start_session(ADMIN_SECRET, "me", "2", privileges);
     let ended = start("");
@@ -187,7 +187,7 @@ fn sessions_that_are_not_accepted_are_counted_by_reason() {
 }
 
 #[test]
-fn links_are_counted_by_status_as_soon_as_a_write_is_acknowledged() {
+fn link_counts_change_with_the_acknowledged_write() {
     let mut appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let links = |appliance: &Appliance| {
@@ -255,7 +255,7 @@ fn commits_are_counted_and_timed() {
 }
 
 #[test]
-fn nothing_that_a_client_has_sent_is_in_the_scrape() {
+fn metrics_contain_no_client_data() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.start_session(ADMIN_SECRET, "editor@example.com", "2", "");
     let id = appliance.add(&ks, &[("shortLink[uniqueId]", "a-unique-id")]);
@@ -286,7 +286,7 @@ fn nothing_that_a_client_has_sent_is_in_the_scrape() {
 }
 
 #[test]
-fn the_scrape_is_served_on_the_admin_listener_alone() {
+fn metrics_are_served_on_the_admin_listener_only() {
     let appliance = Appliance::start();
     let text = appliance.get_admin("/metrics");
     assert_eq!(text.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
@@ -304,7 +304,7 @@ fn the_scrape_is_served_on_the_admin_listener_alone() {
 }
 
 #[test]
-fn the_process_and_the_program_are_described() {
+fn metrics_describe_the_process_and_the_build() {
     let scrape = Scrape::of(&Appliance::start());
     let build = format!("tinyd_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(scrape.get(&build), 1.0);
@@ -332,7 +332,7 @@ fn named_metrics(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_metric_of_the_dashboard_and_the_alerts_exists() {
+fn dashboard_and_alerts_name_existing_metrics() {
     let appliance = Appliance::start_with_operator();
     appliance.add(&appliance.admin_ks(), &[]);
     // It has a time only once there was one.
@@ -353,7 +353,7 @@ fn every_metric_of_the_dashboard_and_the_alerts_exists() {
 }
 
 #[test]
-fn every_alert_is_tested_and_has_a_runbook() {
+fn each_alert_has_a_test_and_a_runbook() {
     let (alerts, tests) = (monitoring("alerts.yml"), monitoring("alerts.test.yml"));
     let names: Vec<_> = alerts
         .lines()

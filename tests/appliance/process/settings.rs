@@ -24,7 +24,7 @@ fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
 }
 
 #[test]
-fn a_wrong_setting_ends_the_start_with_key_value_and_reason() {
+fn invalid_setting_is_reported_with_key_value_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tinyd.toml");
     fs::write(&path, configuration("[public]\nlisten = \"everywhere\"")).unwrap();
@@ -67,7 +67,7 @@ fn a_wrong_setting_ends_the_start_with_key_value_and_reason() {
 }
 
 #[test]
-fn the_environment_sets_what_flags_could() {
+fn environment_variables_set_the_same_as_flags() {
     let folder = tempfile::tempdir().unwrap();
     let child = tinyd()
         .arg("serve")
@@ -111,7 +111,7 @@ fn the_environment_sets_what_flags_could() {
 }
 
 #[test]
-fn a_data_folder_has_one_process() {
+fn second_process_on_a_data_folder_is_refused() {
     let appliance = Appliance::start();
     let data = appliance.folder.path().join("data");
     let config = appliance.config();
@@ -131,13 +131,13 @@ fn a_data_folder_has_one_process() {
 }
 
 #[test]
-fn new_ids_have_the_length_that_is_set() {
+fn new_ids_have_the_configured_length() {
     let appliance = Appliance::start_with("[links]\nid_length = 12\n");
     assert_eq!(appliance.add(&appliance.admin_ks(), &[]).len(), 12);
 }
 
 #[test]
-fn the_log_begins_with_version_settings_store_and_addresses() {
+fn log_starts_with_version_settings_store_and_addresses() {
     let mut appliance = Appliance::start_with("[public]\ntiny = \"direct\"\n");
     appliance.add(&appliance.admin_ks(), &[]);
     appliance.terminate();
@@ -162,14 +162,14 @@ fn the_log_begins_with_version_settings_store_and_addresses() {
 }
 
 #[test]
-fn an_interrupt_ends_it_in_order() {
+fn interrupt_ends_the_process_cleanly() {
     let mut appliance = Appliance::start();
     assert!(appliance.end_by(Signal::INT).success());
     assert!(appliance.log().contains("ended"), "{}", appliance.log());
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (exit, said) = refused(&["--public", &address, "--admin", "127.0.0.1:0"], &[]);

@@ -14,7 +14,7 @@ use crate::support::http::request;
 use crate::support::status::{line, shown, status};
 
 #[test]
-fn a_healthy_appliance_says_how_it_is_on_one_screen() {
+fn status_of_a_healthy_server_fits_one_screen() {
     let mut appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -88,7 +88,7 @@ fn a_healthy_appliance_says_how_it_is_on_one_screen() {
 }
 
 #[test]
-fn a_backup_that_its_client_has_not_taken_does_not_count() {
+fn aborted_backup_download_does_not_count() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     // More than the buffers on the way hold.
@@ -108,7 +108,7 @@ fn a_backup_that_its_client_has_not_taken_does_not_count() {
 }
 
 #[test]
-fn fetches_are_told_of_once_there_were_any_and_so_is_that_they_were_too_many() {
+fn status_shows_fetches_and_their_limit_once_used() {
     let destination = TcpListener::bind("127.0.0.1:0").unwrap();
     destination.set_nonblocking(true).unwrap();
     let port = destination.local_addr().unwrap().port();
@@ -176,7 +176,7 @@ fn fetches_are_told_of_once_there_were_any_and_so_is_that_they_were_too_many() {
 }
 
 #[test]
-fn json_is_what_the_appliance_says_and_needs_no_configuration() {
+fn status_json_needs_no_configuration() {
     let appliance = Appliance::start();
     let mut command = tinyd();
     command
@@ -192,7 +192,7 @@ fn json_is_what_the_appliance_says_and_needs_no_configuration() {
 }
 
 #[test]
-fn a_read_only_appliance_is_healthy() {
+fn read_only_server_is_healthy() {
     let mut appliance = Appliance::start();
     appliance.add(&appliance.admin_ks(), &[]);
     assert!(appliance.terminate().success());
@@ -222,7 +222,7 @@ fn a_read_only_appliance_is_healthy() {
 }
 
 #[test]
-fn status_is_served_on_the_admin_listener_alone_and_its_absence_is_told() {
+fn status_is_served_on_the_admin_listener_only() {
     let mut appliance = Appliance::start();
     assert_eq!(request(&appliance.admin, "HEAD", "/status", &[], b"").status, 200);
     let refused = request(&appliance.admin, "POST", "/status", &[], b"");

@@ -8,7 +8,7 @@ use crate::support::fixture::{Appliance, configuration, folder};
 use crate::support::manager::Manager;
 
 #[test]
-fn the_service_manager_hears_of_the_start_a_reload_and_the_end() {
+fn systemd_is_notified_of_start_reload_and_stop() {
     let manager = Manager::new();
     let mut appliance = manager.start(folder(&configuration("")), &[]);
     let heard = manager.hear_until("READY=1");
@@ -42,7 +42,7 @@ fn the_service_manager_hears_of_the_start_a_reload_and_the_end() {
 }
 
 #[test]
-fn the_status_says_how_many_links_are_served() {
+fn systemd_status_shows_the_number_of_links() {
     let mut appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for _ in 0..2 {
@@ -57,7 +57,7 @@ fn the_status_says_how_many_links_are_served() {
 }
 
 #[test]
-fn the_watchdog_hears_that_all_threads_are_alive() {
+fn watchdog_gets_heartbeats_while_threads_respond() {
     let manager = Manager::new();
     let appliance = manager.start(folder(&configuration("")), &[("WATCHDOG_USEC", "200000")]);
     manager.hear_until("READY=1");

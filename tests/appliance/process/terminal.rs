@@ -33,7 +33,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn empty_variables_count_as_not_set() {
+fn empty_variable_counts_as_unset() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tinyd.toml");
     fs::write(
@@ -95,7 +95,7 @@ fn assert_harmless(text: &str) {
 }
 
 #[test]
-fn stored_text_cannot_command_a_terminal() {
+fn stored_text_cannot_control_the_terminal() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(
@@ -151,7 +151,7 @@ fn stored_text_cannot_command_a_terminal() {
 }
 
 #[test]
-fn a_dry_run_shows_the_first_ids_as_they_would_be() {
+fn dry_run_shows_the_first_ids() {
     let appliance = Appliance::start();
     let file = appliance.folder.path().join("links.csv");
     // A spreadsheet has taken the first one for a number and cut its zeros off.

@@ -32,7 +32,7 @@ fn ask(base: &str, method: &str, target: &str, headers: &[(&str, &str)]) -> Answ
 }
 
 #[test]
-fn redirects_are_counted_by_who_asks_and_nothing_else_is() {
+fn only_redirects_count_split_by_user_agent() {
     for tiny in ["hop", "direct"] {
         let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\n"));
         let ks = appliance.admin_ks();
@@ -117,7 +117,7 @@ fn redirects_are_counted_by_who_asks_and_nothing_else_is() {
 }
 
 #[test]
-fn kalturas_objects_are_what_they_were_for_those_who_do_not_ask() {
+fn objects_without_clicks_are_unchanged() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -162,7 +162,7 @@ fn kalturas_objects_are_what_they_were_for_those_who_do_not_ask() {
 }
 
 #[test]
-fn the_command_line_shows_clicks() {
+fn cli_shows_clicks() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     let (used, unused) = (appliance.add(&ks, &[]), appliance.add(&ks, &[]));
@@ -295,7 +295,7 @@ fn assert_counted(appliance: &Appliance, ks: &str, expected: &BTreeMap<String, (
 }
 
 #[test]
-fn a_drain_loses_no_click() {
+fn drain_loses_no_click() {
     let mut appliance = Appliance::start_with("[public]\nthreads = 3\n");
     let ks = appliance.admin_ks();
     let ids = add_links(&appliance, &ks, 40);
@@ -321,7 +321,7 @@ fn a_drain_loses_no_click() {
 }
 
 #[test]
-fn a_crash_loses_no_more_than_what_was_not_written_yet() {
+fn crash_loses_only_unwritten_clicks() {
     let mut appliance = Appliance::start_with("[public]\nthreads = 2\n");
     let ks = appliance.admin_ks();
     let ids = add_links(&appliance, &ks, 20);
@@ -352,7 +352,7 @@ fn a_crash_loses_no_more_than_what_was_not_written_yet() {
 }
 
 #[test]
-fn backups_keep_clicks_and_who_serves_one_counts_none() {
+fn backup_keeps_clicks_and_read_only_counts_none() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -377,7 +377,7 @@ fn backups_keep_clicks_and_who_serves_one_counts_none() {
 }
 
 #[test]
-fn nobody_is_counted_where_that_is_switched_off() {
+fn disabled_counting_counts_no_click() {
     let mut appliance = Appliance::start_with("[links]\ncount_clicks = false\n");
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);

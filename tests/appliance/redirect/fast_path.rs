@@ -73,7 +73,7 @@ fn ids(appliance: &Appliance) -> Vec<String> {
 }
 
 #[test]
-fn both_ways_of_answering_say_the_same() {
+fn fast_path_and_hyper_respond_alike() {
     for tiny in ["hop", "direct"] {
         let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\n"));
         for id in ids(&appliance) {
@@ -99,7 +99,7 @@ fn both_ways_of_answering_say_the_same() {
 }
 
 #[test]
-fn any_mixture_of_requests_is_answered_in_order() {
+fn mixed_pipelined_requests_are_answered_in_order() {
     let appliance = Appliance::start();
     let ids = ids(&appliance);
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: tinyd\r\n\r\n");
@@ -124,7 +124,7 @@ fn any_mixture_of_requests_is_answered_in_order() {
 }
 
 #[test]
-fn nothing_is_answered_after_the_last_request() {
+fn request_after_connection_close_is_not_answered() {
     let appliance = Appliance::start();
     let request = |more: &str| format!("GET {GOTO}zzzz HTTP/1.1\r\nHost: tinyd\r\n{more}\r\n");
     let both = format!("{}{}", request("Connection: close\r\n"), request(""));
@@ -134,7 +134,7 @@ fn nothing_is_answered_after_the_last_request() {
 }
 
 #[test]
-fn what_is_no_plain_request_is_left_to_the_general_server() {
+fn unusual_request_is_left_to_hyper() {
     let appliance = Appliance::start_with("[public]\nmax_headers = 100\n");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let long = "x".repeat(20_000);
@@ -182,7 +182,7 @@ fn what_is_no_plain_request_is_left_to_the_general_server() {
 }
 
 #[test]
-fn a_client_that_reads_late_gets_every_answer() {
+fn client_that_reads_late_gets_every_response() {
     let appliance = Appliance::start_with("[public]\nthreads = 1\n");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let request = format!("GET {GOTO}{id} HTTP/1.1\r\nHost: tinyd\r\n\r\n");
@@ -203,7 +203,7 @@ fn a_client_that_reads_late_gets_every_answer() {
 }
 
 #[test]
-fn idle_connections_do_not_hold_up_the_end() {
+fn idle_connections_do_not_delay_the_drain() {
     let mut appliance = Appliance::start();
     let mut idle = connect(&appliance.public);
     let mut begun = connect(&appliance.public);
@@ -222,7 +222,7 @@ fn idle_connections_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_client_that_does_not_read_delays_the_end_but_does_not_spoil_it() {
+fn client_that_stops_reading_delays_but_ends_the_drain() {
     let mut appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     // On the fast path, and on the general server.

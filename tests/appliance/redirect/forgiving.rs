@@ -68,7 +68,7 @@ fn assert_same(answer: Answer, expected: &Answer, what: &str) {
 }
 
 #[test]
-fn what_no_id_has_is_taken_off_after_a_miss() {
+fn foreign_characters_are_stripped_after_a_miss() {
     for tiny in ["hop", "direct"] {
         let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\n"));
         let ks = appliance.admin_ks();
@@ -105,7 +105,7 @@ fn what_no_id_has_is_taken_off_after_a_miss() {
 }
 
 #[test]
-fn what_is_no_link_either_way_is_answered_as_before() {
+fn forgiving_changes_no_response_of_an_unknown_id() {
     let forgiving = Appliance::start();
     let strict = Appliance::start_with("[public]\nforgiving = false\n");
     let ks = [forgiving.admin_ks(), strict.admin_ks()];
@@ -169,7 +169,7 @@ fn what_is_no_link_either_way_is_answered_as_before() {
 }
 
 #[test]
-fn a_second_look_is_one_guess() {
+fn forgiving_lookup_is_one_guess() {
     for (tiny, path) in [("hop", "/tiny/"), ("direct", "/tiny/"), ("hop", GOTO)] {
         let appliance = Appliance::start_with(&format!(
             "[public]\ntiny = \"{tiny}\"\nmax_guesses_per_minute = 10\ntrusted_proxies = \"127.0.0.1\"\n"

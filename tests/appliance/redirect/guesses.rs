@@ -18,7 +18,7 @@ fn goto(base: &str, id: &str, more: &str, client: &str) -> Answer {
 }
 
 #[test]
-fn unknown_ids_are_limited_for_each_client() {
+fn unknown_ids_are_rate_limited_per_client() {
     let settings = "[public]\nmax_guesses_per_minute = 10\ntrusted_proxies = \"127.0.0.1\"\n\
                     [admin]\ntrusted_proxies = \"127.0.0.1\"\n";
     let appliance = Appliance::start_with(settings);
@@ -66,7 +66,7 @@ fn unknown_ids_are_limited_for_each_client() {
 }
 
 #[test]
-fn those_who_may_be_many_are_not_shut_out_and_asking_again_is_no_guess() {
+fn loopback_is_not_shut_out_and_repeats_are_no_guess() {
     let appliance = Appliance::start_with("[public]\nmax_guesses_per_minute = 10\n");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     for _ in 0..100 {
@@ -81,7 +81,7 @@ fn those_who_may_be_many_are_not_shut_out_and_asking_again_is_no_guess() {
 }
 
 #[test]
-fn the_first_shut_out_is_logged_with_what_to_set() {
+fn first_shutout_is_logged_with_the_setting() {
     let settings = "[public]\nmax_guesses_per_minute = 10\ntrusted_proxies = \"127.0.0.1\"\n";
     let appliance = Appliance::start_with(settings);
     let shut_outs = || Scrape::of(&appliance).get("tinyd_guessers_shut_out_total");

@@ -4,7 +4,7 @@ use crate::support::fixture::Appliance;
 use crate::support::http::request;
 
 #[test]
-fn an_unknown_path_is_a_page_for_browsers_and_text_for_programs() {
+fn unknown_path_is_html_for_browsers_and_text_for_tools() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         for target in [

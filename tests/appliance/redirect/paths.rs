@@ -7,7 +7,7 @@ const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 const ADMIN_SECRET: &str = crate::support::fixture::ADMIN_SECRET;
 
 #[test]
-fn empty_segments_mean_nothing() {
+fn empty_path_segments_are_ignored() {
     for tiny in ["hop", "direct"] {
         let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\n"));
         let id = appliance.add(&appliance.admin_ks(), &[]);
@@ -52,7 +52,7 @@ fn empty_segments_mean_nothing() {
 }
 
 #[test]
-fn clients_whose_service_url_ends_in_a_slash_are_served() {
+fn service_url_with_a_trailing_slash_works() {
     let appliance = Appliance::start();
     for target in [
         "//api_v3/service/system/action/ping?format=1",
@@ -108,7 +108,7 @@ fn no_path_redirects_to_another_host() {
 }
 
 #[test]
-fn percent_encoded_letters_of_an_id_are_decoded_everywhere() {
+fn percent_encoded_ids_are_decoded_everywhere() {
     for tiny in ["hop", "direct"] {
         let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\nforgiving = false\n"));
         let id = appliance.add(&appliance.admin_ks(), &[]);

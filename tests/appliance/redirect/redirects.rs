@@ -6,7 +6,7 @@ use crate::support::http::{encode, request};
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto";
 
 #[test]
-fn a_short_url_hops_to_goto_which_redirects() {
+fn short_url_hops_to_goto_which_redirects() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     for base in [&appliance.public, &appliance.admin] {
@@ -25,7 +25,7 @@ fn a_short_url_hops_to_goto_which_redirects() {
 }
 
 #[test]
-fn direct_answers_what_goto_would() {
+fn direct_mode_answers_like_goto() {
     let appliance = Appliance::start_with("[public]\ntiny = \"direct\"\n");
     let ks = appliance.admin_ks();
     let id = appliance.add(&ks, &[]);
@@ -79,7 +79,7 @@ fn goto_works_in_every_form() {
 }
 
 #[test]
-fn what_does_not_redirect_says_why() {
+fn failed_redirect_tells_the_reason() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     let now = appliance.call("system", "getTime", "", &[]).as_i64().unwrap();
@@ -119,7 +119,7 @@ fn what_does_not_redirect_says_why() {
 }
 
 #[test]
-fn the_body_of_a_failure_suits_the_caller() {
+fn error_body_suits_the_client() {
     let appliance = Appliance::start();
     let target = format!("{GOTO}/id/zzzzzzzz");
     let with = |query: &str, accept: &str| {
@@ -158,7 +158,7 @@ fn the_body_of_a_failure_suits_the_caller() {
 }
 
 #[test]
-fn a_destination_is_sent_as_a_header_can_carry_it_and_stored_as_it_was_given() {
+fn destination_is_encoded_in_location_but_stored_as_given() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for (url, location) in [
@@ -179,7 +179,7 @@ fn a_destination_is_sent_as_a_header_can_carry_it_and_stored_as_it_was_given() {
 }
 
 #[test]
-fn the_public_listener_serves_nothing_else() {
+fn public_listener_serves_redirects_only() {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
     for target in [
@@ -229,7 +229,7 @@ fn the_public_listener_serves_nothing_else() {
 }
 
 #[test]
-fn methods_are_answered_as_http_says() {
+fn methods_follow_the_http_specification() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     for target in [format!("/tiny/{id}"), "/robots.txt".to_owned()] {

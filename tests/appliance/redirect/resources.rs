@@ -50,7 +50,7 @@ fn headers(head: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn head_is_get_without_the_body() {
+fn head_is_get_without_a_body() {
     let hopping = Appliance::start();
     let direct = Appliance::start_with("[public]\ntiny = \"direct\"\n");
     for appliance in [&hopping, &direct] {
@@ -107,7 +107,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn a_method_that_is_not_served_is_told_which_ones_are() {
+fn unsupported_method_is_answered_with_allow() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let goto = format!("{ACTION}/goto/id/{id}");
@@ -159,7 +159,7 @@ fn a_method_that_is_not_served_is_told_which_ones_are() {
 }
 
 #[test]
-fn options_are_answered_for_the_server_as_a_whole_and_for_what_is_not_there() {
+fn options_work_for_the_server_and_unknown_paths() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         let (head, _) = ask(base, "OPTIONS", "*", "");
@@ -171,7 +171,7 @@ fn options_are_answered_for_the_server_as_a_whole_and_for_what_is_not_there() {
 }
 
 #[test]
-fn refusals_of_what_is_no_request_have_a_date_too() {
+fn rejected_malformed_request_gets_a_date() {
     let appliance = Appliance::start();
     for base in [&appliance.public, &appliance.admin] {
         let long = format!("/{}", "x".repeat(60_000));

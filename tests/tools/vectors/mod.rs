@@ -180,7 +180,7 @@ impl Trial {
     }
 }
 
-pub fn no_spelling_of_what_is_inside_gets_there() {
+pub fn no_spelling_of_a_private_address_is_fetched() {
     let mut trial = Trial::of("");
     let all = forbidden();
     for url in &all {
@@ -202,7 +202,7 @@ pub fn no_spelling_of_what_is_inside_gets_there() {
     assert!(distinct.len() >= 500, "{}", distinct.len());
 }
 
-pub fn what_is_refused_would_have_been_reached() {
+pub fn refused_addresses_are_reachable_when_allowed() {
     let mut trial = Trial::of("allow = [\"0.0.0.0/0\", \"::/0\"]\n");
     for url in [urls(ADDRESSES), named()].concat() {
         let Some(fetched) = trial.fetch(&url) else { continue };
@@ -222,7 +222,7 @@ pub fn what_is_refused_would_have_been_reached() {
     trial.end();
 }
 
-pub fn no_redirect_leads_inside_either() {
+pub fn no_redirect_reaches_a_private_address() {
     let mut trial = Trial::of("follow = 3\n");
     let redirect_to = |url: &str| format!("http://public.example/?{}", crate::support::http::encode(url));
     for url in forbidden() {
@@ -288,7 +288,7 @@ const OUTSIDE: &[&str] = &[
     "[3fff:1000::1]",
 ];
 
-pub fn what_is_outside_is_fetched() {
+pub fn public_addresses_are_fetched() {
     let mut trial = Trial::of("");
     for host in [
         "public.example",
@@ -319,7 +319,7 @@ pub fn what_is_outside_is_fetched() {
     trial.end();
 }
 
-pub fn a_public_address_that_is_this_machines_is_refused() {
+pub fn own_public_address_is_refused() {
     let mut trial = Trial::of("");
     let own = ["12.34.56.78", "2606:4700::99"];
     trial.names.says("own.example", at(&own));
@@ -339,7 +339,7 @@ pub fn a_public_address_that_is_this_machines_is_refused() {
     trial.end();
 }
 
-pub fn the_appliances_own_listeners_are_refused_even_if_everything_is_allowed() {
+pub fn own_listeners_are_refused_even_when_allowed() {
     // Few enough that all of them can be allowed.
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20999").unwrap();
     let ports: Vec<_> = (20_000..21_000).collect();
@@ -375,7 +375,7 @@ pub fn the_appliances_own_listeners_are_refused_even_if_everything_is_allowed() 
     trial.end();
 }
 
-pub fn the_machines_own_name_servers_are_asked_where_no_others_are_named_and_nothing_is_added() {
+pub fn system_resolvers_are_used_without_search_domains() {
     let _canary = Canary::set();
     let folder = tempfile::tempdir().unwrap();
     let resolv_conf = folder.path().join("resolv.conf");
