@@ -79,6 +79,7 @@ fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &
             }
         }
         last = Instant::now();
+        // The pace of the client under test: idle connections must survive the restart too.
         std::thread::sleep(pause);
     }
 }

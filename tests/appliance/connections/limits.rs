@@ -48,6 +48,7 @@ fn head_timeout_closes_the_connection() {
                 if sender.write_all(&[*byte]).is_err() {
                     return;
                 }
+                // The pace of the client under test, not a wait for a condition.
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         });
