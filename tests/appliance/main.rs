@@ -1,4 +1,4 @@
-//! The real binary, spawned on port 0 in a folder of its own.
+//! Tests of the real binary, started on port 0 in its own folder.
 
 #![allow(
     unreachable_pub,

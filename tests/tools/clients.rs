@@ -1,5 +1,5 @@
-//! Kaltura's own clients, unchanged (`tests/clients`): each is installed from its lock file and exercises the API. How other
-//! tools in Python are installed.
+//! Kaltura's own clients, unchanged (`tests/clients`): each is installed from its lock file and exercises the API. Also
+//! installs Python tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET};
 
-/// Runs a command that must succeed; shows what it printed if not.
+/// Runs a command that must succeed; shows its output if not.
 fn run(command: &mut Command, hint: &str) {
     let output = command
         .output()
@@ -18,8 +18,8 @@ fn run(command: &mut Command, hint: &str) {
     assert!(output.status.success(), "{command:?} failed. {hint}\n{shown}");
 }
 
-/// A copy of a folder in `tests` with what it needs installed, kept under `target` until its lock file or the runtime that
-/// it was installed for changes.
+/// A copy of a folder in `tests` with its dependencies, kept under `target` until its lock file or its runtime
+/// changes.
 fn installed(folder: &str, lock: &str, runtime: &str, install: impl FnOnce(&Path)) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
@@ -30,7 +30,7 @@ fn installed(folder: &str, lock: &str, runtime: &str, install: impl FnOnce(&Path
         .stdout;
     let wanted = fs::read_to_string(source.join(lock)).unwrap() + &String::from_utf8_lossy(&version);
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
-        // A half-finished installation is begun anew.
+        // Removes an incomplete installation.
         if folder.exists() {
             fs::remove_dir_all(&folder).unwrap();
         }
@@ -73,8 +73,8 @@ fn npm_installed(client: &str) -> PathBuf {
     })
 }
 
-/// A copy of a folder in `tests` with a virtual environment, `venv`, that has what its `requirements.txt` says, and its
-/// `sources.txt` if there is one.
+/// A copy of a folder in `tests` with a virtual environment, `venv`, of its `requirements.txt` and, if it has one, its
+/// `sources.txt`.
 pub fn python_installed(folder: &str) -> PathBuf {
     installed(folder, "requirements.txt", "python3", |folder| {
         let hint = "The tests need Python 3 with venv and pip.";
@@ -84,7 +84,7 @@ pub fn python_installed(folder: &str) -> PathBuf {
         );
         let install = ["install", "--quiet", "--require-hashes", "--no-deps"];
         let wheels = ["--only-binary", ":all:", "-r", "requirements.txt"];
-        // Built by what has been installed: what is built in isolation, is built by packages without hashes.
+        // No build isolation: an isolated build would use packages without hashes.
         let sources = ["--no-binary", ":all:", "--no-build-isolation", "-r", "sources.txt"];
         let has_sources = folder.join("sources.txt").exists();
         for what in [&wheels[..]].into_iter().chain(has_sources.then_some(&sources[..])) {

@@ -1,4 +1,4 @@
-//! Copies on a disk without room.
+//! Copies on a full disk.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::support::fixture::{binary, configuration, folder};
 use crate::support::transfer::{complained, line};
 use crate::wrapper::unshare;
 
-/// A disk without room: the tools say so, and leave nothing behind.
+/// The tools report the full disk and leave no file behind.
 pub fn copy_on_a_full_disk_leaves_no_file() {
     let folder = folder(&configuration(""));
     let file = folder.path().join("links.jsonl");

@@ -1,4 +1,4 @@
-//! A disk that fails under the running appliance: redirects go on, what is acknowledged stays, and it recovers by
+//! A failing disk under a running server: redirects continue, acknowledged writes survive, and the store recovers by
 //! itself.
 
 use std::fs;
@@ -13,10 +13,10 @@ use crate::support::fixture::{Appliance, configuration_with_operator, folder, po
 use crate::support::http::{Answer, encode, exchange};
 use crate::wrapper::{serve_under, start_with_failing, unshare};
 
-/// What clients saw.
+/// The results that clients got.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Id and destination of every link that was acknowledged.
+    /// ID and destination of each acknowledged link.
     acknowledged: Mutex<Vec<(String, String)>>,
     unknown: AtomicUsize,
     refused: AtomicUsize,
@@ -35,7 +35,7 @@ fn add(host: &str, ks: &str, url: &str) -> Answer {
     )
 }
 
-/// Adds links and follows one while `during` runs. No redirect may fail, and every write must be answered as promised.
+/// Adds links and follows one while `during` runs. No redirect may fail, and each write must have a documented result.
 fn under_load(appliance: &Appliance, during: impl FnOnce(&Seen)) -> Seen {
     const WRITERS: usize = 3;
     let ks = appliance.admin_ks();
@@ -43,7 +43,7 @@ fn under_load(appliance: &Appliance, during: impl FnOnce(&Seen)) -> Seen {
     let host = appliance.admin.strip_prefix("http://").unwrap();
     let (seen, stopped) = (Seen::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // Ends the others even if an assertion in `during` fails.
+        // Stops the other threads even if an assertion in `during` fails.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -98,7 +98,7 @@ impl Seen {
         self.acknowledged.lock().len()
     }
 
-    /// Waits until more has been acknowledged than now.
+    /// Waits for further acknowledged writes.
     fn wait_for_writes(&self) {
         let before = self.acknowledged();
         poll("writes", || self.acknowledged() > before + 3);
@@ -110,7 +110,7 @@ impl Seen {
     }
 }
 
-/// Everything that was acknowledged is served, also after a kill, and the store is whole.
+/// Checks that every acknowledged link is served, also after a kill, and that the store is whole.
 fn assert_nothing_lost(mut appliance: Appliance, seen: &Seen) {
     let all_there = |appliance: &Appliance| {
         for (id, url) in seen.acknowledged.lock().iter() {
@@ -138,7 +138,7 @@ fn assert_whole(store: &Path) {
     );
 }
 
-/// The failure is logged once, and so is its end.
+/// The log has one line for the failure and one for its end.
 fn assert_logged_once(appliance: &Appliance) {
     let log = appliance.log();
     let count = |text: &str| log.matches(text).count();
@@ -148,8 +148,8 @@ fn assert_logged_once(appliance: &Appliance) {
     assert_eq!(failures, count(" ERROR "));
 }
 
-/// Runs it with a system call failing for a while, several times in a row: the first attempts to open the store again
-/// fail as well.
+/// Runs it with a system call that fails several times in a row, so that the first attempts to reopen the store fail
+/// too.
 fn with_failing(system_call: &str, error: &str, calls: &str) {
     let appliance = start_with_failing(system_call, error, calls, folder(&configuration_with_operator()));
     let seen = under_load(&appliance, |seen| {
@@ -172,7 +172,7 @@ pub fn full_disk_loses_no_write_and_no_redirect() {
     with_failing("pwrite64", "ENOSPC", "400..403");
 }
 
-/// A folder of its own to mount something at, seen by the appliance alone.
+/// Mounts a file system that only the appliance sees.
 const MOUNTED: &str = "mount -t tmpfs -o size=3m,mode=700 tmpfs \"$0\" && exec \"$@\"";
 
 pub fn store_recovers_from_full_and_read_only_disks() {
@@ -184,7 +184,7 @@ pub fn store_recovers_from_full_and_read_only_disks() {
     let wrapper = [&namespace[..], &["bash", "-c", MOUNTED, &data]].concat();
     let appliance = Appliance::start_by(serve_under(&wrapper), folder);
     let id = appliance.process_id().to_string();
-    // How the mounted folder looks to the appliance.
+    // The mounted folder as the appliance sees it.
     let inside = format!("/proc/{id}/root{data}");
     let try_remount = |how: &str| {
         let enter: &[&str] = if geteuid().is_root() {
@@ -199,12 +199,12 @@ pub fn store_recovers_from_full_and_read_only_disks() {
             .output();
         done.unwrap().status.success()
     };
-    // It can be that the appliance is just trying whether a file can be written.
+    // The appliance may just be trying to write a file.
     let remount = |how: &str| poll(how, || try_remount(how));
     let seen = under_load(&appliance, |seen| {
         seen.wait_for_writes();
         let filler = format!("{inside}/filler");
-        // As much as there is room for.
+        // Fills the disk.
         let _ = fs::write(&filler, vec![1; 4 * 1024 * 1024]);
         seen.wait_for_refusals();
         let unready = appliance.get_admin("/readyz");
@@ -216,10 +216,10 @@ pub fn store_recovers_from_full_and_read_only_disks() {
                 .contains("No space left"),
             "{unready:?}"
         );
-        // Reads go on.
+        // Reads still work.
         assert!(appliance.list(&appliance.admin_ks(), &[]).1 > 0);
 
-        // Nothing is open for writing now, so this is possible.
+        // No file is open for writing now, so a remount works.
         remount("remount,ro");
         appliance.wait_for_log("Read-only file system");
         remount("remount,rw");
@@ -235,7 +235,7 @@ pub fn store_recovers_from_full_and_read_only_disks() {
             "{id} was acknowledged and is lost"
         );
     }
-    // What is mounted is gone with the process.
+    // The mount ends with the process.
     let copy = appliance.folder.path().join("backup.redb");
     let made = appliance.tinyd(&["backup", copy.to_str().unwrap()]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -1,11 +1,11 @@
-//! Fetches that would leave for the inside: they run in a network where each would arrive.
+//! Fetches of private addresses, in a network in which each address is reachable.
 
 use crate::support::name_server::at;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, SECRET, assert_fault};
 use crate::support::stage::{PUBLIC, Stage};
 
-/// Where nobody may be sent; `PORT` is one that is fetched from.
+/// Forbidden locations; `PORT` is an allowed port.
 const INSIDE: [&str; 8] = [
     "http://169.254.169.254:PORT/latest/meta-data/",
     "http://10.0.0.1:PORT/",

@@ -1,4 +1,4 @@
-//! The guide's curl examples, word for word but for host and secrets (`tests/guide`).
+//! The guide's curl examples, unchanged except for host and secrets (`tests/guide`).
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER};
 
-/// A shell with the guide's variables, in which examples are run one after the other.
+/// A shell with the guide's variables, which runs one example after the other.
 struct Shell<'a> {
     appliance: &'a Appliance,
     ks: String,
@@ -14,7 +14,7 @@ struct Shell<'a> {
 }
 
 impl Shell<'_> {
-    /// Runs an example and returns what it prints.
+    /// Runs an example and returns its output.
     fn run(&self, script: &str) -> String {
         let mut command = Command::new("bash");
         command
@@ -90,7 +90,7 @@ pub fn guide_examples_work_word_for_word() {
     let found = shell.json(include_str!("../guide/8-lookup.sh"));
     assert_eq!((&found["totalCount"], &found["objects"][0]), (&1.into(), &campaign));
 
-    // The clean-up that the guide describes: list what has expired, delete each, until nothing is left.
+    // The clean-up of the guide: list expired links and delete each, until none is left.
     for number in 0..7 {
         let past = (1_000_000 + number).to_string();
         appliance.add(&shell.ks, &[("shortLink[expiresAt]", &past)]);

@@ -7,7 +7,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::network;
 use crate::tool::Tool;
 
-/// A test, and the tools without which it cannot run.
+/// A test, and the tools that it needs.
 #[derive(Clone, Copy)]
 pub struct Test {
     pub name: &'static str,
@@ -36,7 +36,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
 
 impl Test {
     fn run(self) -> Result<Completion, Failed> {
-        // The process inside the network was started because the tools work.
+        // Inside the network, the outer process has checked the tools.
         if !network::is_inside() {
             let missing = self.tools.iter().filter(|tool| !tool.works()).map(|tool| tool.need());
             let missing: Vec<_> = missing.collect();

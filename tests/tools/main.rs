@@ -1,6 +1,6 @@
 //! Tests that need a program beyond the Rust toolchain.
 //!
-//! A test whose tool does not work here is reported as ignored, with the reason. With `TINYD_TESTS=all`, it fails instead.
+//! A test is ignored, with the reason, if its tool does not work here. With `TINYD_TESTS=all`, it fails instead.
 
 #![allow(
     unreachable_pub,

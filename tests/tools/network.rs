@@ -1,21 +1,21 @@
-//! A network of a test's own, in which every address is local.
+//! A network namespace for a test, in which every address is local.
 //!
-//! Whatever an appliance connects to in there is a listener of the test, and no packet leaves: so a test shows what would be
-//! reached if it was not refused, and does no harm. What a test mounts is seen in there only.
+//! Each connection of an appliance in it reaches a listener of the test, and no packet leaves. So a test shows which
+//! addresses are refused, and does no harm if one is not. Mounts are visible inside only.
 
 use std::process::Command;
 
 use crate::tool::succeeds;
 use crate::wrapper::unshare;
 
-/// Set in the process that runs inside.
+/// Set in the process inside.
 const INSIDE: &str = "IN_A_NETWORK_OF_ITS_OWN";
 
-/// All of IPv4 and IPv6 is local; the source address of every connection is that of the loopback.
+/// All of IPv4 and IPv6 is local; connections come from the loopback address.
 const SETUP: &str = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo src 127.0.0.1 \
                      && ip -6 route add local ::/0 dev lo && exec \"$0\" \"$@\"";
 
-/// What tests do in there beside listening.
+/// The operations of the tests inside.
 const TRY: &str = "mount --bind /dev/null /etc/resolv.conf && test -w /proc/sys/net/ipv4/ip_local_port_range";
 
 pub fn is_inside() -> bool {

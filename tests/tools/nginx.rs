@@ -1,5 +1,5 @@
-//! A real nginx with two upstreams in front, with the settings of the operating guide: no link and no destination takes the
-//! appliance out of it.
+//! A real nginx with two upstreams and the settings of docs/operating.md: no link and no destination makes it drop
+//! one.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,10 +14,10 @@ use crate::support::fixture::{Process, poll};
 use crate::support::origin::Origin;
 use crate::support::proxy::{GOTO, Proxy, proxied};
 
-/// How often each thing is asked for: more often than there are upstreams.
+/// Requests per target: more than there are upstreams.
 const TIMES: usize = 6;
 
-/// The first section of the guide's nginx configuration that begins so, without its first and last line.
+/// The first section of the documented nginx configuration that begins so, without its first and last line.
 fn of_guide(begin: &str) -> String {
     let guide = include_str!("../../docs/operating.md");
     let (_, after) = guide.split_once("\nnginx:\n").unwrap();
@@ -26,7 +26,7 @@ fn of_guide(begin: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// An nginx with the same appliance as two upstreams.
+/// An nginx with the same appliance as both upstreams.
 struct Nginx {
     socket: PathBuf,
     _process: Process,
@@ -46,7 +46,8 @@ impl Nginx {
         let upstream = format!("server {};\n", proxy.appliance.public.strip_prefix("http://").unwrap());
         let upstreams = of_guide("upstream tinyd {").replace("        server 127.0.0.1:8080;\n", &upstream.repeat(2));
         let configuration = format!(
-            "daemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\
+            "daemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}\
              upstream tinyd {{\n{upstreams}}}\nserver {{\nlisten unix:{};\nlocation / {{\n{location}}}\n}}\n}}\n",
             at("pid"),
             at("error.log"),
@@ -72,7 +73,7 @@ impl Nginx {
         }
     }
 
-    /// The status of an answer, and all of it.
+    /// The status, and the whole response.
     fn get(&self, target: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -89,7 +90,7 @@ impl Nginx {
     }
 }
 
-/// Links with the longest location and the longest head that there are, and one whose destination breaks.
+/// Links with the longest location and the longest head, and one whose upstream breaks off.
 struct Longest {
     proxy: Proxy,
     _origin: Origin,
@@ -143,7 +144,7 @@ pub fn documented_nginx_settings_keep_both_upstreams() {
     assert!(!nginx.log().contains("upstream"), "{}", nginx.log());
 }
 
-/// What the test above would see if it saw nothing.
+/// Negative control of the test above.
 pub fn nginx_without_the_settings_drops_both_upstreams() {
     let links = longest();
     let guide = of_guide("location / {");

@@ -1,4 +1,4 @@
-//! What promtool finds wrong with the metrics, the dashboard and the alerts.
+//! promtool checks the metrics, the dashboard and the alerts.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -23,7 +23,7 @@ fn promtool(args: &[&str], input: &str) -> String {
     told
 }
 
-/// An appliance that has done a little of everything.
+/// An appliance with a little of each kind of traffic.
 fn used() -> Appliance {
     let appliance = Appliance::start();
     let ks = appliance.admin_ks();
@@ -38,7 +38,7 @@ fn used() -> Appliance {
 pub fn promtool_accepts_the_metrics() {
     let appliance = used();
     promtool(&["check", "metrics"], appliance.get_admin("/metrics").text());
-    // The same parser as that of the server, which wants a time with each sample here.
+    // The parser of the Prometheus server, which wants a timestamp with each sample here.
     let folder = tempfile::tempdir().unwrap();
     let (file, blocks) = (folder.path().join("scrape"), folder.path().join("blocks"));
     let open = open_metrics(&appliance);
@@ -60,7 +60,7 @@ pub fn promtool_accepts_the_dashboard_queries() {
         assert!(!targets.is_empty(), "{panel}");
         for (target, query) in targets.iter().enumerate() {
             let query = query["expr"].as_str().unwrap();
-            // As Grafana fills them in.
+            // With Grafana's variables filled in.
             let query = query
                 .replace("$__rate_interval", "5m")
                 .replace("$job", "tinyd")

@@ -1,4 +1,4 @@
-//! What redbot (`tests/redbot`), which checks answers against the specifications of HTTP, finds wrong with ours.
+//! redbot (`tests/redbot`) checks responses against the HTTP specifications.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::support::http::encode;
 
 const ACTION: &str = "/api_v3/service/shortlink_shortlink/action";
 
-/// What redbot complains of, and why we are right all the same: a part of the request's name, the note, the reason.
+/// Accepted findings: the start of the request's name, the note, the reason.
 const EXCEPTIONS: [(&str, &str, &str); 2] = [
     (
         "no id",
@@ -21,19 +21,19 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
     (
         "plain OPTIONS",
         "CORS_PREFLIGHT_ONLY",
-        "Kaltura's server answers every OPTIONS on the API as a preflight, and tools that ask without Origin compare the two; \
-     browsers pass the headers over where they did not ask for them",
+        "Kaltura's server answers every OPTIONS on the API as a preflight, and tools that ask without \
+         Origin compare the two; browsers ignore the headers where they did not ask for them",
     ),
 ];
 
-/// A request that is looked at, and the status that it must be answered with.
+/// A request, and the expected status.
 struct Probe {
     name: String,
     status: u64,
     request: Value,
 }
 
-/// The requests, of one listener after the other.
+/// The requests to both listeners.
 #[derive(Default)]
 struct Probes(Vec<Probe>);
 
@@ -56,7 +56,7 @@ impl Probes {
         self.ask(name, status, "GET", url, &[]);
     }
 
-    /// What both listeners answer.
+    /// Requests that both listeners answer.
     fn of_redirects(&mut self, base: &str, ids: &Ids) {
         let goto = |id: &str| format!("{base}{ACTION}/goto/id/{id}");
         self.get("found", 302, goto(&ids.found));
@@ -112,7 +112,7 @@ impl Ids {
     }
 }
 
-/// Has redbot look at the answers; a line for each note that nobody has excepted. The exceptions that were needed are noted.
+/// Runs redbot; returns a line for each note without an exception, and records the exceptions used.
 fn complaints(probes: &[Probe], excepted: &mut Vec<&str>) -> Vec<String> {
     let folder = python_installed("redbot");
     let child = Command::new(folder.join("venv/bin/python"))
@@ -137,7 +137,7 @@ fn complaints(probes: &[Probe], excepted: &mut Vec<&str>) -> Vec<String> {
             complaints.push(format!("{name}: {status} was expected: {found}"));
         }
         let notes = found["notes"].as_array().unwrap();
-        // An answer of which nothing at all is said has not been looked at.
+        // redbot has a note about every response that it has seen.
         assert!(!notes.is_empty(), "{name}");
         for note in notes {
             if !["bad", "warning"].contains(&note["level"].as_str().unwrap()) {

@@ -1,4 +1,4 @@
-//! A restart under load, with the listening sockets held open by a parent, as systemd does: no request fails.
+//! A restart under load with inherited listening sockets, as systemd does it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configurat
 use crate::support::http::request;
 use crate::support::wire::Connection;
 
-/// Starts the appliance with these sockets as the ones that systemd passes on, from number 3 on.
+/// Starts the appliance with these sockets as descriptors 3 and 4, as systemd passes them on.
 fn start(folder: &Path, public: &TcpListener, admin: &TcpListener) -> Child {
     let inherited = |listener: &TcpListener| Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
     let log = fs::OpenOptions::new()
@@ -41,7 +41,7 @@ fn start(folder: &Path, public: &TcpListener, admin: &TcpListener) -> Child {
         .unwrap()
 }
 
-/// Ends the loops of all threads, also when one of them fails.
+/// Stops the loops of all threads, also when one fails.
 struct EndOfTest<'s>(&'s AtomicBool);
 
 impl Drop for EndOfTest<'_> {
@@ -54,8 +54,8 @@ fn base(listener: &TcpListener) -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// Asks on one connection after the other until it is told to stop; each goes on for as long as the appliance wants. Between two
-/// requests, the connection is idle for the time of the pause.
+/// Sends requests on one connection after the other until stopped; each connection lives as long as the server allows.
+/// Between two requests, the connection is idle for the pause.
 fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &AtomicUsize) {
     let mut connection: Option<Connection> = None;
     let mut last = Instant::now();
@@ -69,7 +69,7 @@ fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &
                     connection = None;
                 }
             }
-            // A client that has been silent for so long knows that a connection may end meanwhile.
+            // A client that was idle for so long must expect the connection to be closed.
             None => {
                 assert!(
                     last.elapsed() > Duration::from_millis(900),

@@ -1,4 +1,4 @@
-//! The slow clients of slowhttptest: their timeouts end them, and no redirect fails.
+//! The slow clients of slowhttptest: timeouts disconnect them, and no redirect fails.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +7,7 @@ use crate::support::fixture::{Appliance, Process, poll};
 use crate::support::scrape::Scrape;
 use crate::support::slow::{CLIENTS, IMPATIENT, LONG_DESTINATION_BYTES, beside_redirects};
 
-/// Starts slowhttptest, which ends by itself once all its connections are closed, and at the latest after these seconds.
+/// Starts slowhttptest, which ends once all its connections are closed, at the latest after these seconds.
 fn slowhttptest(connections: usize, url: &str, args: &[&str]) -> Process {
     let connections = connections.to_string();
     let child: Result<Child, _> = Command::new("slowhttptest")
@@ -47,17 +47,17 @@ pub fn slow_heads_fail_no_redirect() {
 pub fn slow_bodies_fail_no_redirect() {
     let appliance = Appliance::start_with(IMPATIENT);
     let target = "/api_v3/service/session/action/start";
-    // The public listener reads no body: each is answered and closed at once.
+    // The public listener reads no body: it responds and closes at once.
     let url = format!("{}{target}", appliance.public);
     let slow = || slowhttptest(CLIENTS, &url, &["-B", "-x", "8", "-s", "4096"]);
     beside_redirects(&appliance, slow, has_ended, &[]);
-    // The admin listener waits for it, as long as it may take.
+    // The admin listener waits for the body until the timeout.
     let url = format!("{}{target}", appliance.admin);
     let slow = || slowhttptest(100, &url, &["-B", "-x", "8", "-s", "4096"]);
     let refused = beside_redirects(&appliance, slow, has_ended, &[("admin", "body_timeout")]);
     assert!(refused[0] >= 100.0, "{refused:?}");
     let of_admin = |appliance: &Appliance| Scrape::of(appliance).get("tinyd_connections_open{listener=\"admin\"}");
-    // That by which it is asked.
+    // The connection of the request for the metrics.
     poll("no connection is left", || of_admin(&appliance) == 1.0);
 }
 
@@ -68,12 +68,12 @@ pub fn slow_reads_fail_no_redirect() {
     let url = format!("{}{}{id}", appliance.public, GOTO);
     let reading = ["-X", "-k", "10", "-w", "512", "-y", "1024", "-n", "1", "-z", "8"];
     let slow = || slowhttptest(CLIENTS, &url, &reading);
-    // The appliance is done with them before slowhttptest is done with reading.
+    // The server is done before slowhttptest has read everything.
     let mut has_begun = false;
     let is_over = |_: &mut Process| {
         let open = open_connections(&appliance);
         has_begun |= open >= CLIENTS as f64 / 2.0;
-        // Those of the well-behaved clients stay.
+        // The connections of the well-behaved clients stay open.
         has_begun && open < 10.0
     };
     let reasons = [("public", "idle_timeout"), ("public", "write_timeout")];

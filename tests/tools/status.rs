@@ -1,4 +1,4 @@
-//! `tinyd status` of an appliance in trouble.
+//! `tinyd status` of an unhealthy server.
 
 use std::fs;
 
@@ -50,7 +50,7 @@ pub fn status_is_unhealthy_when_descriptors_run_out() {
         format!("[public]\nthreads = 1\n{settings}"),
     )
     .unwrap();
-    // Not by connections: their limits see to it that there are files left.
+    // Not by connections: their limits keep descriptors free.
     let script = "ulimit -n 256; for number in {20..239}; do eval \"exec $number</dev/null\"; done; exec \"$@\"";
     let appliance = Appliance::start_by(serve_under(&["bash", "-c", script, "-"]), folder);
     let said = status(&appliance);

@@ -1,4 +1,4 @@
-//! The watchdog of an appliance in which a thread hangs.
+//! The watchdog while a thread hangs.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -13,12 +13,12 @@ use crate::wrapper::serve_with_fault;
 /// Longer than any test takes.
 const HANGS_MICROSECONDS: u32 = 600_000_000;
 
-/// An appliance with one thread of each kind, in which the first call of a system call does not come back for as long as this
-/// lives, in whatever thread it is made.
+/// An appliance with one thread of each kind. The first call of a system call, in any thread, hangs until this is
+/// dropped.
 struct Hanging(Appliance);
 
 impl Hanging {
-    /// Starts it, and waits until its watchdog has been told that all is well.
+    /// Starts it and waits for the first heartbeat.
     fn start(manager: &Manager, system_call: &str) -> Self {
         let folder = folder(&configuration("[public]\nthreads = 1\n"));
         let mut command = serve_with_fault(system_call, &format!("delay_enter={HANGS_MICROSECONDS}:when=1"));
@@ -33,7 +33,7 @@ impl Hanging {
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // A thread that hangs cannot be ended while strace holds it.
+        // strace keeps a hung thread from ending.
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.process_id())).unwrap();
         let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
         let tracer = Pid::from_raw(tracer.unwrap().trim().parse().unwrap());
@@ -43,7 +43,7 @@ impl Drop for Hanging {
 
 pub fn hung_redirect_thread_stops_the_heartbeat() {
     let manager = Manager::new();
-    // The thread hangs when it takes its first connection: nobody else takes one here.
+    // The thread hangs when it accepts its first connection, which is that of this test.
     let Hanging(appliance) = &Hanging::start(&manager, "accept4");
     let _connection = Connection::open(&appliance.public);
     appliance.wait_for_log("a thread that serves does not answer");
@@ -51,7 +51,7 @@ pub fn hung_redirect_thread_stops_the_heartbeat() {
 
 pub fn hung_general_thread_stops_the_heartbeat_not_redirects() {
     let manager = Manager::new();
-    // The general thread hangs when it answers for the first time. The fast path sends its answers with another call.
+    // The general thread hangs at its first response. The fast path uses another system call.
     let Hanging(appliance) = &Hanging::start(&manager, "writev");
     let goto = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz";
     let mut general = Connection::open(&appliance.public);

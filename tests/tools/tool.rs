@@ -1,4 +1,4 @@
-//! The programs that tests need, how to get them, and whether they do here what the tests want of them.
+//! Programs that tests need, how to install them, and whether they work on this machine.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// Its name, and how to get it.
+    /// Its name, and how to install it.
     pub fn need(self) -> &'static str {
         match self {
             Self::Bash => "bash: apt-get install bash",
@@ -49,7 +49,7 @@ impl Tool {
         }
     }
 
-    /// Whether it works, tried once.
+    /// Whether it works; tried once.
     pub fn works(self) -> bool {
         static TRIED: Mutex<BTreeMap<Tool, bool>> = Mutex::new(BTreeMap::new());
         *TRIED.lock().entry(self).or_insert_with(|| self.try_out())
@@ -94,7 +94,7 @@ impl Tool {
                 let script = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
                 succeeds("python3", &["-c", script])
             }
-            // It ends with an error after its help.
+            // It prints its help and fails.
             Self::Slowhttptest => command("slowhttptest", &["-h"]).status().is_ok(),
             Self::Strace => {
                 let inject = "inject=getcwd:error=EIO:when=1";

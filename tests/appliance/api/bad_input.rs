@@ -1,4 +1,4 @@
-//! Bad input: the contract's error, and nothing changed.
+//! Invalid input: the response is the documented error, and no link changes.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -166,7 +166,7 @@ fn oversized_body_is_rejected_and_its_connection_closed() {
         "larger than the limit of 1048576 bytes"
     );
 
-    // Not announced, but sent in pieces.
+    // Chunked, without Content-Length.
     let host = appliance.admin.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     let head = format!("POST {ADD}?format=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -247,7 +247,7 @@ fn error_headers_cannot_be_forged() {
     assert!(answer.header("x-kaltura-app").contains("x%0D%0ASet-Cookie: a=b"));
 }
 
-/// The bug: an answer was held back as long as anything after its request lay in the read buffer.
+/// Regression: a response was delayed while bytes after its request stayed in the read buffer.
 #[test]
 fn response_does_not_wait_for_the_next_request() {
     let appliance = Appliance::start();
@@ -282,7 +282,7 @@ fn echoed_header_values_are_truncated() {
         "get",
         &[("format", "1"), ("ks", &ks), ("id", &long)],
     );
-    // In the body too, where 256 bytes of it are repeated.
+    // The body repeats at most 256 bytes of it too.
     let cut = format!("{}…", "ü".repeat(126));
     assert_eq!(answer.json()["args"]["ID"], cut);
     assert!(answer.header("x-kaltura-app").len() < 1_000);

@@ -1,4 +1,4 @@
-//! What real clients send that the guide does not mention, and Kaltura's server takes.
+//! Requests of real clients that the guide does not mention and Kaltura's server accepts.
 
 use serde_json::json;
 
@@ -87,7 +87,7 @@ fn session_may_contain_spaces_and_line_breaks() {
     let ks = appliance.start_session(ADMIN_SECRET, "me", "2", "actionslimit:3");
     let (front, back) = ks.split_at(20);
     let list = |ks: &str| code(&appliance.link("list", ks, &[])).to_owned();
-    // Each spelling is the same session: what it may do is counted once.
+    // Each spelling is the same session, with one count of actions.
     assert_eq!(list(&format!(" {front}\r\n{back}\n")), "");
     assert_eq!(list(&format!("{front} \t {back}====")), "INVALID_KS");
     assert_eq!(list(&format!("{front} \t {back}")), "");
@@ -167,7 +167,7 @@ fn compressed_body_is_rejected_with_the_reason() {
             );
             assert_eq!(answer.header("accept-encoding"), "identity");
         }
-        // Without a body there is nothing to decode.
+        // An empty body needs no decoding.
         let none = request(&appliance.admin, "GET", PING, &[("Content-Encoding", coding)], b"");
         assert_eq!(none.json(), json!(true), "{coding}");
         let target = "/api_v3/service/tinyd/action/import?format=1";
@@ -209,7 +209,7 @@ fn first_url_parameter_of_an_import_wins() {
         assert!(told.contains("\"added\":1"), "{target}: {told}");
         assert_eq!(appliance.goto("abcd").status, 404, "{target}");
     }
-    // A session that may make nothing but dry runs.
+    // A session that permits dry runs only.
     let prefix = "/api_v3/service/tinyd/action/import/dryRun/1";
     let bound = appliance.start_session(ADMIN_SECRET, "me", "2", &format!("urirestrict:{prefix}*"));
     for target in ["/dryRun/1/dryRun/0", "/dryRun/1?dryRun=0", "/dryRun/1"] {
@@ -219,7 +219,7 @@ fn first_url_parameter_of_an_import_wins() {
     }
     let refused = import(&appliance, "?format=1", &[("ks", &bound), ("dryRun", "1")]);
     assert!(refused.contains("EXCEEDED_RESTRICTED_URI"), "{refused}");
-    // A session in the URL wins over one in the form, which is the other partner's.
+    // The session in the URL wins over that in the form, which belongs to the other partner.
     let other = appliance.other_partners_ks();
     let told = import(&appliance, &format!("?ks={}", encode(&ks)), &[("ks", &other)]);
     assert!(told.contains("\"added\":1"), "{told}");
@@ -310,7 +310,7 @@ fn response_profile_selects_link_fields() {
     );
     assert!(xml.text().contains("<name></name>"), "{}", xml.text());
 
-    // One that is kept on Kaltura's server is not known here.
+    // tinyd has no stored response profiles.
     assert_eq!(get(&[("responseProfile[systemName]", "mine")]), get(&[]));
     assert_eq!(get(&[("responseProfile", "1")]), get(&[]));
     let wrong = [("responseProfile[type]", "3"), ("shortLink[name]", "z"), ("id", &id)];
@@ -340,7 +340,7 @@ fn list_accepts_several_order_keys() {
     assert_eq!(order("id"), by_id);
     by_id.reverse();
     assert_eq!(order("-id"), by_id);
-    // Pages of it do not overlap, and end where sorting does.
+    // Pages do not overlap.
     let page = |index: &str, size: &str| {
         let pager = [("pager[pageIndex]", index), ("pager[pageSize]", size)];
         appliance.link(
@@ -385,7 +385,7 @@ fn unused_url_parameters_never_fail_a_call() {
     }
     let path = appliance.get_admin("/api_v3/service/system/action/ping/x/%FC/format/1");
     assert_eq!(path.text(), "true");
-    // Where it is read, it is refused as before.
+    // An action that reads the parameter rejects it.
     for (used, code_of_it) in [
         ("id=%FC", "INVALID_PARAMETER_CHAR"),
         ("id=%zz", "INVALID_PARAMETER_VALUE"),

@@ -1,4 +1,4 @@
-//! Which destinations make new links, and what becomes of those that were made before.
+//! Destinations that new links may not have, and existing links that have them.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn add(appliance: &Appliance, ks: &str, url: &str) -> Value {
     appliance.link("add", ks, &params)
 }
 
-/// Imports links to these destinations, with ids from `aaaa0` on, and returns what the command has said on standard error.
+/// Imports links to these destinations, with IDs from `aaaa0` on, and returns the command's standard error.
 fn import(appliance: &Appliance, urls: &[&str], args: &[&str]) -> String {
     let lines = urls.iter().enumerate().map(|(number, url)| {
         let link = serde_json::json!({ "id": format!("aaaa{number}"), "systemName": "NAME", "fullUrl": url });
@@ -50,7 +50,7 @@ fn destination_with_two_hosts_is_rejected() {
 
 #[test]
 fn rendered_location_is_bounded() {
-    // Twenty bytes, and three for each byte of a letter.
+    // Twenty bytes, and three for each encoded byte of a letter.
     let url = |letters: usize| format!("https://example.com/{}", "ü".repeat(letters));
     for (setting, longest) in [("", 1_362), ("[links]\nmax_destination_bytes = 1024\n", 167)] {
         let appliance = Appliance::start_with(setting);
@@ -110,7 +110,7 @@ fn destination_that_is_our_own_short_link_is_rejected() {
             let reason = link["message"].as_str().unwrap_or("in a circle");
             assert!(reason.contains("in a circle"), "{reason}");
         }
-        // Other pages of the host are no short links.
+        // Other pages of the host are allowed.
         for path in [
             "/",
             "/tiny",
@@ -179,7 +179,7 @@ fn import_warns_about_destinations_that_add_rejects() {
         let answer = appliance.goto(id);
         assert_eq!((answer.status, answer.header("location")), (302, location.as_str()));
     }
-    // A client that sends back the whole link changes what it means to change.
+    // A client may send the whole link back with one field changed.
     for (number, url) in urls.iter().enumerate().take(5).skip(1) {
         let id = format!("aaaa{number}");
         let params = [
@@ -193,7 +193,7 @@ fn import_warns_about_destinations_that_add_rejects() {
             (Some("new"), Some(*url))
         );
     }
-    // What comes first in a browser is where it leads when it is read again.
+    // Browsers parse it differently after a round trip.
     let id = "aaaa1";
     let params = [
         ("id", id),

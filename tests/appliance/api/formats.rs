@@ -1,4 +1,4 @@
-//! Entrances, bodies and formats (contract, sections 2 and 3).
+//! Paths, bodies and response formats.
 
 use crate::support::fixture::{Appliance, poll};
 use crate::support::http::{Answer, encode, request};
@@ -154,10 +154,11 @@ fn call_can_be_spelled_in_many_ways() {
             "/api_v3/",
             &form,
             format!(
-                "service=shortLink_shortLink&action=ADD&ks={ks_}&format=1&shortLink[systemName]=NAME&shortLink[fullUrl]={url}"
+                "service=shortLink_shortLink&action=ADD&ks={ks_}&format=1&\
+                 shortLink[systemName]=NAME&shortLink[fullUrl]={url}"
             ),
         ),
-        // What the path says comes before what the query says, and both before the body.
+        // Precedence: path, query, body.
         post(
             &format!("{ADD}/format/1/shortLink:systemName/NAME?format=3&shortLink:systemName=QUERY"),
             &form,

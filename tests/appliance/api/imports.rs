@@ -1,4 +1,4 @@
-//! Who may have a file of an import put aside, and how many.
+//! Imports over HTTP: authentication and concurrent uploads.
 
 use crate::support::fixture::{Appliance, poll};
 use crate::support::http::request;
@@ -11,7 +11,7 @@ fn part(name: &str, value: &str) -> String {
     format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
 }
 
-/// Begins an import with these fields, the last of which does not end.
+/// Starts an import with these fields and leaves the last one unfinished.
 fn begin(appliance: &Appliance, fields: &[(&str, &str)]) -> Connection {
     let mut connection = Connection::open(&appliance.admin);
     let parts: String = fields.iter().map(|(name, value)| part(name, value)).collect();
@@ -45,7 +45,7 @@ fn slow_imports_of_one_partner_block_no_other_partner() {
     let mut appliance = Appliance::start_with_operator();
     let (own, other) = (appliance.admin_ks(), appliance.other_partners_ks());
     let mut slow = Vec::new();
-    // Begins one more each time: an import may have had the place of one that was begun.
+    // Starts one more each time: an earlier import may hold the slot.
     poll("the partner has no place left", || {
         slow.push(begin(&appliance, &[("ks", &own), ("file", "not all of it")]));
         import(&appliance, &own).0 == 503

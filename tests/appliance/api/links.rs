@@ -1,4 +1,4 @@
-//! Actions on links: what they return, what they refuse, and who may do what (contract, sections 5 and 9).
+//! Actions on links: results, errors and permissions.
 
 use serde_json::json;
 
@@ -199,7 +199,7 @@ fn each_link_rule_has_its_error() {
             "{argument} is not in {result}"
         );
     }
-    // Nothing of all that has been stored, and the longest that is allowed is.
+    // No invalid link was stored; the longest valid one was.
     assert_eq!(appliance.list(&ks, &[]), (vec![], 0));
     let longest = appliance.link("add", &ks, &[good.as_slice(), &[("shortLink[name]", &long63)]].concat());
     assert_eq!(longest["name"], long63);
@@ -239,7 +239,7 @@ fn update_changes_only_the_named_fields() {
     let before = appliance.link("get", &ks, &[("id", &id)]);
     let update = |params: &[(&str, &str)]| appliance.link("update", &ks, &[&[("id", id.as_str())], params].concat());
 
-    // Repeating what is stored, read-only fields included, is no change.
+    // Sending the stored values, read-only fields included, changes no field.
     let created = before["createdAt"].to_string();
     let same = update(&[
         ("shortLink[id]", &id),
@@ -284,7 +284,7 @@ fn update_changes_only_the_named_fields() {
         (vec![("shortLink[status]", "0")], "INVALID_ENUM_VALUE"),
         (vec![], "MISSING_MANDATORY_PARAMETER"),
         (vec![("shortLink", "text")], "INVALID_PARAMETER_VALUE"),
-        // All of it or nothing.
+        // An update applies fully or not at all.
         (
             vec![("shortLink[name]", "half"), ("shortLink[status]", "9")],
             "INVALID_ENUM_VALUE",
@@ -371,7 +371,7 @@ fn user_accesses_only_their_own_links() {
     let give_away = appliance.link("update", &me, &[("id", &mine), ("shortLink[userId]", "you")]);
     assert_eq!(code(&give_away), "PROPERTY_VALIDATION_ADMIN_PROPERTY");
 
-    // A link of another looks like one that does not exist.
+    // A link of another user looks like an unknown one.
     for action in ["get", "update", "delete"] {
         let params = |id| [("id", id), ("shortLink[name]", "x")];
         let theirs = appliance.link(action, &me, &params(&yours));

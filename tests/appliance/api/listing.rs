@@ -1,4 +1,4 @@
-//! Lists (contract, section 10).
+//! Lists: filters, pages, order.
 
 use crate::support::fixture::{Appliance, code};
 
@@ -86,7 +86,7 @@ fn list_filters_pages_and_orders_as_specified() {
             vec![("filter[expiresAtGreaterThanOrEqual]", "4102444800")],
             set(&[1, 5]),
         ),
-        // Small values are relative to now for createdAt and updatedAt, and only for them.
+        // Small values are relative to now, but only for createdAt and updatedAt.
         (vec![("filter[createdAtGreaterThanOrEqual]", "-3600")], set(&all)),
         (vec![("filter[createdAtLessThanOrEqual]", "-3600")], vec![]),
         (vec![("filter[updatedAtLessThanOrEqual]", "3600")], set(&all)),

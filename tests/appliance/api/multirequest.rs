@@ -1,4 +1,4 @@
-//! Several calls in one request (contract, section 7).
+//! Several calls in one request.
 
 use serde_json::{Value, json};
 
@@ -160,7 +160,7 @@ fn too_many_calls_are_rejected_before_any_runs() {
     assert_eq!(appliance.list(&ks, &[]).1, 0);
 }
 
-/// The bug: a reference to a long result, repeated, made answers of hundreds of megabytes out of a small request.
+/// Regression: repeated references to a long result turned a small request into hundreds of megabytes.
 #[test]
 fn size_of_references_and_results_is_limited() {
     let appliance = Appliance::start();
@@ -180,7 +180,7 @@ fn size_of_references_and_results_is_limited() {
     assert_eq!(code(&results[1]), "INVALID_PARAMETER_VALUE");
     assert_eq!(results[2], true);
 
-    // The same, spread over many parameters; what stays within the bounds after it still runs.
+    // The same with many parameters; later calls within the limits still run.
     let mut spread = json!({ "service": "system", "action": "ping" });
     for number in 0..200 {
         spread[format!("p{number}")] = json!(reference);

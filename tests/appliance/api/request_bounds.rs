@@ -1,4 +1,4 @@
-//! What one request, or many, can take of the API's time and memory.
+//! Limits on the time and memory that requests can use.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn memory(appliance: &Appliance, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Starts with links on pages of 500, each link a kilobyte or more.
+/// Starts with links on pages of 500, each link at least a kilobyte.
 fn start_with_links(settings: &str, links: usize) -> (Appliance, String) {
     let appliance = Appliance::start_with(settings);
     let ks = appliance.admin_ks();
@@ -77,9 +77,9 @@ fn references_are_resolved_for_valid_sessions_only() {
     let body = json!({ "format": 1, "0": start, "1": get("none"), "2": get("{1:result}"), "3": get("{2:result}") });
     let results = multirequest(&appliance, &body).json();
     let codes: Vec<_> = results.as_array().unwrap().iter().map(code).collect();
-    // A session that is not accepted is what is wrong, not the reference beside it.
+    // The error is the invalid session, not the reference beside it.
     assert_eq!(codes, ["", "INVALID_KS", "INVALID_PARAMETER_VALUE", "INVALID_KS"]);
-    // Starting a session needs none, and may refer to earlier results.
+    // session.start needs no session and may refer to earlier results.
     let mut again = start;
     again["userId"] = json!("{1:result}");
     let body = json!({ "format": 1, "0": { "service": "system", "action": "ping" }, "1": again });
@@ -120,7 +120,7 @@ fn error_echoes_at_most_256_bytes() {
 #[test]
 fn large_responses_stay_within_the_memory_budget() {
     const BUDGET: u64 = 64 * 1024 * 1024;
-    // What is being made of what, a list for each turn, and what the allocator keeps. Without a budget, 40 answers take 1.3 GB.
+    // The budget, one list per turn, and the overhead of the allocator. Without a budget, 40 responses take 1.3 GB.
     const SLACK: u64 = 2 * BUDGET;
     let (appliance, ks) = start_with_links(&format!("[admin]\nmax_buffered_bytes = {BUDGET}\n"), 500);
     let mut body = json!({ "format": 2, "ks": ks });
@@ -134,7 +134,7 @@ fn large_responses_stay_within_the_memory_budget() {
         body.len()
     );
     let before = memory(&appliance, "VmRSS");
-    // They read nothing of their answers.
+    // The clients do not read their responses.
     let mut clients: Vec<_> = (0..40).map(|_| Connection::open(&appliance.admin)).collect();
     for client in &mut clients {
         client.send(head.as_bytes());
@@ -150,7 +150,7 @@ fn large_responses_stay_within_the_memory_budget() {
     });
     let grown = memory(&appliance, "VmHWM") - before;
     assert!(grown < BUDGET + SLACK, "{grown} bytes");
-    // Whoever asks for little is served, and the memory comes back.
+    // Small requests are served, and the memory is freed.
     assert_eq!(appliance.get_admin("/readyz").status, 200);
     drop(clients);
     poll("a page", || {
@@ -167,7 +167,7 @@ fn large_responses_stay_within_the_memory_budget() {
 fn write_is_answered_while_reads_are_rejected() {
     const BUDGET: u64 = 64 * 1024 * 1024;
     let (appliance, ks) = start_with_links(&format!("[admin]\nmax_buffered_bytes = {BUDGET}\n"), 500);
-    // One request whose results together are too many: each call has an answer of its own.
+    // One request whose results together exceed the budget: each call has its own response.
     let mut body = json!({ "format": 2, "ks": ks });
     for number in 1..=100 {
         body[number.to_string()] = json!({
@@ -184,7 +184,7 @@ fn write_is_answered_while_reads_are_rejected() {
     assert_eq!(appliance.add(&ks, &[]).len(), 8);
 }
 
-/// As many links of one user as make a list of them a long one, unless an index knows all of it.
+/// Enough links of one user that a list without a matching index is slow.
 const MANY: usize = 40_000;
 
 fn start_with_many_links() -> (Appliance, String) {
@@ -203,7 +203,7 @@ fn start_with_many_links() -> (Appliance, String) {
     (appliance, ks)
 }
 
-/// A list that no index answers.
+/// A list without a matching index.
 fn long_list(ks: &str) -> Vec<(&str, &str)> {
     vec![
         ("format", "1"),
@@ -214,7 +214,7 @@ fn long_list(ks: &str) -> Vec<(&str, &str)> {
     ]
 }
 
-/// A multirequest of such lists, as it is sent.
+/// A multirequest of such lists, as sent.
 fn many_long_lists(ks: &str) -> String {
     let mut body = json!({ "format": 1, "ks": ks });
     for number in 1..=200 {
@@ -231,7 +231,7 @@ fn many_long_lists(ks: &str) -> String {
     )
 }
 
-/// Lists that have been answered, or given up, so far.
+/// Lists that were answered or cancelled so far.
 fn lists_ended(appliance: &Appliance) -> usize {
     appliance.log().matches("action=\"list\"").count()
 }
@@ -250,7 +250,7 @@ fn long_list_ends_when_its_client_disconnects() {
         assert_eq!(answer.json()["totalCount"], MANY);
     };
     (0..5).for_each(|_| own());
-    // One of each client may have been under way, and some more before they had all been asked for.
+    // One list per client may have run, and some more before all clients had sent theirs.
     let ended = lists_ended(&appliance);
     assert!(ended < 35, "{ended} lists");
 }
@@ -265,7 +265,7 @@ fn long_lists_do_not_delay_other_calls() {
     }
     poll("a list has ended", || lists_ended(&appliance) > 0);
     let before = lists_ended(&appliance);
-    // A single link, a quick list of the same partner, a long one and a write of another: none of them waits for all of those.
+    // A get, a fast list of the same partner, a slow list and a write of another partner: none waits for all lists.
     assert_eq!(appliance.link("get", &ks, &[("id", &id)])["id"], id.as_str());
     assert_eq!(appliance.list(&ks, &[("filter[idEqual]", &id)]).1, 1);
     let other = appliance.other_partners_ks();
@@ -294,7 +294,7 @@ fn redirect_threads_have_the_highest_priority() {
     };
     assert!(!nice("tinyd-public").is_empty() && nice("tinyd-public").iter().all(|nice| *nice == 0));
     for (name, expected) in [("tinyd-api", 5), ("tinyd-writer", 5), ("tinyd-scan", 10)] {
-        // A scanning thread lowers itself once it runs.
+        // A scanning thread lowers its own priority once it runs.
         poll(name, || {
             let found = nice(name);
             !found.is_empty() && found.iter().all(|nice| *nice == expected)

@@ -1,4 +1,4 @@
-//! Sessions (contract, section 8).
+//! Sessions: secrets, restrictions, expiry.
 
 use std::fs;
 
@@ -167,7 +167,7 @@ fn ended_session_stays_ended() {
         }
         assert_eq!(code(&appliance.link("list", &other, &[])), "");
     }
-    // A session started afterwards with the same session id is as dead.
+    // A session started later with the same session ID is ended too.
     let later = appliance.start_session(ADMIN_SECRET, "c", "2", "sessionid:abc");
     assert_eq!(ks_error(&appliance.link("list", &later, &[])), "-6 LOGOUT");
 }
@@ -190,7 +190,7 @@ fn session_restrictions_are_checked_in_specified_order() {
         ks_error(&appliance.link("get", &lists_only, &[("id", "abcd")])),
         "-11 EXCEEDED_RESTRICTED_URI"
     );
-    // Nor is another action reached by what is appended to the URI.
+    // Text appended to the URI reaches no other action.
     let id = appliance.add(&here, &[]);
     let appended = format!(
         "/api_v3/service/shortlink_shortlink/action/list/action/delete/id/{id}?format=1&action=delete&ks={}",
@@ -205,7 +205,7 @@ fn session_restrictions_are_checked_in_specified_order() {
     assert_eq!(appliance.get_admin(&appended).json()["totalCount"], 1);
     assert_eq!(appliance.goto(&id).status, 302);
     assert_eq!(code(&list(&appliance, &twice)), "");
-    // A restart gives no call back.
+    // A restart does not reset the count of actions.
     appliance.kill();
     appliance.restart();
     assert_eq!(code(&list(&appliance, &twice)), "");
@@ -232,7 +232,7 @@ fn each_call_of_a_multirequest_counts_as_an_action() {
     assert_eq!(ks_error(&results[2]), "-8 EXCEEDED_ACTIONS_LIMIT");
 }
 
-/// The owner of a link must be one that requests and every format can name.
+/// Every format must be able to represent the owner of a link.
 #[test]
 fn session_with_an_unwritable_user_is_rejected() {
     let appliance = Appliance::start();

@@ -1,4 +1,4 @@
-//! Who a client is: the peer, or whom a trusted proxy names; and what of it the access log tells.
+//! The client's address: the peer, or the address that a trusted proxy forwards; and how it is logged.
 
 use crate::support::fixture::{Appliance, code};
 use crate::support::http::request;
@@ -8,7 +8,7 @@ use crate::support::wire::Connection;
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 const LOG: &str = "[log]\naccess = \"all\"\naccess_addresses = \"full\"\n";
 
-/// A header of version 2 of the PROXY protocol for a client with an address of IPv4.
+/// A PROXY protocol version 2 header for an IPv4 client.
 fn version_2(client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     header.extend(client);
@@ -41,7 +41,7 @@ fn forwarded_address_is_used_from_trusted_proxies_only() {
             (&appliance.public, "/tiny/cccc".to_owned()),
             (&appliance.admin, format!("{GOTO}dddd")),
         ] {
-            // What the client has put there itself stands to the left.
+            // The client's own value stands to the left.
             request(
                 base,
                 "GET",
@@ -58,7 +58,7 @@ fn forwarded_address_is_used_from_trusted_proxies_only() {
                 .unwrap_or_else(|| panic!("{id}: {log}"));
             assert!(line.contains(expected), "{line}");
         }
-        // A session that is restricted to an address.
+        // A session restricted to an address.
         let ks = ks_of(&appliance);
         let target = format!("/api_v3/service/shortlink_shortlink/action/list?format=1&ks={ks}");
         let answer = request(
@@ -107,14 +107,14 @@ fn proxy_protocol_is_for_trusted_proxies_only() {
         let expected = format!("client={client} ");
         assert_eq!(lines.filter(|line| line.contains(&expected)).count(), 4, "{id}: {log}");
     }
-    // Without the header there is no request.
+    // A trusted proxy must send the header.
     for bytes in [get("ffff"), "PROXY TCP4 nonsense\r\n".to_owned() + &get("ffff")] {
         let mut connection = Connection::open(&appliance.public);
         connection.send(bytes.as_bytes());
         connection.assert_closed();
     }
     assert_eq!(refusals(&appliance, "public", "proxy_header"), 2);
-    // On the other listener it was not asked for.
+    // The other listener does not use the PROXY protocol.
     let mut connection = Connection::open(&appliance.admin);
     connection.send(format!("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n{}", get("gggg")).as_bytes());
     assert_eq!(connection.receive(true).unwrap().status, 400);
@@ -207,6 +207,6 @@ fn access_log_masks_addresses_as_set() {
         .lines()
         .filter(|line| line.contains("goto aaaa"))
         .count();
-    // Polling until it was ready has counted too.
+    // The polls for readiness count too.
     assert!((9..=11).contains(&sampled), "{sampled}");
 }

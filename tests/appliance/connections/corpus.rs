@@ -1,19 +1,19 @@
-//! Raw requests, with what is answered to each and what becomes of its connection.
+//! Raw requests, the response to each, and whether the connection stays open.
 
 use crate::support::fixture::Appliance;
 use crate::support::wire::Connection;
 
-/// What becomes of a connection.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It takes the next request.
     Open,
-    /// It ends with the answer.
+    /// It closes after the response.
     Closed,
 }
 use Fate::{Closed, Open};
 
-/// On which listeners a request is tried.
+/// The listeners that get a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Listeners {
     Public,
@@ -22,9 +22,9 @@ enum Listeners {
 }
 use Listeners::{Admin, Both, Public};
 
-/// `{id}` stands for a link's id. Most requests end their head in CR LF CR LF; where they do not, that is their point.
+/// `{id}` is replaced by a link's ID. A head ends in CR LF CR LF unless its end is what the row tests.
 const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
-    // What is right.
+    // Valid requests.
     (Both, 302, Open, "GET {goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 301, Open, "GET /tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 302, Open, "\r\nGET {goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -46,7 +46,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
         "GET {goto} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
     ),
     (Both, 200, Open, "HEAD /robots.txt HTTP/1.1\r\nHost: a\r\n\r\n"),
-    // Targets in absolute form lead where their path does, whatever their host (RFC 9112, section 3.2.2).
+    // Absolute-form targets: the path decides, whatever the host (RFC 9112, section 3.2.2).
     (
         Both,
         302,
@@ -70,7 +70,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 405, Open, "DELETE /tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 405, Open, "TRACE /tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 405, Open, "get /tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
-    // The client ends it.
+    // The client closes the connection.
     (
         Both,
         302,
@@ -89,7 +89,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 400, Closed, "GET {goto} HTTP/1.1\r\nHost: a@b\r\n\r\n"),
     (Both, 400, Closed, "GET http:///tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 400, Closed, "GET http://user@a{goto} HTTP/1.1\r\nHost: a\r\n\r\n"),
-    // Ends of lines.
+    // Line endings.
     (Both, 400, Closed, "GET {goto} HTTP/1.1\nHost: a\r\n\r\n"),
     (Both, 400, Closed, "GET {goto} HTTP/1.1\r\nHost: a\n\r\n"),
     (Both, 400, Closed, "GET {goto} HTTP/1.1\r\nHost: a\r\n\n"),
@@ -217,8 +217,8 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
         Closed,
         "POST {goto} HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n",
     ),
-    // Bodies: the public listener reads none, and nothing can come after one. The admin listener reads those of the API,
-    // also of a GET; where the end of a chunked one is, is left to who reads it.
+    // Bodies. The public listener reads none and closes after one. The admin listener reads those of the API, also of a
+    // GET; the reader of a chunked body finds its end.
     (
         Public,
         302,
@@ -274,7 +274,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
         Closed,
         "GET http://a/../tiny/{id} HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
-    // An encoded slash is no separator, and no part of an id.
+    // An encoded slash is neither a separator nor part of an ID.
     (Both, 404, Open, "GET /tiny%2F{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 404, Open, "GET /tiny/%2F{id} HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 404, Open, "GET /tiny/{id}%00 HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -296,7 +296,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 505, Closed, "GET {goto} HTTP/0.9\r\nHost: a\r\n\r\n"),
     (Both, 505, Closed, "GET {goto} HTTP/1.10\r\nHost: a\r\n\r\n"),
     (Both, 505, Closed, "GET {goto} HTTP/1.\r\nHost: a\r\n\r\n"),
-    // A later minor version is served as 1.1, and has its rules.
+    // A later minor version is served by the rules of 1.1.
     (Both, 302, Open, "GET {goto} HTTP/1.2\r\nHost: a\r\n\r\n"),
     (Both, 302, Open, "\r\nGET {goto} HTTP/1.9\r\nHost: a\r\n\r\n"),
     (Both, 301, Open, "GET /tiny/{id} HTTP/1.2\r\nHost: a\r\n\r\n"),
@@ -313,7 +313,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
         Closed,
         "POST {ping} HTTP/1.2\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     ),
-    // What a query holds that nobody reads refuses nothing, unless it could be read as something else than a query.
+    // Unused query text is accepted, unless it could be parsed as something other than a query.
     (Both, 302, Open, "GET {goto}?q=\"x\" HTTP/1.1\r\nHost: a\r\n\r\n"),
     (Both, 302, Open, "GET {goto}?<q> HTTP/1.1\r\nHost: a\r\n\r\n"),
     (
@@ -359,7 +359,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
         "METHODSMETHODSMETHODSMETHODSMETHODS {goto} HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     (Both, 505, Closed, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    // Not HTTP at all: TLS, another protocol, a proxy that nobody has announced.
+    // Not HTTP: TLS, another protocol, an unexpected PROXY header.
     (Both, 400, Closed, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}"),
     (Both, 400, Closed, "SSH-2.0-OpenSSH_9.2\r\n"),
     (
@@ -377,7 +377,7 @@ const CORPUS: &[(Listeners, u16, Fate, &str)] = &[
     (Both, 431, Closed, "GET {goto} HTTP/1.1\r\nHost: a\r\n{many}\r\n"),
 ];
 
-/// What becomes of a connection: whether it takes one more request.
+/// Whether the connection takes one more request.
 fn fate_of(connection: &mut Connection) -> Fate {
     match connection.get("/robots.txt", "") {
         Some(received) => {
@@ -393,7 +393,7 @@ fn raw_request_gets_its_response_and_connection_end() {
     let appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let goto = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}");
-    // Longer than the limits of the admin listener, which are the wider ones.
+    // Longer than the limits of the admin listener, which are the larger ones.
     let (long, many) = ("x".repeat(70_000), "X: y\r\n".repeat(101));
     for &(listeners, status, fate, template) in CORPUS {
         let request = template
@@ -404,7 +404,7 @@ fn raw_request_gets_its_response_and_connection_end() {
             // Each takes three bytes once encoded.
             .replace("{quotes}", &"\"".repeat(30_000))
             .replace("{many}", &many);
-        // Latin letters stand for single bytes.
+        // Latin letters are single bytes.
         let request: Vec<u8> = request.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
         for (base, is_tried) in [
             (&appliance.public, listeners != Admin),
@@ -413,7 +413,7 @@ fn raw_request_gets_its_response_and_connection_end() {
             if !is_tried {
                 continue;
             }
-            // As the first of a connection, and after others.
+            // As the first request of a connection, and after others.
             for before in [0, 1, 3] {
                 let what = format!("{template:?} after {before} on {base}");
                 let mut connection = Connection::open(base);
@@ -455,7 +455,7 @@ fn fragmented_request_is_rejected_like_a_whole_one() {
     }
 }
 
-/// What hyper makes of `Upgrade` would take the end of the connection out of our hands.
+/// hyper's handling of `Upgrade` would take control of the connection from tinyd.
 #[test]
 fn upgrade_header_changes_no_response() {
     let appliance = Appliance::start();
@@ -467,7 +467,7 @@ fn upgrade_header_changes_no_response() {
         let refused = connection.receive(true).expect("an answer");
         assert_eq!((refused.status, refused.is_last()), (400, true));
         connection.assert_closed();
-        // A body that nobody reads does not spoil the answer.
+        // An unread body does not affect the response.
         let mut connection = Connection::open(base);
         connection.send(
             format!("POST /robots.txt HTTP/1.1\r\nHost: a\r\n{upgrade}Content-Length: 500000\r\n\r\n").as_bytes(),

@@ -1,4 +1,4 @@
-//! Floods of connections: who is busy is served, who is idle gives way, who finds no room is told so, and all is counted.
+//! Floods of connections: idle ones are evicted, busy ones are served, and each refusal is answered and counted.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,18 +14,18 @@ use crate::support::scrape::Scrape;
 const PLACES: usize = 200;
 const FLOOD: usize = 3000;
 const HALF_A_HEAD: &str = "GET /tiny/zzzzzzzz HTTP/1.1\r\nHost";
-/// A connection that has been used within that does not give way; its clock counts whole seconds.
+/// A connection used within this time is not evicted; the clock of evictions counts whole seconds.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// What became of connections.
+/// The outcome of connections.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Fates {
     made: usize,
-    /// Answered as if there were no flood.
+    /// Served as without a flood.
     served: usize,
-    /// Told that there is no room.
+    /// Refused with a response.
     told: usize,
-    /// Closed without a word, after they had not been used for a while.
+    /// Closed without a response, after being idle for a while.
     gave_way: usize,
 }
 
@@ -40,9 +40,9 @@ impl Fates {
     }
 }
 
-/// Asks on a connection that was used last at `used`, and notes what came; whether that is the redirect.
+/// Sends a request on a connection last used at `used` and counts the outcome; returns whether it was the redirect.
 fn ask(stream: &mut TcpStream, id: &str, used: Instant, fates: &mut Fates) -> bool {
-    // If it is closed already, reading says so.
+    // Reading shows whether the connection is closed already.
     let _ = stream.write_all(goto(id).as_bytes());
     let head = read_head(stream);
     if is_redirect(&head) {
@@ -59,7 +59,7 @@ fn ask(stream: &mut TcpStream, id: &str, used: Instant, fates: &mut Fates) -> bo
     false
 }
 
-/// Asks on a new connection.
+/// Sends a request on a new connection.
 fn come(target: SocketAddr, id: &str, fates: &mut Fates) -> bool {
     let now = Instant::now();
     fates.made += 1;
@@ -79,7 +79,7 @@ fn assert_turned_away(head: &str, status: u16) {
     assert!(head.contains("\r\ndate: ") && head.ends_with("\r\n\r\n"), "{head:?}");
 }
 
-/// A client that keeps its connection, and makes another one only if it has to.
+/// A client that keeps its connection and opens another only when it must.
 fn keep_asking(target: SocketAddr, id: &str, is_over: &AtomicBool) -> Fates {
     let mut fates = Fates::default();
     while !is_over.load(Ordering::Relaxed) {
@@ -97,7 +97,7 @@ fn keep_asking(target: SocketAddr, id: &str, is_over: &AtomicBool) -> Fates {
     fates
 }
 
-/// A connection that asks for nothing.
+/// A connection that sends no request.
 struct Idler {
     stream: TcpStream,
     received: Vec<u8>,
@@ -107,7 +107,7 @@ struct Idler {
 impl Idler {
     fn connect(target: SocketAddr, part: &str) -> Self {
         let mut stream = TcpStream::connect(target).unwrap();
-        // It may have been turned away already.
+        // It may have been refused already.
         let _ = stream.write_all(part.as_bytes());
         stream.set_nonblocking(true).unwrap();
         Self {
@@ -118,7 +118,7 @@ impl Idler {
     }
 }
 
-/// What has become by now of connections that do not ask for anything.
+/// The outcome so far of connections that send no request.
 fn look_at(flood: &mut [Idler], status: u16) -> Fates {
     let mut fates = Fates {
         made: flood.len(),
@@ -150,9 +150,10 @@ fn look_at(flood: &mut [Idler], status: u16) -> Fates {
 
 #[test]
 fn flood_evicts_idle_connections_and_serves_busy_ones() {
-    // Longer than the test: nothing else than the limit is to close a connection.
+    // Longer than the test: only the limit may close a connection.
     let settings = format!(
-        "[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\nidle_timeout_seconds = 300\nmax_requests_per_connection = 0\n"
+        "[public]\nmax_connections = {PLACES}\nhead_timeout_seconds = 300\nidle_timeout_seconds = 300\n\
+         max_requests_per_connection = 0\n"
     );
     let appliance = Appliance::start_with(&settings);
     let id = appliance.add(&appliance.admin_ks(), &[]);
@@ -170,7 +171,7 @@ fn flood_evicts_idle_connections_and_serves_busy_ones() {
             .collect();
         open(PLACES, &mut flood);
         let mut newcomers = Fates::default();
-        // First nobody has been idle for long enough, then somebody gives way.
+        // First no connection has been idle for long enough, then one is evicted.
         poll("a newcomer finds a place", || come(target, &id, &mut newcomers));
         for _ in 0..10 {
             open(FLOOD / 10, &mut flood);
@@ -192,7 +193,7 @@ fn flood_evicts_idle_connections_and_serves_busy_ones() {
         let fates = fates.and(look_at(&mut flood, 503));
         let scrape = Scrape::of(&appliance);
         let accepted = scrape.get("tinyd_connections_accepted_total{listener=\"public\"}");
-        // One that gives way hears of it a little later.
+        // An evicted client notices a little later.
         accepted == fates.made as f64
             && refused(&scrape, "public", "connections") == (fates.told + fates.gave_way) as f64
     });
@@ -213,7 +214,7 @@ fn connection_with_a_trickling_head_is_evicted() {
     poll("all places are taken", || open_connections(&appliance) == PLACES as f64);
     poll("a newcomer finds a place", || {
         for Idler { stream, .. } in &mut slow {
-            // It may have given way.
+            // It may have been evicted.
             let _ = stream.write_all(b"x");
         }
         come(target, &id, &mut Fates::default())
@@ -271,7 +272,7 @@ fn client_over_its_connection_limit_gets_429() {
     }
     assert_turned_away(&ask(&v4(2, 0)), 429);
     assert_turned_away(&ask(&v6(1, 0xffff)), 429);
-    // The proxy itself is many, and looks whether we are alive.
+    // The proxy itself is one client too, and sends health checks.
     assert!(is_redirect(&ask("PROXY UNKNOWN\r\n")));
     drop(flood);
     for header in [v4(2, 0), v6(1, 0)] {

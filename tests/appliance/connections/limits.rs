@@ -1,4 +1,4 @@
-//! The times and the limits of connections, on both listeners: that they are on, and whom they concern.
+//! Timeouts and limits of connections, on both listeners.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use crate::support::scrape::refusals;
 use crate::support::wire::Connection;
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz";
-/// The same, for the general server.
+/// The same link on the path through hyper.
 const GENERAL: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz?x=y";
 
 /// The same settings for both listeners.
@@ -33,7 +33,7 @@ fn head_timeout_closes_the_connection() {
         let mut silent = Connection::open(&base);
         let mut begun = Connection::open(&base);
         begun.send(b"GET /tiny/");
-        // After a request of either way, the time is that of the next head.
+        // After a request on either path, the head timeout covers the next head.
         let mut used = [GOTO, GENERAL].map(|target| {
             let mut used = Connection::open(&base);
             assert_eq!(used.get(target, "").unwrap().status, 404);
@@ -41,7 +41,7 @@ fn head_timeout_closes_the_connection() {
             used
         });
         let mut trickling = Connection::open(&base);
-        // Each byte comes in time, the head does not.
+        // Each byte arrives in time, the whole head does not.
         let mut sender = trickling.stream.try_clone().unwrap();
         let sending = std::thread::spawn(move || {
             for byte in b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
@@ -56,7 +56,7 @@ fn head_timeout_closes_the_connection() {
             connection.assert_closed();
         }
         sending.join().unwrap();
-        // The scrapes themselves come and go.
+        // The requests for metrics open connections too.
         assert!(refusals(&appliance, listener, "head_timeout") >= 5, "{listener}");
     }
 }
@@ -102,7 +102,7 @@ fn client_that_stops_reading_is_disconnected() {
     let ask = |base: &str, target: &str| {
         let mut connection = Connection::open(base);
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(1_000);
-        // Until the appliance takes no more, and gives up.
+        // Until the server stops reading and disconnects the client.
         while connection.stream.write_all(request.as_bytes()).is_ok() {}
     };
     ask(&appliance.public, GOTO);
@@ -127,7 +127,7 @@ fn connection_ends_after_its_maximum_of_requests() {
                 );
             }
             connection.assert_closed();
-            // What is sent beyond does not spoil the answers that are owed.
+            // Further requests do not affect the pending responses.
             let mut connection = Connection::open(&base);
             let requests = targets.iter().chain(&targets).chain(&targets);
             let requests = requests.map(|target| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -175,7 +175,7 @@ fn idle_connection_is_evicted_when_full() {
         for connection in &mut idle {
             assert_eq!(connection.get(target, "").unwrap().status, 404);
         }
-        // They have all been used just now.
+        // All were used just now.
         let refused = Connection::open(&appliance.public).get(GOTO, "").unwrap();
         assert_eq!((refused.status, refused.is_last()), (503, true));
         assert!(refused.head.contains("retry-after: 5\r\n"), "{refused:?}");

@@ -1,4 +1,4 @@
-//! Slow clients by the thousand: ours, and those of slowhttptest. Their timeouts end them, and nobody else notices.
+//! A thousand slow clients: timeouts disconnect them, and other clients are not affected.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -24,11 +24,11 @@ fn thousand_trickling_heads_fail_no_redirect() {
         };
         (0..CLIENTS).map(connect).collect::<Vec<_>>()
     };
-    // Nothing comes from it: it is the clock by which they send.
+    // No message ever arrives: the timeout of the channel paces the clients.
     let (_sender, second) = mpsc::channel::<()>();
     let is_over = |clients: &mut Vec<TcpStream>| {
         let _ = second.recv_timeout(Duration::from_secs(1));
-        // One that is closed takes nothing more.
+        // Writing to a closed connection fails.
         clients.retain_mut(|stream| stream.write(b"x").is_ok());
         clients.is_empty()
     };

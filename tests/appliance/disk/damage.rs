@@ -1,10 +1,10 @@
-//! What a damaged store does to those who use it, and what the operator is told.
+//! A damaged store: what clients and the operator see.
 
 use std::fs;
 
 use crate::support::fixture::{Appliance, configuration_with_operator, folder, poll, serve, tinyd};
 
-/// Replaces a text of the store's file by one of the same length, wherever it stands.
+/// Replaces each occurrence of a text in the store's file by one of the same length.
 fn damage(appliance: &Appliance, from: &str, to: &str) {
     let mut content = fs::read(appliance.store()).unwrap();
     let (from, to) = (from.as_bytes(), to.as_bytes());
@@ -33,7 +33,7 @@ fn damaged_record_is_503_and_reported_everywhere() {
     poll("the verification", || {
         appliance.get_admin("/readyz").json()["store"]["verified"].is_i64()
     });
-    // It serves all others, so it stays where requests are sent to.
+    // It serves all other links, so the load balancer keeps it.
     let ready = appliance.get_admin("/readyz");
     assert_eq!((ready.status, &ready.json()["store"]["problems"]), (200, &1.into()));
     assert!(
@@ -80,7 +80,7 @@ fn foreign_journal_keeps_redirects_and_rejects_writes() {
         reason.as_str().unwrap().contains("journal of another store"),
         "{reason}"
     );
-    // The first one was written durably, because there was no journal before it.
+    // The first write is durable: it created the journal.
     assert_eq!(one.goto(&ids[0]).header("location"), "https://e.example/1");
     let ks = one.admin_ks();
     let refused = one.post(

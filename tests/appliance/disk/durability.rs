@@ -1,4 +1,4 @@
-//! What was acknowledged is there after the process has ended, however it ended.
+//! Acknowledged writes survive the end of the process, however it ends.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +10,15 @@ use crate::support::http::{encode, exchange};
 
 type Acknowledged = Mutex<BTreeMap<String, String>>;
 
-/// Adds links from several clients, and follows one, until the appliance is gone; returns what it acknowledged.
+/// Adds links from several clients and follows one until the server is gone; returns the acknowledged links.
 fn add_until_it_ends(appliance: &mut Appliance, end: impl FnOnce(&mut Appliance)) -> BTreeMap<String, String> {
     const WRITERS: usize = 4;
     const ENOUGH: u64 = 200;
     let ks = appliance.admin_ks();
     let followed = appliance.add(&ks, &[]);
     let redirect = format!(
-        "GET /api_v3/service/shortlink_shortlink/action/goto/id/{followed} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        "GET /api_v3/service/shortlink_shortlink/action/goto/id/{followed} HTTP/1.1\r\n\
+         Host: x\r\nConnection: close\r\n\r\n"
     );
     let public = appliance.public.strip_prefix("http://").unwrap().to_owned();
     let host = appliance.admin.strip_prefix("http://").unwrap().to_owned();
@@ -29,7 +30,7 @@ fn add_until_it_ends(appliance: &mut Appliance, end: impl FnOnce(&mut Appliance)
             loop {
                 match std::panic::catch_unwind(|| exchange(&public, redirect.as_bytes())) {
                     Ok(answer) => assert_eq!(answer.status, 302),
-                    // Once the listener is closed there is no answer.
+                    // After the listener has closed there is no response.
                     Err(_) => return assert!(followed_until.load(Ordering::SeqCst), "no redirect while it ran"),
                 }
             }
@@ -40,12 +41,13 @@ fn add_until_it_ends(appliance: &mut Appliance, end: impl FnOnce(&mut Appliance)
                 for number in 0.. {
                     let url = format!("https://example.com/{writer}/{number}");
                     let target = format!(
-                        "/api_v3/service/shortlink_shortlink/action/add?format=1&ks={}&shortLink:systemName=NAME&shortLink:fullUrl={}",
+                        "/api_v3/service/shortlink_shortlink/action/add?format=1&ks={}&\
+                         shortLink:systemName=NAME&shortLink:fullUrl={}",
                         encode(ks),
                         encode(&url)
                     );
                     let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-                    // Once the listener is closed there is no answer, which is no acknowledgement.
+                    // After the listener has closed there is no response, so the write is not acknowledged.
                     let answer = std::panic::catch_unwind(|| exchange(host, request.as_bytes()));
                     let Ok(answer) = answer else {
                         assert!(ended.load(Ordering::SeqCst), "no answer while it ran");
@@ -75,12 +77,12 @@ fn assert_all_there(appliance: &Appliance, acknowledged: &BTreeMap<String, Strin
         );
     }
     let listed = appliance.list(&appliance.admin_ks(), &[("pager[pageSize]", "0")]).1;
-    // Those in flight at the end may be there too, one a writer; and the one that was followed is.
+    // Writes in flight may be there too, one per writer; and the link that was followed.
     let least = acknowledged.len() as u64 + 1;
     assert!((least..=least + 4).contains(&listed), "{listed} of {least}");
 }
 
-/// How often it is killed in one test.
+/// Kills per test.
 const KILLS: usize = 5;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What concurrent clients see of a link is linearizable.
+//! Concurrent calls on a link are linearizable.
 
 use crate::support::fixture::Appliance;
 use crate::support::linearizability::{Call, Event, Return, assert_linearizable, is_linearizable};
@@ -8,7 +8,7 @@ fn concurrent_calls_are_linearizable() {
     assert_eq!(assert_linearizable(&Appliance::start()), 0);
 }
 
-/// The check itself must be able to fail.
+/// Negative control: the check must be able to fail.
 #[test]
 fn impossible_history_is_detected() {
     let id = || "abcd".to_owned();
@@ -27,7 +27,7 @@ fn impossible_history_is_detected() {
         Event::Return(1, Return::Added("efgh".to_owned())),
     ];
     assert!(!is_linearizable(&added().into_iter().chain(twice).collect::<Vec<_>>()));
-    // An update that is not known to have failed may be seen.
+    // An update of unknown outcome may be visible.
     let maybe = [
         Event::Call(0, Call::Update(id(), 2)),
         Event::Call(1, Call::Goto(id())),

@@ -1,4 +1,4 @@
-//! Backups, files of links, and what is done with stores that no appliance has open.
+//! Backup, import, export, and the tools for offline stores.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
@@ -11,7 +11,7 @@ use crate::support::fixture::{Appliance, Process, code, poll, tinyd};
 use crate::support::http::request;
 use crate::support::transfer::{complained, line, told};
 
-/// Runs the command line against an appliance, with something to read.
+/// Runs the command line against an appliance with this standard input.
 fn piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
     let mut command = tinyd();
     command
@@ -23,12 +23,12 @@ fn piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have seen enough before all of it is written.
+    // The command may end before it has read all input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
-/// Imports what is piped in, as the first partner.
+/// Imports from standard input as the first partner.
 fn import_piped(appliance: &Appliance, args: &[&str], input: &str) -> Output {
     piped(
         appliance,
@@ -49,7 +49,7 @@ fn online_backup_is_a_servable_store() {
     let path = appliance.folder.path().join("backup.redb");
     let file = path.to_str().unwrap();
 
-    // Writes go on meanwhile; the backup has those that came before it.
+    // Writes continue; the backup has those that came before it.
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -63,7 +63,7 @@ fn online_backup_is_a_servable_store() {
     });
     assert!(complained(&appliance.tinyd(&["backup", file]), 2).contains("add --overwrite"));
     told(&appliance.tinyd(&["backup", "--overwrite", file]), 0);
-    // Never in place of the store that is being served: what is acknowledged afterwards would be lost.
+    // A backup must not overwrite the open store: later writes would be lost.
     let served = appliance.store();
     for command in ["backup", "export"] {
         let refused = appliance.tinyd(&[command, "--overwrite", served.to_str().unwrap()]);
@@ -71,7 +71,7 @@ fn online_backup_is_a_servable_store() {
     }
     let device = appliance.tinyd(&["export", "--overwrite", "/dev/null"]);
     assert!(complained(&device, 2).contains("is not a plain file"));
-    // Nobody else on the machine may read it.
+    // Other users of the machine must not read it.
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o077, 0);
 
@@ -140,7 +140,7 @@ fn backup_and_export_of_all_partners_need_an_operator() {
         &[("partnerId", "1234567")],
     );
     assert_eq!(code(&foreign), "SERVICE_FORBIDDEN");
-    // A stream is no result among others.
+    // A multirequest cannot contain a stream.
     let calls = [
         ("1:service", "tinyd"),
         ("1:action", "backup"),
@@ -157,7 +157,7 @@ fn backup_and_export_of_all_partners_need_an_operator() {
         (&results[0]["args"]["PARAM_NAME"], &results[1]),
         (&"service".into(), &true.into())
     );
-    // Its own links are none.
+    // The operator has no links of its own.
     let params = [("format", "1"), ("ks", &appliance.other_partners_ks())];
     let own = appliance.post("tinyd", "export", &params);
     assert_eq!((own.status, own.text()), (200, ""));
@@ -185,13 +185,13 @@ fn exported_links_import_unchanged() {
         let (file, store) = (file.to_str().unwrap(), store.to_str().unwrap());
         told(&appliance.tinyd(&[&["export", file], &partner[..]].concat()), 0);
         assert!(complained(&appliance.tinyd(&[&["export", file], &partner[..]].concat()), 2).contains("--overwrite"));
-        // There already, the same in every field.
+        // Existing links, equal in every field.
         let again = appliance.tinyd(&[&["import", file], &partner[..]].concat());
         assert_eq!(
             told(&again, 0),
             "0 added, 0 updated, 2 unchanged, 0 skipped, 0 refused\n"
         );
-        // Into a store of its own, and out again.
+        // Into an offline store and out again.
         assert_eq!(
             told(&offline(&["import", "--store", store, file]), 0),
             "2 added, 0 updated, 0 unchanged, 0 skipped, 0 refused\n"
@@ -244,7 +244,7 @@ fn import_is_all_or_nothing_unless_keep_going() {
         (&2.into(), &4.into(), &true.into())
     );
     assert_eq!((status("good1"), status("good2"), status("good3")), (302, 302, 404));
-    // Done again, it changes nothing.
+    // A second import changes no link.
     assert!(told(&import(&["--keep-going"], &bad), 5).starts_with("0 added, 0 updated, 2 unchanged"));
 }
 
@@ -274,7 +274,7 @@ fn import_skips_or_updates_existing_links() {
     );
 }
 
-/// What a line does not say is no difference, so that an import that was cut off can be done again a day later.
+/// An omitted field is no difference, so that an interrupted import can be repeated a day later.
 #[test]
 fn import_line_without_times_is_idempotent() {
     let appliance = Appliance::start();
@@ -299,7 +299,7 @@ fn unreadable_import_is_rejected_with_its_reason() {
     assert!(complained(&appliance.tinyd(&["import", "/tmp", "--partner", "1234567"]), 2).contains("/tmp is a folder"));
     let missing = appliance.tinyd(&["import", "/does/not/exist", "--partner", "1234567"]);
     assert!(complained(&missing, 1).contains("/does/not/exist cannot be read"));
-    // A session that may not, told after the file has been sent.
+    // A session without permission is rejected after the upload.
     let many = (0..20_000)
         .map(|number| line(&format!("{number:05}"), ""))
         .collect::<String>();
@@ -317,7 +317,7 @@ fn unreadable_import_is_rejected_with_its_reason() {
     assert_eq!(appliance.list(&appliance.admin_ks(), &[]).1, 0);
 }
 
-/// A body that never comes to the point is not kept in memory, whoever sends it.
+/// The server does not buffer an endless form field in memory.
 #[test]
 fn import_reads_little_before_authentication() {
     let appliance = Appliance::start();
@@ -332,7 +332,7 @@ fn import_reads_little_before_authentication() {
     let head = "POST /api_v3/service/tinyd/action/import HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\
                 Content-Type: multipart/form-data; boundary=x\r\n\r\n";
     assert_eq!(stream.write(head.as_bytes()).unwrap(), head.len());
-    // As much as it takes: it is enough once the buffers of the operating system are full and stay so.
+    // Writes until the socket buffers are full and stay so.
     let (piece, mut sent) = (vec![b'x'; 1024 * 1024], 0_usize);
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
@@ -373,7 +373,7 @@ fn file_actions_name_missing_parameters() {
     assert_eq!(wrong["args"]["REASON"], "expected fail, skip or update");
     let wrong = post(&[("ks", &ks), ("fileFormat", "xls"), ("file", "")]);
     assert_eq!(wrong["args"]["REASON"], "expected jsonl or csv");
-    // A switch that is not understood is not taken for off.
+    // An invalid flag does not count as off.
     let wrong = post(&[("ks", &ks), ("dryRun", "yes"), ("file", "")]);
     assert_eq!(wrong["args"]["REASON"], "expected true or false, 1 or 0");
     let in_body = appliance.post("tinyd", "import", &[("format", "1"), ("ks", &ks)]);
@@ -419,7 +419,7 @@ fn deleted_links_are_restored_from_a_file() {
         told(&again, 0),
         format!("{} already enabled\n0 restored, 1 not deleted, 0 unknown\n", ids[0])
     );
-    // Not another partner's.
+    // Not a link of another partner.
     let foreign = appliance.tinyd(&["link", "restore", &ids[0], "--partner", "7654321"]);
     assert!(told(&foreign, 3).contains("unknown"));
     let many = vec!["abcd"; 1_001].join(",");

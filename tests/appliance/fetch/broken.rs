@@ -1,4 +1,4 @@
-//! Destinations whose answers are none, or no good: nothing of them is taken for an answer, and nothing else suffers.
+//! Malformed responses of the upstream: none of their bytes count as a response, and nothing else is affected.
 
 use std::net::{Shutdown, SocketAddr};
 
@@ -8,21 +8,21 @@ use crate::support::client::{Fetched, request};
 use crate::support::origin::{Origin, Server};
 use crate::support::proxy::{GOTO, Proxy, THIS_MACHINE, assert_fault};
 
-/// What becomes of an answer.
+/// The outcome of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Becomes {
     /// 502.
     Unreachable,
-    /// This body, and its end.
+    /// This whole body.
     Whole(&'static str),
-    /// A beginning of this, and not its end.
+    /// A beginning of this body, cut off.
     CutOff(&'static str),
-    /// Either 502, or this body: opinions differ, and both are safe.
+    /// Either 502 or this body: parsers differ, and both are safe.
     UnreachableOr(&'static str),
 }
 use Becomes::{CutOff, Unreachable, UnreachableOr, Whole};
 
-/// The head of a good answer, up to its framing.
+/// The head of a valid response, up to its framing.
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 fn chunked(chunks: &str) -> String {
@@ -33,7 +33,7 @@ fn headers(lines: &str, body: &str) -> String {
     format!("{OK}{lines}\r\n{body}")
 }
 
-/// Sees what becomes of answers that end with the connection.
+/// Checks the outcome of responses that end with the connection.
 fn assert_become(cases: Vec<(String, Becomes)>) {
     let answers: Vec<_> = cases.iter().map(|(answer, _)| answer.clone()).collect();
     let origin = Origin::start(move |conversation| {
@@ -44,14 +44,14 @@ fn assert_become(cases: Vec<(String, Becomes)>) {
     for (number, (answer, becomes)) in cases.iter().enumerate() {
         let shown: String = answer.chars().take(300).collect();
         let id = proxy.link(&origin.url(&format!("/{number}")));
-        // However it breaks, there is a head: an empty reply is what takes an appliance out of a load balancer.
+        // There is always a head: an empty reply makes a load balancer drop the server.
         let (fetched, kept) = proxy.ask(&id, "GET", "").finish_keeping();
         assert_becomes(&shown, becomes, &fetched);
         for injected in ["x-injected", "set-cookie"] {
             assert!(fetched.all(injected).is_empty(), "{shown:?}: {fetched:?}");
         }
         if fetched.is_whole {
-            // What comes next is the next answer, and nothing that the destination has put there.
+            // The next bytes are the next response, and none that the upstream has added.
             let next = kept.ask(&request("GET", &format!("{GOTO}{id}"), ""));
             assert_eq!(next.status, 302, "{shown:?}");
         } else {
@@ -140,7 +140,7 @@ fn malformed_headers_are_502() {
         (ok("ETag: \"a\"\r\n continued\r\n"), Unreachable),
         (ok("ETag: \"a\"\x7f\r\n"), Unreachable),
         (ok("ETag: \"a\"\x01\r\n"), Unreachable),
-        // A line that ends in LF alone is a line to some, and a mistake to others. To nobody is it a value.
+        // A bare LF ends a line for some parsers and is an error for others. It is never part of a value.
         (ok("ETag: \"a\"\nX-Injected: b\r\n"), UnreachableOr("ok")),
         (
             "HTTP/1.1 200 OK\nContent-Length: 2\n\nok".to_owned(),
@@ -385,7 +385,7 @@ fn endless_interim_responses_end_the_fetch() {
 
 #[test]
 fn refused_or_reset_upstream_connection_is_502() {
-    // A port that is taken, and where nobody listens.
+    // A port without a listener that no other process can take.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     deaf.bind(&any.into()).unwrap();
@@ -414,7 +414,7 @@ fn upstream_reset_in_the_body_cuts_the_response_off() {
         use std::io::{Read as _, Write as _};
         let _ = stream.read(&mut [0; 4096]);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n0123456789");
-        // Without an end: what has come of a body that ends with the connection is not all.
+        // Without a length: a body that ends with a reset is not complete.
         SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
@@ -422,7 +422,7 @@ fn upstream_reset_in_the_body_cuts_the_response_off() {
     let proxy = Proxy::start(&format!("{THIS_MACHINE}ports = [{}]\n", broken.address.port()));
     let id = proxy.link(&format!("http://{}/", broken.address));
     let fetched = proxy.ask(&id, "GET", "").finish();
-    // It can be that the break was faster than the body.
+    // The reset may overtake the body.
     match fetched.status {
         200 => assert!(!fetched.is_whole, "{fetched:?}"),
         _ => assert_fault(&fetched, 502, "DESTINATION_UNREACHABLE"),
@@ -430,12 +430,12 @@ fn upstream_reset_in_the_body_cuts_the_response_off() {
     proxy.assert_redirects();
 }
 
-/// Ten megabytes of zeros as zlib packs them: one zero, and then over and over "the last byte 258 times more".
+/// Ten megabytes of zeros, compressed by zlib: one zero, then "repeat the last byte 258 times" over and over.
 fn bomb() -> Vec<u8> {
     const REPEATS: u32 = 40_000;
     let mut bits: Vec<bool> = Vec::new();
     let mut push = |code: &str| bits.extend(code.bytes().map(|bit| bit == b'1'));
-    // The last block, with the codes of the standard.
+    // The last block, with the fixed codes.
     push("110");
     push("00110000");
     for _ in 0..REPEATS {
@@ -446,7 +446,7 @@ fn bomb() -> Vec<u8> {
     let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
     let mut packed = vec![0x78, 0x01];
     packed.extend(bits.chunks(8).map(byte));
-    // Adler's sum: of zeros, it counts them.
+    // Adler-32: of zeros, it counts them.
     let length = 1 + 258 * REPEATS;
     packed.extend((((length % 65_521) << 16) | 1).to_be_bytes());
     packed
@@ -459,7 +459,7 @@ fn compressed_body_is_not_decompressed() {
     let origin = Origin::start(move |conversation| {
         conversation.answer("Content-Encoding: deflate\r\nContent-Type: text/html\r\n", &sent);
     });
-    // Unpacked it would be too much.
+    // Decompressed, it would exceed the limit.
     let proxy = Proxy::with(&[&origin], "max_bytes = 1000000\n");
     for headers in [
         "",

@@ -1,4 +1,4 @@
-//! What comes in place of a redirect, and when.
+//! Content instead of a redirect.
 
 use crate::support::client::{Download, connect, request};
 use crate::support::fixture::{Appliance, configuration, folder, serve};
@@ -121,7 +121,7 @@ fn goto_by_post_or_multirequest_fetches_by_get() {
             assert!(origin.requests().is_empty());
         }
     }
-    // What is in a body does not reach the public listener; what is in the target does.
+    // The public listener ignores parameters in a body, and reads those in the target.
     let headers = "Content-Length: 10\r\nContent-Type: application/x-www-form-urlencoded\r\n";
     let request = request("POST", &proxied(&id), headers) + "proxy=fals";
     let fetched = Download::ask(connect(&proxy.appliance.public), &request).finish();
@@ -188,7 +188,7 @@ fn path_and_query_are_sent_unchanged_without_fragment() {
             "/a%2Fb/%7E~/c?x=%20+%2B&&y=a=b;c&x=%c3%a9&z",
             "/a%2Fb/%7E~/c?x=%20+%2B&&y=a=b;c&x=%c3%a9&z",
         ),
-        // As a client would ask that follows the redirect.
+        // As a client that follows the redirect would send it.
         ("/?a[0]={b}|c^d`e", "/?a[0]=%7Bb%7D%7Cc%5Ed%60e"),
         ("/path#fragment?not-a-query", "/path"),
         ("/path?query#fragment", "/path?query"),
@@ -203,7 +203,7 @@ fn path_and_query_are_sent_unchanged_without_fragment() {
         assert_eq!(fetched.status, 200, "{destination}: {fetched:?}");
         assert_eq!(origin.take_request().target(), asked_for, "{destination}");
     }
-    // The query of the goto itself is nobody else's business.
+    // The query of the goto does not reach the upstream.
     let id = proxy.link(&origin.url("/mine?a=b"));
     let target = format!("{GOTO}{id}?proxy=true&c=d&ks={}", encode("secret"));
     let fetched = Download::ask(connect(&proxy.appliance.public), &request("GET", &target, "")).finish();

@@ -1,4 +1,4 @@
-//! A gigabyte through an appliance that needs no more memory for it than for a page.
+//! Memory during a download of a gigabyte.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use crate::support::origin::{Conversation, Origin};
 use crate::support::proxy::{Proxy, THIS_MACHINE, ports};
 
 const BODY: u64 = 1024 * 1024 * 1024;
-/// A prime number, so that no piece of the body is at the place of another one.
+/// A prime number, so that no two pieces of the body are aligned alike.
 const PERIOD: usize = 1_000_003;
 
-/// Sends bytes that say where they are.
+/// Sends bytes that encode their position.
 fn send(conversation: &mut Conversation) {
     let path = conversation.path();
     let length: u64 = path[1..].parse().unwrap();
@@ -27,7 +27,7 @@ fn send(conversation: &mut Conversation) {
     }
 }
 
-/// What the system says of the appliance's memory, in KiB.
+/// The memory of the appliance as the system reports it, in KiB.
 fn memory(proxy: &Proxy, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", proxy.appliance.process_id())).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
@@ -62,12 +62,12 @@ fn download(proxy: &Proxy, origin: &Origin, length: u64) {
 
 #[test]
 fn gigabyte_needs_no_more_memory_than_a_page() {
-    /// A fetch has buffers of some hundred kilobytes; what else there is grows by half a megabyte meanwhile.
+    /// A fetch has buffers of some hundred kilobytes; everything else grows by half a megabyte.
     const MOST_KIB: u64 = 8 * 1024;
     let origin = Origin::start(send);
     let settings = format!("{THIS_MACHINE}{}max_bytes = {BODY}\n", ports(&[&origin]));
     let proxy = Proxy::start(&settings);
-    // What is made once is made now.
+    // Allocations that happen once happen now.
     download(&proxy, &origin, 1_000_000);
     let before = memory(&proxy, "VmHWM");
     download(&proxy, &origin, BODY);

@@ -1,4 +1,4 @@
-//! What is said when there is no content: to suit who asks, counted by its reason, and nothing about the inside.
+//! Errors of fetches: their format, their counters, and no detail of the internal network.
 
 use crate::support::client::{Download, Fetched, connect, request};
 use crate::support::fixture::poll;
@@ -6,13 +6,13 @@ use crate::support::origin::{Conversation, Origin};
 use crate::support::proxy::{GOTO, Proxy, SECRET, THIS_MACHINE, proxied};
 use crate::support::scrape::Scrape;
 
-/// Something that goes wrong in each way there is.
+/// Destinations that fail in each possible way.
 struct Troubles {
     proxy: Proxy,
     _origins: Vec<Origin>,
-    /// Links, headers to ask with, and what becomes of that.
+    /// Links, request headers, and the expected error.
     all: Vec<(String, &'static str, u16, &'static str)>,
-    /// Takes the only place that there is for as long as it is there.
+    /// Holds the only slot.
     held: Option<Download>,
     busy: String,
 }
@@ -47,7 +47,7 @@ impl Troubles {
         Download::ask(connect(base), &request("GET", target, headers)).finish()
     }
 
-    /// From now on, there are too many.
+    /// Takes the only slot, so that further fetches are refused.
     fn hold(&mut self) {
         let mut download = None;
         poll("the place is free", || {
@@ -63,7 +63,7 @@ impl Troubles {
     }
 }
 
-/// An address that is not allowed, and this machine's all the same.
+/// An address of this machine that is not allowed.
 fn forbidden(origin: &Origin) -> String {
     format!("http://0.0.0.0:{}/", origin.port())
 }
@@ -77,13 +77,13 @@ fn fetch_error_has_the_requested_format() {
         }
         for (id, headers, status, code) in &troubles.all {
             let bases = [&troubles.proxy.appliance.public, &troubles.proxy.appliance.admin];
-            // Each of these takes a second.
+            // Each takes a second.
             let bases = if *status == 504 { &bases[..1] } else { &bases };
             for &base in bases {
                 let ask = |query: &str, more: &str| {
                     let target = format!("{}{query}", proxied(id));
                     let mut fetched = troubles.ask(base, &target, &format!("{headers}{more}"));
-                    // The place of the one before may be free a moment later.
+                    // The previous slot may be freed a moment later.
                     while !is_held && fetched.status == 503 {
                         fetched = troubles.ask(base, &target, &format!("{headers}{more}"));
                     }
@@ -110,7 +110,7 @@ fn fetch_error_has_the_requested_format() {
                 assert!(page.text().contains(&title), "{page:?}");
                 let text = ask("", "");
                 assert_eq!(text.text(), format!("{message} ({code})\n"));
-                // To HEAD, the same without.
+                // HEAD gets the same without a body.
                 let target = proxied(id);
                 let head = Download::ask(connect(base), &request("HEAD", &target, headers)).finish();
                 assert!(
@@ -120,7 +120,7 @@ fn fetch_error_has_the_requested_format() {
             }
         }
     }
-    // Redirects are what they were.
+    // Plain redirects still work.
     let id = &troubles.busy;
     assert_eq!(
         troubles
@@ -186,7 +186,7 @@ fn fetches_are_counted_by_outcome() {
         *expected.entry(outcome).or_insert(0.0) += 1.0;
         poll(path, || count(outcome) == expected[outcome] && open() == 0.0);
     }
-    // Whoever comes while there is no place, and whoever leaves.
+    // A fetch without a free slot, and a client that disconnects.
     let id = proxy.link(&origin.url("/stopping"));
     let held = proxy.ask(&id, "GET", "");
     assert_eq!(open(), 1.0);
@@ -196,12 +196,12 @@ fn fetches_are_counted_by_outcome() {
     assert_eq!(count("unreachable"), 0.0);
     let ended: f64 = outcomes.iter().map(|outcome| count(outcome)).sum();
     assert_eq!(ended, expected.values().sum::<f64>() + 2.0);
-    // Bytes of bodies, as they were passed on.
+    // Body bytes that were passed on.
     let bytes = Scrape::of(&proxy.appliance).get("tinyd_fetched_bytes_total");
     assert!((40.0..=1100.0).contains(&bytes), "{bytes}");
 }
 
-/// What a browser is shown.
+/// The page that a browser gets.
 fn title_of(code: &str) -> &'static str {
     match code {
         "DESTINATION_FORBIDDEN" => "This cannot be shown here",

@@ -1,4 +1,4 @@
-//! Redirects of a destination: passed on, or followed, each step by the same rules as the first.
+//! Redirects of the upstream: passed on, or followed by the same rules as the first request.
 
 use crate::support::certificates::Authority;
 use crate::support::name_server::{NameServer, at};

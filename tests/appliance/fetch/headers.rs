@@ -1,4 +1,4 @@
-//! Which headers reach the destination, and which ones the client.
+//! Headers that reach the upstream, and headers that reach the client.
 
 use crate::support::certificates::Authority;
 use crate::support::client::Fetched;
@@ -6,12 +6,12 @@ use crate::support::name_server::{NameServer, at};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, assert_fault, ports};
 
-/// A destination that answers an empty body with these header lines.
+/// An upstream that sends an empty body with these header lines.
 fn with_headers(lines: &str) -> Origin {
     Origin::sending(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok"))
 }
 
-/// What a destination's headers become.
+/// The response of tinyd to these header lines of the upstream.
 fn pass(lines: &str) -> Fetched {
     let origin = with_headers(lines);
     let fetched = Proxy::to(&[&origin]).fetch(&origin.url("/"));
@@ -122,7 +122,7 @@ fn hop_by_hop_request_headers_are_dropped() {
     for name in ["accept-language", "range", "pragma"] {
         assert_eq!(asked.header(name), "", "{}", asked.head);
     }
-    // Naming what we add ourselves does not take it away.
+    // A header of our own stays even when Connection names it.
     proxy.fetch_with(
         &url,
         "Connection: Host, Via, X-Kaltura-Proxy, User-Agent\r\nUser-Agent: x\r\n",
@@ -291,7 +291,7 @@ fn upstream_content_security_policy_is_kept() {
     let mut all = fetched.all("content-security-policy");
     all.sort_unstable();
     assert_eq!(all, ["default-src 'none'", "frame-ancestors 'self'", "sandbox"]);
-    // One that would allow more does not weaken ours: each has its say.
+    // A weaker upstream policy does not weaken ours: browsers enforce both.
     let fetched = pass("Content-Security-Policy: sandbox allow-scripts allow-same-origin\r\n");
     assert!(
         fetched.all("content-security-policy").contains(&"sandbox"),
@@ -408,14 +408,14 @@ fn passed_on_location_is_absolute_and_never_a_script() {
                 (302, "moved"),
                 "{location}: {fetched:?}"
             );
-            // The query that says so is the test's own.
+            // The upstream reads the query in this test.
             let told = fetched.header("location").to_owned();
             assert_eq!(told, expected, "{location} at port {port}");
         }
     }
 }
 
-/// Redirects to what the query says.
+/// Redirects to the URL in the query.
 fn redirect(conversation: &mut crate::support::origin::Conversation) {
     let target = conversation.request.target().to_owned();
     let location = target.split_once('?').unwrap().1;

@@ -1,4 +1,4 @@
-//! How many fetches there may be at a time, that every place is given back, and that nobody is hurried.
+//! Limits on concurrent fetches, release of their slots, and slow clients.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use crate::support::origin::pattern;
 use crate::support::origin::{Conversation, Origin};
 use crate::support::proxy::{Proxy, assert_fault, proxied};
 
-/// Sends a head and a byte, and the rest when the test says so.
+/// Sends a head and a byte, and the rest on demand.
 struct Held {
     origin: Origin,
-    /// For each download that is held, what lets it go on.
+    /// For each held download, the channel that releases it.
     held: Arc<Mutex<Vec<mpsc::Sender<()>>>>,
 }
 
@@ -33,7 +33,7 @@ impl Held {
             let (release, released) = mpsc::channel();
             holding.lock().push(release);
             conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1");
-            // A test that ends lets go too.
+            // The end of the test releases it too.
             let _ = released.recv();
             if conversation.path() != "/breaking" {
                 conversation.send("2");
@@ -55,7 +55,7 @@ fn begin(proxy: &Proxy, id: &str, headers: &str) -> Download {
     download
 }
 
-/// Waits until there is a place again.
+/// Waits until a slot is free.
 fn wait_for_a_place(proxy: &Proxy, url: &str) {
     let id = proxy.link(url);
     poll("a place is free", || proxy.ask(&id, "GET", "").finish().status == 200);
@@ -78,7 +78,7 @@ fn concurrent_fetches_are_limited() {
         }
         assert_fault(&proxy.fetch(&at_once), 503, "TOO_MANY_FETCHES");
         proxy.assert_redirects();
-        // Which are refused for other reasons is told as ever.
+        // Fetches refused for other reasons keep their error.
         assert_eq!(proxy.ask("zzzzzzzz", "GET", "").finish().status, 404);
         held.release_all();
         for mut download in downloads {
@@ -101,7 +101,7 @@ fn fetch_slot_is_freed_by_disconnect_reset_and_timeout() {
         proxy.link(&held.origin.url("/held")),
         proxy.link(&held.origin.url("/breaking")),
     );
-    // The client leaves.
+    // The client disconnects.
     for _ in 0..3 {
         let download = begin(&proxy, &id, "");
         assert_fault(&proxy.fetch(&at_once), 503, "TOO_MANY_FETCHES");
@@ -109,18 +109,18 @@ fn fetch_slot_is_freed_by_disconnect_reset_and_timeout() {
         wait_for_a_place(&proxy, &at_once);
     }
     held.release_all();
-    // The destination breaks off.
+    // The upstream disconnects.
     let mut download = begin(&proxy, &breaking, "");
     held.release_all();
     assert_eq!(download.read(&mut [0]), Part::CutOff);
     wait_for_a_place(&proxy, &at_once);
-    // It is refused, or cannot be reached.
+    // The fetch is refused, or the upstream is unreachable.
     let forbidden = format!("http://0.0.0.0:{}/", held.origin.port());
     for url in [forbidden.as_str(), "http://127.0.0.1:1/", "http://user@127.0.0.1/"] {
         assert_eq!(proxy.fetch(url).status, 403, "{url}");
         assert_eq!(proxy.fetch(&at_once).status, 200);
     }
-    // The client leaves before there is an answer.
+    // The client disconnects before the response.
     let silent = Origin::start(Conversation::wait_for_end);
     let proxy = Proxy::with(
         &[&held.origin, &silent],
@@ -150,7 +150,7 @@ fn concurrent_fetches_per_client_are_limited() {
         "TOO_MANY_FETCHES",
     );
     assert_eq!(proxy.fetch_with(&at_once, &of("203.0.113.2")).status, 200);
-    // Of IPv6, a network is one client.
+    // An IPv6 /64 is one client.
     let second = begin(&proxy, &id, &of("2001:db8:0:1::1"));
     assert_fault(
         &proxy.fetch_with(&at_once, &of("2001:db8:0:1:ffff::2")),
@@ -160,7 +160,7 @@ fn concurrent_fetches_per_client_are_limited() {
     assert_eq!(proxy.fetch_with(&at_once, &of("2001:db8:0:2::1")).status, 200);
     let third = begin(&proxy, &id, &of("203.0.113.3"));
     assert_fault(&proxy.fetch_with(&at_once, &of("203.0.113.4")), 503, "TOO_MANY_FETCHES");
-    // Whoever has none left has redirects.
+    // A client without a free slot still gets redirects.
     let answer = crate::support::http::request(
         &proxy.appliance.public,
         "GET",
@@ -181,7 +181,7 @@ fn concurrent_fetches_per_client_are_limited() {
     }
 }
 
-/// A destination that sends bytes for as long as it can, and counts them.
+/// An upstream that sends bytes for as long as it can, and counts them.
 struct Source {
     origin: Origin,
     sent: Arc<AtomicU64>,
@@ -236,7 +236,7 @@ fn client_disconnect_cancels_the_fetch() {
 
 #[test]
 fn fetch_slot_is_held_until_sent_or_total_timeout() {
-    // More than the client's connection holds, and so little that all of it is with us at once.
+    // More than the client's connection holds, and so little that tinyd has read all of it.
     let source = Source::of(170_000);
     let settings = "max_fetches = 1\ntotal_timeout_seconds = 3\n[public]\nwrite_timeout_seconds = 3600\n";
     let proxy = Proxy::with(&[&source.origin], settings);
@@ -258,10 +258,10 @@ fn fetch_slot_is_held_until_sent_or_total_timeout() {
 #[test]
 fn client_that_stops_reading_slows_the_upstream() {
     const BODY: u64 = 200 * 1024 * 1024;
-    /// What buffers on the way may hold: those of the kernel, four of them.
+    /// Capacity of the four kernel buffers between client and upstream.
     const MOST: u64 = 16 * 1024 * 1024;
     let source = Source::of(BODY);
-    // Another one beside it, by the progress of which it is seen that there was time enough.
+    // The progress of a second upstream shows that there was time enough.
     let clock = Source::of(16 * 1024 * 1024);
     let settings = "idle_timeout_seconds = 1\n[public]\nwrite_timeout_seconds = 3600\n";
     let proxy = Proxy::with(&[&source.origin, &clock.origin], settings);
@@ -271,14 +271,14 @@ fn client_that_stops_reading_slows_the_upstream() {
     let mut download = Download::ask(client, &request("GET", &proxied(&id), ""));
     let clock = clock.origin.url("/");
     let mut before = u64::MAX;
-    // As long as another whole download takes, it has sent nothing.
+    // For the time of another whole download, it has sent no byte.
     poll("the destination has stopped", || {
         assert!(proxy.fetch(&clock).is_whole);
         let stopped = std::mem::replace(&mut before, source.sent()) == source.sent();
         assert!(source.sent() <= MOST, "{}", source.sent());
         stopped
     });
-    // For longer than a destination may take that is being waited for.
+    // For longer than the idle timeout of an upstream.
     let stopped = Instant::now();
     while stopped.elapsed() < Duration::from_secs(3) {
         assert!(proxy.fetch(&clock).is_whole);
@@ -286,7 +286,7 @@ fn client_that_stops_reading_slows_the_upstream() {
     }
     proxy.assert_redirects();
     assert!(!source.has_ended());
-    // It was only waiting. How much has to be taken until it notices is for the kernel to say.
+    // The upstream was waiting. The kernel decides how much must be read before it continues.
     let expected = pattern(64 * 1024);
     while source.sent() == before {
         assert!(download.read_exactly(expected.len()) == expected);

@@ -1,4 +1,4 @@
-//! Fetching from ourselves, directly or by way of others, is refused.
+//! Fetches from tinyd itself, directly or through others, are refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ fn request_that_tinyd_fetched_is_508() {
         ("Via: 1.1 vegur,1.1 tinyd , 1.1 other\r\n", true),
         ("Via: 1.1 vegur\r\nVia: 2 tinyd\r\n", true),
         ("Via: 1.1\ttinyd\r\n", true),
-        // Even if the connection is said to be all that it concerns.
+        // Even if Connection names the header.
         ("X-Kaltura-Proxy: dumpUrl\r\nConnection: X-Kaltura-Proxy\r\n", true),
         ("Via: 1.1 tinyd\r\nConnection: via\r\n", true),
         ("Via: 1.1 vegur\r\n", false),
@@ -44,7 +44,7 @@ fn request_that_tinyd_fetched_is_508() {
         } else {
             assert_eq!((fetched.status, origin.connections()), (200, before + 1), "{headers}");
         }
-        // Redirects are for everybody.
+        // Plain redirects still work.
         let request = format!(
             "GET {}{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n",
             crate::support::proxy::GOTO
@@ -65,14 +65,14 @@ fn admin_listener_is_never_fetched() {
     };
     for target in ["/metrics", "/status", "/healthz", "/api_v3/service/system/action/ping"] {
         assert_eq!(status(target, ""), 200, "{target}");
-        // By whatever way a fetch may have come here.
+        // Whatever way a fetch arrives here.
         for headers in ["X-Kaltura-Proxy: dumpUrl\r\n", "Via: 1.1 vegur, 1.1 tinyd\r\n"] {
             assert_eq!(status(target, headers), 508, "{target}");
         }
     }
 }
 
-/// Passes bytes on to where it is told to later.
+/// Forwards bytes to an address that is set later.
 struct Relay {
     server: Server,
     to: Arc<OnceLock<SocketAddr>>,
@@ -116,7 +116,7 @@ fn fetch_loop_of_two_instances_stops_at_once() {
     for (relay, proxy) in relays.iter().zip(&proxies) {
         relay.to.set(address(&proxy.appliance.public)).unwrap();
     }
-    // Neither knows the id before the other one has it.
+    // Each link needs the ID of the other.
     let second = proxies[1].link("https://example.com/video");
     let first = proxies[0].link(&relays[1].url(&second));
     let ks = proxies[1].appliance.admin_ks();
@@ -138,7 +138,7 @@ fn fetch_loop_of_two_instances_stops_at_once() {
     }
     let connections = relays.each_ref().map(|relay| relay.server.connections());
     assert_eq!(connections, [1, 1]);
-    // By way of somebody else to itself.
+    // To itself through another server.
     let own = proxies[0].link("https://example.com/video");
     let ks = proxies[0].appliance.admin_ks();
     let to_itself = relays[0].url(&own);

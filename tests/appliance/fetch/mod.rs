@@ -1,6 +1,6 @@
-//! goto with `proxy=true`: the destination's content, and never a way into the network.
+//! goto with `proxy=true`: the content of the destination, and no access to the internal network.
 //!
-//! Destinations are on this machine, so loopback is allowed where a test does not say otherwise.
+//! Upstreams run on this machine, so loopback is allowed unless a test says otherwise.
 
 mod broken;
 mod content;

@@ -1,4 +1,4 @@
-//! Names: every address that a name has is checked, what was checked is what is connected to, and nobody is asked twice.
+//! Name resolution: each address is checked, the checked address is connected to, and each name is resolved once.
 
 use hickory_proto::rr::RecordType;
 
@@ -28,7 +28,7 @@ fn name_rebound_to_a_private_address_is_refused() {
 fn fetch_connects_to_the_checked_address() {
     let stage = Stage::set("");
     stage.names.take_questions();
-    // Whoever asks a second time within a fetch is told something else.
+    // A second query within a fetch would get another address.
     for number in 0..20 {
         let name = format!("flip{number}.example");
         stage.names.says(&name, at(&[PUBLIC]));
@@ -111,7 +111,7 @@ fn fetch_resolves_once_and_caches_for_the_ttl() {
         stage.assert_fetched("forgotten.example");
         assert_eq!(stage.names.take_questions(), questions("forgotten.example"));
     }
-    // What is kept is checked like what is new.
+    // Cached addresses are checked too.
     stage.names.says("bad.example", at_for(&[PUBLIC, "127.0.0.1"], 60));
     for _ in 0..3 {
         stage.assert_forbidden("bad.example");
@@ -129,7 +129,7 @@ fn unresolvable_name_is_502() {
         assert_fault(&stage.fetch(name), 502, "DESTINATION_UNREACHABLE");
         stage.proxy.assert_redirects();
     }
-    // Once they lead somewhere, they are fetched.
+    // They are fetched once they resolve.
     stage.names.says("failing.example", at(&[PUBLIC]));
     stage.assert_fetched("failing.example");
 }
@@ -141,7 +141,7 @@ fn silent_resolver_times_out() {
     assert_fault(&stage.fetch("silent.example"), 504, "DESTINATION_TIMEOUT");
     stage.proxy.assert_redirects();
     stage.names.says("silent.example", at(&[PUBLIC]));
-    // A second is not much for a busy machine.
+    // A TTL of one second is short on a busy machine.
     poll("it is heard", || stage.fetch("silent.example").status == 200);
 }
 
@@ -161,7 +161,7 @@ fn names_are_resolved_without_search_domains() {
         assert_eq!(stage.names.take_questions(), questions(asked), "{host}");
         stage.names.says(asked, Says::Nothing);
         assert_fault(&stage.fetch(host), 502, "DESTINATION_UNREACHABLE");
-        // Nor is it tried with something behind it.
+        // No search domain is appended.
         let mut asked_for = stage.names.take_questions();
         asked_for.dedup();
         assert_eq!(asked_for, questions(asked), "{host}");

@@ -1,4 +1,4 @@
-//! What the destination answers arrives as it was sent: methods, ranges, conditions, statuses, bodies in every framing.
+//! Responses of the upstream arrive unchanged: methods, ranges, conditions, statuses, bodies in every framing.
 
 use std::net::SocketAddr;
 
@@ -9,10 +9,10 @@ use crate::support::origin::{Conversation, Origin, pattern};
 use crate::support::proxy::{GOTO, Proxy, proxied};
 
 const BODY: &[u8] = b"0123456789";
-/// More than all buffers on the way hold.
+/// More than all buffers between client and upstream hold.
 const LONG_BYTES: usize = 24 * 1024 * 1024;
 
-/// A destination that answers every path with what is sent for it here.
+/// An upstream with a response for each path.
 fn sending(answers: Vec<(&'static str, Vec<u8>)>) -> Origin {
     Origin::start(move |conversation| {
         let path = conversation.path();
@@ -32,7 +32,7 @@ fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     framed
 }
 
-/// Sends what was asked for, as a server of files does.
+/// Sends the requested range, as a file server does.
 fn file(conversation: &mut Conversation) {
     let asked = &conversation.request;
     let (range, if_none_match) = (asked.header("range"), asked.header("if-none-match"));
@@ -69,7 +69,7 @@ fn head_is_fetched_by_head_and_keeps_the_length() {
     assert_eq!(fetched.header("etag"), "\"a\"");
     assert_eq!(fetched.header("x-kaltura"), "dumpUrl");
     assert_eq!(origin.take_request().method(), "HEAD");
-    // Nothing of a body comes: the next thing on the connection is the next answer.
+    // No body follows: the next bytes on the connection are the next response.
     let next = kept.ask(&request("GET", &proxied(&id), "")).finish();
     assert_eq!((next.status, &next.body[..]), (200, BODY));
 }
@@ -108,7 +108,7 @@ fn ranges_and_conditions_are_passed_on() {
         let (fetched, kept) = proxy.ask(&id, "GET", &format!("{asked}\r\n")).finish_keeping();
         assert_eq!((fetched.status, fetched.text().as_str()), (status, body), "{asked}");
         assert_eq!(fetched.header(expected.0), expected.1, "{asked}");
-        // The connection is good for more.
+        // The connection stays usable.
         assert_eq!(
             kept.ask(&request("GET", &format!("{GOTO}{id}"), "")).status,
             302,
@@ -195,7 +195,7 @@ fn bodies_arrive_whole_in_every_framing() {
             302,
             "{path}"
         );
-        // To who does not know chunks, the end of the connection is the end.
+        // An HTTP/1.0 client gets no chunks; the end of the connection ends the body.
         let old = format!("GET {} HTTP/1.0\r\nHost: a\r\n\r\n", proxied(&id));
         let fetched = of_old(address(&proxy.appliance.public), &old);
         assert!(fetched.1 == *body, "{path}: {} bytes", fetched.1.len());
@@ -203,7 +203,7 @@ fn bodies_arrive_whole_in_every_framing() {
     }
 }
 
-/// The head in lower case, and what came after it until the connection ended.
+/// The head in lower case, and all bytes after it until the connection ended.
 fn of_old(listener: SocketAddr, request: &str) -> (String, Vec<u8>) {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(listener).unwrap();
@@ -230,7 +230,7 @@ fn fragmented_response_is_one_response() {
 
 #[test]
 fn content_encoding_is_passed_on() {
-    // Not even gzip: nobody on the way may want to know.
+    // Not even gzip: no hop decodes it.
     let encoded = pattern(100_000);
     let answer = encoded.clone();
     let origin = Origin::start(move |conversation| {
@@ -288,7 +288,7 @@ fn connection_serves_several_fetches_in_turn() {
         assert_eq!((fetched.status, fetched.text().as_str()), (200, *path));
         kept = Some(next);
     }
-    // All asked for at once.
+    // Pipelined.
     let all: String = ids.iter().map(|id| request("GET", &proxied(id), "")).collect();
     let mut download = Download::ask(connect(&proxy.appliance.public), &all);
     for (number, path) in paths.iter().enumerate() {
@@ -345,7 +345,7 @@ fn ranges_of_one_download_count_one_click() {
         proxy.ask(&id, method, headers).finish();
         assert_eq!(clicks(&proxy, &id), expected, "{method} {headers}");
     }
-    // What did not come is none.
+    // A failed fetch is no click.
     let broken = Origin::sending("");
     let proxy = Proxy::to(&[&origin, &broken]);
     let unreachable = proxy.link(&broken.url("/"));
@@ -356,7 +356,7 @@ fn ranges_of_one_download_count_one_click() {
     }
 }
 
-/// What everybody who is asked has in common.
+/// The headers that all responses share.
 #[test]
 fn both_listeners_return_the_same_content() {
     let origin = Origin::start(file);

@@ -1,4 +1,4 @@
-//! HTTPS: who cannot prove who it is learns nothing, not even what it would have been asked.
+//! HTTPS: an upstream without a valid certificate gets no request.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn plain_http_on_an_https_port_is_502() {
     crate::support::fixture::poll("it has heard all", || !heard.lock().is_empty());
     let heard = heard.lock().escape_ascii().to_string();
     assert!(!heard.contains("private") && !heard.contains("GET"), "{heard}");
-    // And the reverse.
+    // And the reverse: TLS on a plain port.
     let url = format!("http://127.0.0.1:{}/", secure.port());
     assert_fault(&proxy.fetch(&url), 502, "DESTINATION_UNREACHABLE");
     assert!(secure.requests().is_empty());
@@ -139,7 +139,7 @@ fn body_without_tls_close_notify_is_truncated() {
         };
     });
     let proxy = Proxy::with(&[&origin], &authority.setting());
-    // Somebody on the way could have cut the connection; only the length says that it was not before the end.
+    // An attacker could cut the connection; only the length proves that the body is complete.
     for (path, is_whole) in [("/length", true), ("/said", true), ("/torn", false)] {
         let id = proxy.link(&origin.url(path));
         let fetched = proxy.ask(&id, "GET", "").finish();
@@ -149,6 +149,6 @@ fn body_without_tls_close_notify_is_truncated() {
             "{path}: {fetched:?}"
         );
     }
-    // What breaks before its first byte is no answer at all.
+    // A connection that breaks before the first byte is no response.
     assert_fault(&proxy.fetch(&origin.url("/head")), 502, "DESTINATION_UNREACHABLE");
 }

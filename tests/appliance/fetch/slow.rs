@@ -1,4 +1,4 @@
-//! Destinations that take their time, and those that never come to an end: each has its limit.
+//! Slow and endless upstreams: each has its timeout or limit.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,13 +12,13 @@ use crate::support::client::{Part, connect};
 use crate::support::origin::{Conversation, Origin, Server};
 use crate::support::proxy::{Proxy, THIS_MACHINE, assert_fault};
 
-/// The clock of those who trickle: nothing ever comes from it.
+/// The pace of slow upstreams: no message ever arrives.
 fn tick() {
     let (_sender, moment) = mpsc::channel::<()>();
     let _ = moment.recv_timeout(Duration::from_millis(100));
 }
 
-/// Sends a byte now and then, until the other side goes away.
+/// Sends a byte now and then until the peer disconnects.
 fn trickle(conversation: &mut Conversation) {
     while conversation.send("x") {
         tick();
@@ -31,11 +31,11 @@ fn silent_upstream_is_504() {
     let silent = |conversation: &mut Conversation| conversation.wait_for_end();
     let plain = Origin::start(silent);
     let secure = Origin::over_tls(authority.certify(&["127.0.0.1"]), silent);
-    // It accepts, and does not even shake hands.
+    // It accepts and does not begin the handshake.
     let mute = Server::start("127.0.0.1:0", |mut stream| {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
-    // It begins to.
+    // It begins the handshake.
     let stuck = Server::start("127.0.0.1:0", |mut stream| {
         use std::io::Write as _;
         let _ = stream.write_all(b"\x16\x03\x03\x00\x7a\x02\x00");
@@ -85,7 +85,7 @@ fn trickling_upstream_head_is_504() {
 
 #[test]
 fn connect_timeout_ends_the_fetch() {
-    // Its queue has room for one, and nobody takes anybody out.
+    // The accept queue has room for one connection and is never emptied.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&any.into()).unwrap();
@@ -119,7 +119,7 @@ fn stalled_body_is_cut_off() {
     for path in ["/length", "/chunk", "/chunks", "/close"] {
         let mut download = proxy.ask(&proxy.link(&origin.url(path)), "GET", "");
         assert_eq!(download.status, 200);
-        // What came was passed on before there was more.
+        // The bytes were passed on before the stall.
         assert_eq!(download.read_exactly(10), b"0123456789");
         assert_eq!(download.read(&mut [0]), Part::CutOff, "{path}");
         proxy.assert_redirects();
@@ -174,7 +174,7 @@ fn trickling_body_ends_at_the_total_timeout() {
 #[test]
 fn total_timeout_covers_all_redirects() {
     let origin = Origin::start(|conversation| {
-        // Each step is fast enough by itself.
+        // Each redirect is fast enough by itself.
         for _ in 0..12 {
             tick();
         }
@@ -234,7 +234,7 @@ fn body_is_cut_off_at_the_byte_limit() {
         502,
         "DESTINATION_UNREACHABLE",
     );
-    // Who asks how much it is, is told.
+    // HEAD shows the full length.
     let id = proxy.link(&origin.url("/1000001?told"));
     let fetched = proxy.ask(&id, "HEAD", "").finish();
     assert!([200, 502].contains(&fetched.status), "{fetched:?}");

@@ -1,4 +1,4 @@
-//! The command line as people and scripts use it.
+//! The command line: output, exit codes, help.
 
 use std::process::Output;
 
@@ -19,7 +19,7 @@ fn failed(output: &Output) -> (i32, String) {
     )
 }
 
-/// The appliance of these tests has two partners, so that one must be named.
+/// The configuration has two partners, so the command must name one.
 fn link(appliance: &Appliance, args: &[&str]) -> Output {
     appliance.tinyd(&[&["link"], args, &["--partner", PARTNER]].concat())
 }
@@ -173,7 +173,7 @@ fn exit_code_tells_the_kind_of_error() {
         .unwrap();
     assert!(out(&listed).ends_with("0 of 0 links, page 1\n"));
 
-    // One bad id does not keep the others from being deleted.
+    // An invalid ID does not stop the deletion of the others.
     let id = appliance.add(&appliance.admin_ks(), &[]);
     assert_eq!(run(&["delete", "zzzzzzzz", &id]).0, 3);
     assert_eq!(appliance.goto(&id).status, 410);

@@ -1,4 +1,4 @@
-//! What the appliance counts of itself, as Prometheus reads it.
+//! The metrics of the appliance.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::support::scrape::{Scrape, monitoring, open_metrics};
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
-/// What has been added to each of these samples meanwhile.
+/// The increase of each sample.
 fn added(before: &Scrape, after: &Scrape, samples: &[String]) -> Vec<f64> {
     samples
         .iter()
@@ -33,7 +33,7 @@ fn redirects_are_counted_by_outcome_on_both_paths() {
     ];
     let samples = outcomes.map(|outcome| format!("tinyd_redirects_total{{outcome=\"{outcome}\"}}"));
     let timed = ["tinyd_redirect_duration_seconds_count".to_owned()];
-    // The fast path, what it leaves to the general server, and the admin listener, which has no other.
+    // The fast path, hyper on the public listener, and the admin listener.
     for (base, header) in [
         (&appliance.public, ("Accept", "*/*")),
         (&appliance.public, ("Upgrade", "other")),
@@ -46,19 +46,19 @@ fn redirects_are_counted_by_outcome_on_both_paths() {
             }
         }
         request(base, "GET", &format!("/tiny/{}", ids[0]), &[header], b"");
-        // What is no id has no link.
+        // An invalid ID has no link.
         request(base, "GET", "/tiny/NO", &[header], b"");
         let after = Scrape::of(&appliance);
         let expected = [2.0, 2.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0];
         assert_eq!(added(&before, &after, &samples), expected, "{base} {header:?}");
-        // What was handed to the kernel may be here before that has been noted.
+        // The response can arrive before the server has counted it.
         poll("durations", || {
             added(&before, &Scrape::of(&appliance), &timed) == [12.0]
         });
         let sum = ["tinyd_redirect_duration_seconds_sum".to_owned()];
         assert!(added(&before, &Scrape::of(&appliance), &sum)[0] > 0.0);
     }
-    // Inside the API it is a redirect too.
+    // A goto inside the API counts as a redirect too.
     let before = Scrape::of(&appliance);
     assert_eq!(
         appliance.post("shortlink_shortlink", "goto", &[("id", &ids[0])]).status,
@@ -146,7 +146,7 @@ fn calls_are_counted_by_action_and_error_code() {
     assert!(broken.text().contains("INVALID_PARAMETER_VALUE"), "{broken:?}");
     let expected = [1.0, 1.0, 1.0, 11.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0, 10.0, 1.0, 1.0];
     assert_eq!(added(&before, &Scrape::of(&appliance), &samples), expected);
-    // Each action is told of before it is first called.
+    // Each action has a sample before its first call.
     assert!(Scrape::of(&appliance).0.contains_key(&calls("user.delete", "")));
 }
 
@@ -209,7 +209,7 @@ fn link_counts_change_with_the_acknowledged_write() {
         (3.0, 1.0)
     );
     assert!(scrape.get("tinyd_map_bytes") > 64.0 * 1024.0 && scrape.has("tinyd_map_load_seconds"));
-    // What has been written is known after a restart, however it came.
+    // The counts survive a restart.
     for is_killed in [false, true] {
         if is_killed {
             appliance.kill();
@@ -323,7 +323,7 @@ fn metrics_describe_the_process_and_the_build() {
     assert!(scrape.get("process_start_time_seconds") > 1.7e9);
 }
 
-/// The metrics that a text names.
+/// The metrics named in a text.
 fn named_metrics(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words
@@ -335,7 +335,7 @@ fn named_metrics(text: &str) -> BTreeSet<&str> {
 fn dashboard_and_alerts_name_existing_metrics() {
     let appliance = Appliance::start_with_operator();
     appliance.add(&appliance.admin_ks(), &[]);
-    // It has a time only once there was one.
+    // The sample exists only after the first backup.
     let copy = appliance.folder.path().join("backup.redb");
     assert!(appliance.tinyd(&["backup", copy.to_str().unwrap()]).status.success());
     poll("a backup", || {

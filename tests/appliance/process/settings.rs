@@ -1,4 +1,4 @@
-//! The first start, and settings that are wrong.
+//! The first start, and invalid settings.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::fixture::{Appliance, Process, configuration, tinyd};
 
-/// Runs `tinyd serve` where it must fail, and returns its exit code and what it says.
+/// Runs `tinyd serve`, which must fail, and returns its exit code and standard error.
 fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = tinyd();

@@ -1,4 +1,4 @@
-//! `tinyd status` and what is behind it: healthy or not, and why.
+//! `tinyd status` and `/status`: health, problems, traffic.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -33,7 +33,7 @@ fn status_of_a_healthy_server_fits_one_screen() {
     assert_eq!(said["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(said["redirects"]["outcomes"]["found"], 20);
     assert!(said["redirects"]["perSecond"]["start"].as_f64().unwrap() > 0.0);
-    // It has run for less than that.
+    // The uptime is shorter than the interval.
     assert_eq!(
         said["redirects"]["perSecond"]["minute"],
         said["redirects"]["perSecond"]["start"]
@@ -77,7 +77,7 @@ fn status_of_a_healthy_server_fits_one_screen() {
 
     let copy = appliance.folder.path().join("backup.redb");
     assert!(appliance.tinyd(&["backup", copy.to_str().unwrap()]).status.success());
-    // The server may learn that the last piece has been taken after the client has it.
+    // The server may notice the end of the download after the client.
     poll("a backup", || status(&appliance)["store"]["lastBackup"].is_i64());
     let at = status(&appliance)["store"]["lastBackup"].clone();
     assert!(appliance.terminate().success());
@@ -91,7 +91,7 @@ fn status_of_a_healthy_server_fits_one_screen() {
 fn aborted_backup_download_does_not_count() {
     let appliance = Appliance::start_with_operator();
     let ks = appliance.admin_ks();
-    // More than the buffers on the way hold.
+    // More than the socket buffers hold.
     let url = format!("https://example.com/{}", "x".repeat(8_000));
     for _ in 0..700 {
         appliance.add(&ks, &[("shortLink[fullUrl]", &url)]);
@@ -129,7 +129,7 @@ fn status_shows_fetches_and_their_limit_once_used() {
             asked.is_some()
         });
         let (mut asked, _) = asked.unwrap();
-        // It has been asked, and does not answer yet.
+        // The upstream has the request and does not respond yet.
         assert_eq!(status(&appliance)["fetches"]["open"], 1);
         assert_eq!(appliance.get_public(&target).status, 503);
         asked.read(&mut [0; 1_000]).map(drop).unwrap();

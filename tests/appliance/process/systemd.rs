@@ -1,4 +1,4 @@
-//! What the service manager is told, over a socket like systemd's.
+//! Notifications to systemd, received on a socket like systemd's.
 
 use std::fs;
 
@@ -64,7 +64,7 @@ fn watchdog_gets_heartbeats_while_threads_respond() {
     for _ in 0..3 {
         manager.hear_until("WATCHDOG=1");
     }
-    // It watches a process of another number.
+    // WATCHDOG_PID names another process, so no heartbeat is due.
     drop(appliance);
     let other = Manager::new();
     let mut appliance = other.start(

@@ -1,4 +1,4 @@
-//! What the command line reads from its environment and prints on a terminal.
+//! Environment variables of the command line, and output to a terminal.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -59,7 +59,7 @@ fn empty_variable_counts_as_unset() {
     ] {
         assert!(checked.contains(part), "{part} is not in {checked}");
     }
-    // A first start, in the folder where it is run.
+    // A first start in the current folder.
     let args = ["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let child = empty(&args)
         .stdout(Stdio::piped())
@@ -78,7 +78,7 @@ fn empty_variable_counts_as_unset() {
     assert!(said(&listed).contains("0 of 0 links"), "{listed:?}");
 }
 
-/// A control of C1 that clears a screen, one that names a window, and overrides of the direction of writing.
+/// A C1 control that clears the screen, one that sets the window title, and bidirectional overrides.
 const HOSTILE: &str = "A\u{9b}2JB\u{85}\u{202e}moc.elpmaxe\u{2066}\u{200f}\u{61c}C";
 const HARMLESS: &str = "A\\u{9b}2JB\\u{85}\\u{202e}moc.elpmaxe\\u{2066}\\u{200f}\\u{61c}C";
 
@@ -118,7 +118,7 @@ fn stored_text_cannot_control_the_terminal() {
     let listed = said(&link(&["list"]));
     assert_harmless(&listed);
     assert_eq!(listed.matches(HARMLESS).count(), 2, "{listed}");
-    // JSON says the same, with other letters.
+    // JSON escapes them.
     for output in [
         link(&["get", &id, "--json"]),
         link(&["list", "--json"]),
@@ -134,7 +134,7 @@ fn stored_text_cannot_control_the_terminal() {
         };
         assert_eq!(link["name"], HOSTILE, "{json}");
     }
-    // What is wrong with a line may repeat the line, and an error its argument.
+    // Errors may quote the line or the argument.
     let file = appliance.folder.path().join("links.jsonl");
     fs::write(&file, format!("{{\"id\":\"abcd\",\"{HOSTILE}\":1}}\n")).unwrap();
     let refused = appliance.tinyd(&["import", "--partner", PARTNER, file.to_str().unwrap()]);
@@ -154,7 +154,7 @@ fn stored_text_cannot_control_the_terminal() {
 fn dry_run_shows_the_first_ids() {
     let appliance = Appliance::start();
     let file = appliance.folder.path().join("links.csv");
-    // A spreadsheet has taken the first one for a number and cut its zeros off.
+    // A spreadsheet has read the first ID as a number and dropped its zeros.
     let rows: String = (0..9)
         .map(|number| {
             format!(
@@ -184,7 +184,7 @@ fn dry_run_shows_the_first_ids() {
     let done = told(&import(&["--keep-going"]));
     assert_eq!(done, "8 added, 0 updated, 0 unchanged, 0 skipped, 1 refused\n");
     assert_eq!(appliance.goto("12340").status, 302);
-    // The same of a store that no appliance has open.
+    // The same for an offline store.
     let store = appliance.folder.path().join("copy.redb");
     assert!(
         appliance

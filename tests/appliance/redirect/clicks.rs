@@ -1,4 +1,4 @@
-//! Counting clicks: what counts as one, that none is lost or counted twice, and who is told.
+//! Click counts: which requests count, none is lost or counted twice, and which sessions see them.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ fn with_clicks(appliance: &Appliance, ks: &str, id: &str) -> Value {
     appliance.link("get", ks, &[("id", id), ("withClicks", "true")])
 }
 
-/// Clicks and previews, as the API tells them.
+/// Clicks and previews, from the API.
 fn counted(appliance: &Appliance, ks: &str, id: &str) -> (u64, u64) {
     let link = with_clicks(appliance, ks, id);
     let number = |name: &str| link[name].as_u64().unwrap_or_else(|| panic!("{link}"));
     (number("clicks"), number("previews"))
 }
 
-/// A request with more headers, to a listener.
+/// A request with these headers.
 fn ask(base: &str, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
     request(base, method, target, headers, b"")
 }
@@ -41,7 +41,7 @@ fn only_redirects_count_split_by_user_agent() {
         let mut expected = (0, 0);
         assert_eq!(counted(&appliance, &ks, &id), expected);
         assert_eq!(with_clicks(&appliance, &ks, &id)["lastUsedAt"], Value::Null);
-        // A query, a header that says so, or the admin listener: the general server.
+        // hyper: a query, a header, or the admin listener.
         let general = format!("{goto}?utm_source=x");
         let short_counts = u64::from(tiny == "direct");
         for base in [&appliance.public, &appliance.admin] {
@@ -101,7 +101,7 @@ fn only_redirects_count_split_by_user_agent() {
         let last = link["lastUsedAt"].as_i64().unwrap();
         assert!((link["createdAt"].as_i64().unwrap()..=now).contains(&last), "{link}");
 
-        // What leads nowhere was not used, and a link that is brought back has its clicks.
+        // A link that does not redirect counts no click, and a restored link keeps its clicks.
         appliance.link("update", &ks, &[("id", &id), ("shortLink[status]", "1")]);
         assert_eq!(ask(&appliance.public, "GET", &goto, &[]).status, 404);
         appliance.link("update", &ks, &[("id", &id), ("shortLink[status]", "2")]);
@@ -125,7 +125,7 @@ fn objects_without_clicks_are_unchanged() {
         let get = |more: &[(&str, &str)]| {
             let params = [&[("format", format), ("ks", ks.as_str()), ("id", id.as_str())], more].concat();
             let text = appliance.post("shortlink_shortlink", "get", &params).text().to_owned();
-            // In XML, the answer says how long it took.
+            // XML has the execution time.
             text.split("<executionTime>").next().unwrap().to_owned()
         };
         let list = |more: &[(&str, &str)]| {
@@ -150,7 +150,7 @@ fn objects_without_clicks_are_unchanged() {
     }
     let wrong = appliance.link("get", &ks, &[("id", &id), ("withClicks", "perhaps")]);
     assert_eq!(code(&wrong), "INVALID_PARAMETER_VALUE");
-    // Those who may not see a link do not see its clicks.
+    // A session that may not see a link does not see its clicks.
     let other = appliance.link(
         "get",
         &appliance.other_partners_ks(),
@@ -217,7 +217,7 @@ fn cli_shows_clicks() {
         .collect();
     assert!(clicks.contains(&Some(12)) && clicks.contains(&Some(0)), "{json}");
 
-    // From the store itself, once nobody has it open.
+    // From the offline store.
     let mut appliance = appliance;
     assert!(appliance.terminate().success());
     let store = appliance.store();
@@ -233,8 +233,8 @@ fn cli_shows_clicks() {
     );
 }
 
-/// Follows links on connections of their own until each has been followed so often, and returns how often that was by id.
-/// Every fifth is a HEAD, and every third goes by the general server.
+/// Follows each link this often, on several connections, and returns the counts by ID.
+/// Every fifth request is a HEAD, and every third goes through hyper.
 fn follow(appliance: &Appliance, ids: &[String], connections: usize, rounds: usize) -> BTreeMap<String, (u64, u64)> {
     let all = Mutex::new(BTreeMap::<String, (u64, u64)>::new());
     std::thread::scope(|scope| {
@@ -248,7 +248,7 @@ fn follow(appliance: &Appliance, ids: &[String], connections: usize, rounds: usi
                     let id = &ids[(number * 7 + connection) % ids.len()];
                     let is_head = number % 5 == 0;
                     let method = if is_head { "HEAD" } else { "GET" };
-                    // From then on, the general server has the connection.
+                    // From here on, hyper has the connection.
                     let query = if connection % 3 == 0 && number > total / 2 {
                         "?a=b"
                     } else {
@@ -305,7 +305,7 @@ fn drain_loses_no_click() {
             let sum = expected.entry(id).or_default();
             *sum = (sum.0 + counts.0, sum.1 + counts.1);
         }
-        // At once: nothing may wait for the next flush.
+        // The drain must not wait for the next flush.
         assert!(appliance.terminate().success());
         appliance.restart();
         assert_counted(&appliance, &ks, &expected);
@@ -340,7 +340,7 @@ fn crash_loses_only_unwritten_clicks() {
     appliance.kill();
     appliance.restart();
     assert_counted(&appliance, &ks, &expected);
-    // Killed at any moment, there is never more than what was answered.
+    // After a kill at any moment, the count is at most the number of responses.
     let more = follow(&appliance, &ids, 4, 5);
     appliance.kill();
     appliance.restart();
@@ -359,7 +359,7 @@ fn backup_keeps_clicks_and_read_only_counts_none() {
     for _ in 0..5 {
         assert_eq!(appliance.goto(&id).status, 302);
     }
-    // What was told is not written yet perhaps; what is written is in the backup.
+    // Pending clicks may be missing from the backup; written ones are in it.
     appliance.wait_for_log("clicks are written down");
     poll("all five are in a backup", || {
         let backup = appliance.folder.path().join("backup.redb");

@@ -1,4 +1,4 @@
-//! The fast path of the public listener: that nobody can tell it from the general server, and that it gives way to that.
+//! The fast path responds like hyper, and hands over to it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -8,7 +8,7 @@ use crate::support::fixture::Appliance;
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
-/// How long a server may take until a test is given up.
+/// The test fails when the server takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn connect(base: &str) -> TcpStream {
@@ -20,7 +20,7 @@ fn connect(base: &str) -> TcpStream {
 /// A request after which the server closes the connection.
 const LAST: &str = "GET /robots.txt HTTP/1.1\r\nHost: tinyd\r\nConnection: close\r\n\r\n";
 
-/// Sends requests in pieces of a size and returns the answers.
+/// Sends requests in pieces of this size and returns the responses.
 fn exchange_in_pieces(base: &str, requests: &str, size: usize) -> String {
     let mut stream = connect(base);
     stream.set_nodelay(true).unwrap();
@@ -38,7 +38,7 @@ fn exchange(base: &str, requests: &str) -> String {
     exchange_in_pieces(base, requests, usize::MAX)
 }
 
-/// Without what depends on the second.
+/// A response without the parts that change each second.
 fn undated(text: &str) -> String {
     let lines = text
         .split("\r\n")
@@ -46,7 +46,7 @@ fn undated(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// An answer with the lines of its head in one order, which means nothing.
+/// A response with sorted header lines: their order has no meaning.
 fn sorted(answer: &str) -> (Vec<String>, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let mut lines: Vec<_> = undated(head).lines().map(str::to_owned).collect();
@@ -55,7 +55,7 @@ fn sorted(answer: &str) -> (Vec<String>, String) {
     (lines, body.to_owned())
 }
 
-/// A link in each state, and an id of each length that none has.
+/// A link in each state, and an unknown ID of each length.
 fn ids(appliance: &Appliance) -> Vec<String> {
     let ks = appliance.admin_ks();
     let mut ids = vec![
@@ -104,7 +104,7 @@ fn mixed_pipelined_requests_are_answered_in_order() {
     let ids = ids(&appliance);
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: tinyd\r\n\r\n");
     let mut requests: Vec<String> = ids.iter().map(|id| get(&format!("{GOTO}{id}"))).collect();
-    // From here on the general server has the connection.
+    // From here on, hyper has the connection.
     requests.push(get("/robots.txt"));
     requests.push(get(&format!("{GOTO}{}?format=1", ids[5])));
     requests.extend(ids.iter().map(|id| get(&format!("/tiny/{id}"))));
@@ -116,7 +116,7 @@ fn mixed_pipelined_requests_are_answered_in_order() {
     let together = exchange(&appliance.public, &all);
     assert_eq!(undated(&together), undated(&apart));
 
-    // Whatever the pieces in which it comes.
+    // In pieces of every size.
     for size in [1, 7, 60, 200] {
         let received = exchange_in_pieces(&appliance.public, &all, size);
         assert_eq!(undated(&received), undated(&apart), "in pieces of {size}");
@@ -168,9 +168,9 @@ fn unusual_request_is_left_to_hyper() {
         ),
     ] {
         let mut stream = connect(&appliance.public);
-        // First one that the fast path answers, so that what was read of the second must be passed on.
+        // The fast path answers the first, so it must hand over the bytes of the second.
         let first = format!("GET {GOTO}{id} HTTP/1.1\r\nHost: a\r\n\r\n");
-        // A server that refuses may have closed before everything is sent.
+        // A server that rejects a request may close before everything is sent.
         let _ = stream.write_all(format!("{first}{request}{LAST}").as_bytes());
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
@@ -194,7 +194,7 @@ fn client_that_reads_late_gets_every_response() {
         sending.write_all(request.repeat(count).as_bytes()).unwrap();
         sending.shutdown(Shutdown::Write).unwrap();
     });
-    // The thread that serves it has others to serve meanwhile.
+    // The same thread serves others meanwhile.
     assert_eq!(appliance.goto(&id).status, 302);
     let mut received = String::new();
     stream.read_to_string(&mut received).unwrap();
@@ -225,12 +225,12 @@ fn idle_connections_do_not_delay_the_drain() {
 fn client_that_stops_reading_delays_but_ends_the_drain() {
     let mut appliance = Appliance::start();
     let id = appliance.add(&appliance.admin_ks(), &[]);
-    // On the fast path, and on the general server.
+    // On the fast path, and on hyper.
     let stuck = ["", "?x=y"].map(|query| {
         let request = format!("GET {GOTO}{id}{query} HTTP/1.1\r\nHost: tinyd\r\n\r\n");
         let mut stream = connect(&appliance.public);
         stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-        // Until the server has no room for answers, and so takes no more requests.
+        // Until the server cannot send and stops reading.
         while stream.write_all(request.repeat(1_000).as_bytes()).is_ok() {}
         stream
     });

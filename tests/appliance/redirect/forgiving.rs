@@ -1,4 +1,4 @@
-//! What people and chat programs do to links: the full stop behind one, capitals, blanks.
+//! Changes that people and chat programs make to links: a trailing full stop, capitals, blanks.
 
 use crate::support::fixture::Appliance;
 use crate::support::http::{Answer, request};
@@ -7,7 +7,7 @@ use crate::support::scrape::Scrape;
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 const GOTO_BY_QUERY: &str = "/api_v3/index.php?service=shortLink_shortLink&action=goto&id=";
 
-/// An id as it comes out of a chat, a printed page or a telephone's keyboard.
+/// Variants of an ID from a chat, a printed page or a phone keyboard.
 fn written(id: &str) -> Vec<String> {
     let around = [
         ("", "."),
@@ -52,7 +52,7 @@ fn written(id: &str) -> Vec<String> {
     all
 }
 
-/// What an answer says, without what depends on the second.
+/// A response without the parts that change each second.
 fn said(mut answer: Answer) -> Answer {
     answer.headers.remove("date");
     answer
@@ -148,7 +148,7 @@ fn forgiving_changes_no_response_of_an_unknown_id() {
             assert_same(forgiving.get_admin(&target), &expected, &target);
         }
     }
-    // Switched off, nothing is looked at twice.
+    // When off, an unknown ID is looked up once.
     for target in [
         "/tiny/abcdefgh.",
         "/tiny/ABCDEFGH",
@@ -179,7 +179,7 @@ fn forgiving_lookup_is_one_guess() {
             let headers = [("X-Forwarded-For", client)];
             request(&appliance.public, "GET", &format!("{path}{id}"), &headers, b"").status
         };
-        // However one id is written, it is one guess.
+        // All variants of one ID are one guess.
         for number in 0..100 {
             let client = "203.0.113.7";
             assert_eq!(ask(&format!("MISPRINT{}", ".".repeat(number % 5 + 1)), client), 404);
@@ -190,7 +190,7 @@ fn forgiving_lookup_is_one_guess() {
         let allowed = statuses.iter().take_while(|status| **status == 404).count();
         assert_eq!(allowed, 10, "{statuses:?}");
         assert!(statuses[10..].iter().all(|status| *status == 429), "{statuses:?}");
-        // Shut out, it cannot find anything so either; others can.
+        // A client that is shut out finds no variant either; others do.
         assert_eq!(ask(&format!("{id}."), "203.0.113.8"), 429, "{tiny} {path}");
         assert!(
             matches!(ask(&format!("{id}."), "203.0.113.9"), 301 | 302),

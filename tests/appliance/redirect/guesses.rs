@@ -1,4 +1,4 @@
-//! Unknown ids are limited for each client; known ones are not slowed down.
+//! The limit on unknown IDs per client; known IDs are not limited.
 
 use crate::support::fixture::Appliance;
 use crate::support::http::{Answer, request};
@@ -23,7 +23,7 @@ fn unknown_ids_are_rate_limited_per_client() {
                     [admin]\ntrusted_proxies = \"127.0.0.1\"\n";
     let appliance = Appliance::start_with(settings);
     let id = appliance.add(&appliance.admin_ks(), &[]);
-    // Plain requests, those of the general server, and those of the admin listener, each by a client of its own.
+    // The fast path, hyper, and the admin listener, each from its own client.
     for (base, more, client) in [
         (&appliance.public, "", "203.0.113.7"),
         (&appliance.public, "?x=y", "2001:db8::7"),
@@ -32,7 +32,7 @@ fn unknown_ids_are_rate_limited_per_client() {
         let redirects =
             |outcome| Scrape::of(&appliance).get(&format!("tinyd_redirects_total{{outcome=\"{outcome}\"}}"));
         let before = ["unknown", "refused"].map(redirects);
-        // A minute may begin anew in between, after which everything begins anew.
+        // A new minute may begin in between, which resets the counts.
         let mut statuses = Vec::new();
         for number in 0..30 {
             statuses.push(goto(base, &format!("guess{number}"), more, client).status);
@@ -44,7 +44,7 @@ fn unknown_ids_are_rate_limited_per_client() {
                     refused.text().starts_with("too many unknown short links"),
                     "{refused:?}"
                 );
-                // What exists is found.
+                // Known IDs redirect.
                 assert_eq!(goto(base, &id, more, client).status, 302);
             }
         }
@@ -54,9 +54,9 @@ fn unknown_ids_are_rate_limited_per_client() {
             statuses[10..].iter().all(|status| *status == 429),
             "{client}: {statuses:?}"
         );
-        // Who goes on sees nothing any more; others do.
+        // A client that goes on is shut out; others are not.
         assert_eq!(goto(base, &id, more, client).status, 429, "{client}");
-        // Each is counted: twenty of the thirty, the one that was looked at, and the one for what exists.
+        // Counted: twenty of the thirty, the one that was checked, and the one for a known ID.
         let after = ["unknown", "refused"].map(redirects);
         assert_eq!([after[0] - before[0], after[1] - before[1]], [10.0, 22.0], "{client}");
         assert_eq!(goto(base, &id, more, "203.0.113.8").status, 302);
@@ -76,7 +76,7 @@ fn loopback_is_not_shut_out_and_repeats_are_no_guess() {
         appliance.goto(&format!("guess{number}"));
     }
     assert_eq!(appliance.goto("another1").status, 429);
-    // From this machine comes whatever a proxy on it passes on.
+    // A proxy on this machine would appear as loopback.
     assert_eq!(appliance.goto(&id).status, 302);
 }
 
@@ -91,7 +91,7 @@ fn first_shutout_is_logged_with_the_setting() {
         }
     };
     assert_eq!(shut_outs(), 0.0);
-    // Those behind a private address are answered 429 and no more.
+    // Clients with a private address get 429 and are not shut out.
     guess("10.0.0.7");
     assert_eq!(shut_outs(), 0.0);
     assert!(!appliance.log().contains("shutting out"), "{}", appliance.log());

@@ -1,4 +1,4 @@
-//! What a browser shows for an address at which there is nothing.
+//! The page for an unknown path.
 
 use crate::support::fixture::Appliance;
 use crate::support::http::request;

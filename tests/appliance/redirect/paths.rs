@@ -1,4 +1,4 @@
-//! Paths as clients and people write them: empty segments, and letters of an id in percent-encoding.
+//! Paths with empty segments and percent-encoded IDs.
 
 use crate::support::fixture::{Appliance, PARTNER};
 use crate::support::http::request;
@@ -64,7 +64,7 @@ fn service_url_with_a_trailing_slash_works() {
         let refused = appliance.get_public(&format!("{target}&ks="));
         assert_eq!(refused.header("x-kaltura"), "error-SERVICE_FORBIDDEN", "{target}");
     }
-    // A restriction means the same URI, however many slashes it came with.
+    // A restriction covers the same URI with any number of slashes.
     let list = "/api_v3/service/shortlink_shortlink/action/list";
     let ks = appliance.start_session(ADMIN_SECRET, "", "2", &format!("urirestrict:{list}*"));
     for (target, is_allowed) in [

@@ -1,4 +1,4 @@
-//! `/tiny`, goto and the rest of the public listener (contract, section 6).
+//! `/tiny`, goto and the rest of the public listener.
 
 use crate::support::fixture::Appliance;
 use crate::support::http::{encode, request};
@@ -41,7 +41,7 @@ fn direct_mode_answers_like_goto() {
 
 #[test]
 fn goto_works_in_every_form() {
-    // Where nothing is fetched, goto redirects who wants the content, too.
+    // With fetching disabled, goto redirects proxied requests too.
     let appliance = Appliance::start_with("[proxy]\nenabled = false");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     for base in [&appliance.public, &appliance.admin] {
@@ -65,7 +65,7 @@ fn goto_works_in_every_form() {
             }
         }
     }
-    // By POST, the id may be in the body; the public listener reads none.
+    // By POST, the ID may be in the body; the public listener reads none.
     let form = format!("id={id}");
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
     assert_eq!(
@@ -207,7 +207,7 @@ fn public_listener_serves_redirects_only() {
         ),
         ("POST", "/api_v3/?format=1".to_owned()),
     ] {
-        // What is announced as a body of a gigabyte is refused before any of it has come.
+        // A body of a gigabyte is rejected before any of it is sent.
         let length = [("Content-Length", "1000000000")];
         let headers: &[(&str, &str)] = if method == "POST" { &length } else { &[] };
         let answer = request(&appliance.public, method, &target, headers, b"");

@@ -1,5 +1,5 @@
-//! What HTTP wants of every kind of resource: HEAD is GET without the body, every answer has a date, OPTIONS and 405 say what
-//! is allowed.
+//! HTTP rules for every resource: HEAD is GET without the body, each response has a date, OPTIONS and 405 name the
+//! allowed methods.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ const ACTION: &str = "/api_v3/service/shortlink_shortlink/action";
 const READ: &str = "GET, HEAD, OPTIONS";
 const CALL: &str = "POST, GET, HEAD, OPTIONS";
 
-/// The head of an answer as it was sent, and everything that came after it until the server closed.
+/// The head of a response as sent, and all bytes after it until the server closed.
 fn ask(base: &str, method: &str, target: &str, more: &str) -> (String, Vec<u8>) {
     let host = base.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
@@ -29,7 +29,7 @@ fn status(head: &str) -> u16 {
     head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap()
 }
 
-/// The header lines by their names, without the value of what differs from one second to the next; a date must be there.
+/// The header lines by name, without the values that change each second; a date is required.
 fn headers(head: &str) -> BTreeMap<String, String> {
     let lines = head.split("\r\n").skip(1);
     let mut headers: BTreeMap<_, _> = lines
@@ -86,7 +86,7 @@ fn head_is_get_without_a_body() {
             (&appliance.admin, [&of_both[..], &of_api, &exceptions].concat()),
         ] {
             for target in &targets {
-                // The last one keeps the public listener's fast path from answering.
+                // The last header keeps the request off the fast path.
                 for more in ["", "Accept: text/html\r\n", "Upgrade: other\r\n"] {
                     let (head, body) = ask(base, "GET", target, more);
                     let (head_of_head, nothing) = ask(base, "HEAD", target, more);
@@ -98,7 +98,7 @@ fn head_is_get_without_a_body() {
                 }
             }
         }
-        // The numbers of a scrape differ from one to the next, and so may its length.
+        // The numbers of the metrics change between requests, and so may the length.
         let (head, body) = ask(&appliance.admin, "HEAD", "/metrics", "");
         let names = |head: &str| headers(head).into_keys().collect::<Vec<_>>();
         assert_eq!(names(&head), names(&ask(&appliance.admin, "GET", "/metrics", "").0));
@@ -153,7 +153,7 @@ fn unsupported_method_is_answered_with_allow() {
             (204, allowed),
             "OPTIONS {base}{target}"
         );
-        // RFC 9110, section 8.6: a 204 must not have one.
+        // RFC 9110, section 8.6: a 204 has no Content-Length.
         assert!(body.is_empty() && !headers.contains_key("content-length"), "{head}");
     }
 }

@@ -1,4 +1,4 @@
-//! An authority of our own, and certificates good and bad.
+//! A certificate authority for tests, with valid and invalid certificates.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
-/// An authority, whose certificate is in a file.
+/// An authority whose certificate is in a file.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     folder: TempDir,
@@ -32,17 +32,17 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// The line of the settings by which it is believed.
+    /// The configuration line that trusts it.
     pub fn setting(&self) -> String {
         format!("ca_file = {:?}\n", self.file())
     }
 
-    /// What a server with a certificate for these names needs.
+    /// The TLS settings of a server with a certificate for these names.
     pub fn certify(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.certify_as(names, |_| {})
     }
 
-    /// The same, with something changed before it is signed.
+    /// The same, with a change before signing.
     pub fn certify_as(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
         let mut params = params(names);
         change(&mut params);
@@ -51,7 +51,7 @@ impl Authority {
         config(certificate.der().clone(), &key)
     }
 
-    /// One whose time is over.
+    /// An expired certificate.
     pub fn certify_until_2020(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.certify_as(names, |params| {
             params.not_before = date_time_ymd(2019, 1, 1);
@@ -59,7 +59,7 @@ impl Authority {
         })
     }
 
-    /// One whose time is to come.
+    /// A certificate that is not valid yet.
     pub fn certify_from_3000(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.certify_as(names, |params| {
             params.not_before = date_time_ymd(3000, 1, 1);
@@ -68,7 +68,7 @@ impl Authority {
     }
 }
 
-/// What a server needs that nobody has certified.
+/// The TLS settings of a server with a self-signed certificate.
 pub fn self_signed(names: &[&str]) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let certificate = params(names).self_signed(&key).unwrap();

@@ -1,21 +1,21 @@
-//! A client that notices whether it was given all, and can take its time.
+//! A client that reads a response piece by piece and notices a truncated body.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::wire::PATIENCE;
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Length(u64),
-    /// Of this chunk.
+    /// Of the current chunk.
     Chunk(u64),
     /// Until the connection ends.
     All,
 }
 
-/// What came next of a body.
+/// The next part of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Bytes(usize),
@@ -24,7 +24,7 @@ pub enum Part {
     CutOff,
 }
 
-/// An answer whose head has come.
+/// A response after its head.
 pub struct Download {
     reader: BufReader<TcpStream>,
     pub status: u16,
@@ -46,7 +46,7 @@ pub fn request(method: &str, target: &str, headers: &str) -> String {
 }
 
 impl Download {
-    /// Sends a request and reads the head of its answer.
+    /// Sends a request and reads the head of the response.
     pub fn ask(stream: TcpStream, request: &str) -> Self {
         Self::ask_by(BufReader::new(stream), request)
     }
@@ -64,7 +64,7 @@ impl Download {
                 _ if !line.ends_with(b"\r\n") => return None,
                 _ => line.truncate(line.len() - 2),
             }
-            // A header may have bytes that are no UTF-8.
+            // A header may contain bytes that are not UTF-8.
             Some(line.into_iter().map(char::from).collect::<String>())
         };
         let first = line()?;
@@ -97,7 +97,7 @@ impl Download {
         })
     }
 
-    /// Reads what comes next of the body.
+    /// Reads the next part of the body.
     pub fn read(&mut self, buffer: &mut [u8]) -> Part {
         match self.left {
             Left::Length(0) => Part::End,
@@ -147,7 +147,7 @@ impl Download {
         }
     }
 
-    /// A line of the framing; nothing if it is not whole.
+    /// A line of the framing, or nothing if it is truncated.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
@@ -156,7 +156,7 @@ impl Download {
         }
     }
 
-    /// Reads so many bytes of the body.
+    /// Reads this many bytes of the body.
     pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
         let mut body = vec![0; length];
         let mut done = 0;
@@ -169,12 +169,12 @@ impl Download {
         body
     }
 
-    /// Reads all there is.
+    /// Reads the rest of the body.
     pub fn finish(self) -> Fetched {
         self.finish_keeping().0
     }
 
-    /// The same; what is next on the connection can be asked for.
+    /// The same; the connection stays usable.
     pub fn finish_keeping(mut self) -> (Fetched, Kept) {
         let mut body = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -195,7 +195,7 @@ impl Download {
     }
 }
 
-/// A connection after an answer.
+/// A connection after a response.
 pub struct Kept(BufReader<TcpStream>);
 
 impl Kept {
@@ -203,30 +203,29 @@ impl Kept {
         Download::ask_by(self.0, request)
     }
 
-    /// Whether the connection has ended; waits until it has or something comes.
+    /// Whether the connection has ended; waits for its end or the next byte.
     pub fn has_ended(mut self) -> bool {
         !matches!(self.0.fill_buf(), Ok(bytes) if !bytes.is_empty())
     }
 }
 
-/// An answer, or as much of it as came.
+/// A response, complete or truncated.
 #[derive(Debug, Clone)]
 pub struct Fetched {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Whether the body came to its end.
+    /// Whether the body is complete.
     pub is_whole: bool,
 }
 
 impl Fetched {
-    /// The values of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let of_name = self.headers.iter().filter(|(other, _)| other == name);
         of_name.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a header that may come once; empty if it did not come.
+    /// The value of a header that comes at most once; empty without it.
     pub fn header(&self, name: &str) -> &str {
         let all = self.all(name);
         assert!(all.len() <= 1, "{name} came twice: {self:?}");
@@ -237,7 +236,7 @@ impl Fetched {
         self.body.iter().copied().map(char::from).collect()
     }
 
-    /// Head and body as one text, to look for what must not be in it.
+    /// Head and body as one text, to search for forbidden words.
     pub fn everything(&self) -> String {
         let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
         lines.collect::<String>() + &self.text()

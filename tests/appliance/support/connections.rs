@@ -1,4 +1,4 @@
-//! Many connections at once, the well-behaved clients beside them, and what the appliance says of both.
+//! Many connections at once, well-behaved clients beside them, and the server's counts of both.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,12 +15,12 @@ use super::scrape::Scrape;
 pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 pub const DESTINATION: &str = "https://example.com/video";
 
-/// Where a listener is. `base` is `http://HOST:PORT`.
+/// The address of a listener. `base` is `http://HOST:PORT`.
 pub fn address(base: &str) -> SocketAddr {
     base.strip_prefix("http://").unwrap().parse().unwrap()
 }
 
-/// A connection that takes little: what is sent to it and not read fills its buffer soon.
+/// A connection with a small receive buffer, which unread responses fill soon.
 pub fn connect_with_little_room(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -28,12 +28,11 @@ pub fn connect_with_little_room(address: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// The request for a redirect.
 pub fn goto(id: &str) -> String {
     format!("GET {GOTO}{id} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// Reads one answer without a body; what came until the end of the stream if that is none.
+/// Reads one response without a body, or the bytes until the end of the connection.
 pub fn read_head(stream: &mut TcpStream) -> String {
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
@@ -50,7 +49,7 @@ pub fn is_redirect(head: &str) -> bool {
     head.starts_with("HTTP/1.1 302 ") && head.contains(&format!("\r\nlocation: {DESTINATION}\r\n"))
 }
 
-/// How many descriptors the appliance has open.
+/// The number of open descriptors of the appliance.
 pub fn open_files(appliance: &Appliance) -> usize {
     fs::read_dir(format!("/proc/{}/fd", appliance.process_id()))
         .unwrap()
@@ -73,7 +72,7 @@ pub fn wait_until_all_is_as_before(appliance: &Appliance, open_files_before: usi
     poll("no descriptor is left", || open_files(appliance) <= open_files_before);
 }
 
-/// Well-behaved clients: half of them keep their connection, the others open one for each request. Every answer must be right.
+/// Well-behaved clients: half keep their connection, half open one per request. Each response must be correct.
 pub struct Redirecting {
     is_over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -111,7 +110,7 @@ impl Redirecting {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until more have been answered.
+    /// Waits for further responses.
     pub fn wait_for_more(&self) {
         let before = self.answered();
         poll("redirects go on", || {
@@ -123,7 +122,7 @@ impl Redirecting {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Ends them; fails if any of their answers was wrong.
+    /// Stops them; fails if any response was wrong.
     pub fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
         for thread in self.threads {

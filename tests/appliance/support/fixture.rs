@@ -18,7 +18,7 @@ pub const USER_SECRET: &str = "user-secret-0123456789abcdef";
 
 const SERVICE: &str = "shortlink_shortlink";
 
-/// How long the appliance may take to do what it must do in milliseconds, on a machine that is busy with other things.
+/// Timeout for operations that take milliseconds, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that does not outlive the test.
@@ -26,7 +26,7 @@ pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whether it has ended already does not matter here.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -57,12 +57,12 @@ pub fn configuration_with_operator() -> String {
     configuration("").replacen(&partner, &format!("{partner}operator = true\n"), 1)
 }
 
-/// A command without the settings that the environment of the tests may hold.
+/// A command without the `TINYD_` variables of the test's environment.
 pub fn tinyd() -> Command {
     without_settings(Command::new(binary()))
 }
 
-/// The command that serves; the options that every appliance has are appended.
+/// The `serve` command, before its options.
 pub fn serve() -> Command {
     let mut command = tinyd();
     command.arg("serve");
@@ -76,7 +76,7 @@ pub fn without_settings(mut command: Command) -> Command {
     command
 }
 
-/// A folder with a configuration.
+/// A folder with this configuration.
 pub fn folder(configuration: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tinyd.toml"), configuration).unwrap();
@@ -102,7 +102,7 @@ impl Appliance {
         Self::start_by(serve(), folder)
     }
 
-    /// Starts by a command that serves, in a folder with a configuration.
+    /// Starts by this command in a folder with a configuration.
     pub fn start_by(command: Command, folder: TempDir) -> Self {
         let appliance = Self::spawn_by(command, folder);
         appliance.wait_until_ready();
@@ -128,7 +128,6 @@ impl Appliance {
         self.folder.path().join("tinyd.toml")
     }
 
-    /// The store's file.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("data/links.redb")
     }
@@ -137,7 +136,6 @@ impl Appliance {
         self.process.0.id()
     }
 
-    /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
@@ -150,7 +148,7 @@ impl Appliance {
         kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
-    /// Ends it in an orderly way.
+    /// Ends it by SIGTERM.
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_by(Signal::TERM)
     }
@@ -161,13 +159,12 @@ impl Appliance {
         self.process.0.wait().unwrap()
     }
 
-    /// Ends it in the middle of whatever it does.
     pub fn kill(&mut self) {
         self.process.0.kill().unwrap();
         self.process.0.wait().unwrap();
     }
 
-    /// Starts it again in the same folder, on other ports, after it has ended.
+    /// Starts it again in the same folder, on other ports.
     pub fn restart(&mut self) {
         (self.process, self.public, self.admin) = spawn(serve(), self.folder.path());
         self.wait_until_ready();
@@ -204,12 +201,11 @@ impl Appliance {
         answer.json()
     }
 
-    /// Calls an action on links.
     pub fn link(&self, action: &str, ks: &str, params: &[(&str, &str)]) -> Value {
         self.call(SERVICE, action, ks, params)
     }
 
-    /// Makes a link and returns its id.
+    /// Adds a link and returns its ID.
     pub fn add(&self, ks: &str, params: &[(&str, &str)]) -> String {
         let defaults = [
             ("shortLink[systemName]", "NAME"),
@@ -219,7 +215,7 @@ impl Appliance {
         link["id"].as_str().unwrap_or_else(|| panic!("{link}")).to_owned()
     }
 
-    /// The ids and the total of a list.
+    /// The IDs and the total of a list.
     pub fn list(&self, ks: &str, params: &[(&str, &str)]) -> (Vec<String>, u64) {
         let listing = self.link("list", ks, params);
         let objects = listing["objects"].as_array().unwrap_or_else(|| panic!("{listing}"));
@@ -234,7 +230,7 @@ impl Appliance {
         self.start_session(ADMIN_SECRET, "admin", "2", "")
     }
 
-    /// A session of an administrator of another partner.
+    /// An administrator's session of another partner.
     pub fn other_partners_ks(&self) -> String {
         let params = [
             ("format", "1"),
@@ -326,7 +322,7 @@ fn spawn(mut command: Command, folder: &Path) -> (Process, String, String) {
     (process, public, admin)
 }
 
-/// Waits for something that must come.
+/// Waits for a condition; fails after a timeout.
 pub fn poll(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {

@@ -1,11 +1,11 @@
-//! One request, one connection, and what is true of every answer.
+//! One request per connection, and checks for every response.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -28,7 +28,7 @@ impl Answer {
     }
 }
 
-/// Sends a request and reads the answer. `base` is `http://HOST:PORT`.
+/// Sends a request and reads the response. `base` is `http://HOST:PORT`.
 pub fn request(base: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let host = base.strip_prefix("http://").unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
@@ -48,12 +48,12 @@ pub fn request(base: &str, method: &str, target: &str, headers: &[(&str, &str)],
     answer
 }
 
-/// Sends bytes as they are and reads until the server closes.
+/// Sends raw bytes and reads until the server closes.
 pub fn exchange(host: &str, bytes: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(host).unwrap();
-    // Long enough for whatever a busy machine does, and not for ever.
+    // Long enough for a busy machine.
     stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
-    // A server that has seen enough may answer and close before everything is sent.
+    // A server that rejects a request may close before everything is sent.
     let _ = stream.write_all(bytes);
     let mut received = Vec::new();
     if let Err(error) = stream.read_to_end(&mut received) {
@@ -90,7 +90,7 @@ pub fn exchange(host: &str, bytes: &[u8]) -> Answer {
     }
 }
 
-/// A chunked body put together; it must have an end.
+/// Decodes a chunked body, which must be complete.
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! What concurrent clients see of a link through HTTP is what some order of their calls would give, each taking effect
-//! between its start and its end. Calls that fail may have taken effect or not.
+//! A linearizability check of calls on a link over HTTP: some order explains all results, with each call taking effect
+//! between its start and its end. Failed calls may have taken effect or not.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ const CLIENTS: usize = 4;
 const CALLS: usize = 5;
 const ROUNDS: usize = 60;
 
-/// The links that were made under one unique id, and which of them holds it.
+/// The links added under one unique ID, and the holder of it.
 #[derive(Debug, Clone, Default, Hash)]
 pub struct Holders {
-    /// By id: the version of the destination, `None` = deleted.
+    /// By ID: the version of the destination, `None` if deleted.
     links: BTreeMap<String, Option<usize>>,
 }
 
@@ -37,7 +37,7 @@ pub enum Return {
     Taken,
     Done,
     NotFound,
-    /// The version that a get or a redirect showed.
+    /// The version in the result of a get or a redirect.
     Version(usize),
     Gone,
 }
@@ -69,7 +69,7 @@ impl SequentialSpec for Holders {
     fn invoke(&mut self, call: &Call) -> Return {
         match call {
             Call::Add(_) if self.links.values().any(Option::is_some) => Return::Taken,
-            // Nobody was told its id.
+            // No client learned its ID.
             Call::Add(version) => {
                 self.links.insert(format!("unknown {version}"), Some(*version));
                 Return::Added(format!("unknown {version}"))
@@ -83,7 +83,7 @@ impl SequentialSpec for Holders {
 
     fn is_valid_step(&mut self, call: &Call, returned: &Return) -> bool {
         match (call, returned) {
-            // The appliance chooses the id.
+            // The server chooses the ID.
             (Call::Add(version), Return::Added(id)) if !self.links.values().any(Option::is_some) => {
                 self.links.insert(id.clone(), Some(*version)).is_none()
             }
@@ -105,15 +105,14 @@ fn version(url: &str) -> usize {
     url.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// Why a call returned nothing.
+/// The reason that a call has no result.
 enum Failed {
     /// It may have taken effect.
     Unknown,
-    /// It has not, as the answer says; so it is no part of the history.
+    /// It has not, as the response states; so the history omits it.
     Refused,
 }
 
-/// Makes a call.
 fn make(appliance: &Appliance, ks: &str, unique_id: &str, call: &Call) -> Result<Return, Failed> {
     let post = |action: &str, params: &[(&str, &str)]| -> Result<Value, Failed> {
         let params = [&[("format", "1"), ("ks", ks)], params].concat();
@@ -167,10 +166,10 @@ fn make(appliance: &Appliance, ks: &str, unique_id: &str, call: &Call) -> Result
     })
 }
 
-/// Has clients call at random, and returns what was called and returned in the order in which it was.
+/// Runs clients that call at random; returns calls and results in order of time.
 fn history(appliance: &Appliance, ks: &str, unique_id: &str) -> Vec<Event> {
     let events = Mutex::new(Vec::new());
-    // A client whose call failed goes on as another one, because that call may still take effect.
+    // A client whose call failed continues under a new number, because that call may still take effect.
     let (next_client, next_version) = (AtomicUsize::new(CLIENTS), AtomicUsize::new(0));
     let ids = Mutex::new(Vec::<String>::new());
     std::thread::scope(|scope| {

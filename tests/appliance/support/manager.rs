@@ -1,4 +1,4 @@
-//! A service manager, as systemd: the socket that it is notified on.
+//! A service manager like systemd: the socket for notifications.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::fixture::{Appliance, serve};
 
-/// How long a message may take on a machine that is busy with other things.
+/// Timeout for a message, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The manager's end of the socket.
@@ -25,7 +25,7 @@ impl Manager {
         Self { socket, folder }
     }
 
-    /// Starts an appliance that is told of this, with more in its environment.
+    /// Starts an appliance that notifies this manager, with more environment variables.
     pub fn start(&self, folder: TempDir, environment: &[(&str, &str)]) -> Appliance {
         let mut command = serve();
         command

@@ -1,4 +1,4 @@
-//! Starts appliances, and speaks to them as clients, destinations, name servers and service managers do.
+//! Starts appliances, and acts as their clients, upstreams, resolvers and service manager.
 
 pub mod certificates;
 pub mod client;

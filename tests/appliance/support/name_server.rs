@@ -1,4 +1,4 @@
-//! A server of the domain name system that says what a test wants, and counts what it was asked.
+//! A DNS server with configurable answers that records its queries.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -12,29 +12,29 @@ use hickory_proto::rr::rdata::{CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use parking_lot::Mutex;
 
-/// What is said of a name.
+/// The answer for a name.
 #[derive(Debug, Clone)]
 pub enum Says {
-    /// Addresses of both kinds, for so many seconds.
+    /// Addresses of both types, with this TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// Another name, and its addresses with it if they are known here.
+    /// An alias, with the addresses of its target if they are known here.
     Alias(String),
-    /// There is no such name.
+    /// NXDOMAIN.
     Nothing,
-    /// That it cannot say.
+    /// SERVFAIL.
     Failure,
-    /// Nothing at all.
+    /// No reply.
     Silence,
-    /// By UDP, that the answer is too long; by TCP, addresses.
+    /// A truncated reply by UDP; addresses by TCP.
     LongAddresses(Vec<IpAddr>),
 }
 
-/// Addresses that are to be forgotten at once.
+/// Addresses with a TTL of zero.
 pub fn at(addresses: &[&str]) -> Says {
     at_for(addresses, 0)
 }
 
-/// Addresses that may be kept for so many seconds.
+/// Addresses with this TTL in seconds.
 pub fn at_for(addresses: &[&str], seconds: u32) -> Says {
     Says::Addresses(parse(addresses), seconds)
 }
@@ -46,13 +46,13 @@ pub fn parse(addresses: &[&str]) -> Vec<IpAddr> {
 #[derive(Default)]
 struct Zone {
     says: HashMap<String, Says>,
-    /// What is said of a name once it was asked for so many times (of each type).
+    /// The answer for a name after this many queries (of each type).
     later: HashMap<String, (usize, Says)>,
     /// Names without the last dot, and types.
     asked: Vec<(String, RecordType)>,
 }
 
-/// A name server.
+/// A DNS server.
 pub struct NameServer {
     pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
@@ -64,7 +64,7 @@ impl NameServer {
         Self::at("127.0.0.1:0")
     }
 
-    /// Serves by UDP and TCP at an address.
+    /// Serves UDP and TCP at an address.
     pub fn at(address: &str) -> Self {
         let (datagrams, listener) = bind(address);
         let address = datagrams.local_addr().unwrap();
@@ -98,28 +98,28 @@ impl NameServer {
         server
     }
 
-    /// From now on, this is said of a name and, with `*.` before it, of all below it.
+    /// Sets the answer for a name and, with `*.` before it, for all names below it.
     pub fn says(&self, name: &str, says: Says) {
         let mut zone = self.zone.lock();
         zone.later.remove(name);
         zone.says.insert(name.to_owned(), says);
     }
 
-    /// This is said of a name after it was asked for so many times from now on.
+    /// Sets the answer for a name after this many further queries.
     pub fn says_after(&self, questions: usize, name: &str, says: Says) {
         let mut zone = self.zone.lock();
         let before = zone.asked.iter().filter(|(asked, _)| asked == name).count();
         zone.later.insert(name.to_owned(), (before + questions, says));
     }
 
-    /// What it was asked since this was called last, in order.
+    /// The queries since the last call, in order.
     pub fn take_questions(&self) -> Vec<(String, RecordType)> {
         let mut asked = std::mem::take(&mut self.zone.lock().asked);
         asked.sort();
         asked
     }
 
-    /// The line of the settings by which it is asked.
+    /// The configuration line that selects this resolver.
     pub fn setting(&self) -> String {
         format!("name_servers = [\"{}\"]\n", self.address)
     }
@@ -128,7 +128,7 @@ impl NameServer {
 impl Drop for NameServer {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // So that both threads notice.
+        // Wakes both threads.
         if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
             let _ = socket.send_to(b"", self.address);
         }
@@ -136,7 +136,7 @@ impl Drop for NameServer {
     }
 }
 
-/// The same port for both; where one was taken meanwhile, another one will do.
+/// One port for UDP and TCP; tries another if one of them is taken.
 fn bind(address: &str) -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
         let datagrams = UdpSocket::bind(address).unwrap();
@@ -163,7 +163,7 @@ fn serve(zone: &Mutex<Zone>, mut stream: TcpStream) {
     }
 }
 
-/// What is said to a question; nothing if that is what is wanted.
+/// The reply to a query; nothing for a silent server.
 fn answer(zone: &Mutex<Zone>, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
     let question = Message::from_vec(question).ok()?;
     let query = question.queries.first()?.clone();
@@ -181,7 +181,7 @@ fn answer(zone: &Mutex<Zone>, question: &[u8], is_datagram: bool) -> Option<Vec<
             Says::Addresses(addresses, seconds) => {
                 let records = records(&owner, &addresses, seconds, query.query_type());
                 if records.is_empty() {
-                    // That there is none of this type may be kept for as long.
+                    // The absence of this type may be cached for as long.
                     answer.add_authority(start_of_authority(seconds));
                 }
                 answer.add_answers(records);
@@ -243,7 +243,7 @@ impl Zone {
     }
 }
 
-/// Says for how many seconds it holds that there is nothing.
+/// Sets how long the absence may be cached, in seconds.
 fn start_of_authority(seconds: u32) -> Record {
     let zone = Name::from_ascii("example.").unwrap();
     let [refresh, retry, expire] = [3600; 3];

@@ -1,4 +1,4 @@
-//! Destinations: servers that are in hand to the byte, and say what they were asked.
+//! Upstreams: servers that send exact bytes and record their requests.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A listener, each connection of which is served by a thread, until the test lets go of it.
+/// A listener with a thread per connection; dropping it stops the listener.
 pub struct Server {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves at an address; port 0 is a free one.
+    /// Serves at an address; port 0 selects a free one.
     pub fn start(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         Self::of(listener, serve)
@@ -45,7 +45,7 @@ impl Server {
         server
     }
 
-    /// How many have connected so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -54,7 +54,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // So that it notices.
+        // Wakes the thread.
         let ip = match self.address.ip() {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => "127.0.0.1".parse().unwrap(),
@@ -64,10 +64,10 @@ impl Drop for Server {
     }
 }
 
-/// What a destination was asked.
+/// A request to an upstream.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// As it came, up to and with the empty line.
+    /// As sent, up to and with the empty line.
     pub head: String,
 }
 
@@ -95,7 +95,7 @@ impl Request {
         lines.map(pair).collect()
     }
 
-    /// The value of a header that may come once; empty if it did not come.
+    /// The value of a header that comes at most once; empty without it.
     pub fn header(&self, name: &str) -> String {
         let values: Vec<_> = self.headers().into_iter().filter(|(other, _)| other == name).collect();
         assert!(values.len() <= 1, "{name} came twice: {}", self.head);
@@ -108,16 +108,16 @@ enum Stream {
     Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
 
-/// A request, and the connection that it came by.
+/// A request and its connection.
 pub struct Conversation {
     pub request: Request,
     stream: Stream,
-    /// Whether TLS ends without saying so.
+    /// Whether TLS ends without close_notify.
     pub is_torn: bool,
 }
 
 impl Conversation {
-    /// Reads a request; nothing if there is none.
+    /// Reads a request; nothing if the connection ends before it.
     fn begin(mut stream: Stream) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -140,12 +140,12 @@ impl Conversation {
         })
     }
 
-    /// The path that was asked for, without its query.
+    /// The path without the query.
     pub fn path(&self) -> String {
         self.request.target().split('?').next().unwrap().to_owned()
     }
 
-    /// Sends bytes; whether the other side took them.
+    /// Sends bytes; returns whether the peer took them.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();
         match &mut self.stream {
@@ -154,14 +154,14 @@ impl Conversation {
         }
     }
 
-    /// Sends a body with its head, in these lines.
+    /// Sends a body with a head of these lines.
     pub fn answer(&mut self, head: &str, body: impl AsRef<[u8]>) -> bool {
         let body = body.as_ref();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{head}\r\n", body.len());
         self.send([head.as_bytes(), body].concat())
     }
 
-    /// Waits until the other side goes away.
+    /// Waits until the peer disconnects.
     pub fn wait_for_end(&mut self) {
         let mut part = [0; 4096];
         loop {
@@ -197,22 +197,22 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// One of HTTP.
+    /// Plain HTTP.
     pub fn start(answer: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0", answer)
     }
 
-    /// One of HTTP at another address.
+    /// Plain HTTP at another address.
     pub fn at(address: &str, answer: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         Self::serve(address, None, answer)
     }
 
-    /// One of HTTPS.
+    /// HTTPS.
     pub fn over_tls(config: Arc<ServerConfig>, answer: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         Self::serve("127.0.0.1:0", Some(config), answer)
     }
 
-    /// One that sends the same to everybody and ends the connection.
+    /// Sends the same bytes to each client and disconnects.
     pub fn sending(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |conversation| {
@@ -252,22 +252,22 @@ impl Origin {
         self.server.address.port()
     }
 
-    /// The address of something here, by the number of the host.
+    /// A URL with the host as an IP address.
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.server.address)
     }
 
-    /// The same by a name.
+    /// A URL with a host name.
     pub fn url_by(&self, host: &str, path: &str) -> String {
         format!("{}://{host}:{}{path}", self.scheme, self.port())
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().clone()
     }
 
-    /// The only thing that it was asked since this was called last.
+    /// The only request since the last call.
     pub fn take_request(&self) -> Request {
         let mut requests = self.requests.lock();
         assert_eq!(requests.len(), 1, "{requests:?}");
@@ -279,7 +279,7 @@ impl Origin {
     }
 }
 
-/// Bytes in which every place can be told from the others.
+/// Bytes that differ from position to position.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|place| (place % 251) as u8 ^ (place / 65_536) as u8)

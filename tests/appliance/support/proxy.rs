@@ -13,14 +13,14 @@ pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 /// Networks of this machine.
 pub const THIS_MACHINE: &str = "allow = [\"127.0.0.0/8\", \"::1/128\"]\n";
 
-/// An appliance that fetches, and somebody who makes links in it.
+/// An appliance that fetches, and a session that adds links.
 pub struct Proxy {
     pub appliance: Appliance,
     pub ks: String,
 }
 
 impl Proxy {
-    /// Fetches from these destinations.
+    /// Fetches from these upstreams.
     pub fn to(origins: &[&Origin]) -> Self {
         Self::with(origins, "")
     }
@@ -30,8 +30,8 @@ impl Proxy {
         Self::start(&format!("{THIS_MACHINE}{}{settings}", ports(origins)))
     }
 
-    /// With these lines of `[proxy]`, and other sections after them. Times that are not said are long, so that a busy machine
-    /// is not taken for a slow destination.
+    /// With these lines of `[proxy]`, and other sections after them. Other timeouts are long, so that a busy machine
+    /// does not look like a slow upstream.
     pub fn start(settings: &str) -> Self {
         let is_free = |key: &&str| !settings.contains(*key) && !settings.contains("total_timeout_seconds");
         let patience = [
@@ -58,8 +58,8 @@ impl Proxy {
         self.any_link(url).unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
-    /// The same, or what is wrong with the destination. Those that make no new link any more are imported, as from a store
-    /// of before.
+    /// The same, or the error of the destination. A destination that add rejects is imported, as from an older
+    /// store.
     pub fn any_link(&self, url: &str) -> Result<String, String> {
         self.try_link(url).or_else(|_| self.import(url))
     }
@@ -81,7 +81,7 @@ impl Proxy {
         }
     }
 
-    /// The same; the code of the exception if it is refused.
+    /// The same; the error code if it is rejected.
     pub fn try_link(&self, url: &str) -> Result<String, String> {
         let params = [("shortLink[systemName]", "NAME"), ("shortLink[fullUrl]", url)];
         let link: Value = self.appliance.link("add", &self.ks, &params);
@@ -91,7 +91,7 @@ impl Proxy {
         }
     }
 
-    /// The head of the answer with the content of a link's destination. `headers` are lines.
+    /// The head of the proxied response for a link. `headers` are lines.
     pub fn ask(&self, id: &str, method: &str, headers: &str) -> Download {
         let request = request(method, &proxied(id), headers);
         Download::ask(connect(&self.appliance.public), &request)
@@ -107,7 +107,7 @@ impl Proxy {
         self.ask(&self.link(url), "GET", headers).finish()
     }
 
-    /// Sees that redirects are served as ever.
+    /// Checks that plain redirects work.
     pub fn assert_redirects(&self) {
         let id = self.link("https://example.com/video");
         let answer = self.appliance.goto(&id);
@@ -123,7 +123,7 @@ pub fn proxied(id: &str) -> String {
     format!("{GOTO}{id}/proxy/true")
 }
 
-/// The setting with the ports of some destinations.
+/// The configuration line with the ports of these upstreams.
 pub fn ports(origins: &[&Origin]) -> String {
     let ports: Vec<_> = origins.iter().map(|origin| origin.port().to_string()).collect();
     let ports = if ports.is_empty() {
@@ -134,7 +134,7 @@ pub fn ports(origins: &[&Origin]) -> String {
     format!("ports = [{ports}]\n")
 }
 
-/// Sees that an answer is one of our own that says so much and nothing else, about a destination of this machine.
+/// Checks that a response is tinyd's own error with this code and reveals no detail of the destination.
 #[track_caller]
 pub fn assert_fault(fetched: &Fetched, status: u16, code: &str) {
     assert_eq!(fetched.status, status, "{fetched:?}");
@@ -151,5 +151,5 @@ pub fn assert_fault(fetched: &Fetched, status: u16, code: &str) {
     }
 }
 
-/// What a destination says that must not be told.
+/// Content of an upstream that must not reach a client.
 pub const SECRET: &str = "internal-word";

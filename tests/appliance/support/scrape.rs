@@ -6,7 +6,7 @@ use std::fs;
 use super::fixture::Appliance;
 use super::http::{Answer, request};
 
-/// The samples of a scrape: name and labels, as they are written, and the value.
+/// The samples of a scrape: name with labels, and value.
 pub struct Scrape(pub BTreeMap<String, f64>);
 
 impl Scrape {
@@ -21,7 +21,7 @@ impl Scrape {
         Self(samples.map(read).collect())
     }
 
-    /// The value of a sample; none counts as nothing.
+    /// The value of a sample; zero if it does not exist.
     pub fn get(&self, sample: &str) -> f64 {
         self.0.get(sample).copied().unwrap_or(0.0)
     }
@@ -32,7 +32,7 @@ impl Scrape {
     }
 }
 
-/// How many refusals of a listener were counted for a reason.
+/// The refusals of a listener for a reason.
 pub fn refusals(appliance: &Appliance, listener: &str, reason: &str) -> u64 {
     let metrics = appliance.get_admin("/metrics");
     let line = metrics
@@ -53,7 +53,7 @@ pub fn open_metrics(appliance: &Appliance) -> Answer {
     request(&appliance.admin, "GET", "/metrics", &[("Accept", OPEN_METRICS)], b"")
 }
 
-/// What is for Prometheus and Grafana.
+/// A file for Prometheus or Grafana.
 pub fn monitoring(name: &str) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/monitoring");
     fs::read_to_string(format!("{folder}/{name}")).unwrap()

@@ -6,16 +6,16 @@ use super::scrape::Scrape;
 
 pub const CLIENTS: usize = 1000;
 
-/// Timeouts that end within the test's time.
+/// Timeouts short enough for a test.
 pub const IMPATIENT: &str = "[public]\nhead_timeout_seconds = 3\nidle_timeout_seconds = 3\nwrite_timeout_seconds = 3\n\
                          max_requests_per_connection = 0\n\
                          [admin]\nbody_timeout_seconds = 3\n";
 
-/// So long that a few answers are more than a connection's buffers hold.
+/// Long enough that a few responses exceed the buffers of a connection.
 pub const LONG_DESTINATION_BYTES: usize = 8000;
 
-/// Has slow clients go on beside well-behaved ones until the appliance has closed all of them; returns what it refused for
-/// these reasons.
+/// Runs slow clients beside well-behaved ones until the server has closed all slow connections; returns the refusals
+/// for these reasons.
 pub fn beside_redirects<C>(
     appliance: &Appliance,
     slow: impl FnOnce() -> C,

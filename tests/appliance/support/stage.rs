@@ -1,4 +1,4 @@
-//! A public and a private destination at one port.
+//! A public and a private upstream on one port.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -8,15 +8,15 @@ use super::name_server::NameServer;
 use super::origin::{Origin, Server};
 use super::proxy::{Proxy, SECRET, assert_fault, ports};
 
-/// The address that plays the public internet.
+/// The address that represents the public internet.
 pub const PUBLIC: &str = "127.0.0.2";
 
-/// A public destination and a private one at the same port, the names that lead there, and an appliance that may fetch from
-/// the former only.
+/// A public and a private upstream on the same port, a resolver for their names, and an appliance that may fetch from
+/// the public one only.
 pub struct Stage {
     pub names: NameServer,
     pub public: Origin,
-    /// Nobody may come here.
+    /// Must never get a connection.
     private: Server,
     pub proxy: Proxy,
 }
@@ -49,7 +49,7 @@ impl Stage {
         assert_eq!(self.public.connections(), before + 1, "{host}");
     }
 
-    /// The name is refused, and nobody is connected to.
+    /// The name is refused, and no upstream gets a connection.
     pub fn assert_forbidden(&self, host: &str) {
         let before = self.public.connections();
         assert_fault(&self.fetch(host), 403, "DESTINATION_FORBIDDEN");
@@ -79,7 +79,7 @@ fn two_at_one_port() -> (Origin, Server) {
                 _ => conversation.answer("Connection: close\r\n", "public"),
             };
         });
-        // Where somebody else has the port there, another one will do.
+        // Tries again if another process has the port.
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", public.port())) {
             return (public, Server::of(listener, canary));
         }

@@ -1,4 +1,4 @@
-//! What `/status` and `tinyd status` show.
+//! The output of `/status` and `tinyd status`.
 
 use std::process::Output;
 
@@ -20,7 +20,7 @@ pub fn shown(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// The line of the screen that begins with a name, without it.
+/// The value of the line with this name.
 pub fn line<'o>(output: &'o Output, name: &str) -> &'o str {
     let mut lines = shown(output).lines();
     let line = lines.find_map(|line| line.strip_prefix(name));

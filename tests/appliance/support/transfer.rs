@@ -1,8 +1,8 @@
-//! Lines of import files, and what commands print.
+//! Lines of import files, and output of commands.
 
 use std::process::Output;
 
-/// Standard output of a command that must end with this code.
+/// The standard output of a command that must end with this code.
 pub fn told(output: &Output, code: i32) -> String {
     let (out, error) = (
         String::from_utf8_lossy(&output.stdout),

@@ -1,28 +1,28 @@
-//! A connection that is looked at closely: several requests on it, and how it ends.
+//! A connection with several requests, observed until its end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// How long a server may take until a test is given up.
+/// The test fails when the server takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One answer on a connection.
+/// One response on a connection.
 #[derive(Debug)]
 pub struct Received {
     pub status: u16,
-    /// With its lines, as sent.
+    /// The lines, as sent.
     pub head: String,
 }
 
 impl Received {
-    /// Whether it says that it is the last one.
+    /// Whether it announces the end of the connection.
     pub fn is_last(&self) -> bool {
         self.head.contains("\r\nconnection: close\r\n")
     }
 }
 
-/// A client's end of a connection.
+/// The client's end of a connection.
 pub struct Connection {
     pub stream: TcpStream,
 }
@@ -41,14 +41,14 @@ impl Connection {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Sends a GET with these header lines and reads its answer.
+    /// Sends a GET with these header lines and reads the response.
     pub fn get(&mut self, target: &str, headers: &str) -> Option<Received> {
         let request = format!("GET {target} HTTP/1.1\r\nHost: tinyd\r\n{headers}\r\n");
         self.send(request.as_bytes());
         self.receive(true)
     }
 
-    /// Reads one answer; `None` if the connection ended instead. One that ends within an answer fails the test.
+    /// Reads one response; `None` if the connection ended instead. A truncated response fails the test.
     pub fn receive(&mut self, has_body: bool) -> Option<Received> {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -71,12 +71,12 @@ impl Connection {
         Some(Received { status, head })
     }
 
-    /// Waits for the end of the connection; nothing more may come before it.
+    /// Waits for the end of the connection; fails if more bytes arrive.
     pub fn assert_closed(&mut self) {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("still open"),
-            // The kernel may have broken it.
+            // The kernel may have reset it.
             _ => assert!(rest.is_empty(), "{}", rest.escape_ascii()),
         }
     }

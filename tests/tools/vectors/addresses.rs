@@ -1,8 +1,8 @@
-//! Addresses that nobody may be sent to, in every spelling.
+//! Private addresses in every spelling.
 
-/// Hosts and authorities that lead to an address that must not be connected to. Each is reached when everything is allowed.
+/// Hosts and authorities of private addresses. Each is reachable when everything is allowed.
 pub const ADDRESSES: &[&str] = &[
-    // This machine, as most would write it.
+    // This machine, in the usual spellings.
     "127.0.0.1",
     "127.0.0.1:80",
     "127.0.0.1:443",
@@ -13,7 +13,7 @@ pub const ADDRESSES: &[&str] = &[
     "127.1.1.1",
     "127.127.127.127",
     "127.255.255.254",
-    // Short forms, where the last number is as long as it must be.
+    // Short forms, in which the last number fills the rest.
     "127.1",
     "127.0.1",
     "127.257",
@@ -56,7 +56,7 @@ pub const ADDRESSES: &[&str] = &[
     "0x7f%2e1",
     "%30%78%37%66%2e1",
     "127.1%2e",
-    // Digits and dots of other scripts, and what is not there at all.
+    // Digits and dots of other scripts, and invisible characters.
     "１２７.０.０.１",
     "１２７．０．０．１",
     "127。0。0。1",
@@ -77,7 +77,7 @@ pub const ADDRESSES: &[&str] = &[
     "127.0.\u{200b}0.1",
     "127.0.0.1\u{2060}",
     "127.\u{fe0f}0.0.1",
-    // No address is this machine's too.
+    // The unspecified address is this machine too.
     "0.0.0.0",
     "0.0.0.0:443",
     "0",
@@ -89,7 +89,7 @@ pub const ADDRESSES: &[&str] = &[
     "0x00000000",
     "⓪",
     "0%2e0",
-    // The metadata of clouds.
+    // Cloud metadata.
     "169.254.169.254",
     "169.254.169.254:80",
     "169.254.169.254.",
@@ -175,7 +175,7 @@ pub const ADDRESSES: &[&str] = &[
     "[::0]",
     "[0:0:0:0:0:0:0:0]",
     "[::0.0.0.0]",
-    // IPv4 in it: mapped,
+    // IPv4 in IPv6: mapped,
     "[::ffff:127.0.0.1]",
     "[::FFFF:127.0.0.1]",
     "[::ffff:7f00:1]",
@@ -230,7 +230,7 @@ pub const ADDRESSES: &[&str] = &[
     "[2606:4700::5efe:7f00:1]",
     "[2606:4700::5efe:127.0.0.1]",
     "[2606:4700::200:5efe:a9fe:a9fe]",
-    // What is nobody's, or somebody's own.
+    // Reserved, private and documentation ranges.
     "[::2]",
     "[1::1]",
     "[100::]",
@@ -269,7 +269,7 @@ pub const ADDRESSES: &[&str] = &[
     "[fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]",
     "[fec0::1]",
     "[feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]",
-    // Where a host ends.
+    // Ambiguous ends of a host.
     "127.0.0.1#@public.example",
     "127.0.0.1/@public.example",
     "127.0.0.1?@public.example",
@@ -288,7 +288,7 @@ pub const ADDRESSES: &[&str] = &[
     ":@127.0.0.1",
 ];
 
-/// Those to which no connection can be made from here, whatever is allowed.
+/// Addresses that this machine cannot connect to, even when allowed.
 pub const UNROUTABLE: &[&str] = &[
     "127.255.255.255",
     "224.0.0.0",

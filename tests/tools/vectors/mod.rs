@@ -1,8 +1,8 @@
-//! Whatever a destination is called, nobody comes by way of the appliance where only the inside may.
+//! No spelling of a destination reaches the internal network.
 //!
-//! The tables hold a list of our own and the published ones: PayloadsAllTheThings, the cheat sheets of EdOverflow and
-//! PortSwigger, advisories of other software. In the network of these tests, ports 80 and 443 of every address are the
-//! canary's, so that each is written as it was published.
+//! The tables hold our own list and the published ones: PayloadsAllTheThings, the cheat sheets of EdOverflow and
+//! PortSwigger, advisories of other software. In the network of these tests, the canary listens on ports 80 and 443 of
+//! every address, so that each entry is written as it was published.
 
 mod addresses;
 mod names;
@@ -25,12 +25,12 @@ use addresses::{ADDRESSES, UNROUTABLE};
 use names::{NAMES, NOWHERE};
 use texts::{AUTHORITIES, NO_DESTINATIONS};
 
-/// An address of the public internet, which everybody may fetch from.
+/// An address of the public internet.
 const PUBLIC: &str = "11.0.0.1";
 
-/// Every port that is fetched from, and some others, of every address there is.
+/// A listener on every allowed port, and some others, of every address.
 struct Canary {
-    /// Which addresses were connected to, but for the public one.
+    /// The addresses that got a connection, except the public one.
     reached: Arc<Mutex<Vec<SocketAddr>>>,
     _servers: Vec<Server>,
 }
@@ -63,7 +63,7 @@ fn greet(mut stream: TcpStream) {
     let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{SECRET}").as_bytes());
 }
 
-/// Redirects to what the query says; without one, there is something to see.
+/// Redirects to the URL in the query; without one, sends content.
 fn redirect(mut stream: TcpStream) {
     let mut head = Vec::new();
     let mut part = [0; 4096];
@@ -90,7 +90,7 @@ fn redirect(mut stream: TcpStream) {
     let _ = stream.write_all(&answer);
 }
 
-/// A name server that knows the names of the table.
+/// A resolver with the names of the table.
 fn name_server() -> NameServer {
     let names = NameServer::start();
     for (host, addresses) in NAMES {
@@ -102,7 +102,7 @@ fn name_server() -> NameServer {
     names
 }
 
-/// Both schemes, where the port does not tell them apart.
+/// With the scheme that the port implies.
 fn urls(authorities: &[&'static str]) -> Vec<String> {
     let url = |authority: &&str| {
         let scheme = if authority.contains(":443") { "https" } else { "http" };
@@ -115,13 +115,12 @@ fn named() -> Vec<String> {
     urls(&NAMES.iter().map(|(host, _)| *host).collect::<Vec<_>>())
 }
 
-/// Everything that is a destination, and must not be fetched.
+/// All valid destinations that must not be fetched.
 fn forbidden() -> Vec<String> {
     [urls(ADDRESSES), urls(UNROUTABLE), named(), urls(AUTHORITIES)].concat()
 }
 
-/// What an appliance with these settings does with what it is asked to fetch. Mistakes are said in the end, so that one does
-/// not hide the next.
+/// Fetches of an appliance with these settings. The violations are reported together at the end.
 struct Trial {
     canary: Canary,
     names: NameServer,
@@ -143,7 +142,7 @@ impl Trial {
         }
     }
 
-    /// Tries to fetch, which must be refused so.
+    /// Tries to fetch, and expects this error.
     fn expect(&mut self, url: &str, expected: (u16, &str)) {
         if let Some(fetched) = self.fetch(url) {
             let code = format!("error-{}", expected.1);
@@ -166,7 +165,7 @@ impl Trial {
         }
     }
 
-    /// What has been tried must not have come to the canary.
+    /// Expects that the canary got no connection.
     fn expect_nobody_came(&mut self, by: &str) {
         for there in std::mem::take(&mut *self.canary.reached.lock()) {
             self.mistakes.push(format!("{by:?} came to {there}"));
@@ -206,7 +205,7 @@ pub fn refused_addresses_are_reachable_when_allowed() {
     let mut trial = Trial::of("allow = [\"0.0.0.0/0\", \"::/0\"]\n");
     for url in [urls(ADDRESSES), named()].concat() {
         let Some(fetched) = trial.fetch(&url) else { continue };
-        // Some names lead to the public address too, which is as good.
+        // Some names also resolve to the public address.
         let is_there = !trial.canary.reached.lock().is_empty() || fetched.text() == "public";
         if !is_there {
             trial
@@ -215,7 +214,7 @@ pub fn refused_addresses_are_reachable_when_allowed() {
         }
         trial.canary.reached.lock().clear();
     }
-    // What is refused for other reasons stays so.
+    // Destinations refused for other reasons stay refused.
     for url in urls(AUTHORITIES) {
         trial.expect(&url, FORBIDDEN);
     }
@@ -232,7 +231,7 @@ pub fn no_redirect_reaches_a_private_address() {
             trial.mistakes.push(format!("^ that is {url:?}"));
         }
     }
-    // What is no destination is repaired here as browsers do, or not followed; it is no better for it.
+    // An invalid destination is repaired as browsers do, or not followed; either way it reaches nothing.
     for url in NO_DESTINATIONS {
         if let Some(fetched) = trial.fetch(&redirect_to(url))
             && (fetched.everything().contains(SECRET) || ![200, 302, 403, 502].contains(&fetched.status))
@@ -248,7 +247,7 @@ pub fn no_redirect_reaches_a_private_address() {
     trial.end();
 }
 
-/// Addresses just beside those that are refused, or between them.
+/// Addresses just beside the refused ranges, or between them.
 const OUTSIDE: &[&str] = &[
     "1.0.0.0",
     "9.255.255.255",
@@ -328,7 +327,7 @@ pub fn own_public_address_is_refused() {
         assert_eq!(trial.proxy.fetch(url).text(), SECRET, "{url}");
     }
     trial.canary.reached.lock().clear();
-    // From now on.
+    // The addresses belong to this machine from here on.
     for address in own {
         let add = ["addr", "add", address, "dev", "lo"];
         assert!(Command::new("ip").args(add).status().unwrap().success());
@@ -340,7 +339,7 @@ pub fn own_public_address_is_refused() {
 }
 
 pub fn own_listeners_are_refused_even_when_allowed() {
-    // Few enough that all of them can be allowed.
+    // Few enough ports that all can be allowed.
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20999").unwrap();
     let ports: Vec<_> = (20_000..21_000).collect();
     let mut trial = Trial::of(&format!("allow = [\"0.0.0.0/0\", \"::/0\"]\nports = {ports:?}\n"));
@@ -369,7 +368,7 @@ pub fn own_listeners_are_refused_even_when_allowed() {
             }
         }
     }
-    // Others at such ports are fetched from.
+    // Other servers on such ports are fetched.
     let other = Origin::sending("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(trial.proxy.fetch(&other.url("/")).status, 200);
     trial.end();
@@ -402,7 +401,7 @@ pub fn system_resolvers_are_used_without_search_domains() {
     let expected = ["internal", "internal.example", "public", "public.example"];
     let names: BTreeSet<_> = asked.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
-    // It has moved to another network.
+    // The machine changes its resolver.
     assert_eq!(second.take_questions(), []);
     say("127.0.0.2");
     assert_eq!(proxy.fetch("http://public.example/").text(), "public");

@@ -1,6 +1,6 @@
-//! Names that lead where nobody may be sent, or nowhere.
+//! Names with private addresses, or without any.
 
-/// Names, and what they lead to. Each is reached when everything is allowed.
+/// Names and their addresses. Each is reachable when everything is allowed.
 pub const NAMES: &[(&str, &[&str])] = &[
     ("localhost", &["127.0.0.1", "::1"]),
     ("localhost.", &["127.0.0.1"]),
@@ -66,7 +66,7 @@ pub const NAMES: &[(&str, &[&str])] = &[
     ("lòcalhost.example", &["127.0.0.1"]),
 ];
 
-/// Names that there are not, although they look like more.
+/// Names that do not resolve.
 pub const NOWHERE: &[&str] = &[
     "unknown.example",
     "127.0.0.1.example",

@@ -1,8 +1,8 @@
-//! What is refused for how it is written, and not for where it leads.
+//! Destinations that are refused for their spelling.
 
-/// Authorities that are refused for their port or what stands before their host, wherever they lead.
+/// Authorities refused for their port or for the text before their host.
 pub const AUTHORITIES: &[&str] = &[
-    // Ports of what else a machine serves.
+    // Ports of other services.
     "127.0.0.1:22",
     "127.0.0.1:6379",
     "localhost:11211",
@@ -27,7 +27,7 @@ pub const AUTHORITIES: &[&str] = &[
     "public.example:65535",
     "11.0.0.1:8080",
     "[2606:4700::1111]:8080",
-    // One who is told who asks, or a host that looks like one.
+    // User names, or a host that looks like one.
     "user@public.example",
     "user:password@public.example",
     ":password@public.example",
@@ -55,7 +55,7 @@ pub const AUTHORITIES: &[&str] = &[
     "％@127.0.0.1",
 ];
 
-/// What is no destination, and never becomes a link.
+/// Texts that never become a link.
 pub const NO_DESTINATIONS: &[&str] = &[
     // Other schemes.
     "gopher://127.0.0.1:6379/_INFO",
@@ -86,7 +86,7 @@ pub const NO_DESTINATIONS: &[&str] = &[
     "http+unix://%2Fvar%2Frun%2Fdocker.sock/info",
     "unix:///var/run/docker.sock",
     "0://127.0.0.1:80;http://public.example:80/",
-    // Repaired by some and not by others.
+    // Repaired by some parsers and not by others.
     "http:127.0.0.1/",
     "http:/127.0.0.1/",
     "http:///127.0.0.1/",
@@ -105,7 +105,7 @@ pub const NO_DESTINATIONS: &[&str] = &[
     "http://:80/path",
     "http://@/path/path",
     "http//127.0.0.1/",
-    // White space and controls.
+    // White space and control characters.
     "http://127.0.0.1\t/",
     "http://127.0.0.1\n/",
     "http://127.0.0.1\r\n/",
@@ -137,7 +137,7 @@ pub const NO_DESTINATIONS: &[&str] = &[
     "http://127.0.0.1\u{ff1a}80/",
     "http://127.0.0.1\u{ff20}public.example/",
     "http://127.0.0.1\u{2100}.public.example/",
-    // Numbers that are too large, or none.
+    // Numbers that are too large or malformed.
     "http://4294967296/",
     "http://4294967297/",
     "http://7147006462/",
@@ -166,7 +166,7 @@ pub const NO_DESTINATIONS: &[&str] = &[
     "http://0x7g.1/",
     "http://127.0.0.0x1g1.1/",
     "http://⒈⒉⒎.1/",
-    // IPv6 that is none.
+    // Malformed IPv6.
     "http://::1/path",
     "http://0000::1:80/",
     "http://[::1/path",
@@ -193,7 +193,7 @@ pub const NO_DESTINATIONS: &[&str] = &[
     "http://%5B::1%5D/",
     "http://\u{ff3b}::1\u{ff3d}/",
     "http://[[::1]]/",
-    // Ports that are none.
+    // Malformed ports.
     "http://127.0.0.1:65536/",
     "http://127.0.0.1:99999/",
     "http://127.0.0.1:-80/",
