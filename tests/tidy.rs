@@ -1,4 +1,4 @@
-//! Keeps the house in order: who may use whom, who alone names which package, and how long a file may be.
+//! Rules of the code base: imports between rooms, owners of packages, lengths, names, documents.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +7,17 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+#[path = "tidy/code.rs"]
+mod code;
+#[path = "tidy/documents.rs"]
+mod documents;
+#[path = "tidy/files.rs"]
+mod files;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms, bottom to top, each with those below it that it must not use all the same.
+/// The rooms, bottom to top, each with rooms below it that it must not use.
 const ROOMS: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("metrics", &["model"]),
@@ -27,7 +34,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("cli", &["metrics"]),
 ];
 
-/// Packages, and the rooms, folders or files of `src` that alone name them.
+/// Packages, and the only rooms, folders or files of `src` that may name them.
 const OWNED: [(&str, &[&str]); 18] = [
     ("bincode", &["store/format/record.rs"]),
     ("clap", &["cli"]),
@@ -60,10 +67,10 @@ const OWNED: [(&str, &[&str]); 18] = [
     ("webpki_roots", &["fetch"]),
 ];
 
-/// Longest source file, in lines. A longer one has a second room inside.
+/// Longest source file, in lines. A longer one has two subjects.
 const FILE_MAX_LINES: usize = 600;
 /// Longest function, in lines.
-const FUNCTION_MAX_LINES: usize = 100;
+const FUNCTION_MAX_LINES: usize = 80;
 
 struct Source {
     path: PathBuf,
@@ -124,7 +131,7 @@ fn sources() -> Vec<Source> {
 }
 
 #[test]
-fn every_room_uses_only_rooms_below_it() {
+fn rooms_use_only_rooms_below_them() {
     for source in sources() {
         let Some(position) = ROOMS.iter().position(|(room, _)| *room == source.room) else {
             assert!(
@@ -155,7 +162,7 @@ fn every_room_uses_only_rooms_below_it() {
 }
 
 #[test]
-fn some_packages_are_named_in_their_rooms_only() {
+fn owned_packages_are_named_in_their_places_only() {
     for source in sources() {
         for (number, line) in source.program() {
             for (package, places) in OWNED {
@@ -176,7 +183,7 @@ fn some_packages_are_named_in_their_rooms_only() {
 }
 
 #[test]
-fn files_and_functions_are_short_and_say_what_they_are() {
+fn files_and_functions_are_short_and_documented() {
     for source in sources() {
         let path = &source.path;
         let name = path.file_stem().unwrap().to_str().unwrap();
@@ -215,7 +222,7 @@ fn files_and_functions_are_short_and_say_what_they_are() {
 }
 
 #[test]
-fn what_is_not_finished_is_not_there() {
+fn no_code_is_unfinished() {
     for source in sources() {
         for word in ["todo!", "unimplemented!", "FIXME", "XXX", "#[ignore"] {
             assert!(!source.text.contains(word), "{:?} has {word}", source.path);

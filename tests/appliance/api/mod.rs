@@ -1,0 +1,12 @@
+//! Kaltura's API on the admin listener.
+
+mod bad_input;
+mod client_habits;
+mod destinations;
+mod formats;
+mod imports;
+mod links;
+mod listing;
+mod multirequest;
+mod request_bounds;
+mod sessions;

@@ -1,0 +1,6 @@
+//! The store on disk: durability, failing disks, backups, imports and exports.
+
+mod damage;
+mod durability;
+mod linearizability;
+mod transfer;

@@ -1,0 +1,229 @@
+//! The command line: output, exit codes, help.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::fixture::{Appliance, PARTNER, tinyd};
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn failed(output: &Output) -> (i32, String) {
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr.clone()).unwrap(),
+    )
+}
+
+/// The configuration has two partners, so the command must name one.
+fn link(appliance: &Appliance, args: &[&str]) -> Output {
+    appliance.tinyd(&[&["link"], args, &["--partner", PARTNER]].concat())
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&out(output)).unwrap()
+}
+
+#[test]
+fn cli_adds_shows_changes_and_deletes_links() {
+    let appliance = Appliance::start();
+    let run = |args: &[&str]| link(&appliance, args);
+    let added = run(&[
+        "add",
+        "https://example.com/a",
+        "--system-name",
+        "FIRST",
+        "--name",
+        "The first",
+        "--owner",
+        "me",
+        "--expires",
+        "7d",
+        "--unique-id",
+        "key",
+        "--as",
+        "somebody",
+    ]);
+    let shown = out(&added);
+    let id = shown
+        .lines()
+        .next()
+        .unwrap()
+        .strip_prefix("id")
+        .unwrap()
+        .trim()
+        .to_owned();
+    for line in [
+        "leads to     https://example.com/a",
+        "status       enabled",
+        "system name  FIRST",
+        "owner        me",
+    ] {
+        assert!(shown.lines().any(|other| other == line), "{line:?} is not in\n{shown}");
+    }
+    assert!(
+        shown.contains(&format!("short URL    http://127.0.0.1:8080/tiny/{id}")),
+        "{shown}"
+    );
+    assert_eq!(appliance.goto(&id).status, 302);
+
+    let url = format!("https://go.example.com/tiny/{id}");
+    assert_eq!(json(&run(&["get", &url, "--json"]))["id"], id.as_str());
+    let updated = json(&run(&[
+        "update",
+        &id,
+        "--to",
+        "https://example.com/b",
+        "--status",
+        "disabled",
+        "--clear",
+        "name,expires",
+        "--json",
+    ]));
+    assert_eq!(
+        (&updated["fullUrl"], &updated["status"]),
+        (&"https://example.com/b".into(), &1.into())
+    );
+    assert_eq!((updated.get("name"), updated.get("expiresAt")), (None, None));
+
+    let second = json(&run(&[
+        "add",
+        "https://example.com/c",
+        "--system-name",
+        "SECOND",
+        "--json",
+    ]));
+    let second = second["id"].as_str().unwrap();
+    let listed = out(&run(&["list", "--order", "+createdAt"]));
+    assert!(
+        listed.starts_with("ID        STATUS    CLICKS  LAST USED             EXPIRES  OWNER  SYSTEM NAME  LEADS TO\n"),
+        "{listed}"
+    );
+    assert!(listed.ends_with("2 of 2 links, page 1\n"), "{listed}");
+    let only = json(&run(&[
+        "list",
+        "--status",
+        "disabled",
+        "--owner",
+        "me",
+        "--unique-id",
+        "key",
+        "--json",
+    ]));
+    assert_eq!(
+        (&only["totalCount"], &only["objects"][0]["id"]),
+        (&1.into(), &id.as_str().into())
+    );
+
+    assert_eq!(
+        out(&run(&["delete", &id, second])),
+        format!("{id} deleted\n{second} deleted\n")
+    );
+    assert_eq!(appliance.goto(second).status, 410);
+    let restored = format!("{second} restored\n1 restored, 0 not deleted, 0 unknown\n");
+    assert_eq!(out(&run(&["restore", second])), restored);
+    assert_eq!(appliance.goto(second).status, 302);
+
+    assert_eq!(out(&run(&["update", second, "--owner", "them"])).lines().count(), 9);
+    let user = appliance.tinyd(&["user", "delete", "them", "--partner", PARTNER]);
+    assert_eq!(out(&user), "them: all links deleted\n");
+    assert_eq!(appliance.goto(second).status, 410);
+}
+
+#[test]
+fn exit_code_tells_the_kind_of_error() {
+    let appliance = Appliance::start();
+    let run = |args: &[&str]| failed(&link(&appliance, args));
+    let (exit, said) = run(&["get", "zzzzzzzz"]);
+    assert_eq!(
+        (exit, said.as_str()),
+        (3, "tinyd: Invalid object id [zzzzzzzz] (INVALID_OBJECT_ID)\n")
+    );
+    let (exit, said) = run(&["add", "javascript:alert(1)", "--system-name", "NAME"]);
+    assert_eq!(exit, 5);
+    assert!(said.contains("PROPERTY_VALIDATION_WRONG_FORMAT"), "{said}");
+    assert_eq!(run(&["add", "https://example.com/"]).0, 2);
+    assert_eq!(run(&["list", "--status", "lost"]).0, 2);
+    let (exit, said) = failed(&appliance.tinyd(&["link", "list"]));
+    assert_eq!(exit, 2);
+    assert!(
+        said.contains("--partner is needed") && said.contains("1234567, 7654321"),
+        "{said}"
+    );
+    assert_eq!(run(&["list", "--url", "http://127.0.0.1:1"]).0, 6);
+    let (exit, said) = run(&["list", "--url", &appliance.public]);
+    assert_eq!(exit, 4, "{said}");
+
+    let mut command = tinyd();
+    let with_ks = command
+        .args(["link", "list"])
+        .env("TINYD_URL", &appliance.admin)
+        .env("TINYD_KS", "nonsense");
+    assert_eq!(failed(&with_ks.output().unwrap()).0, 4);
+    let ks = appliance.admin_ks();
+    let listed = tinyd()
+        .args(["link", "list"])
+        .env("TINYD_URL", &appliance.admin)
+        .env("TINYD_KS", ks)
+        .output()
+        .unwrap();
+    assert!(out(&listed).ends_with("0 of 0 links, page 1\n"));
+
+    // An invalid ID does not stop the deletion of the others.
+    let id = appliance.add(&appliance.admin_ks(), &[]);
+    assert_eq!(run(&["delete", "zzzzzzzz", &id]).0, 3);
+    assert_eq!(appliance.goto(&id).status, 410);
+}
+
+#[test]
+fn help_has_examples_and_completions_are_generated() {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["ks", "--help"],
+        &["link", "add", "--help"],
+        &["check", "--help"],
+    ] {
+        let help = out(&tinyd().args(command).output().unwrap());
+        assert!(help.contains("Example"), "{help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = out(&tinyd().args(["completions", shell]).output().unwrap());
+        assert!(script.contains("tinyd") && script.contains("restore"), "{script}");
+    }
+    assert!(out(&tinyd().arg("--version").output().unwrap()).starts_with("tinyd 0."));
+}
+
+#[test]
+fn check_prints_effective_settings() {
+    let appliance = Appliance::start();
+    let said = out(&appliance.tinyd(&["check", "--public", "127.0.0.1:9999"]));
+    for part in [
+        "tinyd.toml: ok",
+        "redirects          on 127.0.0.1:9999, this machine only",
+        "/tiny/ID: 301 to goto",
+        "partner 1234567    1 admin secret(s), the first one signs; 1 user secret(s)",
+        "warning ",
+        "\npublic.listen = 127.0.0.1:9999, public.tiny = hop, ",
+        "public.max_guesses_per_minute = 600",
+        "public.forgiving = true",
+        "admin.body_timeout_seconds = ",
+        "public.proxy_protocol = false",
+        "log.access = off",
+        "partner.id = 1234567, partner.admin_secret = (1), partner.user_secret = (1), partner.operator = false\n",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in\n{said}");
+    }
+    assert!(!said.contains("secret-0123456789"), "{said}");
+    std::fs::write(appliance.config(), "[links]\nid_length = 99\n").unwrap();
+    let (exit, said) = failed(&appliance.tinyd(&["check"]));
+    assert_eq!(exit, 2);
+    assert!(
+        said.contains("links.id_length = 99: expected a whole number from 4 to 20"),
+        "{said}"
+    );
+}

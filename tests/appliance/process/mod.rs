@@ -1,0 +1,8 @@
+//! The process: command line, settings, signals, metrics and systemd.
+
+mod cli;
+mod metrics;
+mod settings;
+mod status;
+mod systemd;
+mod terminal;

@@ -1,0 +1,181 @@
+//! The first start, and invalid settings.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::support::fixture::{Appliance, Process, configuration, tinyd};
+
+/// Runs `tinyd serve`, which must fail, and returns its exit code and standard error.
+fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tinyd();
+    command
+        .arg("serve")
+        .args(args)
+        .current_dir(folder.path())
+        .envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    assert!(output.stdout.is_empty(), "it listened");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn invalid_setting_is_reported_with_key_value_and_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tinyd.toml");
+    fs::write(&path, configuration("[public]\nlisten = \"everywhere\"")).unwrap();
+    let path = path.to_str().unwrap();
+    for (args, environment, parts) in [
+        (
+            vec!["--config", path],
+            vec![],
+            ["tinyd.toml: public.listen", "\"everywhere\"", "IP:PORT"],
+        ),
+        (
+            vec!["--public", "8080"],
+            vec![],
+            ["TINYD_PUBLIC: public", "\"8080\"", "IP:PORT"],
+        ),
+        (
+            vec![],
+            vec![("TINYD_TINY", "fast")],
+            ["TINYD_TINY: tiny", "\"fast\"", "hop, direct"],
+        ),
+        (vec!["--threads", "0"], vec![], ["TINYD_THREADS", "0", "1 to 256"]),
+        (vec!["--id-length", "3"], vec![], ["TINYD_ID_LENGTH", "3", "4 to 20"]),
+        (
+            vec![],
+            vec![("TINYD_LOG_FORMAT", "xml")],
+            ["TINYD_LOG_FORMAT", "\"xml\"", "text, json"],
+        ),
+        (
+            vec!["--config", "/nonexistent/tinyd.toml"],
+            vec![],
+            ["/nonexistent/tinyd.toml", "cannot be read", "No such file"],
+        ),
+    ] {
+        let (exit, said) = refused(&args, &environment);
+        assert_eq!(exit, 2, "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{said:?} without {part:?}");
+        }
+    }
+}
+
+#[test]
+fn environment_variables_set_the_same_as_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = tinyd()
+        .arg("serve")
+        .current_dir(folder.path())
+        .envs([
+            ("TINYD_PUBLIC", "127.0.0.1:0"),
+            ("TINYD_ADMIN", "127.0.0.1:0, 127.0.0.1:0"),
+            ("TINYD_LOG_FORMAT", "json"),
+        ])
+        .env("TINYD_DATA", folder.path().join("elsewhere"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    let lines = BufReader::new(process.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let names: Vec<_> = lines
+        .take(3)
+        .map(|line| {
+            line.split("127.0.0.1")
+                .next()
+                .unwrap()
+                .split("[::1]")
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(names, ["public http://", "admin http://", "admin http://"]);
+    assert!(folder.path().join("elsewhere/tinyd.toml").exists());
+    let log = BufReader::new(process.0.stderr.take().unwrap());
+    let json = log
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.starts_with('{'))
+        .unwrap();
+    let event: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(event["message"], "starting");
+}
+
+#[test]
+fn second_process_on_a_data_folder_is_refused() {
+    let appliance = Appliance::start();
+    let data = appliance.folder.path().join("data");
+    let config = appliance.config();
+    let args = [
+        "--config",
+        config.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+        "--public",
+        "127.0.0.1:0",
+    ];
+    let (exit, said) = refused(&args, &[]);
+    assert_eq!(exit, 1);
+    assert!(said.contains("is already in use by process "), "{said}");
+    assert!(said.contains(data.to_str().unwrap()), "{said}");
+    appliance.admin_ks();
+}
+
+#[test]
+fn new_ids_have_the_configured_length() {
+    let appliance = Appliance::start_with("[links]\nid_length = 12\n");
+    assert_eq!(appliance.add(&appliance.admin_ks(), &[]).len(), 12);
+}
+
+#[test]
+fn log_starts_with_version_settings_store_and_addresses() {
+    let mut appliance = Appliance::start_with("[public]\ntiny = \"direct\"\n");
+    appliance.add(&appliance.admin_ks(), &[]);
+    appliance.terminate();
+    appliance.restart();
+    let log = appliance.log();
+    let lines: Vec<_> = log.lines().skip_while(|line| !line.contains("ended")).collect();
+    let has = |parts: &[&str]| lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    let public = appliance.public.strip_prefix("http://").unwrap();
+    let admin = appliance.admin.strip_prefix("http://").unwrap();
+    for parts in [
+        &["starting", "version=\"0.", "tinyd.toml"][..],
+        &["settings: data_dir = ", "/data"],
+        &["settings: public.listen = 127.0.0.1:0, public.tiny = direct"],
+        &["settings: admin.listen = 127.0.0.1:0"],
+        &["settings: partner.id = 1234567, partner.admin_secret = (1)"],
+        &["store opened", "links.redb", "bytes=", "links=1"],
+        &["public listener", public],
+        &["admin listener", admin],
+    ] {
+        assert!(has(parts), "{parts:?} not in {lines:#?}");
+    }
+}
+
+#[test]
+fn interrupt_ends_the_process_cleanly() {
+    let mut appliance = Appliance::start();
+    assert!(appliance.end_by(Signal::INT).success());
+    assert!(appliance.log().contains("ended"), "{}", appliance.log());
+}
+
+#[test]
+fn address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (exit, said) = refused(&["--public", &address, "--admin", "127.0.0.1:0"], &[]);
+    assert_eq!(exit, 1);
+    assert!(
+        said.contains(&format!("{address} cannot be listened on: Address already in use")),
+        "{said}"
+    );
+}

@@ -1,0 +1,84 @@
+//! Tests that need a program beyond the Rust toolchain.
+//!
+//! A test is ignored, with the reason, if its tool does not work here. With `TINYD_TESTS=all`, it fails instead.
+
+#![allow(
+    unreachable_pub,
+    reason = "what a test binary shares among its modules reaches nobody else"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod clients;
+mod copies;
+mod faults;
+mod fetch;
+mod first_start;
+mod guide;
+mod harness;
+mod linearizability;
+mod network;
+mod nginx;
+mod promtool;
+mod redbot;
+mod restart;
+mod slowhttptest;
+mod status;
+#[allow(dead_code, reason = "tests/appliance uses the rest")]
+#[path = "../appliance/support/mod.rs"]
+mod support;
+mod systemd;
+mod tool;
+mod vectors;
+mod wrapper;
+
+use std::process::ExitCode;
+
+use harness::{Test, test};
+
+const TESTS: &[Test] = &[
+    test!(clients::python_client_works_unchanged, Python),
+    test!(clients::node_client_and_kmc_work_unchanged, Node),
+    test!(clients::typescript_client_works_unchanged_in_a_browser, Node, Chromium),
+    test!(clients::php_reads_the_php_format, Php),
+    test!(copies::copy_on_a_full_disk_leaves_no_file, Bash, Mount),
+    test!(faults::failed_syncs_lose_no_write_and_no_redirect, Strace),
+    test!(faults::full_disk_loses_no_write_and_no_redirect, Strace),
+    test!(faults::store_recovers_from_full_and_read_only_disks, Bash, Mount),
+    test!(fetch::redirect_into_the_network_is_never_followed, Network),
+    test!(fetch::one_private_address_refuses_the_whole_name, Network),
+    test!(first_start::first_start_prints_commands_that_work, Bash, Curl),
+    test!(guide::guide_examples_work_word_for_word, Bash, Curl),
+    test!(linearizability::calls_are_linearizable_while_the_disk_fails, Strace),
+    test!(nginx::documented_nginx_settings_keep_both_upstreams, Nginx),
+    test!(nginx::nginx_without_the_settings_drops_both_upstreams, Nginx),
+    test!(promtool::promtool_accepts_the_metrics, Promtool),
+    test!(promtool::promtool_accepts_the_dashboard_queries, Promtool),
+    test!(promtool::promtool_accepts_and_tests_the_alerts, Promtool),
+    test!(redbot::redbot_finds_no_unexpected_problem, Python),
+    test!(restart::restart_fails_no_request, Bash),
+    test!(slowhttptest::slow_heads_fail_no_redirect, Slowhttptest),
+    test!(slowhttptest::slow_bodies_fail_no_redirect, Slowhttptest),
+    test!(slowhttptest::slow_reads_fail_no_redirect, Slowhttptest),
+    test!(status::status_is_unhealthy_while_writes_are_refused, Strace),
+    test!(status::status_is_unhealthy_when_descriptors_run_out, Bash),
+    test!(systemd::hung_redirect_thread_stops_the_heartbeat, Strace),
+    test!(systemd::hung_general_thread_stops_the_heartbeat_not_redirects, Strace),
+    test!(vectors::no_spelling_of_a_private_address_is_fetched, Network),
+    test!(vectors::refused_addresses_are_reachable_when_allowed, Network),
+    test!(vectors::no_redirect_reaches_a_private_address, Network),
+    test!(vectors::public_addresses_are_fetched, Network),
+    test!(vectors::own_public_address_is_refused, Network),
+    test!(vectors::own_listeners_are_refused_even_when_allowed, Network),
+    test!(vectors::system_resolvers_are_used_without_search_domains, Network),
+];
+
+fn main() -> ExitCode {
+    harness::run(TESTS)
+}

@@ -1,0 +1,179 @@
+//! A restart under load with inherited listening sockets, as systemd does it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll};
+use crate::support::http::request;
+use crate::support::wire::Connection;
+
+/// Starts the appliance with these sockets as descriptors 3 and 4, as systemd passes them on.
+fn start(folder: &Path, public: &TcpListener, admin: &TcpListener) -> Child {
+    let inherited = |listener: &TcpListener| Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"));
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=2\nexec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+    let mut command = Command::new("bash");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["-c", script, binary(), "serve", "--threads", "2", "--log", "info"])
+        .arg("--public")
+        .arg(public.local_addr().unwrap().to_string())
+        .arg("--admin")
+        .arg(admin.local_addr().unwrap().to_string())
+        .arg("--config")
+        .arg(folder.join("tinyd.toml"))
+        .arg("--data")
+        .arg(folder.join("data"))
+        .stdin(inherited(public))
+        .stdout(inherited(admin))
+        .stderr(log.unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// Stops the loops of all threads, also when one fails.
+struct EndOfTest<'s>(&'s AtomicBool);
+
+impl Drop for EndOfTest<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn base(listener: &TcpListener) -> String {
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// Sends requests on one connection after the other until stopped; each connection lives as long as the server allows.
+/// Between two requests, the connection is idle for the pause.
+fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &AtomicUsize) {
+    let mut connection: Option<Connection> = None;
+    let mut last = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let current = connection.get_or_insert_with(|| Connection::open(base));
+        match current.get(target, "") {
+            Some(received) => {
+                assert_eq!(received.status, 302, "{received:?}");
+                answered.fetch_add(1, Ordering::Relaxed);
+                if received.is_last() {
+                    connection = None;
+                }
+            }
+            // A client that was idle for so long must expect the connection to be closed.
+            None => {
+                assert!(
+                    last.elapsed() > Duration::from_millis(900),
+                    "a request has got no answer"
+                );
+                connection = None;
+            }
+        }
+        last = Instant::now();
+        // The pace of the client under test: idle connections must survive the restart too.
+        std::thread::sleep(pause);
+    }
+}
+
+pub fn restart_fails_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
+    let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let (public_base, admin_base) = (base(&public), base(&admin));
+    let mut process = Process(start(folder.path(), &public, &admin));
+    let form = |fields: &[(&str, &str)]| {
+        let pairs = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", crate::support::http::encode(value)));
+        pairs.collect::<Vec<_>>().join("&")
+    };
+    let post = |action: &str, fields: &[(&str, &str)]| {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+        let target = format!("/api_v3/service/{action}?format=1");
+        request(&admin_base, "POST", &target, &headers, form(fields).as_bytes()).json()
+    };
+    let session = [("secret", ADMIN_SECRET), ("partnerId", PARTNER), ("type", "2")];
+    let ks = post("session/action/start", &session).as_str().unwrap().to_owned();
+    let link = [
+        ("ks", ks.as_str()),
+        ("shortLink[systemName]", "NAME"),
+        ("shortLink[fullUrl]", "https://example.com/"),
+    ];
+    let add = || {
+        post("shortlink_shortlink/action/add", &link)["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let goto = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{}", add());
+    let general = format!("{goto}?x=y");
+
+    let stop = AtomicBool::new(false);
+    let end = || EndOfTest(&stop);
+    let answered: Vec<_> = (0..7).map(|_| AtomicUsize::new(0)).collect();
+    std::thread::scope(|scope| {
+        for (number, count) in answered.iter().enumerate() {
+            let (public, goto, general, stop, add) = (&public_base, &goto, &general, &stop, &add);
+            let end = end();
+            scope.spawn(move || {
+                let _end = end;
+                match number {
+                    0..2 => ask(public, goto, Duration::ZERO, stop, count),
+                    2 => ask(public, goto, Duration::from_millis(20), stop, count),
+                    3 => ask(public, general, Duration::from_millis(20), stop, count),
+                    // A connection for each request.
+                    4 | 5 => {
+                        while !stop.load(Ordering::Relaxed) {
+                            assert_eq!(request(public, "GET", goto, &[], b"").status, 302);
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    _ => {
+                        while !stop.load(Ordering::Relaxed) {
+                            add();
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+        let _end = end();
+        for _ in 0..3 {
+            let before: Vec<_> = answered.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            let everybody = |count: &(usize, &AtomicUsize)| count.1.load(Ordering::Relaxed) > before[count.0] + 3;
+            poll("answers for everybody", || {
+                answered.iter().enumerate().all(|count| everybody(&count)) || stop.load(Ordering::Relaxed)
+            });
+            let id = process.0.id();
+            assert!(
+                Command::new("bash")
+                    .args(["-c", &format!("kill -TERM {id}")])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            assert!(process.0.wait().unwrap().success());
+            process = Process(start(folder.path(), &public, &admin));
+        }
+        let before: usize = answered.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        poll("answers after the last start", || {
+            answered
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed))
+                .sum::<usize>()
+                > before + 100
+                || stop.load(Ordering::Relaxed)
+        });
+    });
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log.contains("cut off") && !log.contains("ERROR"), "{log}");
+}

@@ -1,0 +1,130 @@
+//! Programs that tests need, how to install them, and whether they work on this machine.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use parking_lot::Mutex;
+
+use crate::network;
+use crate::wrapper::unshare;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    Bash,
+    Chromium,
+    Curl,
+    /// A mount namespace, in which a file system can be mounted.
+    Mount,
+    /// A network namespace with a mount namespace.
+    Network,
+    Nginx,
+    Node,
+    Php,
+    Promtool,
+    Python,
+    Slowhttptest,
+    Strace,
+}
+
+impl Tool {
+    /// Its name, and how to install it.
+    pub fn need(self) -> &'static str {
+        match self {
+            Self::Bash => "bash: apt-get install bash",
+            Self::Chromium => "Chromium: apt-get install chromium, or set CHROMIUM",
+            Self::Curl => "curl: apt-get install curl",
+            Self::Mount => {
+                "permission to mount: run as root or allow user namespaces; apt-get install util-linux mount"
+            }
+            Self::Network => {
+                "network namespaces: run as root or allow user namespaces; apt-get install util-linux mount iproute2"
+            }
+            Self::Nginx => "nginx: apt-get install nginx-light",
+            Self::Node => "Node.js 20 and npm: apt-get install nodejs npm",
+            Self::Php => "PHP 8.2: apt-get install php-cli",
+            Self::Promtool => "promtool: apt-get install prometheus",
+            Self::Python => "Python 3.11 with venv: apt-get install python3-venv",
+            Self::Slowhttptest => "slowhttptest: apt-get install slowhttptest",
+            Self::Strace => "strace with permission to trace: apt-get install strace",
+        }
+    }
+
+    /// Whether it works; tried once.
+    pub fn works(self) -> bool {
+        static TRIED: Mutex<BTreeMap<Tool, bool>> = Mutex::new(BTreeMap::new());
+        *TRIED.lock().entry(self).or_insert_with(|| self.try_out())
+    }
+
+    fn try_out(self) -> bool {
+        match self {
+            Self::Bash => succeeds("bash", &["-c", "[[ -n $BASH_VERSION ]]"]),
+            Self::Chromium => {
+                // As the test starts it.
+                let browser = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+                succeeds(
+                    &browser,
+                    &[
+                        "--headless",
+                        "--no-sandbox",
+                        "--disable-gpu",
+                        "--dump-dom",
+                        "about:blank",
+                    ],
+                )
+            }
+            Self::Curl => succeeds("curl", &["--version"]),
+            Self::Mount => {
+                let folder = tempfile::tempdir().unwrap();
+                let script = "mount -t tmpfs tmpfs \"$0\" && nsenter --version";
+                let wrapper = unshare(&["-m"]);
+                let args = [&wrapper[1..], &["sh", "-c", script, folder.path().to_str().unwrap()]].concat();
+                succeeds(wrapper[0], &args)
+            }
+            Self::Network => network::works(),
+            Self::Nginx => succeeds("nginx", &["-v"]),
+            Self::Node => {
+                succeeds(
+                    "node",
+                    &["-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"],
+                ) && succeeds("npm", &["--version"])
+            }
+            Self::Php => succeeds("php", &["-r", "exit((int)(PHP_VERSION_ID < 80200));"]),
+            Self::Promtool => succeeds("promtool", &["--version"]),
+            Self::Python => {
+                let script = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
+                succeeds("python3", &["-c", script])
+            }
+            // It prints its help and fails.
+            Self::Slowhttptest => command("slowhttptest", &["-h"]).status().is_ok(),
+            Self::Strace => {
+                let inject = "inject=getcwd:error=EIO:when=1";
+                let args = [
+                    "-D",
+                    "-f",
+                    "--seccomp-bpf",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    "trace=getcwd",
+                    "-e",
+                    inject,
+                ];
+                succeeds("strace", &[&args[..], &["true"]].concat())
+            }
+        }
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+pub fn succeeds(program: &str, args: &[&str]) -> bool {
+    command(program, args).status().is_ok_and(|status| status.success())
+}
