@@ -167,7 +167,7 @@ def destination():
         installed = file.read()
     more = f'allow = "127.0.0.1"\nports = {server.server_port}\nname_servers = "127.0.0.1:{names.getsockname()[1]}"\n'
     with open(SETTINGS, "w") as file:
-        file.write(installed.replace("[proxy]\n", "[proxy]\n" + more))
+        file.write(installed.replace("[fetch]\n", "[fetch]\n" + more))
     try:
         yield f"http://destination.example:{server.server_port}/"
     finally:

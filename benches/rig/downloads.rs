@@ -62,7 +62,7 @@ pub(crate) fn compare(comparison: Comparison, store: &Prepared, scratch: &Path) 
     store.copy_to(&data)?;
     let most = 2 * slow.max(fast).max(1);
     let settings = format!(
-        "[proxy]\nallow = [\"127.0.0.0/8\"]\nports = [{}]\nmax_fetches = {most}\nmax_fetches_per_client = {most}\n\
+        "[fetch]\nallow = [\"127.0.0.0/8\"]\nports = [{}]\nmax_fetches = {most}\nmax_fetches_per_client = {most}\n\
          max_bytes = {BODY_BYTES}\n",
         origin.address.port()
     );

@@ -100,7 +100,7 @@ impl State<'_> {
         if self.busy_fetches > 0 {
             let busy = self.busy_fetches;
             hints.push(format!(
-                "{busy} fetches were refused as too many: proxy.max_fetches, max_fetches_per_client"
+                "{busy} fetches were refused as too many: fetch.max_fetches, max_fetches_per_client"
             ));
         }
         if self.health == Health::ReadOnly {

@@ -18,7 +18,7 @@ pub enum FetchError {
     #[error("broken: {0}")]
     Broken(Cow<'static, str>),
     /// The answer has so many bytes, or more, which are more than allowed.
-    #[error("too large: {0} bytes and more than proxy.max_bytes")]
+    #[error("too large: {0} bytes and more than fetch.max_bytes")]
     TooLarge(u64),
     /// Something took too long.
     #[error("too slow: {0}")]

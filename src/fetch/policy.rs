@@ -151,12 +151,12 @@ impl Policy {
         }
         if !is_public(address) {
             return Err(FetchError::forbidden(format!(
-                "{address} is not public, and not in proxy.allow"
+                "{address} is not public, and not in fetch.allow"
             )));
         }
         if is_local(address).ok_or_else(unknown)? {
             return Err(FetchError::forbidden(format!(
-                "{address} is this machine's, and not in proxy.allow"
+                "{address} is this machine's, and not in fetch.allow"
             )));
         }
         Ok(())

@@ -19,7 +19,6 @@ mod clients;
 mod copies;
 mod faults;
 mod fetch;
-mod first_start;
 mod guide;
 mod harness;
 mod linearizability;
@@ -53,7 +52,6 @@ const TESTS: &[Test] = &[
     test!(faults::store_recovers_from_full_and_read_only_disks, Bash, Mount),
     test!(fetch::redirect_into_the_network_is_never_followed, Network),
     test!(fetch::one_private_address_refuses_the_whole_name, Network),
-    test!(first_start::first_start_prints_commands_that_work, Bash, Curl),
     test!(guide::guide_examples_work_word_for_word, Bash, Curl),
     test!(linearizability::calls_are_linearizable_while_the_disk_fails, Strace),
     test!(nginx::documented_nginx_settings_keep_both_upstreams, Nginx),

@@ -35,7 +35,7 @@ pub struct Bound {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The operating system refuses it.
-    #[error("{address} cannot be listened on: {cause}")]
+    #[error("cannot listen on {address}: {cause}")]
     Refused {
         /// The address.
         address: SocketAddr,

@@ -215,7 +215,7 @@ fn path_and_query_are_sent_unchanged_without_fragment() {
 fn proxy_variables_of_the_environment_are_ignored() {
     let (origin, proxy_of_environment) = (Origin::start(page), Origin::start(page));
     let settings = format!(
-        "[proxy]\nallow = [\"127.0.0.0/8\"]\n{}",
+        "[fetch]\nallow = [\"127.0.0.0/8\"]\n{}",
         crate::support::proxy::ports(&[&origin])
     );
     let folder = folder(&configuration(&settings));

@@ -89,7 +89,7 @@ fn ca_file_is_relative_to_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(authority.file(), folder.path().join("mine.pem")).unwrap();
     let settings = format!(
-        "[proxy]\n{THIS_MACHINE}ports = [{}]\nca_file = \"mine.pem\"\n",
+        "[fetch]\n{THIS_MACHINE}ports = [{}]\nca_file = \"mine.pem\"\n",
         origin.port()
     );
     std::fs::write(

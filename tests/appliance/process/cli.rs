@@ -204,11 +204,10 @@ fn check_prints_effective_settings() {
     let said = out(&appliance.tinyd(&["check", "--public", "127.0.0.1:9999"]));
     for part in [
         "tinyd.toml: ok",
-        "redirects          on 127.0.0.1:9999, this machine only",
-        "/tiny/ID: 301 to goto",
-        "partner 1234567    1 admin secret(s), the first one signs; 1 user secret(s)",
-        "warning ",
-        "\npublic.listen = 127.0.0.1:9999, public.tiny = hop, ",
+        "redirects: 127.0.0.1:9999, this machine only",
+        "short URLs: http://127.0.0.1:9999/tiny/ID",
+        "warning: ",
+        "\npublic.listen = 127.0.0.1:9999\npublic.tiny = hop\n",
         "public.max_guesses_per_minute = 600",
         "public.forgiving = true",
         "admin.body_timeout_seconds = ",

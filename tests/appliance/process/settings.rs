@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::support::fixture::{Appliance, Process, configuration, tinyd};
+use crate::support::http::request;
 
 /// Runs `tinyd serve`, which must fail, and returns its exit code and standard error.
 fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
@@ -21,6 +23,103 @@ fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let output = command.output().unwrap();
     assert!(output.stdout.is_empty(), "it listened");
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn first_start_prints_addresses_and_a_command_that_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = tinyd()
+        .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let public = lines.next().unwrap().strip_prefix("public ").unwrap().to_owned();
+    assert!(lines.next().unwrap().starts_with("admin http://127.0.0.1:"));
+
+    let mut stderr = BufReader::new(process.0.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    // A warning comes before, where the limits of this machine are low.
+    let mut printed = stderr.by_ref().skip_while(|line| line.contains(" WARN ")).take(5);
+    let printed: [String; 5] = std::array::from_fn(|_| printed.next().unwrap());
+    let [_, heading, _, command, _] = &printed;
+    assert_eq!(heading, "Create a link, in another terminal:");
+    assert!(command.starts_with("  "), "{command}");
+    let config = folder.path().join("tinyd-data/tinyd.toml");
+    let mode = fs::metadata(&config).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let settings = fs::read_to_string(&config).unwrap();
+    let secret = settings
+        .split("admin_secret = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(secret.len() == 32 && !command.contains(secret));
+
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    let link = String::from_utf8(output.stdout).unwrap();
+    let url = link
+        .lines()
+        .find_map(|line| line.strip_prefix("short URL"))
+        .unwrap_or_else(|| panic!("{link}"));
+    let id = url.rsplit('/').next().unwrap();
+    let hop = request(&public, "GET", &format!("/tiny/{id}"), &[], b"");
+    let goto = request(&public, "GET", hop.header("location"), &[], b"");
+    assert_eq!((hop.status, goto.status), (301, 302));
+    let pid = Pid::from_child(&process.0);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let rest: Vec<_> = stderr.collect();
+    assert!(matches!(&rest[..], [ended] if ended.contains("ended")), "{rest:?}");
+}
+
+/// What a server writes to standard error, with the device and inode of that in `JOURNAL_STREAM` or not.
+fn log_of_a_start(is_journal: bool, config: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tinyd.toml"), config).unwrap();
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    let metadata = log.metadata().unwrap();
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino() + u64::from(!is_journal));
+    let mut command = tinyd();
+    command
+        .args(["serve", "--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+        .arg(folder.path())
+        .env("JOURNAL_STREAM", stream)
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut process = Process(command.spawn().unwrap());
+    // The first line, or the end.
+    let mut line = String::new();
+    BufReader::new(process.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    drop(process);
+    fs::read_to_string(folder.path().join("log")).unwrap()
+}
+
+#[test]
+fn journal_gets_priorities_and_no_timestamps() {
+    let (valid, invalid) = (configuration(""), "drain_seconds = 0");
+    let log = log_of_a_start(true, &valid);
+    assert!(log.lines().any(|line| line.starts_with("<6>store opened ")), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
+    let log = log_of_a_start(true, invalid);
+    assert!(log.starts_with("<3>tinyd: "), "{log}");
+    let year = |line: &str| line.get(..2) == Some("20");
+    let log = log_of_a_start(false, &valid);
+    assert!(
+        year(&log) && log.contains(" INFO ") && log.contains("store opened"),
+        "{log}"
+    );
+    let log = log_of_a_start(false, invalid);
+    assert!(log.starts_with("tinyd: "), "{log}");
 }
 
 #[test]
@@ -55,7 +154,7 @@ fn invalid_setting_is_reported_with_key_value_and_reason() {
         (
             vec!["--config", "/nonexistent/tinyd.toml"],
             vec![],
-            ["/nonexistent/tinyd.toml", "cannot be read", "No such file"],
+            ["/nonexistent/tinyd.toml", "cannot read", "No such file"],
         ),
     ] {
         let (exit, said) = refused(&args, &environment);
@@ -75,6 +174,7 @@ fn environment_variables_set_the_same_as_flags() {
         .envs([
             ("TINYD_PUBLIC", "127.0.0.1:0"),
             ("TINYD_ADMIN", "127.0.0.1:0, 127.0.0.1:0"),
+            ("TINYD_LOG", "debug"),
             ("TINYD_LOG_FORMAT", "json"),
         ])
         .env("TINYD_DATA", folder.path().join("elsewhere"))
@@ -149,10 +249,12 @@ fn log_starts_with_version_settings_store_and_addresses() {
     let admin = appliance.admin.strip_prefix("http://").unwrap();
     for parts in [
         &["starting", "version=\"0.", "tinyd.toml"][..],
-        &["settings: data_dir = ", "/data"],
-        &["settings: public.listen = 127.0.0.1:0, public.tiny = direct"],
-        &["settings: admin.listen = 127.0.0.1:0"],
-        &["settings: partner.id = 1234567, partner.admin_secret = (1)"],
+        &["effective settings", "data_dir = /", "/data, "],
+        &[
+            "public.listen = 127.0.0.1:0, public.tiny = direct",
+            "admin.listen = 127.0.0.1:0",
+        ],
+        &["partner.id = 1234567, partner.admin_secret = (1)"],
         &["store opened", "links.redb", "bytes=", "links=1"],
         &["public listener", public],
         &["admin listener", admin],
@@ -175,7 +277,7 @@ fn address_in_use_is_named() {
     let (exit, said) = refused(&["--public", &address, "--admin", "127.0.0.1:0"], &[]);
     assert_eq!(exit, 1);
     assert!(
-        said.contains(&format!("{address} cannot be listened on: Address already in use")),
+        said.contains(&format!("cannot listen on {address}: Address already in use")),
         "{said}"
     );
 }

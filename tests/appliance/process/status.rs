@@ -113,7 +113,7 @@ fn status_shows_fetches_and_their_limit_once_used() {
     destination.set_nonblocking(true).unwrap();
     let port = destination.local_addr().unwrap().port();
     let appliance = Appliance::start_with(&format!(
-        "[proxy]\nallow = \"127.0.0.1\"\nports = {port}\nmax_fetches = 1\n"
+        "[fetch]\nallow = \"127.0.0.1\"\nports = {port}\nmax_fetches = 1\n"
     ));
     let url = format!("http://127.0.0.1:{port}/");
     let id = appliance.add(&appliance.admin_ks(), &[("shortLink[fullUrl]", &url)]);

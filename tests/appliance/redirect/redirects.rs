@@ -42,7 +42,7 @@ fn direct_mode_answers_like_goto() {
 #[test]
 fn goto_works_in_every_form() {
     // With fetching disabled, goto redirects proxied requests too.
-    let appliance = Appliance::start_with("[proxy]\nenabled = false");
+    let appliance = Appliance::start_with("[fetch]\nenabled = false");
     let id = appliance.add(&appliance.admin_ks(), &[]);
     for base in [&appliance.public, &appliance.admin] {
         for target in [

@@ -25,12 +25,12 @@ impl Proxy {
         Self::with(origins, "")
     }
 
-    /// The same, with more lines of `[proxy]`, and other sections after them.
+    /// The same, with more lines of `[fetch]`, and other sections after them.
     pub fn with(origins: &[&Origin], settings: &str) -> Self {
         Self::start(&format!("{THIS_MACHINE}{}{settings}", ports(origins)))
     }
 
-    /// With these lines of `[proxy]`, and other sections after them. Other timeouts are long, so that a busy machine
+    /// With these lines of `[fetch]`, and other sections after them. Other timeouts are long, so that a busy machine
     /// does not look like a slow upstream.
     pub fn start(settings: &str) -> Self {
         let is_free = |key: &&str| !settings.contains(*key) && !settings.contains("total_timeout_seconds");
@@ -45,7 +45,7 @@ impl Proxy {
             .filter(|key| is_free(key))
             .map(|key| format!("{key} = 60\n"));
         let patience: String = patience.collect();
-        Self::of(Appliance::start_with(&format!("[proxy]\n{patience}{settings}\n")))
+        Self::of(Appliance::start_with(&format!("[fetch]\n{patience}{settings}\n")))
     }
 
     pub fn of(appliance: Appliance) -> Self {
