@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 
 use crate::support::fixture::{Appliance, configuration_with_operator, folder, poll, tinyd};
 use crate::support::http::{Answer, encode, exchange};
-use crate::wrapper::{serve_under, start_with_failing, unshare};
+use crate::wrapper::{REMOUNT, serve_under, start_with_failing, unshare};
 
 /// The results that clients got.
 #[derive(Debug, Default)]
@@ -195,7 +195,7 @@ pub fn store_recovers_from_full_and_read_only_disks() {
         let done = Command::new("nsenter")
             .args(["-t", &id])
             .args(enter)
-            .args(["mount", "-o", how, &data])
+            .args(["sh", "-c", &format!("{REMOUNT},{how} tmpfs \"$0\""), &data])
             .output();
         done.unwrap().status.success()
     };
@@ -220,9 +220,9 @@ pub fn store_recovers_from_full_and_read_only_disks() {
         assert!(appliance.list(&appliance.admin_ks(), &[]).1 > 0);
 
         // No file is open for writing now, so a remount works.
-        remount("remount,ro");
+        remount("ro");
         appliance.wait_for_log("Read-only file system");
-        remount("remount,rw");
+        remount("rw");
         fs::remove_file(filler).unwrap();
         seen.wait_for_writes();
     });

@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use parking_lot::Mutex;
 
 use crate::network;
-use crate::wrapper::unshare;
+use crate::wrapper::{REMOUNT, unshare};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
     Bash,
     Chromium,
     Curl,
-    /// A mount namespace, in which a file system can be mounted.
+    /// A mount namespace, in which a file system can be mounted and remounted.
     Mount,
     /// A network namespace with a mount namespace.
     Network,
@@ -75,9 +75,10 @@ impl Tool {
             Self::Curl => succeeds("curl", &["--version"]),
             Self::Mount => {
                 let folder = tempfile::tempdir().unwrap();
-                let script = "mount -t tmpfs tmpfs \"$0\" && nsenter --version";
+                let script =
+                    format!("mount -t tmpfs -o size=1m tmpfs \"$0\" && {REMOUNT},ro tmpfs \"$0\" && nsenter --version");
                 let wrapper = unshare(&["-m"]);
-                let args = [&wrapper[1..], &["sh", "-c", script, folder.path().to_str().unwrap()]].concat();
+                let args = [&wrapper[1..], &["sh", "-c", &script, folder.path().to_str().unwrap()]].concat();
                 succeeds(wrapper[0], &args)
             }
             Self::Network => network::works(),

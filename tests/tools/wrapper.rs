@@ -38,3 +38,7 @@ pub fn unshare<'a>(namespaces: &[&'a str]) -> Vec<&'a str> {
     };
     [&["unshare"], user, namespaces].concat()
 }
+
+/// The start of a command that changes a mounted tmpfs. Without the option, mount repeats the user ID of the mount
+/// table, which a user namespace does not have.
+pub const REMOUNT: &str = "mount --options-mode ignore -o remount";
