@@ -1,4 +1,4 @@
-//! Who is calling: the session of a call, checked in the contract's order (section 8).
+//! The session of a call, checked in the order of docs/kaltura-api.md#session-checks.
 
 use crate::api::{Api, Caller, Params};
 use crate::kaltura::ApiError;
@@ -102,7 +102,7 @@ const fn counted_as(why: InvalidKs) -> SessionFailure {
     }
 }
 
-/// The links that a session may touch: all of the partner's, or its user's own (contract, section 9).
+/// The links that a session may touch: all of the partner's, or its user's own (docs/kaltura-api.md#permissions).
 pub(super) fn scope_of(session: &Session) -> Scope {
     Scope {
         partner: session.partner,

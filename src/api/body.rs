@@ -1,4 +1,4 @@
-//! Bodies: form, JSON and multipart (contract, section 2).
+//! Bodies: form, JSON and multipart (docs/kaltura-api.md#bodies).
 
 use std::convert::Infallible;
 

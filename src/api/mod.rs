@@ -94,7 +94,7 @@ impl Action {
     }
 }
 
-/// The services and their actions, in lower case (contract, section 1; `restore`, `restoreMany` and the service `tinyd`
+/// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the service `tinyd`
 /// are ours).
 const ACTIONS: [(&str, &str, Action); 17] = [
     ("shortlink_shortlink", "add", Action::Add),

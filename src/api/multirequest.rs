@@ -1,4 +1,4 @@
-//! Several calls in one request (contract, section 7).
+//! Several calls in one request (docs/kaltura-api.md#multirequest).
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Parameters: a tree of texts, whatever the spelling they came in (contract, section 2).
+//! Parameters: a tree of texts, in any spelling (docs/kaltura-api.md#parameters).
 
 use std::collections::BTreeMap;
 

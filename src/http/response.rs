@@ -24,13 +24,13 @@ pub fn is_empty(response: &Response) -> bool {
     matches!(response.body(), Either::Left(body) if body.is_end_stream())
 }
 
-/// The methods of the API (contract, section 2).
+/// The methods of the API (docs/kaltura-api.md#methods).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
 
 /// How long a client is asked to wait when it is asked to come again, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// How long a browser may remember the answer to a CORS preflight, in seconds (contract, section 2).
+/// How long a browser may remember the answer to a CORS preflight, in seconds (docs/kaltura-api.md#methods).
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static(API_METHODS);
 const REQUEST_HEADERS: HeaderValue =
@@ -127,7 +127,7 @@ pub fn permit_any_origin(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
 
-/// The answer to OPTIONS on the API: any origin may call it (contract, section 2).
+/// The answer to OPTIONS on the API: any origin may call it (docs/kaltura-api.md#methods).
 #[must_use]
 pub fn cors_preflight() -> Response {
     let mut response = answer(StatusCode::NO_CONTENT);

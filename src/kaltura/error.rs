@@ -1,4 +1,4 @@
-//! The errors of the contract (section 4), as clients see them.
+//! The errors of the API, as clients see them (docs/kaltura-api.md#errors).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::kaltura::response;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
     missing_docs,
-    reason = "each variant is an error of the contract, which says what it means and holds"
+    reason = "each variant is an error of docs/kaltura-api.md#error-codes"
 )]
 pub enum ApiError {
     ServiceNotSpecified,
@@ -379,7 +379,7 @@ impl ApiError {
         }
     }
 
-    /// The faults that concern the destination of a proxied link. The contract has no codes for them.
+    /// The faults that concern the destination of a proxied link. Kaltura has no codes for them (docs/kaltura-api.md#error-codes-of-tinyd).
     fn parts_of_destination(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
         let of = |id: &String| vec![("ID", id.clone())];
         match self {
@@ -413,7 +413,7 @@ impl ApiError {
     }
 
     /// The status of an API answer: an exception is a success to HTTP, because clients parse the body and some reject
-    /// other codes. Our own faults are not dressed up so (contract, section 3).
+    /// other codes. Our own failures are not (docs/kaltura-api.md#statuses).
     #[must_use]
     pub const fn api_status(&self) -> StatusCode {
         match self {
@@ -459,7 +459,7 @@ fn invalid_value(name: String, reason: String) -> (&'static str, &'static str, V
     (
         "INVALID_PARAMETER_VALUE",
         "invalid value for parameter \"@PARAM_NAME@\"",
-        // The contract's message has no place for it, so what would be right is an argument of our own.
+        // Kaltura's message has no room for it: an argument of our own (docs/kaltura-api.md#errors).
         vec![("PARAM_NAME", name), (REASON, reason)],
     )
 }
@@ -492,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_those_of_the_contract() {
+    fn messages_are_those_of_the_specification() {
         let fault = ApiError::InvalidKs {
             end: "abc123".into(),
             number: -1,

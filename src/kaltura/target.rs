@@ -1,4 +1,4 @@
-//! Request targets of the API: `/api_v3`, pairs in the path, parameters in the query (contract, section 2).
+//! Request targets of the API: `/api_v3`, pairs in the path, parameters in the query (docs/kaltura-api.md#paths).
 
 use std::borrow::Cow;
 

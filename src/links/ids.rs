@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{ID_MAX_BYTES, LinkId};
 use crate::store::{StoreError, Transaction};
 
-/// The alphabet of ids (contract, section 5).
+/// The alphabet of ids (docs/kaltura-api.md#ids).
 const ALPHABET: [char; 36] = [
     '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm',
     'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',

@@ -6,7 +6,7 @@ use url::{Host, Url};
 use crate::model::link::FULL_URL_MIN_BYTES;
 
 /// Longest destination that any version has accepted, in bytes, as it is stored. Browsers and proxies cut URLs off at about
-/// this length; Kaltura's column is `text` (contract, section 5).
+/// this length; Kaltura's column is `text` (docs/kaltura-api.md#kalturashortlink).
 pub const FULL_URL_MAX_BYTES: usize = 8192;
 
 /// A destination that has been checked: an absolute `http` or `https` URL with a host.

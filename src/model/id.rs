@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Shortest id that a link can have, in bytes. Imported ids can be this short (contract, section 5).
+/// Shortest id that a link can have, in bytes. Imported ids can be this short (docs/kaltura-api.md#ids).
 pub const ID_MIN_BYTES: usize = 4;
-/// Longest id that a link can have, in bytes (contract, section 5).
+/// Longest id that a link can have, in bytes (docs/kaltura-api.md#ids).
 pub const ID_MAX_BYTES: usize = 20;
 
 /// The id of a short link: 4 to 20 characters of `0-9a-z`, held inline so that a lookup allocates nothing.

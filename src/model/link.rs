@@ -2,9 +2,9 @@
 
 use crate::model::{LinkId, PartnerId, Timestamp};
 
-/// Shortest system name, in bytes (contract, section 5).
+/// Shortest system name, in bytes (docs/kaltura-api.md#kalturashortlink).
 pub const SYSTEM_NAME_MIN_BYTES: usize = 3;
-/// Shortest destination, in bytes (contract, section 5).
+/// Shortest destination, in bytes (docs/kaltura-api.md#kalturashortlink).
 pub const FULL_URL_MIN_BYTES: usize = 10;
 /// Longest name, system name and unique id, in characters: the columns of Kaltura's database.
 pub const NAME_MAX_CHARS: usize = 63;
@@ -50,7 +50,7 @@ impl Status {
     }
 }
 
-/// A short link, whole (contract, section 5).
+/// A short link, whole (docs/kaltura-api.md#kalturashortlink).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ShortLink {
     /// What stands behind `/tiny/`.

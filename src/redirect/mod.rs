@@ -42,7 +42,7 @@ const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400")
 /// How long a crawler may keep `/robots.txt`: without a word, it could keep it for as long as it likes.
 const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
-/// A link that is handed to someone must not be found by anyone else (contract, section 6).
+/// A link that is handed to someone must not be found by anyone else (docs/kaltura-api.md#tiny).
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
 
 /// What `/tiny/{id}` answers.
@@ -201,7 +201,7 @@ impl Public {
         }
     }
 
-    /// The answer of `goto` (contract, section 6) by POST or in a multirequest.
+    /// The answer of `goto` (docs/kaltura-api.md#goto) by POST or in a multirequest.
     pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, client: Client<'_>) -> Response {
         self.goto_by(&Method::POST, id, requested, client).await
     }

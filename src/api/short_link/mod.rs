@@ -1,4 +1,4 @@
-//! The service `shortlink_shortlink` (contract, sections 5, 9 and 10).
+//! The service `shortlink_shortlink` (docs/kaltura-api.md#short-links).
 
 pub mod object;
 pub mod profile;

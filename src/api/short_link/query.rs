@@ -1,4 +1,4 @@
-//! What `list` is asked for: filter, order and page (contract, section 10).
+//! What `list` is asked for: filter, order and page (docs/kaltura-api.md#lists).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What an answer is made of, and the four formats it can be written in (contract, section 3).
+//! What an answer is made of, and the four formats it can be written in (docs/kaltura-api.md#formats).
 //!
 //! Knows nothing of links, sessions or HTTP: a [`Value`] goes in, bytes come out.
 

@@ -24,14 +24,14 @@ pub enum Value {
 pub struct Object {
     /// The value of `objectType`.
     pub class: &'static str,
-    /// Names and values, in the order of the contract.
+    /// Names and values, in the order of docs/kaltura-api.md#kalturashortlink.
     pub fields: Vec<(&'static str, Value)>,
 }
 
 /// An API exception as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exception {
-    /// A code of the contract's section 4.
+    /// A code of docs/kaltura-api.md#error-codes.
     pub code: &'static str,
     /// The message with its arguments filled in.
     pub message: String,

@@ -1,4 +1,4 @@
-//! Kaltura sessions (KS): minting, reading and verifying them (contract, section 8).
+//! Kaltura sessions (KS): minting, reading and verifying them (docs/kaltura-api.md#sessions).
 //!
 //! Pure: the secrets, the time, the caller's address and the random bytes are passed in. What must be remembered
 //! between requests (revocations, counted calls) is not kept here.
@@ -28,7 +28,7 @@ pub const KS_MAX_BYTES: usize = 8192;
 /// no session outlives the revocation of its id.
 pub const SESSION_MAX_SECONDS: i64 = 10 * 365 * 24 * 60 * 60;
 
-/// How many characters of a KS may be shown to say which one is meant (contract, section 8).
+/// How many characters of a KS may be shown to say which one is meant (docs/kaltura-api.md#sessions).
 const SHOWN_CHARACTERS: usize = 6;
 
 /// Base64 that does not mind missing padding. `-` and `_` are turned into `+` and `/` before it is used.
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// Why a KS is not accepted. The numbers are those of the contract's section 4.
+/// Why a KS is not accepted. The numbers are those of docs/kaltura-api.md#session-checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKs {
     /// Not decodable, not signed by the partner it names, or of a partner who is not known.

@@ -1,4 +1,4 @@
-//! Links as lines of a file: JSON Lines and CSV, with the names of the API (contract, section 5).
+//! Links as lines of a file: JSON Lines and CSV, with the names of the API (docs/kaltura-api.md#kalturashortlink).
 //!
 //! Reads untrusted files: every line is a link that could be stored, or says what is wrong with it.
 

@@ -398,7 +398,7 @@ fn line_of(number: u64, row: Result<Row, String>, defaults: Defaults) -> Line {
     Line { number, link, is_dated }
 }
 
-/// The link of a row, held to the rules of the API (contract, section 5).
+/// The link of a row, held to the rules of the API (docs/kaltura-api.md#kalturashortlink).
 fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     let id: LinkId = row
         .id

@@ -25,7 +25,7 @@ const SHARDS: usize = 256;
 /// Links that are brought into a shard together.
 const BATCH_LINKS: usize = 128;
 
-/// What is to be answered for an id at some moment (contract, section 6).
+/// What is to be answered for an id at some moment (docs/kaltura-api.md#goto).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<L = HeaderValue> {
     /// The link works; this is its `Location`.

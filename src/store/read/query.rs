@@ -7,7 +7,7 @@ use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp};
 /// Sort keys that are held at most to bring a page into an order that no index has for the conditions.
 pub const SORT_MAX_LINKS: u64 = 100_000;
 
-/// A question to the store: every condition that is given must hold (contract, section 10).
+/// A question to the store: every condition that is given must hold (docs/kaltura-api.md#lists).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The partner whose links are meant; no query reaches another's.
