@@ -1,13 +1,18 @@
-//! Counting clicks: each thread records its own, all are gathered every few seconds and written down by the writer.
+//! Counting clicks. Each thread records its own; they are gathered into one table, and written to the store every
+//! [`FLUSH_INTERVAL`]: what a crash can lose. A drain writes them all.
 //!
-//! Invariants: recording takes a lock that only its thread wants but for a moment every few seconds, and allocates nothing
-//! unless links are used in hundreds at a time; what is recorded is written exactly once, or is counted as dropped; memory
-//! is bounded by the number of links.
+//! What is recorded is a count to add to what the store has, so a reader adds what is pending to what its snapshot has. While
+//! a flush goes on, a total may lack that flush for a moment; it is never too high.
+//!
+//! A flush is sorted by id, so that neighbours are written into one page together, and goes in batches, so that other writes
+//! do not wait long. Recording takes a lock that only its thread wants but for a moment, and allocates nothing unless links
+//! are used in hundreds at a time.
 
 use std::mem;
+use std::ops::Range;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -21,41 +26,43 @@ use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
 use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
 
-/// How often what was recorded is written down: what a crash can lose.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(4);
+/// A link that is used all the time is written once in it. With the time that a flush takes, a crash loses 30 seconds at most.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(20);
 /// Links that a recorder has room for from the start: some 30 KB.
 const ROOM_LINKS: usize = 448;
-/// All tables together take at most so much, or [`BYTES_FOR_EACH_LINK`].
+/// Bytes that all tables together take at most, or [`BYTES_FOR_EACH_LINK`].
 pub(super) const LEAST_BYTES: usize = 32 << 20;
-/// What counting costs at most for each link in the store, where that is more than [`LEAST_BYTES`].
+/// Bytes that counting takes at most for each link in the store, where that is more than [`LEAST_BYTES`].
 pub(super) const BYTES_FOR_EACH_LINK: usize = 8;
-/// The part of it that recorders have together; what is gathered has the rest.
+/// The part of it that recorders have together; the rest is for what is pending.
 const PART_OF_RECORDERS: usize = 4;
-/// Of so many parts of what a recorder takes at most, one makes it ask to be gathered before the time.
+/// A recorder that is full to one part of so many is gathered at once.
 const MANY_PARTS: usize = 4;
+/// A flush begins early, and has at most so many links, when the table of what is pending is full to one part of so many.
+const FLUSH_PARTS: usize = 2;
 /// A link in a table: the entry, and a byte of the table's own.
 const ENTRY_BYTES: usize = size_of::<(LinkId, Usage)>() + 1;
-/// Links in one transaction, so that other writes wait no more than some milliseconds for it.
-const WRITTEN_TOGETHER_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
-/// The same at the end of the program, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's sixteen.
-const WRITTEN_AT_THE_END_LINKS: usize = 16_384;
-/// How long to wait before what could not be written is tried again at the end of the program.
+/// Links in one transaction: other writes wait some milliseconds for it.
+const BATCH_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
+/// The same during a drain, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's sixteen.
+const DRAIN_BATCH_LINKS: usize = 16_384;
+/// How long a drain waits before it tries again to write.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// Clicks that are dropped are told of no more often than this.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between two log lines about dropped clicks.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 type Table = HashMap<LinkId, Usage, RandomState>;
 
-/// Records the redirects of one thread. Without a place to record to, it does nothing. Clones record to the same place.
+/// Records the redirects of one thread, or nothing where clicks are not counted. Clones record into the same table.
 #[derive(Debug, Clone, Default)]
 pub struct ClickRecorder {
-    place: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
+    target: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
 }
 
 impl ClickRecorder {
     /// Counts a redirect that is being answered.
     pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
-        let Some((table, shared)) = &self.place else { return };
+        let Some((table, shared)) = &self.target else { return };
         let mut table = table.lock();
         if let Some(usage) = table.get_mut(&id) {
             usage.note(visit, now);
@@ -77,27 +84,27 @@ impl ClickRecorder {
     }
 
     pub const fn is_counting(&self) -> bool {
-        self.place.is_some()
+        self.target.is_some()
     }
 }
 
-/// What all recorders have recorded and the store does not have yet.
+/// What is recorded and not in the store.
 #[derive(Debug)]
 pub(super) struct Clicks {
     shared: Arc<Shared>,
     is_counting: bool,
-    /// Held by who writes. Those who read never wait for it.
-    writing: AsyncMutex<()>,
+    /// Held during a flush. Readers never wait for it.
+    flushing: AsyncMutex<()>,
 }
 
 #[derive(Debug)]
 struct Shared {
     recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
-    gathered: Mutex<Gathered>,
-    /// Links that each recorder takes at most between two gatherings.
+    pending: Mutex<Pending>,
+    /// Links that each recorder takes between two gatherings.
     recorded_max: AtomicUsize,
-    /// Links that are gathered at most.
-    gathered_max: AtomicUsize,
+    /// Links that are pending at most.
+    pending_max: AtomicUsize,
     written: AtomicU64,
     /// Woken by a recorder that cannot take much more.
     many: Notify,
@@ -105,97 +112,73 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Gathered {
+struct Pending {
     table: Table,
     /// An empty one, to be put in the place of a recorder's.
     spare: Table,
-    /// The chunk that was made last; an empty one at first.
-    last: Arc<Chunk>,
-    /// Whether that is being written, or was not acknowledged when that was tried.
-    is_in_flight: bool,
+    /// What is being written, in the order of the ids.
+    flush: Arc<Vec<(LinkId, Usage)>>,
+    /// Links of it that the store has acknowledged: the first ones.
+    flushed: usize,
+    /// What comes next of it: in the writer's queue, or of unknown outcome.
+    batch: Option<Batch>,
 }
 
-impl Gathered {
-    fn in_flight(&self) -> Option<&Arc<Chunk>> {
-        self.is_in_flight.then_some(&self.last)
-    }
+/// Consecutive links of a flush that are written in one transaction.
+#[derive(Debug, Clone)]
+struct Batch {
+    flush: Arc<Vec<(LinkId, Usage)>>,
+    range: Range<usize>,
+    /// The first total that came of writing it. A store or a snapshot that has this total has the batch.
+    total: Arc<Mutex<Option<(LinkId, Usage)>>>,
 }
 
-#[derive(Debug, Default)]
-struct Chunk {
-    /// In the order of the ids.
-    counts: Vec<(LinkId, Usage)>,
-    /// The first sum that came of writing it: where the store has that and no later chunk, it has all of it.
-    sum: Mutex<Option<(LinkId, Usage)>>,
-    /// The one that was made after it. Whoever holds a chunk can go from there to all that came later.
-    next: OnceLock<Arc<Self>>,
-}
-
-impl Drop for Chunk {
-    /// One after the other, because each that nobody else holds would drop the next inside of its own drop.
-    fn drop(&mut self) {
-        let mut next = self.next.take();
-        while let Some(chunk) = next {
-            next = Arc::into_inner(chunk).and_then(|mut chunk| chunk.next.take());
-        }
-    }
-}
-
-/// Where those who read clicks begin: the chunk that was made last before their snapshot was taken.
-struct Before {
-    last: Arc<Chunk>,
-    was_in_flight: bool,
-}
-
-impl Before {
-    /// The chunks that are not in a snapshot that was taken after this, of those that were made up to `last`.
-    fn missing(self, snapshot: &Snapshot, last: &Arc<Chunk>) -> Result<Vec<Arc<Chunk>>, StoreError> {
-        let mut chunks = Vec::new();
-        let mut next = Some(self.last);
-        while let Some(chunk) = next {
-            next = chunk.next.get().filter(|_| !Arc::ptr_eq(&chunk, last)).cloned();
-            chunks.push(chunk);
-        }
-        if !self.was_in_flight {
-            // It had been acknowledged, so it is in every later snapshot.
-            chunks.remove(0);
-        }
-        // They are written in their order. Of the last that the snapshot has, it has the very sum; of later ones it has less.
-        for place in (0..chunks.len()).rev() {
-            if chunks.get(place).map_or(Ok(false), |chunk| chunk.is_in(snapshot))? {
-                chunks.drain(..=place);
-                break;
-            }
-        }
-        Ok(chunks)
-    }
-}
-
-impl Chunk {
-    /// Writes it, unless an attempt whose outcome was unknown has.
+impl Batch {
+    /// Writes it, unless an attempt of unknown outcome has.
     fn write(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        let before = *self.sum.lock();
-        if let Some((id, usage)) = before
-            && transaction.usage(id)? == usage
+        let before = *self.total.lock();
+        if let Some((id, total)) = before
+            && transaction.usage(id)? == total
         {
             return Ok(());
         }
-        // Nobody who reads waits for the disk. There is one writer.
-        let sum = transaction.add_usage(&self.counts)?;
-        *self.sum.lock() = sum;
+        let counts = self.flush.get(self.range.clone()).unwrap_or_default();
+        // Not while the lock is held, which readers want: there is one writer.
+        let total = transaction.add_usage(counts)?;
+        *self.total.lock() = total;
         Ok(())
     }
 
     fn is_in(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        let sum = *self.sum.lock();
-        sum.map_or(Ok(false), |(id, usage)| Ok(snapshot.usage(id)? == usage))
+        let total = *self.total.lock();
+        total.map_or(Ok(false), |(id, total)| Ok(snapshot.usage(id)? == total))
+    }
+}
+
+impl Pending {
+    fn unflushed(&self) -> &[(LinkId, Usage)] {
+        self.flush.get(self.flushed..).unwrap_or_default()
     }
 
-    fn of(&self, id: LinkId) -> Usage {
-        let found = self.counts.binary_search_by_key(&id, |(id, _)| *id).ok();
-        found
-            .and_then(|place| self.counts.get(place))
-            .map_or_else(Usage::default, |(_, usage)| *usage)
+    /// What is to be added to the totals of a snapshot.
+    fn missing(&self, ids: &[LinkId], snapshot: &Snapshot) -> Result<Vec<Usage>, StoreError> {
+        let is_batch_in = self.batch.as_ref().map_or(Ok(false), |batch| batch.is_in(snapshot))?;
+        let in_batch = self
+            .batch
+            .as_ref()
+            .filter(|_| is_batch_in)
+            .map_or(0, |batch| batch.range.end);
+        let of_flush = |id: &LinkId| {
+            let found = self.flush.binary_search_by_key(id, |(id, _)| *id).ok();
+            let found = found.filter(|place| *place >= self.flushed.max(in_batch));
+            found.and_then(|place| self.flush.get(place)).map(|(_, usage)| *usage)
+        };
+        let usage = |id: &LinkId| {
+            let mut usage = self.table.get(id).copied().unwrap_or_default();
+            usage.add(&of_flush(id).unwrap_or_default());
+            usage
+        };
+        Ok(ids.iter().map(usage).collect())
     }
 }
 
@@ -231,19 +214,21 @@ pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
 }
 
 impl Shared {
-    /// Says what is taken at most from now on.
     fn set_limits(&self, recorders: usize, links: usize) {
-        let (recorded, gathered) = limits(recorders, links);
+        let (recorded, pending) = limits(recorders, links);
         self.recorded_max.store(recorded, Ordering::Relaxed);
-        self.gathered_max.store(gathered, Ordering::Relaxed);
+        self.pending_max.store(pending, Ordering::Relaxed);
     }
 
     /// Gathers what the recorders have. Each is locked while an empty table is put in the place of its own.
     fn gather(&self) {
         let recorders = self.recorders.lock();
-        let mut gathered = self.gathered.lock();
-        let Gathered { table, spare, .. } = &mut *gathered;
-        let most = self.gathered_max.load(Ordering::Relaxed);
+        let mut pending = self.pending.lock();
+        let most = self
+            .pending_max
+            .load(Ordering::Relaxed)
+            .saturating_sub(pending.unflushed().len());
+        let Pending { table, spare, .. } = &mut *pending;
         for recorder in recorders.iter() {
             let mut recorded = recorder.lock();
             if recorded.is_empty() {
@@ -265,32 +250,43 @@ impl Shared {
         }
     }
 
-    /// What is to be written next: what is in flight, or else at most so many links.
-    fn next_chunk(&self, links: usize) -> Option<Arc<Chunk>> {
-        let mut gathered = self.gathered.lock();
-        if let Some(chunk) = gathered.in_flight() {
-            return Some(Arc::clone(chunk));
-        }
-        let table = &mut gathered.table;
+    fn flush_max(&self) -> usize {
+        (self.pending_max.load(Ordering::Relaxed) / FLUSH_PARTS).max(1)
+    }
+
+    /// Begins a flush of what the table has, or of as much as one can have. The one before it has ended.
+    fn begin_flush(&self) {
+        let mut pending = self.pending.lock();
+        let table = &mut pending.table;
         let used = table.len();
-        let taken = table.extract_if(|_, _| true).take(links);
-        let mut counts: Vec<_> = taken.collect();
+        let mut flush: Vec<_> = table.extract_if(|_, _| true).take(self.flush_max()).collect();
         give_back(table, used);
-        if counts.is_empty() {
-            return None;
+        flush.sort_unstable_by_key(|(id, _)| *id);
+        (pending.flush, pending.flushed) = (Arc::new(flush), 0);
+    }
+
+    /// The batch to write next: one of unknown outcome again.
+    fn next_batch(&self, links: usize) -> Option<Batch> {
+        let mut pending = self.pending.lock();
+        if pending.batch.is_none() {
+            let left = pending.unflushed().len();
+            pending.batch = (left > 0).then(|| Batch {
+                flush: Arc::clone(&pending.flush),
+                range: pending.flushed..pending.flushed + left.min(links),
+                total: Arc::default(),
+            });
         }
-        // Neighbours are in one page.
-        counts.sort_unstable_by_key(|(id, _)| *id);
-        let chunk = Arc::new(Chunk {
-            counts,
-            sum: Mutex::new(None),
-            next: OnceLock::new(),
-        });
-        // The last one has none yet.
-        let _ = gathered.last.next.set(Arc::clone(&chunk));
-        gathered.last = Arc::clone(&chunk);
-        gathered.is_in_flight = true;
-        Some(chunk)
+        pending.batch.clone()
+    }
+
+    fn acknowledge(&self, batch: &Batch) {
+        let mut pending = self.pending.lock();
+        pending.batch = None;
+        pending.flushed = batch.range.end;
+        if pending.unflushed().is_empty() {
+            (pending.flush, pending.flushed) = (Arc::default(), 0);
+        }
+        self.written.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -298,21 +294,22 @@ impl Clicks {
     pub(super) fn new(is_counting: bool) -> Self {
         // Seeded at random, so that nobody can choose ids that fall into one bucket.
         let hasher = RandomState::default();
-        let gathered = Gathered {
+        let pending = Pending {
             table: Table::with_hasher(hasher.clone()),
             spare: if is_counting {
                 with_room(&hasher)
             } else {
                 Table::with_hasher(hasher)
             },
-            last: Arc::default(),
-            is_in_flight: false,
+            flush: Arc::default(),
+            flushed: 0,
+            batch: None,
         };
         let shared = Shared {
             recorders: Mutex::new(Vec::new()),
-            gathered: Mutex::new(gathered),
+            pending: Mutex::new(pending),
             recorded_max: AtomicUsize::new(0),
-            gathered_max: AtomicUsize::new(0),
+            pending_max: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             many: Notify::new(),
             dropped: AtomicU64::new(0),
@@ -320,7 +317,7 @@ impl Clicks {
         Self {
             shared: Arc::new(shared),
             is_counting,
-            writing: AsyncMutex::new(()),
+            flushing: AsyncMutex::new(()),
         }
     }
 
@@ -328,7 +325,7 @@ impl Clicks {
         if !self.is_counting {
             return ClickRecorder::default();
         }
-        let table = with_room(self.shared.gathered.lock().spare.hasher());
+        let table = with_room(self.shared.pending.lock().spare.hasher());
         let table = Arc::new(Mutex::new(table));
         let mut recorders = self.shared.recorders.lock();
         recorders.push(Arc::clone(&table));
@@ -336,7 +333,7 @@ impl Clicks {
         self.shared.set_limits(recorders.len(), 0);
         drop(recorders);
         ClickRecorder {
-            place: Some((table, Arc::clone(&self.shared))),
+            target: Some((table, Arc::clone(&self.shared))),
         }
     }
 }
@@ -361,49 +358,50 @@ impl Links {
         self.clicks.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes down what has been recorded until now. What cannot be written is kept, as long as there is room for it.
+    /// Writes what has been recorded until now. What cannot be written stays pending, as long as there is room for it.
     pub async fn flush_clicks(&self) -> Result<(), WriteError> {
-        self.flush_clicks_by(WRITTEN_TOGETHER_LINKS).await
+        self.flush_in_batches(BATCH_LINKS).await
     }
 
-    /// The same, with at most so many links in a transaction.
-    async fn flush_clicks_by(&self, links_together: usize) -> Result<(), WriteError> {
+    async fn flush_in_batches(&self, links: usize) -> Result<(), WriteError> {
         let shared = &self.clicks.shared;
+        let _flushing = self.clicks.flushing.lock().await;
         let recorders = shared.recorders.lock().len();
         shared.set_limits(recorders, self.index.links());
         shared.gather();
-        // What comes meanwhile has time until it is done again.
-        let mut left = shared.gathered.lock().table.len();
-        loop {
-            let writing = self.clicks.writing.lock().await;
-            let is_new = !shared.gathered.lock().is_in_flight;
-            let Some(chunk) = shared.next_chunk(left.min(links_together)) else {
-                return Ok(());
-            };
-            let links = chunk.counts.len();
-            let to_write = Arc::clone(&chunk);
-            // If this ends here, the chunk stays in flight.
-            self.store.write(move |transaction| to_write.write(transaction)).await?;
-            shared.gathered.lock().is_in_flight = false;
-            shared.written.fetch_add(1, Ordering::Relaxed);
-            drop(writing);
-            if is_new {
-                left = left.saturating_sub(links);
-            }
-            let visits: u64 = chunk.counts.iter().map(|(_, usage)| usage.visits()).sum();
-            tracing::debug!(links, visits, "clicks are written down");
-            // There may be many chunks, and recorders do not wait.
-            shared.gather();
+        // One that was given up ends first.
+        self.write_flush(links).await?;
+        // What comes meanwhile has time until the next flush.
+        let mut left = shared.pending.lock().table.len();
+        while left > 0 {
+            left = left.saturating_sub(shared.flush_max());
+            shared.begin_flush();
+            self.write_flush(links).await?;
         }
+        Ok(())
     }
 
-    /// Writes down everything that has been recorded, as often as it takes. Gives up when nothing has been written for so long,
+    async fn write_flush(&self, links: usize) -> Result<(), WriteError> {
+        let shared = &self.clicks.shared;
+        while let Some(batch) = shared.next_batch(links) {
+            let to_write = batch.clone();
+            // If this ends here, the batch keeps its place and is written again.
+            self.store.write(move |transaction| to_write.write(transaction)).await?;
+            shared.acknowledge(&batch);
+            tracing::debug!(links = batch.range.len(), "clicks written");
+            // There may be many batches, and recorders do not wait.
+            shared.gather();
+        }
+        Ok(())
+    }
+
+    /// Writes everything that has been recorded, as often as it takes. Gives up when nothing has been written for so long,
     /// unless the store takes writes and is only slow.
     pub async fn flush_all_clicks(&self, patience: Duration) {
         let shared = &self.clicks.shared;
         let (mut written, mut since) = (shared.written.load(Ordering::Relaxed), Instant::now());
         loop {
-            let flushing = self.flush_clicks_by(WRITTEN_AT_THE_END_LINKS);
+            let flushing = self.flush_in_batches(DRAIN_BATCH_LINKS);
             let is_slow = match tokio::time::timeout(patience, flushing).await {
                 Ok(Ok(())) => return,
                 Ok(Err(_)) => {
@@ -416,19 +414,21 @@ impl Links {
             if written_now > written {
                 (written, since) = (written_now, Instant::now());
             } else if is_slow {
-                tracing::warn!("the store is slow: the end waits until clicks are written down");
+                tracing::warn!("shutdown waiting for click counts to be written");
             } else if since.elapsed() >= patience {
                 break;
             }
         }
-        let gathered = shared.gathered.lock();
-        let in_flight = gathered.in_flight().into_iter().flat_map(|chunk| &chunk.counts);
-        let waiting = gathered.table.values().chain(in_flight.map(|(_, usage)| usage));
-        let visits: u64 = waiting.map(Usage::visits).sum();
-        tracing::error!(visits, "the store takes no writes: clicks are lost");
+        let pending = shared.pending.lock();
+        let usages = pending
+            .table
+            .values()
+            .chain(pending.unflushed().iter().map(|(_, usage)| usage));
+        let visits: u64 = usages.map(Usage::visits).sum();
+        tracing::error!(visits, "clicks lost: the store takes no writes");
     }
 
-    /// Writes clicks down every few seconds, for ever.
+    /// Writes clicks every [`FLUSH_INTERVAL`], for ever.
     pub async fn keep_flushing_clicks(&self) {
         if !self.clicks.is_counting {
             return;
@@ -436,57 +436,56 @@ impl Links {
         let shared = &self.clicks.shared;
         let mut interval = tokio::time::interval(FLUSH_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut told, mut told_at) = (0, None::<tokio::time::Instant>);
+        let (mut logged, mut logged_at) = (0, None::<tokio::time::Instant>);
         loop {
             tokio::select! {
-                _ = interval.tick() => {
-                    let mut flush = pin!(self.flush_clicks());
-                    // It can take long, and recorders do not wait. That the store takes no writes has been told by the writer;
-                    // clicks are kept.
-                    while let Either::Right(((), _)) = select(&mut flush, pin!(shared.many.notified())).await {
-                        shared.gather();
+                _ = interval.tick() => {}
+                () = shared.many.notified() => {
+                    shared.gather();
+                    if shared.pending.lock().table.len() < shared.flush_max() {
+                        continue;
                     }
                 }
-                () = shared.many.notified() => shared.gather(),
+            }
+            let mut flush = pin!(self.flush_clicks());
+            // It can take long, and recorders do not wait. The writer has logged that the store takes no writes.
+            while let Either::Right(((), _)) = select(&mut flush, pin!(shared.many.notified())).await {
+                shared.gather();
             }
             let dropped = self.dropped_clicks();
-            if dropped > told && told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL) {
-                let visits = dropped - told;
+            if dropped > logged && logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 tracing::warn!(
-                    visits,
-                    "clicks are not counted: more links are used than can be written down"
+                    dropped = dropped - logged,
+                    "dropping clicks: too many links used since the last flush"
                 );
-                (told, told_at) = (dropped, Some(tokio::time::Instant::now()));
+                (logged, logged_at) = (dropped, Some(tokio::time::Instant::now()));
             }
         }
     }
 
-    /// What the tables have allocated, in bytes, for tests.
+    /// Bytes that are allocated.
     #[cfg(test)]
     pub(super) fn bytes_for_clicks(&self) -> usize {
         let shared = &self.clicks.shared;
         let recorders = shared.recorders.lock();
         let recorded: usize = recorders.iter().map(|table| table.lock().allocation_size()).sum();
-        let gathered = shared.gathered.lock();
-        recorded + gathered.table.allocation_size() + gathered.spare.allocation_size()
+        let pending = shared.pending.lock();
+        let flush = pending.flush.capacity() * size_of::<(LinkId, Usage)>();
+        recorded + pending.table.allocation_size() + pending.spare.allocation_size() + flush
     }
 
-    /// Whether a flush is waiting for the store, or was not acknowledged, for tests.
+    /// Whether a batch is in the writer's queue, or of unknown outcome.
     #[cfg(test)]
     pub(super) fn has_clicks_in_flight(&self) -> bool {
-        self.clicks.shared.gathered.lock().is_in_flight
+        self.clicks.shared.pending.lock().batch.is_some()
     }
 
-    /// Gathers what the recorders have, for tests.
     #[cfg(test)]
     pub(super) fn gather_clicks(&self) {
         self.clicks.shared.gather();
     }
 
-    /// As [`Links::get`], with how the link has been used: everything that was answered before this was asked.
-    ///
-    /// # Errors
-    /// As [`Links::get`].
+    /// As [`Links::get`], with the use of the link.
     pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
         let read = move |snapshot: &Snapshot| {
             let link = snapshot.get(id)?.filter(|link| scope.shows(link));
@@ -498,10 +497,7 @@ impl Links {
         link.map(|link| (link, usage)).ok_or(LinkError::NotFound)
     }
 
-    /// As [`Links::list`], with how each link has been used: everything that was answered before this was asked.
-    ///
-    /// # Errors
-    /// As [`Links::list`].
+    /// As [`Links::list`], with the use of each link.
     pub async fn list_with_usage(
         &self,
         query: Query,
@@ -520,36 +516,21 @@ impl Links {
         Ok(self.read_in_turn(partner, context, read).await?)
     }
 
-    /// Reads something, and how the links whose ids come with it have been used. Waits for no flush.
+    /// Reads something, and the use of the links whose ids come with it. Waits for no flush.
     pub(super) async fn read_with_usage<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
     {
         let shared = Arc::clone(&self.clicks.shared);
-        shared.gather();
-        let before = {
-            let gathered = shared.gathered.lock();
-            Before {
-                last: Arc::clone(&gathered.last),
-                was_in_flight: gathered.is_in_flight,
-            }
-        };
         let job = move |snapshot: &Snapshot| {
             let (result, ids) = read(snapshot)?;
-            let stored: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
-            // What leaves the table meanwhile is in a chunk that is found from `before`: both are looked at together.
-            let (mut usages, last) = {
-                let gathered = shared.gathered.lock();
-                let counted = |id| gathered.table.get(id).copied().unwrap_or_default();
-                (ids.iter().map(counted).collect::<Vec<_>>(), Arc::clone(&gathered.last))
-            };
-            let missing = before.missing(snapshot, &last)?;
-            for ((id, usage), stored) in ids.iter().zip(&mut usages).zip(&stored) {
-                usage.add(stored);
-                for chunk in &missing {
-                    usage.add(&chunk.of(*id));
-                }
+            let mut usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
+            // After the snapshot: what is flushed in between is missing from the total, and not in it twice.
+            shared.gather();
+            let missing = shared.pending.lock().missing(&ids, snapshot)?;
+            for (usage, missing) in usages.iter_mut().zip(&missing) {
+                usage.add(missing);
             }
             Ok((result, usages))
         };

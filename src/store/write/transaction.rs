@@ -81,19 +81,19 @@ impl<'t> Transaction<'t> {
         Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
     }
 
-    /// Adds to how links have been used; an id without a link is passed over. Returns the first sum that was written, which
+    /// Adds to the use of links; an id without a link is passed over. Returns the first total that was written, which
     /// tells later whether this transaction is in the store.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written; the transaction is then given up.
     pub fn add_usage(&mut self, counted: &[(LinkId, Usage)]) -> Result<Option<(LinkId, Usage)>, StoreError> {
         let mut first = None;
         for (id, more) in counted {
-            if !self.has(*id)? {
-                tracing::error!(%id, "clicks of a link that is not in the store are dropped");
+            let stored = self.clicks()?.get(id.as_bytes())?;
+            let stored = stored.map(|bytes| clicks::decode_or_none(*id, bytes.value()));
+            // What has been counted before has a link.
+            if stored.is_none() && !self.has(*id)? {
+                tracing::error!(%id, "dropping clicks of a link that is not in the store");
                 continue;
             }
-            let mut usage = self.usage(*id)?;
+            let mut usage = stored.unwrap_or_default();
             usage.add(more);
             self.set_usage(*id, &clicks::encode(&usage))?;
             first.get_or_insert((*id, usage));
