@@ -34,8 +34,8 @@ const TOLERANCE: f64 = 1.05;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is counted: the path before the id, whether there is such a link, requests that are sent together, and the
-/// instructions a request that were counted when this was last changed: with Rust 1.95 for x86-64, as `.ci/run` builds it,
-/// which is without link-time optimisation. With it, they are about a quarter fewer.
+/// instructions a request that were counted when this was last changed: with Rust 1.95 for x86-64, as `.ci/run`
+/// builds it, which is without link-time optimisation. With it, they are about a quarter fewer.
 const WORKS: [(&str, &str, bool, usize, f64); 4] = [
     ("goto", GOTO, true, 1, 7_350.0),
     ("goto, 16 pipelined", GOTO, true, 16, 3_130.0),

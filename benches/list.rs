@@ -103,7 +103,8 @@ struct Timed {
 
 impl Timed {
     fn json(&self) -> Value {
-        json!({ "list": self.name, "page": self.page, "repetitions": self.repetitions, "milliseconds": self.milliseconds,
+        json!({ "list": self.name, "page": self.page, "repetitions": self.repetitions,
+            "milliseconds": self.milliseconds,
             "totalCount": self.total })
     }
 }
@@ -317,8 +318,8 @@ fn ranges() -> Vec<Condition> {
     .concat()
 }
 
-/// Asks for pairs and triples of conditions on different fields, in every order, on both pages, for as long as it may take;
-/// what was asked, and the slowest ones, which are asked for again.
+/// Asks for pairs and triples of conditions on different fields, in every order, on both pages, for as long as it may
+/// take; what was asked, and the slowest ones, which are asked for again.
 fn worst(client: &mut Client, options: &Options) -> Result<(String, Vec<Timed>)> {
     // An id or a unique id leaves next to nothing to do, whatever it is combined with.
     let fields = ["status", "user", "name", "createdAt", "updatedAt", "expiresAt"];

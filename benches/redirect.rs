@@ -1,5 +1,5 @@
-//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, and latency at a fixed rate, alone and
-//! beside downloads.
+//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, and latency at a fixed rate,
+//! alone and beside downloads.
 //!
 //! `cargo bench --bench redirect`; `-- --quick` for a look, `-- --help` for the rest.
 

@@ -1,7 +1,8 @@
-//! Everything at once, for minutes: redirects of all kinds, changes by the API, slow clients, floods, reloads and scrapes.
+//! Everything at once, for minutes: redirects of all kinds, changes by the API, slow clients, floods, reloads and
+//! scrapes.
 //!
-//! `cargo bench --bench soak`; `-- --minutes 1` for a look. Fails if an answer was wrong, memory grew by more than what was
-//! added explains, a descriptor leaked, or an error was logged.
+//! `cargo bench --bench soak`; `-- --minutes 1` for a look. Fails if an answer was wrong, memory grew by more than
+//! what was added explains, a descriptor leaked, or an error was logged.
 
 mod rig;
 
@@ -52,8 +53,8 @@ const KEPT: usize = 50;
 
 /// What memory may grow by after the second minute: the allocator's room for what is going on at the moment…
 const GROWTH_BYTES: u64 = 8 << 20;
-/// …and for each link added its place in the map, and that of its record and its eight index entries in the store's page
-/// cache, which they fill up to its limit.
+/// …and for each link added its place in the map, and that of its record and its eight index entries in the store's
+/// page cache, which they fill up to its limit.
 const GROWTH_BYTES_A_LINK: u64 = 1 << 10;
 
 /// Runs everything at once.
@@ -114,8 +115,8 @@ struct Visitor<'c> {
 }
 
 impl Visitor<'_> {
-    /// Sends requests and looks at so many answers. Who is new may be turned away in a flood; who has not asked for a while
-    /// may have given way.
+    /// Sends requests and looks at so many answers. Who is new may be turned away in a flood; who has not asked for a
+    /// while may have given way.
     fn ask(&mut self, requests: &[u8], answers: usize, what: &str, is_right: impl Fn(&Answer) -> bool) {
         let asks = Instant::now();
         if self.connection.is_none() {

@@ -48,7 +48,8 @@ struct Options {
     #[arg(long, default_value_t = 2_000)]
     rate: u64,
 
-    /// Seconds that slow clients are at it before redirects are measured; their coming is a flood of requests, not slowness
+    /// Seconds that slow clients are at it before redirects are measured; their coming is a flood of requests, not
+    /// slowness
     #[arg(long, default_value_t = 3)]
     lead: u64,
 

@@ -233,7 +233,8 @@ impl Row {
                 "p99Milliseconds": spread(turns, |turn| turn.p99_ms),
             })
         };
-        json!({ "clients": self.clients, "tinyd": of(&self.tinyd), "postgresql": of(&self.postgres), "ratio": self.ratio() })
+        json!({ "clients": self.clients, "tinyd": of(&self.tinyd), "postgresql": of(&self.postgres),
+            "ratio": self.ratio() })
     }
 }
 

@@ -111,8 +111,8 @@ pub(crate) fn measure(what: &str, lanes: &[Lane], rounds: u64, seconds: u64) -> 
     Ok(measured)
 }
 
-/// A sample of a turn in which the machine under this one has had its cores, or of the least disturbed of some: what the
-/// hypervisor takes away is counted as the server's time.
+/// A sample of a turn in which the machine under this one has had its cores, or of the least disturbed of some: what
+/// the hypervisor takes away is counted as the server's time.
 fn undisturbed(lane: &Lane, seconds: u64, seed: u64) -> Result<Sample> {
     let mut least: Option<(f64, Sample)> = None;
     for _ in 0..TURNS_MAX {

@@ -112,8 +112,8 @@ impl Shares {
     }
 }
 
-/// Position of the steal ticks in the first line of /proc/stat, after its name. Before them are user, nice, system, idle, those
-/// of waiting and of interrupts.
+/// Position of the steal ticks in the first line of /proc/stat, after its name. Before them are user, nice, system,
+/// idle, those of waiting and of interrupts.
 const STEAL: usize = 7;
 
 /// The sum of some of the fields of that line.

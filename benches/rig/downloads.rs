@@ -19,7 +19,8 @@ use crate::rig::tinyd::{Setup, Tinyd};
 
 /// What is compared, and how many times as much it may be.
 const GOAL: (&str, f64, f64) = ("p99", 99.0, 1.2);
-/// How long downloads go on before redirects are measured: so much is in all buffers then that what comes is what is taken.
+/// How long downloads go on before redirects are measured: so much is in all buffers then that what comes is what is
+/// taken.
 const LEAD: Duration = Duration::from_secs(3);
 /// The share of all cores that other programs may have in a turn.
 const OF_OTHERS_MAX: f64 = 0.03;

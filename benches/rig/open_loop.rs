@@ -1,6 +1,6 @@
-//! An open-loop load generator: requests are due at times that are fixed beforehand, whether or not earlier ones have been
-//! answered, and each latency is counted from the time the request was due. A server that stalls is so charged for every
-//! request that would have come meanwhile (no coordinated omission).
+//! An open-loop load generator: requests are due at times that are fixed beforehand, whether or not earlier ones have
+//! been answered, and each latency is counted from the time the request was due. A server that stalls is so charged
+//! for every request that would have come meanwhile (no coordinated omission).
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};

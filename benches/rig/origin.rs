@@ -1,5 +1,5 @@
-//! A destination that has as much as anybody takes, and clients that take it: slowly, or as fast as they can. Both give way to
-//! the load generator, whose core they share.
+//! A destination that has as much as anybody takes, and clients that take it: slowly, or as fast as they can. Both
+//! give way to the load generator, whose core they share.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

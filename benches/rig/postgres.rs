@@ -56,7 +56,8 @@ const ADD: &str = "\
 \\set a random(0, 4611686018427387903)
 \\set b random(0, 4611686018427387903)
 \\set c random(0, 4611686018427387903)
-INSERT INTO links (id, created_at, updated_at, expires_at, partner_id, user_id, name, system_name, full_url, unique_id, status)
+INSERT INTO links (id, created_at, updated_at, expires_at, partner_id, user_id, name, system_name, full_url,
+    unique_id, status)
 VALUES (lpad(to_hex(:r::bigint), 13, '0'), extract(epoch FROM now())::bigint, extract(epoch FROM now())::bigint, NULL,
     1234567, 'benchmark', NULL, 'BENCH-' || :r::bigint,
     rpad('https://video.example.com/watch/' || to_hex(:r::bigint) || '?token=' || to_hex(:a::bigint) || to_hex(:b::bigint)

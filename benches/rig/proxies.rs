@@ -44,7 +44,8 @@ pub(crate) fn nginx(scratch: &Path, count: u64) -> Result<Option<Proxy>> {
         Ok(())
     })?;
     let (home, map) = (folder.display(), map.display());
-    // The least that nginx has to do: no header is added, no unknown id looked for. The hash is as large as it wants it.
+    // The least that nginx has to do: no header is added, no unknown id looked for. The hash is as large as it wants
+    // it.
     let config = format!(
         "daemon off;\nworker_processes 1;\npid {home}/pid;\nerror_log {home}/error.log;\n\
          events {{ worker_connections 4096; }}\n\

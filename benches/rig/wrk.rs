@@ -88,7 +88,8 @@ pub(crate) fn adds(folder: &Path, session: &str, destination_bytes: usize) -> Re
              url = url .. string.format(\"%08x\", math.random(0, 2147483647))\n\
            end\n\
            url = string.sub(url, 1, {destination_bytes})\n\
-           local body = string.format(\"format=1&ks={session}&shortLink[systemName]=BENCH-%s-%d&shortLink[fullUrl]=%s\",\n\
+           local body = \
+           string.format(\"format=1&ks={session}&shortLink[systemName]=BENCH-%s-%d&shortLink[fullUrl]=%s\",\n\
              run, number, (string.gsub(string.gsub(url, \"?\", \"%%3F\"), \"=\", \"%%3D\")))\n\
            return wrk.format(nil, \"/api_v3/service/shortlink_shortlink/action/add\", nil, body)\n\
          end\n"

@@ -1,4 +1,5 @@
-//! Heads of requests: what is taken for whole, a lenient parser takes for the same, and nothing that follows changes it.
+//! Heads of requests: what is taken for whole, a lenient parser takes for the same, and nothing that follows changes
+//! it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -2,14 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tinyd::internals::{Defaults, Format, PartnerId, Timestamp, Writer, read};
+use tinyd::internals::{Defaults, FileFormat, LinkWriter, PartnerId, Timestamp, read};
 
 fuzz_target!(|data: &[u8]| {
     let defaults = Defaults {
         now: Timestamp::from_unix(0),
         partner: Some(PartnerId(7)),
     };
-    for format in [Format::JsonLines, Format::Csv] {
+    for format in [FileFormat::JsonLines, FileFormat::Csv] {
         let Ok(lines) = read(format, data, defaults) else {
             continue;
         };
@@ -17,10 +17,12 @@ fuzz_target!(|data: &[u8]| {
             match line.link {
                 Ok(link) => {
                     let mut written = Vec::new();
-                    let mut writer = Writer::new(Format::JsonLines, &mut written).unwrap();
+                    let mut writer = LinkWriter::new(FileFormat::JsonLines, &mut written).unwrap();
                     writer.write(&link).unwrap();
                     writer.finish().unwrap();
-                    let again = read(Format::JsonLines, written.as_slice(), defaults).unwrap().next();
+                    let again = read(FileFormat::JsonLines, written.as_slice(), defaults)
+                        .unwrap()
+                        .next();
                     assert_eq!(again.unwrap().unwrap().link, Ok(link));
                 }
                 Err(reason) => assert!(!reason.is_empty()),

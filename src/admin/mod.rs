@@ -1,10 +1,11 @@
 //! What the appliance tells of itself: the numbers for Prometheus, and the samples and looks at the disk behind them.
 
+mod health;
 pub mod readiness;
 pub mod status;
 
 pub use status::{
-    ApplianceStatus, ConnectionStatus, Counts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
+    ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus,
 };
 

@@ -26,8 +26,9 @@ const ARRIVING_FACTOR: usize = 1;
 /// The same once it is there: the body itself, what is made of it, and what growing costs meanwhile.
 const MEMORY_FACTOR: usize = 4;
 
-/// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much has nothing.
-/// Its pieces are copied together: kept as they come, those of a byte each would take fifty times as much.
+/// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much
+/// has nothing. Its pieces are copied together: kept as they come, those of a byte each would take fifty times as
+/// much.
 pub(super) async fn read<B>(
     mut incoming: B,
     limit_bytes: usize,
@@ -219,7 +220,8 @@ mod tests {
             for content_type in TYPES {
                 let _ = parsed(content_type, &bytes);
             }
-            let part = [b"--x\r\nContent-Disposition: form-data; name=\"".as_slice(), &bytes, b"\"\r\n\r\n", &bytes, b"\r\n--x--"];
+            let part = [b"--x\r\nContent-Disposition: form-data; \
+                name=\"".as_slice(), &bytes, b"\"\r\n\r\n", &bytes, b"\r\n--x--"];
             let _ = parsed(TYPES[2], &part.concat());
             let _ = parsed(TYPES[1], &[b"{\"a\":\"", bytes.as_slice(), b"\"}"].concat());
         }

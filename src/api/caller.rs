@@ -25,7 +25,8 @@ pub(super) struct Caller {
     pub(super) reading: ReadContext,
 }
 
-/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its answer.
+/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its
+/// answer.
 pub(super) struct ClientPresence {
     left: watch::Sender<bool>,
     has_left: Arc<AtomicBool>,

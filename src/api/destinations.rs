@@ -47,8 +47,8 @@ pub enum NotNew {
 }
 
 impl NewDestinations {
-    /// Accepts destinations up to `max_bytes`, unless they are short links of the appliance that people know as `public_url`
-    /// and that listens at these public addresses.
+    /// Accepts destinations up to `max_bytes`, unless they are short links of the appliance that people know as
+    /// `public_url` and that listens at these public addresses.
     #[must_use]
     pub fn new(max_bytes: usize, public_url: Option<&str>, listeners: &[SocketAddr]) -> Self {
         let mut own: Vec<Own> = listeners.iter().flat_map(|address| names_of(*address)).collect();
@@ -207,7 +207,8 @@ fn names_of(address: SocketAddr) -> Vec<Own> {
     names
 }
 
-/// Whether a path and a query are those of a redirect: decoded, as a proxy may pass them on, and without empty segments.
+/// Whether a path and a query are those of a redirect: decoded, as a proxy may pass them on, and without empty
+/// segments.
 fn is_short_link(path: &str, query: Option<&str>) -> bool {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let segments: Vec<_> = decoded

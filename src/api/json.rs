@@ -1,5 +1,5 @@
-//! Parameters written as JSON. They are put into their tree while they are read: a tree of JSON values beside it would take a
-//! hundred times the memory of the text.
+//! Parameters written as JSON. They are put into their tree while they are read: a tree of JSON values beside it
+//! would take a hundred times the memory of the text.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::api::First;
 use crate::api::params::{Params, check_characters, check_depth, check_name, split_key};
 use crate::kaltura::ApiError;
 
-/// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others are there
-/// all the same.
+/// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others
+/// are there all the same.
 ///
 /// # Errors
 /// When it is no JSON object, or as [`Params::insert`].

@@ -94,8 +94,8 @@ impl Action {
     }
 }
 
-/// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the service `tinyd`
-/// are ours).
+/// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
+/// service `tinyd` are ours).
 const ACTIONS: [(&str, &str, Action); 17] = [
     ("shortlink_shortlink", "add", Action::Add),
     ("shortlink_shortlink", "get", Action::Get),
@@ -119,8 +119,8 @@ const ACTIONS: [(&str, &str, Action); 17] = [
 /// How long a part of an import may take to arrive, or to be taken.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client waits for a call, whose work goes on: longer than imports hold the writer. While a disk does not answer,
-/// those who have gone would otherwise hold all places.
+/// How long a client waits for a call, whose work goes on: longer than imports hold the writer. While a disk does not
+/// answer, those who have gone would otherwise hold all places.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What bodies may take.
@@ -167,8 +167,8 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// An API on these links. `partners` may change while it runs. Bodies beyond their limits, those for which `budget` has no
-    /// room, and links to what is no new destination are refused.
+    /// An API on these links. `partners` may change while it runs. Bodies beyond their limits, those for which
+    /// `budget` has no room, and links to what is no new destination are refused.
     #[must_use]
     pub fn new(
         links: Arc<Links>,
@@ -229,34 +229,7 @@ impl Api {
         let attendance = head.extensions.get::<ClientPresence>().cloned().unwrap_or_default();
         let mut is_awaited = caller.reading.is_awaited.subscribe();
         // A task of its own: a client that goes away does not stop half-way what it has begun.
-        let mut task = tokio::spawn(async move {
-            let format = match requested(&params).and_then(Requested::format_or_default) {
-                Ok(format) => format,
-                Err(fault) => {
-                    self.count(UNKNOWN_ACTION, Some(&fault), started);
-                    return fault.respond(&Format::DEFAULT, started.elapsed());
-                }
-            };
-            let written = match self.run(&params, &caller, &format, &mut reservation, started).await {
-                Ok((Outcome::Response(response), _)) => return response,
-                // The turn lasts until the result is written.
-                Ok((Outcome::Value(value, _turn), status)) => {
-                    let body = format.render(&value, started.elapsed());
-                    self.reserve_result(&params, &mut reservation, body.len())
-                        .map(|()| (body, status))
-                }
-                Ok((Outcome::Written(body), status)) => Ok((body, status)),
-                Err(fault) => Err(fault),
-            };
-            let (body, status) = match written {
-                Ok(written) => written,
-                Err(fault) => return fault.respond(&format, started.elapsed()),
-            };
-            reservation.shrink_to(body.len());
-            let mut response = kaltura::api_bytes(status, &format, body);
-            reservation.leave_to(&mut response);
-            response
-        });
+        let mut task = tokio::spawn(self.run_and_write(params, caller, reservation, started));
         let patience = started + CALL_TIMEOUT;
         let fault = loop {
             tokio::select! {
@@ -284,6 +257,42 @@ impl Api {
         };
         drop(presence);
         fault.respond(&Format::DEFAULT, started.elapsed())
+    }
+
+    /// Runs the calls of a request and writes their results.
+    async fn run_and_write(
+        self: Arc<Self>,
+        params: Params,
+        caller: Caller,
+        mut reservation: Reservation,
+        started: Instant,
+    ) -> Response {
+        let format = match requested(&params).and_then(Requested::format_or_default) {
+            Ok(format) => format,
+            Err(fault) => {
+                self.count(UNKNOWN_ACTION, Some(&fault), started);
+                return fault.respond(&Format::DEFAULT, started.elapsed());
+            }
+        };
+        let written = match self.run(&params, &caller, &format, &mut reservation, started).await {
+            Ok((Outcome::Response(response), _)) => return response,
+            // The turn lasts until the result is written.
+            Ok((Outcome::Value(value, _turn), status)) => {
+                let body = format.render(&value, started.elapsed());
+                self.reserve_result(&params, &mut reservation, body.len())
+                    .map(|()| (body, status))
+            }
+            Ok((Outcome::Written(body), status)) => Ok((body, status)),
+            Err(fault) => Err(fault),
+        };
+        let (body, status) = match written {
+            Ok(written) => written,
+            Err(fault) => return fault.respond(&format, started.elapsed()),
+        };
+        reservation.shrink_to(body.len());
+        let mut response = kaltura::api_bytes(status, &format, body);
+        reservation.leave_to(&mut response);
+        response
     }
 
     /// All parameters of a request: those of the body, overridden by those of the query, overridden by those of the
@@ -326,8 +335,8 @@ impl Api {
         all.into_result()
     }
 
-    /// Reserves memory for the result of a call. That of a read is refused if there is no room for it; that something was changed
-    /// is answered in any case, and is short.
+    /// Reserves memory for the result of a call. That of a read is refused if there is no room for it; that something
+    /// was changed is answered in any case, and is short.
     fn reserve_result(&self, call: &Params, reservation: &mut Reservation, bytes: usize) -> Result<(), ApiError> {
         if reservation.grow(bytes) {
             return Ok(());

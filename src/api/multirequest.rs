@@ -15,14 +15,17 @@ use crate::links::ReadContext;
 /// Calls in one request at most.
 const CALLS_MAX: usize = 200;
 
-/// Results of one request at most, in bytes as they are written and in bytes of memory: a page of 500 links with the longest
-/// destinations has four million, in XML up to six times as many. They are held until the last call has been made.
+/// Results of one request at most, in bytes as they are written and in bytes of memory: a page of 500 links with the
+/// longest destinations has four million, in XML up to six times as many. They are held until the last call has been
+/// made.
 const RESULTS_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is set.
+/// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is
+/// set.
 const RESOLVED_MAX_BYTES: usize = 1024 * 1024;
 
-/// Parameters outside the groups that hold for every call without its own. `clientTag` is not among them: no action reads it.
+/// Parameters outside the groups that hold for every call without its own. `clientTag` is not among them: no action
+/// reads it.
 const SHARED: [&str; 5] = ["ks", "partnerId", "format", "callback", "ignoreNull"];
 
 /// Longest value of a shared parameter, in bytes: each call gets a copy. A session is the longest.
@@ -104,8 +107,8 @@ impl Api {
         Ok(())
     }
 
-    /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once that session
-    /// is accepted, so that strangers can have nothing resolved. Starting a session needs none.
+    /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once
+    /// that session is accepted, so that strangers can have nothing resolved. Starting a session needs none.
     fn prepare(
         &self,
         call: &mut Params,
@@ -126,7 +129,8 @@ impl Api {
     }
 }
 
-/// No more calls are begun once the time of the request is over, or when its client has left while something was read for it.
+/// No more calls are begun once the time of the request is over, or when its client has left while something was read
+/// for it.
 fn check_time(caller: &Caller) -> Result<(), ApiError> {
     let ReadContext { deadline, left, .. } = &caller.reading;
     if Instant::now() >= *deadline || *left.borrow() {
@@ -207,8 +211,8 @@ impl Shared {
         self.0.iter().any(|shared| !shared.is_final)
     }
 
-    /// Gives a call what it does not have itself. A reference is resolved once: from the first call on for which there is the
-    /// result that it stands for, as with a session that the first call starts.
+    /// Gives a call what it does not have itself. A reference is resolved once: from the first call on for which
+    /// there is the result that it stands for, as with a session that the first call starts.
     fn give_to(&mut self, call: &mut Params, results: &[Value]) {
         for SharedText { name, text, is_final } in &mut self.0 {
             if call.get(name).is_some() {
@@ -280,8 +284,8 @@ fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, l
     Ok(())
 }
 
-/// The text with its references replaced, and for how many bytes these stood; `None` if it has none. What a result holds
-/// is not looked at again. The work grows with the length of the text, whatever is in it.
+/// The text with its references replaced, and for how many bytes these stood; `None` if it has none. What a result
+/// holds is not looked at again. The work grows with the length of the text, whatever is in it.
 fn resolve_text(name: &str, text: &str, results: &[Value]) -> Result<Option<(String, usize)>, ApiError> {
     let mut resolved = String::new();
     // Beyond the last brace nothing can end. Looked for once: what comes behind it may be long.

@@ -50,8 +50,8 @@ impl Params {
         self.insert(&key, value)
     }
 
-    /// As [`Params::insert_encoded`], for a parameter of a URL: what is broken in it refuses only the action that reads it, because
-    /// URLs come with much that none does.
+    /// As [`Params::insert_encoded`], for a parameter of a URL: what is broken in it refuses only the action that
+    /// reads it, because URLs come with much that none does.
     ///
     /// # Errors
     /// When there are too many parameters or levels.
@@ -456,7 +456,8 @@ mod tests {
                 let (key, value) = pair.split_once('=').unwrap();
                 parsed.insert_encoded(ParameterSource::Query, key, value).unwrap();
             }
-            crate::api::json::insert(&mut nested, "json", serde_json::Value::Object(object).to_string().as_bytes()).unwrap();
+            crate::api::json::insert(&mut nested, "json", serde_json::Value::Object(object).to_string().as_bytes())
+                .unwrap();
             prop_assert_eq!(named(&parsed), named(&nested));
             for (name, (inner, value)) in &pairs {
                 let Some(Param::Object(object)) = parsed.get(name) else { panic!("no object") };

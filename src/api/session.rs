@@ -51,7 +51,8 @@ impl Api {
         }
         let partners = self.partners.borrow().clone();
         if !partners.may_start(id, kind, secret) {
-            // Partners that there are none of have no secret to be guessed, and would only crowd out those that are counted.
+            // Partners that there are none of have no secret to be guessed, and would only crowd out those that are
+            // counted.
             let is_partner = partners.get(id).is_some();
             // Told once, not at every refusal: who guesses must not write the log.
             if is_partner && self.throttle.failed(caller.address, id, at) {

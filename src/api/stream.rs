@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::api::transfer::SPACE_LEFT_BYTES;
 use crate::http::{self, Budget, Reservation, Response};
 use crate::kaltura::ApiError;
 use crate::links::Links;
 
+/// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the
+/// store grows by about that.
+pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
 /// no partner is in an operator's way.
 pub(super) const EXPORTS_MAX: usize = 4;
@@ -42,8 +44,8 @@ pub(super) struct Sink {
 }
 
 enum Target {
-    /// A file without a name, from which the client takes it at its own pace. The store can give no space back that a view of it
-    /// needs, so a view lasts no longer than it takes to write the file.
+    /// A file without a name, from which the client takes it at its own pace. The store can give no space back that a
+    /// view of it needs, so a view lasts no longer than it takes to write the file.
     File {
         file: File,
         links: Arc<Links>,
@@ -187,8 +189,8 @@ impl Permit {
     }
 }
 
-/// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once the
-/// client has taken all of it.
+/// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once
+/// the client has taken all of it.
 pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
     permit: Permit,
     links: &Arc<Links>,

@@ -25,7 +25,7 @@ use crate::kaltura;
 use crate::kaltura::session::Session;
 use crate::kaltura::{ApiError, Target};
 use crate::links::Links;
-use crate::links::file::{self, Format};
+use crate::links::file::{self, FileFormat};
 use crate::links::file::{Conflict, ImportEvent, ImportOptions, export, import};
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
@@ -35,17 +35,14 @@ pub(super) const SERVICE: &str = "tinyd";
 /// As imports are counted, which do not come the way of other calls.
 const IMPORT: ActionName = (SERVICE, "import");
 
-/// Imports that are carried out at a time: each takes a core while it reads, and then waits for the one writer. Others wait for
-/// their turn with their files put aside.
+/// Imports that are carried out at a time: each takes a core while it reads, and then waits for the one writer.
+/// Others wait for their turn with their files put aside.
 pub(super) const IMPORTS_MAX: usize = 2;
-/// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file. The parser
-/// searches all of them again with each piece that arrives.
+/// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file. The
+/// parser searches all of them again with each piece that arrives.
 const BEFORE_SESSION_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of memory for each byte of the fields: as the parser has it, and as a parameter.
 const FIELDS_MEMORY_FACTOR: usize = 3;
-/// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the store grows
-/// by about that.
-pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of a file between two looks at the space that is left.
 const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a file may pause: it may come out of a pipe.
@@ -66,7 +63,7 @@ const SPOOL_PIECES: usize = 16;
 /// A file that is to be imported, and how.
 struct Received {
     file: std::fs::File,
-    format: Format,
+    format: FileFormat,
     defaults: file::Defaults,
     options: ImportOptions,
     place: FilePlace,
@@ -125,12 +122,12 @@ impl Api {
         let damaged = self.links.store().read_on(Lane::Apart, counting).await?;
         let snapshot = self.snapshot().await?;
         let produce = move |sink: &mut stream::Sink| -> Result<(), CopyError> {
-            let writer = file::Writer::new(format, sink)?;
+            let writer = file::LinkWriter::new(format, sink)?;
             export(&snapshot, partner, writer, || {}).map(drop)
         };
         let content_type = match format {
-            Format::JsonLines => "application/x-ndjson",
-            Format::Csv => "text/csv; charset=utf-8",
+            FileFormat::JsonLines => "application/x-ndjson",
+            FileFormat::Csv => "text/csv; charset=utf-8",
         };
         let mut response = stream::respond(permit, &self.links, content_type, produce, || {});
         let headers = response.headers_mut();
@@ -237,7 +234,7 @@ impl Api {
         &self,
         params: &Params,
         caller: &Caller,
-    ) -> Result<(Format, file::Defaults, ImportOptions, FilePlace), ApiError> {
+    ) -> Result<(FileFormat, file::Defaults, ImportOptions, FilePlace), ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "import").await?;
         let options = ImportOptions {
             conflict: match params.given("conflict")? {
@@ -277,7 +274,7 @@ impl Api {
                 if since_look >= SPACE_INTERVAL_BYTES {
                     since_look = 0;
                     // A full disk would stop all writes, other partners' too.
-                    links.store().check_space(SPACE_LEFT_BYTES + all)?;
+                    links.store().check_space(stream::SPACE_LEFT_BYTES + all)?;
                 }
                 writer.write_all(&piece)?;
             }
@@ -348,7 +345,8 @@ impl Api {
             let end = loop {
                 let line = tokio::select! {
                     end = &mut importing => break end,
-                    _ = interval.tick(), if is_listening => ImportEvent::Progress { lines: lines_read.load(Ordering::Relaxed) },
+                    _ = interval.tick(),
+                        if is_listening => ImportEvent::Progress { lines: lines_read.load(Ordering::Relaxed) },
                 };
                 is_listening = send(&sender, &line).await;
             };
@@ -417,10 +415,10 @@ fn broken(error: multer::Error) -> ApiError {
     ApiError::invalid("body", format!("broken multipart: {error}"))
 }
 
-fn file_format(params: &Params) -> Result<Format, ApiError> {
+fn file_format(params: &Params) -> Result<FileFormat, ApiError> {
     match params.text("fileFormat")? {
-        None | Some("") => Ok(Format::JsonLines),
-        Some(name) => Format::named(name).ok_or_else(|| ApiError::invalid("fileFormat", "expected jsonl or csv")),
+        None | Some("") => Ok(FileFormat::JsonLines),
+        Some(name) => FileFormat::named(name).ok_or_else(|| ApiError::invalid("fileFormat", "expected jsonl or csv")),
     }
 }
 
@@ -453,8 +451,9 @@ async fn send(sender: &PieceSender, event: &ImportEvent) -> bool {
     matches!(sent, Ok(Ok(())))
 }
 
-/// The body of a request, of which no more than a little is read until it has been accepted: the parser takes whatever it
-/// can get. Whoever accepts it reads on; whoever does not find the file within that much waits in vain, for a while.
+/// The body of a request, of which no more than a little is read until it has been accepted: the parser takes
+/// whatever it can get. Whoever accepts it reads on; whoever does not find the file within that much waits in vain,
+/// for a while.
 fn until_accepted(
     incoming: Incoming,
     is_accepted: Arc<AtomicBool>,

@@ -26,7 +26,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
-use crate::config::keys::{self, Key, Kind};
+use crate::config::keys::{self, Key, ValueKind};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,14 +115,11 @@ impl ConfigArgs {
         let listeners = listeners
             .into_iter()
             .filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
-        let data = self
-            .data
-            .as_ref()
-            .map(|data| ("data", data.to_string_lossy().into_owned()));
         Overrides {
             config: self.config.clone(),
+            data: self.data.clone(),
             credentials: of_environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-            flags: listeners.chain(data).collect(),
+            flags: listeners.collect(),
         }
     }
 }
@@ -151,9 +148,9 @@ impl Args for SettingArgs {
                 format!(" [default: {default}]")
             };
             let value_name = match key.kind {
-                Kind::Number(..) => "NUMBER",
-                Kind::Choice(_) => "CHOICE",
-                Kind::Texts(..) => "IP:PORT,…",
+                ValueKind::Number(..) => "NUMBER",
+                ValueKind::Choice(_) => "CHOICE",
+                ValueKind::Texts(..) => "IP:PORT,…",
                 _ => "TEXT",
             };
             let argument = clap::Arg::new(flag)
@@ -215,7 +212,8 @@ pub fn main() -> ExitCode {
     let command = cli.unwrap_or_else(|error| error.exit()).command;
     // redb panics on some pages that something else has changed.
     let result = catch_unwind(AssertUnwindSafe(|| run(command))).unwrap_or_else(|_| {
-        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd verify on a copy \
+        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd \
+         verify on a copy \
                     of it, or restore a backup";
         Err(CliError::new(Failure::Other, text))
     });

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::admin::{
-    ApplianceStatus, ConnectionStatus, Counts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
+    ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus,
 };
 use crate::cli::exit::{CliError, Failure};
@@ -214,7 +214,7 @@ fn quantiles(quantiles: &Quantiles) -> String {
     }
 }
 
-fn counts(counts: &Counts) -> String {
+fn counts(counts: &EventCounts) -> String {
     format!("{} ({} since the start)", count(counts.minutes), count(counts.start))
 }
 

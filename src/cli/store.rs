@@ -195,7 +195,8 @@ fn report(found: &Verification, what: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{what}\n{links} links: {enabled} enabled, {disabled} disabled, {deleted} deleted\n{} index entries, {} counters",
+        "{what}\n{links} links: {enabled} enabled, {disabled} disabled, {deleted} deleted\n{} index entries, {} \
+        counters",
         found.index_entries, found.counters
     )?;
     for problem in &found.problems {

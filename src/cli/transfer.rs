@@ -22,7 +22,7 @@ use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
 use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
-use crate::links::file::{self, Defaults, Format, ImportEvent, ImportReport, LineProblem};
+use crate::links::file::{self, Defaults, FileFormat, ImportEvent, ImportReport, LineProblem};
 use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
 use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
 use crate::store::{Health, Store, Unfinished};
@@ -103,10 +103,10 @@ pub(super) struct ImportArgs {
 }
 
 impl FileArgs {
-    fn format(&self) -> Format {
+    fn format(&self) -> FileFormat {
         let ending = self.file.extension().and_then(|ending| ending.to_str());
         let name = self.format.as_deref().or(ending);
-        name.and_then(Format::named).unwrap_or(Format::JsonLines)
+        name.and_then(FileFormat::named).unwrap_or(FileFormat::JsonLines)
     }
 
     fn is_pipe(&self) -> bool {
@@ -173,7 +173,7 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
     let store = opened(Store::open_read_only(path))?;
     let snapshot = store.snapshot()?;
     let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
-    let writer = file::Writer::new(args.format(), out)?;
+    let writer = file::LinkWriter::new(args.format(), out)?;
     let damaged = export_links(&snapshot, args.partner(), writer, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(damaged)

@@ -71,7 +71,7 @@ fn the_section_is_read() {
 }
 
 #[test]
-fn where_nothing_is_said_only_the_public_internet_is_fetched_from() {
+fn only_public_addresses_are_fetched_by_default() {
     let default = fetch("");
     assert_eq!((&default.ports[..], default.follow), (&[80, 443][..], 0));
     let timeouts = [

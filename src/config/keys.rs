@@ -1,5 +1,5 @@
-//! The settings: the one place where each is declared. Reading, `tinyd check`, reload, `tinyd serve --help`, the reference
-//! in docs/configuration.md and docs/tinyd.example.toml all follow this table.
+//! The settings: the one place where each is declared. Reading, `tinyd check`, reload, `tinyd serve --help`, the
+//! reference in docs/configuration.md and docs/tinyd.example.toml all follow this table.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ pub struct Key {
     /// The sections that have it, each with its default as TOML. Without a default, the program works one out.
     pub sections: &'static [(&'static str, &'static str)],
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     pub applies: Applies,
     /// The flag of `tinyd serve`, which overrides the file.
     pub flag: Option<&'static str>,
@@ -26,7 +26,7 @@ pub struct Key {
 
 #[derive(Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a test writes the documents from all of it"))]
-pub enum Kind {
+pub enum ValueKind {
     Flag,
     /// A whole number of a unit.
     Number(RangeInclusive<u64>, &'static str),
@@ -92,18 +92,18 @@ macro_rules! keys {
 }
 
 /// A day is longer than any timeout needs to be.
-const SECONDS: Kind = Kind::Number(1..=86_400, "seconds");
+const SECONDS: ValueKind = ValueKind::Number(1..=86_400, "seconds");
 /// Linux has no room for more descriptors in a process.
-const CONNECTIONS: Kind = Kind::Number(1..=1_048_576, "");
+const CONNECTIONS: ValueKind = ValueKind::Number(1..=1_048_576, "");
 /// 0 is no limit.
-const ANY: Kind = Kind::Number(0..=1_000_000_000, "");
-const ADDRESSES: Kind = Kind::Texts("`IP:PORT`", |text| checks::parsed::<SocketAddr>(text, checks::ADDRESS));
-const NETWORKS: Kind = Kind::Texts("IP addresses or networks", checks::network);
+const ANY: ValueKind = ValueKind::Number(0..=1_000_000_000, "");
+const ADDRESSES: ValueKind = ValueKind::Texts("`IP:PORT`", |text| checks::parsed::<SocketAddr>(text, checks::ADDRESS));
+const NETWORKS: ValueKind = ValueKind::Texts("IP addresses or networks", checks::network);
 
 const fn key(
     sections: &'static [(&'static str, &'static str)],
     name: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     applies: Applies,
     doc: &'static str,
     why: &'static str,
@@ -129,44 +129,45 @@ const fn with_flag(key: Key, flag: &'static str) -> Key {
 use Applies::{AfterRestart, AtReload, ToNewConnections};
 
 keys! {
-    DATA_DIR: with_flag(key(&[("", "\"./tinyd-data\"")], "data_dir", Kind::Path, AfterRestart,
+    DATA_DIR: with_flag(key(&[("", "\"./tinyd-data\"")], "data_dir", ValueKind::Path, AfterRestart,
         "Data folder: the store and its journal.",
         "One process uses a folder at a time."), "data");
-    DRAIN: key(&[("", "10")], "drain_seconds", Kind::Number(1..=3600, "seconds"), AfterRestart,
+    DRAIN: key(&[("", "10")], "drain_seconds", ValueKind::Number(1..=3600, "seconds"), AfterRestart,
         "Time that requests in flight have during shutdown.", "");
 
     PUBLIC_LISTEN: with_flag(key(&[("public", "\"127.0.0.1:8080\"")], "listen", ADDRESSES, AfterRestart,
         "Addresses that serve redirects.",
         "Only this machine reaches the default."), "public");
-    TINY: with_flag(key(&[("public", "\"hop\"")], "tiny", Kind::Choice(&["hop", "direct"]), AfterRestart,
-        "Response of `/tiny/ID`: `hop` sends a 301 to goto, as Kaltura does; `direct` sends the 302 at once.", ""), "tiny");
-    URL: key(&[("public", "")], "url", Kind::Text("an http or https URL", checks::base_url), AfterRestart,
+    TINY: with_flag(key(&[("public", "\"hop\"")], "tiny", ValueKind::Choice(&["hop", "direct"]), AfterRestart,
+        "Response of `/tiny/ID`: `hop` sends a 301 to goto, as Kaltura does; `direct` sends the 302 at \
+        once.", ""), "tiny");
+    URL: key(&[("public", "")], "url", ValueKind::Text("an http or https URL", checks::base_url), AfterRestart,
         "Base of short URLs, shown by the command line. New links may not lead there. Default: the first listener.",
         "Set it behind a proxy or a load balancer.");
-    THREADS: with_flag(key(&[("public", "")], "threads", Kind::Number(1..=256, ""), AfterRestart,
+    THREADS: with_flag(key(&[("public", "")], "threads", ValueKind::Number(1..=256, ""), AfterRestart,
         "Threads for redirects. As many more serve all other requests. Default: one for each core.", ""), "threads");
     GUESSES: key(&[("public", "600")], "max_guesses_per_minute", ANY, AtReload,
         "Requests for unknown IDs allowed per client address and minute; more get 429. `0` disables the limit.",
         "People request a few unknown IDs a day; at this rate nobody finds a link.");
-    SHUT_OUT: key(&[("public", "true")], "shut_out_guessers", Kind::Flag, AfterRestart,
+    SHUT_OUT: key(&[("public", "true")], "shut_out_guessers", ValueKind::Flag, AfterRestart,
         "Whether a client address with twice as many gets 429 for every request until the minute ends.",
         "429 beside 302 would reveal which IDs exist.");
-    FORGIVING: key(&[("public", "true")], "forgiving", Kind::Flag, AfterRestart,
+    FORGIVING: key(&[("public", "true")], "forgiving", ValueKind::Flag, AfterRestart,
         "Whether `/tiny/ID.`, `/tiny/ID)` and capitals find the link `ID`.",
         "People and chat programs add such characters.");
 
     ADMIN_LISTEN: with_flag(key(&[("admin", "\"127.0.0.1:8081\"")], "listen", ADDRESSES, AfterRestart,
         "Addresses that serve the API.",
         "Keep it on the loopback address or in a private network."), "admin");
-    BODY_BYTES: key(&[("admin", "1048576")], "max_body_bytes", Kind::Number(32 * 1024..=64 * 1024 * 1024, "bytes"),
+    BODY_BYTES: key(&[("admin", "1048576")], "max_body_bytes", ValueKind::Number(32 * 1024..=64 * 1024 * 1024, "bytes"),
         AfterRestart,
         "Largest request body; larger ones get 413.",
         "A multirequest of 100 links with long destinations fits.");
     BUFFERED_BYTES: key(&[("admin", "134217728")], "max_buffered_bytes",
-        Kind::Number(64 * 1024 * 1024..=64 * 1024 * 1024 * 1024, "bytes"), AfterRestart,
+        ValueKind::Number(64 * 1024 * 1024..=64 * 1024 * 1024 * 1024, "bytes"), AfterRestart,
         "Memory for requests and responses in flight; beyond it, requests get 503.",
         "Four of the largest responses. A client that reads slowly holds its response until it has read it.");
-    BODY_TIMEOUT: key(&[("admin", "30")], "body_timeout_seconds", Kind::Number(1..=3600, "seconds"), AfterRestart,
+    BODY_TIMEOUT: key(&[("admin", "30")], "body_timeout_seconds", ValueKind::Number(1..=3600, "seconds"), AfterRestart,
         "Time for a request body to arrive; slower ones get 408.",
         "The largest default body at 35 kB/s.");
 
@@ -182,50 +183,57 @@ keys! {
     LIFETIME: key(&[("public", "3600"), ("admin", "3600")], "lifetime_seconds", SECONDS, ToNewConnections,
         "Time that a connection may last; it ends after the request in flight.",
         "Clients move to other threads, and to a new server behind a load balancer, within an hour.");
-    HEAD_BYTES: key(&[("public", "16384"), ("admin", "65536")], "max_head_bytes", Kind::Number(1024..=1024 * 1024, "bytes"),
+    HEAD_BYTES: key(&[("public", "16384"), ("admin", "65536")], "max_head_bytes", ValueKind::Number(1024..=1024 * 1024,
+        "bytes"),
         ToNewConnections,
         "Largest head of a request; larger ones get 431.",
         "Browsers send 2 KiB, and proxies add some.");
-    TARGET_BYTES: key(&[("public", "8192"), ("admin", "57344")], "max_target_bytes", Kind::Number(256..=65_534, "bytes"),
+    TARGET_BYTES: key(&[("public", "8192"), ("admin", "57344")], "max_target_bytes", ValueKind::Number(256..=65_534,
+        "bytes"),
         ToNewConnections,
         "Longest request target; longer ones get 414.",
         "An `add` by GET carries a percent-encoded destination.");
-    HEADERS: key(&[("public", "64"), ("admin", "100")], "max_headers", Kind::Number(16..=100, ""), ToNewConnections,
+    HEADERS: key(&[("public", "64"), ("admin", "100")], "max_headers", ValueKind::Number(16..=100, ""),
+        ToNewConnections,
         "Most header lines; more get 431.",
         "Browsers send 15, and proxies add some.");
     MAX_CONNECTIONS: key(&[("public", "20000"), ("admin", "1000")], "max_connections", CONNECTIONS, ToNewConnections,
-        "Maximum concurrent connections, lowered to what `LimitNOFILE` allows. At the limit tinyd closes an idle one, or answers 503.",
+        "Maximum concurrent connections, lowered to what `LimitNOFILE` allows. At the limit tinyd closes an idle \
+        one, or answers 503.",
         "Twice what a load tester opens. API clients share a few.");
     PER_ADDRESS: key(&[("public", "0"), ("admin", "0")], "max_connections_per_address", ANY, ToNewConnections,
         "Maximum concurrent connections of one IPv4 address or one IPv6 /64; more get 429. `0` disables the limit.",
         "An office has one address, and so has a proxy that `trusted_proxies` does not name.");
-    MAX_REQUESTS: key(&[("public", "100000"), ("admin", "100000")], "max_requests_per_connection", ANY, ToNewConnections,
+    MAX_REQUESTS: key(&[("public", "100000"), ("admin", "100000")], "max_requests_per_connection", ANY,
+        ToNewConnections,
         "Requests after which a connection ends. `0` disables the limit.",
         "One handshake in so many costs nothing, and spreads clients over the threads.");
     TRUSTED_PROXIES: key(&[("public", "[]"), ("admin", "[]")], "trusted_proxies", NETWORKS, ToNewConnections,
         "Proxies whose `X-Forwarded-For` names the client.",
         "Any other client could spoof an address.");
-    PROXY_PROTOCOL: key(&[("public", "false"), ("admin", "false")], "proxy_protocol", Kind::Flag, ToNewConnections,
+    PROXY_PROTOCOL: key(&[("public", "false"), ("admin", "false")], "proxy_protocol", ValueKind::Flag, ToNewConnections,
         "Whether trusted proxies begin each connection with the PROXY header, version 1 or 2.", "");
 
-    ID_LENGTH: with_flag(key(&[("links", "8")], "id_length", Kind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),
+    ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
+        ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),
         AfterRestart, "Length of new IDs.", ""), "id-length");
     DESTINATION_BYTES: key(&[("links", "8192")], "max_destination_bytes",
-        Kind::Number(1024..=3 * FULL_URL_MAX_BYTES as u64, "bytes"), AfterRestart,
+        ValueKind::Number(1024..=3 * FULL_URL_MAX_BYTES as u64, "bytes"), AfterRestart,
         "Longest destination of a new link, percent-encoded as in `Location`. The stored text has at most 8,192 bytes.",
         "nginx passes on a response head of 8 KB with the settings of the operating guide.");
-    COUNT_CLICKS: key(&[("links", "true")], "count_clicks", Kind::Flag, AfterRestart,
+    COUNT_CLICKS: key(&[("links", "true")], "count_clicks", ValueKind::Flag, AfterRestart,
         "Whether redirects are counted.", "");
 
-    FETCH_ENABLED: key(&[("fetch", "true")], "enabled", Kind::Flag, AfterRestart,
+    FETCH_ENABLED: key(&[("fetch", "true")], "enabled", ValueKind::Flag, AfterRestart,
         "Whether goto with `proxy=true` sends the content of the destination. If not, it redirects.",
         "Kaltura sends the content.");
-    ALLOW: key(&[("fetch", "[]")], "allow", Kind::Texts("IP addresses or networks", checks::allowed_network), AfterRestart,
+    ALLOW: key(&[("fetch", "[]")], "allow", ValueKind::Texts("IP addresses or \
+        networks", checks::allowed_network), AfterRestart,
         "Private networks that tinyd may fetch from. Its own listeners stay forbidden.",
         "Everybody who may create links can read what these networks serve.");
-    PORTS: key(&[("fetch", "[80, 443]")], "ports", Kind::Ports, AfterRestart,
+    PORTS: key(&[("fetch", "[80, 443]")], "ports", ValueKind::Ports, AfterRestart,
         "Ports that tinyd may fetch from.", "");
-    FOLLOW: key(&[("fetch", "0")], "follow", Kind::Number(0..=FOLLOW_MAX as u64, ""), AfterRestart,
+    FOLLOW: key(&[("fetch", "0")], "follow", ValueKind::Number(0..=FOLLOW_MAX as u64, ""), AfterRestart,
         "Redirects of a destination that tinyd follows; it passes the next one on.", "");
     CONNECT_TIMEOUT: key(&[("fetch", "2")], "connect_timeout_seconds", SECONDS, AfterRestart,
         "Time to look up the name, and again to connect.",
@@ -239,47 +247,55 @@ keys! {
     TOTAL_TIMEOUT: key(&[("fetch", "3600")], "total_timeout_seconds", SECONDS, AfterRestart,
         "Time for a whole fetch. The three timeouts above are never longer.",
         "The largest body at 1.2 MB/s; slower clients continue with a `Range`.");
-    FETCH_BYTES: key(&[("fetch", "4294967296")], "max_bytes", Kind::Number(1..=1 << 50, "bytes"), AfterRestart,
+    FETCH_BYTES: key(&[("fetch", "4294967296")], "max_bytes", ValueKind::Number(1..=1 << 50, "bytes"), AfterRestart,
         "Largest body.",
         "A film.");
     MAX_FETCHES: key(&[("fetch", "256")], "max_fetches", CONNECTIONS, AfterRestart,
-        "Maximum concurrent fetches; more get 503. Each takes two file descriptors, and all at most a quarter of `LimitNOFILE`.",
+        "Maximum concurrent fetches; more get 503. Each takes two file descriptors, and all at most a quarter of \
+        `LimitNOFILE`.",
         "Two connections and some 250 KB of memory each.");
     FETCHES_PER_CLIENT: key(&[("fetch", "16")], "max_fetches_per_client", CONNECTIONS, AfterRestart,
         "Maximum concurrent fetches for one IPv4 address or one IPv6 /64; more get 503.",
         "Browsers open six connections, and an office has one address.");
-    TRUSTED_HOSTS: key(&[("fetch", "[]")], "trusted_hosts", Kind::Texts("`HOST` or `*.DOMAIN`", checks::host), AfterRestart,
+    TRUSTED_HOSTS: key(&[("fetch", "[]")], "trusted_hosts", ValueKind::Texts("`HOST` or \
+        `*.DOMAIN`", checks::host), AfterRestart,
         "Hosts whose content is served without the sandbox. Their scripts run on your origin.", "");
-    NAME_SERVERS: key(&[("fetch", "[]")], "name_servers", Kind::Texts("`IP:PORT`", checks::name_server), AfterRestart,
+    NAME_SERVERS: key(&[("fetch", "[]")], "name_servers", ValueKind::Texts("`IP:PORT`", checks::name_server),
+        AfterRestart,
         "DNS servers. Default: those of `/etc/resolv.conf`.", "");
-    CA_FILE: key(&[("fetch", "")], "ca_file", Kind::Path, AfterRestart,
+    CA_FILE: key(&[("fetch", "")], "ca_file", ValueKind::Path, AfterRestart,
         "PEM file with certificate authorities to trust beside those of the system.", "");
 
     LOG_LEVEL: with_flag(key(&[("log", "\"info\"")], "level",
-        Kind::Text("`error`, `warn`, `info`, `debug`, `trace`, `off` or `TARGET=LEVEL,…`", checks::log_level), AtReload,
+        ValueKind::Text("`error`, `warn`, `info`, `debug`, `trace`, `off` or `TARGET=LEVEL,…`", checks::log_level),
+        AtReload,
         "Log levels.", ""), "log");
-    LOG_FORMAT: with_flag(key(&[("log", "\"text\"")], "format", Kind::Choice(&["text", "json"]), AfterRestart,
+    LOG_FORMAT: with_flag(key(&[("log", "\"text\"")], "format", ValueKind::Choice(&["text", "json"]), AfterRestart,
         "Format of log lines on standard error.", ""), "log-format");
-    ACCESS: key(&[("log", "\"off\"")], "access", Kind::Sample, AfterRestart,
+    ACCESS: key(&[("log", "\"off\"")], "access", ValueKind::Sample, AfterRestart,
         "Access log: `off`, `all`, or a number N for one request of N.", "");
-    ACCESS_ADDRESSES: key(&[("log", "\"prefix\"")], "access_addresses", Kind::Choice(&["prefix", "none", "full"]), AfterRestart,
+    ACCESS_ADDRESSES: key(&[("log", "\"prefix\"")], "access_addresses", ValueKind::Choice(&["prefix", "none", "full"]),
+        AfterRestart,
         "How client addresses are logged: `prefix` (/24 or /48), `none`, `full`.", "");
 
-    PARTNER_ID: key(&[("partner", "")], "id", Kind::Partner("a number from 1"), AtReload,
+    PARTNER_ID: key(&[("partner", "")], "id", ValueKind::Partner("a number from 1"), AtReload,
         "Number of the partner. Each partner has a section.", "");
-    ADMIN_SECRET: key(&[("partner", "")], "admin_secret", Kind::Partner("a string or a list of strings"), AtReload,
+    ADMIN_SECRET: key(&[("partner", "")], "admin_secret", ValueKind::Partner("a string or a list of strings"), AtReload,
         "Secrets for sessions of both types. The first one signs; all verify.", "");
-    ADMIN_SECRET_FILE: key(&[("partner", "")], "admin_secret_file", Kind::Partner("a path"), AtReload,
+    ADMIN_SECRET_FILE: key(&[("partner", "")], "admin_secret_file", ValueKind::Partner("a path"), AtReload,
         "File with these secrets, one a line.", "");
-    ADMIN_SECRET_CREDENTIAL: key(&[("partner", "")], "admin_secret_credential", Kind::Partner("a file name"), AtReload,
+    ADMIN_SECRET_CREDENTIAL: key(&[("partner", "")], "admin_secret_credential", ValueKind::Partner("a file name"),
+        AtReload,
         "File with these secrets in `$CREDENTIALS_DIRECTORY`, where `LoadCredential=` of systemd puts it.", "");
-    USER_SECRET: key(&[("partner", "")], "user_secret", Kind::Partner("a string or a list of strings"), AtReload,
+    USER_SECRET: key(&[("partner", "")], "user_secret", ValueKind::Partner("a string or a list of strings"), AtReload,
         "Secrets that verify user sessions only. Optional.", "");
-    USER_SECRET_FILE: key(&[("partner", "")], "user_secret_file", Kind::Partner("a path"), AtReload,
+    USER_SECRET_FILE: key(&[("partner", "")], "user_secret_file", ValueKind::Partner("a path"), AtReload,
         "File with these secrets, one a line.", "");
-    USER_SECRET_CREDENTIAL: key(&[("partner", "")], "user_secret_credential", Kind::Partner("a file name"), AtReload,
+    USER_SECRET_CREDENTIAL: key(&[("partner", "")], "user_secret_credential", ValueKind::Partner("a file name"),
+        AtReload,
         "File with these secrets in `$CREDENTIALS_DIRECTORY`.", "");
-    OPERATOR: key(&[("partner", "")], "operator", Kind::Partner("`true` or `false`"), AtReload,
-        "Whether its administrators may take backups, and export and import links of every partner. Default: `true` for the \
+    OPERATOR: key(&[("partner", "")], "operator", ValueKind::Partner("`true` or `false`"), AtReload,
+        "Whether its administrators may take backups, and export and import links of every partner. Default: \
+         `true` for the \
          only partner.", "");
 }

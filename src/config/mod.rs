@@ -39,7 +39,8 @@ const DATA_DIR_DEFAULT: &str = "./tinyd-data";
 /// The configuration file's name in a data folder.
 pub const FILE_NAME: &str = "tinyd.toml";
 
-/// What a fetch has open at a time: its connection, before that two questions for addresses, or two attempts to connect.
+/// What a fetch has open at a time: its connection, before that two questions for addresses, or two attempts to
+/// connect.
 const FILES_OF_A_FETCH: usize = 2;
 
 /// What the command line and the environment say; it comes before the file.
@@ -47,6 +48,7 @@ const FILES_OF_A_FETCH: usize = 2;
 pub struct Overrides {
     /// The configuration file.
     pub config: Option<PathBuf>,
+    pub data: Option<PathBuf>,
     /// The folder with the credentials of the service manager.
     pub credentials: Option<PathBuf>,
     /// Values by flag.
@@ -143,8 +145,8 @@ impl Settings {
         Ok((read::settings(&path, overrides)?, created))
     }
 
-    /// As [`Settings::load`], but where no file is named and the data folder has none, the settings are the defaults, and
-    /// nobody may use the API.
+    /// As [`Settings::load`], but where no file is named and the data folder has none, the settings are the defaults,
+    /// and nobody may use the API.
     ///
     /// # Errors
     /// As [`Settings::load`].
@@ -179,7 +181,8 @@ impl Settings {
         for (id, partner) in ids.into_iter().filter_map(|id| Some((id, self.partners.get(id)?))) {
             let (admin, user) = (partner.admin_secrets.len(), partner.user_secrets.len());
             lines.push(format!(
-                "partner.id = {id}, partner.admin_secret = ({admin}), partner.user_secret = ({user}), partner.operator = {}",
+                "partner.id = {id}, partner.admin_secret = ({admin}), partner.user_secret = ({user}), \
+                partner.operator = {}",
                 partner.is_operator
             ));
         }
@@ -216,7 +219,8 @@ impl Settings {
         for (section, key, limit, fitting) in limits.into_iter().chain(of_fetches) {
             if *limit > fitting {
                 self.warnings.push(format!(
-                    "{} = {limit}: lowered to {fitting}, the process may not open more files (raise LimitNOFILE or ulimit -n)",
+                    "{} = {limit}: lowered to {fitting}, the process may not open more files (raise LimitNOFILE or \
+                    ulimit -n)",
                     key.path(section)
                 ));
                 *limit = fitting;

@@ -88,8 +88,8 @@ impl Reader {
         Ok(Partners::new(partners))
     }
 
-    /// The secrets under `KEY` (one or a list), in the file under `KEY_file`, or in the credential under `KEY_credential`
-    /// (one a line in both).
+    /// The secrets under `KEY` (one or a list), in the file under `KEY_file`, or in the credential under
+    /// `KEY_credential` (one a line in both).
     fn secrets(&mut self, section: &Section<'_>, key: &str) -> Result<Vec<Secret>, ConfigError> {
         const SHOWN: &str = "(secret)";
         let (file_key, credential_key) = (format!("{key}_file"), format!("{key}_credential"));

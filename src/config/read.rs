@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Table;
 
@@ -41,9 +41,13 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     }
     let addresses = |section| values.list(section, &keys::PUBLIC_LISTEN, |text| text.parse::<SocketAddr>().ok());
     let url = values.text("public", &keys::URL);
+    let data_dir = overrides
+        .data
+        .clone()
+        .or_else(|| values.path("", &keys::DATA_DIR, &reader));
     let settings = Settings {
         config: path.to_owned(),
-        data_dir: values.path("", &keys::DATA_DIR, &reader).unwrap_or_else(PathBuf::new),
+        data_dir: data_dir.unwrap_or_default(),
         public_listen: addresses("public"),
         public_url: url.map(|url| without_default_port(url.trim_end_matches('/'))),
         tiny: match values.text("public", &keys::TINY) {
@@ -86,8 +90,14 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     };
     check_listeners(&settings)?;
     reader.warnings.extend(warnings_of_listeners(&settings));
+    let mut values = settings.values.clone();
+    values.set("", &keys::DATA_DIR, settings.data_dir.to_string_lossy().into_owned());
+    if !values.is_set("public", &keys::URL) {
+        values.set("public", &keys::URL, settings.short_url_base());
+    }
     Ok(Settings {
         warnings: reader.warnings,
+        values,
         ..settings
     })
 }

@@ -1,10 +1,10 @@
-//! The reference of settings in docs/configuration.md and docs/tinyd.example.toml follow the table: `TINYD_BLESS=1` writes
-//! them anew.
+//! The reference of settings in docs/configuration.md and docs/tinyd.example.toml follow the table: `TINYD_BLESS=1`
+//! writes them anew.
 
 use std::fs;
 use std::path::Path;
 
-use super::keys::{self, Applies, Key, Kind};
+use super::keys::{self, Applies, Key, ValueKind};
 use super::{Overrides, read};
 
 const COLUMNS: usize = 100;
@@ -42,10 +42,10 @@ fn wrapped(text: &str, first: &str, rest: &str) -> String {
     lines + &line + "\n"
 }
 
-fn form(kind: &Kind) -> String {
+fn form(kind: &ValueKind) -> String {
     match kind {
-        Kind::Flag => "`true` or `false`".to_owned(),
-        Kind::Number(range, unit) => {
+        ValueKind::Flag => "`true` or `false`".to_owned(),
+        ValueKind::Number(range, unit) => {
             let unit = if unit.is_empty() {
                 String::new()
             } else {
@@ -53,15 +53,15 @@ fn form(kind: &Kind) -> String {
             };
             format!("{} to {}{unit}", range.start(), range.end())
         }
-        Kind::Choice(names) => {
+        ValueKind::Choice(names) => {
             let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
             names.join(", ")
         }
-        Kind::Text(form, _) | Kind::Partner(form) => (*form).to_owned(),
-        Kind::Texts(form, _) => format!("{form}: a string or a list"),
-        Kind::Path => "a path".to_owned(),
-        Kind::Ports => "a port or a list".to_owned(),
-        Kind::Sample => "`off`, `all`, or a number".to_owned(),
+        ValueKind::Text(form, _) | ValueKind::Partner(form) => (*form).to_owned(),
+        ValueKind::Texts(form, _) => format!("{form}: a string or a list"),
+        ValueKind::Path => "a path".to_owned(),
+        ValueKind::Ports => "a port or a list".to_owned(),
+        ValueKind::Sample => "`off`, `all`, or a number".to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::config::keys::{self, Applies, Key, Kind};
+use crate::config::keys::{self, Applies, Key, ValueKind};
 use crate::config::{ConfigError, Overrides};
 
 /// The old name of a section, and the name that it has now.
@@ -161,8 +161,8 @@ fn wrong(origin: &str, key: String, value: impl ToString, reason: impl Into<Stri
 fn value_of_flag(key: &Key, text: &str) -> Value {
     let number = || text.parse().ok().map(Value::Integer);
     match key.kind {
-        Kind::Number(..) => number().unwrap_or_else(|| text.into()),
-        Kind::Texts(..) => Value::Array(text.split(',').map(|one| one.trim().into()).collect()),
+        ValueKind::Number(..) => number().unwrap_or_else(|| text.into()),
+        ValueKind::Texts(..) => Value::Array(text.split(',').map(|one| one.trim().into()).collect()),
         _ => text.into(),
     }
 }
@@ -177,40 +177,40 @@ fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
     };
     let check_text = |text: &str, check: keys::Check| check(text).map_err(|reason| (format!("{text:?}"), reason));
     match &key.kind {
-        Kind::Flag => match value.as_bool() {
+        ValueKind::Flag => match value.as_bool() {
             Some(_) => Ok(()),
             None => Err(wrong("expected true or false".to_owned())),
         },
-        Kind::Number(range, _) => number_in(value, range.clone()).map_err(wrong),
-        Kind::Choice(names) => {
+        ValueKind::Number(range, _) => number_in(value, range.clone()).map_err(wrong),
+        ValueKind::Choice(names) => {
             let text = text()?;
             if names.contains(&text) {
                 return Ok(());
             }
             Err(wrong(format!("expected one of {}", names.join(", "))))
         }
-        Kind::Text(_, check) => check_text(text()?, *check),
-        Kind::Path => match text()? {
+        ValueKind::Text(_, check) => check_text(text()?, *check),
+        ValueKind::Path => match text()? {
             "" => Err(wrong("expected the path of a file or folder".to_owned())),
             _ => Ok(()),
         },
-        Kind::Texts(_, check) => {
+        ValueKind::Texts(_, check) => {
             let texts = strings(value).filter(|texts| !texts.is_empty() || may_be_empty(key));
             let texts = texts.ok_or_else(|| wrong("expected a string or a list of strings".to_owned()))?;
             texts.iter().try_for_each(|text| check_text(text, *check))
         }
-        Kind::Ports => {
+        ValueKind::Ports => {
             let ports = ports(value);
             let is_right = !ports.is_empty() && ports.iter().all(|port| *port > 0);
             let reason = "expected at least one port from 1 to 65535, such as [80, 443]";
             is_right.then_some(()).ok_or_else(|| wrong(reason.to_owned()))
         }
-        Kind::Sample if value.is_integer() => number_in(value, 1..=1_000_000_000).map_err(wrong),
-        Kind::Sample => match text()? {
+        ValueKind::Sample if value.is_integer() => number_in(value, 1..=1_000_000_000).map_err(wrong),
+        ValueKind::Sample => match text()? {
             "off" | "all" => Ok(()),
             _ => Err(wrong("expected one of off, all, or a number".to_owned())),
         },
-        Kind::Partner(_) => Ok(()),
+        ValueKind::Partner(_) => Ok(()),
     }
 }
 
@@ -313,11 +313,11 @@ impl Values {
             value => text_of(value),
         };
         let of_key = |key: &'static Key| {
-            let entries = key
-                .sections
-                .iter()
-                .filter_map(|(section, _)| Some((section, self.get(section, key)?)));
-            entries.map(|(section, value)| format!("{} = {}", key.path(section), shown(value)))
+            let sections = key.sections.iter().filter(|(section, _)| *section != "partner");
+            sections.map(move |(section, _)| {
+                let value = self.get(section, key).map_or_else(|| "(none)".to_owned(), shown);
+                format!("{} = {value}", key.path(section))
+            })
         };
         keys::ALL.iter().flat_map(|key| of_key(key)).collect()
     }

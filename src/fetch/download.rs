@@ -13,19 +13,19 @@ use crate::http::Interrupted;
 use crate::metrics::{FetchOutcome, OpenFetch};
 use crate::model::LinkId;
 
-/// Bytes after which it is the turn of another connection of the thread: one that takes as much as there is would else keep
-/// the others waiting for as long as it likes.
+/// Bytes after which it is the turn of another connection of the thread: one that takes as much as there is would
+/// else keep the others waiting for as long as it likes.
 const TURN_BYTES: u64 = 256 * 1024;
 
 /// A piece is small that has less than so many bytes.
 const SMALL_BYTES: usize = 64;
-/// After so many small pieces that were there at once, there is a pause: each takes a thousand times the effort of the bytes
-/// that it has.
+/// After so many small pieces that were there at once, there is a pause: each takes a thousand times the effort of
+/// the bytes that it has.
 const SMALL_PIECES: u32 = 128;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Passes a body on, piece by piece as the client takes them: nothing is asked of the destination that the client does not
-/// want yet. What goes wrong interrupts it, so that nobody takes a part for the whole.
+/// Passes a body on, piece by piece as the client takes them: nothing is asked of the destination that the client
+/// does not want yet. What goes wrong interrupts it, so that nobody takes a part for the whole.
 #[derive(Debug)]
 pub(super) struct Download {
     body: Incoming,
@@ -215,8 +215,8 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Err(error)) => {
-                // Next time: until then, what was passed on is sent. The connection ends with the error, and a head that has
-                // not been sent by then never is.
+                // Next time: until then, what was passed on is sent. The connection ends with the error, and a head
+                // that has not been sent by then never is.
                 self.error = Some(error);
                 context.waker().wake_by_ref();
                 Poll::Pending

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::metrics::FetchOutcome;
 
-/// Why a destination was not fetched. The texts are for the log of the operator: what they tell of an address inside is not
-/// for those who asked.
+/// Why a destination was not fetched. The texts are for the log of the operator: what they tell of an address inside
+/// is not for those who asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// It is none that is fetched.

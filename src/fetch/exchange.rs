@@ -24,8 +24,8 @@ use crate::fetch::places::FetchSlot;
 /// Read from a connection at a time at most, and so the largest head of an answer.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// Read until the head of the answer is there. Informational answers may come before it, which hyper passes over without
-/// end.
+/// Read until the head of the answer is there. Informational answers may come before it, which hyper passes over
+/// without end.
 const BEFORE_HEAD_MAX_BYTES: usize = 2 * BUFFER_MAX_BYTES;
 
 /// What is asked of a destination.
@@ -49,8 +49,9 @@ impl Question {
     }
 }
 
-/// The connection that an answer comes by, and the place of the fetch: when this is dropped, the one is closed and the other
-/// free. Both are kept until then, however early the destination has sent all: what it has sent is in memory.
+/// The connection that an answer comes by, and the place of the fetch: when this is dropped, the one is closed and
+/// the other free. Both are kept until then, however early the destination has sent all: what it has sent is in
+/// memory.
 #[derive(Debug)]
 pub(super) struct Line {
     _connection: AbortOnDropHandle<()>,
@@ -100,8 +101,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     }
 }
 
-/// Asks, and waits for the head of the answer. The body comes as fast as it is taken. The connection ends by itself at the
-/// deadline.
+/// Asks, and waits for the head of the answer. The body comes as fast as it is taken. The connection ends by itself
+/// at the deadline.
 pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     url: &Url,

@@ -1,5 +1,5 @@
-//! Which headers go to a destination, and which come back. Lists of what is let through, so that a header nobody thought of
-//! stays where it is.
+//! Which headers go to a destination, and which come back. Lists of what is let through, so that a header nobody
+//! thought of stays where it is.
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -21,7 +21,8 @@ const PSEUDONYM: &str = "tinyd";
 const VIA: HeaderValue = HeaderValue::from_static("1.1 tinyd");
 const OUR_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tinyd/", env!("CARGO_PKG_VERSION")));
 
-/// What a client asks for and what it can take. Who it is stays here: no cookies, no credentials, no address, no referrer.
+/// What a client asks for and what it can take. Who it is stays here: no cookies, no credentials, no address, no
+/// referrer.
 const SENT: [HeaderName; 12] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -37,12 +38,13 @@ const SENT: [HeaderName; 12] = [
     header::PRAGMA,
 ];
 
-/// Bytes of headers that are passed on at most, ours among them. The operating guide says how much room a proxy before us
-/// needs for them.
+/// Bytes of headers that are passed on at most, ours among them. The operating guide says how much room a proxy
+/// before us needs for them.
 const RETURNED_MAX_BYTES: usize = 8 * 1024;
 
-/// What describes the content, how long it holds, and what may not be done with it. What would change how a browser treats
-/// our own host stays away: cookies, transport security, alternative services, service workers, credentials, reports.
+/// What describes the content, how long it holds, and what may not be done with it. What would change how a browser
+/// treats our own host stays away: cookies, transport security, alternative services, service workers, credentials,
+/// reports.
 const RETURNED: [HeaderName; 19] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -104,8 +106,8 @@ fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(is_named)
 }
 
-/// Whether the body of an answer can be told from what encloses it. With another transfer coding than chunked it cannot: nobody
-/// has asked for one, and what we made of it would be called something that it is not.
+/// Whether the body of an answer can be told from what encloses it. With another transfer coding than chunked it
+/// cannot: nobody has asked for one, and what we made of it would be called something that it is not.
 pub(super) fn is_framing_known(destination: &HeaderMap) -> bool {
     let mut codings = destination.get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -141,7 +143,8 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
         // A cache that made up a time of its own would go on when the link has been deleted.
         returned.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
-    // As Kaltura's server does, so that players may read playlists. What anybody may have by the link is no secret to a page.
+    // As Kaltura's server does, so that players may read playlists. What anybody may have by the link is no secret to
+    // a page.
     let any_origin = HeaderValue::from_static("*");
     returned
         .entry(header::ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -160,14 +163,15 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
     returned.insert(X_KALTURA, DUMP_URL);
     returned.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
     if !is_trusted {
-        // What strangers have written must not run as ours. Beside the destination's own policy, if it has one: both hold.
+        // What strangers have written must not run as ours. Beside the destination's own policy, if it has one: both
+        // hold.
         returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
     returned
 }
 
-/// Refuses headers of more bytes than are passed on: proxies before us have no room for them. Leaving some away would change
-/// what the content is, or what may not be done with it.
+/// Refuses headers of more bytes than are passed on: proxies before us have no room for them. Leaving some away would
+/// change what the content is, or what may not be done with it.
 pub(super) fn check_size(returned: &HeaderMap) -> Result<(), FetchError> {
     // A line has a colon, a space and two bytes at its end.
     let lines = returned

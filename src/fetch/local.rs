@@ -1,23 +1,23 @@
 //! Whether an address is one of this machine's.
 //!
-//! The kernel is asked each time, so that addresses that come and go are known. Nothing is sent for that, and no list of
-//! interfaces is needed, for which a sandbox would have to let netlink through.
+//! The kernel is asked each time, so that addresses that come and go are known. Nothing is sent for that, and no list
+//! of interfaces is needed, for which a sandbox would have to let netlink through.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-/// Addresses that no machine has (RFC 5737, RFC 3849). One that has them has all: everything is routed to it, or may be bound
-/// to (`net.ipv6.ip_nonlocal_bind`), as on routers with shared addresses.
+/// Addresses that no machine has (RFC 5737, RFC 3849). One that has them has all: everything is routed to it, or may
+/// be bound to (`net.ipv6.ip_nonlocal_bind`), as on routers with shared addresses.
 const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Any port will do: nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
-/// Whether an address is one of this machine's; `None` if it cannot be told. Whole prefixes of IPv6 that are routed to the
-/// machine are not recognised, only its addresses.
+/// Whether an address is one of this machine's; `None` if it cannot be told. Whole prefixes of IPv6 that are routed
+/// to the machine are not recognised, only its addresses.
 pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {
@@ -33,7 +33,8 @@ pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     Some(is_there)
 }
 
-/// Whether an interface is named by an address, as only those of the machine do, whatever may be bound to and sent from.
+/// Whether an interface is named by an address, as only those of the machine do, whatever may be bound to and sent
+/// from.
 fn is_an_interfaces(address: Ipv4Addr) -> Option<bool> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     yes_or_not_there(socket.set_multicast_if_v4(&address))
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_and_the_address_by_which_others_are_reached_are_ours() {
+    fn loopback_and_outgoing_addresses_are_local() {
         for ours in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
             assert_eq!(is_local(ours.parse().unwrap()), Some(true), "{ours}");
         }

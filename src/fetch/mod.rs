@@ -1,5 +1,5 @@
-//! The content of a destination in place of a redirect (`goto` with `proxy=true`), and never a way into the network that
-//! the appliance stands in.
+//! The content of a destination in place of a redirect (`goto` with `proxy=true`), and never a way into the network
+//! that the appliance stands in.
 //!
 //! Alone names rustls, hickory and hyper's client. Knows no links: it is given a URL.
 
@@ -246,7 +246,8 @@ impl Inner {
     }
 }
 
-/// Where an answer redirects to, if it is a redirect that may be followed: whoever asked for TLS is not sent on without.
+/// Where an answer redirects to, if it is a redirect that may be followed: whoever asked for TLS is not sent on
+/// without.
 fn next_of(response: &HyperResponse<Incoming>, url: &Url) -> Option<Url> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let next = headers::location_of(response.headers(), url).filter(|_| is_redirect)?;

@@ -1,7 +1,7 @@
 //! Looking up the addresses of a host.
 //!
-//! Not by the system's own resolver: that tells nothing of how long an answer holds, keeps a thread for each question, and
-//! goes on when nobody wants the answer any more.
+//! Not by the system's own resolver: that tells nothing of how long an answer holds, keeps a thread for each
+//! question, and goes on when nobody wants the answer any more.
 
 use std::collections::HashMap;
 use std::fs;
@@ -157,8 +157,8 @@ impl Sources {
     }
 }
 
-/// What the machine knows by itself. Where that is one family only, nobody is asked for the other: whoever has a private name
-/// there does not want to tell it, nor to wait.
+/// What the machine knows by itself. Where that is one family only, nobody is asked for the other: whoever has a
+/// private name there does not want to tell it, nor to wait.
 fn known_addresses(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
     let families = [RecordType::AAAA, RecordType::A];
     let of_family = |family| hosts.lookup_static_host(&Query::query(name.clone(), family));

@@ -1,7 +1,7 @@
 //! Which destinations are fetched: the URL first, then every address that its host has.
 //!
-//! Connections are made to a [`Checked`] address and to nothing else, and only this module makes one. So what was checked
-//! is what is connected to, whatever a name server says in between.
+//! Connections are made to a [`Checked`] address and to nothing else, and only this module makes one. So what was
+//! checked is what is connected to, whatever a name server says in between.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,8 @@ use url::{Host, Url};
 use crate::fetch::FetchError;
 use crate::fetch::local::is_local;
 
-/// IPv4 that is not on the public internet, or not to be connected to from a server (RFC 6890 and the registry of IANA).
+/// IPv4 that is not on the public internet, or not to be connected to from a server (RFC 6890 and the registry of
+/// IANA).
 const FORBIDDEN_V4: [Ipv4Net; 16] = [
     // This network; on Linux, 0.0.0.0 is the machine itself.
     v4([0, 0, 0, 0], 8),
@@ -39,8 +40,8 @@ const FORBIDDEN_V4: [Ipv4Net; 16] = [
     v4([168, 63, 129, 16], 32),
 ];
 
-/// All of IPv6 that is routed on the public internet; mapped, compatible, translated, unique-local and link-local addresses
-/// are outside.
+/// All of IPv6 that is routed on the public internet; mapped, compatible, translated, unique-local and link-local
+/// addresses are outside.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0], 3);
 
 /// What of that is not public, or has an address of IPv4 inside.
@@ -129,8 +130,8 @@ impl Policy {
         })
     }
 
-    /// The addresses of a host, if every one of them may be connected to: a name with a forbidden address is meant to lead
-    /// there.
+    /// The addresses of a host, if every one of them may be connected to: a name with a forbidden address is meant to
+    /// lead there.
     pub(super) fn check(&self, addresses: &[IpAddr], port: u16) -> Result<Vec<Checked>, FetchError> {
         let checked = addresses.iter().map(|address| {
             self.judge(*address, port)?;
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_range_is_refused_from_its_first_to_its_last_address_and_no_further() {
+    fn each_range_is_refused_from_first_to_last_address() {
         for (first, last) in [
             ("0.0.0.0", "0.255.255.255"),
             ("10.0.0.0", "10.255.255.255"),

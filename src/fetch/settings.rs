@@ -13,7 +13,8 @@ use url::Host;
 /// Which destinations are fetched, by which rules, and how much of it may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// Networks that are fetched from although they are not on the public internet. The appliance's own listeners never are.
+    /// Networks that are fetched from although they are not on the public internet. The appliance's own listeners
+    /// never are.
     pub allow: Vec<IpNet>,
     /// Ports that are connected to.
     pub ports: Vec<u16>,

@@ -44,8 +44,8 @@ impl Budget {
         reservation.grow(bytes).then_some(reservation)
     }
 
-    /// An answer whose body counts until it has been sent. One that has reserved its bytes already brings its reservation along,
-    /// as an extension. `None`: there is no room for it.
+    /// An answer whose body counts until it has been sent. One that has reserved its bytes already brings its
+    /// reservation along, as an extension. `None`: there is no room for it.
     #[must_use]
     pub fn hold(self: &Arc<Self>, mut response: Response) -> Option<Response> {
         let reserved = response.extensions_mut().remove::<Arc<Reservation>>();
@@ -120,7 +120,8 @@ impl Reservation {
         reserved.is_ok()
     }
 
-    /// Reserves more, even where that is beyond the budget: for what is small and must be answered, such as that a link was made.
+    /// Reserves more, even where that is beyond the budget: for what is small and must be answered, such as that a
+    /// link was made.
     pub fn grow_anyway(&mut self, bytes: usize) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;

@@ -85,8 +85,8 @@ impl Head {
     }
 }
 
-/// Reads a head that arrives in pieces. It remembers how far it has read, so the work does not depend on how many pieces
-/// there are.
+/// Reads a head that arrives in pieces. It remembers how far it has read, so the work does not depend on how many
+/// pieces there are.
 #[derive(Debug, Default)]
 pub struct HeadReader {
     /// Where the line begins that has not ended yet.
@@ -501,9 +501,11 @@ mod tests {
     proptest! {
         #[test]
         fn reading_a_head_is_total_and_what_is_whole_stays_so(
-            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), any::<u8>()], 0..200),
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'),
+                any::<u8>()], 0..200),
             more in proptest::collection::vec(any::<u8>(), 0..20),
-            text in "(GET|POST|OPTIONS) (/|\\*|/tiny/[a-z.%2]{0,8}|http://a/) HTTP/1\\.[01]\r\n(Host: a\r\n|Content-Length: [0-9]{1,3}\r\n|X:[ -~]{0,9}\r\n){0,4}\r\n",
+            text in "(GET|POST|OPTIONS) (/|\\*|/tiny/[a-z.%2]{0,8}|http://a/) HTTP/1\\.[01]\r\n(Host: \
+                a\r\n|Content-Length: [0-9]{1,3}\r\n|X:[ -~]{0,9}\r\n){0,4}\r\n",
         ) {
             for bytes in [bytes.as_slice(), text.as_bytes()] {
                 let first = Head::read(bytes, &LIMITS);

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-/// Rewrites the request line of a whole head of `length` bytes at the beginning of `held`, and returns the new length: a later
-/// minor version of HTTP/1 becomes 1.1, as which it is served (RFC 9110, section 2.5), and bytes of the target that
-/// hyper refuses are percent-encoded.
+/// Rewrites the request line of a whole head of `length` bytes at the beginning of `held`, and returns the new
+/// length: a later minor version of HTTP/1 becomes 1.1, as which it is served (RFC 9110, section 2.5), and bytes of
+/// the target that hyper refuses are percent-encoded.
 pub fn rewrite_request_line(held: &mut Vec<u8>, length: usize) -> usize {
     let head = held.get(..length).unwrap_or_default();
     let start = if head.starts_with(b"\r\n") { 2 } else { 0 };
@@ -37,8 +37,8 @@ pub fn rewrite_request_line(held: &mut Vec<u8>, length: usize) -> usize {
     }
 }
 
-/// The target with what hyper refuses percent-encoded. Browsers, mail and chat programs and people write such bytes into queries
-/// that nobody reads and behind links; where somebody reads them, both spellings mean the same.
+/// The target with what hyper refuses percent-encoded. Browsers, mail and chat programs and people write such bytes
+/// into queries that nobody reads and behind links; where somebody reads them, both spellings mean the same.
 pub(super) fn encoded_target(target: &[u8]) -> Cow<'_, [u8]> {
     let query = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at_checked(query).unwrap_or((target, b""));

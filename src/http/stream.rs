@@ -22,8 +22,8 @@ enum Piece {
     End(Option<oneshot::Sender<()>>),
 }
 
-/// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody takes
-/// what has been sent for all of it.
+/// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody
+/// takes what has been sent for all of it.
 #[derive(Debug)]
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Piece>,
@@ -61,8 +61,8 @@ impl PieceSender {
         let _ = self.0.send(Piece::End(None)).await;
     }
 
-    /// Says that there were all pieces, and waits until the server has taken the last of them to send it; false if the client
-    /// has gone before.
+    /// Says that there were all pieces, and waits until the server has taken the last of them to send it; false if
+    /// the client has gone before.
     pub async fn end_when_taken(self) -> bool {
         let (sender, taken) = oneshot::channel();
         self.0.send(Piece::End(Some(sender))).await.is_ok() && taken.await.is_ok()

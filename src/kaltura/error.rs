@@ -12,10 +12,7 @@ use crate::kaltura::response;
 
 /// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "each variant is an error of docs/kaltura-api.md#error-codes"
-)]
+#[allow(missing_docs, reason = "each variant is an error of docs/kaltura-api.md#error-codes")]
 pub enum ApiError {
     ServiceNotSpecified,
     ActionNotSpecified,
@@ -379,7 +376,8 @@ impl ApiError {
         }
     }
 
-    /// The faults that concern the destination of a proxied link. Kaltura has no codes for them (docs/kaltura-api.md#error-codes-of-tinyd).
+    /// The faults that concern the destination of a proxied link. Kaltura has no codes for them
+    /// (docs/kaltura-api.md#error-codes-of-tinyd).
     fn parts_of_destination(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
         let of = |id: &String| vec![("ID", id.clone())];
         match self {

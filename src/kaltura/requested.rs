@@ -50,8 +50,8 @@ impl Requested<'_> {
     /// The format that is asked for; `None` if none is.
     ///
     /// # Errors
-    /// [`ApiError::UnknownFormat`] for another number, [`ApiError::MissingParameter`] and [`ApiError::InvalidValue`] for the
-    /// callback of JSONP.
+    /// [`ApiError::UnknownFormat`] for another number, [`ApiError::MissingParameter`] and [`ApiError::InvalidValue`]
+    /// for the callback of JSONP.
     pub fn format(self) -> Result<Option<Format>, ApiError> {
         let Some(text) = self.format.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(None);

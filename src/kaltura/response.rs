@@ -7,8 +7,8 @@ use hyper::StatusCode;
 use crate::http::{Response, bytes, no_store, permit_any_origin};
 use crate::kaltura::format::{Format, Value};
 
-/// An answer of the API: a value in a format, for pages of any origin and no cache. `elapsed` is the time the request has
-/// taken so far.
+/// An answer of the API: a value in a format, for pages of any origin and no cache. `elapsed` is the time the request
+/// has taken so far.
 #[must_use]
 pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration) -> Response {
     api_bytes(status, format, format.render(value, elapsed))

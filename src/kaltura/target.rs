@@ -42,8 +42,8 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The parameters by precedence, the path before the query: of those with one name, the first one counts. So a session
-    /// that is restricted to the beginning of a URI cannot get at another action by what is appended.
+    /// The parameters by precedence, the path before the query: of those with one name, the first one counts. So a
+    /// session that is restricted to the beginning of a URI cannot get at another action by what is appended.
     pub fn parameters(self) -> impl Iterator<Item = (ParameterSource, &'a str, &'a str)> {
         let query = self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_can_be_part_of_a_value_and_a_plus_stays_one_in_a_path() {
+    fn value_may_contain_a_slash_and_plus_stays_plus_in_a_path() {
         assert_eq!(
             parameters("/api_v3/service/a%2Fb+c/x"),
             pairs(&[("service", "a/b+c"), ("x", "")])

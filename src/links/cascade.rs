@@ -12,9 +12,9 @@ const COMMIT_LINKS: usize = 500;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Links {
-    /// Soft-deletes every link that a user owns, and returns how many there were. Up to `COMMIT_LINKS` are deleted in one
-    /// commit. Where there are more, that the deletion has begun is on disk first, and it goes on until all are deleted,
-    /// also after a crash; other writes come in between.
+    /// Soft-deletes every link that a user owns, and returns how many there were. Up to `COMMIT_LINKS` are deleted in
+    /// one commit. Where there are more, that the deletion has begun is on disk first, and it goes on until all are
+    /// deleted, also after a crash; other writes come in between.
     ///
     /// # Errors
     /// When a record cannot be read, and nothing is deleted; or the write was not acknowledged.
@@ -117,7 +117,8 @@ struct Part {
     seen: usize,
 }
 
-/// Deletes links of a user that were made up to a moment, of at most so many. Those whose records are damaged are passed over.
+/// Deletes links of a user that were made up to a moment, of at most so many. Those whose records are damaged are
+/// passed over.
 fn delete_some(
     transaction: &mut Transaction<'_>,
     partner: PartnerId,

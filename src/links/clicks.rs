@@ -1,12 +1,12 @@
 //! Counting clicks. Each thread records its own; they are gathered into one table, and written to the store every
 //! [`FLUSH_INTERVAL`]: what a crash can lose. A drain writes them all.
 //!
-//! What is recorded is a count to add to what the store has, so a reader adds what is pending to what its snapshot has. While
-//! a flush goes on, a total may lack that flush for a moment; it is never too high.
+//! What is recorded is a count to add to what the store has, so a reader adds what is pending to what its snapshot
+//! has. While a flush goes on, a total may lack that flush for a moment; it is never too high.
 //!
-//! A flush is sorted by id, so that neighbours are written into one page together, and goes in batches, so that other writes
-//! do not wait long. Recording takes a lock that only its thread wants but for a moment, and allocates nothing unless links
-//! are used in hundreds at a time.
+//! A flush is sorted by id, so that neighbours are written into one page together, and goes in batches, so that other
+//! writes do not wait long. Recording takes a lock that only its thread wants but for a moment, and allocates nothing
+//! unless links are used in hundreds at a time.
 
 use std::mem;
 use std::ops::Range;
@@ -26,7 +26,8 @@ use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
 use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
 
-/// A link that is used all the time is written once in it. With the time that a flush takes, a crash loses 30 seconds at most.
+/// A link that is used all the time is written once in it. With the time that a flush takes, a crash loses 30 seconds
+/// at most.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(20);
 /// Links that a recorder has room for from the start: some 30 KB.
 const ROOM_LINKS: usize = 448;
@@ -38,13 +39,15 @@ pub(super) const BYTES_FOR_EACH_LINK: usize = 8;
 const PART_OF_RECORDERS: usize = 4;
 /// A recorder that is full to one part of so many is gathered at once.
 const MANY_PARTS: usize = 4;
-/// A flush begins early, and has at most so many links, when the table of what is pending is full to one part of so many.
+/// A flush begins early, and has at most so many links, when the table of what is pending is full to one part of so
+/// many.
 const FLUSH_PARTS: usize = 2;
 /// A link in a table: the entry, and a byte of the table's own.
 const ENTRY_BYTES: usize = size_of::<(LinkId, Usage)>() + 1;
 /// Links in one transaction: other writes wait some milliseconds for it.
 const BATCH_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
-/// The same during a drain, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's sixteen.
+/// The same during a drain, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's
+/// sixteen.
 const DRAIN_BATCH_LINKS: usize = 16_384;
 /// How long a drain waits before it tries again to write.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -193,8 +196,8 @@ fn give_back(table: &mut Table, used: usize) {
     }
 }
 
-/// Links that a table of so many bytes takes. It has a power of two of places, an eighth of them empty, and while it grows, half as
-/// many once more.
+/// Links that a table of so many bytes takes. It has a power of two of places, an eighth of them empty, and while it
+/// grows, half as many once more.
 fn links_within(bytes: usize) -> usize {
     let places = (bytes / ENTRY_BYTES * 2 / 3)
         .checked_ilog2()
@@ -202,7 +205,8 @@ fn links_within(bytes: usize) -> usize {
     places / 8 * 7
 }
 
-/// Links that each of so many recorders takes at most, and links that are gathered at most, for so many links in the store.
+/// Links that each of so many recorders takes at most, and links that are gathered at most, for so many links in the
+/// store.
 pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
     let bytes = LEAST_BYTES.max(links.saturating_mul(BYTES_FOR_EACH_LINK));
     let of_recorders = bytes / PART_OF_RECORDERS;
@@ -352,8 +356,8 @@ impl Links {
         self.clicks.recorder()
     }
 
-    /// Clicks and previews that could not be counted since the start, because too many links were used at a time or the store
-    /// took no writes for too long.
+    /// Clicks and previews that could not be counted since the start, because too many links were used at a time or
+    /// the store took no writes for too long.
     pub fn dropped_clicks(&self) -> u64 {
         self.clicks.shared.dropped.load(Ordering::Relaxed)
     }
@@ -395,8 +399,8 @@ impl Links {
         Ok(())
     }
 
-    /// Writes everything that has been recorded, as often as it takes. Gives up when nothing has been written for so long,
-    /// unless the store takes writes and is only slow.
+    /// Writes everything that has been recorded, as often as it takes. Gives up when nothing has been written for so
+    /// long, unless the store takes writes and is only slow.
     pub async fn flush_all_clicks(&self, patience: Duration) {
         let shared = &self.clicks.shared;
         let (mut written, mut since) = (shared.written.load(Ordering::Relaxed), Instant::now());

@@ -160,7 +160,8 @@ impl Visitor for Loader<'_> {
             Ok(_) => StoreError::never_accepted(id),
             Err(error) => error,
         };
-        tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with --on-conflict update");
+        tracing::error!(%error, "a link cannot be served: export it from a backup, and import that with \
+            --on-conflict update");
         self.damaged.push(id);
     }
 }
@@ -208,8 +209,9 @@ impl Links {
     }
 
     /// Brings every link from the store into the index, and returns how many there are. Writes may go on meanwhile:
-    /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and answers
-    /// as such; it does not keep the others from being served. If the store fails meanwhile, waits until it works again.
+    /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and
+    /// answers as such; it does not keep the others from being served. If the store fails meanwhile, waits until it
+    /// works again.
     pub fn load(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let loaded = self.load_patiently()?;
@@ -269,14 +271,15 @@ impl Links {
             self.index.set_loaded(damaged);
         } else {
             tracing::error!(
-                "the store is damaged: redirects go on for the links that can be read, others are answered 503. Restore a backup"
+                "the store is damaged: redirects go on for the links that can be read, others are answered 503. \
+                Restore a backup"
             );
         }
         Ok(links)
     }
 
-    /// Adds the ids that an index knows and of which no record was found: there are such links, so they are damaged and not
-    /// unknown. False if the index does not tell.
+    /// Adds the ids that an index knows and of which no record was found: there are such links, so they are damaged
+    /// and not unknown. False if the index does not tell.
     fn find_lost(&self, snapshot: &Snapshot, damaged: &mut HashSet<LinkId>) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let before = damaged.len();
@@ -508,9 +511,9 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a battery has
-    /// failed for instance, must not bring sessions back. It is believed up to the time of the newest link of before the start,
-    /// and as much later as this process has run.
+    /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a
+    /// battery has failed for instance, must not bring sessions back. It is believed up to the time of the newest
+    /// link of before the start, and as much later as this process has run.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
         let Some((newest, since)) = self.newest.get() else {
             return Ok(());

@@ -36,8 +36,8 @@ impl Links {
         self.store.write(job).await?
     }
 
-    /// Makes every deleted link among these redirect again, in one transaction, and says what became of each. On a dry run,
-    /// what would.
+    /// Makes every deleted link among these redirect again, in one transaction, and says what became of each. On a
+    /// dry run, what would.
     pub async fn restore_all(
         &self,
         ids: Vec<LinkId>,

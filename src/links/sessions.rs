@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_failures_a_minute_are_allowed_for_each_network_and_partner() {
+    fn each_network_and_partner_may_fail_ten_times_a_minute() {
         let throttle = SessionStartLimit::default();
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);

@@ -1,8 +1,8 @@
 //! Lists take turns: so that many of them, or long ones, keep neither redirects nor each other waiting for ever.
 //!
-//! A list begins among the short ones. If it turns out to take more steps than these may, it begins again in the next queue, where
-//! fewer go on at a time; in the last one on threads of the lowest priority. What is done twice is a small part of the whole. Each
-//! queue gives turns to partners in rotation. Reads of single links take no turns.
+//! A list begins among the short ones. If it turns out to take more steps than these may, it begins again in the next
+//! queue, where fewer go on at a time; in the last one on threads of the lowest priority. What is done twice is a
+//! small part of the whole. Each queue gives turns to partners in rotation. Reads of single links take no turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
@@ -17,9 +17,11 @@ use crate::links::Links;
 use crate::model::PartnerId;
 use crate::store::{Lane, ReadLimit, Stopped, StoreError};
 
-/// Steps that a short list takes at most: as much as reading sixty links one by one. The first page of nearly every list.
+/// Steps that a short list takes at most: as much as reading sixty links one by one. The first page of nearly every
+/// list.
 const SHORT_STEPS: u64 = 2_048;
-/// Short lists that go on at a time: none has to wait for longer than a moment, and their results are not too much together.
+/// Short lists that go on at a time: none has to wait for longer than a moment, and their results are not too much
+/// together.
 const SHORT_MAX: usize = 32;
 /// The same for lists that are neither short nor long: three thousand links.
 const MEDIUM_STEPS: u64 = 100_000;
@@ -188,8 +190,8 @@ impl Queue {
 }
 
 impl Links {
-    /// Reads something when it is the partner's turn: with few steps first, then with more, and at last apart. The turn that
-    /// is returned with it lasts until whoever has asked has made of it what there is to make.
+    /// Reads something when it is the partner's turn: with few steps first, then with more, and at last apart. The
+    /// turn that is returned with it lasts until whoever has asked has made of it what there is to make.
     pub(super) async fn read_in_turn<R, F>(
         &self,
         partner: PartnerId,

@@ -117,7 +117,8 @@ impl Calls {
         }
     }
 
-    /// Counts a call that has ended with an error code, or with the empty one. Both texts must come from tables of ours.
+    /// Counts a call that has ended with an error code, or with the empty one. Both texts must come from tables of
+    /// ours.
     pub fn count(&self, action: ActionName, code: &'static str, duration: Duration) {
         let mut actions = self.actions.lock();
         let counted = actions.entry(action).or_default();

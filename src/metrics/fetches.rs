@@ -99,8 +99,8 @@ impl Fetches {
     }
 }
 
-/// A fetch that goes on for as long as this lives, and is then counted by its outcome: unless that was told, its client has
-/// gone.
+/// A fetch that goes on for as long as this lives, and is then counted by its outcome: unless that was told, its
+/// client has gone.
 #[derive(Debug)]
 pub struct OpenFetch {
     fetches: Arc<Fetches>,

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counts values by size. The first bucket takes what is at most 2^`FIRST`, each further one up to twice as much, and the
-/// last of the `BUCKETS` all that is more.
+/// Counts values by size. The first bucket takes what is at most 2^`FIRST`, each further one up to twice as much, and
+/// the last of the `BUCKETS` all that is more.
 #[derive(Debug)]
 pub struct Histogram<const FIRST: u32, const BUCKETS: usize> {
     buckets: [AtomicU64; BUCKETS],
@@ -128,8 +128,8 @@ impl Distribution {
         }
     }
 
-    /// The value below which this share of all values is (0.99 for instance), as nearly as the buckets tell; `None` if there
-    /// was none. What is in the last bucket counts as its lower bound.
+    /// The value below which this share of all values is (0.99 for instance), as nearly as the buckets tell; `None`
+    /// if there was none. What is in the last bucket counts as its lower bound.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.count();
         if total == 0 {

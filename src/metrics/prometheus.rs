@@ -1,6 +1,7 @@
 //! How the numbers are written for Prometheus. Alone names `prometheus_client`, and the metrics.
 //!
-//! OpenMetrics for those who ask for it, as Prometheus does; for all others the older text format, which every tool reads.
+//! OpenMetrics for those who ask for it, as Prometheus does; for all others the older text format, which every tool
+//! reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -191,7 +192,8 @@ impl Report {
         )?;
         to.durations(
             "tinyd_redirect_duration_seconds",
-            "Time from when requests for redirects had been read, together with others that came with them, until their \
+            "Time from when requests for redirects had been read, together with others that came with them, \
+             until their \
              answers had been handed to the kernel, or for unusual requests to the general HTTP server.",
             &self.redirect_durations,
         )?;
@@ -232,13 +234,15 @@ impl Report {
         )?;
         to.counter(
             "tinyd_guessers_shut_out",
-            "How often a client asked for so many unknown ids that it was refused everything until its minute was over.",
+            "How often a client asked for so many unknown ids that it was refused everything until its minute was \
+            over.",
             self.connections.iter().map(|of| of.shut_outs).sum(),
         )?;
         let mut metric = to.describe(
             "tinyd_refusals",
             MetricType::Counter,
-            "Connections and requests that were refused, and connections that were closed, for a reason of the appliance's.",
+            "Connections and requests that were refused, and connections that were closed, for a reason of the \
+            appliance's.",
         )?;
         for of in &self.connections {
             for (reason, count) in zip(Refusal::ALL.map(Refusal::label), of.refused) {

@@ -1,7 +1,7 @@
 //! Redirects by what became of them, and how long they took.
 //!
-//! Each thread that serves them has counters in cache lines of its own, to which nobody else writes: counting is a load and
-//! a store. They are added up when somebody asks.
+//! Each thread that serves them has counters in cache lines of its own, to which nobody else writes: counting is a
+//! load and a store. They are added up when somebody asks.
 
 use std::array;
 use std::sync::Arc;
@@ -104,8 +104,8 @@ impl ThreadRedirects {
         add_own(self.0.outcome(outcome), 1);
     }
 
-    /// Notes that so many redirects, whose requests came together, took so long: from when they had been read until their
-    /// answers had been handed to the kernel.
+    /// Notes that so many redirects, whose requests came together, took so long: from when they had been read until
+    /// their answers had been handed to the kernel.
     pub fn took(&self, duration: Duration, redirects: u64) {
         if redirects > 0 {
             self.0.durations.observe_own(nanoseconds(duration), redirects);

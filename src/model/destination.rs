@@ -5,8 +5,8 @@ use url::{Host, Url};
 
 use crate::model::link::FULL_URL_MIN_BYTES;
 
-/// Longest destination that any version has accepted, in bytes, as it is stored. Browsers and proxies cut URLs off at about
-/// this length; Kaltura's column is `text` (docs/kaltura-api.md#kalturashortlink).
+/// Longest destination that any version has accepted, in bytes, as it is stored. Browsers and proxies cut URLs off at
+/// about this length; Kaltura's column is `text` (docs/kaltura-api.md#kalturashortlink).
 pub const FULL_URL_MAX_BYTES: usize = 8192;
 
 /// A destination that has been checked: an absolute `http` or `https` URL with a host.
@@ -82,8 +82,8 @@ impl Destination {
         Ok(())
     }
 
-    /// Whether some version may have accepted this text. If not, what holds it is damaged. Hardly more than a look at each
-    /// byte, because ten million are asked about at a start.
+    /// Whether some version may have accepted this text. If not, what holds it is damaged. Hardly more than a look at
+    /// each byte, because ten million are asked about at a start.
     pub fn was_ever_accepted(full_url: &str) -> bool {
         if !(FULL_URL_MIN_BYTES..=FULL_URL_MAX_BYTES).contains(&full_url.len()) {
             return false;
@@ -103,8 +103,8 @@ impl Destination {
         self.0
     }
 
-    /// Writes a stored destination as the value of a `Location` header: a URI of visible ASCII, in which what no URI may
-    /// hold is percent-encoded, with the name of a host as domain name servers know it.
+    /// Writes a stored destination as the value of a `Location` header: a URI of visible ASCII, in which what no URI
+    /// may hold is percent-encoded, with the name of a host as domain name servers know it.
     pub fn write_location(full_url: &str, out: &mut Vec<u8>) {
         // Nearly all are so already. What may need a closer look because of where it stands is not among these.
         let is_literal = |byte: u8| {
@@ -219,8 +219,8 @@ impl<'u> Parts<'u> {
     }
 }
 
-/// Whether a URL begins with a scheme of the web and a host of which no parser can think ill: letters, digits and hyphens
-/// between dots, the last of them no number. One look at each byte of it.
+/// Whether a URL begins with a scheme of the web and a host of which no parser can think ill: letters, digits and
+/// hyphens between dots, the last of them no number. One look at each byte of it.
 fn has_plain_host(url: &[u8]) -> bool {
     let is_scheme = |scheme: &&[u8]| {
         url.get(..scheme.len())
@@ -280,7 +280,8 @@ fn is_host(text: &str, host: &Host<&str>) -> bool {
             let is_of_name = |byte: u8| {
                 byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') || is_sub_delimiter(byte)
             };
-            // Label by label: where letters of other scripts stand for ASCII, or for nothing, or for a dot, opinions differ.
+            // Label by label: where letters of other scripts stand for ASCII, or for nothing, or for a dot, opinions
+            // differ.
             let is_label = |(text, label): (&str, &str)| {
                 if text.is_ascii() {
                     text.eq_ignore_ascii_case(label)

@@ -1,5 +1,5 @@
-//! Bounds of work for tests: that what reads untrusted input takes effort in proportion to it. Instructions are counted by
-//! valgrind, not time, so that a busy machine changes nothing.
+//! Bounds of work for tests: that what reads untrusted input takes effort in proportion to it. Instructions are
+//! counted by valgrind, not time, so that a busy machine changes nothing.
 
 use std::env;
 use std::fs;
@@ -13,11 +13,12 @@ const IS_COUNTED: &str = "TINYD_WORK_IS_COUNTED";
 const COUNTED: &str = "tinyd::model::work::counted";
 /// By how much the larger input is larger.
 const FACTOR: usize = 8;
-/// By how much its work may be: more than the factor, for sorting and the growth of buffers, and far less than its square.
+/// By how much its work may be: more than the factor, for sorting and the growth of buffers, and far less than its
+/// square.
 const WORK_FACTOR: u64 = 14;
 
-/// Fails if the work of `run` grows faster than its input. `make` makes an input of a size; what that costs is not counted.
-/// Must be all that its test does, because valgrind runs the test once more.
+/// Fails if the work of `run` grows faster than its input. `make` makes an input of a size; what that costs is not
+/// counted. Must be all that its test does, because valgrind runs the test once more.
 ///
 /// # Panics
 /// When it does, or valgrind is not there.

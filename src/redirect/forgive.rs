@@ -4,8 +4,8 @@ use crate::kaltura;
 use crate::kaltura::ParameterSource;
 use crate::model::LinkId;
 
-/// The id that is left of a text that is none, once everything is taken away that no id has: at both ends, and capitals.
-/// What stands between two parts of an id stays, so that `/tiny/ID/more` is not the link `ID`.
+/// The id that is left of a text that is none, once everything is taken away that no id has: at both ends, and
+/// capitals. What stands between two parts of an id stays, so that `/tiny/ID/more` is not the link `ID`.
 pub(super) fn id_in(text: &str) -> Option<LinkId> {
     // Programs that encode what is encoded already send `%2520` for a blank.
     let decoded = kaltura::decode_lossy(ParameterSource::Path, text);
@@ -19,8 +19,8 @@ fn is_outside(character: char) -> bool {
     !character.is_ascii_alphanumeric() && (!character.is_control() || character.is_whitespace())
 }
 
-/// The text without what no id has at its end. A character reference of HTML, such as `&gt;` and `&#39;`, goes as a whole:
-/// programs that look for links in HTML take it for a part of them.
+/// The text without what no id has at its end. A character reference of HTML, such as `&gt;` and `&#39;`, goes as a
+/// whole: programs that look for links in HTML take it for a part of them.
 fn without_end(mut text: &str) -> &str {
     loop {
         let rest = text.trim_end_matches(is_outside);

@@ -20,8 +20,8 @@ pub(super) const WINDOW_SECONDS: i64 = 60;
 const SHUT_OUT_FACTOR: u32 = 2;
 /// Shut-outs within so many seconds after one that was logged are only counted: a search must not fill the log.
 const WARNING_INTERVAL_SECONDS: i64 = 3600;
-/// Unknown ids of a client that are remembered: asking again for one of them is no guess. A link that is printed wrong is
-/// asked for by many people, who may share an address.
+/// Unknown ids of a client that are remembered: asking again for one of them is no guess. A link that is printed
+/// wrong is asked for by many people, who may share an address.
 const REMEMBERED_IDS: usize = 4;
 
 /// Clients whose guesses are counted by different locks.
@@ -74,7 +74,8 @@ pub struct UnknownIdLimit {
 }
 
 impl UnknownIdLimit {
-    /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether who makes twice as many is refused everything. What is refused is counted with the connections.
+    /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether who makes twice as many is refused
+    /// everything. What is refused is counted with the connections.
     #[must_use]
     pub fn new(per_minute: Arc<AtomicU32>, shuts_out: bool, counts: Arc<Connections>) -> Self {
         Self {
@@ -190,8 +191,10 @@ impl UnknownIdLimit {
         if swapped.is_ok() {
             tracing::warn!(
                 client = self.addresses.redact(client).map(tracing::field::display),
-                "shutting out a client that asks for unknown ids: everything it asks for is answered 429 until its minute \
-                 is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is an office, raise \
+                "shutting out a client that asks for unknown ids: everything it asks for is answered 429 until \
+                 its minute \
+                 is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is an \
+                 office, raise \
                  public.max_guesses_per_minute or set public.shut_out_guessers = false"
             );
         }

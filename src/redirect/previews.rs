@@ -1,5 +1,5 @@
-//! Who asks: people, or programs that look at links before people do. Told by what a request says of itself, and by nothing
-//! else; what nobody knows is taken for a person.
+//! Who asks: people, or programs that look at links before people do. Told by what a request says of itself, and by
+//! nothing else; what nobody knows is taken for a person.
 
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
@@ -95,8 +95,8 @@ fn is_name_until(text: &[u8], end: usize) -> bool {
     !word.eq_ignore_ascii_case(TELEPHONE) || is_letter(front.last())
 }
 
-/// Headers by which browsers say that nobody has asked for a page yet: the standard's, those of older Chrome and Safari, and
-/// Firefox's.
+/// Headers by which browsers say that nobody has asked for a page yet: the standard's, those of older Chrome and
+/// Safari, and Firefox's.
 pub(super) static PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("sec-purpose"),
     HeaderName::from_static("purpose"),
@@ -176,22 +176,32 @@ mod tests {
     const PEOPLE: [&str; 29] = [
         "",
         "curl/8.14.1",
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36 Edg/126.0.2592.87",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 \
+        Safari/537.36",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 \
+        Safari/537.36 Edg/126.0.2592.87",
         "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [FBAN/FBIOS;FBAV/470.0.0.41.99;FBDV/iPhone14,5]",
-        "Mozilla/5.0 (Linux; Android 14; SM-S918B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 Chrome/121.0.0.0 Mobile Safari/537.36",
-        "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/83.0.4103.106 Mobile Safari/537.36",
-        "Mozilla/5.0 (Linux; Android 10; CUBOT NOTE 20 Build/QP1A.190711.020) AppleWebKit/537.36 Chrome/86.0 Mobile Safari/537.36",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+        Version/17.5 Mobile/15E148 Safari/604.1",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 \
+        [FBAN/FBIOS;FBAV/470.0.0.41.99;FBDV/iPhone14,5]",
+        "Mozilla/5.0 (Linux; Android 14; SM-S918B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 \
+        Chrome/121.0.0.0 Mobile Safari/537.36",
+        "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/83.0.4103.106 \
+        Mobile Safari/537.36",
+        "Mozilla/5.0 (Linux; Android 10; CUBOT NOTE 20 Build/QP1A.190711.020) AppleWebKit/537.36 Chrome/86.0 Mobile \
+        Safari/537.36",
         "Mozilla/5.0 (Linux; U; Android 4.4; cubot) AppleWebKit/534.30",
         "Mozilla/5.0 (Linux; Android 11; CUBOT) AppleWebKit/537.36",
         "Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari Line/13.4.0",
         "Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [Pinterest/iOS]",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 [LinkedInApp]/9.29.5",
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Snapchat/12.80 (like Safari/8615)",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 \
+        [LinkedInApp]/9.29.5",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Snapchat/12.80 \
+        (like Safari/8615)",
         "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 Chrome/112 Mobile Safari/537.36 DuckDuckGo/5",
-        "Mozilla/5.0 (Linux; Android 12; Pixel 6) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36 Instagram 312.0.0.34.111 Android",
+        "Mozilla/5.0 (Linux; Android 12; Pixel 6) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36 Instagram \
+        312.0.0.34.111 Android",
         "Mozilla/5.0 (Linux; Android 12) AppleWebKit/537.36 Chrome/120 Mobile Safari/537.36 Viber/21.0 WhatsApp/2.24",
         "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 Slack/4.38.125 Electron/30.0.9",
         "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Teams/1.7.00.8651 Electron/22",
@@ -199,9 +209,12 @@ mod tests {
         "Bottles/51",
         "Robotics Kiosk 3",
         // Browsers in Steam's client, and applications for people that have a program of the same name.
-        "Mozilla/5.0 (Windows; U; Windows NT 10.0; en-US; Valve Steam GameOverlay/1572457127; ) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/75.0.3770.100 Safari/537.36",
-        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Valve Steam Client/default/1700000000 Chrome/85.0.4183.121 Safari/537.36",
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Notion/2.0.41 Chrome/112.0.5615.183 Electron/24.1.2 Safari/537.36",
+        "Mozilla/5.0 (Windows; U; Windows NT 10.0; en-US; Valve Steam GameOverlay/1572457127; ) AppleWebKit/537.36 \
+        (KHTML, like Gecko) Chrome/75.0.3770.100 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Valve Steam \
+        Client/default/1700000000 Chrome/85.0.4183.121 Safari/537.36",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Notion/2.0.41 \
+        Chrome/112.0.5615.183 Electron/24.1.2 Safari/537.36",
         "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko",
         "Mozilla/5.0 (Windows NT 10.0; Win64; x64; Officer) Gecko/20100101 Firefox/127.0",
     ];
@@ -220,9 +233,11 @@ mod tests {
         "Mozilla/5.0 (Windows NT 6.1; WOW64) SkypeUriPreview Preview/0.5",
         "Pinterest/0.2 (+https://www.pinterest.com/bot.html)",
         "Mozilla/5.0 (compatible; Pinterestbot/1.0)",
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.1.1 Safari/605.1.15 (Applebot/0.1)",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.1.1 \
+        Safari/605.1.15 (Applebot/0.1)",
         // iMessage.
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 \
+        Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0",
         "Mozilla/5.0 (Windows NT 6.1) AppleWebKit/537.36 Google-PageRenderer Google",
         "Mozilla/5.0 (compatible; GoogleDocs; apps-spreadsheets)",
         "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0 Safari/537.36 Mattermost-Bot/1.1",
@@ -237,7 +252,8 @@ mod tests {
         "Mozilla/5.0 (compatible; YandexBot/3.0)",
         "Mozilla/5.0 (compatible; archive.org_bot)",
         "Pingdom.com_bot_version_1.4",
-        "Mozilla/5.0 (Linux; Android 6.0.1; Nexus 5X) Chrome/121 Mobile Safari/537.36 (compatible; AdsBot-Google-Mobile)",
+        "Mozilla/5.0 (Linux; Android 6.0.1; Nexus 5X) Chrome/121 Mobile Safari/537.36 (compatible; \
+        AdsBot-Google-Mobile)",
         "http.rb/5.1.1 (Mastodon/4.2.1)",
         "My Web Crawler 1",
         "some robots",
@@ -264,8 +280,10 @@ mod tests {
         "Tweakers Image Proxy https://tweakers.net",
         "Chrome Privacy Preserving Prefetch Proxy",
         "Friendica 'The Tazmans Flax-lily' 2019.01-1293; https://hoyer.xyz",
-        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko; compatible; GoogleAgent-Mariner) Chrome/135 Safari/537.36",
-        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0 Safari/537.36 DatadogSynthetics",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko; compatible; GoogleAgent-Mariner) \
+        Chrome/135 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0 Safari/537.36 \
+        DatadogSynthetics",
         "Notion/1.0 (https://notion.so; team@makenotion.com)",
         "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) Chrome/83 (compatible; Googlebot/2.1)",
     ];
@@ -345,7 +363,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_remembered_is_what_was_told(texts in prop::collection::vec("[a-z/ ]{0,3}(bot|cubot|crawl)?[ a-z/]{0,2}", 1..400)) {
+        fn what_is_remembered_is_what_was_told(texts in prop::collection::vec("[a-z/ ]{0,3}(bot|cubot|crawl)?[ \
+            a-z/]{0,2}", 1..400)) {
             let visitors = Visitors::default();
             for text in texts.iter().chain(&texts) {
                 prop_assert_eq!(visitors.is_program(text.as_bytes()), is_program(text.as_bytes()), "{}", text);

@@ -43,8 +43,8 @@ pub(super) async fn fetch(
     })
 }
 
-/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one visit, and
-/// some ask for two bytes first, to see whether they can.
+/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one
+/// visit, and some ask for two bytes first, to see whether they can.
 pub(super) fn is_from_the_beginning(headers: &HeaderMap) -> bool {
     let range = headers.get(header::RANGE).map(HeaderValue::as_bytes);
     range.is_none_or(|range| {

@@ -1,5 +1,5 @@
-//! The threads that serve whatever is no plain request for a redirect. They are none of those that serve redirects, so that
-//! what takes long, such as a download from a destination, delays none of these.
+//! The threads that serve whatever is no plain request for a redirect. They are none of those that serve redirects,
+//! so that what takes long, such as a download from a destination, delays none of these.
 
 use std::io;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::connection::guard::ConnectionContext;
 use crate::http::connection::serve;
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::LastUsed;
 use crate::server::redirect_loop::Rest;
 use crate::server::routes::PublicService;

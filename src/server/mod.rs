@@ -25,7 +25,8 @@ use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
-use crate::http::connection::guard::{ConnectionContext, Past};
+use crate::http::connection::guard::Past;
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{
     AcceptedConnection, Admission, ConnectionEntry, ConnectionPolicy, ConnectionSet, ConnectionSlot, Gate,
 };
@@ -48,11 +49,7 @@ const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often sessions that have expired are forgotten.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Serves until `shutdown` is done, then finishes what is in flight, at most for as long as the settings
-/// say. The service manager is told.
-///
-/// # Errors
-/// When the operating system gives no more threads or descriptors.
+/// Serves until `shutdown` is done, then drains for as long as the settings say.
 pub async fn serve(
     bound: Bound,
     links: Arc<Links>,
@@ -61,8 +58,49 @@ pub async fn serve(
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let mut running = build(bound, &links, settings, live, manager)?;
+    manager.serving(&links);
+    tokio::select! {
+        () = shutdown => {}
+        () = running.serving.workers.one_ended() => {
+            return Err(io::Error::other("a thread that serves redirects has ended"));
+        }
+    }
+    tracing::info!("draining");
+    manager.ending(settings.drain);
+    links.end();
+    running.drain(settings.drain).await;
+    // Nobody records clicks any more.
+    links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
+    Ok(())
+}
+
+/// What runs until the drain.
+struct Running {
+    serving: Serving,
+    background: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    async fn drain(mut self, patience: Duration) {
+        self.background.abort_all();
+        self.stop.send_replace(true);
+        self.serving.finish(patience).await;
+    }
+}
+
+/// Starts the threads and everything in the background. Only these hold the services and the links when this returns,
+/// so that nothing does after the drain.
+fn build(
+    bound: Bound,
+    links: &Arc<Links>,
+    settings: &Settings,
+    live: Live,
+    manager: &ServiceManager,
+) -> io::Result<Running> {
     let general = General::start(settings.threads)?;
-    general.handle().spawn(manager.roll_call().answer());
+    general.handle().spawn(manager.heartbeat().run());
     let metrics = Arc::new(Metrics::default());
     let guesses = UnknownIdLimit::new(
         live.guesses_per_minute,
@@ -71,17 +109,11 @@ pub async fn serve(
     );
     let guesses = Arc::new(guesses.logging(settings.access_addresses));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
-    let public = Public::new(
-        Arc::clone(&links),
-        settings.tiny,
-        Arc::clone(&guesses),
-        Arc::clone(&metrics),
-    );
-    let public = public.forgiving(settings.forgiving);
-    let public = Arc::new(public.fetching(fetcher(settings, &bound, &general, &metrics)?));
+    let fetcher = fetcher(settings, &bound, &general, &metrics)?;
+    let public = Arc::new(redirects(links, settings, &guesses, &metrics).fetching(fetcher));
     let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(
-        Arc::clone(&links),
+        Arc::clone(links),
         Arc::clone(&public),
         live.partners,
         body_limits(settings),
@@ -96,7 +128,7 @@ pub async fn serve(
         clock: links.clock().clone(),
         stopped: stopped.clone(),
     };
-    let fast_path = FastPath::new(Arc::clone(&links), settings.tiny, guesses, Arc::clone(&access_log));
+    let fast_path = FastPath::new(Arc::clone(links), settings.tiny, guesses, Arc::clone(&access_log));
     let worker = Worker {
         fast_path: Arc::new(fast_path),
         general: general.handle().clone(),
@@ -104,54 +136,46 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         entrance: entrance(Listener::Public, live.public),
         drain: settings.drain,
-        roll_call: manager.roll_call(),
+        heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    drop(worker);
     let of_admin = entrance(Listener::Admin, live.admin);
-    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(&links)));
+    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links)));
     let admin = Admin {
         service: AdminService::new(api, public, Arc::clone(&monitor), access_log, budget),
         entrance: of_admin,
         crowd: ConnectionSet::default(),
     };
-    let monitoring = tokio::spawn(async move { monitor.run().await });
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
         let admin = admin.clone();
         let serve = move |stream, address| admin.take(stream, address);
         accepting.spawn(serve::accept(listener, stopped.clone(), serve));
     }
-    let mut serving = Serving {
+    let serving = Serving {
         accepting,
         admin: admin.crowd.clone(),
         workers,
         general,
     };
-    drop(admin);
-    let sweeping = tokio::spawn(sweep_sessions(Arc::clone(&links)));
-    let inspecting = tokio::spawn(inspection::run(Arc::clone(&links)));
-    tokio::spawn(manager.roll_call().answer());
-    manager.serving(&links);
-    let counted = Arc::clone(&links);
-    let counting = tokio::spawn(async move { counted.keep_flushing_clicks().await });
+    let mut background = JoinSet::new();
+    background.spawn(async move { monitor.run().await });
+    background.spawn(sweep_sessions(Arc::clone(links)));
+    background.spawn(inspection::run(Arc::clone(links)));
+    // The watchdog listens during the drain too.
+    tokio::spawn(manager.heartbeat().run());
+    let counted = Arc::clone(links);
+    background.spawn(async move { counted.keep_flushing_clicks().await });
+    Ok(Running {
+        serving,
+        background,
+        stop,
+    })
+}
 
-    tokio::select! {
-        () = shutdown => {}
-        () = serving.workers.one_ended() => return Err(io::Error::other("a thread that serves redirects has ended")),
-    }
-    tracing::info!("draining");
-    manager.ending(settings.drain);
-    links.end();
-    sweeping.abort();
-    inspecting.abort();
-    monitoring.abort();
-    counting.abort();
-    stop.send_replace(true);
-    serving.finish(settings.drain).await;
-    // Nobody answers any more.
-    links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
-    Ok(())
+fn redirects(links: &Arc<Links>, settings: &Settings, guesses: &Arc<UnknownIdLimit>, metrics: &Arc<Metrics>) -> Public {
+    let (guesses, metrics) = (Arc::clone(guesses), Arc::clone(metrics));
+    Public::new(Arc::clone(links), settings.tiny, guesses, metrics).forgiving(settings.forgiving)
 }
 
 /// The rules for destinations of new links.

@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::guard::{ConnectionContext, DRAIN_GRACE, Past, linger};
+use crate::http::connection::guard::{DRAIN_GRACE, Past, linger};
 use crate::http::connection::proxy_protocol;
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{ConnectionPolicy, ConnectionSlot, LastUsed};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
@@ -25,8 +26,9 @@ use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
 
 /// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
-/// Answers that are gathered before they are sent, so that pipelined requests get them together. After so many it is the
-/// turn of another connection: else a thousand clients that ask for hundreds at a time would keep everybody else waiting.
+/// Answers that are gathered before they are sent, so that pipelined requests get them together. After so many it is
+/// the turn of another connection: else a thousand clients that ask for hundreds at a time would keep everybody else
+/// waiting.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// What the connections of a thread share, for as long as one of them is looked at.
@@ -167,7 +169,8 @@ impl Progress {
         next
     }
 
-    /// Notes how long the answers took that have just been handed to the kernel, or as much of them as it takes at once.
+    /// Notes how long the answers took that have just been handed to the kernel, or as much of them as it takes at
+    /// once.
     fn note_duration(&mut self, fast_path: &FastPath) {
         let answered = std::mem::take(&mut self.untimed);
         if answered > 0 {
@@ -182,8 +185,8 @@ impl Progress {
     }
 }
 
-/// A connection that no runtime knows of yet. Most requests come with their connection, and many clients ask only one; then
-/// there is no need to watch it, which takes two system calls.
+/// A connection that no runtime knows of yet. Most requests come with their connection, and many clients ask only
+/// one; then there is no need to watch it, which takes two system calls.
 #[derive(Debug)]
 pub(super) struct NewConnection {
     stream: StdStream,
@@ -260,8 +263,8 @@ struct Connection<'c> {
     last_call: Option<Instant>,
 }
 
-/// Serves a connection; gives it back, with what was received and not answered, when its next request is for the general
-/// server.
+/// Serves a connection; gives it back, with what was received and not answered, when its next request is for the
+/// general server.
 pub(super) async fn serve(
     mut newcomer: NewConnection,
     fast_path: &FastPath,
@@ -316,18 +319,7 @@ pub(super) async fn serve(
         });
         match next.await? {
             Next::Send(rest) => connection.send(&rest).await?,
-            Next::Wait(waiting) => {
-                let (mut now, since) = (Now::default(), Instant::now());
-                now.set(fast_path.now());
-                let mut answer = Vec::new();
-                activity.work();
-                fast_path.wait(waiting, &now, &mut answer).await;
-                activity.rest(Instant::now().into_std());
-                connection.progress.held.drain(..waiting.consumed());
-                connection.progress.note_answer(waiting.close());
-                connection.send(&answer).await?;
-                fast_path.took(since.elapsed(), 1);
-            }
+            Next::Wait(waiting) => connection.wait(waiting).await?,
             Next::Other => {
                 let Progress {
                     held, requests, began, ..
@@ -351,6 +343,21 @@ pub(super) async fn serve(
 }
 
 impl Connection<'_> {
+    /// Answers a request whose link must be looked up in the store.
+    async fn wait(&mut self, waiting: Waiting) -> io::Result<()> {
+        let (mut now, since) = (Now::default(), Instant::now());
+        now.set(self.fast_path.now());
+        let mut answer = Vec::new();
+        self.activity.work();
+        self.fast_path.wait(waiting, &now, &mut answer).await;
+        self.activity.rest(Instant::now().into_std());
+        self.progress.held.drain(..waiting.consumed());
+        self.progress.note_answer(waiting.close());
+        self.send(&answer).await?;
+        self.fast_path.took(since.elapsed(), 1);
+        Ok(())
+    }
+
     /// Answers what has been received, until there is nothing more or something else must be done.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
@@ -411,9 +418,9 @@ impl Connection<'_> {
         Poll::Ready(Ok(input.get(..length)))
     }
 
-    /// Where a part of a head is there, reads until all of it is, or until it is clear that it is none; false at the end of the
-    /// stream. The fast path parses it only then: parsed anew for each byte that comes, it would take thousands of times the
-    /// effort.
+    /// Where a part of a head is there, reads until all of it is, or until it is clear that it is none; false at the
+    /// end of the stream. The fast path parses it only then: parsed anew for each byte that comes, it would take
+    /// thousands of times the effort.
     fn poll_rest_of_head(&mut self, context: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<bool>> {
         let Progress { held, partial, .. } = &mut self.progress;
         let Some(reader) = partial else {
@@ -458,8 +465,8 @@ impl Connection<'_> {
         })
     }
 
-    /// The appliance ends. Who has asked something just now may have sent another request already, and gets an answer to
-    /// that.
+    /// The appliance ends. Who has asked something just now may have sent another request already, and gets an answer
+    /// to that.
     fn begin_grace(&mut self) {
         self.progress.is_ending = true;
         let now = Instant::now();

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::http::connection::guard::ConnectionContext;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::serve;
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{AcceptedConnection, ConnectionEntry, ConnectionSet, Gate};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     pub(super) entrance: Gate,
     /// How long requests in flight may take at the end.
     pub(super) drain: Duration,
-    pub(super) roll_call: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
 }
 
 /// The threads that have been started.
@@ -113,7 +113,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
 
 impl Worker {
     async fn run(self: Arc<Self>, listeners: Vec<Listening>) -> io::Result<()> {
-        tokio::spawn(self.roll_call.clone().answer());
+        tokio::spawn(self.heartbeat.clone().run());
         let crowd = ConnectionSet::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
@@ -168,7 +168,8 @@ impl Worker {
             Err(error) => Err(error),
         };
         match served {
-            // It stays one of this thread's crowd, and ends with its place in that. If it has panicked, that is in the log.
+            // It stays one of this thread's crowd, and ends with its place in that. If it has panicked, that is in
+            // the log.
             Ok(connection) => drop(connection.await),
             // How a client ends its connection is its own business.
             Err(error) => tracing::trace!(%error, "connection ended"),

@@ -126,8 +126,10 @@ pub enum OpenError {
     Foreign { path: PathBuf },
     /// The journal beside a store that was not closed cleanly belongs to another store.
     #[error(
-        "{} was not closed cleanly, and {} is the journal of another store: what was written last is in this store's own \
-         journal. Put that one back and start tinyd again; if it is lost, move {} away, which gives up what was written \
+        "{} was not closed cleanly, and {} is the journal of another store: what was written last is in this \
+         store's own \
+         journal. Put that one back and start tinyd again; if it is lost, move {} away, which gives up what was \
+         written \
          since the last checkpoint",
         path.display(), journal.display(), journal.display()
     )]

@@ -96,13 +96,13 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens the store in a file, or makes a new one there. `observer` is told of every commit, before those who asked
-    /// for it are answered.
+    /// Opens the store in a file, or makes a new one there. `observer` is told of every commit, before those who
+    /// asked for it are answered.
     ///
     /// # Errors
     /// When the file cannot be read or made, is in use, is damaged, is no store of tinyd, or was written by a newer
-    /// program. The file is then left as it was. Beside the journal of another store, one that was not closed cleanly is
-    /// opened for reading only.
+    /// program. The file is then left as it was. Beside the journal of another store, one that was not closed cleanly
+    /// is opened for reading only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         file.create_if_missing()?;
@@ -222,10 +222,10 @@ impl Store {
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned
     /// once the transaction is on disk and the observer has been told.
     ///
-    /// The job must read and decide before it changes anything: what it has changed is committed with whatever it returns
-    /// as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other error gives the
-    /// whole transaction up. Once this future has been polled to the point of waiting, the job runs even if the future
-    /// is dropped.
+    /// The job must read and decide before it changes anything: what it has changed is committed with whatever it
+    /// returns as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other
+    /// error gives the whole transaction up. Once this future has been polled to the point of waiting, the job runs
+    /// even if the future is dropped.
     ///
     /// # Errors
     /// [`WriteError::Unavailable`] when nothing was written, [`WriteError::OutcomeUnknown`] when that cannot be told,
@@ -304,8 +304,8 @@ impl Store {
         Ok(result)
     }
 
-    /// As [`Store::read`], but what the job sees may be a commit that is not published yet, or in a file that has failed,
-    /// one of unknown outcome.
+    /// As [`Store::read`], but what the job sees may be a commit that is not published yet, or in a file that has
+    /// failed, one of unknown outcome.
     pub async fn read_ahead<R, F>(&self, job: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
@@ -350,8 +350,8 @@ impl Store {
         }
     }
 
-    /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It fails with [`StoreError::Closed`] when
-    /// the store is opened again after a failure meanwhile.
+    /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It
+    /// fails with [`StoreError::Closed`] when the store is opened again after a failure meanwhile.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.visibility.wait_for_acknowledged(&self.published);
         snapshot_of(&self.handle)
@@ -366,8 +366,8 @@ impl Store {
         self.writer.as_ref().map_or(0, Writer::queued)
     }
 
-    /// How large the store's file is, and how much room its disk has. Asks the file system, which may take as long as the disk
-    /// does.
+    /// How large the store's file is, and how much room its disk has. Asks the file system, which may take as long as
+    /// the disk does.
     pub fn disk_space(&self) -> io::Result<DiskSpace> {
         let of_disk = rustix::fs::statvfs(&self.folder)?;
         let file = self.file.as_ref().map(std::fs::metadata).transpose()?;

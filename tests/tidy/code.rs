@@ -131,17 +131,18 @@ impl Modules {
         }
     }
 
-    /// Which sibling needs which, by the folder that both are in. What a folder's own file declares is for all in it.
-    fn needs(&self) -> BTreeMap<Vec<String>, BTreeMap<String, BTreeSet<String>>> {
-        let mut needs = BTreeMap::<Vec<String>, BTreeMap<String, BTreeSet<String>>>::new();
+    /// Which module of a room needs which. What a folder's own file declares is for all in it.
+    fn needs(&self) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+        let mut needs = BTreeMap::<String, BTreeMap<String, BTreeSet<String>>>::new();
         for (here, import) in &self.imports {
             let there = self.declaring(import);
-            let shared = here.iter().zip(&there).take_while(|(one, other)| one == other).count();
-            if shared > 0
-                && let (Some(one), Some(other)) = (here.get(shared), there.get(shared))
+            let is_beside = !here.starts_with(&there) && !there.starts_with(here);
+            if let (Some((room, one)), Some((other_room, other))) = (here.split_first(), there.split_first())
+                && room == other_room
+                && is_beside
             {
-                let siblings = needs.entry(here[..shared].to_vec()).or_default();
-                siblings.entry(one.clone()).or_default().insert(other.clone());
+                let modules = needs.entry(room.clone()).or_default();
+                modules.entry(one.join("/")).or_default().insert(other.join("/"));
             }
         }
         needs
@@ -149,7 +150,7 @@ impl Modules {
 
     fn cycles(&self) -> Vec<String> {
         let mut cycles = Vec::new();
-        for (folder, needs) in self.needs() {
+        for (room, needs) in self.needs() {
             let reached = |from: &str| {
                 let mut reached = BTreeSet::new();
                 let mut next: Vec<_> = needs.get(from).into_iter().flatten().collect();
@@ -166,7 +167,7 @@ impl Modules {
                     .iter()
                     .filter(|other| circular.contains(other) && reached(other).contains(*name));
                 let others: Vec<_> = others.map(String::as_str).collect();
-                cycles.push(format!("{}: {name} -> {}", folder.join("/"), others.join(", ")));
+                cycles.push(format!("{room}: {name} -> {}", others.join(", ")));
             }
         }
         cycles
@@ -393,7 +394,7 @@ fn modules_of_a_room_form_no_cycle() {
         ("other/mod.rs", "mod b;"),
         ("other/b.rs", "use crate::room::a;"),
     ];
-    assert_eq!(cycles(&inside), ["room/a: b -> c", "room/a: c -> b"]);
+    assert_eq!(cycles(&inside), ["room: a/b -> a/c", "room: a/c -> a/b"]);
 
     assert_none(&Modules::of(&program()).cycles());
 }

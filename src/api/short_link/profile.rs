@@ -27,8 +27,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or name, is
-    /// not known here.
+    /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or
+    /// name, is not known here.
     pub fn of(params: &Params) -> Result<Option<Self>, ApiError> {
         if !matches!(params.get(PROFILE), Some(Param::Object(_))) {
             return Ok(None);

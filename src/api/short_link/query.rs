@@ -37,7 +37,8 @@ pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query
     };
     if query.is_beyond_sorting() {
         let reason = format!(
-            "ordered by several keys or by id, pages end at the {SORT_MAX_LINKS}th link: order by one time to read further"
+            "ordered by several keys or by id, pages end at the {SORT_MAX_LINKS}th link: order by one time to read \
+            further"
         );
         return Err(ApiError::invalid(pager.name("pageIndex"), reason));
     }
@@ -125,8 +126,9 @@ fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Re
     })
 }
 
-/// The keys of an order, separated by commas; without a sign, a key is ascending. A key that is not known is ignored, as is one
-/// that comes again: what it could decide is decided. Nothing can come after the id, of which there are no two.
+/// The keys of an order, separated by commas; without a sign, a key is ascending. A key that is not known is ignored,
+/// as is one that comes again: what it could decide is decided. Nothing can come after the id, of which there are no
+/// two.
 fn order(text: Option<&str>) -> Order {
     let mut times = [None; OrderField::COUNT];
     let mut ids_descend = None;
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn each_range_is_of_its_own_time_and_small_values_are_relative_to_now() {
+    fn each_range_is_of_its_own_time_small_values_are_relative() {
         let at = |seconds| Some(Timestamp::from_unix(seconds));
         let query = query_of(&[
             ("filter:createdAtGreaterThanOrEqual", "-60"),

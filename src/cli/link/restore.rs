@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_file_has_an_id_or_a_url_a_line_and_comments() {
-        let text = "# those of last week\n67mk41xj\n\nhttps://go.example.com/tiny/8gjenojs#x # the sale\r\n  abcd\t# more\n67mk41xj\n";
+        let text = "# those of last week\n67mk41xj\n\nhttps://go.example.com/tiny/8gjenojs#x # the sale\r\n  abcd\t# \
+            more\n67mk41xj\n";
         assert_eq!(ids_in(text), ["67mk41xj", "8gjenojs", "abcd"]);
     }
 }

@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are needed for other things than connections: the store, backups, connections that are about to be closed.
+/// Descriptors that are needed for other things than connections: the store, backups, connections that are about to
+/// be closed.
 const RESERVED: u64 = 128;
 /// Those of each thread that serves redirects: its runtime and its listeners.
 const RESERVED_FOR_THREAD: u64 = 8;

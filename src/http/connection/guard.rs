@@ -1,5 +1,5 @@
-//! What stands between a connection and hyper: it takes the head of each request apart before hyper sees it, refuses what
-//! is malformed or ambiguous, and keeps the times and the limits of the connection.
+//! What stands between a connection and hyper: it takes the head of each request apart before hyper sees it, refuses
+//! what is malformed or ambiguous, and keeps the times and the limits of the connection.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,21 +13,19 @@ use futures_util::task::AtomicWaker;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::set::{ConnectionPolicy, LastUsed};
+use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader};
-use crate::metrics::{Connections, Refusal};
-use crate::model::Clock;
+use crate::metrics::Refusal;
 
 /// Read from the socket at a time while a head is not whole.
 const CHUNK_BYTES: usize = 8 * 1024;
-/// How long a connection that has just been used is kept for one more request when the appliance ends: closed at once, a
-/// request that is on its way would fail.
+/// How long a connection that has just been used is kept for one more request when the appliance ends: closed at
+/// once, a request that is on its way would fail.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes unread, the
-/// kernel would break the connection, and the answer with it.
+/// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes
+/// unread, the kernel would break the connection, and the answer with it.
 const LINGER: Duration = Duration::from_secs(2);
 /// Thrown away at most.
 const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -42,15 +40,6 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::R
     let mut nowhere = tokio::io::sink();
     let reading = tokio::io::copy(&mut rest, &mut nowhere);
     tokio::time::timeout(LINGER, reading).await?.map(drop)
-}
-
-/// What a connection lives under, whoever serves it.
-#[derive(Debug, Clone)]
-pub struct ConnectionContext {
-    pub policy: Arc<ConnectionPolicy>,
-    pub counts: Arc<Connections>,
-    pub clock: Clock,
-    pub stopped: watch::Receiver<bool>,
 }
 
 /// How far a connection has come when hyper gets it.
@@ -123,7 +112,8 @@ impl Exchange {
         self.is_last.load(Ordering::Acquire)
     }
 
-    /// An answer that only the end of the connection delimits breaks off: the connection must not end as after a whole one.
+    /// An answer that only the end of the connection delimits breaks off: the connection must not end as after a
+    /// whole one.
     pub fn tear(&self) {
         self.is_torn.store(true, Ordering::Release);
     }
@@ -135,8 +125,8 @@ impl Exchange {
 
 /// The two ends of a stream taking leave of each other.
 pub trait Depart {
-    /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was not read
-    /// yet, that is not seen.
+    /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was
+    /// not read yet, that is not seen.
     fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()>;
 
     /// Makes the stream end as a broken one when it is dropped.
@@ -461,8 +451,8 @@ impl<S: Depart> Drop for Guard<S> {
     }
 }
 
-/// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110, section 7.8); but
-/// hyper would leave the end of the connection to whoever takes it over.
+/// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110,
+/// section 7.8); but hyper would leave the end of the connection to whoever takes it over.
 fn hide_upgrade(head: &mut [u8]) {
     const NAME: &[u8] = b"upgrade:";
     for line in head.split_inclusive_mut(|&byte| byte == b'\n') {

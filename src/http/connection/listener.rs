@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted. Linux caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
-/// What the kernel may hold of answers that a client of the public listener has not taken, in bytes; it doubles that for its
-/// own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
+/// What the kernel may hold of answers that a client of the public listener has not taken, in bytes; it doubles that
+/// for its own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
 const PUBLIC_SEND_BYTES: usize = 64 * 1024;
 
 /// A listener, ready to accept.
@@ -87,8 +87,8 @@ pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
     Ok(listeners)
 }
 
-/// Binds all addresses, the public ones for so many threads. Those that inherited sockets listen on already are not bound
-/// again.
+/// Binds all addresses, the public ones for so many threads. Those that inherited sockets listen on already are not
+/// bound again.
 ///
 /// # Errors
 /// The address that could not be bound, and why; an inherited socket that is for no address.

@@ -8,7 +8,8 @@ use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
-use crate::http::connection::guard::{ConnectionContext, linger};
+use crate::http::connection::guard::linger;
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{ConnectionSlot, full_for_address};
 use crate::metrics::Refusal;
 

@@ -19,8 +19,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
-use crate::http::connection::guard::{ConnectionContext, Depart, Exchange, Guard, Past};
+use crate::http::connection::guard::{Depart, Exchange, Guard, Past};
 use crate::http::connection::listener::{BACKLOG, Listening};
+use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::LastUsed;
 use crate::http::{Body, Peer, Response};
 
@@ -41,8 +42,8 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
 }
 
-/// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows of
-/// them yet: that costs two system calls, and `serve` may have no need of it.
+/// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows
+/// of them yet: that costs two system calls, and `serve` may have no need of it.
 ///
 /// # Errors
 /// When the runtime cannot watch the listener.
@@ -92,8 +93,8 @@ pub async fn accept(
     Ok(())
 }
 
-/// When it was last told that connections cannot be accepted. While descriptors are out, some connections are accepted in
-/// between, as others end: that is no reason to tell it anew.
+/// When it was last told that connections cannot be accepted. While descriptors are out, some connections are
+/// accepted in between, as others end: that is no reason to tell it anew.
 #[derive(Debug, Default)]
 struct AcceptTrouble {
     told: Option<Instant>,

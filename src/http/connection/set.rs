@@ -14,13 +14,12 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Limits;
-use crate::http::connection::guard::ConnectionContext;
 use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
 
-/// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more likely
-/// to be used again.
+/// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more
+/// likely to be used again.
 const IDLE_SECONDS: u32 = 2;
 /// Connections that are looked at to find the idlest one: among so many, one of the idlest tenth is nearly always.
 const LOOKED_AT: usize = 32;
@@ -112,6 +111,15 @@ impl Gate {
     }
 }
 
+/// What the server of a connection needs to know.
+#[derive(Debug, Clone)]
+pub struct ConnectionContext {
+    pub policy: Arc<ConnectionPolicy>,
+    pub counts: Arc<Connections>,
+    pub clock: Clock,
+    pub stopped: watch::Receiver<bool>,
+}
+
 /// The connections of a listener, of all its threads together.
 #[derive(Debug)]
 pub struct Admission {
@@ -128,8 +136,8 @@ impl Admission {
         })
     }
 
-    /// Lets a connection in, for as long as what this returns lives. Where all places are taken, the idlest connection of
-    /// its thread gives way. `None`: it is refused, and has been told so.
+    /// Lets a connection in, for as long as what this returns lives. Where all places are taken, the idlest
+    /// connection of its thread gives way. `None`: it is refused, and has been told so.
     fn admit(
         self: &Arc<Self>,
         stream: &TcpStream,
@@ -243,7 +251,8 @@ impl LastUsed {
     }
 }
 
-/// Seconds since a little before the first connection came. Not those of the day: a clock that is set must make nobody idle.
+/// Seconds since a little before the first connection came. Not those of the day: a clock that is set must make
+/// nobody idle.
 fn seconds(time: Instant) -> u32 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = time.saturating_duration_since(*FIRST) + Duration::from_secs(u64::from(IDLE_SECONDS) + 1);
@@ -303,8 +312,8 @@ impl ConnectionSet {
             }
         }
         let is_closed = idlest.is_some_and(|(last, activity, task)| {
-            // The general threads go on meanwhile, and one that is asked something stays. If it is not, it counts as busy from
-            // now on, because it gives way to one only.
+            // The general threads go on meanwhile, and one that is asked something stays. If it is not, it counts as
+            // busy from now on, because it gives way to one only.
             let taken = activity
                 .last
                 .compare_exchange(last, BUSY, Ordering::Relaxed, Ordering::Relaxed);

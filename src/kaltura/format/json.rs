@@ -14,8 +14,8 @@ pub(super) fn call(callback: &str, value: &Value) -> Vec<u8> {
     format!("{callback}({});", in_script(value)).into_bytes()
 }
 
-/// JSON with the two line separators escaped that it allows and older JavaScript does not, and `<`, so that no text ends the
-/// script element or opens a comment in it.
+/// JSON with the two line separators escaped that it allows and older JavaScript does not, and `<`, so that no text
+/// ends the script element or opens a comment in it.
 pub(super) fn in_script(value: &Value) -> String {
     let json = serde_json::to_string(value).unwrap_or_default();
     json.replace('\u{2028}', "\\u2028")

@@ -107,7 +107,8 @@ fn scalars_stand_alone() {
         assert_eq!(text(Format::Json), json);
         assert_eq!(text(Format::Php), php);
         let expected = format!(
-            "<?xml version=\"1.0\" encoding=\"utf-8\"?><xml><result>{xml}</result><executionTime>0.0012</executionTime></xml>"
+            "<?xml version=\"1.0\" \
+            encoding=\"utf-8\"?><xml><result>{xml}</result><executionTime>0.0012</executionTime></xml>"
         );
         assert_eq!(text(Format::DEFAULT), expected);
     }

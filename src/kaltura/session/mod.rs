@@ -24,8 +24,8 @@ use crate::model::{Digest, PartnerId, Timestamp, whole_number};
 /// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
 pub const KS_MAX_BYTES: usize = 8192;
 
-/// How long a session may last and an ended session id is remembered, in seconds: ten years. One length for both, so that
-/// no session outlives the revocation of its id.
+/// How long a session may last and an ended session id is remembered, in seconds: ten years. One length for both, so
+/// that no session outlives the revocation of its id.
 pub const SESSION_MAX_SECONDS: i64 = 10 * 365 * 24 * 60 * 60;
 
 /// How many characters of a KS may be shown to say which one is meant (docs/kaltura-api.md#sessions).

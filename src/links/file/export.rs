@@ -11,7 +11,7 @@ use crate::store::{CopyError, Snapshot, StoreError};
 pub fn export(
     snapshot: &Snapshot,
     partner: Option<PartnerId>,
-    mut writer: file::Writer<impl Write>,
+    mut writer: file::LinkWriter<impl Write>,
     mut on_link: impl FnMut(),
 ) -> Result<u64, CopyError> {
     let mut damaged = 0;

@@ -129,11 +129,11 @@ pub enum ImportError {
 /// Told of progress: how many lines have been read.
 pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Imports lines, in one transaction unless it is to keep going. An import that was cut off can be done again: what is
-/// there already is unchanged.
+/// Imports lines, in one transaction unless it is to keep going. An import that was cut off can be done again: what
+/// is there already is unchanged.
 ///
-/// The lines are read and checked before the writer is taken, which then has nothing to do but to write links: others wait for
-/// it. What writes nothing, a dry run or a file with wrong lines, does not take it at all.
+/// The lines are read and checked before the writer is taken, which then has nothing to do but to write links: others
+/// wait for it. What writes nothing, a dry run or a file with wrong lines, does not take it at all.
 pub async fn import(
     store: &Store,
     lines: impl Iterator<Item = io::Result<Line>> + Send + 'static,
@@ -295,8 +295,8 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
     }
 }
 
-/// The links that lines of a file have last said, to pass over those that say the same again: a file may repeat one line a
-/// million times.
+/// The links that lines of a file have last said, to pass over those that say the same again: a file may repeat one
+/// line a million times.
 #[derive(Default)]
 struct Repeated {
     hasher: RandomState,

@@ -15,18 +15,18 @@ pub use export::export;
 pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, import};
 pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use read::{Defaults, Line, read};
-pub use write::Writer;
+pub use write::LinkWriter;
 
 /// How a link is written on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum FileFormat {
     /// A JSON object a line, with every field.
     JsonLines,
     /// A line of names, then a line of values a link. Null and an empty text are the same.
     Csv,
 }
 
-impl Format {
+impl FileFormat {
     /// The format with this name, which is also the ending of its files.
     pub fn named(name: &str) -> Option<Self> {
         match name {

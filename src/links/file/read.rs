@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::links::file::{FIELDS, Format};
+use crate::links::file::{FIELDS, FileFormat};
 use crate::model::is_xml_char;
 use crate::model::{
     Destination, FULL_URL_MIN_BYTES, LinkId, NAME_MAX_CHARS, PartnerId, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
@@ -49,8 +49,8 @@ pub struct Defaults {
     pub partner: Option<PartnerId>,
 }
 
-/// A whole number. Of one with a fraction, which is how data frames write a column with gaps, the fraction is dropped as in
-/// the API.
+/// A whole number. Of one with a fraction, which is how data frames write a column with gaps, the fraction is dropped
+/// as in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Whole(i64);
 
@@ -91,7 +91,7 @@ struct Row {
 /// When the file is UTF-16, or the line of names of a CSV file cannot be read or names a field that there is not; the
 /// reason is for people.
 pub fn read<'r>(
-    format: Format,
+    format: FileFormat,
     mut file: impl BufRead + Send + 'r,
     defaults: Defaults,
 ) -> Result<Box<dyn Iterator<Item = io::Result<Line>> + Send + 'r>, String> {
@@ -107,8 +107,8 @@ pub fn read<'r>(
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).to_owned();
     let file = io::Cursor::new(start).chain(file);
     Ok(match format {
-        Format::JsonLines => Box::new(json_lines(file, defaults)),
-        Format::Csv => Box::new(csv_lines(file, defaults)?),
+        FileFormat::JsonLines => Box::new(json_lines(file, defaults)),
+        FileFormat::Csv => Box::new(csv_lines(file, defaults)?),
     })
 }
 
@@ -311,8 +311,8 @@ struct Bounded<R> {
     breaks: Arc<Mutex<Breaks>>,
 }
 
-/// Where the lines of a file end. The reader of CSV counts them differently where they end in CR and LF, and where some are
-/// empty.
+/// Where the lines of a file end. The reader of CSV counts them differently where they end in CR and LF, and where
+/// some are empty.
 #[derive(Default)]
 struct Breaks {
     read: u64,

@@ -11,20 +11,20 @@ const DEFAULTS: Defaults = Defaults {
     partner: Some(PartnerId(7)),
 };
 
-fn lines(format: Format, file: &[u8]) -> Vec<(u64, Result<ShortLink, String>)> {
+fn lines(format: FileFormat, file: &[u8]) -> Vec<(u64, Result<ShortLink, String>)> {
     let lines = read(format, file, DEFAULTS).unwrap();
     lines.map(Result::unwrap).map(|line| (line.number, line.link)).collect()
 }
 
 /// The reasons of a file, with their lines.
-fn reasons(format: Format, file: &str) -> Vec<(u64, String)> {
+fn reasons(format: FileFormat, file: &str) -> Vec<(u64, String)> {
     let lines = lines(format, file.as_bytes()).into_iter();
     lines.filter_map(|(number, link)| Some((number, link.err()?))).collect()
 }
 
-fn written(format: Format, links: &[ShortLink]) -> Vec<u8> {
+fn written(format: FileFormat, links: &[ShortLink]) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut writer = Writer::new(format, &mut file).unwrap();
+    let mut writer = LinkWriter::new(format, &mut file).unwrap();
     for link in links {
         writer.write(link).unwrap();
     }
@@ -64,7 +64,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_is_written_is_read_back(links in prop::collection::vec(any_link(), 0..10)) {
-        for format in [Format::JsonLines, Format::Csv] {
+        for format in [FileFormat::JsonLines, FileFormat::Csv] {
             let file = written(format, &links);
             let read: Vec<_> = lines(format, &file).into_iter().map(|(_, link)| link.unwrap()).collect();
             prop_assert_eq!(&read, &links);
@@ -72,8 +72,9 @@ proptest! {
     }
 
     #[test]
-    fn reading_is_total(link in any_link(), bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
-        for format in [Format::JsonLines, Format::Csv] {
+    fn reading_is_total(link in any_link(), bytes in prop::collection::vec(any::<u8>(), 0..200),
+        at in any::<prop::sample::Index>()) {
+        for format in [FileFormat::JsonLines, FileFormat::Csv] {
             let _ = read(format, bytes.as_slice(), DEFAULTS).map(Iterator::count);
             let mut file = written(format, std::slice::from_ref(&link));
             let position = at.index(file.len());
@@ -99,15 +100,18 @@ fn a_line_may_leave_out_what_the_api_would_choose() {
         unique_id: None,
         status: Status::Enabled,
     };
-    assert_eq!(lines(Format::JsonLines, file.as_bytes()), [(1, Ok(expected.clone()))]);
+    assert_eq!(
+        lines(FileFormat::JsonLines, file.as_bytes()),
+        [(1, Ok(expected.clone()))]
+    );
     let file = "\u{feff}id,systemName,fullUrl,expiresAt\nabcd,NAME,https://e.example/,-1\n";
-    assert_eq!(lines(Format::Csv, file.as_bytes()), [(2, Ok(expected))]);
+    assert_eq!(lines(FileFormat::Csv, file.as_bytes()), [(2, Ok(expected))]);
 }
 
 #[test]
 fn what_the_api_lists_can_be_read() {
     let file = r#"{"id":"67mk41xj","createdAt":1778429631,"updatedAt":1778429631,"expiresAt":null,"partnerId":1234567,"userId":"me","name":null,"systemName":"NAME","fullUrl":"https://e.example/","uniqueId":null,"status":2,"objectType":"KalturaShortLink"}"#;
-    assert!(lines(Format::JsonLines, file.as_bytes())[0].1.is_ok());
+    assert!(lines(FileFormat::JsonLines, file.as_bytes())[0].1.is_ok());
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_line_that_is_wrong_says_where_and_why() {
         link(",\"name\":7"),
     ]
     .concat();
-    let found = reasons(Format::JsonLines, &file);
+    let found = reasons(FileFormat::JsonLines, &file);
     let expected = [
         (2, "EOF while parsing an object"),
         (3, "unknown field `fullurl`"),
@@ -157,11 +161,11 @@ fn a_line_that_is_wrong_says_where_and_why() {
     let odd = format!("id,systemName,fullUrl,status\r\n{odd}");
     let expected_odd = [(7, "2 values for 4 names"), (9, "status: expected a whole number")];
     assert_eq!(
-        reasons(Format::Csv, &odd),
+        reasons(FileFormat::Csv, &odd),
         expected_odd.map(|(line, reason)| (line, reason.to_owned()))
     );
     assert_eq!(
-        reasons(Format::Csv, file),
+        reasons(FileFormat::Csv, file),
         expected.map(|(line, reason)| (line, reason.to_owned()))
     );
     for (file, reason) in [
@@ -169,19 +173,19 @@ fn a_line_that_is_wrong_says_where_and_why() {
         ("id,id\n", "line 1 names id twice"),
         ("id,fullUrl\n", "line 1 does not name systemName"),
     ] {
-        let refused = read(Format::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
+        let refused = read(FileFormat::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
         assert!(refused.starts_with(reason), "{refused}");
     }
 }
 
 #[test]
-fn a_quote_that_is_not_closed_does_not_take_the_whole_file_into_memory() {
+fn unclosed_quote_does_not_load_the_whole_file() {
     let file = format!("id,systemName,fullUrl\n\"{}", "x\n".repeat(1_000_000));
-    let error = read(Format::Csv, file.as_bytes(), DEFAULTS)
+    let error = read(FileFormat::Csv, file.as_bytes(), DEFAULTS)
         .unwrap()
         .find_map(Result::err);
     assert!(error.unwrap().to_string().contains("a quote that is not closed"));
-    let names = read(Format::Csv, &file.as_bytes()[22..], DEFAULTS).map(drop);
+    let names = read(FileFormat::Csv, &file.as_bytes()[22..], DEFAULTS).map(drop);
     assert!(names.unwrap_err().contains("a quote that is not closed"));
 }
 
@@ -192,7 +196,7 @@ fn a_link_without_partner_is_refused_where_none_is_meant() {
         partner: None,
         ..DEFAULTS
     };
-    let line = read(Format::JsonLines, file.as_slice(), defaults)
+    let line = read(FileFormat::JsonLines, file.as_slice(), defaults)
         .unwrap()
         .next()
         .unwrap()
@@ -215,7 +219,7 @@ fn csv_is_read_however_a_spreadsheet_writes_it() {
         "\"id\";\"systemName\";\"fullUrl\";\"name\"",
         1,
     );
-    let expected = lines(Format::Csv, plain.as_bytes());
+    let expected = lines(FileFormat::Csv, plain.as_bytes());
     let link = expected[0].1.as_ref().unwrap();
     assert_eq!(
         (link.full_url.as_str(), link.name.as_deref()),
@@ -227,7 +231,7 @@ fn csv_is_read_however_a_spreadsheet_writes_it() {
         for end in ["\n", "\r\n", "\r"] {
             for mark in ["", "\u{feff}"] {
                 let file = format!("{mark}{}", text.replace('\n', end));
-                assert_eq!(lines(Format::Csv, file.as_bytes()), expected, "{file:?}");
+                assert_eq!(lines(FileFormat::Csv, file.as_bytes()), expected, "{file:?}");
             }
         }
     }
@@ -241,11 +245,11 @@ fn csv_is_read_however_a_spreadsheet_writes_it() {
                     .iter()
                     .map(|(number, link)| (number + 1, link.clone()))
                     .collect();
-                assert_eq!(lines(Format::Csv, file.as_bytes()), shifted, "{file:?}");
+                assert_eq!(lines(FileFormat::Csv, file.as_bytes()), shifted, "{file:?}");
             }
         }
     }
-    let refusal = |file: &str| read(Format::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
+    let refusal = |file: &str| read(FileFormat::Csv, file.as_bytes(), DEFAULTS).map(drop).unwrap_err();
     assert_eq!(
         refusal("sep=|\nid|url\n"),
         "line 1 says sep='|'; expected a comma, semicolon or tab"
@@ -257,7 +261,7 @@ fn csv_is_read_however_a_spreadsheet_writes_it() {
 fn lines_of_csv_are_counted_however_they_end() {
     for end in ["\n", "\r\n", "\r"] {
         let file = "id,systemName,fullUrl\n\nabcd,NAME\nabcd,\"N\n\nM\",gopher://x\n\n\nab,NAME,https://e.example/";
-        let numbers: Vec<_> = reasons(Format::Csv, &file.replace('\n', end))
+        let numbers: Vec<_> = reasons(FileFormat::Csv, &file.replace('\n', end))
             .into_iter()
             .map(|(number, _)| number)
             .collect();
@@ -273,15 +277,15 @@ fn a_file_in_utf_16_is_named_as_such() {
     let big: Vec<_> = units().flat_map(u16::to_be_bytes).collect();
     let marked = |mark: [u8; 2], bytes: &[u8]| [&mark[..], bytes].concat();
     for file in [marked([0xff, 0xfe], &little), marked([0xfe, 0xff], &big), little, big] {
-        for format in [Format::Csv, Format::JsonLines] {
+        for format in [FileFormat::Csv, FileFormat::JsonLines] {
             let refused = read(format, file.as_slice(), DEFAULTS).map(drop).unwrap_err();
             assert!(refused.starts_with("the file is UTF-16, expected UTF-8"), "{refused}");
         }
     }
     // What is too short to say is no such file.
-    assert_eq!(lines(Format::JsonLines, b"").len(), 0);
-    assert_eq!(lines(Format::JsonLines, b"\xef\xbb\xbf").len(), 0);
-    assert_eq!(lines(Format::JsonLines, b"{").len(), 1);
+    assert_eq!(lines(FileFormat::JsonLines, b"").len(), 0);
+    assert_eq!(lines(FileFormat::JsonLines, b"\xef\xbb\xbf").len(), 0);
+    assert_eq!(lines(FileFormat::JsonLines, b"{").len(), 1);
 }
 
 #[test]
@@ -307,8 +311,8 @@ fn files_take_work_in_proportion() {
     let count = |format, file: String| read(format, file.as_bytes(), DEFAULTS).map(Iterator::count);
     assert_is_linear(50, make, |(json, csv)| {
         (
-            json.map(|file| count(Format::JsonLines, file)),
-            csv.map(|file| count(Format::Csv, file)),
+            json.map(|file| count(FileFormat::JsonLines, file)),
+            csv.map(|file| count(FileFormat::Csv, file)),
         )
     });
 }
@@ -323,7 +327,7 @@ fn integers_of_rows_lose_their_fraction() {
                 \"createdAt\":1.7e9,\"expiresAt\":1900000000.9,\"partnerId\":7.0,\"status\":1.0}\n\
                 {\"id\":\"abce\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\",\"createdAt\":1e19}\n\
                 {\"id\":\"abcf\",\"systemName\":\"NAME\",\"fullUrl\":\"https://e.example/\",\"partnerId\":4294967296.0}\n";
-    for (format, file) in [(Format::Csv, csv), (Format::JsonLines, json)] {
+    for (format, file) in [(FileFormat::Csv, csv), (FileFormat::JsonLines, json)] {
         let mut links = lines(format, file.as_bytes()).into_iter().map(|(_, link)| link);
         let link = links.next().unwrap().unwrap();
         let times = (link.created_at.as_unix(), link.expires_at.map(Timestamp::as_unix));

@@ -2,21 +2,21 @@
 
 use std::io::{self, Write};
 
-use crate::links::file::{FIELDS, Format, LinkJson};
+use crate::links::file::{FIELDS, FileFormat, LinkJson};
 use crate::model::ShortLink;
 
-pub struct Writer<W: Write>(Kind<W>);
+pub struct LinkWriter<W: Write>(Kind<W>);
 
 enum Kind<W: Write> {
     JsonLines(W),
     Csv(Box<csv::Writer<W>>),
 }
 
-impl<W: Write> Writer<W> {
-    pub fn new(format: Format, inner: W) -> io::Result<Self> {
+impl<W: Write> LinkWriter<W> {
+    pub fn new(format: FileFormat, inner: W) -> io::Result<Self> {
         Ok(Self(match format {
-            Format::JsonLines => Kind::JsonLines(inner),
-            Format::Csv => {
+            FileFormat::JsonLines => Kind::JsonLines(inner),
+            FileFormat::Csv => {
                 let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(inner);
                 writer.write_record(FIELDS)?;
                 Kind::Csv(Box::new(writer))

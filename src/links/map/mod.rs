@@ -129,8 +129,8 @@ impl Shard {
     }
 }
 
-/// Renders a link; as a damaged one, and false, if its destination is none that any version has accepted: it must not be
-/// shown to anybody.
+/// Renders a link; as a damaged one, and false, if its destination is none that any version has accepted: it must not
+/// be shown to anybody.
 fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) -> bool {
     let is_whole = Destination::was_ever_accepted(link.full_url);
     render(
@@ -170,8 +170,8 @@ impl<'i> Batch<'i> {
         }
     }
 
-    /// As [`LinkMap::load`], at the latest when the batch is finished. A link whose destination no version has accepted is not
-    /// loaded; false then.
+    /// As [`LinkMap::load`], at the latest when the batch is finished. A link whose destination no version has
+    /// accepted is not loaded; false then.
     pub fn load(&mut self, link: &LinkRef<'_>) -> bool {
         if !render_link(&mut self.scratch, link) {
             return false;

@@ -25,8 +25,8 @@ pub struct Record<'r> {
     bytes: &'r [u8],
 }
 
-/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location. Without a
-/// status it is that of a damaged link.
+/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location.
+/// Without a status it is that of a damaged link.
 pub fn render(
     record: &mut Vec<u8>,
     id: LinkId,

@@ -106,7 +106,7 @@ fn what_threads_record_is_told_at_once_and_counted_once() {
 
 /// The loss and the excess: a write of unknown outcome is given up, or made again though it was made.
 #[test]
-fn each_click_is_counted_once_whichever_operation_of_the_disk_fails() {
+fn each_click_is_counted_once_whichever_disk_operation_fails() {
     let mut failed = 0;
     for first in 1..60 {
         let disk = Disk::with_store();
@@ -152,7 +152,7 @@ fn each_click_is_counted_once_whichever_operation_of_the_disk_fails() {
 
 /// The loss: the program drains in the middle of a flush, which is given up with what it was writing.
 #[test]
-fn a_flush_that_is_given_up_loses_nothing_and_counts_nothing_twice() {
+fn abandoned_flush_loses_nothing_and_counts_nothing_twice() {
     for polls in 0..6 {
         let disk = Disk::with_store();
         let (links, ids) = with_links(&disk, 25);
@@ -314,7 +314,7 @@ fn numbered(number: usize) -> LinkId {
 }
 
 #[test]
-fn what_is_recorded_and_gathered_is_bounded_and_what_is_dropped_is_told() {
+fn pending_clicks_are_bounded_and_dropped_ones_counted() {
     let disk = Disk::with_store();
     let links = open(&disk, &Clock::manual(now()), 1).unwrap();
     let recorder = links.recorder();
@@ -344,7 +344,7 @@ fn what_is_recorded_and_gathered_is_bounded_and_what_is_dropped_is_told() {
 
 /// The excess: each thread has a table of its own.
 #[test]
-fn all_tables_together_are_bounded_however_many_threads_there_are() {
+fn memory_for_clicks_is_bounded_for_any_number_of_threads() {
     for recorders in [1, 4, 34, 258] {
         let disk = Disk::with_store();
         let links = open(&disk, &Clock::manual(now()), 1).unwrap();
@@ -362,7 +362,8 @@ fn all_tables_together_are_bounded_however_many_threads_there_are() {
         }
         assert!(links.bytes_for_clicks() <= LEAST_BYTES);
     }
-    // A place takes less than 64 bytes, of which seven in eight are taken, and half as many once more while a table grows.
+    // A place takes less than 64 bytes, of which seven in eight are taken, and half as many once more while a table
+    // grows.
     for recorders in [1, 4, 34, 258] {
         for links in [0, 1_000_000, 4_194_305, 10_000_000, 1_000_000_000] {
             let (recorded, gathered) = limits(recorders, links);
@@ -425,7 +426,7 @@ fn the_last_flush_waits_for_a_store_that_is_slow() {
 }
 
 #[test]
-fn nothing_is_counted_where_nothing_can_be_written_or_nobody_wants_it() {
+fn nothing_is_counted_read_only_or_when_disabled() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(now());
     let links = Links::open(folder.path(), clock.clone(), 8)

@@ -205,7 +205,7 @@ fn run_seeds(enough: impl Fn(usize) -> bool + Sync, one: impl Fn(u64) -> usize +
 }
 
 #[test]
-fn whatever_a_crash_leaves_acknowledged_writes_are_there_and_others_whole_or_not() {
+fn crash_keeps_acknowledged_writes_and_tears_none() {
     let points = run_seeds(
         |done| done >= CRASH_POINTS,
         |seed| {
@@ -300,7 +300,7 @@ fn fail_often(seed: u64) -> usize {
 }
 
 #[test]
-fn a_disk_that_fails_for_a_while_costs_no_acknowledged_write_and_no_redirect() {
+fn failing_disk_costs_no_acknowledged_write_and_no_redirect() {
     let runs = AtomicUsize::new(0);
     let failures = run_seeds(|_| runs.fetch_add(1, Ordering::SeqCst) >= FAILING_RUNS, fail_often);
     println!("{failures} failed writes");
@@ -309,7 +309,7 @@ fn a_disk_that_fails_for_a_while_costs_no_acknowledged_write_and_no_redirect() {
 
 /// The loss: a store that fails while the map is being loaded, and every link that is not in it yet answers 503.
 #[test]
-fn links_that_are_not_loaded_yet_are_served_while_the_disk_fails() {
+fn unloaded_links_are_served_while_the_disk_fails() {
     let disk = Disk::with_store();
     let clock = Clock::manual(now_of(0));
     let add = |links: &Links| block_on(links.add(draft("https://e.example/x")));

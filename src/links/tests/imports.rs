@@ -40,8 +40,8 @@ fn wrong() -> Result<ShortLink, String> {
     Err("for this test".to_owned())
 }
 
-/// Imports while another job holds the writer. Lets the writer go when so many lines have been read, or with `None` not before
-/// the import has ended.
+/// Imports while another job holds the writer. Lets the writer go when so many lines have been read, or with `None`
+/// not before the import has ended.
 fn import_beside_a_writer(
     links: &Links,
     file: Vec<Result<ShortLink, String>>,

@@ -321,8 +321,8 @@ pub fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, Str
     Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
 }
 
-/// Reads the store, again if that is the moment in which a failure of the disk is found out: a commit that readers want, or
-/// a checkpoint, can be what finds it.
+/// Reads the store, again if that is the moment in which a failure of the disk is found out: a commit that readers
+/// want, or a checkpoint, can be what finds it.
 fn read<R>(links: &Links, look: impl Fn(&Snapshot) -> Result<R, StoreError>) -> R {
     loop {
         match links.store.snapshot().and_then(|snapshot| look(&snapshot)) {

@@ -210,8 +210,8 @@ impl FastPath {
         }
     }
 
-    /// Notes how long so many redirects took, whose requests came together: from when they had been read until their answers
-    /// had been handed to the kernel.
+    /// Notes how long so many redirects took, whose requests came together: from when they had been read until their
+    /// answers had been handed to the kernel.
     pub fn took(&self, duration: Duration, redirects: u64) {
         self.redirects.took(duration, redirects);
     }
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn links_whose_records_are_damaged_are_counted_as_such_on_both_ways() {
+    fn damaged_links_are_counted_as_such_on_both_paths() {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

@@ -1,4 +1,5 @@
-//! The requests that the fast path answers, read from their bytes: plain ones for redirects. Any other is somebody else's.
+//! The requests that the fast path answers, read from their bytes: plain ones for redirects. Any other is somebody
+//! else's.
 
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
@@ -169,8 +170,10 @@ mod tests {
         #[test]
         fn reading_a_request_is_total(
             method in "GET|HEAD|POST|[A-Z]{1,5}",
-            path in "/tiny/[0-9a-z]{3,21}|/api_v3/service/shortlink_shortlink/action/goto/id/[0-9a-z?/%]{0,21}|\\PC{0,20}",
-            headers in "(Host: a\r\n|Connection: (close|upgrade|keep-alive)\r\n|Content-Length: [0-9]\r\n|[A-Za-z]{1,12}: \\PC{0,8}\r\n){0,5}",
+            path in "/tiny/[0-9a-z]{3,21}|\
+                /api_v3/service/shortlink_shortlink/action/goto/id/[0-9a-z?/%]{0,21}|\\PC{0,20}",
+            headers in "(Host: a\r\n|Connection: (close|upgrade|keep-alive)\r\n|Content-Length: \
+                [0-9]\r\n|[A-Za-z]{1,12}: \\PC{0,8}\r\n){0,5}",
             cut in any::<prop::sample::Index>(),
         ) {
             let text = format!("{method} {path} HTTP/1.1\r\n{headers}\r\n");

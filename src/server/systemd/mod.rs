@@ -1,8 +1,9 @@
-//! What the service manager is told (sd_notify(3) of systemd): that tinyd serves, reloads and ends, what it is doing, and
-//! that its threads are alive. Without `NOTIFY_SOCKET` in the environment there is no manager, and nothing is told.
+//! What the service manager is told (sd_notify(3) of systemd): that tinyd serves, reloads and ends, what it is doing,
+//! and that its threads are alive. Without `NOTIFY_SOCKET` in the environment there is no manager, and nothing is
+//! told.
 //!
-//! A thread of its own tells it, so that no runtime waits for the manager, and a store that takes long to open or to close
-//! does not keep the manager from being asked for more time.
+//! A thread of its own tells it, so that no runtime waits for the manager, and a store that takes long to open or to
+//! close does not keep the manager from being asked for more time.
 
 use std::io;
 use std::sync::Arc;
@@ -25,17 +26,18 @@ const SETTLED_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much, so that a busy machine does not miss it.
 const EXTENSION: Duration = Duration::from_secs(30);
-/// For how long more time is asked for at the end, after requests in flight have had theirs. To be killed after that loses nothing that was acknowledged.
+/// For how long more time is asked for at the end, after requests in flight have had theirs. To be killed after that
+/// loses nothing that was acknowledged.
 const ENDING_MAX: Duration = Duration::from_secs(5 * 60);
-/// How often in the time of the watchdog it is found out whether all threads are alive. It must be told once in that time,
-/// so that one question may remain without an answer for half of it.
+/// How often in the time of the watchdog it is found out whether all threads are alive. It must be told once in that
+/// time, so that one question may remain without an answer for half of it.
 const WATCHDOG_PARTS: u32 = 4;
 
 #[derive(Debug)]
 pub struct ServiceManager {
     sender: Option<Sender<Event>>,
     teller: Option<JoinHandle<()>>,
-    roll_call: Heartbeat,
+    heartbeat: Heartbeat,
 }
 
 #[derive(Debug)]
@@ -68,12 +70,12 @@ impl ServiceManager {
     /// Tells the manager that names itself in the environment, if one does, and asks it for time until
     /// [`ServiceManager::serving`] is called.
     pub fn connect() -> io::Result<Self> {
-        let (questions, roll_call) = roll_call();
+        let (questions, heartbeat) = heartbeat();
         if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
             return Ok(Self {
                 sender: None,
                 teller: None,
-                roll_call,
+                heartbeat,
             });
         }
         let mut has_failed = false;
@@ -100,13 +102,13 @@ impl ServiceManager {
         Ok(Self {
             sender: Some(sender),
             teller: Some(teller),
-            roll_call,
+            heartbeat,
         })
     }
 
     /// What each thread answers for as long as it is alive.
-    pub(super) fn roll_call(&self) -> Heartbeat {
-        self.roll_call.clone()
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// The listeners serve: links that are not in memory yet are looked up in the store.
@@ -367,26 +369,26 @@ struct Questions {
     members: Arc<AtomicUsize>,
 }
 
-/// Whoever answers: a runtime that serves. One whose thread hangs, in a lock for instance, does not; one with several threads does
-/// as long as one of them is free.
+/// Whoever answers: a runtime that serves. One whose thread hangs, in a lock for instance, does not; one with several
+/// threads does as long as one of them is free.
 #[derive(Debug, Clone)]
 pub(super) struct Heartbeat {
     last: watch::Receiver<Arc<Question>>,
     members: Arc<AtomicUsize>,
 }
 
-fn roll_call() -> (Questions, Heartbeat) {
+fn heartbeat() -> (Questions, Heartbeat) {
     let (sender, receiver) = watch::channel(Arc::default());
     let members = Arc::default();
     let questions = Questions {
         last: sender,
         members: Arc::clone(&members),
     };
-    let roll_call = Heartbeat {
+    let heartbeat = Heartbeat {
         last: receiver,
         members,
     };
-    (questions, roll_call)
+    (questions, heartbeat)
 }
 
 impl Questions {
@@ -401,7 +403,7 @@ impl Questions {
 
 impl Heartbeat {
     /// Answers each question once, for the runtime that this runs on, until nobody asks any more.
-    pub(super) async fn answer(mut self) {
+    pub(super) async fn run(mut self) {
         self.members.fetch_add(1, Ordering::Relaxed);
         loop {
             self.last.borrow_and_update().answers.fetch_add(1, Ordering::Relaxed);
@@ -428,7 +430,7 @@ mod tests {
 
     /// A teller whose messages can be received, with whom it is told what happens.
     fn teller(pace: RetryTiming) -> (Sender<Event>, Receiver<String>, Heartbeat) {
-        let (questions, roll_call) = roll_call();
+        let (questions, heartbeat) = heartbeat();
         let (said, hears) = mpsc::channel();
         let send = move |states: &[NotifyState<'_>]| {
             let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
@@ -437,7 +439,7 @@ mod tests {
         };
         let (sender, events) = mpsc::channel();
         thread::spawn(move || Notifier::new(send, pace, questions).run(&events));
-        (sender, hears, roll_call)
+        (sender, hears, heartbeat)
     }
 
     fn subject(text: &'static str) -> Event {
@@ -454,7 +456,7 @@ mod tests {
             extension: SHORT,
             ..NEVER
         };
-        let (sender, hears, _roll_call) = teller(pace);
+        let (sender, hears, _heartbeat) = teller(pace);
         assert_eq!(hears.recv().unwrap(), "STATUS=opening the store");
         for _ in 0..3 {
             assert_eq!(hears.recv().unwrap(), MORE_TIME);
@@ -479,7 +481,7 @@ mod tests {
             ending: Duration::ZERO,
             ..NEVER
         };
-        let (sender, hears, _roll_call) = teller(pace);
+        let (sender, hears, _heartbeat) = teller(pace);
         sender.send(Event::Ending(Duration::ZERO)).unwrap();
         let from_the_end = hears.iter().skip_while(|message| !message.starts_with("STOPPING"));
         drop(sender);
@@ -488,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_reload_says_when_it_began() {
-        let (sender, hears, _roll_call) = teller(NEVER);
+        let (sender, hears, _heartbeat) = teller(NEVER);
         sender.send(Event::Reloading).unwrap();
         sender.send(Event::Reloaded(None)).unwrap();
         drop(sender);
@@ -500,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_mistake_in_the_configuration_is_told_until_it_is_repaired() {
-        let (sender, hears, _roll_call) = teller(NEVER);
+        let (sender, hears, _heartbeat) = teller(NEVER);
         sender.send(subject("serving")).unwrap();
         sender
             .send(Event::Reloaded(Some("log.level:\nloud".to_owned())))
@@ -522,7 +524,7 @@ mod tests {
     #[test]
     fn the_watchdog_is_told_only_if_every_thread_answers() {
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (questions, roll_call) = roll_call();
+        let (questions, heartbeat) = heartbeat();
         let (one, other) = (runtime(), runtime());
         let run = |runtime: &tokio::runtime::Runtime| {
             for _ in 0..3 {
@@ -530,7 +532,7 @@ mod tests {
             }
         };
         for runtime in [&one, &other] {
-            runtime.spawn(roll_call.clone().answer());
+            runtime.spawn(heartbeat.clone().run());
             run(runtime);
         }
         assert!(questions.are_all_answered());
@@ -550,9 +552,9 @@ mod tests {
             watchdog: Some(Duration::ZERO),
             ..NEVER
         };
-        let (sender, hears, roll_call) = teller(pace);
+        let (sender, hears, heartbeat) = teller(pace);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.spawn(roll_call.answer());
+        runtime.spawn(heartbeat.run());
         // It is asked to join, and then left alone.
         runtime.block_on(tokio::task::yield_now());
         sender.send(subject("serving")).unwrap();

@@ -16,12 +16,12 @@ pub struct Compaction {
 }
 
 /// Copies a store into a new file, without what deleted and replaced entries have left, and puts it in the old one's
-/// place once it has been verified. redb's own compaction works in place, where a crash or a mistake has nothing to go
-/// back to.
+/// place once it has been verified. redb's own compaction works in place, where a crash or a mistake has nothing to
+/// go back to.
 ///
 /// # Errors
-/// When the file is in use, something in it is damaged, the disk has too little space, or it cannot be read or written. The
-/// old file is then as it was.
+/// When the file is in use, something in it is damaged, the disk has too little space, or it cannot be read or
+/// written. The old file is then as it was.
 pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, CopyError> {
     let old = fs::metadata(path)?;
     let before = old.len();

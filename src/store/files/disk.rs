@@ -14,8 +14,8 @@ pub fn journal_path(store: &Path) -> PathBuf {
     path.into()
 }
 
-/// Gives a file the owner, the group and the mode of another one. The open file, and not whatever has its name by now: where
-/// root works in a folder of the service's, the service could put a link to any file there.
+/// Gives a file the owner, the group and the mode of another one. The open file, and not whatever has its name by
+/// now: where root works in a folder of the service's, the service could put a link to any file there.
 pub fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
     let own = file.metadata()?;
     if (own.uid(), own.gid()) != (other.uid(), other.gid()) {

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_is_remembered_over_restarts_unless_the_store_is_only_read() {
+    fn backup_time_survives_restarts_unless_read_only() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("links.redb");
         let at = Timestamp::from_unix(1_778_429_631);

@@ -31,17 +31,17 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 
     /// Verifies every checksum, after an operation on the database has failed and before it is opened again.
     ///
-    /// A sync that fails may leave the operating system with pages in its memory that it takes for written, so that what
-    /// is read is no proof of what is stored. That does no harm: pages that a failed commit has written are referred to
-    /// by nothing but its header, which is the last thing written, after a sync of its own; and opening writes the header
-    /// anew. The simulated disk does all this, and worse.
+    /// A sync that fails may leave the operating system with pages in its memory that it takes for written, so that
+    /// what is read is no proof of what is stored. That does no harm: pages that a failed commit has written are
+    /// referred to by nothing but its header, which is the last thing written, after a sync of its own; and opening
+    /// writes the header anew. The simulated disk does all this, and worse.
     fn check(&self) -> Result<(), OpenError>;
 
     /// Opens it without ever writing to it; what its journal has is added in memory.
     fn open_read_only(&self) -> Result<Database, OpenError>;
 
-    /// The file of a journal of the store with this identity, with all its blocks allocated and whatever records. The store
-    /// must not need what was in it.
+    /// The file of a journal of the store with this identity, with all its blocks allocated and whatever records. The
+    /// store must not need what was in it.
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>>;
 
     /// Removes the file of the journal, which the store does not need any more.
@@ -353,8 +353,8 @@ impl Medium for StoreFile {
 
     fn probe(&self) -> io::Result<()> {
         let unfinished = Unfinished::new(&self.path.with_extension("probe"));
-        // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is open for
-        // writing, nobody can make the file system read-only.
+        // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is
+        // open for writing, nobody can make the file system read-only.
         let content = vec![0xa5; PROBE_BYTES];
         let written = unfinished.create().and_then(|mut file| {
             file.write_all(&content)?;

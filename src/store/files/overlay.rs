@@ -185,7 +185,8 @@ mod tests {
         #[test]
         fn it_reads_as_a_file_that_was_written(
             base in prop::collection::vec(any::<u8>(), 0..20_000),
-            operations in prop::collection::vec((any::<bool>(), 0_usize..25_000, prop::collection::vec(any::<u8>(), 1..6_000)), 0..20),
+            operations in prop::collection::vec((any::<bool>(), 0_usize..25_000,
+                prop::collection::vec(any::<u8>(), 1..6_000)), 0..20),
         ) {
             let overlay = Overlay::new(base.clone(), base.len() as u64);
             let mut expected = base.clone();

@@ -1,5 +1,5 @@
-//! The checksum of every entry: CRC32C over key and value, which finds a byte that the disk or the memory has changed. The
-//! checksums of redb are of pages, and are looked at only where a whole file is verified.
+//! The checksum of every entry: CRC32C over key and value, which finds a byte that the disk or the memory has
+//! changed. The checksums of redb are of pages, and are looked at only where a whole file is verified.
 
 use crate::store::error::StoreError;
 

@@ -21,8 +21,8 @@ const CLICKS_BYTES: usize = 24;
 /// Entries that are held in memory at a time.
 const STRIDE: usize = if cfg!(test) { 2 } else { 4096 };
 
-/// Gives every entry its checksum. What does not decode stays as it is, which no checksum fits: its link answers as damaged,
-/// and a verification names it.
+/// Gives every entry its checksum. What does not decode stays as it is, which no checksum fits: its link answers as
+/// damaged, and a verification names it.
 pub fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
     let mut damaged = 0_u64;
     rewrite(&mut transaction.open_table(LINKS)?, |key, value| {

@@ -126,13 +126,13 @@ impl<T> PerIndex<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counter {
+pub enum CounterKind {
     Partner,
     User,
     SystemName,
 }
 
-impl Counter {
+impl CounterKind {
     /// What is counted in the scopes of an index.
     pub const fn of(index: Index) -> Option<Self> {
         match index {
@@ -164,9 +164,9 @@ pub fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
     let partner = link.partner_id;
     let user = link.user_id.as_deref();
     [
-        Some(Counter::Partner.key(&partner_scope(partner))),
-        user.map(|user| Counter::User.key(&text_scope(partner, user))),
-        Some(Counter::SystemName.key(&text_scope(partner, &link.system_name))),
+        Some(CounterKind::Partner.key(&partner_scope(partner))),
+        user.map(|user| CounterKind::User.key(&text_scope(partner, user))),
+        Some(CounterKind::SystemName.key(&text_scope(partner, &link.system_name))),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,6 @@
-//! How a link is written: one byte of version, a checksum (4 bytes), then bincode. The checksum is CRC32C over the id, the
-//! version and what follows it. The only place that names bincode, so that it can be replaced; a record of another version
-//! says so in its first byte.
+//! How a link is written: one byte of version, a checksum (4 bytes), then bincode. The checksum is CRC32C over the
+//! id, the version and what follows it. The only place that names bincode, so that it can be replaced; a record of
+//! another version says so in its first byte.
 
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 use bincode::{BorrowDecode, Encode};

@@ -1,19 +1,20 @@
-//! The journal: a file beside the store to which each transaction is appended and synced before it is acknowledged. The
-//! pages of the store are written together, seldom, by a checkpoint.
+//! The journal: a file beside the store to which each transaction is appended and synced before it is acknowledged.
+//! The pages of the store are written together, seldom, by a checkpoint.
 //!
 //! An acknowledgement costs one sequential write and one sync of blocks that are allocated already. The store's table
-//! `journal` holds a salt, which every durable commit draws anew, and with which every record is sealed: a record applies
-//! to the durable state that it follows and to no other, so what earlier ones have left in the file, or what belonged to
-//! a store that was replaced, never does. Without a salt no journal is in use, and the store is whole without one.
+//! `journal` holds a salt, which every durable commit draws anew, and with which every record is sealed: a record
+//! applies to the durable state that it follows and to no other, so what earlier ones have left in the file, or what
+//! belonged to a store that was replaced, never does. Without a salt no journal is in use, and the store is whole
+//! without one.
 //!
-//! The file begins with a sector that names the store that it belongs to: `tinyd journal 2\n`, the identity (8 bytes), and
-//! the CRC32C of both. Records follow: the length of the payload (4 bytes), a checksum (4 bytes), the number of the commit
-//! (8 bytes) and the payload, which `redo.rs` describes, filled up with zeros to whole sectors. Numbers are big-endian. The
-//! checksum is CRC32C over identity, salt, number and payload. The first record that is not sealed as it should be, or does
-//! not continue the count, ends them.
+//! The file begins with a sector that names the store that it belongs to: `tinyd journal 2\n`, the identity (8
+//! bytes), and the CRC32C of both. Records follow: the length of the payload (4 bytes), a checksum (4 bytes), the
+//! number of the commit (8 bytes) and the payload, which `redo.rs` describes, filled up with zeros to whole sectors.
+//! Numbers are big-endian. The checksum is CRC32C over identity, salt, number and payload. The first record that is
+//! not sealed as it should be, or does not continue the count, ends them.
 //!
-//! The journal of a store of format 1 has no first sector and names no store; its checksum is the first 8 bytes of a SHA-1
-//! over salt, number and payload. It is read when such a store is upgraded, and never written.
+//! The journal of a store of format 1 has no first sector and names no store; its checksum is the first 8 bytes of a
+//! SHA-1 over salt, number and payload. It is read when such a store is upgraded, and never written.
 
 pub mod record;
 pub mod redo;
@@ -90,8 +91,8 @@ impl Journal {
         sequence == self.next && payload.len() + self.end - START <= record::PAYLOAD_MAX_BYTES
     }
 
-    /// Appends a commit, and returns once it is on disk. After an error, nobody knows whether it is, and the journal must
-    /// not be written to before it has been replayed.
+    /// Appends a commit, and returns once it is on disk. After an error, nobody knows whether it is, and the journal
+    /// must not be written to before it has been replayed.
     pub fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let tie = Tie {
             identity: Some(self.identity),

@@ -9,15 +9,16 @@ use crate::store::format::checksum::{self, SEAL_BYTES};
 /// What it is called in errors.
 pub const NAME: &str = "journal";
 
-/// The length of the file. A checkpoint comes when it is full: the longer it is, the more changes share the writing of a
-/// page, and the longer it takes to replay it after a crash. Tests have many checkpoints.
+/// The length of the file. A checkpoint comes when it is full: the longer it is, the more changes share the writing
+/// of a page, and the longer it takes to replay it after a crash. Tests have many checkpoints.
 pub const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 16 * 1024 * 1024 };
 
-/// What a disk writes whole or not at all. No record shares one with another, so that writing one cannot harm those that
-/// are acknowledged.
+/// What a disk writes whole or not at all. No record shares one with another, so that writing one cannot harm those
+/// that are acknowledged.
 const SECTOR_BYTES: usize = 512;
 
-/// How often the content of a damaged journal is summed up at most, to find out whether there are records after the damage.
+/// How often the content of a damaged journal is summed up at most, to find out whether there are records after the
+/// damage.
 const SUMMED_MAX: usize = 4;
 
 const LENGTH_BYTES: usize = 4;
@@ -130,8 +131,8 @@ pub fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
-/// Whether there is a record of a later commit further on: then what is between was damaged, because each is written after
-/// the one before it is on disk.
+/// Whether there is a record of a later commit further on: then what is between was damaged, because each is written
+/// after the one before it is on disk.
 pub fn has_later_record(content: &[u8], tie: Tie, sequence: u64) -> bool {
     let sectors = (FILE_BYTES / SECTOR_BYTES) as u64;
     let later = sequence.saturating_add(1)..=sequence.saturating_add(sectors);
@@ -168,8 +169,8 @@ pub fn is_used(content: &[u8]) -> bool {
     records.iter().take(HEADER_BYTES).any(|byte| *byte != 0)
 }
 
-/// Whether a journal belongs to another store: its first sector does not name this one, and it has no record of it. Journals
-/// of format 1 name none.
+/// Whether a journal belongs to another store: its first sector does not name this one, and it has no record of it.
+/// Journals of format 1 name none.
 pub fn is_foreign(content: &[u8], tie: Tie) -> bool {
     let names_another = match tie.identity {
         Some(_) => owner_of(content) != tie.identity,

@@ -10,7 +10,8 @@ use crate::store::journal::record::PAYLOAD_MAX_BYTES;
 /// The version that is written.
 pub const VERSION: u8 = 1;
 
-/// Length of the id (1 byte), the id, length of the record (4 bytes), and the record as the store has it, or as one of format 1 had it.
+/// Length of the id (1 byte), the id, length of the record (4 bytes), and the record as the store has it, or as one
+/// of format 1 had it.
 pub const LINK: u8 = 1;
 /// Digest, and the unix second until which it is kept.
 pub const REVOKED: u8 = 2;
@@ -18,8 +19,8 @@ pub const REVOKED: u8 = 2;
 pub const COUNTED: u8 = 3;
 /// The unix second at which expired sessions were dropped.
 pub const DROPPED: u8 = 4;
-/// Length of the id (1 byte), the id, and its clicks as the store has them from then on: the sum and not what was added, so that
-/// making the change again changes nothing.
+/// Length of the id (1 byte), the id, and its clicks as the store has them from then on: the sum and not what was
+/// added, so that making the change again changes nothing.
 pub const USED: u8 = 5;
 
 /// The changes of one transaction, unless nobody wants them or they are too many for the journal.

@@ -24,8 +24,8 @@ pub enum Replayed {
     Foreign,
 }
 
-/// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no journal is in
-/// use. `read` reads the file of the journal, if there is one.
+/// Brings a store that was not closed cleanly to where its journal ends, with a durable commit, after which no
+/// journal is in use. `read` reads the file of the journal, if there is one.
 pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<u8>>>) -> Result<Replayed, StoreError> {
     let Some((tie, bytes)) = tables::journal_of(database)? else {
         return Ok(Replayed::Unused);

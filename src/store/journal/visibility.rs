@@ -33,7 +33,8 @@ impl Visibility {
         Released(self)
     }
 
-    /// Waits until what is acknowledged now can be seen, or nobody can tell when that will be. The writer wakes up for it.
+    /// Waits until what is acknowledged now can be seen, or nobody can tell when that will be. The writer wakes up
+    /// for it.
     pub fn wait_for_acknowledged(&self, acknowledged: &watch::Receiver<u64>) {
         // Never borrowed while this waits: the writer could not publish what is waited for.
         let sequence = *acknowledged.borrow();

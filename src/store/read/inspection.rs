@@ -1,5 +1,5 @@
-//! A verification of a store in use: in small pieces, each on a snapshot of its own, so that neither writers wait nor the file
-//! grows. What changes between two pieces is looked at as it is then.
+//! A verification of a store in use: in small pieces, each on a snapshot of its own, so that neither writers wait nor
+//! the file grows. What changes between two pieces is looked at as it is then.
 
 use redb::{ReadOnlyTable, Value};
 
@@ -7,7 +7,7 @@ use crate::model::Timestamp;
 use crate::store::Store;
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, Counter, Index};
+use crate::store::format::keys::{self, Bytes, CounterKind, Index};
 use crate::store::format::record;
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, count, id_of};
@@ -189,7 +189,7 @@ fn check_index(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
 
 /// Whether there is a counter for the scope of an entry. What it says is compared where the counters are looked at.
 fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
-    let Some((counter, (scope, _))) = Counter::of(index).zip(keys::split_scope(index, key)) else {
+    let Some((counter, (scope, _))) = CounterKind::of(index).zip(keys::split_scope(index, key)) else {
         return Ok(None);
     };
     let is_there = snapshot.counters.get(counter.key(scope).as_slice())?.is_some();
@@ -204,7 +204,7 @@ fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
 
 fn check_counter(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
     let stored = values::decode_counts(key, value)?;
-    let of_kind = |index: &Index| Counter::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
+    let of_kind = |index: &Index| CounterKind::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
     let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
         return Ok(Some(format!("{} counts nothing", key.escape_ascii())));
     };

@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::format::keys::{self, Counter, Index};
+use crate::store::format::keys::{self, CounterKind, Index};
 use crate::store::format::record;
 use crate::store::read::limit::{Meter, ReadLimit};
 use crate::store::read::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
@@ -130,11 +130,39 @@ impl Span {
     }
 }
 
+/// The spans that a query may be read from. Those that are quickly counted come first: they limit how far the others
+/// are counted.
+fn spans(query: &Query) -> Vec<Span> {
+    let mut spans = Vec::new();
+    if let Some(unique_id) = &query.unique_id {
+        spans.push(Span::of_texts(query, Index::UniqueId, [unique_id]));
+    }
+    if let Some(users) = &query.users {
+        spans.push(Span::of_texts(query, Index::User, users));
+    }
+    if let Some(system_names) = &query.system_names {
+        spans.push(Span::of_texts(query, Index::SystemName, system_names));
+    }
+    let in_order = Span::in_order(query).index;
+    for (index, range) in [
+        (Index::Created, query.created),
+        (Index::Updated, query.updated),
+        (Index::Expires, query.expires),
+    ] {
+        let span = Span::of_partner(query, index, range);
+        if range.is_bounded() || index == in_order {
+            spans.push(span);
+        }
+    }
+    spans
+}
+
 impl Snapshot {
     /// Answers a query. The total is exact.
     ///
     /// # Errors
-    /// When the file cannot be read or a record cannot be decoded; [`StoreError::Stopped`] if it takes more than it may.
+    /// When the file cannot be read or a record cannot be decoded; [`StoreError::Stopped`] if it takes more than it
+    /// may.
     pub fn list(&self, query: &Query, limit: &ReadLimit) -> Result<Listing, StoreError> {
         let meter = &Meter::new(limit);
         if query.is_impossible() {
@@ -143,7 +171,8 @@ impl Snapshot {
         let (mut may_walk, mut may_scan) = (true, true);
         loop {
             let choice = self.choose(query, may_walk, may_scan, meter)?;
-            // Both read records that may belong to somebody else; where one of those is damaged, the indexes know better.
+            // Both read records that may belong to somebody else; where one of those is damaged, the indexes know
+            // better.
             match choice.driver {
                 Driver::Walk(walk) => match self.walk(query, &walk, meter)? {
                     Some(listing) => return Ok(listing),
@@ -193,30 +222,8 @@ impl Snapshot {
             let stored = self.totals()?.iter().sum();
             choice.offer(Driver::Scan, stored, RECORD_STEPS);
         }
-        // Those that are quickly counted come first: they limit how far the others are counted.
-        let mut spans = Vec::new();
-        if let Some(unique_id) = &query.unique_id {
-            spans.push(Span::of_texts(query, Index::UniqueId, [unique_id]));
-        }
-        if let Some(users) = &query.users {
-            spans.push(Span::of_texts(query, Index::User, users));
-        }
-        if let Some(system_names) = &query.system_names {
-            spans.push(Span::of_texts(query, Index::SystemName, system_names));
-        }
-        let in_order = Span::in_order(query).index;
-        for (index, range) in [
-            (Index::Created, query.created),
-            (Index::Updated, query.updated),
-            (Index::Expires, query.expires),
-        ] {
-            let span = Span::of_partner(query, index, range);
-            if range.is_bounded() || index == in_order {
-                spans.push(span);
-            }
-        }
         let mut total = None;
-        for mut span in spans {
+        for mut span in spans(query) {
             let cost_per_entry = span.cost_per_entry(query);
             let limit = if span.decides_all(query) {
                 // It also tells the total, which is worth being counted to the end.
@@ -259,9 +266,9 @@ impl Snapshot {
     /// The entries of a span: from the counters where they know, else counted, up to `limit`.
     fn count(&self, span: &mut Span, limit: u64, meter: &Meter<'_>) -> Result<u64, StoreError> {
         let counter = match span.index {
-            Index::Created | Index::Updated | Index::Expires => Some(Counter::Partner),
-            Index::User => Some(Counter::User),
-            Index::SystemName => Some(Counter::SystemName),
+            Index::Created | Index::Updated | Index::Expires => Some(CounterKind::Partner),
+            Index::User => Some(CounterKind::User),
+            Index::SystemName => Some(CounterKind::SystemName),
             Index::UniqueId => None,
         };
         let Span { index, runs, range } = span;
@@ -304,8 +311,8 @@ impl Snapshot {
         Ok(entries)
     }
 
-    /// The entries of a run within a time range, up to `limit`. Where it is known how many there are at all times, those
-    /// outside the range are counted alongside, and whichever come to their end first decide.
+    /// The entries of a run within a time range, up to `limit`. Where it is known how many there are at all times,
+    /// those outside the range are counted alongside, and whichever come to their end first decide.
     fn count_run(
         &self,
         index: Index,
@@ -408,8 +415,8 @@ impl Snapshot {
         Ok(listing)
     }
 
-    /// As [`Snapshot::filter_in_order`], until the page is full; `None` if that takes too long, or if a record on the way
-    /// cannot be read.
+    /// As [`Snapshot::filter_in_order`], until the page is full; `None` if that takes too long, or if a record on the
+    /// way cannot be read.
     fn walk(&self, query: &Query, walk: &Walk, meter: &Meter<'_>) -> Result<Option<Listing>, StoreError> {
         let &Walk {
             ref span,

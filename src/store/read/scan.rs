@@ -32,9 +32,9 @@ pub struct Scanned<V> {
 }
 
 impl Snapshot {
-    /// Reads every link of the store in several threads, each with a visitor of its own, and returns the visitors. A thread
-    /// takes one piece of the table after the other, each in the order of the ids. A damaged page costs the links of its
-    /// piece.
+    /// Reads every link of the store in several threads, each with a visitor of its own, and returns the visitors. A
+    /// thread takes one piece of the table after the other, each in the order of the ids. A damaged page costs the
+    /// links of its piece.
     ///
     /// # Errors
     /// When the file cannot be read; [`StoreError::Stopped`] if it takes more than it may.
@@ -169,7 +169,8 @@ mod tests {
                 stored.into_iter().try_for_each(|link| transaction.put(None, link))
             };
             block_on(store.write(put_all)).unwrap();
-            let visitors = store.snapshot().unwrap().scan(threads, &ReadLimit::default(), Vec::<ShortLink>::new).unwrap();
+            let visitors = store.snapshot().unwrap().scan(threads, &ReadLimit::default(), Vec::<ShortLink>::new)
+                .unwrap();
             prop_assert_eq!(visitors.unread, 0);
             let mut visited = visitors.visitors.concat();
             visited.sort_by_key(|link| link.id);

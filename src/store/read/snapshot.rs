@@ -5,7 +5,7 @@ use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, Read
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
+use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
 use crate::store::format::values::{self, Counts, decode_counts};
@@ -28,8 +28,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
-    /// none.
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
+    /// logged and is as none.
     pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
         let Some(clicks) = &self.clicks else {
             return Ok(Usage::default());
@@ -95,14 +95,15 @@ impl Snapshot {
         self.sequence
     }
 
-    /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a session
-    /// that was ended must not begin again.
+    /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a
+    /// session that was ended must not begin again.
     pub fn revocations(&self) -> Result<Vec<([u8; 20], Timestamp)>, StoreError> {
         let mut revocations = Vec::new();
         for entry in self.revocations.iter()? {
             let (digest, until) = entry?;
             let until = values::decode_until(digest.value(), until.value()).unwrap_or_else(|error| {
-                tracing::error!(%error, "a revocation is damaged: if its digest is, a session that was ended works again");
+                tracing::error!(%error, "a revocation is damaged: if its digest is, a session that was ended works \
+                    again");
                 Timestamp::MAX
             });
             if let Ok(digest) = digest.value().try_into() {
@@ -169,7 +170,7 @@ impl Snapshot {
 
     fn counted_totals(&self) -> Result<Counts, StoreError> {
         let mut totals = Counts::default();
-        let partners = [Counter::Partner.kind()];
+        let partners = [CounterKind::Partner.kind()];
         for entry in self.counters.range(partners.as_slice()..)? {
             let (key, counts) = entry?;
             if !key.value().starts_with(&partners) {
@@ -183,7 +184,7 @@ impl Snapshot {
     }
 
     /// How many links of a scope have each status.
-    pub fn counts(&self, counter: Counter, scope: &[u8]) -> Result<Counts, StoreError> {
+    pub fn counts(&self, counter: CounterKind, scope: &[u8]) -> Result<Counts, StoreError> {
         let key = counter.key(scope);
         match self.counters.get(key.as_slice())? {
             Some(bytes) => decode_counts(&key, bytes.value()),

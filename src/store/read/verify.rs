@@ -6,7 +6,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::store::error::StoreError;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Counter, Index, PerIndex};
+use crate::store::format::keys::{self, CounterKind, Index, PerIndex};
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
 
@@ -79,7 +79,7 @@ impl Snapshot {
         let mut counted = 0;
         for (index, counter) in Index::ALL
             .into_iter()
-            .filter_map(|index| Some((index, Counter::of(index)?)))
+            .filter_map(|index| Some((index, CounterKind::of(index)?)))
         {
             counted += self.verify_counters(index, counter, &mut found)?;
         }
@@ -160,7 +160,7 @@ impl Snapshot {
     }
 
     /// Compares the counters of a kind with what its index holds, and returns how many scopes that has.
-    fn verify_counters(&self, index: Index, counter: Counter, found: &mut Verification) -> Result<u64, StoreError> {
+    fn verify_counters(&self, index: Index, counter: CounterKind, found: &mut Verification) -> Result<u64, StoreError> {
         let mut scopes = 0;
         self.for_each_scope(index, |scope, counts| {
             scopes += 1;

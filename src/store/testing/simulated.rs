@@ -1,5 +1,5 @@
-//! A disk for tests, with the files of a store and its journal, that forgets, reorders and tears what was not synced, and
-//! that fails when it is told to.
+//! A disk for tests, with the files of a store and its journal, that forgets, reorders and tears what was not synced,
+//! and that fails when it is told to.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -86,8 +86,8 @@ struct State {
     /// Operations so far, failed ones included.
     operations: u64,
     failure: Option<Failure>,
-    /// The last salt. It begins with what is in the journal, so that nothing there is sealed with one of those to come, but
-    /// the same ones are drawn when the same is done again.
+    /// The last salt. It begins with what is in the journal, so that nothing there is sealed with one of those to
+    /// come, but the same ones are drawn when the same is done again.
     salt: u64,
     rng: Option<StdRng>,
 }
@@ -135,8 +135,8 @@ pub(crate) fn carry_out(content: &mut Content, pending: &mut Vec<Operation>, ope
     }
 }
 
-/// What a crash leaves of operations that were not synced: of each file any of their sectors, each as any of the writes to
-/// it left it, and any of the lengths.
+/// What a crash leaves of operations that were not synced: of each file any of their sectors, each as any of the
+/// writes to it left it, and any of the lengths.
 pub(crate) fn crash(content: &mut Content, pending: &[Operation], rng: &mut StdRng) {
     for place in [Side::Store, Side::Journal] {
         crash_file(
@@ -371,8 +371,8 @@ impl Medium for Disk {
         Ok(database)
     }
 
-    /// A file that is made and renamed is there as a whole or not at all; this one can be there in part, which must make no
-    /// difference to anybody.
+    /// A file that is made and renamed is there as a whole or not at all; this one can be there in part, which must
+    /// make no difference to anybody.
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
         let content = journal::new_file(identity);
         self.change(Operation::SetLength(Side::Journal, content.len() as u64))?;
@@ -418,8 +418,8 @@ impl Disk {
     }
 }
 
-/// Opens the store on a disk, with no pause between attempts to open it again, and with checkpoints only where the journal
-/// is full, so that the same is done again.
+/// Opens the store on a disk, with no pause between attempts to open it again, and with checkpoints only where the
+/// journal is full, so that the same is done again.
 pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<Store, OpenError> {
     let pace = RetryTiming {
         reopen_first: Duration::from_millis(1),

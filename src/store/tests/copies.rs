@@ -105,7 +105,8 @@ proptest! {
         fs::write(&path, &content).unwrap();
         match Store::open_read_only(&path) {
             Ok(store) => drop(store),
-            Err(error) => prop_assert!(error.to_string().contains("links.redb") || matches!(error, OpenError::Read(_)), "{error}"),
+            Err(error) => prop_assert!(error.to_string().contains("links.redb")
+                || matches!(error, OpenError::Read(_)), "{error}"),
         }
         prop_assert!(fs::read(&path).unwrap() == content, "the file was changed");
     }
@@ -407,7 +408,7 @@ fn verification_counts_what_it_has_seen() {
 }
 
 #[test]
-fn a_store_opened_read_only_takes_no_writes_and_leaves_its_file_alone() {
+fn read_only_store_takes_no_writes_and_keeps_its_file() {
     let folder = with_something_of_everything();
     let path = file_in(&folder);
     // As a crash leaves it: the header says that it is in use.
@@ -443,7 +444,7 @@ const NEXT: Formats = Formats {
 };
 
 #[test]
-fn a_store_of_an_older_format_is_set_aside_before_it_is_upgraded() {
+fn older_store_is_set_aside_before_its_upgrade() {
     let folder = with_something_of_everything();
     let path = file_in(&folder);
     let before = fs::read(&path).unwrap();

@@ -80,8 +80,8 @@ fn stores_of_every_format_are_read_and_written() {
     }
 }
 
-/// Makes a store as a program of format 1 left it: these links, the first of which was used, and a session of each kind.
-/// Whatever else happens to the store is done to it before its format is written.
+/// Makes a store as a program of format 1 left it: these links, the first of which was used, and a session of each
+/// kind. Whatever else happens to the store is done to it before its format is written.
 fn make_format_1(path: &Path, links: &[ShortLink], journal: Option<u64>) {
     let database = Builder::new().create(path).unwrap();
     let transaction = database.begin_write().unwrap();

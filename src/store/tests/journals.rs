@@ -67,7 +67,7 @@ fn after_a_clean_end_the_store_is_whole_without_a_journal() {
 }
 
 #[test]
-fn whoever_reads_a_store_that_has_crashed_sees_its_journal_and_changes_nothing() {
+fn reader_of_a_crashed_store_sees_its_journal() {
     let folder = with_a_journal();
     let path = file_in(&folder);
     let files = || (fs::read(&path).unwrap(), fs::read(journal_path(&path)).unwrap());
@@ -125,7 +125,8 @@ fn foreign_journal_beside_a_whole_store_is_set_aside() {
     }
 }
 
-/// The mistake: only the store's file is moved to another folder after a crash, or a copy of a running one is put there.
+/// The mistake: only the store's file is moved to another folder after a crash, or a copy of a running one is put
+/// there.
 #[test]
 fn foreign_journal_beside_a_crashed_store_ends_writes() {
     let (one, (other, _)) = (with_a_journal(), another());
@@ -319,8 +320,9 @@ fn changes_of(links: &[ShortLink], revoked: &[(u8, i64)]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn the_records_of_a_journal_are_those_that_were_appended_since_it_was_restarted(
-        rounds in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1_500), 0..6), 1..4),
+    fn journal_has_the_records_appended_since_its_restart(
+        rounds in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1_500), 0..6),
+            1..4),
         other in any::<u64>(),
     ) {
         let file = Memory::default();
@@ -338,7 +340,8 @@ proptest! {
                 }
             }
             let content = file.0.lock().clone();
-            let found: Vec<_> = records(&content, tie(7, salt)).map(|(number, payload)| (number, payload.to_vec())).collect();
+            let found: Vec<_> = records(&content, tie(7, salt)).map(|(number, payload)| (number, payload.to_vec()))
+                .collect();
             prop_assert_eq!(found, expected);
             prop_assert_eq!(records(&content, tie(7, other | 1 << 63)).count(), 0);
             prop_assert_eq!(records(&content, tie(other | 1 << 63, salt)).count(), 0);
@@ -346,7 +349,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_in_the_file_of_a_journal_does_no_harm(content in prop::collection::vec(any::<u8>(), 0..3_000), salt in any::<u64>()) {
+    fn what_is_in_the_file_of_a_journal_does_no_harm(content in prop::collection::vec(any::<u8>(), 0..3_000),
+        salt in any::<u64>()) {
         prop_assert_eq!(records(&content, tie(7, salt)).count(), 0);
         prop_assert_eq!(records(&content, Tie { identity: None, salt }).count(), 0);
         prop_assert_eq!(journal::owner_of(&content), None);
@@ -358,7 +362,7 @@ proptest! {
 
     /// Changes that are made again have the same effect; what is none is refused without harm.
     #[test]
-    fn changes_that_are_cut_off_or_altered_are_refused_or_make_a_whole_store(
+    fn altered_changes_are_refused_or_make_a_whole_store(
         links in prop::collection::vec(any_link(), 1..8),
         revoked in prop::collection::vec((any::<u8>(), -5_i64..50), 0..3),
         cut in any::<prop::sample::Index>(),

@@ -217,7 +217,8 @@ proptest! {
             futures_util::future::join_all(writes).await;
             for query in queries {
                 let expected = naive_list(&model, &query);
-                let listed = store.read({ let query = query.clone(); move |snapshot| snapshot.list(&query, &ReadLimit::default()) }).await.unwrap();
+                let listed = store.read({ let query = query.clone(); move |snapshot| snapshot.list(&query,
+                    &ReadLimit::default()) }).await.unwrap();
                 assert_eq!(listed, expected, "{query:#?}");
                 assert_stops_in_time(&store.snapshot().unwrap(), &query);
             }
@@ -255,7 +256,7 @@ fn held_up(store: &Store) -> (impl Future<Output = Result<bool, WriteError>>, im
 }
 
 #[test]
-fn writers_who_wait_together_are_committed_together_in_their_order() {
+fn waiting_writes_are_committed_together_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let witness = Arc::new(Witness::default());
     let store = Store::open(
@@ -335,8 +336,8 @@ fn a_write_whose_sender_has_gone_is_still_made() {
     assert_eq!(store.snapshot().unwrap().revocations().unwrap().len(), 1);
 }
 
-/// A job that gives up takes the whole transaction with it: nothing of it is written, and the next one finds a store that
-/// works.
+/// A job that gives up takes the whole transaction with it: nothing of it is written, and the next one finds a store
+/// that works.
 #[test]
 fn a_write_that_gives_up_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -372,8 +373,8 @@ fn one_damaged_record_fails_only_those_who_meet_it() {
     assert_eq!(store.snapshot().unwrap().revocations().unwrap().len(), 1);
 }
 
-/// A write that panics must not tell anybody that nothing was written: it could have been after the commit. The next one
-/// finds a store that works.
+/// A write that panics must not tell anybody that nothing was written: it could have been after the commit. The next
+/// one finds a store that works.
 #[test]
 fn whoever_gets_no_answer_is_told_that_the_outcome_is_unknown() {
     let folder = tempfile::tempdir().unwrap();
@@ -494,8 +495,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Formats 1 and 2, to the byte: whoever changes the newest must give the store another format, because files written with
-/// this one are out there.
+/// Formats 1 and 2, to the byte: whoever changes the newest must give the store another format, because files written
+/// with this one are out there.
 #[test]
 fn formats_stay_what_they_are() {
     let link = golden_link();
@@ -553,7 +554,7 @@ fn formats_stay_what_they_are() {
 
 /// The loss: a commit fails after it may have reached the disk, and its sender is told "not written".
 #[test]
-fn a_commit_that_fails_has_an_unknown_outcome_and_writes_are_refused_until_the_disk_works_again() {
+fn failed_commit_has_an_unknown_outcome_and_ends_writes() {
     const EIO: i32 = 5;
     let disk = Disk::with_store();
     let witness = Arc::new(Witness::default());

@@ -151,7 +151,7 @@ fn put_behind_its_back(folder: &TempDir, name: &str, value: &[u8]) {
 }
 
 #[test]
-fn verification_finds_clicks_that_are_damaged_or_belong_to_nothing() {
+fn verification_finds_damaged_and_orphaned_clicks() {
     let whole = |name: &str| checksum::seal(name.as_bytes(), &clicks::encode(&usage(1, 1, 1)));
     let mut flipped = whole("aaaa");
     flipped[7] ^= 2;

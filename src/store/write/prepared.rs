@@ -1,4 +1,5 @@
-//! Links that are to be written, in a file without a name: read and checked before the writer is taken, and however many.
+//! Links that are to be written, in a file without a name: read and checked before the writer is taken, and however
+//! many.
 
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::Path;

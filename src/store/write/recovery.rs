@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use crate::store::error::StoreError;
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::queue::Job;
-use crate::store::write::writer::{Health, State};
+use crate::store::write::writer::{Health, WriterState};
 
 /// How often writes are refused while the store is closed.
 const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
 /// How often to look whether a reader has begun.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
-impl State {
+impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
     pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
         // Whoever comes finds out, also where it was no write that has met the failure.

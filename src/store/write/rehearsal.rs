@@ -18,7 +18,8 @@ const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("wr
 /// Which of them has a unique id of a partner.
 const HOLDERS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("holders");
 
-/// A snapshot with changes over it that nobody else sees. They are in a file of their own, because there may be millions.
+/// A snapshot with changes over it that nobody else sees. They are in a file of their own, because there may be
+/// millions.
 pub struct Rehearsal<'s> {
     snapshot: &'s Snapshot,
     changes: WriteTransaction,

@@ -10,15 +10,15 @@ use crate::model::{Digest, LinkId, PartnerId, ShortLink, Status, Timestamp, Usag
 use crate::store::error::StoreError;
 use crate::store::format::checksum::seal;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, Counter, Index, PerIndex};
+use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot;
 
-/// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store instead.
-/// An import can have millions.
+/// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store
+/// instead. An import can have millions.
 const CHANGES_MAX: usize = if cfg!(test) { 300 } else { 100_000 };
 
 /// What a transaction changed, for those who keep a copy in memory.
@@ -74,8 +74,8 @@ impl fmt::Debug for Transaction<'_> {
 }
 
 impl<'t> Transaction<'t> {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is logged and is as
-    /// none.
+    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
+    /// logged and is as none.
     pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
         let stored = self.clicks()?.get(id.as_bytes())?;
         Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
@@ -229,7 +229,7 @@ impl<'t> Transaction<'t> {
                 && table.insert(key.as_slice(), ())?.is_some()
                 && old.is_none()
             {
-                counted.extend(Counter::of(index).map(Counter::kind));
+                counted.extend(CounterKind::of(index).map(CounterKind::kind));
             }
         }
         if let Some(old) = old {
@@ -244,8 +244,8 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Writes a link in place of one whose record is damaged. What the indexes say of that one is found by looking at all of
-    /// them, so this is for repairs only. False, and nothing is written, if it belonged to another partner.
+    /// Writes a link in place of one whose record is damaged. What the indexes say of that one is found by looking at
+    /// all of them, so this is for repairs only. False, and nothing is written, if it belonged to another partner.
     ///
     /// # Errors
     /// When the file cannot be read or written; the transaction is then given up.
@@ -266,7 +266,7 @@ impl<'t> Transaction<'t> {
         for (index, key) in stale {
             self.modifications += 1;
             self.indexes.get_mut(index).remove(key.as_slice())?;
-            if let Some((counter, (scope, status))) = Counter::of(index).zip(keys::split_scope(index, &key)) {
+            if let Some((counter, (scope, status))) = CounterKind::of(index).zip(keys::split_scope(index, &key)) {
                 self.count_at(counter.key(scope), status, -1);
             }
         }
@@ -395,7 +395,7 @@ impl<'t> Transaction<'t> {
 
     /// What the index says of the scope of a counter.
     fn count_anew(&self, key: &[u8]) -> Result<Counts, StoreError> {
-        let of_kind = |index: &Index| Counter::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
+        let of_kind = |index: &Index| CounterKind::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
         let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
             return Ok(Counts::default());
         };
@@ -410,7 +410,7 @@ impl<'t> Transaction<'t> {
     pub fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         let mut links = [0; Status::ALL.len()];
         for (key, deltas) in std::mem::take(&mut self.counted) {
-            if key.starts_with(&[Counter::Partner.kind()]) {
+            if key.starts_with(&[CounterKind::Partner.kind()]) {
                 for (total, delta) in links.iter_mut().zip(deltas) {
                     *total += delta;
                 }

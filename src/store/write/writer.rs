@@ -23,8 +23,9 @@ use crate::store::read::snapshot::Snapshot;
 use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, Write, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
-/// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits until as
-/// many are committed. Among a million links hardly two changes are in the same page, so that more would only take longer.
+/// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits
+/// until as many are committed. Among a million links hardly two changes are in the same page, so that more would
+/// only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// How long to wait before trying again to make a journal where that has failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
@@ -42,9 +43,9 @@ pub trait CommitObserver: Send + Sync + 'static {
     /// The changes of one transaction, in the order in which they were made.
     fn committed(&self, changes: Vec<Change>);
 
-    /// What the observer keeps must become what this snapshot holds: after a commit of too many changes to tell, or after
-    /// the store failed and has been opened again, when a commit of unknown outcome is in it or is not. No commit comes
-    /// meanwhile.
+    /// What the observer keeps must become what this snapshot holds: after a commit of too many changes to tell, or
+    /// after the store failed and has been opened again, when a commit of unknown outcome is in it or is not. No
+    /// commit comes meanwhile.
     fn catch_up(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 }
 
@@ -67,8 +68,8 @@ pub struct RetryTiming {
     /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
     /// now and then, and short enough that there is hardly ever something to replay after a crash.
     pub idle: Duration,
-    /// The same where only clicks have been written, which come every few seconds while links are used at all: a checkpoint each
-    /// time would wear out the disk.
+    /// The same where only clicks have been written, which come every few seconds while links are used at all: a
+    /// checkpoint each time would wear out the disk.
     pub idle_after_clicks: Duration,
 }
 
@@ -121,7 +122,7 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
-        let state = State {
+        let state = WriterState {
             medium,
             handle,
             observer,
@@ -191,7 +192,7 @@ impl Writer {
     }
 }
 
-pub struct State {
+pub struct WriterState {
     pub medium: Arc<dyn Medium>,
     pub handle: Handle,
     pub observer: Option<Arc<dyn CommitObserver>>,
@@ -234,7 +235,7 @@ impl BatchError {
     }
 }
 
-impl State {
+impl WriterState {
     fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
@@ -478,8 +479,8 @@ impl State {
         self.uncommitted.clear();
     }
 
-    /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that follow this
-    /// commit.
+    /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that
+    /// follow this commit.
     fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
         inner.set_quick_repair(true);
         let salt = self.medium.fresh_salt();

@@ -281,3 +281,16 @@ fn address_in_use_is_named() {
         "{said}"
     );
 }
+
+#[test]
+fn old_name_of_the_fetch_section_works_with_a_warning() {
+    let appliance = Appliance::start_with("[proxy]\nenabled = false\n");
+    let log = appliance.log();
+    assert!(log.contains("[proxy]: this section is named [fetch] now"), "{log}");
+    let checked = appliance.tinyd(&["check"]);
+    let checked = String::from_utf8(checked.stdout).unwrap();
+    assert!(
+        checked.contains("warning: [proxy]: ") && checked.contains("\nfetch.enabled = false\n"),
+        "{checked}"
+    );
+}

@@ -1,0 +1,260 @@
+//! The rules of what is unhealthy, and of what is worth a hint.
+
+use std::time::Duration;
+
+use crate::metrics::Report;
+use crate::model::Timestamp;
+use crate::store::Health;
+
+/// How long the disk may take before that is ill health.
+const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The share of the disk that should be free, if that is between the bounds: a large disk is not full with some
+/// gigabytes left.
+const DISK_FREE_SHARE: u64 = 20;
+const DISK_FREE_LEAST_BYTES: u64 = 64 * MEBIBYTE;
+const DISK_FREE_MOST_BYTES: u64 = 2048 * MEBIBYTE;
+const MEBIBYTE: u64 = 1024 * 1024;
+/// After so long a backup is asked for.
+const BACKUP_AGE_MAX_SECONDS: i64 = 7 * SECONDS_IN_A_DAY;
+const SECONDS_IN_A_DAY: i64 = 24 * 60 * 60;
+
+pub struct State<'s> {
+    pub report: &'s Report,
+    pub health: Health,
+    /// Links in the store when it was opened.
+    pub stored: u64,
+    /// Fetches that were refused in the last minutes because there were too many.
+    pub busy_fetches: u64,
+    pub now: Timestamp,
+}
+
+impl State<'_> {
+    /// What is wrong, in sentences that say what to do about it where that is not plain.
+    pub fn problems(&self) -> Vec<String> {
+        let Report {
+            map, store, process, ..
+        } = self.report;
+        let mut problems = Vec::new();
+        if let Health::Refusing(reason) = &self.health {
+            problems.push(format!("the store refuses writes: {reason}"));
+        }
+        if !map.is_loaded {
+            let (links, stored) = (map.links, self.stored);
+            problems.push(format!("links are still being loaded: {links} of {stored} so far"));
+        }
+        if map.damaged > 0 {
+            let damaged = map.damaged;
+            problems.push(format!(
+                "{damaged} links cannot be served because their records are damaged: the log names them"
+            ));
+        }
+        if store.problems > 0 {
+            let found = store.problems;
+            problems.push(format!(
+                "verification has found {found} damaged entries in the store: the log names them; restore them from \
+                a backup"
+            ));
+        }
+        let waiting = store.writer.waiting;
+        if waiting > DISK_WAIT_MAX {
+            problems.push(format!(
+                "the store has been waiting for its disk for {} seconds",
+                waiting.as_secs()
+            ));
+        }
+        if let (Some(open), Some(most)) = (process.open_fds, process.max_fds)
+            && open.saturating_mul(10) >= most.saturating_mul(9)
+        {
+            problems.push(format!(
+                "{open} of {most} open files are used up: raise the limit (LimitNOFILE)"
+            ));
+        }
+        if let Some([_, free, total]) = store.disk
+            && free < (total / DISK_FREE_SHARE).clamp(DISK_FREE_LEAST_BYTES, DISK_FREE_MOST_BYTES)
+        {
+            let (free, total) = (free / MEBIBYTE, total / MEBIBYTE);
+            problems.push(format!(
+                "the disk of the store is nearly full: {free} of {total} MiB are free"
+            ));
+        }
+        problems
+    }
+
+    /// What is worth knowing, and no ill health.
+    pub fn hints(&self) -> Vec<String> {
+        let mut hints = Vec::new();
+        if self.busy_fetches > 0 {
+            let busy = self.busy_fetches;
+            hints.push(format!(
+                "{busy} fetches were refused as too many: fetch.max_fetches, max_fetches_per_client"
+            ));
+        }
+        if self.health == Health::ReadOnly {
+            hints.push("read-only: writes are refused, as was asked for".to_owned());
+            return hints;
+        }
+        let store = &self.report.store;
+        match store.last_backup {
+            None if store.links.iter().any(|(_, links)| *links > 0) => {
+                hints.push("no backup has been taken: tinyd backup FILE".to_owned());
+            }
+            Some(at) if self.now.as_unix() - at > BACKUP_AGE_MAX_SECONDS => {
+                let days = (self.now.as_unix() - at) / SECONDS_IN_A_DAY;
+                hints.push(format!("the last backup was taken {days} days ago: tinyd backup FILE"));
+            }
+            _ => {}
+        }
+        hints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{MapReport, Metrics, ProcessReport, StoreReport, WriterReport};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn well() -> Report {
+        let store = StoreReport {
+            is_accepting: true,
+            links: [("disabled", 0), ("enabled", 3), ("deleted", 0)],
+            disk: Some([1_000, 100 * 1024 * MEBIBYTE, 1_000 * 1024 * MEBIBYTE]),
+            last_backup: Some(NOW - SECONDS_IN_A_DAY),
+            ..StoreReport::default()
+        };
+        let map = MapReport {
+            is_loaded: true,
+            links: 3,
+            ..MapReport::default()
+        };
+        let process = ProcessReport {
+            cpu_seconds: Some(1.0),
+            resident_bytes: Some(1_000),
+            virtual_bytes: Some(1_000),
+            open_fds: Some(100),
+            max_fds: Some(1_024),
+            threads: Some(4),
+            started_at: 0,
+        };
+        Report {
+            process,
+            ..Metrics::default().report(store, map, 0)
+        }
+    }
+
+    fn state(report: &Report, health: Health) -> (Vec<String>, Vec<String>) {
+        let state = State {
+            report,
+            health,
+            stored: 5,
+            busy_fetches: 0,
+            now: Timestamp::from_unix(NOW),
+        };
+        (state.problems(), state.hints())
+    }
+
+    #[test]
+    fn an_appliance_that_does_its_work_is_healthy() {
+        let none = (Vec::<String>::new(), Vec::<String>::new());
+        assert_eq!(state(&well(), Health::Accepting), none);
+        // Nobody needs a backup of nothing.
+        let mut empty = well();
+        (empty.store.last_backup, empty.store.links) = (None, [("disabled", 0), ("enabled", 0), ("deleted", 0)]);
+        assert_eq!(state(&empty, Health::Accepting), none);
+        let (problems, hints) = state(&well(), Health::ReadOnly);
+        assert!(problems.is_empty() && hints[0].contains("read-only"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_why() {
+        let changed = |change: fn(&mut Report)| {
+            let mut report = well();
+            change(&mut report);
+            report
+        };
+        let waiting = |seconds| WriterReport {
+            waiting: Duration::from_secs(seconds),
+            ..WriterReport::default()
+        };
+        for (report, problem) in [
+            (
+                changed(|report| report.map.is_loaded = false),
+                "links are still being loaded: 3 of 5 so far",
+            ),
+            (changed(|report| report.map.damaged = 2), "2 links cannot be served"),
+            (changed(|report| report.store.problems = 3), "found 3 damaged entries"),
+            (
+                Report {
+                    store: StoreReport {
+                        writer: waiting(11),
+                        ..well().store
+                    },
+                    ..well()
+                },
+                "waiting for its disk for 11 seconds",
+            ),
+            (
+                changed(|report| report.process.open_fds = Some(922)),
+                "922 of 1024 open files",
+            ),
+            (
+                changed(|report| report.store.disk.as_mut().unwrap()[1] = 2_000 * MEBIBYTE),
+                "nearly full: 2000 of 1024000 MiB",
+            ),
+            (
+                changed(|report| report.store.disk = Some([1, 40 * MEBIBYTE, 500 * MEBIBYTE])),
+                "nearly full: 40 of 500 MiB",
+            ),
+        ] {
+            let (problems, _) = state(&report, Health::Accepting);
+            assert!(
+                problems.len() == 1 && problems[0].contains(problem),
+                "{problem}: {problems:?}"
+            );
+        }
+        let (problems, _) = state(&well(), Health::Refusing("No space left".into()));
+        assert_eq!(problems, ["the store refuses writes: No space left"]);
+    }
+
+    #[test]
+    fn what_is_nearly_wrong_is_not() {
+        let mut report = well();
+        report.process.open_fds = Some(921);
+        report.store.disk = Some([1, 65 * MEBIBYTE, 500 * MEBIBYTE]);
+        report.store.writer.waiting = DISK_WAIT_MAX;
+        assert!(state(&report, Health::Accepting).0.is_empty());
+    }
+
+    #[test]
+    fn too_many_fetches_are_a_hint_not_a_problem() {
+        for health in [Health::Accepting, Health::ReadOnly] {
+            let state = State {
+                report: &well(),
+                health,
+                stored: 5,
+                busy_fetches: 12,
+                now: Timestamp::from_unix(NOW),
+            };
+            assert!(state.problems().is_empty());
+            assert!(
+                state.hints()[0].starts_with("12 fetches were refused"),
+                "{:?}",
+                state.hints()
+            );
+        }
+    }
+
+    #[test]
+    fn a_backup_is_asked_for_where_there_is_none_or_an_old_one() {
+        for (at, hint) in [
+            (None, "no backup has been taken"),
+            (Some(NOW - 8 * SECONDS_IN_A_DAY), "8 days ago"),
+        ] {
+            let mut report = well();
+            report.store.last_backup = at;
+            let (problems, hints) = state(&report, Health::Accepting);
+            assert!(problems.is_empty() && hints[0].contains(hint), "{hints:?}");
+        }
+    }
+}
