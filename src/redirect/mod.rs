@@ -27,7 +27,6 @@ use crate::kaltura::{ApiError, Call, ParameterSource, Requested, Target};
 use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::{LinkId, Timestamp};
-use crate::redirect::fast::request::TINY;
 use crate::redirect::guesses::Guess;
 use crate::redirect::previews::{PURPOSES, Visitor, Visitors, is_unasked};
 
@@ -44,6 +43,9 @@ const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=8640
 
 /// A link that is handed to someone must not be found by anyone else (docs/kaltura-api.md#tiny).
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
+
+/// The path of short URLs, before the ID.
+const TINY: &str = "/tiny/";
 
 /// What `/tiny/{id}` answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

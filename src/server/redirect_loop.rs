@@ -1,3 +1,5 @@
+//! The connection loop of the fast path. Delete it together with `redirect/fast`, and everything still works, slower.
+//!
 //! Connections of the public listener: plain requests for redirects are answered from the fast path; from the first
 //! request that is anything else, the connection is hyper's.
 //!

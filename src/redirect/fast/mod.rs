@@ -1,5 +1,9 @@
-//! The plain requests for redirects, which are nearly all there are, answered from the bytes of the request to those of
-//! the response: nothing is allocated, nothing awaited. Whatever is out of the ordinary is left to the general server.
+//! The fast path. Delete this folder and `server/redirect_loop.rs`, have `server/workers.rs` give each connection to the
+//! general threads, and everything still works, slower. `TINYD_FAST_PATH=off` does that in a debug build; the tests of
+//! redirects run both ways.
+//!
+//! It answers plain requests for redirects, nearly all there are, from the bytes of the request to those of the
+//! response: nothing is allocated, nothing awaited. Every other request is for the general threads.
 
 pub mod request;
 mod template;
@@ -160,6 +164,8 @@ pub struct FastPath {
     redirects: ThreadRedirects,
     recorder: ClickRecorder,
     visitors: Visitors,
+    /// Only in debug builds.
+    is_off: bool,
 }
 
 impl FastPath {
@@ -192,6 +198,7 @@ impl FastPath {
             answers: Arc::new(answers),
             redirects: ThreadRedirects::default(),
             visitors: Visitors::default(),
+            is_off: cfg!(debug_assertions) && std::env::var_os("TINYD_FAST_PATH").is_some_and(|value| value == "off"),
         }
     }
 
@@ -207,6 +214,7 @@ impl FastPath {
             redirects,
             recorder: self.links.recorder(),
             visitors: Visitors::default(),
+            is_off: self.is_off,
         }
     }
 
@@ -224,6 +232,9 @@ impl FastPath {
 
     /// Answers the first request in `input`, appending the response to `out`.
     pub fn answer(&self, input: &[u8], now: &Now, asker: &Asker<'_>, out: &mut Vec<u8>) -> Outcome {
+        if cfg!(debug_assertions) && self.is_off {
+            return Outcome::Other;
+        }
         let mut request = match parse(input, self.tiny, asker) {
             Parsed::Whole(request) => request,
             Parsed::Partial => return Outcome::Partial,
@@ -360,7 +371,8 @@ mod tests {
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
-    use crate::redirect::fast::request::{GOTO, TINY};
+    use crate::redirect::TINY;
+    use crate::redirect::fast::request::GOTO;
     use crate::redirect::{Client, Public};
     use crate::store::Transaction;
 

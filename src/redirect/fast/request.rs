@@ -8,12 +8,12 @@ use httparse::{Header, Status};
 
 use crate::http::{self, HeadLimits, Peer};
 use crate::model::LinkId;
+use crate::redirect::TINY;
 use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
 use crate::redirect::{Tiny, is_html_in};
 
 /// The path of goto, as `/tiny` gives it.
 pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
-pub const TINY: &str = "/tiny/";
 
 /// Header lines of a request that is answered here, whatever the operator allows. Browsers send about fifteen.
 const HEADERS_MAX: usize = 64;
