@@ -8,7 +8,6 @@ use crate::config::checks;
 use crate::fetch::FOLLOW_MAX;
 use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
 
-/// A setting.
 #[derive(Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a test writes the documents from all of it"))]
 pub struct Key {
@@ -48,7 +47,6 @@ pub enum ValueKind {
 /// Refuses with what would be right.
 pub type Check = fn(&str) -> Result<(), String>;
 
-/// When a changed setting applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applies {
     AtReload,
@@ -64,7 +62,6 @@ impl Key {
         self.flag.map(name)
     }
 
-    /// The name with its section.
     pub fn path(&self, section: &str) -> String {
         if section.is_empty() {
             self.name.to_owned()

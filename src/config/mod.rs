@@ -46,33 +46,24 @@ const FILES_OF_A_FETCH: usize = 2;
 /// What the command line and the environment say; it comes before the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// The configuration file.
     pub config: Option<PathBuf>,
     pub data: Option<PathBuf>,
     /// The folder with the credentials of the service manager.
     pub credentials: Option<PathBuf>,
-    /// Values by flag.
     pub flags: BTreeMap<&'static str, String>,
 }
 
-/// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
     Json,
 }
 
-/// The settings in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The file that was read.
     pub config: PathBuf,
-    /// Where the store is.
     pub data_dir: PathBuf,
-    /// Where redirects are served.
     pub public_listen: Vec<SocketAddr>,
     /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
     pub public_url: Option<String>,
@@ -84,15 +75,12 @@ pub struct Settings {
     pub shut_out_guessers: bool,
     /// Whether `/tiny` and goto find the link in a text that is more than its id.
     pub forgiving: bool,
-    /// What the public listener bears.
     pub public_limits: Limits,
-    /// What the admin listener bears.
     pub admin_limits: Limits,
     /// How long requests in flight may take once the appliance has been asked to end.
     pub drain: Duration,
     /// Threads that serve redirects, at least one.
     pub threads: usize,
-    /// Where the API is served.
     pub admin_listen: Vec<SocketAddr>,
     /// Largest body that the API reads, in bytes.
     pub body_max_bytes: usize,
@@ -104,19 +92,16 @@ pub struct Settings {
     pub id_length: usize,
     /// Longest destination of a new link, in bytes, as it is stored and as it is rendered.
     pub destination_max_bytes: usize,
-    /// Whether clicks are counted.
     pub count_clicks: bool,
     /// What is fetched for `goto` with `proxy=true`; `None`: nothing, such a request is redirected as any other.
     pub fetch: Option<FetchSettings>,
     /// Levels of the log, as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
-    /// How log lines are written.
     pub log_format: LogFormat,
     /// Of how many requests one is logged; `None`: of any number none.
     pub access_log: Option<NonZero<usize>>,
     /// How much of a client's address stands there.
     pub access_addresses: LoggedAddress,
-    /// Who may use the API.
     pub partners: Partners,
     /// What is allowed but perhaps not meant, a sentence each.
     pub warnings: Vec<String>,
@@ -229,7 +214,6 @@ impl Settings {
     }
 
     /// The partner to use where none is named: the only one there is, or the only operator.
-    #[must_use]
     pub fn default_partner(&self) -> Option<PartnerId> {
         let is_operator = |id: &PartnerId| self.partners.get(*id).is_some_and(|partner| partner.is_operator);
         let mut ids: Vec<_> = self.partners.ids().collect();
@@ -243,7 +227,6 @@ impl Settings {
     }
 
     /// The base of short URLs as people see them.
-    #[must_use]
     pub fn short_url_base(&self) -> String {
         self.public_url
             .clone()
@@ -251,7 +234,6 @@ impl Settings {
     }
 
     /// The base of the API's URLs, as seen from this machine.
-    #[must_use]
     pub fn admin_url(&self) -> String {
         url_of(self.admin_listen.first())
     }

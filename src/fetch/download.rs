@@ -29,14 +29,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Download {
     body: Incoming,
-    /// Closed with this.
     _line: Line,
     fetch: OpenFetch,
     bounds: Bounds,
     alarm: Pin<Box<Sleep>>,
     /// Whether the destination is being waited for.
     is_waiting: bool,
-    /// Bytes that were passed on.
     passed_on: u64,
     /// Those of them that were so in this turn.
     in_turn: u64,
@@ -51,7 +49,6 @@ pub(super) struct Download {
     is_over: bool,
 }
 
-/// What one must keep to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Which link it is of, for the log.

@@ -20,7 +20,6 @@ pub enum FetchError {
     /// The answer has so many bytes, or more, which are more than allowed.
     #[error("too large: {0} bytes and more than fetch.max_bytes")]
     TooLarge(u64),
-    /// Something took too long.
     #[error("too slow: {0}")]
     TimedOut(&'static str),
     /// The request has come through a proxy like this one.
@@ -32,7 +31,6 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// How it is counted.
     pub(super) const fn outcome(&self) -> FetchOutcome {
         match self {
             Self::Forbidden(_) => FetchOutcome::Forbidden,

@@ -31,9 +31,7 @@ const BEFORE_HEAD_MAX_BYTES: usize = 2 * BUFFER_MAX_BYTES;
 /// What is asked of a destination.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
-    /// GET or HEAD.
     pub(super) method: Method,
-    /// All headers but the host.
     pub(super) headers: HeaderMap,
 }
 

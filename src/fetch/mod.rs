@@ -42,24 +42,20 @@ use crate::model::LinkId;
 /// What took too long if nothing else did.
 const IN_ALL: &str = "all of it";
 
-/// What a client wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'r> {
     /// The link, by which the log calls the fetch.
     pub link: LinkId,
-    /// The URL of the destination.
     pub destination: &'r str,
     /// Whether only the head of its answer is wanted.
     pub head_only: bool,
     /// The headers of the client's request.
     pub headers: &'r HeaderMap,
-    /// Who it is.
     pub client: IpAddr,
     /// What is told how long the client has to be there, if there is anybody to tell.
     pub attendance: Option<&'r ClientPresence>,
 }
 
-/// Fetches destinations.
 #[derive(Debug)]
 pub struct Fetcher {
     runtime: Handle,
@@ -86,9 +82,6 @@ struct Answered {
 
 impl Fetcher {
     /// Fetches on the threads of a runtime, and never from these listeners, which are the appliance's own.
-    ///
-    /// # Errors
-    /// When TLS or the look-up of names cannot be set up, with the reason.
     pub fn new(
         settings: &FetchSettings,
         listeners: Vec<SocketAddr>,
@@ -117,9 +110,6 @@ impl Fetcher {
     }
 
     /// The answer of a destination, whose body comes as the client takes it. Dropped before its end, the fetch ends.
-    ///
-    /// # Errors
-    /// When there is no answer that could be passed on.
     pub async fn fetch(&self, wanted: Wanted<'_>) -> Result<Response, FetchError> {
         let mut fetch = self.metrics.begin();
         let deadline = Instant::now() + self.inner.settings.total_timeout;

@@ -36,10 +36,8 @@ const PART_OF_TIME: (u32, u32) = (2, 5);
 const NAME_SERVERS: &str = "/etc/resolv.conf";
 const FILES: [&str; 2] = [NAME_SERVERS, "/etc/hosts"];
 
-/// When files were last changed.
 type Changed = [Option<SystemTime>; FILES.len()];
 
-/// Knows the addresses of hosts.
 pub(super) struct Names {
     timeout: Duration,
     /// None: those of the machine, whatever these are at the time.
@@ -80,7 +78,6 @@ impl Names {
         })
     }
 
-    /// All addresses of a host.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
         let mut name = Name::from_ascii(host).map_err(FetchError::unreachable)?;
         // Whole, so that no search domain of the machine is tried behind it.

@@ -96,17 +96,14 @@ pub(super) struct Origin {
     pub(super) port: u16,
 }
 
-/// The rules.
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) allow: Vec<IpNet>,
     pub(super) ports: Vec<u16>,
-    /// Where the appliance itself listens.
     pub(super) listeners: Vec<SocketAddr>,
 }
 
 impl Policy {
-    /// Where a URL leads.
     pub(super) fn origin(&self, url: &Url) -> Result<Origin, FetchError> {
         let is_https = match url.scheme() {
             "http" => false,

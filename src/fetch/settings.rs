@@ -16,7 +16,6 @@ pub struct FetchSettings {
     /// Networks that are fetched from although they are not on the public internet. The appliance's own listeners
     /// never are.
     pub allow: Vec<IpNet>,
-    /// Ports that are connected to.
     pub ports: Vec<u16>,
     /// Redirects of a destination that are followed for the client, at most [`FOLLOW_MAX`]; the next one is passed on.
     pub follow: usize,
@@ -30,7 +29,6 @@ pub struct FetchSettings {
     pub total_timeout: Duration,
     /// Most bytes of a body that a client is sent.
     pub bytes: u64,
-    /// Most fetches at a time.
     pub fetches: usize,
     /// Most fetches at a time for one client: an address of IPv4, a /64 of IPv6.
     pub fetches_per_client: usize,
@@ -77,7 +75,6 @@ pub struct HostPattern {
 
 impl HostPattern {
     /// Whether a host, as [`url::Url::host_str`] gives it, is meant.
-    #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         if !self.is_wildcard {
@@ -95,7 +92,6 @@ impl std::fmt::Display for HostPattern {
     }
 }
 
-/// The text is no host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a host such as www.example.com, or *.example.com for all below one")]
 pub struct InvalidHost;
@@ -122,15 +118,11 @@ impl FromStr for HostPattern {
     }
 }
 
-/// Certificate authorities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorities(pub(super) Vec<CertificateDer<'static>>);
 
 impl Authorities {
     /// Reads the certificates of a PEM file.
-    ///
-    /// # Errors
-    /// With what is wrong with it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let certificates = certificates.map_err(|error| error.to_string())?;

@@ -20,7 +20,6 @@ pub struct Budget {
 
 impl Budget {
     /// A budget of this many bytes.
-    #[must_use]
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
@@ -28,14 +27,11 @@ impl Budget {
         })
     }
 
-    /// Bytes that are reserved.
-    #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Reserves bytes, if there are so many.
-    #[must_use]
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
         let mut reservation = Reservation {
             budget: Arc::clone(self),
@@ -46,7 +42,6 @@ impl Budget {
 
     /// An answer whose body counts until it has been sent. One that has reserved its bytes already brings its
     /// reservation along, as an extension. `None`: there is no room for it.
-    #[must_use]
     pub fn hold(self: &Arc<Self>, mut response: Response) -> Option<Response> {
         let reserved = response.extensions_mut().remove::<Arc<Reservation>>();
         let (head, body) = response.into_parts();
@@ -107,7 +102,6 @@ pub struct Reservation {
 
 impl Reservation {
     /// Reserves more; false, and nothing is, if there is not so much.
-    #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
@@ -128,7 +122,6 @@ impl Reservation {
     }
 
     /// Whether nothing is left of the budget.
-    #[must_use]
     pub fn is_exhausted(&self) -> bool {
         self.budget.used() >= self.budget.most
     }

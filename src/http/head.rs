@@ -20,7 +20,6 @@ pub struct HeadLimits {
     pub head_bytes: usize,
     /// The target, in bytes.
     pub target_bytes: usize,
-    /// Header lines.
     pub headers: usize,
 }
 
@@ -29,14 +28,12 @@ pub struct HeadLimits {
 pub enum Framing {
     /// So many bytes; 0 where there is no body.
     Length(u64),
-    /// In chunks.
     Chunked,
 }
 
 /// Why the head of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadHead {
-    /// What is answered.
     pub status: StatusCode,
     /// What is wrong, in words that hold nothing of the request.
     pub reason: &'static str,
@@ -66,11 +63,9 @@ impl BadHead {
 pub enum Head {
     /// A head that is not whole yet.
     Partial,
-    /// A whole head.
     Whole {
         /// Its length in bytes, with the empty line.
         length: usize,
-        /// How what follows is delimited.
         framing: Framing,
     },
 }
@@ -357,7 +352,6 @@ fn is_dot_segment(segment: &[u8]) -> bool {
 }
 
 /// Whether it can be a host with or without a port. Empty is allowed: HTTP/1.1 wants it of those who know no host.
-#[must_use]
 pub fn is_host(value: &[u8]) -> bool {
     let is_allowed = |byte: u8| {
         byte.is_ascii_alphanumeric()

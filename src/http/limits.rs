@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// What a listener bears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// How long the head of a request may take, from its first byte, or from the beginning of the connection.
@@ -21,7 +20,6 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Most header lines of a request.
     pub headers: usize,
-    /// Most connections at a time.
     pub connections: usize,
     /// Most connections at a time from one address of IPv4 or /64 of IPv6; `None`: as many as there are.
     pub connections_per_address: Option<usize>,

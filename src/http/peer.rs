@@ -12,7 +12,6 @@ pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
     /// Those with an address in one of these networks.
-    #[must_use]
     pub const fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
@@ -31,22 +30,17 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer with this address.
-    #[must_use]
     pub fn new(address: IpAddr, proxies: &Arc<Proxies>) -> Self {
         let address = address.to_canonical();
         let proxies = proxies.contains(address).then(|| Arc::clone(proxies));
         Self { address, proxies }
     }
 
-    /// Its address.
-    #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address
     }
 
     /// Whether it is a trusted proxy, so that who asks stands in the request.
-    #[must_use]
     pub const fn is_proxy(&self) -> bool {
         self.proxies.is_some()
     }

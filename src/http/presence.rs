@@ -35,13 +35,11 @@ impl ClientPresence {
         self.until.store(time, Ordering::Release);
     }
 
-    /// The request has been answered.
     pub fn release(&self) {
         self.until.store(NOT_REQUIRED, Ordering::Release);
     }
 
     /// Until when the client is needed; `None`: it is not.
-    #[must_use]
     pub fn required_until(&self) -> Option<Instant> {
         match self.until.load(Ordering::Acquire) {
             NOT_REQUIRED => None,

@@ -15,11 +15,9 @@ use crate::model::Timestamp;
 /// The body of a response: whole, in memory, or a stream.
 pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Interrupted>>;
 
-/// A response.
 pub type Response = hyper::Response<Body>;
 
 /// Whether a response has a body of our own that is empty.
-#[must_use]
 pub fn is_empty(response: &Response) -> bool {
     matches!(response.body(), Either::Left(body) if body.is_end_stream())
 }
@@ -36,8 +34,6 @@ const METHODS: HeaderValue = HeaderValue::from_static(API_METHODS);
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("Origin, X-Requested-With, Content-Type, Accept, Range, Cache-Control");
 
-/// A response without body.
-#[must_use]
 pub fn answer(status: StatusCode) -> Response {
     let mut response = Response::new(Either::Left(Full::default()));
     *response.status_mut() = status;
@@ -45,7 +41,6 @@ pub fn answer(status: StatusCode) -> Response {
 }
 
 /// A successful response whose body is sent piece by piece, for no cache.
-#[must_use]
 pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
     let (sender, pieces) = pieces();
     let mut response = Response::new(Either::Right(pieces.boxed_unsync()));
@@ -57,7 +52,6 @@ pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
 }
 
 /// A response whose body comes from somebody else, who says by an error that it was not brought to its end.
-#[must_use]
 pub fn passed_on<B>(body: B) -> Response
 where
     B: hyper::body::Body<Data = Bytes, Error = Interrupted> + Send + 'static,
@@ -66,7 +60,6 @@ where
 }
 
 /// A response with a body of the given type.
-#[must_use]
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
@@ -76,15 +69,12 @@ pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     response
 }
 
-/// A response of plain text.
-#[must_use]
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
 /// The answer to what is no request, as bytes: there is nobody who could make a response of it. The connection ends
 /// with it.
-#[must_use]
 pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
     let date = date(now);
@@ -98,7 +88,6 @@ pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
 }
 
 /// The answer, as bytes, to a client for whom there is no room at the moment. The connection ends with it.
-#[must_use]
 pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
     let date = date(now);
@@ -111,7 +100,6 @@ pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp)
 }
 
 /// A time as the header `Date` has it (RFC 9110, section 5.6.7), in seconds.
-#[must_use]
 pub fn date(now: Timestamp) -> String {
     let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
@@ -128,7 +116,6 @@ pub fn permit_any_origin(headers: &mut HeaderMap) {
 }
 
 /// The answer to OPTIONS on the API: any origin may call it (docs/kaltura-api.md#methods).
-#[must_use]
 pub fn cors_preflight() -> Response {
     let mut response = answer(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
@@ -146,13 +133,11 @@ pub fn cors_preflight() -> Response {
 }
 
 /// Whether a request is about the server as a whole: `OPTIONS *` (RFC 9110, section 9.3.7).
-#[must_use]
 pub fn is_about_server<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.uri().path() == "*"
 }
 
 /// The answer to a method that is not served here: to OPTIONS which ones are, to others 405.
-#[must_use]
 pub fn allow(method: &Method, methods: &'static str) -> Response {
     let mut response = if method == Method::OPTIONS {
         answer(StatusCode::NO_CONTENT)

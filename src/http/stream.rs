@@ -31,11 +31,9 @@ pub(super) struct Pieces {
     is_over: bool,
 }
 
-/// Where the pieces come from.
 #[derive(Debug)]
 pub struct PieceSender(mpsc::Sender<Piece>);
 
-/// A body and its sender.
 pub(super) fn pieces() -> (PieceSender, Pieces) {
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
     let body = Pieces {
@@ -48,9 +46,6 @@ pub(super) fn pieces() -> (PieceSender, Pieces) {
 
 impl PieceSender {
     /// Sends a piece, once there is room for it.
-    ///
-    /// # Errors
-    /// When the client has gone.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Interrupted> {
         self.0.send(Piece::Bytes(piece.into())).await.map_err(|_| Interrupted)
     }

@@ -18,16 +18,11 @@ use crate::server::routes::PublicService;
 /// The threads, which share a runtime.
 #[derive(Debug)]
 pub(super) struct General {
-    /// Taken at the end.
     runtime: Option<Runtime>,
     handle: Handle,
 }
 
 impl General {
-    /// Starts so many threads.
-    ///
-    /// # Errors
-    /// When the operating system gives no more descriptors.
     pub(super) fn start(threads: usize) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
@@ -64,9 +59,6 @@ impl Drop for General {
 }
 
 /// Moves a connection to those threads, which serve it to its end, or to that of what this returns.
-///
-/// # Errors
-/// When the runtime that has watched it cannot let go of it.
 pub(super) fn serve(
     general: &Handle,
     rest: Rest,

@@ -17,29 +17,15 @@ pub struct DataLock {
 /// The folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
     #[error("the data folder {} is already in use by {holder}", folder.display())]
-    InUse {
-        /// The folder.
-        folder: PathBuf,
-        /// Who has it.
-        holder: String,
-    },
+    InUse { folder: PathBuf, holder: String },
     /// The folder or the file cannot be made or locked.
     #[error("the data folder {} cannot be used: {cause}", folder.display())]
-    Io {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
+    Io { folder: PathBuf, cause: io::Error },
 }
 
 impl DataLock {
     /// Makes the folder if there is none, and locks it.
-    ///
-    /// # Errors
-    /// When another process has it, or it cannot be made or written to.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let failed = |cause| LockError::Io {
             folder: folder.to_owned(),

@@ -75,7 +75,6 @@ pub async fn serve(
     Ok(())
 }
 
-/// What runs until the drain.
 struct Running {
     serving: Serving,
     background: JoinSet<()>,
@@ -208,11 +207,8 @@ fn fetcher(settings: &Settings, bound: &Bound, general: &General, metrics: &Metr
     fetcher.map(Some).map_err(io::Error::other)
 }
 
-/// Whoever serves.
 struct Serving {
-    /// Those who accept admin connections.
     accepting: JoinSet<io::Result<()>>,
-    /// Admin connections.
     admin: ConnectionSet,
     workers: Workers,
     general: General,
@@ -246,7 +242,6 @@ pub struct Live {
     admin: watch::Receiver<Arc<ConnectionPolicy>>,
 }
 
-/// Changes it.
 #[derive(Debug)]
 pub struct Reloader {
     guesses_per_minute: Arc<AtomicU32>,
@@ -256,8 +251,6 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Begins with these settings.
-    #[must_use]
     pub fn new(settings: &Settings) -> (Self, Live) {
         let (partners, of_partners) = watch::channel(Arc::new(settings.partners.clone()));
         let (public, of_public) = watch::channel(Arc::new(ConnectionPolicy::from(&settings.public_limits)));

@@ -48,16 +48,13 @@ thread_local! {
     });
 }
 
-/// What a connection does next.
 #[derive(Debug)]
 enum Next {
     /// Send what does not fit into the socket's buffer at the moment, then go on.
     Send(Vec<u8>),
     /// Answer a request whose link is still to be looked for.
     Wait(Waiting),
-    /// Leave the rest to hyper.
     Other,
-    /// End.
     Close,
 }
 
@@ -78,12 +75,10 @@ struct Progress {
     is_cut: bool,
     /// Whether nothing is to follow the next answer, because the appliance ends.
     is_ending: bool,
-    /// Requests that were answered.
     requests: usize,
     /// Requests that were answered since somebody last noted how long that took.
     untimed: u64,
     began: Instant,
-    /// When requests came last.
     used: Instant,
 }
 

@@ -72,9 +72,6 @@ impl Drop for ThreadExitSignal {
 }
 
 /// Starts so many threads, each of which takes one listener of each address, or more where there are more.
-///
-/// # Errors
-/// When the operating system gives no more threads or descriptors.
 pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listening>>) -> io::Result<Workers> {
     let (sender, ended) = mpsc::unbounded_channel();
     let mut of_threads: Vec<Vec<Listening>> = Vec::new();

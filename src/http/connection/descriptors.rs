@@ -9,7 +9,6 @@ const RESERVED: u64 = 128;
 const RESERVED_FOR_THREAD: u64 = 8;
 
 /// Takes as many descriptors as the operating system allows, and returns how many of them connections may have.
-#[must_use]
 pub fn room_for_connections(threads: usize) -> usize {
     let limits = getrlimit(Resource::Nofile);
     let reserved = RESERVED + RESERVED_FOR_THREAD * threads as u64;

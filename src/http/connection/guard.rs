@@ -31,9 +31,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Ends a connection on which more may be on its way, so that the client sees what it has been sent.
-///
-/// # Errors
-/// When the client has ended it already.
 pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER_MAX_BYTES);
@@ -47,7 +44,6 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::R
 pub struct Past {
     /// What was received and not answered.
     pub held: Vec<u8>,
-    /// Requests that were answered.
     pub requests: usize,
     pub began: Instant,
 }
@@ -153,9 +149,7 @@ impl Depart for TcpStream {
 enum CloseReason {
     /// Send why the last request was refused, from this byte on.
     Refuse(Vec<u8>, usize),
-    /// Say that nothing more comes.
     Shutdown,
-    /// Let the client read it.
     Linger {
         until: Pin<Box<Sleep>>,
         bytes: u64,
@@ -171,7 +165,6 @@ pub struct Guard<S: Depart> {
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Until when one more request is waited for once the appliance ends.
     last_call: Option<Instant>,
-    /// Received and not passed on.
     held: Vec<u8>,
     /// Reads the head that it begins with.
     reader: HeadReader,
@@ -233,7 +226,6 @@ impl<S: Depart> Guard<S> {
         self.is_over = true;
     }
 
-    /// Passes the next head on.
     fn release(&mut self, length: usize, framing: Framing) {
         self.requests += 1;
         let length = http::rewrite_request_line(&mut self.held, length);

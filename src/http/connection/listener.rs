@@ -13,7 +13,6 @@ pub const BACKLOG: i32 = 4096;
 /// for its own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
 const PUBLIC_SEND_BYTES: usize = 64 * 1024;
 
-/// A listener, ready to accept.
 #[derive(Debug)]
 pub struct Listening {
     /// The socket, which does not block.
@@ -27,21 +26,14 @@ pub struct Listening {
 pub struct Bound {
     /// Those for redirects: for each address, one for each thread.
     pub public: Vec<Vec<Listening>>,
-    /// Those for the API.
     pub admin: Vec<Listening>,
 }
 
 /// Why there is no listener for an address.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The operating system refuses it.
     #[error("cannot listen on {address}: {cause}")]
-    Refused {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        cause: io::Error,
-    },
+    Refused { address: SocketAddr, cause: io::Error },
     /// A socket was inherited, as from tinyd.socket, that is for none of the addresses in the settings.
     #[error(
         "the inherited socket {description} is in neither public.listen nor admin.listen: both must name the same \
@@ -55,9 +47,6 @@ pub enum BindError {
 
 impl Bound {
     /// What each listens on: `public` or `admin`, and the address with the port that was really bound.
-    ///
-    /// # Errors
-    /// When the operating system does not tell.
     pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
         let public = self.public.iter().filter_map(|of_address| of_address.first());
         let public = public.map(|bound| Ok(("public", bound.listener.local_addr()?)));
@@ -68,9 +57,6 @@ impl Bound {
 }
 
 /// The sockets that a parent has left open for this process, as systemd does for a socket unit (sd_listen_fds(3)).
-///
-/// # Errors
-/// When one of them is no listener of TCP.
 pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();

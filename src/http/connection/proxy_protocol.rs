@@ -31,9 +31,6 @@ pub struct ProxyHeader {
 
 /// Has a proxy say whom its connection is for: makes that the peer, counts the connection for it, and returns what was
 /// received after the header.
-///
-/// # Errors
-/// When the header is none, or does not come in time, or its client has too many connections, and has been told so.
 pub async fn introduce(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: &mut Peer,

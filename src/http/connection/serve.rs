@@ -36,7 +36,6 @@ const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
     /// Answers one request of a client.
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
@@ -44,9 +43,6 @@ pub trait Service: Clone + Send + Sync + 'static {
 
 /// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows
 /// of them yet: that costs two system calls, and `serve` may have no need of it.
-///
-/// # Errors
-/// When the runtime cannot watch the listener.
 pub async fn accept(
     Listening { listener, is_inherited }: Listening,
     mut stopped: watch::Receiver<bool>,

@@ -82,7 +82,6 @@ pub struct AcceptedConnection {
     pub peer: Peer,
     pub place: ConnectionSlot,
     pub policy: Arc<ConnectionPolicy>,
-    /// When.
     pub at: Instant,
 }
 
@@ -327,7 +326,6 @@ impl ConnectionSet {
     }
 }
 
-/// A connection in the crowd.
 #[derive(Debug)]
 pub struct ConnectionEntry {
     members: Arc<Mutex<Members>>,
