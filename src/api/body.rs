@@ -45,7 +45,7 @@ where
     }
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid(BODY, format!("not to be read: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::invalid(BODY, format!("cannot read the request body: {error}")))?;
         let Ok(chunk) = frame.into_data() else { continue };
         if body.len() + chunk.len() > limit_bytes {
             return Err(too_large());

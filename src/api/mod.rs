@@ -239,7 +239,7 @@ impl Api {
                         return response;
                     }
                     Err(error) => {
-                        tracing::error!(%error, "a call to the API did not end");
+                        tracing::error!(%error, "API call did not end");
                         break ApiError::Internal;
                     }
                 },
@@ -550,7 +550,7 @@ impl From<StoreError> for ApiError {
                 seconds: READ_TIMEOUT.as_secs(),
             },
             error => {
-                tracing::error!(%error, "the store could not be read");
+                tracing::error!(%error, "cannot read the store");
                 Self::Internal
             }
         }

@@ -149,7 +149,7 @@ fn channel(links: &Arc<Links>) -> (Sink, Source, Duration) {
             (Sink { piece, target }, source, STREAM_TIMEOUT)
         }
         Err(error) => {
-            tracing::warn!(%error, "a stream is sent without a file: there is no room for one");
+            tracing::warn!(%error, "no room to spool a stream; sending it directly");
             let (sender, pieces) = mpsc::channel(PIECES_MAX);
             let target = Target::Client(sender);
             (Sink { piece, target }, Source::Thread(pieces), DIRECT_TIMEOUT)
@@ -211,11 +211,11 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
             let piece = match source.next().await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
-                Err(error) => return tracing::error!(%error, "a stream that was put aside cannot be read"),
+                Err(error) => return tracing::error!(%error, "cannot read a spooled stream"),
             };
             let taken = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
             if !matches!(taken, Ok(Ok(()))) || Instant::now() > end {
-                tracing::info!("a stream was not taken by its client, or not in time");
+                tracing::info!("client did not take a stream, or not in time");
                 return;
             }
         }
@@ -227,8 +227,8 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
                     let _ = tokio::task::spawn_blocking(taken).await;
                 }
             }
-            Ok(Err(reason)) => tracing::error!(reason, "a stream was interrupted"),
-            Err(error) => tracing::error!(%error, "a stream did not end"),
+            Ok(Err(reason)) => tracing::error!(reason, "stream interrupted"),
+            Err(error) => tracing::error!(%error, "stream did not end"),
         }
     });
     response

@@ -85,13 +85,13 @@ impl Api {
         }
         let permit = stream::Permit::of(&self.backups, &self.budget)?;
         let snapshot = self.snapshot().await?;
-        tracing::info!(partner = session.partner.0, "a backup is being made");
+        tracing::info!(partner = session.partner.0, "backup started");
         let is_damaged = Arc::new(AtomicBool::new(false));
         let found = Arc::clone(&is_damaged);
         let produce = move |sink: &mut stream::Sink| match snapshot.dump(sink) {
             // The dump says so at its end, which is not to be cut off.
             Err(CopyError::Damaged(reason)) => {
-                tracing::error!(reason, "no backup can be made of a damaged store");
+                tracing::error!(reason, "cannot back up a damaged store");
                 found.store(true, Ordering::Relaxed);
                 Ok(())
             }
@@ -258,8 +258,8 @@ impl Api {
     /// Writes the file into one without a name beside the store.
     async fn spool(&self, field: &mut Field<'_>, mut place: FilePlace) -> Result<(std::fs::File, FilePlace), ApiError> {
         let unwritable = |error: std::io::Error| {
-            tracing::error!(%error, "the file of an import cannot be put aside");
-            let reason = format!("the file cannot be put aside on the store's disk: {error}");
+            tracing::error!(%error, "cannot spool the file of an import");
+            let reason = format!("cannot buffer the upload on disk: {error}");
             ApiError::NoSpace { reason }
         };
         let links = Arc::clone(&self.links);
@@ -333,7 +333,7 @@ impl Api {
                         ImportEvent::Report(report)
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "an import has failed");
+                        tracing::warn!(%error, "import failed");
                         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
                         failed(format!("{error}{}", cause.unwrap_or_default()), true)
                     }

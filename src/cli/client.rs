@@ -37,7 +37,7 @@ pub(super) struct ClientArgs {
     #[arg(long, value_name = "ID", global = true)]
     pub(super) partner: Option<u32>,
 
-    /// The user who is asking; new links are theirs [default: nobody]
+    /// User ID of the session; owns new links [default: none]
     #[arg(long = "as", value_name = "USER", default_value = "", global = true)]
     user: String,
 
@@ -189,7 +189,7 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
         if matches!(error, ureq::Error::Timeout(_)) {
-            let text = format!("no answer from {} in {TIMEOUT:?}: outcome unknown", self.url);
+            let text = format!("no response from {} in {TIMEOUT:?}: outcome unknown", self.url);
             return CliError::new(Failure::Unavailable, text);
         }
         let is_unsent = match error {
@@ -198,10 +198,10 @@ impl Client {
             _ => false,
         };
         if is_unsent {
-            let text = format!("the appliance cannot be reached at {}: {error}", self.url);
+            let text = format!("cannot reach tinyd at {}: {error}", self.url);
             return CliError::new(Failure::Unreachable, text);
         }
-        let text = format!("the connection to {} was cut off: outcome unknown: {error}", self.url);
+        let text = format!("connection to {} closed: outcome unknown: {error}", self.url);
         CliError::new(Failure::Unavailable, text)
     }
 

@@ -30,9 +30,9 @@ use crate::config::keys::{self, Key, ValueKind};
 
 const EXAMPLES: &str = "\
 Examples:
-  tinyd serve                                  start with a new data folder here
+  tinyd serve                                  start, with a new data folder here
   tinyd link add https://example.com/video --system-name PREVIEW
-  tinyd status                                 how a running appliance is
+  tinyd status                                 health of a running server
   tinyd link list --status enabled --order -createdAt
   tinyd link update 67mk41xj --status disabled
   tinyd backup /backup/links.redb
@@ -67,29 +67,29 @@ struct Cli {
 enum Command {
     /// Serve redirects and the API.
     Serve(serve::ServeArgs),
-    /// Say how a running appliance is: healthy or not and why, rates, errors, memory.
+    /// Show health, traffic and errors of a running server.
     Status(status::StatusArgs),
     /// Print a Kaltura session (KS), signed with the partner's admin secret.
     Ks(ks::KsArgs),
-    /// Add, get, list, update, delete and restore links through the admin listener.
+    /// Add, show, list, update, delete and restore links.
     #[command(subcommand, after_help = CLIENT_HELP)]
     Link(link::LinkCommand),
-    /// Write all links to a file, as JSON Lines or CSV.
+    /// Export all links as JSON Lines or CSV.
     Export(transfer::ExportArgs),
-    /// Bring links in from a file.
+    /// Import links from JSON Lines or CSV.
     Import(transfer::ImportArgs),
-    /// Write a backup of the store, of a running appliance too.
+    /// Back up the store, online or offline.
     Backup(store::BackupArgs),
-    /// Find out whether a store is whole.
+    /// Check a store for corruption.
     Verify(store::VerifyArgs),
-    /// Make a store's file smaller.
+    /// Compact the store to reclaim disk space.
     Compact(store::CompactArgs),
-    /// Act on users through the admin listener.
+    /// Manage users' links.
     #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
-    /// Check the settings and say what they mean.
+    /// Validate the configuration and print effective settings.
     Check(check::CheckArgs),
-    /// Print a script that completes tinyd's arguments in a shell.
+    /// Generate shell completions.
     Completions(completions::CompletionsArgs),
     /// Write the man pages into a folder.
     Man(man::ManArgs),

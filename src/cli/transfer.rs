@@ -155,14 +155,14 @@ fn export_to(args: &FileArgs, out: impl Write) -> Result<(), CliError> {
             bar.finish_and_clear();
             copied.map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => error.into(),
-                _ => CliError::new(Failure::Unavailable, format!("the export was cut off: {error}")),
+                _ => CliError::new(Failure::Unavailable, format!("export interrupted: {error}")),
             })?;
             stream.damaged
         }
     };
     out.flush()?;
     if damaged > 0 {
-        let text = format!("{damaged} links are left out, because their records are damaged: see tinyd verify");
+        let text = format!("{damaged} links left out, their records are damaged (run tinyd verify)");
         return Err(CliError::new(Failure::Incomplete, text));
     }
     Ok(())
@@ -271,7 +271,7 @@ fn import_into_store(
     let lines = file::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
         .map_err(|reason| CliError::new(Failure::Refused, reason))?;
     if args.dry_run && !path.try_exists()? {
-        let text = format!("{}: there is no such file, and a dry run makes none", path.display());
+        let text = format!("{} does not exist (a dry run does not create it)", path.display());
         return Err(CliError::new(Failure::Usage, text));
     }
     let store = opened(Store::open(path, None))?;

@@ -154,7 +154,8 @@ fn example_has_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tinyd.example.toml");
     let expected = example();
     expect(&path, &fs::read_to_string(&path).unwrap_or_default(), &expected);
-    let parse = |text: &str| read::parse(text, &path, &Overrides::default()).unwrap();
+    // A path in the file is relative to its folder.
+    let parse = |text: &str| read::parse(text, Path::new("tinyd.toml"), &Overrides::default()).unwrap();
     let of_nothing = parse("").effective();
     assert_eq!(parse(&expected).effective(), of_nothing);
     let (settings, _) = expected.split_once("\n# A section for each partner.").unwrap();

@@ -87,11 +87,11 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         let of_machine = rustls_native_certs::load_native_certs();
         for error in of_machine.errors {
-            tracing::warn!(%error, "an authority of this machine cannot be read");
+            tracing::warn!(%error, "cannot read a CA certificate of this system");
         }
         let (count, _) = roots.add_parsable_certificates(of_machine.certs);
         if count == 0 {
-            tracing::info!("this machine knows no certificate authorities; those of Mozilla are believed");
+            tracing::info!("no system CA certificates found; using Mozilla's bundled roots");
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         // They were checked when they were read.

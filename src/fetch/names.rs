@@ -191,7 +191,7 @@ fn of_machine() -> (ResolverConfig, ResolverOpts) {
     let parsed = read.and_then(|text| parse_resolv_conf(text).map_err(|error| error.to_string()));
     parsed.unwrap_or_else(|error| {
         // As the system's own resolver does.
-        tracing::warn!(error, "{NAME_SERVERS} names no name servers; 127.0.0.1 is asked");
+        tracing::warn!(error, "no name server in {NAME_SERVERS}; using 127.0.0.1");
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
         (config_of(&[local]), ResolverOpts::default())
     })

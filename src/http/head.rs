@@ -198,7 +198,7 @@ impl Fields {
             .ok_or(BadHead::malformed("a header line has no colon"))?;
         let value = value.get(1..).unwrap_or_default();
         if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-            return Err(BadHead::malformed("the name of a header is none"));
+            return Err(BadHead::malformed("invalid header name"));
         }
         let is_text = |byte: u8| byte == b'\t' || byte >= b' ' && byte != 0x7f;
         if !value.iter().copied().all(is_text) {
@@ -209,7 +209,7 @@ impl Fields {
         if is("host") {
             self.hosts += 1;
             if !is_host(value) {
-                return Err(BadHead::malformed("Host is no host"));
+                return Err(BadHead::malformed("invalid Host header"));
             }
         } else if is("content-length") {
             let digits = std::str::from_utf8(value)
@@ -227,7 +227,7 @@ impl Fields {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(BadHead {
                     status: StatusCode::NOT_IMPLEMENTED,
-                    reason: "of the transfer codings only chunked is known",
+                    reason: "unsupported Transfer-Encoding",
                 });
             }
             self.is_chunked = true;
@@ -265,7 +265,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead>
         return Err(BadHead::malformed("the request line is not: method, target, version"));
     };
     if method.is_empty() || !method.iter().copied().all(is_token_byte) {
-        return Err(BadHead::malformed("the method is none"));
+        return Err(BadHead::malformed("invalid method"));
     }
     if method.len() > METHOD_MAX_BYTES {
         return Err(BadHead {

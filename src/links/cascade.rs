@@ -72,7 +72,7 @@ impl Links {
                 Ok(()) => return Ok(links),
                 Err(error) if self.is_ending() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "deleting a user is interrupted and tried again");
+                    tracing::warn!(%error, "deletion of a user interrupted; retrying");
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }
@@ -132,7 +132,9 @@ fn delete_some(
     for id in ids {
         match transaction.get(id) {
             Ok(link) => owned.extend(link),
-            Err(error @ StoreError::Damaged { .. }) => tracing::error!(%error, "a link of a deleted user stays"),
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "cannot delete a link of a deleted user")
+            }
             Err(error) => return Err(error),
         }
     }

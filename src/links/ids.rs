@@ -68,7 +68,7 @@ impl IdSource {
             }
             tracing::warn!(
                 length,
-                "ids of this length are nearly used up; drawing a longer one: raise links.id_length"
+                "IDs of this length are nearly used up; using longer ones (raise links.id_length)"
             );
         }
         Err(StoreError::Interrupted)

@@ -224,7 +224,7 @@ impl Links {
         for _ in 1..LOAD_ATTEMPTS {
             match self.try_load() {
                 Err(error) if error.is_of_the_file() => {
-                    tracing::warn!(%error, "loading the links was interrupted");
+                    tracing::warn!(%error, "loading interrupted");
                     // It may be a reader that has met the failure first.
                     self.store.nudge();
                     std::thread::sleep(LOAD_RETRY_INTERVAL);

@@ -78,7 +78,7 @@ pub(super) fn serve(
         let _place = place;
         match TcpStream::from_std(stream) {
             Ok(stream) => serve::serve(stream, past, peer, service, terms, &activity).await,
-            Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }
     };
     Ok(AbortOnDropHandle::new(general.spawn(serving)))

@@ -43,7 +43,7 @@ async fn inspect(links: &Arc<Links>) {
             // The writer finds out, and opens it again.
             Err(StoreError::Closed) => tokio::time::sleep(RETRY_INTERVAL).await,
             Err(error) => {
-                tracing::warn!(%error, "the store cannot be verified at the moment");
+                tracing::warn!(%error, "cannot verify the store now");
                 links.store().nudge();
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
@@ -62,6 +62,6 @@ async fn inspect(links: &Arc<Links>) {
             "the store is damaged: see docs/troubleshooting.md"
         );
     } else {
-        tracing::info!(entries, ?elapsed, "the store was verified: no problems");
+        tracing::info!(entries, ?elapsed, "store verified, no problems");
     }
 }

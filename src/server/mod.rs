@@ -63,7 +63,7 @@ pub async fn serve(
     tokio::select! {
         () = shutdown => {}
         () = running.serving.workers.one_ended() => {
-            return Err(io::Error::other("a thread that serves redirects has ended"));
+            return Err(io::Error::other("redirect thread ended"));
         }
     }
     tracing::info!("draining");
@@ -226,7 +226,7 @@ impl Serving {
         // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
         let _ = tokio::time::timeout(drain + LETTING_GO, self.workers.all_ended()).await;
         if !is_drained || since.elapsed() >= drain {
-            tracing::warn!("requests still in flight after {drain:?} were cut off");
+            tracing::warn!("aborted requests still in flight after {drain:?}");
         }
         // With them, their connections on the general threads have ended.
         self.general.end(LETTING_GO).await;
@@ -319,7 +319,7 @@ async fn serve_admin(
 ) {
     let mut stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+        Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
     let mut past = Past::none();
     if terms.policy.is_announced_by(&peer) {
@@ -339,7 +339,7 @@ async fn sweep_sessions(links: Arc<Links>) {
     loop {
         tokio::time::sleep(SESSION_SWEEP_INTERVAL).await;
         if let Err(error) = links.drop_expired_sessions().await {
-            tracing::warn!(%error, "expired sessions could not be dropped");
+            tracing::warn!(%error, "cannot drop expired sessions");
         }
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
             // The last that is dropped: the runtime holds connections, and these the links.
             let _ending = ending;
             if let Err(error) = runtime.block_on(worker.run(listeners)) {
-                tracing::error!(%error, "a thread that serves redirects has ended");
+                tracing::error!(%error, "redirect thread ended");
             }
             drop(runtime);
         };

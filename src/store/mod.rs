@@ -115,7 +115,7 @@ impl Store {
         let mut store = match opened {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
             Err(error @ OpenError::ForeignJournal { .. }) => {
-                tracing::error!("writes are refused: {error}");
+                tracing::error!("refusing writes: {error}");
                 let mut store = Self::open_read_only(path)?;
                 store.refusing = Some(error.to_string());
                 return Ok(store);
@@ -386,7 +386,7 @@ impl Store {
     /// Notes that a backup has been taken.
     pub fn note_backup(&self, at: Timestamp) {
         if let Err(error) = self.last_backup.note(at) {
-            tracing::warn!(%error, "when the last backup was taken cannot be written down: a restart will forget it");
+            tracing::warn!(%error, "cannot save the time of the last backup");
         }
     }
 

@@ -144,7 +144,7 @@ pub(super) struct UpdateArgs {
     #[command(flatten)]
     fields: FieldArgs,
 
-    /// Take a field away
+    /// Clear a field
     #[arg(long, value_name = "FIELD", value_enum, value_delimiter = ',')]
     clear: Vec<Clearable>,
 

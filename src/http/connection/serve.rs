@@ -65,7 +65,7 @@ pub async fn accept(
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if trouble.is_news(Instant::now()) {
-                    tracing::warn!(%error, "connections cannot be accepted; trying again");
+                    tracing::warn!(%error, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }

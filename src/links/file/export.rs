@@ -20,7 +20,7 @@ pub fn export(
             Ok(link) if partner.is_none_or(|partner| partner == link.partner_id) => writer.write(&link)?,
             Ok(_) => {}
             Err(error @ StoreError::Damaged { .. }) => {
-                tracing::error!(%error, "a link is left out of an export");
+                tracing::error!(%error, "export leaves out a link");
                 damaged += 1;
             }
             Err(error) => return Err(error.into()),

@@ -59,7 +59,7 @@ impl CommitObserver for Publisher {
         self.index.set_loaded(damaged);
         self.sessions.replace_revocations(snapshot.revocations()?);
         if was_loaded {
-            tracing::info!(links, corrected = differing, "the map was compared with the store");
+            tracing::info!(links, corrected = differing, "map compared with the store");
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ impl ServiceManager {
                 && !has_failed
             {
                 has_failed = true;
-                tracing::warn!(%error, "the service manager cannot be told what tinyd does");
+                tracing::warn!(%error, "cannot notify systemd");
             }
         };
         let pace = RetryTiming {
@@ -347,7 +347,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             (self.send)(&[NotifyState::Watchdog]);
             self.questions.ask();
         } else if !self.was_unanswered {
-            tracing::error!("a thread that serves does not answer; the watchdog is not told that all is well");
+            tracing::error!("server thread unresponsive; withholding watchdog heartbeat");
         }
         self.was_unanswered = !are_all_alive;
     }

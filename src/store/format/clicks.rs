@@ -43,7 +43,7 @@ pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
 /// What was counted before is lost if it cannot be decoded: no reason to lose what comes, or not to show the link.
 pub fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
     decode(id.as_bytes(), bytes).unwrap_or_else(|error| {
-        tracing::error!(%id, %error, "the clicks of a link cannot be read, and are counted from zero again");
+        tracing::error!(%id, %error, "cannot read the clicks of a link; counting from zero");
         Usage::default()
     })
 }

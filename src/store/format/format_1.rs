@@ -29,7 +29,7 @@ pub fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
         let link = id_of(key).and_then(|id| record::decode_of_format_1(id, value));
         let sealed = link.and_then(|link| record::encode(&link));
         if let Err(error) = &sealed {
-            tracing::error!(%error, "a damaged record is left as it is");
+            tracing::error!(%error, "keeping a damaged record as it is");
             damaged += 1;
         }
         sealed.ok()

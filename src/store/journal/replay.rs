@@ -63,7 +63,7 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
     tables::set_journal(&inner, None)?;
     inner.commit()?;
     if sequence > stored {
-        tracing::info!(commits = sequence - stored, "the journal was replayed");
+        tracing::info!(commits = sequence - stored, "journal replayed");
     }
     let is_cut = length.is_some_and(|length| length as u64 != bytes);
     if is_cut || has_later_record(&content, tie, sequence) {

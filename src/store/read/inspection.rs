@@ -92,7 +92,7 @@ impl Inspection {
         for problem in found {
             self.problems += 1;
             if self.problems <= PROBLEMS_LOGGED_MAX {
-                tracing::error!(problem, "the verification of the store has found damage");
+                tracing::error!(problem, "verification found damage");
             }
         }
         Ok(true)

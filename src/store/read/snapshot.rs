@@ -149,7 +149,7 @@ impl Snapshot {
             };
             match tables::unseal_deletion(key.value(), at.value()) {
                 Some(at) => deletions.push((partner, user.to_owned(), at)),
-                None => tracing::error!("a note of a deletion is damaged and passed over"),
+                None => tracing::error!("ignoring a damaged note of a deletion"),
             }
         }
         Ok(deletions)

@@ -24,7 +24,7 @@ impl WriterState {
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
             %error,
-            "the store has failed: writes are refused until it works again, redirects go on"
+            "store failed: refusing writes until it works again, redirects continue"
         );
         self.metrics.failures.increment();
         let since = Instant::now();
@@ -59,14 +59,14 @@ impl WriterState {
                 Ok(()) => break,
                 Err(why) if why == reason => {}
                 Err(why) => {
-                    tracing::warn!(reason = why, "the store does not work yet");
+                    tracing::warn!(reason = why, "store still failing");
                     self.health.send_replace(Health::Refusing(why.clone()));
                     reason = why;
                 }
             }
         }
         self.health.send_replace(Health::Accepting);
-        tracing::info!(elapsed = ?since.elapsed(), "the store works again: writes are accepted");
+        tracing::info!(elapsed = ?since.elapsed(), "store works again, accepting writes");
         true
     }
 
@@ -106,7 +106,7 @@ impl WriterState {
         if sequence < published {
             tracing::error!(
                 commits = published - sequence,
-                "the store has lost acknowledged commits: the disk has not kept what it had confirmed"
+                "store lost acknowledged commits: the disk did not keep what it had confirmed"
             );
         }
         if let Some(observer) = &self.observer {

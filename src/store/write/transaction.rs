@@ -435,7 +435,7 @@ impl<'t> Transaction<'t> {
                 Ok(after) => after,
                 // Nobody could write to its scope any more.
                 Err(error) => {
-                    tracing::error!(%error, "a damaged counter is counted anew");
+                    tracing::error!(%error, "recounting a damaged counter");
                     self.count_anew(&key)?
                 }
             };

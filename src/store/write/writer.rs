@@ -299,7 +299,7 @@ impl WriterState {
                 let error = if error.is_of_the_file() {
                     error
                 } else {
-                    tracing::error!(%error, "a write has failed and is undone");
+                    tracing::error!(%error, "write failed and is undone");
                     match self.restore_uncommitted() {
                         Ok(()) => error,
                         Err(other) if other.is_of_the_file() => other,
@@ -373,7 +373,7 @@ impl WriterState {
                 }
                 // One damaged record is no reason to refuse the others.
                 Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
-                    tracing::error!(%error, "a write has met a damaged record");
+                    tracing::error!(%error, "write met a damaged record");
                 }
                 Err(error) => return Err(error),
             }
@@ -527,7 +527,7 @@ impl WriterState {
             }
             Err(error) => {
                 if self.without_journal_since.is_none() {
-                    tracing::warn!(%error, "no journal can be made, so writes take longer");
+                    tracing::warn!(%error, "cannot create the journal; writes take longer");
                 }
                 self.without_journal_since = Some(Instant::now());
             }
@@ -551,7 +551,7 @@ impl WriterState {
             // The next one to open the store passes it over if it is still there.
             Ok(()) => drop(self.medium.remove_journal()),
             Err(error) => {
-                tracing::warn!(%error, "the last checkpoint has failed: keep the journal, the next start needs it");
+                tracing::warn!(%error, "last checkpoint failed: keep the journal, the next start needs it");
             }
         }
     }
