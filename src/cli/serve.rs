@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
-use crate::cli::log::LogLevels;
+use crate::cli::log::{self, LogLevels};
 use crate::cli::progress::bar;
 use crate::config::{Overrides, Settings};
 use crate::http::connection;
@@ -96,7 +96,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         .on_thread_start(|| priority::lower(priority::API_NICE))
         .enable_all()
         .build()?;
-    let is_new = overrides.config.is_none() && !args.read_only && links.stored() == 0;
+    let is_new = overrides.config.is_none() && !args.read_only && links.stored() == 0 && !log::is_journal();
     let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_levels);
     runtime.block_on(serve(&settings, reload, is_new, Arc::clone(&links), &manager))?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.

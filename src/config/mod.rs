@@ -270,9 +270,6 @@ fn without_default_port(url: &str) -> String {
 }
 
 fn config_path(overrides: &Overrides) -> PathBuf {
-    let data = || overrides.flags.get("data").map_or(DATA_DIR_DEFAULT, String::as_str);
-    overrides
-        .config
-        .clone()
-        .unwrap_or_else(|| Path::new(data()).join(FILE_NAME))
+    let data = || overrides.data.as_deref().unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT));
+    overrides.config.clone().unwrap_or_else(|| data().join(FILE_NAME))
 }

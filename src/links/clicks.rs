@@ -392,7 +392,9 @@ impl Links {
             // If this ends here, the batch keeps its place and is written again.
             self.store.write(move |transaction| to_write.write(transaction)).await?;
             shared.acknowledge(&batch);
-            tracing::debug!(links = batch.range.len(), "clicks written");
+            let counts = batch.flush.get(batch.range.clone()).unwrap_or_default();
+            let visits: u64 = counts.iter().map(|(_, usage)| usage.visits()).sum();
+            tracing::debug!(links = counts.len(), visits, "clicks written");
             // There may be many batches, and recorders do not wait.
             shared.gather();
         }

@@ -61,6 +61,8 @@ async fn inspect(links: &Arc<Links>) {
             ?elapsed,
             "the store is damaged: see docs/troubleshooting.md"
         );
+    } else if entries == 0 {
+        tracing::debug!("store is empty, nothing to verify");
     } else {
         tracing::info!(entries, ?elapsed, "store verified, no problems");
     }

@@ -255,14 +255,14 @@ fn sighup_rotates_secrets_and_ignores_a_bad_file() {
     );
     fs::write(appliance.config(), &rotated).unwrap();
     appliance.signal(Signal::HUP);
-    appliance.wait_for_log("secrets reloaded");
+    appliance.wait_for_log("configuration reloaded");
     let new = appliance.start_session("a new secret 0123456789", "admin", "2", "");
     assert_eq!(code(&appliance.link("list", &old, &[])), "");
     assert_eq!(code(&appliance.link("list", &new, &[])), "");
 
     fs::write(appliance.config(), rotated.replace("id = 1234567", "id = \"x\"")).unwrap();
     appliance.signal(Signal::HUP);
-    appliance.wait_for_log("the running settings stay");
+    appliance.wait_for_log("keeping the running settings");
     assert!(appliance.log().contains("partner[0].id"), "{}", appliance.log());
     assert_eq!(code(&appliance.link("list", &new, &[])), "");
 

@@ -229,7 +229,7 @@ fn reloaded_limits_apply_to_new_connections() {
     let settings = "drain_seconds = 77\n[public]\nmax_requests_per_connection = 1\n[admin]\nmax_headers = 16\n";
     fs::write(appliance.config(), configuration(settings)).unwrap();
     appliance.signal(Signal::HUP);
-    appliance.wait_for_log("secrets reloaded");
+    appliance.wait_for_log("configuration reloaded");
     appliance.wait_for_log("key=\"drain_seconds\"");
     assert!(Connection::open(&appliance.public).get(GOTO, "").unwrap().is_last());
     assert!(!before.get(GOTO, "").unwrap().is_last());

@@ -103,7 +103,7 @@ fn aborted_backup_download_does_not_count() {
     stream.write_all(head.as_bytes()).unwrap();
     stream.read_exact(&mut [0; 1_000]).unwrap();
     drop(stream);
-    appliance.wait_for_log("a stream was not taken by its client");
+    appliance.wait_for_log("client did not take a stream");
     assert_eq!(status(&appliance)["store"]["lastBackup"], Value::Null);
 }
 

@@ -329,7 +329,7 @@ fn crash_loses_only_unwritten_clicks() {
     let visits: u64 = expected.values().map(|(clicks, previews)| clicks + previews).sum();
     let written = || {
         let log = appliance.log();
-        let lines = log.lines().filter(|line| line.contains("clicks are written down"));
+        let lines = log.lines().filter(|line| line.contains("clicks written"));
         let numbers = lines.map(|line| {
             let (_, number) = line.split_once("visits=").unwrap();
             number.split_whitespace().next().unwrap().parse::<u64>().unwrap()
@@ -360,7 +360,7 @@ fn backup_keeps_clicks_and_read_only_counts_none() {
         assert_eq!(appliance.goto(&id).status, 302);
     }
     // Pending clicks may be missing from the backup; written ones are in it.
-    appliance.wait_for_log("clicks are written down");
+    appliance.wait_for_log("clicks written");
     poll("all five are in a backup", || {
         let backup = appliance.folder.path().join("backup.redb");
         let _ = std::fs::remove_file(&backup);
