@@ -142,9 +142,9 @@ fn assert_whole(store: &Path) {
 fn assert_logged_once(appliance: &Appliance) {
     let log = appliance.log();
     let count = |text: &str| log.matches(text).count();
-    let failures = count("the store has failed");
+    let failures = count("store failed: refusing writes");
     assert!(failures > 0, "nothing has failed");
-    assert_eq!(failures, count("the store works again"));
+    assert_eq!(failures, count("store works again, accepting writes"));
     assert_eq!(failures, count(" ERROR "));
 }
 
@@ -153,8 +153,8 @@ fn assert_logged_once(appliance: &Appliance) {
 fn with_failing(system_call: &str, error: &str, calls: &str) {
     let appliance = start_with_failing(system_call, error, calls, folder(&configuration_with_operator()));
     let seen = under_load(&appliance, |seen| {
-        poll("a failure", || appliance.log().contains("the store has failed"));
-        appliance.wait_for_log("the store works again");
+        poll("a failure", || appliance.log().contains("store failed: refusing writes"));
+        appliance.wait_for_log("store works again, accepting writes");
         seen.wait_for_writes();
     });
     assert_logged_once(&appliance);

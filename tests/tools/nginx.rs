@@ -45,8 +45,9 @@ impl Nginx {
             .collect();
         let upstream = format!("server {};\n", proxy.appliance.public.strip_prefix("http://").unwrap());
         let upstreams = of_guide("upstream tinyd {").replace("        server 127.0.0.1:8080;\n", &upstream.repeat(2));
+        // Without a master: a worker would outlive the end of the test.
         let configuration = format!(
-            "daemon off;\nworker_processes 1;\npid {};\nerror_log {};\nevents {{}}\n\
+            "daemon off;\nmaster_process off;\npid {};\nerror_log {};\nevents {{}}\n\
              http {{\naccess_log off;\n{temporary}\
              upstream tinyd {{\n{upstreams}}}\nserver {{\nlisten unix:{};\nlocation / {{\n{location}}}\n}}\n}}\n",
             at("pid"),

@@ -16,7 +16,7 @@ pub fn status_is_unhealthy_while_writes_are_refused() {
     ];
     let add = || appliance.post("shortlink_shortlink", "add", &[&[("ks", &*ks)], &params[..]].concat());
     poll("a failure", || add().status == 503);
-    appliance.wait_for_log("the store has failed");
+    appliance.wait_for_log("store failed: refusing writes");
     let output = appliance.tinyd(&["status"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(shown(&output).starts_with("NOT HEALTHY: "), "{}", shown(&output));

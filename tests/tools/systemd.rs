@@ -46,7 +46,7 @@ pub fn hung_redirect_thread_stops_the_heartbeat() {
     // The thread hangs when it accepts its first connection, which is that of this test.
     let Hanging(appliance) = &Hanging::start(&manager, "accept4");
     let _connection = Connection::open(&appliance.public);
-    appliance.wait_for_log("a thread that serves does not answer");
+    appliance.wait_for_log("server thread unresponsive");
 }
 
 pub fn hung_general_thread_stops_the_heartbeat_not_redirects() {
@@ -56,7 +56,7 @@ pub fn hung_general_thread_stops_the_heartbeat_not_redirects() {
     let goto = "/api_v3/service/shortlink_shortlink/action/goto/id/zzzzzzzz";
     let mut general = Connection::open(&appliance.public);
     general.send(format!("GET {goto}?x=y HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-    appliance.wait_for_log("a thread that serves does not answer");
+    appliance.wait_for_log("server thread unresponsive");
     for _ in 0..10 {
         let mut redirected = Connection::open(&appliance.public);
         for _ in 0..10 {
