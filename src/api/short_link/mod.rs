@@ -55,7 +55,7 @@ impl Api {
         let (text, id) = link_id(params)?;
         let fields = Fields::of(params, LINK)?;
         if !fields.is_present() {
-            return Err(ApiError::MissingParameter { name: LINK.to_owned() });
+            return Err(ApiError::missing(LINK));
         }
         // What is too short for a text is too short for null.
         for (property, length) in [("systemName", SYSTEM_NAME_MIN_BYTES), ("fullUrl", FULL_URL_MIN_BYTES)] {
@@ -185,7 +185,7 @@ fn naming(id: &str, error: LinkError) -> ApiError {
 /// What `add` makes of its parameter.
 fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, ApiError> {
     if !fields.is_present() {
-        return Err(ApiError::MissingParameter { name: LINK.to_owned() });
+        return Err(ApiError::missing(LINK));
     }
     let patch = Patch::of(fields)?;
     // There is nothing stored that these could repeat.
