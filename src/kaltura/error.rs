@@ -40,8 +40,8 @@ struct Entry {
     goto_status: StatusCode,
 }
 
-/// Declares the variants of [`ApiError`], each with its code and message, the arguments of the message, and its status
-/// where that differs from 200 in the API (`api`) or 404 of goto (`goto`). Kaltura's messages have no room for a reason: `REASON` is an
+/// Declares the variants of [`ApiError`], each with its code, message and arguments, and its status where that differs
+/// from 200 in the API (`api`) or 404 of goto (`goto`). Kaltura's messages have no room for a reason: `REASON` is an
 /// argument of tinyd's own.
 macro_rules! catalogue {
     ($(
@@ -294,7 +294,11 @@ fn qualified(property: &str) -> String {
 }
 
 fn argument_max_bytes(name: &str) -> usize {
-    if name == "REASON" { REASON_MAX_BYTES } else { ECHO_MAX_BYTES }
+    if name == "REASON" {
+        REASON_MAX_BYTES
+    } else {
+        ECHO_MAX_BYTES
+    }
 }
 
 /// Cuts a text to `most` bytes, with a mark where something is missing.
