@@ -11,6 +11,7 @@ use crate::api::params::{PARAMETERS_MAX, Params};
 use crate::api::{First, json};
 use crate::http::Reservation;
 use crate::kaltura::{ApiError, ParameterSource};
+use crate::model::validate::without_byte_order_mark;
 
 /// The name under which a body is spoken of in errors.
 const BODY: &str = "body";
@@ -18,8 +19,6 @@ const BODY: &str = "body";
 const JSON: &str = "application/json";
 /// Enough of a content coding to recognise it; the registered names have up to 14 bytes.
 const CODING_SHOWN_BYTES: usize = 32;
-/// U+FEFF in UTF-8, which some programs write before a text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes of memory for each byte of a body while it arrives.
 const ARRIVING_FACTOR: usize = 1;
@@ -69,7 +68,7 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
     check_encoding(headers)?;
     match media_type(headers).as_deref() {
         None | Some("application/x-www-form-urlencoded") => parse_form(&body, params),
-        Some(JSON) => json::insert(params, BODY, without_mark(&body)),
+        Some(JSON) => json::insert(params, BODY, without_byte_order_mark(&body)),
         Some("multipart/form-data") => parse_multipart(headers, body, params).await,
         Some(other) => {
             let reason = format!(
@@ -98,10 +97,6 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
-}
-
 /// Whether the body says that it is JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     media_type(headers).as_deref() == Some(JSON)
@@ -114,7 +109,8 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
-    let text = std::str::from_utf8(without_mark(body)).map_err(|_| ApiError::InvalidChar { field: BODY.to_owned() })?;
+    let text = std::str::from_utf8(without_byte_order_mark(body))
+        .map_err(|_| ApiError::InvalidChar { field: BODY.to_owned() })?;
     let mut all = First(None);
     for pair in text
         .trim_end_matches(['\r', '\n'])
@@ -149,7 +145,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
         let value = field.bytes().await.map_err(broken)?;
         // Clients that upload files put everything else into one field.
         if name == "json" {
-            json::insert(params, &name, without_mark(&value))?;
+            json::insert(params, &name, without_byte_order_mark(&value))?;
             continue;
         }
         let value = String::from_utf8(value.into()).map_err(|_| ApiError::InvalidChar { field: name.clone() })?;

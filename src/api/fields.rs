@@ -2,6 +2,7 @@
 
 use crate::api::params::{Param, Params};
 use crate::kaltura::ApiError;
+use crate::model::validate;
 use crate::model::{PartnerId, whole_number};
 
 /// What a request says about a field.
@@ -86,5 +87,5 @@ pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, ApiError> {
 
 /// Reads the number of a partner; `None` if it can be no partner's.
 pub(super) fn parse_partner(text: &str) -> Option<PartnerId> {
-    whole_number(text)?.try_into().ok().map(PartnerId)
+    validate::partner_id(whole_number(text)?)
 }

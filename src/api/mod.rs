@@ -386,7 +386,7 @@ impl Api {
 
     /// Counts a call that has ended.
     fn count(&self, action: ActionName, fault: Option<&ApiError>, started: Instant) {
-        let code = fault.map_or("", |fault| fault.exception().code);
+        let code = fault.map_or("", |fault| fault.code());
         let elapsed = started.elapsed();
         self.metrics.calls.count(action, code, elapsed);
         if matches!(fault, Some(ApiError::TooSlow)) {

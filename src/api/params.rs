@@ -213,8 +213,7 @@ impl Params {
     /// # Errors
     /// When it is absent or empty, or an object stands in its place.
     pub fn required(&self, name: &str) -> Result<&str, ApiError> {
-        self.given(name)?
-            .ok_or_else(|| ApiError::MissingParameter { name: name.to_owned() })
+        self.given(name)?.ok_or_else(|| ApiError::missing(name))
     }
 }
 

@@ -8,7 +8,8 @@ use crate::kaltura::ApiError;
 use crate::kaltura::format::{Object, Value};
 use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
-use crate::model::{USER_ID_MAX_CHARS, whole_number};
+use crate::model::validate::USER_ID;
+use crate::model::whole_number;
 
 /// How long a session lasts if nothing else is said, in seconds.
 const EXPIRY_DEFAULT_SECONDS: i64 = 86_400;
@@ -86,8 +87,8 @@ impl Api {
     pub(super) async fn delete_user(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, "user", "delete").await?;
         let user = params.required("userId")?;
-        if user.chars().count() > USER_ID_MAX_CHARS {
-            let reason = format!("a user has at most {USER_ID_MAX_CHARS} characters");
+        if user.chars().count() > USER_ID.max_chars {
+            let reason = format!("a user has at most {} characters", USER_ID.max_chars);
             return Err(ApiError::invalid("userId", reason));
         }
         let links = self.links.delete_user(session.partner, user.to_owned()).await?;

@@ -195,9 +195,7 @@ impl Api {
             let next = tokio::time::timeout_at(deadline, multipart.next_field()).await;
             let next = next.map_err(|_| ApiError::TooSlow)?.map_err(broken)?;
             let Some(mut field) = next else {
-                return Err(ApiError::MissingParameter {
-                    name: "file".to_owned(),
-                });
+                return Err(ApiError::missing("file"));
             };
             let name = field.name().unwrap_or("").to_owned();
             if name != "file" {

@@ -1,4 +1,4 @@
-//! The errors of the API, as clients see them (docs/kaltura-api.md#errors).
+//! The errors of the API, as clients see them (docs/kaltura-api.md#errors). The catalogue declares each of them once.
 
 use std::time::Duration;
 
@@ -10,156 +10,206 @@ use crate::http::Response;
 use crate::kaltura::format::{Exception, Format, Value};
 use crate::kaltura::response;
 
-/// Why a request was not carried out. Holds only what the client may know; causes are logged where they arise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each variant is an error of docs/kaltura-api.md#error-codes")]
-pub enum ApiError {
-    ServiceNotSpecified,
-    ActionNotSpecified,
-    ServiceDoesNotExist {
-        service: String,
-    },
-    ActionDoesNotExist {
-        action: String,
-        service: String,
-    },
-    MissingKs,
-    /// `end` is the end of the KS only, by which people can tell which one is meant.
-    InvalidKs {
-        end: String,
-        number: i8,
-        description: String,
-    },
-    ServiceForbidden {
-        service: String,
-        action: String,
-    },
-    StartSession {
-        partner: String,
-    },
-    MissingParameter {
-        name: String,
-    },
-    InvalidChar {
-        field: String,
-    },
-    /// `reason` says what was wrong and what would be right.
-    InvalidValue {
-        name: String,
-        reason: String,
-    },
-    InvalidEnum {
-        value: String,
-        name: String,
-        kind: &'static str,
-    },
-    MinLength {
-        property: &'static str,
-        length: usize,
-    },
-    MaxLength {
-        property: &'static str,
-        length: usize,
-    },
-    NotUpdatable {
-        property: &'static str,
-    },
-    AdminProperty {
-        property: &'static str,
-    },
-    WrongFormat {
-        property: &'static str,
-        format: String,
-    },
-    InvalidObjectId {
-        id: String,
-    },
-    /// `deleted` tells a link that is gone from one that is switched off.
-    InvalidShortLink {
-        id: String,
-        deleted: bool,
-    },
-    ExpiredShortLink {
-        id: String,
-    },
-    UniqueIdExists {
-        unique_id: String,
-    },
-    AnotherUsersShortLink {
-        user: String,
-    },
-    InvalidUserId,
-    UnknownFormat {
-        format: String,
-    },
-    /// A body over the limit.
-    TooLarge {
-        limit_bytes: usize,
-    },
-    /// A body that is compressed.
-    ContentEncoding {
-        coding: String,
-    },
-    /// A body that did not come in time.
-    TooSlow,
-    /// The store could not be read.
-    Internal,
-    /// The store has failed and is being opened again; nothing was written.
-    Unavailable {
-        retry_after_seconds: u64,
-    },
-    /// The disk has too little room for what was sent; nothing was written.
-    NoSpace {
-        reason: String,
-    },
-    /// As many backups and exports are going on as may.
-    Busy,
-    /// Reading took longer than it may. What was done before stays.
-    TookTooLong {
-        seconds: u64,
-    },
-    /// What is held in memory for requests and answers is as much as may be; nothing was done.
-    Overloaded,
-    /// The appliance serves a store that it never writes to.
-    ReadOnly,
-    /// The write may or may not be on disk.
-    OutcomeUnknown,
-    /// The destination of a link is none that is fetched. Why is not for those who ask.
-    DestinationForbidden {
-        id: String,
-    },
-    /// It was not reached, or what it answered is no answer that could be passed on.
-    DestinationUnreachable {
-        id: String,
-    },
-    /// It took too long.
-    DestinationTimeout {
-        id: String,
-    },
-    /// A proxied link leads to a proxied link.
-    ProxyLoop {
-        id: String,
-    },
-    /// As many destinations are being fetched as may, in all or for the client.
-    TooManyFetches,
+/// Longest message in a header, in bytes. Clients and proxies refuse headers of more than about 8,192.
+const HEADER_MESSAGE_MAX_BYTES: usize = 256;
+/// Longest part of a client's input that an error repeats, in bytes.
+const ECHO_MAX_BYTES: usize = 256;
+/// Longest reason, in bytes. A reason may repeat a part of the input.
+const REASON_MAX_BYTES: usize = 1024;
+/// `Retry-After` of [`ApiError::Busy`], in seconds.
+const BUSY_SECONDS: u64 = 30;
+/// `Retry-After` of [`ApiError::Overloaded`], in seconds.
+const OVERLOADED_SECONDS: u64 = 1;
+/// `Retry-After` of [`ApiError::TooManyFetches`], in seconds.
+const FETCHES_SECONDS: u64 = 5;
+
+/// What several errors share: code and message.
+const INVALID_VALUE: (&str, &str) = (
+    "INVALID_PARAMETER_VALUE",
+    "invalid value for parameter \"@PARAM_NAME@\"",
+);
+const INTERNAL: (&str, &str) = ("INTERNAL_SERVERL_ERROR", "Internal server error occurred");
+
+/// What the catalogue says about an error.
+struct Entry {
+    code: &'static str,
+    /// With `@NAME@` in the place of arguments.
+    template: &'static str,
+    args: Vec<(&'static str, String)>,
+    api_status: StatusCode,
+    goto_status: StatusCode,
 }
 
-/// How much of a message goes into a header, in bytes. What a client sent may be in it, and clients and proxies refuse
-/// headers of more than about 8,192.
-const HEADER_MESSAGE_MAX_BYTES: usize = 256;
-/// How much of what a client sent an error repeats, in bytes: enough to recognise it.
-const ECHO_MAX_BYTES: usize = 256;
-/// Longest reason that an error gives, in bytes. It is ours, but may repeat a part of the input too.
-const REASON_MAX_BYTES: usize = 1024;
-/// The argument that holds a reason.
-const REASON: &str = "REASON";
-/// How long a client is asked to wait for others to finish, in seconds.
-const BUSY_SECONDS: u64 = 30;
-/// The same where others are only being answered.
-const OVERLOADED_SECONDS: u64 = 1;
+/// Declares the variants of [`ApiError`], each with its code, message and arguments, and its status where that differs
+/// from 200 in the API (`api`) or 404 of goto (`goto`). Kaltura's messages have no room for a reason: `REASON` is an
+/// argument of tinyd's own.
+macro_rules! catalogue {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $({ $($field:ident: $kind:ty),* })? => $text:expr
+            $(, args [$($arg:ident: $value:expr),*])? $(, api $api:ident)? $(, goto $goto:expr)?;
+    )*) => {
+        /// Why a request failed. Holds only what the client may know; causes are logged where they arise.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum ApiError {
+            $($(#[$doc])* $name $({ $($field: $kind),* })?,)*
+        }
+
+        impl ApiError {
+            fn entry(&self) -> Entry {
+                match self {
+                    $(Self::$name $({ $($field),* })? => {
+                        let (code, template): (&'static str, &'static str) = $text;
+                        Entry {
+                            code,
+                            template,
+                            args: vec![$($((stringify!($arg), ToString::to_string(&$value))),*)?],
+                            api_status: [$(StatusCode::$api,)? StatusCode::OK][0],
+                            goto_status: [$($goto,)? StatusCode::NOT_FOUND][0],
+                        }
+                    })*
+                }
+            }
+        }
+    };
+}
+
+catalogue! {
+    // The request.
+    ServiceNotSpecified => ("SERVICE_NOT_SPECIFIED", "Service name was not specified, please specify one");
+    ActionNotSpecified => ("ACTION_NOT_SPECIFIED", "Action name was not specified, please specify one");
+    ServiceDoesNotExist { service: String } =>
+        ("SERVICE_DOES_NOT_EXISTS", "Service \"@SRV_NAME@\" does not exists"), args [SRV_NAME: service];
+    ActionDoesNotExist { action: String, service: String } =>
+        ("ACTION_DOES_NOT_EXISTS", "Action \"@ACTION_NAME@\" does not exists for service \"@SERVICE_NAME@\""),
+        args [ACTION_NAME: action, SERVICE_NAME: service];
+    UnknownFormat { format: String } =>
+        ("UNKNOWN_RESPONSE_FORMAT", "Response format provided [@FORMAT@] is not recognized by server"),
+        args [FORMAT: format];
+
+    // The session.
+    MissingKs => ("MISSING_KS", "Missing KS, session not established");
+    /// `end` is the end of the KS, by which a person can recognise it.
+    InvalidKs { end: String, number: i8, description: String } =>
+        ("INVALID_KS", "Invalid KS \"@KSID@\", Error \"@ERR_CODE@,@ERR_DESC@\""),
+        args [KSID: end, ERR_CODE: number, ERR_DESC: description];
+    ServiceForbidden { service: String, action: String } =>
+        ("SERVICE_FORBIDDEN", "The access to service [@SERVICE@] is forbidden"),
+        args [SERVICE: format!("{service}->{action}")];
+    StartSession { partner: String } =>
+        ("START_SESSION_ERROR", "Error while starting session for partner [@PID@]"), args [PID: partner];
+    InvalidUserId => ("INVALID_USER_ID", "Invalid user id");
+    AnotherUsersShortLink { user: String } => (
+            "CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK",
+            "cannot retrieve another user's [\"@USER_ID@\"] short link using non-admin session",
+        ), args [USER_ID: user];
+
+    // A parameter.
+    MissingParameter { name: String } =>
+        ("MISSING_MANDATORY_PARAMETER", "Missing parameter \"@PARAM_NAME@\""), args [PARAM_NAME: name],
+        goto StatusCode::BAD_REQUEST;
+    InvalidChar { field: String } =>
+        ("INVALID_PARAMETER_CHAR", "Invalid char in \"@XML_FIELD@\" field"), args [XML_FIELD: field];
+    /// `reason` says what is wrong and what would be right.
+    InvalidValue { name: String, reason: String } => INVALID_VALUE, args [PARAM_NAME: name, REASON: reason];
+    InvalidEnum { value: String, name: String, kind: &'static str } => (
+            "INVALID_ENUM_VALUE",
+            "Invalid enumeration value \"@ENUM_VAL@\" for parameter \"@PARAM_NAME@\", \
+             expecting enumeration type \"@ENUM_TYPE@\"",
+        ), args [ENUM_VAL: value, PARAM_NAME: name, ENUM_TYPE: kind];
+
+    // A property of a link.
+    MinLength { property: &'static str, length: usize } => (
+            "PROPERTY_VALIDATION_MIN_LENGTH",
+            "The property \"@PROP_NAME@\" must have a min length of @MIN_LEN@ characters",
+        ), args [PROP_NAME: qualified(property), MIN_LEN: length];
+    MaxLength { property: &'static str, length: usize } => (
+            "PROPERTY_VALIDATION_MAX_LENGTH",
+            "The property \"@PROP_NAME@\" cannot have more than @MAX_LEN@ characters",
+        ), args [PROP_NAME: qualified(property), MAX_LEN: length];
+    NotUpdatable { property: &'static str } =>
+        ("PROPERTY_VALIDATION_NOT_UPDATABLE", "The property \"@PROP_NAME@\" cannot be updated"),
+        args [PROP_NAME: qualified(property)];
+    AdminProperty { property: &'static str } => (
+            "PROPERTY_VALIDATION_ADMIN_PROPERTY",
+            "The property \"@PROP_NAME@\" is updatable with admin session only",
+        ), args [PROP_NAME: qualified(property)];
+    WrongFormat { property: &'static str, format: String } =>
+        ("PROPERTY_VALIDATION_WRONG_FORMAT", "The property \"@PROP_NAME@\" must match format @FORMAT@"),
+        args [PROP_NAME: qualified(property), FORMAT: format];
+
+    // A link.
+    InvalidObjectId { id: String } => ("INVALID_OBJECT_ID", "Invalid object id [@ID@]"), args [ID: id];
+    /// Disabled or, where `deleted`, deleted.
+    InvalidShortLink { id: String, deleted: bool } =>
+        ("INVALID_SHORT_LINK", "Invalid short link [@ID@]"), args [ID: id],
+        goto if *deleted { StatusCode::GONE } else { StatusCode::NOT_FOUND };
+    ExpiredShortLink { id: String } =>
+        ("EXPIRED_SHORT_LINK", "Expired short link [@ID@]"), args [ID: id], goto StatusCode::GONE;
+    UniqueIdExists { unique_id: String } => (
+            "SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS",
+            "Short link unique id [@UNIQUE_ID@] already exists",
+        ), args [UNIQUE_ID: unique_id];
+
+    // The body.
+    TooLarge { limit_bytes: usize } =>
+        INVALID_VALUE, args [PARAM_NAME: "body", REASON: format!("larger than the limit of {limit_bytes} bytes")],
+        api PAYLOAD_TOO_LARGE;
+    ContentEncoding { coding: String } =>
+        INVALID_VALUE, args [
+            PARAM_NAME: "Content-Encoding",
+            REASON: format!("{coding} is not supported: send the body without compression")
+        ], api UNSUPPORTED_MEDIA_TYPE;
+    TooSlow => INVALID_VALUE, args [PARAM_NAME: "body", REASON: "did not arrive in time"], api REQUEST_TIMEOUT;
+
+    // The server. An API answer with one of these is no success to HTTP (docs/kaltura-api.md#statuses).
+    /// The store could not be read.
+    Internal => INTERNAL, api INTERNAL_SERVER_ERROR;
+    /// The store has failed and is being reopened.
+    Unavailable { retry_after_seconds: u64 } =>
+        INTERNAL, args [
+            REASON: format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds")
+        ], api SERVICE_UNAVAILABLE;
+    /// The disk is too full for the upload.
+    NoSpace { reason: String } =>
+        INTERNAL, args [REASON: format!("nothing was written: {reason}")], api SERVICE_UNAVAILABLE;
+    Busy => INTERNAL, args [REASON: "too many backups, exports or imports at a time"], api SERVICE_UNAVAILABLE;
+    /// The calls made before the deadline stay in effect.
+    TookTooLong { seconds: u64 } =>
+        INTERNAL, args [
+            REASON: format!("took longer than {seconds} seconds: use a narrower filter or fewer calls at once")
+        ], api SERVICE_UNAVAILABLE;
+    /// The memory for requests and answers is used up; nothing was done.
+    Overloaded =>
+        INTERNAL, args [
+            REASON: format!("server overloaded, nothing was done: retry after {OVERLOADED_SECONDS} second")
+        ], api SERVICE_UNAVAILABLE;
+    ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
+    OutcomeUnknown =>
+        INTERNAL, args [REASON: "outcome unknown: the write may or may not have been stored"], api SERVICE_UNAVAILABLE;
+
+    // The destination of a link that is fetched (docs/kaltura-api.md#error-codes-of-tinyd).
+    /// The reason is not for the client.
+    DestinationForbidden { id: String } =>
+        ("DESTINATION_FORBIDDEN", "The destination of short link [@ID@] is not one that this server fetches"),
+        args [ID: id], goto StatusCode::FORBIDDEN;
+    /// Also where the answer cannot be passed on.
+    DestinationUnreachable { id: String } =>
+        ("DESTINATION_UNREACHABLE", "The destination of short link [@ID@] could not be fetched"),
+        args [ID: id], goto StatusCode::BAD_GATEWAY;
+    DestinationTimeout { id: String } =>
+        ("DESTINATION_TIMEOUT", "The destination of short link [@ID@] did not answer in time"),
+        args [ID: id], goto StatusCode::GATEWAY_TIMEOUT;
+    /// A fetched link leads to a fetched link.
+    ProxyLoop { id: String } =>
+        ("PROXY_LOOP", "Short link [@ID@] was asked for by a server that fetches destinations itself"),
+        args [ID: id], goto StatusCode::LOOP_DETECTED;
+    TooManyFetches =>
+        ("TOO_MANY_FETCHES", "Too many destinations are being fetched at the moment, please try again"),
+        goto StatusCode::SERVICE_UNAVAILABLE;
+}
 
 impl ApiError {
-    /// An invalid value, with its reason.
     pub fn invalid(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidValue {
             name: name.into(),
@@ -167,26 +217,28 @@ impl ApiError {
         }
     }
 
-    /// The exception that stands for this fault in an answer.
-    #[must_use]
+    pub fn missing(name: impl Into<String>) -> Self {
+        Self::MissingParameter { name: name.into() }
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.entry().code
+    }
+
     pub fn exception(&self) -> Exception {
-        let (code, template, mut args) = self.parts();
+        let Entry {
+            code,
+            template,
+            mut args,
+            ..
+        } = self.entry();
         for (name, value) in &mut args {
-            cut(
-                value,
-                if *name == REASON {
-                    REASON_MAX_BYTES
-                } else {
-                    ECHO_MAX_BYTES
-                },
-            );
+            cut(value, argument_max_bytes(name));
         }
         let mut message = String::with_capacity(template.len() + 32);
         // One pass, so that an argument that looks like a placeholder stays what it is.
         let mut pieces = template.split('@');
-        if let Some(first) = pieces.next() {
-            message.push_str(first);
-        }
+        message.push_str(pieces.next().unwrap_or_default());
         while let (Some(name), Some(text)) = (pieces.next(), pieces.next()) {
             if let Some((_, value)) = args.iter().find(|(known, _)| *known == name) {
                 message.push_str(value);
@@ -196,241 +248,18 @@ impl ApiError {
         Exception { code, message, args }
     }
 
-    /// Code, message with `@NAME@` for arguments, and arguments.
-    fn parts(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-        let none = Vec::new;
-        match self {
-            Self::ServiceNotSpecified => (
-                "SERVICE_NOT_SPECIFIED",
-                "Service name was not specified, please specify one",
-                none(),
-            ),
-            Self::ActionNotSpecified => (
-                "ACTION_NOT_SPECIFIED",
-                "Action name was not specified, please specify one",
-                none(),
-            ),
-            Self::ServiceDoesNotExist { service } => (
-                "SERVICE_DOES_NOT_EXISTS",
-                "Service \"@SRV_NAME@\" does not exists",
-                vec![("SRV_NAME", service.clone())],
-            ),
-            Self::ActionDoesNotExist { action, service } => (
-                "ACTION_DOES_NOT_EXISTS",
-                "Action \"@ACTION_NAME@\" does not exists for service \"@SERVICE_NAME@\"",
-                vec![("ACTION_NAME", action.clone()), ("SERVICE_NAME", service.clone())],
-            ),
-            Self::MissingKs => ("MISSING_KS", "Missing KS, session not established", none()),
-            Self::InvalidKs {
-                end,
-                number,
-                description,
-            } => (
-                "INVALID_KS",
-                "Invalid KS \"@KSID@\", Error \"@ERR_CODE@,@ERR_DESC@\"",
-                vec![
-                    ("KSID", end.clone()),
-                    ("ERR_CODE", number.to_string()),
-                    ("ERR_DESC", description.clone()),
-                ],
-            ),
-            Self::ServiceForbidden { service, action } => (
-                "SERVICE_FORBIDDEN",
-                "The access to service [@SERVICE@] is forbidden",
-                vec![("SERVICE", format!("{service}->{action}"))],
-            ),
-            Self::StartSession { partner } => (
-                "START_SESSION_ERROR",
-                "Error while starting session for partner [@PID@]",
-                vec![("PID", partner.clone())],
-            ),
-            Self::MissingParameter { name } => (
-                "MISSING_MANDATORY_PARAMETER",
-                "Missing parameter \"@PARAM_NAME@\"",
-                vec![("PARAM_NAME", name.clone())],
-            ),
-            Self::InvalidChar { field } => (
-                "INVALID_PARAMETER_CHAR",
-                "Invalid char in \"@XML_FIELD@\" field",
-                vec![("XML_FIELD", field.clone())],
-            ),
-            Self::InvalidValue { name, reason } => invalid_value(name.clone(), reason.clone()),
-            Self::InvalidEnum { value, name, kind } => (
-                "INVALID_ENUM_VALUE",
-                "Invalid enumeration value \"@ENUM_VAL@\" for parameter \"@PARAM_NAME@\", \
-                 expecting enumeration type \"@ENUM_TYPE@\"",
-                vec![
-                    ("ENUM_VAL", value.clone()),
-                    ("PARAM_NAME", name.clone()),
-                    ("ENUM_TYPE", (*kind).to_owned()),
-                ],
-            ),
-            _ => self.parts_of_server(),
-        }
-    }
-
-    /// What is no mistake of the caller's, or concerns the request as a whole.
-    fn parts_of_server(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-        let none = Vec::new;
-        match self {
-            Self::TooLarge { limit_bytes } => {
-                invalid_value("body".into(), format!("larger than the limit of {limit_bytes} bytes"))
-            }
-            Self::ContentEncoding { coding } => invalid_value(
-                "Content-Encoding".into(),
-                format!("{coding} is not supported: send the body without compression"),
-            ),
-            Self::TooSlow => invalid_value("body".into(), "did not arrive in time".into()),
-            Self::Internal => internal(none()),
-            Self::Unavailable { retry_after_seconds } => internal(vec![(
-                REASON,
-                format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds"),
-            )]),
-            Self::NoSpace { reason } => internal(vec![(REASON, format!("nothing was written: {reason}"))]),
-            Self::Busy => internal(vec![(
-                REASON,
-                "too many backups, exports or imports at a time".to_owned(),
-            )]),
-            Self::TookTooLong { seconds } => internal(vec![(
-                REASON,
-                format!(
-                    "took longer than {seconds} seconds: ask for less, by a narrower filter or fewer calls at once"
-                ),
-            )]),
-            Self::Overloaded => internal(vec![(
-                REASON,
-                format!(
-                    "too much is being received and answered, nothing was done: retry after {OVERLOADED_SECONDS} second"
-                ),
-            )]),
-            Self::ReadOnly => internal(vec![(REASON, "this appliance is read-only".to_owned())]),
-            Self::OutcomeUnknown => internal(vec![(
-                REASON,
-                "outcome unknown: the write may or may not have been stored".to_owned(),
-            )]),
-            _ => self.parts_of_link(),
-        }
-    }
-
-    /// The faults that concern a link or one of its properties.
-    fn parts_of_link(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-        let property = |property: &str| vec![("PROP_NAME", format!("KalturaShortLink::{property}"))];
-        match self {
-            Self::MinLength { property: name, length } => (
-                "PROPERTY_VALIDATION_MIN_LENGTH",
-                "The property \"@PROP_NAME@\" must have a min length of @MIN_LEN@ characters",
-                [property(name), vec![("MIN_LEN", length.to_string())]].concat(),
-            ),
-            Self::MaxLength { property: name, length } => (
-                "PROPERTY_VALIDATION_MAX_LENGTH",
-                "The property \"@PROP_NAME@\" cannot have more than @MAX_LEN@ characters",
-                [property(name), vec![("MAX_LEN", length.to_string())]].concat(),
-            ),
-            Self::NotUpdatable { property: name } => (
-                "PROPERTY_VALIDATION_NOT_UPDATABLE",
-                "The property \"@PROP_NAME@\" cannot be updated",
-                property(name),
-            ),
-            Self::AdminProperty { property: name } => (
-                "PROPERTY_VALIDATION_ADMIN_PROPERTY",
-                "The property \"@PROP_NAME@\" is updatable with admin session only",
-                property(name),
-            ),
-            Self::WrongFormat { property: name, format } => (
-                "PROPERTY_VALIDATION_WRONG_FORMAT",
-                "The property \"@PROP_NAME@\" must match format @FORMAT@",
-                [property(name), vec![("FORMAT", format.clone())]].concat(),
-            ),
-            Self::InvalidObjectId { id } => (
-                "INVALID_OBJECT_ID",
-                "Invalid object id [@ID@]",
-                vec![("ID", id.clone())],
-            ),
-            Self::InvalidShortLink { id, .. } => (
-                "INVALID_SHORT_LINK",
-                "Invalid short link [@ID@]",
-                vec![("ID", id.clone())],
-            ),
-            Self::ExpiredShortLink { id } => (
-                "EXPIRED_SHORT_LINK",
-                "Expired short link [@ID@]",
-                vec![("ID", id.clone())],
-            ),
-            Self::UniqueIdExists { unique_id } => (
-                "SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS",
-                "Short link unique id [@UNIQUE_ID@] already exists",
-                vec![("UNIQUE_ID", unique_id.clone())],
-            ),
-            Self::AnotherUsersShortLink { user } => (
-                "CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK",
-                "cannot retrieve another user's [\"@USER_ID@\"] short link using non-admin session",
-                vec![("USER_ID", user.clone())],
-            ),
-            Self::InvalidUserId => ("INVALID_USER_ID", "Invalid user id", Vec::new()),
-            Self::UnknownFormat { format } => (
-                "UNKNOWN_RESPONSE_FORMAT",
-                "Response format provided [@FORMAT@] is not recognized by server",
-                vec![("FORMAT", format.clone())],
-            ),
-            _ => self.parts_of_destination(),
-        }
-    }
-
-    /// The faults that concern the destination of a proxied link. Kaltura has no codes for them
-    /// (docs/kaltura-api.md#error-codes-of-tinyd).
-    fn parts_of_destination(&self) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-        let of = |id: &String| vec![("ID", id.clone())];
-        match self {
-            Self::DestinationForbidden { id } => (
-                "DESTINATION_FORBIDDEN",
-                "The destination of short link [@ID@] is not one that this server fetches",
-                of(id),
-            ),
-            Self::DestinationUnreachable { id } => (
-                "DESTINATION_UNREACHABLE",
-                "The destination of short link [@ID@] could not be fetched",
-                of(id),
-            ),
-            Self::DestinationTimeout { id } => (
-                "DESTINATION_TIMEOUT",
-                "The destination of short link [@ID@] did not answer in time",
-                of(id),
-            ),
-            Self::ProxyLoop { id } => (
-                "PROXY_LOOP",
-                "Short link [@ID@] was asked for by a server that fetches destinations itself",
-                of(id),
-            ),
-            Self::TooManyFetches => (
-                "TOO_MANY_FETCHES",
-                "Too many destinations are being fetched at the moment, please try again",
-                Vec::new(),
-            ),
-            _ => internal(Vec::new()),
-        }
-    }
-
     /// The status of an API answer: an exception is a success to HTTP, because clients parse the body and some reject
-    /// other codes. Our own failures are not (docs/kaltura-api.md#statuses).
-    #[must_use]
-    pub const fn api_status(&self) -> StatusCode {
-        match self {
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ContentEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable { .. }
-            | Self::NoSpace { .. }
-            | Self::Busy
-            | Self::TookTooLong { .. }
-            | Self::Overloaded
-            | Self::ReadOnly
-            | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::OK,
-        }
+    /// other codes.
+    pub fn api_status(&self) -> StatusCode {
+        self.entry().api_status
     }
 
-    /// Adds the headers by which Kaltura's own tools recognise an error.
+    /// The status of an answer of goto to a visitor.
+    pub fn goto_status(&self) -> StatusCode {
+        self.entry().goto_status
+    }
+
+    /// Adds the headers by which Kaltura's own tools recognise an error, and those that tell a client how to retry.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Exception { code, message, .. } = self.exception();
         let end = message.floor_char_boundary(HEADER_MESSAGE_MAX_BYTES);
@@ -441,10 +270,38 @@ impl ApiError {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
+        let (name, value) = match self {
+            Self::Unavailable { retry_after_seconds } => (RETRY_AFTER, HeaderValue::from(*retry_after_seconds)),
+            Self::Busy => (RETRY_AFTER, HeaderValue::from(BUSY_SECONDS)),
+            Self::Overloaded => (RETRY_AFTER, HeaderValue::from(OVERLOADED_SECONDS)),
+            Self::TooManyFetches => (RETRY_AFTER, HeaderValue::from(FETCHES_SECONDS)),
+            // The accepted coding (RFC 9110, section 15.5.16).
+            Self::ContentEncoding { .. } => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+            _ => return,
+        };
+        headers.insert(name, value);
+    }
+
+    pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
+        let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
+        self.write_headers(response.headers_mut());
+        response
     }
 }
 
-/// Leaves so many bytes of a text at most, and shows that something is missing.
+fn qualified(property: &str) -> String {
+    format!("KalturaShortLink::{property}")
+}
+
+fn argument_max_bytes(name: &str) -> usize {
+    if name == "REASON" {
+        REASON_MAX_BYTES
+    } else {
+        ECHO_MAX_BYTES
+    }
+}
+
+/// Cuts a text to `most` bytes, with a mark where something is missing.
 fn cut(text: &mut String, most: usize) {
     const MARK: char = '…';
     if text.len() > most {
@@ -453,44 +310,12 @@ fn cut(text: &mut String, most: usize) {
     }
 }
 
-fn invalid_value(name: String, reason: String) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-    (
-        "INVALID_PARAMETER_VALUE",
-        "invalid value for parameter \"@PARAM_NAME@\"",
-        // Kaltura's message has no room for it: an argument of our own (docs/kaltura-api.md#errors).
-        vec![("PARAM_NAME", name), (REASON, reason)],
-    )
-}
-
-fn internal(args: Vec<(&'static str, String)>) -> (&'static str, &'static str, Vec<(&'static str, String)>) {
-    ("INTERNAL_SERVERL_ERROR", "Internal server error occurred", args)
-}
-
-impl ApiError {
-    /// The API's answer for this fault.
-    #[must_use]
-    pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
-        let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
-        self.write_headers(response.headers_mut());
-        let (name, value) = match self {
-            Self::Unavailable { retry_after_seconds } => (RETRY_AFTER, HeaderValue::from(*retry_after_seconds)),
-            Self::Busy => (RETRY_AFTER, HeaderValue::from(BUSY_SECONDS)),
-            Self::Overloaded => (RETRY_AFTER, HeaderValue::from(OVERLOADED_SECONDS)),
-            // What would have been accepted (RFC 9110, section 15.5.16).
-            Self::ContentEncoding { .. } => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            _ => return response,
-        };
-        response.headers_mut().insert(name, value);
-        response
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_those_of_the_specification() {
+    fn messages_are_those_of_kaltura() {
         let fault = ApiError::InvalidKs {
             end: "abc123".into(),
             number: -1,
@@ -511,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_is_never_taken_for_a_placeholder() {
+    fn argument_is_never_taken_for_a_placeholder() {
         let fault = ApiError::ActionDoesNotExist {
             action: "@SERVICE_NAME@".into(),
             service: "x@y".into(),
@@ -523,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_repeat_little_of_the_input() {
+    fn errors_repeat_at_most_256_bytes_of_the_input() {
         let long = || "ü'".repeat(400_000);
         for fault in [
             ApiError::StartSession { partner: long() },
@@ -542,11 +367,7 @@ mod tests {
             let Exception { message, args, .. } = fault.exception();
             assert!(message.len() < 1_000, "{} bytes", message.len());
             for (name, value) in args.iter().filter(|(_, value)| value != "x") {
-                let most = if *name == REASON {
-                    REASON_MAX_BYTES
-                } else {
-                    ECHO_MAX_BYTES
-                };
+                let most = argument_max_bytes(name);
                 assert!(
                     (most - 4..=most).contains(&value.len()),
                     "{name}: {} bytes",
@@ -562,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_ours_are_no_success() {
+    fn server_errors_have_their_http_status() {
         for (fault, status) in [
             (ApiError::OutcomeUnknown, 503),
             (ApiError::Unavailable { retry_after_seconds: 1 }, 503),
@@ -581,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_cannot_be_split() {
+    fn line_break_in_input_cannot_split_headers() {
         let mut headers = HeaderMap::new();
         let id = "a\r\nSet-Cookie: x=ü".to_owned();
         ApiError::InvalidObjectId { id }.write_headers(&mut headers);

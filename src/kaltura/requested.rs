@@ -64,9 +64,7 @@ impl Requested<'_> {
             Some(3) => Format::Php,
             Some(9) => {
                 let name = || "callback".to_owned();
-                let callback = self
-                    .callback
-                    .ok_or_else(|| ApiError::MissingParameter { name: name() })?;
+                let callback = self.callback.ok_or_else(|| ApiError::missing(name()))?;
                 Format::jsonp(callback)
                     .ok_or_else(|| ApiError::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
             }

@@ -3,7 +3,7 @@
 use percent_encoding::percent_encode_byte;
 use url::{Host, Url};
 
-use crate::model::link::FULL_URL_MIN_BYTES;
+use crate::model::validate::FULL_URL_MIN_BYTES;
 
 /// Longest destination that any version has accepted, in bytes, as it is stored. Browsers and proxies cut URLs off at
 /// about this length; Kaltura's column is `text` (docs/kaltura-api.md#kalturashortlink).

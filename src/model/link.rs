@@ -2,15 +2,6 @@
 
 use crate::model::{LinkId, PartnerId, Timestamp};
 
-/// Shortest system name, in bytes (docs/kaltura-api.md#kalturashortlink).
-pub const SYSTEM_NAME_MIN_BYTES: usize = 3;
-/// Shortest destination, in bytes (docs/kaltura-api.md#kalturashortlink).
-pub const FULL_URL_MIN_BYTES: usize = 10;
-/// Longest name, system name and unique id, in characters: the columns of Kaltura's database.
-pub const NAME_MAX_CHARS: usize = 63;
-/// Longest user id, in characters: likewise.
-pub const USER_ID_MAX_CHARS: usize = 100;
-
 /// Whether a link redirects. The numbers are those of `KalturaShortLinkStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

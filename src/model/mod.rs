@@ -9,15 +9,13 @@ mod number;
 pub mod priority;
 mod time;
 mod usage;
-mod validate;
+pub mod validate;
 #[cfg(test)]
 pub(crate) mod work;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
-pub use link::{
-    FULL_URL_MIN_BYTES, LinkRef, NAME_MAX_CHARS, SYSTEM_NAME_MIN_BYTES, ShortLink, Status, USER_ID_MAX_CHARS,
-};
+pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
 pub use number::whole_number;
 pub use time::{Clock, Timestamp};

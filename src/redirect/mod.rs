@@ -217,7 +217,7 @@ impl Public {
     ) -> Response {
         let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
         let Some(text) = text else {
-            let fault = ApiError::MissingParameter { name: "id".to_owned() };
+            let fault = ApiError::missing("id");
             return no_redirect(&fault, requested, accepts_html);
         };
         let now = self.links.clock().now();
@@ -341,16 +341,7 @@ fn too_many_guesses() -> Response {
 /// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
 fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -> Response {
     let exception = fault.exception();
-    let status = match fault {
-        ApiError::InvalidShortLink { deleted: true, .. } | ApiError::ExpiredShortLink { .. } => StatusCode::GONE,
-        ApiError::MissingParameter { .. } => StatusCode::BAD_REQUEST,
-        ApiError::DestinationForbidden { .. } => StatusCode::FORBIDDEN,
-        ApiError::DestinationUnreachable { .. } => StatusCode::BAD_GATEWAY,
-        ApiError::DestinationTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        ApiError::ProxyLoop { .. } => StatusCode::LOOP_DETECTED,
-        ApiError::TooManyFetches => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::NOT_FOUND,
-    };
+    let status = fault.goto_status();
     let mut response = match requested.format() {
         Ok(Some(format)) => {
             let body = format.render(&Value::Exception(exception), std::time::Duration::ZERO);
@@ -366,9 +357,6 @@ fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -
     let headers = response.headers_mut();
     fault.write_headers(headers);
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    if *fault == ApiError::TooManyFetches {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(proxied::RETRY_AFTER_SECONDS));
-    }
     keep_private(headers);
     response
 }

@@ -8,9 +8,6 @@ use crate::kaltura::ApiError;
 use crate::model::LinkId;
 use crate::redirect::Client;
 
-/// How long a client is asked to wait for other fetches to end, in seconds.
-pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
-
 /// Fetches where a link leads.
 pub(super) async fn fetch(
     fetcher: &Fetcher,

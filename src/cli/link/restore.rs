@@ -17,6 +17,7 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::link::{ID_HELP, SERVICE, id_of, status_name};
 use crate::cli::shown;
+use crate::model::validate::without_byte_order_mark;
 
 /// Links in one call, each of which is one transaction.
 const CALL_LINKS: usize = 500;
@@ -138,7 +139,7 @@ fn text_of(path: &Path) -> Result<String, CliError> {
 
 /// The ids of a file, each once, in their order.
 fn ids_in(text: &str) -> Vec<String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = str::from_utf8(without_byte_order_mark(text.as_bytes())).unwrap_or(text);
     let mut seen = HashSet::new();
     text.lines()
         .map(|line| {

@@ -9,11 +9,10 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::links::file::{FIELDS, FileFormat};
-use crate::model::is_xml_char;
-use crate::model::{
-    Destination, FULL_URL_MIN_BYTES, LinkId, NAME_MAX_CHARS, PartnerId, SYSTEM_NAME_MIN_BYTES, ShortLink, Status,
-    Timestamp, USER_ID_MAX_CHARS, whole_number,
+use crate::model::validate::{
+    self, FULL_URL, NAME, SYSTEM_NAME, TextRule, UNIQUE_ID, USER_ID, without_byte_order_mark,
 };
+use crate::model::{Destination, LinkId, PartnerId, ShortLink, Status, Timestamp, whole_number};
 
 /// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;
@@ -103,8 +102,7 @@ pub fn read<'r>(
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = start.as_slice() {
         return Err(UTF_16.to_owned());
     }
-    // Some programs write a mark before a text in UTF-8.
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).to_owned();
+    let start = without_byte_order_mark(&start).to_owned();
     let file = io::Cursor::new(start).chain(file);
     Ok(match format {
         FileFormat::JsonLines => Box::new(json_lines(file, defaults)),
@@ -404,68 +402,46 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         .id
         .parse()
         .map_err(|error| format!("id {:?}: {error}", shortened(&row.id, ID_SHOWN_BYTES)))?;
-    let texts = [
-        ("userId", row.user_id.as_deref(), 0, USER_ID_MAX_CHARS),
-        ("name", row.name.as_deref(), 0, NAME_MAX_CHARS),
-        (
-            "systemName",
-            Some(row.system_name.as_str()),
-            SYSTEM_NAME_MIN_BYTES,
-            NAME_MAX_CHARS,
-        ),
-        ("uniqueId", row.unique_id.as_deref(), 0, NAME_MAX_CHARS),
-        ("fullUrl", Some(row.full_url.as_str()), FULL_URL_MIN_BYTES, usize::MAX),
-    ];
-    for (field, text, least, most) in texts {
-        let text = text.unwrap_or("");
-        if text.len() < least {
-            return Err(format!("{field}: at least {least} bytes, not {:?}", text));
-        }
-        if text.chars().count() > most {
-            return Err(format!("{field}: at most {most} characters"));
-        }
-        if !text.chars().all(is_xml_char) {
-            return Err(format!("{field}: a character that XML forbids"));
-        }
-    }
+    let text = |rule: &TextRule, text: Option<&str>| {
+        text.map(|text| rule.value(text).map_err(|error| format!("{}: {error}", rule.field)))
+            .transpose()
+            .map(Option::flatten)
+    };
+    let user_id = text(&USER_ID, row.user_id.as_deref())?;
+    let name = text(&NAME, row.name.as_deref())?;
+    text(&SYSTEM_NAME, Some(&row.system_name))?;
+    let unique_id = text(&UNIQUE_ID, row.unique_id.as_deref())?;
+    text(&FULL_URL, Some(&row.full_url))?;
     Destination::parse(&row.full_url).map_err(|error| format!("fullUrl: {error}"))?;
     let status = row
         .status
         .map_or_else(|| Status::Enabled.number().into(), |Whole(number)| number);
-    let time = |field: &str, seconds: Option<Whole>| match seconds.map(|Whole(seconds)| Timestamp::from_unix(seconds)) {
-        Some(time) if !(Timestamp::MIN..=Timestamp::MAX).contains(&time) => Err(format!(
-            "{field}: expected unix seconds up to {} (milliseconds?)",
-            Timestamp::MAX
-        )),
-        time => Ok(time),
+    let time = |field: &str, seconds: Option<i64>| {
+        let time = seconds.map(validate::time).transpose();
+        time.map_err(|error| format!("{field}: {error}"))
     };
-    let partner_id = match row.partner_id {
-        None => None,
-        Some(Whole(number)) => Some(
-            u32::try_from(number)
-                .map(PartnerId)
-                .map_err(|_| format!("partnerId: {number} is the number of no partner"))?,
-        ),
+    let partner_of = |Whole(number)| {
+        validate::partner_id(number).ok_or_else(|| format!("partnerId: {number} is not the number of a partner"))
     };
-    let created_at = time("createdAt", row.created_at)?.unwrap_or(defaults.now);
-    let some_text = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let partner_id = row.partner_id.map(partner_of).transpose()?;
+    let seconds = |whole: Option<Whole>| whole.map(|Whole(seconds)| seconds);
+    let created_at = time("createdAt", seconds(row.created_at))?.unwrap_or(defaults.now);
+    let expires_at = seconds(row.expires_at).map(validate::expires_at).transpose();
+    let expires_at = expires_at.map_err(|error| format!("expiresAt: {error}"))?.flatten();
     Ok(ShortLink {
         id,
         created_at,
-        updated_at: time("updatedAt", row.updated_at)?.unwrap_or(created_at),
-        // As in the API, 0 and -1 are never.
-        expires_at: time(
-            "expiresAt",
-            row.expires_at.filter(|seconds| !matches!(seconds, Whole(0 | -1))),
-        )?,
+        updated_at: time("updatedAt", seconds(row.updated_at))?.unwrap_or(created_at),
+        // Stricter than the API, which takes times before the year 0 too.
+        expires_at: time("expiresAt", expires_at.map(Timestamp::as_unix))?,
         partner_id: partner_id
             .or(defaults.partner)
-            .ok_or("partnerId: missing, and no partner is named for the file")?,
-        user_id: some_text(row.user_id),
-        name: row.name,
+            .ok_or("partnerId: missing, and the import names no partner")?,
+        user_id,
+        name,
         system_name: row.system_name,
         full_url: row.full_url,
-        unique_id: some_text(row.unique_id),
+        unique_id,
         status: Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?,
     })
 }

@@ -1,0 +1,172 @@
+//! The actions of `shortlink_shortlink`: session, parameters, one call of `links`, answer.
+
+use std::collections::HashMap;
+
+use crate::api::access::scope_of;
+use crate::api::fields::{Field, Fields};
+use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
+use crate::api::short_link::patch::{Patch, draft};
+use crate::api::short_link::query::query;
+use crate::api::short_link::{IN_VALUES_MAX, LINK};
+use crate::api::{Api, Caller, Outcome, Params};
+use crate::kaltura::ApiError;
+use crate::kaltura::format::{Object, Value};
+use crate::links::{LinkError, RestoreOutcome, UpdateError};
+use crate::model::validate::{FULL_URL, SYSTEM_NAME};
+use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
+
+impl Api {
+    pub(in crate::api) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let fields = Fields::of(params, LINK)?;
+        let draft = draft(&fields, &session)?;
+        self.destinations.require(&draft.full_url)?;
+        Ok(object(&self.links.add(draft).await?).into())
+    }
+
+    pub(in crate::api) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let (text, id) = link_id(params)?;
+        if wants_clicks(params)? {
+            let found = self.links.get_with_usage(id, scope_of(&session)).await;
+            let (link, usage) = found.map_err(|error| naming(text, error))?;
+            return Ok(object_with_usage(&link, &usage).into());
+        }
+        let found = self.links.get(id, &scope_of(&session)).await;
+        Ok(object(&found.map_err(|error| naming(text, error))?).into())
+    }
+
+    pub(in crate::api) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let (text, id) = link_id(params)?;
+        let fields = Fields::of(params, LINK)?;
+        if !fields.is_present() {
+            return Err(ApiError::missing(LINK));
+        }
+        // What is too short for a text is too short for null.
+        for rule in [SYSTEM_NAME, FULL_URL] {
+            if fields.field(rule.field)? == Field::Null {
+                return Err(ApiError::MinLength {
+                    property: rule.field,
+                    length: rule.min_bytes,
+                });
+            }
+        }
+        let mut patch = Patch::from_fields(&fields)?;
+        patch.refusal = patch
+            .full_url
+            .as_ref()
+            .and_then(|url| self.destinations.require(url).err());
+        let kind = session.kind;
+        let edit = move |stored: &ShortLink| patch.apply(stored, kind);
+        let updated = self.links.update(id, scope_of(&session), edit).await;
+        let updated = updated.map_err(|error| match error {
+            UpdateError::Link(error) => naming(text, error),
+            UpdateError::Refused(refusal) => refusal,
+        });
+        Ok(object(&updated?).into())
+    }
+
+    pub(in crate::api) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let (text, id) = link_id(params)?;
+        let deleted = self.links.delete(id, scope_of(&session)).await;
+        Ok(object(&deleted.map_err(|error| naming(text, error))?).into())
+    }
+
+    /// tinyd's own: Kaltura's operators edit their database.
+    pub(in crate::api) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self
+            .admin_session(params, caller, "shortlink_shortlink", "restore")
+            .await?;
+        let (text, id) = link_id(params)?;
+        let restored = self.links.restore(id, session.partner).await;
+        Ok(object(&restored.map_err(|error| naming(text, error))?).into())
+    }
+
+    /// tinyd's own: as `restore`, for several links. A link that cannot be restored does not stop the others.
+    pub(in crate::api) async fn restore_many(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self
+            .admin_session(params, caller, "shortlink_shortlink", "restoreMany")
+            .await?;
+        let texts: Vec<_> = params
+            .required("ids")?
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .collect();
+        if texts.len() > IN_VALUES_MAX {
+            return Err(ApiError::invalid("ids", format!("at most {IN_VALUES_MAX} at once")));
+        }
+        let dry_run = params.flag("dryRun")?;
+        let ids = texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let restored = self.links.restore_all(ids, session.partner, dry_run).await?;
+        let outcomes: HashMap<_, _> = restored
+            .iter()
+            .map(|(id, outcome)| (id.as_str(), *outcome))
+            .rev()
+            .collect();
+        let result = |text: &&str| {
+            // What cannot be an id is the id of no link.
+            let outcome = outcomes.get(text).copied().unwrap_or(RestoreOutcome::Unknown);
+            let (outcome, status) = match outcome {
+                RestoreOutcome::Restored => ("restored", Some(Status::Enabled)),
+                RestoreOutcome::Already(status) => ("notDeleted", Some(status)),
+                RestoreOutcome::UniqueIdTaken => ("uniqueIdTaken", Some(Status::Deleted)),
+                RestoreOutcome::Unknown => ("unknown", None),
+                RestoreOutcome::Damaged => ("damaged", None),
+            };
+            let fields = vec![
+                // What is longer than an id is shown as far as it goes.
+                (
+                    "id",
+                    Value::text(text.get(..text.floor_char_boundary(ID_MAX_BYTES)).unwrap_or("")),
+                ),
+                ("outcome", Value::text(outcome)),
+                (
+                    "status",
+                    status.map_or(Value::Null, |status| Value::Int(status.number().into())),
+                ),
+            ];
+            let class = "TinydRestoredLink";
+            Value::Object(Object { class, fields })
+        };
+        Ok(Value::List(texts.iter().map(result).collect()).into())
+    }
+
+    pub(in crate::api) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let query = query(params, &session, self.links.clock().now())?;
+        let (objects, total, turn) = if wants_clicks(params)? {
+            let ((listing, usages), turn) = self.links.list_with_usage(query, &caller.reading).await?;
+            let links = listing.links.iter().zip(&usages);
+            let objects = links.map(|(link, usage)| object_with_usage(link, usage)).collect();
+            (objects, listing.total, turn)
+        } else {
+            let (listing, turn) = self.links.list(query, &caller.reading).await?;
+            (listing.links.iter().map(object).collect(), listing.total, turn)
+        };
+        let fields = vec![
+            ("objects", Value::List(objects)),
+            ("totalCount", Value::Int(i64::try_from(total).unwrap_or(i64::MAX))),
+        ];
+        let class = "KalturaShortLinkListResponse";
+        Ok(Outcome::Value(Value::Object(Object { class, fields }), Some(turn)))
+    }
+}
+
+/// The parameter `id`: its text for errors, and the id. What cannot be an id is the id of no link.
+fn link_id(params: &Params) -> Result<(&str, LinkId), ApiError> {
+    let text = params.required("id")?;
+    let id = text
+        .parse()
+        .map_err(|_| ApiError::InvalidObjectId { id: text.to_owned() })?;
+    Ok((text, id))
+}
+
+fn naming(id: &str, error: LinkError) -> ApiError {
+    match error {
+        LinkError::NotFound => ApiError::InvalidObjectId { id: id.to_owned() },
+        error => error.into(),
+    }
+}

@@ -1,0 +1,178 @@
+//! What `add` and `update` say about a link, and the link that they make of it.
+
+use crate::api::destinations::destination;
+use crate::api::fields::{Field, Fields, parse_integer};
+use crate::api::short_link::{LINK, status};
+use crate::kaltura::ApiError;
+use crate::kaltura::session::{Kind, Session};
+use crate::links::Draft;
+use crate::model::validate::{self, FULL_URL, InvalidText, NAME, SYSTEM_NAME, TextRule, UNIQUE_ID, USER_ID};
+use crate::model::{Destination, ShortLink, Status, Timestamp};
+
+pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, ApiError> {
+    if !fields.is_present() {
+        return Err(ApiError::missing(LINK));
+    }
+    let patch = Patch::from_fields(fields)?;
+    // Nothing is stored that these could repeat.
+    if let Some((property, _)) = patch.claims.first() {
+        return Err(ApiError::NotUpdatable { property });
+    }
+    let missing = |name| ApiError::missing(fields.name(name));
+    let system_name = patch.system_name.ok_or_else(|| missing("systemName"))?;
+    let full_url = patch.full_url.ok_or_else(|| missing("fullUrl"))?;
+    let user_id = match patch.user_id.flatten() {
+        Some(user) if session.kind == Kind::User && session.user.as_ref() != Some(&user) => {
+            return Err(ApiError::AdminProperty { property: "userId" });
+        }
+        Some(user) => Some(user),
+        None => {
+            session.user.as_deref().map_or(Ok(()), |user| check(&USER_ID, user))?;
+            session.user.clone()
+        }
+    };
+    Ok(Draft {
+        partner_id: session.partner,
+        user_id,
+        name: patch.name.flatten(),
+        system_name,
+        full_url,
+        unique_id: patch.unique_id.flatten(),
+        status: patch.status.unwrap_or(Status::Enabled),
+        expires_at: patch.expires_at.flatten(),
+    })
+}
+
+/// What a request says about a link: outer `None` = absent, inner `None` = null.
+#[derive(Debug, Default)]
+pub(super) struct Patch {
+    user_id: Option<Option<String>>,
+    name: Option<Option<String>>,
+    system_name: Option<String>,
+    pub(super) full_url: Option<Destination>,
+    /// Why `full_url` makes no new link. A request may repeat what is stored.
+    pub(super) refusal: Option<ApiError>,
+    unique_id: Option<Option<String>>,
+    status: Option<Status>,
+    expires_at: Option<Option<Timestamp>>,
+    /// What the request says about read-only fields. A request may repeat what is stored.
+    claims: Vec<(&'static str, Claim)>,
+}
+
+#[derive(Debug)]
+enum Claim {
+    Null,
+    Text(String),
+    Number(i64),
+}
+
+impl Patch {
+    pub(super) fn from_fields(fields: &Fields<'_>) -> Result<Self, ApiError> {
+        let mut patch = Self {
+            user_id: nullable(fields, &USER_ID)?,
+            name: nullable(fields, &NAME)?,
+            unique_id: nullable(fields, &UNIQUE_ID)?,
+            status: status(fields, "status")?,
+            expires_at: expires_at(fields)?,
+            system_name: text(fields, &SYSTEM_NAME)?.map(str::to_owned),
+            full_url: text(fields, &FULL_URL)?.map(destination).transpose()?,
+            ..Self::default()
+        };
+        for property in ["id", "createdAt", "updatedAt", "partnerId"] {
+            let claim = match fields.field(property)? {
+                Field::Absent | Field::Text("") => continue,
+                Field::Null => Claim::Null,
+                Field::Text(text) if property == "id" => Claim::Text(text.to_owned()),
+                Field::Text(text) => Claim::Number(parse_integer(&fields.name(property), text)?),
+            };
+            patch.claims.push((property, claim));
+        }
+        Ok(patch)
+    }
+
+    /// The changed link.
+    pub(super) fn apply(self, stored: &ShortLink, kind: Kind) -> Result<ShortLink, ApiError> {
+        for (property, claim) in &self.claims {
+            let repeats = match (*property, claim) {
+                ("id", Claim::Text(id)) => id == stored.id.as_str(),
+                ("createdAt", Claim::Number(time)) => *time == stored.created_at.as_unix(),
+                ("updatedAt", Claim::Number(time)) => *time == stored.updated_at.as_unix(),
+                ("partnerId", Claim::Number(id)) => *id == i64::from(stored.partner_id.0),
+                _ => false,
+            };
+            if !repeats {
+                return Err(ApiError::NotUpdatable { property });
+            }
+        }
+        if self.unique_id.is_some_and(|unique_id| unique_id != stored.unique_id) {
+            return Err(ApiError::NotUpdatable { property: "uniqueId" });
+        }
+        let mut link = stored.clone();
+        if let Some(user_id) = self.user_id
+            && user_id != stored.user_id
+        {
+            if kind == Kind::User {
+                return Err(ApiError::AdminProperty { property: "userId" });
+            }
+            link.user_id = user_id;
+        }
+        if let Some(name) = self.name {
+            link.name = name;
+        }
+        if let Some(system_name) = self.system_name {
+            link.system_name = system_name;
+        }
+        if let Some(full_url) = self.full_url.filter(|url| url.as_str() != stored.full_url) {
+            self.refusal.map_or(Ok(()), Err)?;
+            link.full_url = full_url.into_string();
+        }
+        if let Some(status) = self.status {
+            link.status = status;
+        }
+        if let Some(expires_at) = self.expires_at {
+            link.expires_at = expires_at;
+        }
+        Ok(link)
+    }
+}
+
+/// The text of a field whose null is not its value: absent where it is null.
+fn text<'f>(fields: &Fields<'f>, rule: &TextRule) -> Result<Option<&'f str>, ApiError> {
+    let Field::Text(text) = fields.field(rule.field)? else {
+        return Ok(None);
+    };
+    check(rule, text)?;
+    Ok(Some(text))
+}
+
+fn nullable(fields: &Fields<'_>, rule: &TextRule) -> Result<Option<Option<String>>, ApiError> {
+    Ok(match fields.field(rule.field)? {
+        Field::Absent => None,
+        Field::Null => Some(None),
+        Field::Text(text) => Some(rule.value(text).map_err(|why| refusal(rule, why))?),
+    })
+}
+
+fn check(rule: &TextRule, text: &str) -> Result<(), ApiError> {
+    rule.check(text).map_err(|why| refusal(rule, why))
+}
+
+fn refusal(rule: &TextRule, why: InvalidText) -> ApiError {
+    let property = rule.field;
+    match why {
+        InvalidText::TooShort { min_bytes: length, .. } => ApiError::MinLength { property, length },
+        InvalidText::TooLong { max_chars: length } => ApiError::MaxLength { property, length },
+        InvalidText::ForbiddenCharacter => ApiError::InvalidChar {
+            field: property.to_owned(),
+        },
+    }
+}
+
+fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, ApiError> {
+    const FIELD: &str = "expiresAt";
+    if fields.field(FIELD)? == Field::Null {
+        return Ok(Some(None));
+    }
+    let expires_at = fields.integer(FIELD)?.map(validate::expires_at).transpose();
+    expires_at.map_err(|why| ApiError::invalid(fields.name(FIELD), why.to_string()))
+}
