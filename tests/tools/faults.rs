@@ -153,7 +153,9 @@ fn assert_logged_once(appliance: &Appliance) {
 fn with_failing(system_call: &str, error: &str, calls: &str) {
     let appliance = start_with_failing(system_call, error, calls, folder(&configuration_with_operator()));
     let seen = under_load(&appliance, |seen| {
-        poll("a failure", || appliance.log().contains("store failed: refusing writes"));
+        poll("a failure", || {
+            appliance.log().contains("store failed: refusing writes")
+        });
         appliance.wait_for_log("store works again, accepting writes");
         seen.wait_for_writes();
     });
