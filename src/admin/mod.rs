@@ -33,7 +33,7 @@ pub struct Monitor {
     /// The same by the clock, once and for all: a clock that is set later has not restarted the program.
     started_at: Timestamp,
     history: History,
-    /// The last that was heard from the store's disk. Nobody who asks waits for it.
+    /// The latest sample of the disk: no request waits for a new one.
     disk: watch::Sender<Option<DiskSpace>>,
 }
 

@@ -26,7 +26,7 @@ pub fn readyz(method: &Method, links: &Links) -> Response {
     }
     let loaded = links.index().is_loaded();
     let (health, inspected) = (links.health(), links.store().inspected());
-    // Who opened it so wants no writes.
+    // A read-only store needs no writes.
     let is_read_only = health == Health::ReadOnly;
     let (accepting, reason) = match health {
         Health::Accepting => (true, None),

@@ -1,4 +1,4 @@
-//! Exit codes, and how a failure is told.
+//! Exit codes and error messages.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

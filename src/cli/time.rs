@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
         .or_else(|| text.parse::<Instant>().ok().map(Instant::as_second));
     match seconds {
         Some(seconds) if seconds > 0 => return Ok(Some(Timestamp::from_unix(seconds))),
-        // To the API, 0 and -1 are never; whoever means that can say so.
+        // To the API, 0 and -1 are never: here that has a word.
         Some(_) => return Err("expected a time after 1970, or never".to_owned()),
         None => {}
     }

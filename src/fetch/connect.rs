@@ -101,7 +101,7 @@ impl Tls {
         let builder = builder.map_err(|error| error.to_string())?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Who resumes a session is not verified again.
+        // A resumed session would not be verified again.
         config.resumption = Resumption::disabled();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }

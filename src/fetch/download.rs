@@ -44,7 +44,7 @@ pub(super) struct Download {
     remaining: Option<u64>,
     /// What came before the head was passed on.
     first: Option<Bytes>,
-    /// What has interrupted it and is not told yet.
+    /// The interruption, until the client has been sent it.
     error: Option<FetchError>,
     is_over: bool,
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::metrics::FetchOutcome;
 
 /// Why a destination was not fetched. The texts are for the log of the operator: what they tell of an address inside
-/// is not for those who asked.
+/// is not for clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// It is none that is fetched.

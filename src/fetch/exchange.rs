@@ -123,7 +123,7 @@ pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let connection = tokio::spawn(async move {
         match tokio::time::timeout_at(deadline, connection).await {
             Ok(Ok(())) | Err(_) => {}
-            // Whoever waits for the answer hears it too.
+            // The caller gets the same error.
             Ok(Err(error)) => tracing::trace!(%error, "connection to a destination ended"),
         }
     });

@@ -189,7 +189,7 @@ pub(super) fn check_size(returned: &HeaderMap) -> Result<(), FetchError> {
 pub(super) fn length_of(destination: &HeaderMap) -> Option<u64> {
     let mut lengths = destination.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next()?.to_str().ok()?.parse().ok()?;
-    // Beside another, or beside chunks, it is not what a GET would be told.
+    // Beside another, or beside chunks, it is not the length that a GET would get.
     let is_sure = lengths.next().is_none() && !destination.contains_key(header::TRANSFER_ENCODING);
     is_sure.then_some(length)
 }

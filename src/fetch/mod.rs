@@ -155,7 +155,7 @@ impl Fetcher {
                 answered => answered.unwrap_or(Err(FetchError::TimedOut(IN_ALL))),
             }
         };
-        // Ends with whoever waits for it.
+        // Ends when nobody waits for it.
         let fetching = AbortOnDropHandle::new(self.runtime.spawn(fetching));
         fetching.await.map_err(FetchError::broken)?
     }

@@ -27,7 +27,7 @@ use crate::fetch::{FetchError, FetchSettings};
 const KEPT_NAMES_MAX: usize = 1024;
 /// Most addresses of a name that is fetched from. Nobody needs as many, and each is judged.
 const ADDRESSES_MAX: usize = 32;
-/// Longest for which they are kept all the same: who moves a destination does not want to wait.
+/// Longest time that they are kept: a destination may move.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
 /// A question is asked twice at most, each time for so much of the time for a look-up, because packets get lost.
 const PART_OF_TIME: (u32, u32) = (2, 5);
@@ -52,7 +52,7 @@ struct Kept {
     until: Instant,
 }
 
-/// Who knows addresses, and the files that say so.
+/// The resolver, and the files that configure it.
 #[derive(Clone)]
 struct Sources {
     hosts: Arc<Hosts>,

@@ -276,7 +276,7 @@ mod tests {
         let judge = |address: &str, port| policy.check(&[address.parse().unwrap()], port);
         assert!(judge("10.1.2.3", 80).is_ok());
         assert!(is_forbidden(&judge("10.1.3.3", 80)));
-        // What stands in IPv6 is not what was allowed.
+        // An IPv4-mapped network is not the one that was allowed.
         assert!(is_forbidden(&judge("::ffff:10.1.2.3", 80)));
         assert!(judge("127.0.0.1", 80).is_ok());
         assert!(is_forbidden(&judge("127.0.0.1", 8080)));

@@ -36,7 +36,7 @@ pub struct FetchSettings {
     pub trusted_hosts: Vec<HostPattern>,
     /// Servers that are asked for addresses; none: those of the machine.
     pub name_servers: Vec<SocketAddr>,
-    /// Authorities that are believed beside those of the machine.
+    /// Authorities that are trusted beside those of the system.
     pub authorities: Authorities,
 }
 

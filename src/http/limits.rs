@@ -25,7 +25,7 @@ pub struct Limits {
     pub connections_per_address: Option<usize>,
     /// Most requests on one connection; `None`: any number.
     pub requests: Option<usize>,
-    /// Who is believed about the address of a client.
+    /// Proxies that may name the client.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a trusted proxy begins each connection with the header of the PROXY protocol.
     pub proxy_protocol: bool,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// The proxies whose word is taken for who a client is.
+/// The proxies that are trusted to name the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies(Vec<IpNet>);
 
@@ -40,7 +40,7 @@ impl Peer {
         self.address
     }
 
-    /// Whether it is a trusted proxy, so that who asks stands in the request.
+    /// Whether it is a trusted proxy, so that the request names the client.
     pub const fn is_proxy(&self) -> bool {
         self.proxies.is_some()
     }

@@ -18,7 +18,7 @@ pub struct Interrupted;
 #[derive(Debug)]
 enum Piece {
     Bytes(Bytes),
-    /// There are no more. Whoever has sent them may want to know that this was seen.
+    /// The end. The sender may wait until it was seen.
     End(Option<oneshot::Sender<()>>),
 }
 
@@ -52,7 +52,7 @@ impl PieceSender {
 
     /// Says that there were all pieces.
     pub async fn end(self) {
-        // If the client has gone, nobody needs to be told.
+        // If the client has left, nobody reads the error.
         let _ = self.0.send(Piece::End(None)).await;
     }
 

@@ -109,7 +109,7 @@ impl Scope {
 pub struct Draft {
     /// The tenant to whom it will belong.
     pub partner_id: PartnerId,
-    /// The user who will own it.
+    /// The owner.
     pub user_id: Option<String>,
     pub name: Option<String>,
     pub system_name: String,

@@ -1,4 +1,4 @@
-//! What is remembered of sessions between requests: which are revoked, and who failed to start one.
+//! Revoked sessions, and the limit of failed attempts to start one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -37,7 +37,7 @@ pub struct ReadContext {
     pub deadline: Instant,
     /// True once the client has left.
     pub left: watch::Receiver<bool>,
-    /// The same, for those who look often.
+    /// The same, cheap enough to be called often.
     pub has_left: Arc<AtomicBool>,
     /// Set to true while there is work that ends when the client leaves.
     pub is_awaited: watch::Sender<bool>,
@@ -98,7 +98,7 @@ struct Queue(Mutex<Waiting>);
 struct Waiting {
     free: usize,
     by_partner: HashMap<PartnerId, VecDeque<oneshot::Sender<Turn>>>,
-    /// Those who wait, in the order of their turns.
+    /// Waiting reads, in the order of their turns.
     rotation: VecDeque<PartnerId>,
 }
 

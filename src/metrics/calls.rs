@@ -109,7 +109,7 @@ pub struct ActionReport {
 }
 
 impl Calls {
-    /// Says which actions there are, so that each is told of before its first call.
+    /// Declares the actions, so that each is in a scrape before its first call.
     pub fn expect(&self, actions: impl Iterator<Item = ActionName>) {
         let mut known = self.actions.lock();
         for action in actions.chain([UNKNOWN_ACTION]) {

@@ -45,7 +45,7 @@ pub enum Refusal {
     Malformed,
     /// The head of a request was too large.
     HeadTooLarge,
-    /// A proxy's header was missing, malformed, or came from somebody who is no trusted proxy.
+    /// The PROXY header was missing or malformed, or no trusted proxy sent it.
     ProxyHeader,
     /// The body of a request took too long.
     BodyTimeout,

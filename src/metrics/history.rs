@@ -1,4 +1,4 @@
-//! The last minutes, so that whoever asks for rates need not ask twice.
+//! Samples of the last minutes, from which rates are worked out.
 
 use std::collections::VecDeque;
 use std::time::Duration;

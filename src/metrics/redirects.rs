@@ -95,7 +95,7 @@ impl Counters {
     }
 }
 
-/// The counters of one thread. Whoever has them must not count on two threads at a time: some counts would be lost.
+/// The counters of one thread. Two threads that share them would lose counts.
 #[derive(Debug, Default)]
 pub struct ThreadRedirects(Arc<Counters>);
 

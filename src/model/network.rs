@@ -1,4 +1,4 @@
-//! Networks of clients: what counts as one, and how much of an address may be told.
+//! Networks of clients, and how much of an address is logged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

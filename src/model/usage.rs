@@ -2,10 +2,10 @@
 
 use crate::model::Timestamp;
 
-/// A redirect that was answered, by who asked for it.
+/// A redirect, by the kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visit {
-    /// Somebody has followed the link, as far as can be told.
+    /// A person has followed the link.
     Click,
     /// A program has looked where it leads: a preview, a crawler, a HEAD.
     Preview,

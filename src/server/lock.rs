@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The file in the data folder that is locked; it holds the process id of whoever did.
+/// The locked file in the data folder; it holds the process id of the owner.
 const FILE_NAME: &str = "tinyd.lock";
 
 /// The lock on a data folder, for as long as this lives. The file stays; what counts is the lock on it.

@@ -224,7 +224,7 @@ impl NewConnection {
             };
             output.clear();
             let received = input.get(..length).unwrap_or_default();
-            // What is to be done next is found again by whoever goes on.
+            // The general loop parses it again.
             let _ = self
                 .progress
                 .answer(fast_path, (&self.peer, policy), received, now, output);
@@ -366,7 +366,7 @@ impl Connection<'_> {
                 let conditions = (self.peer, &*self.terms.policy);
                 let before = self.progress.requests;
                 let next = self.progress.answer(self.fast_path, conditions, received, now, output);
-                // Who sends a head byte by byte is not in use, and gives way like anybody who asks nothing.
+                // A client that sends a head byte by byte counts as idle, and may be evicted.
                 if self.progress.requests > before {
                     self.activity.rest(self.progress.used.into_std());
                 }
@@ -489,7 +489,7 @@ impl Connection<'_> {
                 None if progress.requests == 0 => (progress.began + limits.head_timeout, Refusal::HeadTimeout),
                 None => (progress.used + limits.idle_timeout, Refusal::IdleTimeout),
             };
-            // Who has asked something just now hears with the next answer that the connection ends.
+            // A connection that was just used ends with its next response.
             let lives = (progress.began + limits.lifetime).max(progress.used + DRAIN_GRACE);
             if waits.min(lives) <= Instant::now() {
                 let reason = if lives < waits { Refusal::Lifetime } else { reason };

@@ -80,7 +80,7 @@ pub struct Store {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskSpace {
     pub file: u64,
-    /// What is free on its disk, for a user who is not root.
+    /// Free space on its disk, without what is reserved for root.
     pub free: u64,
     pub total: u64,
 }
@@ -146,7 +146,7 @@ impl Store {
 
     /// Whether a process has this file open as a store, this one included.
     pub fn is_in_use(path: &Path) -> bool {
-        // What cannot be opened or locked will be told by whoever needs it.
+        // A later step reports what cannot be opened or locked.
         File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
@@ -434,7 +434,7 @@ fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Re
 fn counted(database: &Database) -> Result<(u64, Arc<StoreMetrics>), StoreError> {
     let snapshot = Snapshot::new(database)?;
     let metrics = StoreMetrics::default();
-    // Whoever verifies a store with damaged counters must be able to open it.
+    // A store with damaged counters can be opened, to be verified.
     if let Ok(totals) = snapshot.totals() {
         metrics.set_links(totals);
     }

@@ -1,6 +1,6 @@
 //! How far long work is.
 
-/// Is told how far long work is.
+/// Follows the progress of long work.
 pub trait Progress {
     /// Something of `total` parts begins.
     fn begin(&mut self, what: &'static str, total: u64);

@@ -91,7 +91,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
             } else {
                 format!("{} {what}", shown::line(link["id"].as_str().unwrap_or("")))
             };
-            // Whoever has seen enough of the output has not said that no more should be restored.
+            // A closed pipe ends the output, not the restoring.
             match writeln!(out, "{line}") {
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
                 _ => {}

@@ -268,7 +268,7 @@ impl<S: Depart> Guard<S> {
             None if self.requests == 0 => (self.waiting_since + limits.head_timeout, Refusal::HeadTimeout),
             None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
         };
-        // Who has asked something just now hears with the next answer that the connection ends.
+        // A connection that was just used ends with its next response.
         let lives = (self.began + limits.lifetime).max(self.waiting_since + DRAIN_GRACE);
         let mut deadline = waits.min(lives);
         if let Some(last_call) = self.last_call {
@@ -379,7 +379,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             return written;
         }
         let timeout = self.terms.policy.limits.write_timeout;
-        // Who takes a little now and then is never too slow for that, but perhaps for what is fetched for it.
+        // A client that reads a little now and then meets the write timeout, but may be too slow for a fetch.
         let deadline = self.course.attendance.required_until().map(Instant::from_std);
         let alarm = self.write_alarm.get_or_insert_with(|| {
             let patience = Instant::now() + timeout;

@@ -23,7 +23,7 @@ const V1_MAX_BYTES: usize = 107;
 /// What a proxy says of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// Who it is for; `None` if for itself, as when it looks whether we are alive.
+    /// The client; `None` for a connection of the proxy itself, such as a health check.
     pub client: Option<IpAddr>,
     /// What was received after the header.
     pub rest: Vec<u8>,

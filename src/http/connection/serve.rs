@@ -71,11 +71,11 @@ pub async fn accept(
             }
         }
     }
-    // Who is in the queue of an inherited listener is served by the next process; of any other, nobody would.
+    // The next process serves the queue of an inherited listener. Nobody else would serve that of another one.
     if is_inherited {
         return Ok(());
     }
-    // Those who come meanwhile join it, so there must be an end.
+    // New clients join the queue meanwhile, so there must be an end.
     for number in 1..=BACKLOG {
         match accept_one(listener.get_ref()) {
             Ok((stream, address)) => serve(stream, address),
@@ -97,7 +97,7 @@ struct AcceptTrouble {
 }
 
 impl AcceptTrouble {
-    /// Whether a failure at this moment is to be told.
+    /// Whether to log a failure at this moment.
     fn is_news(&mut self, now: Instant) -> bool {
         let is_news = self
             .told
@@ -142,7 +142,7 @@ pub async fn serve(
         let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
         async move {
             request.extensions_mut().insert(course.attendance().clone());
-            // Whoever knows no chunks is told the end of a body whose length is not known by the end of the connection.
+            // HTTP/1.0 clients know no chunks: the end of the connection ends a body of unknown length.
             let may_end_with_connection = request.version() == Version::HTTP_10;
             let forwarded = request.headers().get_all(X_FORWARDED_FOR);
             let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));

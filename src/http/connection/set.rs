@@ -1,4 +1,4 @@
-//! Who is let in: the limits of connections, in all and for each address, and which connection gives way to a newcomer.
+//! The open connections: their limits, in all and for each client, and the eviction of idle ones.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -26,10 +26,10 @@ const LOOKED_AT: usize = 32;
 /// Stands for the time of a connection that has a request in flight.
 const BUSY: u32 = u32::MAX;
 
-/// How long who is turned away is asked to wait, in seconds.
+/// `Retry-After` of a refused connection, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// What somebody is told whose address has too many connections.
+/// The reason given to a client with too many connections.
 pub fn full_for_address(now: Timestamp) -> Vec<u8> {
     http::turned_away(StatusCode::TOO_MANY_REQUESTS, RETRY_AFTER_SECONDS, now)
 }

@@ -19,11 +19,11 @@ const BATCH_LINES: usize = 2_000;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Links that are remembered to see which lines say the same again.
 const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
-/// Lines whose problems are told; of those beyond it, only the number is known.
+/// Lines whose problems are listed; beyond it they are only counted.
 const PROBLEMS_TOLD_MAX: usize = 100;
 /// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
 const FIRST_IDS_MAX: usize = 5;
-/// How often progress is told, in lines.
+/// Lines between two reports of progress.
 const PROGRESS_LINES: u64 = 1_000;
 
 /// What to do with a line whose id another link has. One that is the same in every field is no conflict.

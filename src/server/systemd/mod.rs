@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use crate::links::Links;
 use crate::store::Health;
 
-/// How often what is being done is told while it changes: while links are loaded.
+/// Time between two status messages while links are loaded.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is told at most after that.
+/// The same afterwards, at least.
 const SETTLED_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often more time is asked for.
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
@@ -144,7 +144,7 @@ impl Drop for ServiceManager {
     fn drop(&mut self) {
         self.sender = None;
         if let Some(teller) = self.teller.take() {
-            // It holds the links while these are served, and whoever lets go of them last waits for the writer.
+            // It holds the links while they are served; the last holder waits for the writer.
             let _ = teller.join();
         }
     }
@@ -271,7 +271,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             }
             Event::Reloaded(mistake) => {
                 self.mistake = mistake;
-                // Told at once, because whoever has asked for the reload is looking.
+                // At once: the operator is looking.
                 self.next_status = Instant::now();
                 (self.send)(&[NotifyState::Ready]);
             }
@@ -280,7 +280,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
                     NotifyState::Stopping,
                     NotifyState::Status("ending: finishing what is in flight"),
                 ]);
-                // This lets go of the links, so that whoever has them last waits for the writer.
+                // Releases the links, so that the last holder waits for the writer.
                 self.doing = Doing::Ending {
                     until: Instant::now() + drain + self.pace.ending,
                 };
@@ -428,7 +428,7 @@ mod tests {
         watchdog: None,
     };
 
-    /// A teller whose messages can be received, with whom it is told what happens.
+    /// A notifier whose messages the test receives.
     fn teller(pace: RetryTiming) -> (Sender<Event>, Receiver<String>, Heartbeat) {
         let (questions, heartbeat) = heartbeat();
         let (said, hears) = mpsc::channel();

@@ -33,7 +33,7 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     let snapshot = Snapshot::new(&database)?;
     let check = |found: &Verification, copy: &File| match found.problems.first() {
         Some(problem) => Err(CopyError::Damaged(problem.clone())),
-        // Whoever serves it need not be who compacts it.
+        // Another user may serve it.
         None => Ok(disk::give_to_owner_of(&old, copy)?),
     };
     snapshot.copy_to_if(path, progress, check)?;

@@ -36,7 +36,7 @@ const REFUSED: u8 = 0xfe;
 /// Longest key or value that is read: more than the longest record.
 const PART_MAX_BYTES: u32 = 1024 * 1024;
 
-/// Whether the stream has ended or broken makes no difference to whoever wants the dump.
+/// The end of a stream and a broken one are the same to the reader of a dump.
 const CUT_OFF: CopyError = CopyError::NoDump("it is cut off");
 
 // The numbers of the tables; those of the indexes follow.
@@ -79,7 +79,7 @@ impl Snapshot {
             Err(_) => Err(CopyError::Damaged("a page of the file cannot be read".to_owned())),
         };
         if let Err(CopyError::Damaged(reason)) = &written {
-            // So that whoever reads it can say why there is no copy.
+            // So that the reader can say why there is no copy.
             sink.write_all(&[REFUSED])?;
             write_part(&mut sink, reason.as_bytes())?;
             sink.flush()?;

@@ -125,7 +125,7 @@ impl StoreFile {
         }
         match journal::replay(&database, || self.read_journal())? {
             Replayed::Whole => {}
-            // For whoever can make something of it.
+            // For experts.
             Replayed::CutOff => self.keep_journal("damaged"),
             Replayed::Foreign => return Err(self.foreign_journal()),
             // It may belong to a store that was here before, and will be again.
@@ -196,11 +196,11 @@ impl StoreFile {
 
     /// Makes the file of a journal. Zeros are really written, so that no later sync has to write down where they are.
     fn make_journal(&self, identity: u64) -> io::Result<()> {
-        // Whoever fills the disk up must not be the journal.
+        // The journal must not be what fills the disk.
         disk::check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
         let unfinished = Unfinished::new(&self.journal_path());
         let mut file = unfinished.create()?;
-        // Whoever serves the store need not be who writes to it now.
+        // Another user may serve the store later.
         disk::give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
         file.write_all(&journal::new_file(identity))?;
         file.sync_all()?;
@@ -233,7 +233,7 @@ impl StoreFile {
             }
             match journal::replay(&database, || self.read_journal())? {
                 Replayed::Whole | Replayed::Unused => {}
-                // Whoever verifies a store wants to know. Redirects can be served from what is there.
+                // A verification reports it. Redirects can be served from the rest.
                 Replayed::Foreign if verified => return Err(self.foreign_journal()),
                 Replayed::CutOff if verified => {
                     let reason = "it is cut off or damaged: what was acknowledged last is lost";

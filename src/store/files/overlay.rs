@@ -148,7 +148,7 @@ impl<B: Base> StorageBackend for Overlay<B> {
         Ok(())
     }
 
-    /// Whoever still has a view of it must not keep the file from being opened for writing.
+    /// A remaining view must not keep the file from being opened for writing.
     fn close(&self) -> io::Result<()> {
         self.base.unlock()
     }

@@ -12,7 +12,7 @@ pub fn checksum(parts: &[&[u8]]) -> [u8; SEAL_BYTES] {
     sum.to_be_bytes()
 }
 
-/// A value as it stands in a table: followed by its checksum.
+/// A value in a table: followed by its checksum.
 pub fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     [value, &checksum(&[key, value])].concat()
 }

@@ -65,7 +65,7 @@ impl Redo {
         }
     }
 
-    /// Something was changed that cannot be told: the transaction must be committed to the store's file itself.
+    /// A change has no form here: the transaction must be committed to the store's file itself.
     pub fn give_up(&mut self) {
         self.0 = None;
     }

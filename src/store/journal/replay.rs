@@ -89,7 +89,7 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                 let link = stored_record::decode_of_format_1(id, rest.take_slice(length as usize)?)?;
                 match transaction.get(id) {
                     Ok(old) => transaction.put(old.as_ref(), link)?,
-                    // Whoever may replace it has decided so when the record was written.
+                    // The original transaction decided that it may be replaced.
                     Err(StoreError::Damaged { .. }) => drop(transaction.replace_damaged(link)?),
                     Err(error) => return Err(error),
                 }

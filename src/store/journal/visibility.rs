@@ -67,7 +67,7 @@ impl Visibility {
     }
 }
 
-/// Releases all who wait when the writer ends, however it ends.
+/// Releases all waiting readers when the writer ends, however it ends.
 pub struct Released<'v>(&'v Visibility);
 
 impl Drop for Released<'_> {

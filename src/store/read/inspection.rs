@@ -180,7 +180,7 @@ fn check_index(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
         Ok(Some(link)) if index.key_of(&link).as_deref() == Some(key) => return check_scope(snapshot, index, key),
         Ok(Some(_)) => "that does not fit its record",
         Ok(None) => "which has no record",
-        // That is told of the record.
+        // The record is reported.
         Err(StoreError::Damaged { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };

@@ -30,7 +30,7 @@ enum Driver<'q> {
     Index(Span),
     /// The entries of the partner's index in the wanted order, until the page is full; it is known how many links fit.
     Walk(Walk),
-    /// Every record of the store, whoever it belongs to.
+    /// Every record of the store, of all partners.
     Scan,
 }
 

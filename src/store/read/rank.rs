@@ -1,4 +1,4 @@
-//! Where a link stands in a list.
+//! The position of a link in a list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use crate::model::{ID_MAX_BYTES, LinkId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::read::query::{Order, OrderField};
 
-/// Where a link stands in the result: keys in ascending order are links in output order.
+/// The position of a link in the result: keys in ascending order are links in output order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// Whether the time is never, and the time; equal for all links where the order has no time.

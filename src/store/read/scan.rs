@@ -25,7 +25,7 @@ pub trait Visitor: Send {
 /// What a scan has come to.
 #[derive(Debug)]
 pub struct Scanned<V> {
-    /// Those who were shown the links.
+    /// The visitors that have seen the links.
     pub visitors: Vec<V>,
     /// Pieces of the table that could not be read, or not to their end, because a page is damaged.
     pub unread: u64,

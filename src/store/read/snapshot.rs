@@ -10,7 +10,7 @@ use crate::store::format::record;
 use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
 use crate::store::format::values::{self, Counts, decode_counts};
 
-/// An id and the link that has it, or why that cannot be told.
+/// An id and its link, or why the link cannot be read.
 type Found = (LinkId, Result<ShortLink, StoreError>);
 
 /// The store as one commit left it.

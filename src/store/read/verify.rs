@@ -10,7 +10,7 @@ use crate::store::format::keys::{self, CounterKind, Index, PerIndex};
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
 
-/// Problems that are told one by one; of those beyond it, only the number is known.
+/// Problems that are listed; beyond it they are only counted.
 const PROBLEMS_TOLD_MAX: usize = 100;
 
 /// What a look at everything has found.
@@ -56,7 +56,7 @@ impl Sum {
 }
 
 impl Snapshot {
-    /// Looks at every record, index entry and counter. `progress` is told of each record.
+    /// Looks at every record, index entry and counter. `progress` follows the records.
     ///
     /// # Errors
     /// When the file cannot be read; what is merely wrong in it is in the result.
@@ -126,7 +126,7 @@ impl Snapshot {
     /// Names the records that have no entry in an index.
     fn tell_missing_entries(&self, index: Index, found: &mut Verification) -> Result<(), StoreError> {
         for entry in self.iter()? {
-            // What is damaged has been told.
+            // Damage has been reported.
             let Ok((id, Ok(link))) = entry else { continue };
             let Some(key) = index.key_of(&link) else { continue };
             if self.index(index).get(key.as_slice())?.is_none() {
@@ -237,7 +237,7 @@ impl Snapshot {
         let mut present: Option<(Vec<u8>, Counts)> = None;
         for entry in self.index(index).iter()? {
             let (key, _) = entry?;
-            // What is malformed has been told.
+            // Malformed entries have been reported.
             let Some((scope, status)) = keys::split_scope(index, key.value()) else {
                 continue;
             };

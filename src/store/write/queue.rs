@@ -41,7 +41,7 @@ pub struct Write<F, R> {
     pub sender: oneshot::Sender<Result<R, WriteError>>,
 }
 
-// Whoever asked may have gone; that changes nothing about the write, so a failure to answer is passed over.
+// The sender may have left, which changes nothing about the write: a failure to answer is ignored.
 impl<F, R> Job for Write<F, R>
 where
     R: Send + 'static,

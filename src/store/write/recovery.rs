@@ -20,7 +20,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
     pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
-        // Whoever comes finds out, also where it was no write that has met the failure.
+        // At once, also where no write met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
             %error,
@@ -70,7 +70,7 @@ impl WriterState {
         true
     }
 
-    /// Closes the file, whoever may still be reading: their reads fail.
+    /// Closes the file. Reads that go on fail.
     fn close(&self) {
         let Some(mut database) = self.handle.send_replace(None) else {
             return;

@@ -21,7 +21,7 @@ use crate::store::read::snapshot;
 /// instead. An import can have millions.
 const CHANGES_MAX: usize = if cfg!(test) { 300 } else { 100_000 };
 
-/// What a transaction changed, for those who keep a copy in memory.
+/// A change of a transaction, for the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A link is new or different.

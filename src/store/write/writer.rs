@@ -38,7 +38,7 @@ pub const REOPEN_SECONDS_MAX: u64 = 5;
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
 pub type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
 
-/// Is told of every commit: after it is on disk, before anybody is answered.
+/// Observes every commit: after it is on disk, before a sender is answered.
 pub trait CommitObserver: Send + Sync + 'static {
     /// The changes of one transaction, in the order in which they were made.
     fn committed(&self, changes: Vec<Change>);
@@ -208,7 +208,7 @@ pub struct WriterState {
     open: Option<WriteTransaction>,
     /// The changes in it, as the journal has them.
     uncommitted: Vec<Vec<u8>>,
-    /// When the last attempt to make a journal has failed, which is told once.
+    /// When the last attempt to create a journal failed, which is logged once.
     without_journal_since: Option<Instant>,
     /// Since when the journal has had something that the store's file does not have, if that is only clicks.
     only_clicks_since: Option<Instant>,
@@ -242,7 +242,7 @@ impl WriterState {
         let mut next = None;
         loop {
             let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
-            // A mistake of ours, or a page that redb cannot read: whoever waited is told that the outcome is unknown.
+            // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(first) => {
                     self.write(batch_of(first, &mut jobs, &mut next))?;
@@ -285,7 +285,7 @@ impl WriterState {
         receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
     }
 
-    /// Writes a batch and answers all who sent it.
+    /// Writes a batch and answers its senders.
     fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let is_alone = batch.iter().any(|job| job.is_alone());
         let mut jobs = batch.into_iter();
@@ -306,7 +306,7 @@ impl WriterState {
                         Err(_) => StoreError::Closed,
                     }
                 };
-                // Before anybody is told, so that whoever comes again finds the store refusing.
+                // Before the answers, so that a retry finds the store refusing.
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
                 }
