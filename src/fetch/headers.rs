@@ -21,8 +21,8 @@ const PSEUDONYM: &str = "tinyd";
 const VIA: HeaderValue = HeaderValue::from_static("1.1 tinyd");
 const OUR_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tinyd/", env!("CARGO_PKG_VERSION")));
 
-/// What a client asks for and what it can take. Who it is stays here: no cookies, no credentials, no address, no
-/// referrer.
+/// Request headers that are passed on: what the client asks for and accepts. Nothing identifies it: no cookies, no
+/// credentials, no address, no referrer.
 const SENT: [HeaderName; 12] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -106,8 +106,8 @@ fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(is_named)
 }
 
-/// Whether the body of an answer can be told from what encloses it. With another transfer coding than chunked it
-/// cannot: nobody has asked for one, and what we made of it would be called something that it is not.
+/// Whether the extent of a body is known. It is not with a transfer coding other than chunked, which tinyd never asks
+/// for.
 pub(super) fn is_framing_known(destination: &HeaderMap) -> bool {
     let mut codings = destination.get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");

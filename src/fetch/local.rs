@@ -16,8 +16,8 @@ const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Any port will do: nothing is sent there.
 const DISCARD_PORT: u16 = 9;
 
-/// Whether an address is one of this machine's; `None` if it cannot be told. Whole prefixes of IPv6 that are routed
-/// to the machine are not recognised, only its addresses.
+/// Whether an address is one of this machine's; `None` if unknown. IPv6 prefixes that are routed to the machine are not
+/// recognised, only its addresses.
 pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {

@@ -236,8 +236,7 @@ impl Inner {
     }
 }
 
-/// Where an answer redirects to, if it is a redirect that may be followed: whoever asked for TLS is not sent on
-/// without.
+/// The target of a redirect that may be followed: never from https to http.
 fn next_of(response: &HyperResponse<Incoming>, url: &Url) -> Option<Url> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let next = headers::location_of(response.headers(), url).filter(|_| is_redirect)?;

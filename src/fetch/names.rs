@@ -154,8 +154,8 @@ impl Sources {
     }
 }
 
-/// What the machine knows by itself. Where that is one family only, nobody is asked for the other: whoever has a
-/// private name there does not want to tell it, nor to wait.
+/// Addresses from the hosts file. With one family there, the other is not looked up: it may be a private name, which
+/// must not be sent to a name server.
 fn known_addresses(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
     let families = [RecordType::AAAA, RecordType::A];
     let of_family = |family| hosts.lookup_static_host(&Query::query(name.clone(), family));

@@ -1,5 +1,4 @@
-//! Who asks: the address at the other end of a connection or, where a proxy is there that the operator trusts, the one
-//! that it names.
+//! The client of a connection: the address at its other end or, behind a trusted proxy, the one that the proxy names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -45,8 +44,8 @@ impl Peer {
         self.proxies.is_some()
     }
 
-    /// Who has sent a request, by the values of `X-Forwarded-For` in their order. They are believed from the right, as
-    /// far as trusted proxies have written them: what stands before that, anybody could have put there.
+    /// The client of a request, by the values of `X-Forwarded-For` in their order. They are read from the right, as far
+    /// as trusted proxies have written them: the client itself may have sent the rest.
     pub fn client<'v>(&self, forwarded: impl DoubleEndedIterator<Item = &'v [u8]>) -> IpAddr {
         let mut client = self.address;
         let Some(proxies) = &self.proxies else { return client };

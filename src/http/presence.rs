@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Whether the client of a request has to be there until it has its answer, as when a destination is fetched for it,
-/// and until when it must have it. Who serves the connection puts it into the request, and ends the connection of a
-/// client that is needed and leaves, or takes too long. Other clients may close their side of a connection and still
-/// get what they have asked for.
+/// Whether the client of a request must stay until it has its response, as during a fetch, and for how long. The
+/// connection loop puts it into the request, and closes the connection of a client that must stay and leaves or takes
+/// too long. Other clients may close their side of a connection and still get their response.
 #[derive(Debug, Clone)]
 pub struct ClientPresence {
     /// From when the time is counted.

@@ -73,8 +73,7 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
-/// The answer to what is no request, as bytes: there is nobody who could make a response of it. The connection ends
-/// with it.
+/// The response to a malformed request, as bytes. The connection ends with it.
 pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
     let date = date(now);

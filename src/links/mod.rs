@@ -511,9 +511,8 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Forgets revocations and counts of sessions that have expired, and surely so: a clock that is ahead, after a
-    /// battery has failed for instance, must not bring sessions back. It is believed up to the time of the newest
-    /// link of before the start, and as much later as this process has run.
+    /// Drops revocations and counts of expired sessions. A clock that is ahead must not bring ended sessions back: the
+    /// time counts up to that of the newest link at the start, plus the time that this process has run.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
         let Some((newest, since)) = self.newest.get() else {
             return Ok(());

@@ -43,8 +43,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered at most (about 64 bytes each).
 const REMEMBERED_MAX: usize = 65_536;
 
-/// Slows down those who guess secrets: after some failures, an address is refused for the rest of a minute, even with
-/// the right secret.
+/// Limits guesses of secrets: after some failures, an address is refused for the rest of a minute, even with the right
+/// secret.
 #[derive(Debug, Default)]
 pub struct SessionStartLimit {
     failures: Mutex<HashMap<(IpAddr, PartnerId), Failures>>,

@@ -190,8 +190,8 @@ impl Queue {
 }
 
 impl Links {
-    /// Reads something when it is the partner's turn: with few steps first, then with more, and at last apart. The
-    /// turn that is returned with it lasts until whoever has asked has made of it what there is to make.
+    /// Reads something when it is the partner's turn: with few steps first, then with more, and at last apart. The turn
+    /// that is returned lasts until it is dropped.
     pub(super) async fn read_in_turn<R, F>(
         &self,
         partner: PartnerId,

@@ -99,8 +99,7 @@ impl Fetches {
     }
 }
 
-/// A fetch that goes on for as long as this lives, and is then counted by its outcome: unless that was told, its
-/// client has gone.
+/// A fetch until this is dropped, and then counted by its outcome: without one, its client has left.
 #[derive(Debug)]
 pub struct OpenFetch {
     fetches: Arc<Fetches>,

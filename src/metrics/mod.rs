@@ -1,7 +1,7 @@
 //! What the appliance counts of itself, in plain atomics that every room may count into.
 //!
-//! Knows no links and no requests. No address, id, URL, user, partner or session ever comes here: what is counted is
-//! told apart by words of this room and by the names of actions alone.
+//! Knows no links and no requests. No address, ID, URL, user, partner or session ever comes here: labels are words of
+//! this room and names of actions.
 
 mod calls;
 mod connections;

@@ -23,9 +23,8 @@ pub struct ProcessReport {
 }
 
 impl ProcessReport {
-    /// Asks `/proc/self`, and nothing else of `/proc`: a sandbox may leave out what is not of processes, the time at
-    /// which the machine was started for one. So whoever asks says when the program was started, in seconds since
-    /// 1970.
+    /// Reads `/proc/self` only: a sandbox may hide the rest of `/proc`, such as the time of the boot. `started_at` is
+    /// in seconds since 1970.
     pub fn read(started_at: i64) -> Self {
         let process = Process::myself().ok();
         let process = process.as_ref();

@@ -1,7 +1,6 @@
 //! How the numbers are written for Prometheus. Alone names `prometheus_client`, and the metrics.
 //!
-//! OpenMetrics for those who ask for it, as Prometheus does; for all others the older text format, which every tool
-//! reads.
+//! OpenMetrics where the client accepts it, as Prometheus does; else the older text format, which every tool reads.
 
 use std::fmt;
 use std::time::Duration;

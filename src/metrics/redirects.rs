@@ -1,7 +1,7 @@
 //! Redirects by what became of them, and how long they took.
 //!
-//! Each thread that serves them has counters in cache lines of its own, to which nobody else writes: counting is a
-//! load and a store. They are added up when somebody asks.
+//! Each redirect thread has counters in cache lines of its own, which it alone writes: counting is a load and a store.
+//! A report adds them up.
 
 use std::array;
 use std::sync::Arc;

@@ -15,13 +15,13 @@ use crate::model::{LinkId, Timestamp, client_network, is_local};
 
 /// The length of the window in which guesses are counted, in seconds.
 pub(super) const WINDOW_SECONDS: i64 = 60;
-/// Who has made so many times the guesses that are allowed is refused everything for the rest of the window: else the
-/// refusals would say just as well which ids there are none of.
+/// A client with so many times the allowed guesses is refused everything for the rest of the window: else 429 would
+/// reveal unknown IDs just as well.
 const SHUT_OUT_FACTOR: u32 = 2;
 /// Shut-outs within so many seconds after one that was logged are only counted: a search must not fill the log.
 const WARNING_INTERVAL_SECONDS: i64 = 3600;
-/// Unknown ids of a client that are remembered: asking again for one of them is no guess. A link that is printed
-/// wrong is asked for by many people, who may share an address.
+/// Unknown IDs of a client that are remembered: requesting one again is no guess. Many people, who may share an
+/// address, open a link that is printed wrong.
 const REMEMBERED_IDS: usize = 4;
 
 /// Clients whose guesses are counted by different locks.
@@ -74,8 +74,8 @@ pub struct UnknownIdLimit {
 }
 
 impl UnknownIdLimit {
-    /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether who makes twice as many is refused
-    /// everything. What is refused is counted with the connections.
+    /// Allows so many guesses a minute; 0 allows any number. `shuts_out`: whether a client with twice as many is
+    /// refused everything. Refusals are counted with the connections.
     #[must_use]
     pub fn new(per_minute: Arc<AtomicU32>, shuts_out: bool, counts: Arc<Connections>) -> Self {
         Self {

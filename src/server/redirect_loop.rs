@@ -462,8 +462,7 @@ impl Connection<'_> {
         })
     }
 
-    /// The appliance ends. Who has asked something just now may have sent another request already, and gets an answer
-    /// to that.
+    /// The drain begins. A client of the last second may have sent another request already, which is answered.
     fn begin_grace(&mut self) {
         self.progress.is_ending = true;
         let now = Instant::now();

@@ -185,8 +185,8 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
     }
 }
 
-/// The answer to what was fetched for somebody. However a destination may have led here, by a way that only the
-/// network knows perhaps, nothing of the admin listener is content for strangers.
+/// The response to a fetch of our own. However a destination leads here, nothing of the admin listener is content for
+/// strangers.
 fn from_proxy() -> Response {
     let mut response = http::text(StatusCode::LOOP_DETECTED, "this is no destination of short links\n");
     http::no_store(response.headers_mut());

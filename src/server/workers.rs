@@ -165,8 +165,7 @@ impl Worker {
             Err(error) => Err(error),
         };
         match served {
-            // It stays one of this thread's crowd, and ends with its place in that. If it has panicked, that is in
-            // the log.
+            // The connection keeps its entry in the set of this thread and ends with it. A panic is in the log.
             Ok(connection) => drop(connection.await),
             // How a client ends its connection is its own business.
             Err(error) => tracing::trace!(%error, "connection ended"),

@@ -96,8 +96,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens the store in a file, or makes a new one there. `observer` is told of every commit, before those who
-    /// asked for it are answered.
+    /// Opens the store in a file, or creates one. `observer` observes every commit before its senders are answered.
     ///
     /// # Errors
     /// When the file cannot be read or made, is in use, is damaged, is no store of tinyd, or was written by a newer

@@ -443,8 +443,8 @@ impl<S: Depart> Drop for Guard<S> {
     }
 }
 
-/// Gives the header `Upgrade` another name. It is no request for what we have, and may be passed over (RFC 9110,
-/// section 7.8); but hyper would leave the end of the connection to whoever takes it over.
+/// Gives the header `Upgrade` another name. tinyd has nothing to upgrade to and may ignore it (RFC 9110, section 7.8),
+/// but hyper would leave the end of the connection to the upgrade.
 fn hide_upgrade(head: &mut [u8]) {
     const NAME: &[u8] = b"upgrade:";
     for line in head.split_inclusive_mut(|&byte| byte == b'\n') {

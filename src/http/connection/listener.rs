@@ -139,8 +139,7 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
     socket.set_nonblocking(true)
 }
 
-/// Gives each thread one of the sockets of an address, and if there are fewer, several the same. More would have nobody
-/// who accepts from them, so these go to the threads as well.
+/// Gives each thread a socket of an address. With fewer sockets, threads share one; with more, a thread has several.
 fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>> {
     let mut listeners = Vec::new();
     for number in sockets.len()..threads {

@@ -89,8 +89,8 @@ pub async fn accept(
     Ok(())
 }
 
-/// When it was last told that connections cannot be accepted. While descriptors are out, some connections are
-/// accepted in between, as others end: that is no reason to tell it anew.
+/// Limits the log lines about accept errors. While descriptors are out, some connections are accepted in between, as
+/// others end, which does not reset it.
 #[derive(Debug, Default)]
 struct AcceptTrouble {
     told: Option<Instant>,

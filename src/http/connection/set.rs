@@ -18,8 +18,8 @@ use crate::http::{self, HeadLimits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
 
-/// How long a connection has to be idle to give way to a newcomer, in seconds. One that was used since then is more
-/// likely to be used again.
+/// Least idle time of a connection that is evicted, in seconds. One that was used since then is likely to be used
+/// again.
 const IDLE_SECONDS: u32 = 2;
 /// Connections that are looked at to find the idlest one: among so many, one of the idlest tenth is nearly always.
 const LOOKED_AT: usize = 32;
@@ -135,8 +135,8 @@ impl Admission {
         })
     }
 
-    /// Lets a connection in, for as long as what this returns lives. Where all places are taken, the idlest
-    /// connection of its thread gives way. `None`: it is refused, and has been told so.
+    /// Takes a slot for a connection until the result is dropped. At the limit, the idlest connection of the thread is
+    /// evicted. `None`: the connection was refused and answered.
     fn admit(
         self: &Arc<Self>,
         stream: &TcpStream,

@@ -7,7 +7,7 @@ use crate::model::PartnerId;
 use crate::store::{CopyError, Snapshot, StoreError};
 
 /// Writes the links of a partner, or of all, in the order of their ids, and returns how many are left out because their
-/// records are damaged. `on_link` is told of every link that was looked at.
+/// records are damaged. Calls `on_link` for every link.
 pub fn export(
     snapshot: &Snapshot,
     partner: Option<PartnerId>,

@@ -1,5 +1,4 @@
-//! The requests that the fast path answers, read from their bytes: plain ones for redirects. Any other is somebody
-//! else's.
+//! Reads plain requests for redirects from their bytes. Every other request is for the general threads.
 
 use std::mem::MaybeUninit;
 use std::net::IpAddr;

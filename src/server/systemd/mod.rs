@@ -1,9 +1,8 @@
-//! What the service manager is told (sd_notify(3) of systemd): that tinyd serves, reloads and ends, what it is doing,
-//! and that its threads are alive. Without `NOTIFY_SOCKET` in the environment there is no manager, and nothing is
-//! told.
+//! Notifies systemd (sd_notify(3)) that tinyd serves, reloads and ends, of its status, and of its heartbeat. Without
+//! `NOTIFY_SOCKET` in the environment, it does nothing.
 //!
-//! A thread of its own tells it, so that no runtime waits for the manager, and a store that takes long to open or to
-//! close does not keep the manager from being asked for more time.
+//! A thread of its own does it, so that no runtime waits for systemd, and a store that takes long to open or to close
+//! does not keep tinyd from asking for more time.
 
 use std::io;
 use std::sync::Arc;
@@ -29,8 +28,8 @@ const EXTENSION: Duration = Duration::from_secs(30);
 /// For how long more time is asked for at the end, after requests in flight have had theirs. To be killed after that
 /// loses nothing that was acknowledged.
 const ENDING_MAX: Duration = Duration::from_secs(5 * 60);
-/// How often in the time of the watchdog it is found out whether all threads are alive. It must be told once in that
-/// time, so that one question may remain without an answer for half of it.
+/// Checks of all threads in one watchdog interval. systemd must get one heartbeat in it, so that one check may remain
+/// without a response for half of it.
 const WATCHDOG_PARTS: u32 = 4;
 
 #[derive(Debug)]
@@ -369,8 +368,7 @@ struct Questions {
     members: Arc<AtomicUsize>,
 }
 
-/// Whoever answers: a runtime that serves. One whose thread hangs, in a lock for instance, does not; one with several
-/// threads does as long as one of them is free.
+/// The heartbeat of a runtime. A runtime whose threads all hang, in a lock for instance, has none.
 #[derive(Debug, Clone)]
 pub(super) struct Heartbeat {
     last: watch::Receiver<Arc<Question>>,

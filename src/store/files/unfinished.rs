@@ -26,8 +26,8 @@ impl Unfinished {
         self.unfinished.as_deref().unwrap_or(&self.path)
     }
 
-    /// Makes it, for nobody else to read, in place of whatever a crash has left there. A link that somebody has put
-    /// there is not followed.
+    /// Creates it, readable by its owner only, in place of what a crash has left there. A symbolic link is not
+    /// followed.
     pub fn create(&self) -> io::Result<File> {
         match fs::remove_file(self.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

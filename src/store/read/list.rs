@@ -171,8 +171,7 @@ impl Snapshot {
         let (mut may_walk, mut may_scan) = (true, true);
         loop {
             let choice = self.choose(query, may_walk, may_scan, meter)?;
-            // Both read records that may belong to somebody else; where one of those is damaged, the indexes know
-            // better.
+            // Both read records of other partners; where one of those is damaged, the indexes help.
             match choice.driver {
                 Driver::Walk(walk) => match self.walk(query, &walk, meter)? {
                     Some(listing) => return Ok(listing),

@@ -23,9 +23,8 @@ use crate::store::read::snapshot::Snapshot;
 use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, Write, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
-/// So many bytes of changes share a transaction of redb, about a thousand links, and whoever wants to read waits
-/// until as many are committed. Among a million links hardly two changes are in the same page, so that more would
-/// only take longer.
+/// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
+/// Among a million links hardly two changes are in one page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// How long to wait before trying again to make a journal where that has failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,8 +64,8 @@ pub struct RetryTiming {
     pub reopen_first: Duration,
     /// The same, at most.
     pub reopen_most: Duration,
-    /// A checkpoint is made once there has been nothing to write for so long: long enough not to disturb whoever writes
-    /// now and then, and short enough that there is hardly ever something to replay after a crash.
+    /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
+    /// ever something to replay after a crash.
     pub idle: Duration,
     /// The same where only clicks have been written, which come every few seconds while links are used at all: a
     /// checkpoint each time would wear out the disk.
