@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_appliance_that_does_its_work_is_healthy() {
+    fn working_server_is_healthy() {
         let none = (Vec::<String>::new(), Vec::<String>::new());
         assert_eq!(state(&well(), Health::Accepting), none);
         // Nobody needs a backup of nothing.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_why() {
+    fn each_problem_is_reported_with_its_reason() {
         let changed = |change: fn(&mut Report)| {
             let mut report = well();
             change(&mut report);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_wrong_is_not() {
+    fn limits_of_problems_are_exact() {
         let mut report = well();
         report.process.open_fds = Some(921);
         report.store.disk = Some([1, 65 * MEBIBYTE, 500 * MEBIBYTE]);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_asked_for_where_there_is_none_or_an_old_one() {
+    fn missing_or_old_backup_is_a_hint() {
         for (at, hint) in [
             (None, "no backup has been taken"),
             (Some(NOW - 8 * SECONDS_IN_A_DAY), "8 days ago"),

@@ -203,7 +203,7 @@ fn every_mistake_is_named_with_key_value_and_reason() {
 }
 
 #[test]
-fn what_opens_more_than_was_perhaps_meant_is_warned_of() {
+fn broad_settings_are_warned_of() {
     for (text, part) in [
         ("allow = \"0.0.0.0/0\"", "0.0.0.0/0 is larger than any private network"),
         ("allow = \"::/1\"", "larger than any private network"),
@@ -236,7 +236,7 @@ fn what_opens_more_than_was_perhaps_meant_is_warned_of() {
 }
 
 #[test]
-fn each_change_is_told_to_need_a_restart() {
+fn each_changed_key_needs_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = with_authorities(folder.path(), 1);
     let load = |text: &str| load_in(folder.path(), text).unwrap();

@@ -61,7 +61,7 @@ fn the_documented_file_is_read() {
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn unset_keys_have_their_default() {
     let settings = load(PARTNER).unwrap();
     assert_eq!(settings.short_url_base(), "http://127.0.0.1:8080");
     assert_eq!(settings.admin_url(), "http://127.0.0.1:8081");
@@ -186,7 +186,7 @@ fn every_mistake_is_named_with_key_value_and_reason() {
 }
 
 #[test]
-fn flags_come_before_the_file() {
+fn flags_override_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tinyd.toml");
     fs::write(

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_came_through_a_proxied_link_is_recognised() {
+    fn request_through_a_proxied_link_is_recognised() {
         for (name, value, is_proxied) in [
             ("x-kaltura-proxy", "", true),
             ("via", "1.1 tinyd", true),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn who_the_client_is_stays_here() {
+    fn client_is_not_identified_to_the_destination() {
         let sent = to_send(&headers(&[
             ("accept", "text/html"),
             ("range", "bytes=0-1"),

@@ -216,7 +216,7 @@ mod tests {
     use hickory_resolver::proto::rr::{RData, Record};
 
     #[test]
-    fn another_resolver_is_made_when_the_files_have_changed() {
+    fn resolver_is_rebuilt_when_its_files_change() {
         let settings = FetchSettings {
             name_servers: vec!["127.0.0.1:9".parse().unwrap()],
             ..FetchSettings::for_tests()
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_names_are_kept_and_none_longer_than_it_holds() {
+    async fn cached_names_are_bounded_and_expire() {
         let names = Names::new(&FetchSettings {
             name_servers: vec!["127.0.0.1:9".parse().unwrap()],
             ..FetchSettings::for_tests()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_knows_in_one_family_is_asked_of_nobody() {
+    fn hosts_file_prevents_lookups_of_the_other_family() {
         let mut hosts = Hosts::default();
         let mut know = |name: &str, address: IpAddr| {
             let name = Name::from_ascii(name).unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn when_a_file_was_changed_is_known() {
+    fn modification_time_of_files_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
         let changed = || changed([path.to_str().unwrap()]);

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_limited_in_all_and_for_each_client_and_free_again() {
+    fn slots_are_limited_in_all_and_for_each_client() {
         let places = Places::new(3, 2);
         let take = |client: &str| places.take(client.parse().unwrap());
         let (one, two) = (take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap());

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn of_ipv6_only_what_is_routed_publicly_is_fetched() {
+    fn only_public_ipv6_addresses_are_fetched() {
         for (address, public) in [
             ("::", false),
             ("::1", false),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn exempt_networks_are_fetched_from_and_the_appliance_never() {
+    fn allowed_networks_are_fetched_own_listeners_never() {
         let policy = policy();
         let judge = |address: &str, port| policy.check(&[address.parse().unwrap()], port);
         assert!(judge("10.1.2.3", 80).is_ok());
@@ -342,7 +342,7 @@ mod tests {
     proptest! {
         /// Against the standard library's own words for the same things.
         #[test]
-        fn nothing_that_has_a_name_of_its_own_is_public(number in any::<u32>(), bits in any::<u128>()) {
+        fn local_names_are_not_public(number in any::<u32>(), bits in any::<u128>()) {
             let v4 = Ipv4Addr::from(number);
             let is_special = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_multicast()
                 || v4.is_broadcast() || v4.is_documentation() || v4.is_unspecified();

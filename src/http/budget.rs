@@ -152,7 +152,7 @@ mod tests {
     use hyper::StatusCode;
 
     #[test]
-    fn what_is_reserved_is_bounded_and_given_back() {
+    fn reserved_bytes_are_bounded_and_released() {
         let budget = Budget::new(100);
         let mut one = budget.reserve(60).unwrap();
         assert!(budget.reserve(41).is_none());

@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_before_it_is_whole() {
+    fn oversized_head_is_refused_before_it_is_whole() {
         let long = "x".repeat(100);
         assert_eq!(read(&format!("GET /{long} HTTP/1.1\r\n")), Err(414));
         assert_eq!(read(&format!("GET /{long}{long}")), Err(414));
@@ -494,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_a_head_is_total_and_what_is_whole_stays_so(
+        fn reading_a_head_is_total(
             bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'),
                 any::<u8>()], 0..200),
             more in proptest::collection::vec(any::<u8>(), 0..20),

@@ -77,7 +77,7 @@ mod tests {
     use crate::model::work::assert_is_linear;
 
     #[test]
-    fn a_client_is_believed_from_trusted_proxies_only() {
+    fn only_trusted_proxies_name_a_client() {
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let proxies = Arc::new(Proxies::new(proxies.to_vec()));
         for (peer, forwarded, client) in [

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_needed_until_a_moment_or_until_it_is_released() {
+    fn client_must_stay_until_deadline_or_release() {
         let attendance = ClientPresence::default();
         assert_eq!(attendance.required_until(), None);
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hyper_refuses_is_rewritten() {
+    fn bytes_that_hyper_refuses_are_encoded() {
         let head = b"\r\nGET /x?q=\"<\xfc>\" HTTP/1.2\r\nX: \"\r\n\r\n";
         let expected = "\r\nGET /x?q=%22%3C%FC%3E%22 HTTP/1.1\r\nX: \"\r\n\r\n";
         assert_eq!(rewritten(head), expected);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stream_that_was_ended_is_whole() {
+    fn unended_stream_is_incomplete() {
         let collected = |is_ended: bool| {
             block_on(async {
                 let (sender, body) = pieces();

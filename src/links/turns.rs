@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_of_one_who_has_left_goes_to_the_next() {
+    async fn turn_of_a_client_that_left_goes_to_the_next() {
         let queue = Queue::new(1);
         let first = queue.turn(PartnerId(1), &context().0).await.unwrap();
         let (leaver, leave) = context();

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_in_the_first_bucket_that_is_not_below_it() {
+    fn value_is_in_the_first_bucket_not_below_it() {
         for (value, bound) in [
             (0, Some(1)),
             (1, Some(1)),

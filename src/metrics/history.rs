@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_of_the_time_that_is_looked_back() {
+    fn rates_cover_the_requested_time() {
         let history = History::default();
         for number in 1..=100 {
             history.push(sample(5 * number, 10 * number * number));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_has_just_started_is_looked_at_from_its_start() {
+    fn rates_of_a_new_process_cover_its_uptime() {
         let history = History::default();
         let now = sample(2, 10);
         let before = history.before(now.at, Duration::from_secs(60));

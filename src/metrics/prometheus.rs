@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_one_that_is_asked_for() {
+    fn format_follows_the_accept_header() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(Exposition::accepted(prometheus), Exposition::OpenMetrics);
         for other in ["", "*/*", "text/plain"] {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn clicks_that_were_dropped_are_told() {
+    fn dropped_clicks_are_exposed() {
         let mut report = report();
         report.store.dropped_clicks = 7;
         for format in [Exposition::Text, Exposition::OpenMetrics] {
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn fetches_are_told_those_that_go_on_too() {
+    fn open_and_ended_fetches_are_exposed() {
         let metrics = Metrics::default();
         let mut fetch = metrics.fetches.begin();
         fetch.passed_on(4_711);

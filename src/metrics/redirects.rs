@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_threads_have_counted_is_added_up() {
+    fn counts_of_threads_are_added_up() {
         let redirects = Redirects::default();
         std::thread::scope(|scope| {
             for _ in 0..3 {

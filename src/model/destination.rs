@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn new_destination_names_one_host_to_everybody() {
+    fn new_destination_names_one_host_to_every_parser() {
         let check = |url: &str| Destination::parse(url).unwrap().check_new(FULL_URL_MAX_BYTES);
         for url in [
             "https://example.com\\@evil.example/",
@@ -513,7 +513,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_ever_accepted_is_what_parses(text in url(), other in parts(0, 12)) {
+        fn accepted_destinations_parse(text in url(), other in parts(0, 12)) {
             for text in [text, other] {
                 let is_long_enough = text.len() >= FULL_URL_MIN_BYTES;
                 let parses = is_long_enough && Destination::parse(&text).is_ok();

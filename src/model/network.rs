@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_is_what_one_client_has() {
+    fn client_network_is_an_address_or_a_64() {
         for (address, network, told) in [
             ("203.0.113.7", "203.0.113.7", "203.0.113.0"),
             ("::ffff:203.0.113.7", "203.0.113.7", "203.0.113.0"),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_public_is_local() {
+    fn non_public_addresses_are_local() {
         for (address, local) in [
             ("127.0.0.1", true),
             ("10.1.2.3", true),

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn after_the_end_nothing_is_held_any_more() {
+    async fn shutdown_releases_everything() {
         let general = General::start(2).unwrap();
         let held = Arc::new(());
         for _ in 0..1_000 {

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_say_who_a_connection_is_for() {
+    fn both_versions_name_the_client() {
         let v4 = [203, 0, 113, 7, 10, 0, 0, 1, 0x12, 0x34, 0, 80];
         let v6 = [[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]; 2].concat();
         let with_tlv = [&v4[..], &[4, 0, 3, 1, 2, 3]].concat();

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn that_connections_cannot_be_accepted_is_told_once_a_minute() {
+    fn accept_errors_are_logged_once_a_minute() {
         let (mut trouble, start) = (AcceptTrouble::default(), Instant::now());
         let told = (0..1_500).filter(|tries| trouble.is_news(start + ACCEPT_BACKOFF * *tries));
         assert_eq!(told.collect::<Vec<_>>(), [0, 600, 1_200]);

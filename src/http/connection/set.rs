@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connection_is_idle_by_a_clock_that_nobody_sets() {
+    fn idle_time_follows_the_steady_clock() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _in_runtime = runtime.enter();
         let (crowd, began) = (ConnectionSet::default(), Instant::now());

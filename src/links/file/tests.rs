@@ -63,7 +63,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(links in prop::collection::vec(any_link(), 0..10)) {
+    fn written_values_are_read_back(links in prop::collection::vec(any_link(), 0..10)) {
         for format in [FileFormat::JsonLines, FileFormat::Csv] {
             let file = written(format, &links);
             let read: Vec<_> = lines(format, &file).into_iter().map(|(_, link)| link.unwrap()).collect();

@@ -71,7 +71,7 @@ fn stored(disk: &Disk, id: LinkId) -> Usage {
 }
 
 #[test]
-fn what_threads_record_is_told_at_once_and_counted_once() {
+fn recorded_clicks_are_read_at_once_and_counted_once() {
     let disk = Disk::with_store();
     let (links, ids) = with_links(&disk, 25);
     let rounds = 40;
@@ -197,7 +197,7 @@ async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
 
 /// The hang: whoever asks for clicks waits until an import of millions of links, or a sync that takes long, has ended.
 #[test]
-fn whoever_reads_clicks_does_not_wait_for_the_writer() {
+fn reader_of_clicks_does_not_wait_for_the_writer() {
     let disk = Disk::with_store();
     let (links, ids) = with_links(&disk, 25);
     let links = Arc::new(links);

@@ -228,7 +228,7 @@ fn a_seed_runs_the_same_way_again() {
 
 /// The harness must be able to fail: on a disk whose syncs do nothing, something is lost.
 #[test]
-fn a_disk_that_does_not_sync_is_found_out() {
+fn disk_that_does_not_sync_is_detected() {
     let mut lost = 0;
     for seed in 0..10 {
         let recording = record(seed);

@@ -250,7 +250,7 @@ proptest! {
 }
 
 #[test]
-fn a_link_works_in_the_very_second_of_its_expiry_and_no_longer() {
+fn link_works_until_the_second_of_its_expiry() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
     let links = open(folder.path(), &clock);
@@ -292,7 +292,7 @@ fn while_links_are_loaded_each_is_served_from_the_store() {
 /// The bug: what was deleted while the links were being loaded redirected until the next restart, because the loader,
 /// with an older view of the store, came last.
 #[test]
-fn what_is_published_while_links_are_loaded_stays() {
+fn changes_published_during_loading_stay() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
     let owned = Draft {
@@ -319,7 +319,7 @@ fn ids_grow_where_their_space_is_used_up() {
 
 /// One damaged record, and what it must not touch: other links of the same user, other writes, the start.
 #[test]
-fn a_damaged_record_concerns_nobody_else() {
+fn damaged_record_affects_only_its_link() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::system();
     let links = open(folder.path(), &clock);
@@ -405,7 +405,7 @@ async fn make_step(links: &Links, id: LinkId, step: u64) {
 /// One writer a link makes steps, so that a reader can tell which states are possible: not older than the last step
 /// acknowledged before it looked, not newer than the last one begun after it looked.
 #[test]
-fn a_redirect_shows_only_what_was_current_while_it_ran() {
+fn redirect_shows_a_state_current_while_it_ran() {
     const LINKS: usize = 4;
     const STEPS: u64 = 150;
     const READERS: usize = 3;
@@ -509,7 +509,7 @@ fn lines_of(
 
 /// More changes than are told one by one: the map is made equal to the store instead.
 #[test]
-fn a_large_import_is_shown_like_any_other_write() {
+fn large_import_reaches_the_map() {
     let folder = tempfile::tempdir().unwrap();
     let links = open(folder.path(), &Clock::system());
     let template = block_on(links.add(draft("https://e.example/0"))).unwrap();

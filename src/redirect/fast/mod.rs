@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_that_was_waited_for_is_counted_as_any_other() {
+    fn redirect_after_a_lookup_is_counted_alike() {
         let folder = tempfile::tempdir().unwrap();
         let (before, ids) = fast_path(folder.path());
         drop(before);

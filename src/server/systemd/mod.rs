@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn more_time_is_asked_for_until_it_serves_and_again_at_the_end() {
+    fn start_and_stop_extend_the_timeout() {
         const MORE_TIME: &str = "EXTEND_TIMEOUT_USEC=30000000";
         let pace = RetryTiming {
             extension: SHORT,
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_does_not_come_is_not_waited_for_for_ever() {
+    fn extensions_at_the_end_are_bounded() {
         let pace = RetryTiming {
             extension: SHORT,
             ending: Duration::ZERO,
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_the_configuration_is_told_until_it_is_repaired() {
+    fn invalid_configuration_stays_in_the_status() {
         let (sender, hears, _heartbeat) = teller(NEVER);
         sender.send(subject("serving")).unwrap();
         sender
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_told_only_if_every_thread_answers() {
+    fn heartbeat_needs_every_runtime() {
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (questions, heartbeat) = heartbeat();
         let (one, other) = (runtime(), runtime());
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_while_a_thread_does_not_answer() {
+    fn hung_thread_withholds_the_heartbeat() {
         let pace = RetryTiming {
             watchdog: Some(Duration::ZERO),
             ..NEVER

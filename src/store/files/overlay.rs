@@ -183,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_as_a_file_that_was_written(
+        fn overlay_reads_back_what_was_written(
             base in prop::collection::vec(any::<u8>(), 0..20_000),
             operations in prop::collection::vec((any::<bool>(), 0_usize..25_000,
                 prop::collection::vec(any::<u8>(), 1..6_000)), 0..20),

@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(link in any_link()) {
+        fn written_values_are_read_back(link in any_link()) {
             prop_assert_eq!(decode(link.id, &encode(&link).unwrap()).unwrap(), link);
         }
 

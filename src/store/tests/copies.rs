@@ -223,7 +223,7 @@ fn verification_finds_everything_that_does_not_fit_together() {
 
 /// A byte that no index and no decoder looks at.
 #[test]
-fn a_byte_that_has_changed_in_a_record_is_found_out() {
+fn changed_byte_of_a_record_is_found() {
     let folder = with_something_of_everything();
     let path = file_in(&folder);
     let mut content = fs::read(&path).unwrap();
@@ -376,7 +376,7 @@ fn damaged_revocation_stays_in_force() {
 
 /// A reader that takes long must not keep a store that has failed from being opened again.
 #[test]
-fn a_view_of_a_closed_file_keeps_nobody_from_opening_it() {
+fn old_view_does_not_block_reopening() {
     let folder = with_something_of_everything();
     let path = file_in(&folder);
     for read_only in [true, false] {

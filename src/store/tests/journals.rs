@@ -54,7 +54,7 @@ fn with_a_journal() -> TempDir {
 }
 
 #[test]
-fn after_a_clean_end_the_store_is_whole_without_a_journal() {
+fn cleanly_closed_store_needs_no_journal() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     for number in 0..5 {
@@ -205,7 +205,7 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
 
 /// A store that nobody writes to has nothing to replay, and its file is all that must be copied.
 #[test]
-fn a_checkpoint_is_made_once_nobody_writes() {
+fn idle_writer_makes_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let file = StoreFile::new(&file_in(&folder));
     file.create_if_missing().unwrap();
@@ -231,7 +231,7 @@ fn a_checkpoint_is_made_once_nobody_writes() {
 
 /// Those who were acknowledged before share a transaction of redb with the batch that gives up.
 #[test]
-fn what_was_acknowledged_stays_when_a_batch_gives_up() {
+fn acknowledged_writes_survive_a_failed_batch() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -256,7 +256,7 @@ fn what_was_acknowledged_stays_when_a_batch_gives_up() {
 
 /// A dry run is undone, and what was acknowledged before it is not.
 #[test]
-fn what_was_acknowledged_stays_when_a_job_of_its_own_is_undone() {
+fn acknowledged_writes_survive_an_aborted_job() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -349,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_in_the_file_of_a_journal_does_no_harm(content in prop::collection::vec(any::<u8>(), 0..3_000),
+    fn any_content_of_a_journal_is_harmless(content in prop::collection::vec(any::<u8>(), 0..3_000),
         salt in any::<u64>()) {
         prop_assert_eq!(records(&content, tie(7, salt)).count(), 0);
         prop_assert_eq!(records(&content, Tie { identity: None, salt }).count(), 0);

@@ -296,7 +296,7 @@ fn waiting_writes_are_committed_together_in_order() {
 }
 
 #[test]
-fn nobody_is_answered_before_the_observer_has_been_told() {
+fn observer_sees_a_commit_before_its_sender() {
     let folder = tempfile::tempdir().unwrap();
     let witness = Arc::new(Witness::default());
     let store = Store::open(
@@ -317,7 +317,7 @@ fn nobody_is_answered_before_the_observer_has_been_told() {
 
 /// A client that goes away while its write is in the queue changes nothing about it.
 #[test]
-fn a_write_whose_sender_has_gone_is_still_made() {
+fn write_is_made_after_its_sender_left() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -339,7 +339,7 @@ fn a_write_whose_sender_has_gone_is_still_made() {
 /// A job that gives up takes the whole transaction with it: nothing of it is written, and the next one finds a store
 /// that works.
 #[test]
-fn a_write_that_gives_up_leaves_nothing_behind() {
+fn abandoned_write_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -356,7 +356,7 @@ fn a_write_that_gives_up_leaves_nothing_behind() {
 }
 
 #[test]
-fn one_damaged_record_fails_only_those_who_meet_it() {
+fn damaged_record_fails_only_its_own_write() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -376,7 +376,7 @@ fn one_damaged_record_fails_only_those_who_meet_it() {
 /// A write that panics must not tell anybody that nothing was written: it could have been after the commit. The next
 /// one finds a store that works.
 #[test]
-fn whoever_gets_no_answer_is_told_that_the_outcome_is_unknown() {
+fn lost_answer_is_an_unknown_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -451,7 +451,7 @@ fn foreign_and_damaged_files_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_second_opener_is_told_that_the_store_is_in_use() {
+fn second_opener_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let _first = open(folder.path());
     let error = try_open(folder.path()).unwrap_err();

@@ -86,7 +86,7 @@ fn counts_add_up_and_come_back_from_the_journal() {
 }
 
 #[test]
-fn what_is_made_again_is_not_counted_again() {
+fn replayed_clicks_are_not_counted_again() {
     let (folder, store) = used();
     let mut redo = Redo::kept();
     redo.used(id("aaaa"), &clicks::encode(&usage(9, 9, 90)));
@@ -103,7 +103,7 @@ fn what_is_made_again_is_not_counted_again() {
 }
 
 #[test]
-fn copies_dumps_and_compacted_stores_hold_it() {
+fn copies_dumps_and_compaction_keep_clicks() {
     let (folder, store) = used();
     let path = file_in(&folder);
     let (copied, restored) = (folder.path().join("copied"), folder.path().join("restored"));
@@ -120,7 +120,7 @@ fn copies_dumps_and_compacted_stores_hold_it() {
 }
 
 #[test]
-fn a_store_of_before_has_no_clicks_until_something_is_counted() {
+fn old_store_has_no_clicks_until_one_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(file_in(&folder), include_bytes!("../testdata/format_1.redb")).unwrap();
     let name = golden_link().id.to_string();
@@ -173,7 +173,7 @@ fn verification_finds_damaged_and_orphaned_clicks() {
 }
 
 #[test]
-fn what_is_damaged_is_as_none_and_counted_from_zero_again() {
+fn damaged_clicks_count_from_zero() {
     let (folder, store) = used();
     drop(store);
     put_behind_its_back(&folder, "aaaa", b"what is this");

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_ends_the_waiting_and_so_do_patience_and_the_end() {
+    fn item_timeout_and_end_stop_the_wait() {
         let (sender, mut queue) = mpsc::channel(1);
         let patience = Some(Duration::from_millis(1));
         assert_eq!(receive(&mut queue, patience, || false), Received::Nothing);
