@@ -203,7 +203,7 @@ fn a_link_without_partner_is_refused_where_none_is_meant() {
         .unwrap();
     assert_eq!(
         line.link.unwrap_err(),
-        "partnerId: missing, and no partner is named for the file"
+        "partnerId: missing, and the import names no partner"
     );
 }
 
