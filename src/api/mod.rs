@@ -16,6 +16,7 @@ mod params;
 mod places;
 mod session;
 mod short_link;
+mod start_limit;
 mod stream;
 mod system;
 mod transfer;
@@ -37,12 +38,13 @@ pub use params::Params;
 use crate::api::caller::{Caller, caller_of};
 use crate::api::places::Places;
 use crate::api::short_link::profile::Profile;
+use crate::api::start_limit::StartLimit;
 use crate::http::{self, Budget, ClientPresence, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::format::{Format, Value};
 use crate::kaltura::session::Partners;
 use crate::kaltura::{ApiError, Requested, Target};
-use crate::links::{LinkError, Links, READ_TIMEOUT, SessionStartLimit, Turn};
+use crate::links::{LinkError, Links, READ_TIMEOUT, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::redirect::{Client, Public};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -138,14 +140,14 @@ pub struct Api {
     links: Arc<Links>,
     public: Arc<Public>,
     partners: watch::Receiver<Arc<Partners>>,
-    throttle: SessionStartLimit,
+    start_limit: StartLimit,
     bodies: BodyLimits,
     budget: Arc<Budget>,
     destinations: NewDestinations,
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Semaphore,
-    files: Arc<Places>,
+    files: Places,
     metrics: Arc<Metrics>,
 }
 
@@ -186,14 +188,14 @@ impl Api {
             links,
             public,
             partners,
-            throttle: SessionStartLimit::default(),
+            start_limit: StartLimit::default(),
             bodies,
             budget,
             destinations,
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Semaphore::new(transfer::IMPORTS_MAX),
-            files: Arc::default(),
+            files: Places::default(),
             metrics,
         }
     }

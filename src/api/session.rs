@@ -1,7 +1,5 @@
 //! The services `session` and `user`.
 
-use std::time::Instant;
-
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
@@ -44,9 +42,7 @@ impl Api {
         }
 
         let now = self.links.clock().now();
-        // Not the clock of the day, which may jump.
-        let at = Instant::now();
-        if !self.throttle.allows(caller.address, id, at) {
+        if !self.start_limit.allows(caller.address, id, now) {
             self.metrics.refused(Listener::Admin, Refusal::StartSession);
             return Err(failed(StartFailure::Throttled));
         }
@@ -56,7 +52,7 @@ impl Api {
             // counted.
             let is_partner = partners.get(id).is_some();
             // Told once, not at every refusal: who guesses must not write the log.
-            if is_partner && self.throttle.failed(caller.address, id, at) {
+            if is_partner && self.start_limit.failed(caller.address, id, now) {
                 tracing::warn!(
                     partner = id.0,
                     "too many failed attempts to start a session; refused for a minute"

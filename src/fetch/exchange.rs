@@ -17,9 +17,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use url::{Position, Url};
 
-use crate::fetch::FetchError;
 use crate::fetch::headers;
-use crate::fetch::places::FetchSlot;
+use crate::fetch::{FetchError, FetchSlot};
 
 /// Read from a connection at a time at most, and so the largest head of an answer.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -47,13 +46,12 @@ impl Question {
     }
 }
 
-/// The connection that an answer comes by, and the place of the fetch: when this is dropped, the one is closed and
-/// the other free. Both are kept until then, however early the destination has sent all: what it has sent is in
-/// memory.
+/// The connection that an answer comes by, and the slot of the fetch: dropping this closes the one and frees the
+/// other. Both are kept until then, however early the destination has sent all: what it has sent is in memory.
 #[derive(Debug)]
 pub(super) struct Line {
     _connection: AbortOnDropHandle<()>,
-    _place: Arc<FetchSlot>,
+    _slot: Arc<FetchSlot>,
 }
 
 /// A connection of which only a bounded number of bytes is read until the head of the answer is there.
@@ -105,7 +103,7 @@ pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     url: &Url,
     question: &Question,
-    place: Arc<FetchSlot>,
+    slot: Arc<FetchSlot>,
     deadline: Instant,
 ) -> Result<(Response<Incoming>, Line), FetchError> {
     let request = question.to(url)?;
@@ -129,7 +127,7 @@ pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     });
     let line = Line {
         _connection: AbortOnDropHandle::new(connection),
-        _place: place,
+        _slot: slot,
     };
     let response = sender.send_request(request).await.map_err(FetchError::broken)?;
     left.store(ANY_NUMBER, Ordering::Release);
@@ -148,7 +146,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use crate::fetch::places::Places;
+    use crate::http::per_client::Slots;
 
     /// Asks a destination that sends `first`, then `rest` for as long as it can, and says how many bytes it could send.
     fn asked(first: &'static str, rest: &'static str, times: usize) -> (Result<usize, FetchError>, usize) {
@@ -171,10 +169,11 @@ mod tests {
                 method: Method::GET,
                 headers: HeaderMap::new(),
             };
-            let place = Arc::new(Places::new(1, 1).take([127, 0, 0, 1].into()).unwrap());
+            let slots = Arc::<Slots<_>>::default();
+            let slot = Arc::new(slots.take([127, 0, 0, 1].into(), 1, 1).unwrap());
             let deadline = Instant::now() + Duration::from_secs(60);
             let url = Url::parse("http://destination.example/").unwrap();
-            let asked = ask(stream, &url, &question, place, deadline).await;
+            let asked = ask(stream, &url, &question, slot, deadline).await;
             let read = match asked {
                 Ok((response, _line)) => {
                     let body = response.into_body().collect().await;

@@ -10,7 +10,6 @@ mod exchange;
 mod headers;
 mod local;
 mod names;
-mod places;
 mod policy;
 mod settings;
 
@@ -33,11 +32,11 @@ use crate::fetch::connect::Tls;
 use crate::fetch::download::{Bounds, Download};
 use crate::fetch::exchange::{Line, Question};
 use crate::fetch::names::Names;
-use crate::fetch::places::{FetchSlot, Places};
 use crate::fetch::policy::Policy;
+use crate::http::per_client::{Slot, Slots};
 use crate::http::{self, ClientPresence, Response};
 use crate::metrics::Fetches;
-use crate::model::LinkId;
+use crate::model::{LinkId, client_network};
 
 /// What took too long if nothing else did.
 const IN_ALL: &str = "all of it";
@@ -60,9 +59,12 @@ pub struct Wanted<'r> {
 pub struct Fetcher {
     runtime: Handle,
     inner: Arc<Inner>,
-    places: Arc<Places>,
+    slots: Arc<Slots<IpAddr>>,
     metrics: Arc<Fetches>,
 }
+
+/// The slot of a fetch, counted for its client.
+type FetchSlot = Slot<IpAddr>;
 
 /// What a fetch needs on the threads where it runs.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Fetcher {
         };
         Ok(Self {
             runtime,
-            places: Places::new(settings.fetches, settings.fetches_per_client),
+            slots: Arc::default(),
             metrics,
             inner: Arc::new(Inner {
                 policy: Policy {
@@ -141,14 +143,22 @@ impl Fetcher {
         }
         let unparsed = FetchError::forbidden("the destination is no URL");
         let url = Url::parse(wanted.destination).map_err(|_| unparsed)?;
-        let place = Arc::new(self.places.take(wanted.client).ok_or(FetchError::Busy)?);
+        let FetchSettings {
+            fetches,
+            fetches_per_client,
+            ..
+        } = self.inner.settings;
+        let slot = self
+            .slots
+            .take(client_network(wanted.client), fetches_per_client, fetches);
+        let slot = Arc::new(slot.ok_or(FetchError::Busy)?);
         let question = Question {
             method: if wanted.head_only { Method::HEAD } else { Method::GET },
             headers: headers::to_send(wanted.headers),
         };
         let inner = Arc::clone(&self.inner);
         let fetching = async move {
-            let answered = inner.follow(url, &question, &place, deadline);
+            let answered = inner.follow(url, &question, &slot, deadline);
             match timeout_at(deadline, answered).await {
                 // Connections end at the deadline by themselves, which may be seen first.
                 Ok(Err(FetchError::Broken(_))) if Instant::now() >= deadline => Err(FetchError::TimedOut(IN_ALL)),
@@ -167,12 +177,12 @@ impl Inner {
         &self,
         mut url: Url,
         question: &Question,
-        place: &Arc<FetchSlot>,
+        slot: &Arc<FetchSlot>,
         deadline: Instant,
     ) -> Result<Answered, FetchError> {
         let mut followed = 0;
         let (response, line) = loop {
-            let (response, line) = self.ask(&url, question, place, deadline).await?;
+            let (response, line) = self.ask(&url, question, slot, deadline).await?;
             match next_of(&response, &url).filter(|_| followed < self.settings.follow) {
                 Some(next) => url = next,
                 None => break (response, line),
@@ -193,7 +203,7 @@ impl Inner {
         &self,
         url: &Url,
         question: &Question,
-        place: &Arc<FetchSlot>,
+        slot: &Arc<FetchSlot>,
         deadline: Instant,
     ) -> Result<(HyperResponse<Incoming>, Line), FetchError> {
         let origin = self.policy.origin(url)?;
@@ -207,7 +217,7 @@ impl Inner {
         let stream = connecting.unwrap_or(Err(FetchError::TimedOut("connecting")))?;
         let answering = async {
             let stream = self.tls.secure(stream, &origin).await?;
-            exchange::ask(stream, url, question, Arc::clone(place), deadline).await
+            exchange::ask(stream, url, question, Arc::clone(slot), deadline).await
         };
         let answered = timeout(self.settings.first_byte_timeout, answering).await;
         answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))

@@ -6,6 +6,7 @@ pub mod connection;
 mod head;
 mod limits;
 mod peer;
+pub mod per_client;
 mod presence;
 mod response;
 mod rewrite;

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 pub use clicks::ClickRecorder;
 pub use map::{LinkMap, Verdict};
 pub use restore::RestoreOutcome;
-pub use sessions::{SessionStartLimit, Sessions};
+pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
 use crate::kaltura::session::{InvalidKs, SESSION_MAX_SECONDS, Session};

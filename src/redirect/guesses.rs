@@ -1,14 +1,10 @@
-//! Keeping people from finding links by trying ids: who asks for many that there are none of is refused for a while.
+//! The limit of requests for unknown ids, which keeps clients from finding links by trying ids.
 
-use std::collections::HashMap;
-use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-use foldhash::fast::RandomState;
-use parking_lot::Mutex;
-
+use crate::http::per_client::Windows;
 use crate::kaltura::LoggedAddress;
 use crate::metrics::{Connections, Refusal};
 use crate::model::{LinkId, Timestamp, client_network, is_local};
@@ -24,52 +20,32 @@ const WARNING_INTERVAL_SECONDS: i64 = 3600;
 /// address, open a link that is printed wrong.
 const REMEMBERED_IDS: usize = 4;
 
-/// Clients whose guesses are counted by different locks.
-const SHARDS: usize = 64;
-/// Clients that a shard remembers at most, about 64 bytes each.
-const SHARD_MAX: usize = 1024;
-
-/// What becomes of a request for an id that there is none of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guess {
-    /// It is answered.
     Allowed,
-    /// Its client has asked for too many.
     TooMany,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Guesser {
-    since: Timestamp,
     count: u32,
     is_shut_out: bool,
-    // Hashes of the ids asked for last.
+    /// Hashes of the ids asked for last; 0 stands for none.
     ids: [u64; REMEMBERED_IDS],
 }
 
-type Guessers = HashMap<IpAddr, Guesser, RandomState>;
-
-impl Guesser {
-    fn is_over(&self, now: Timestamp) -> bool {
-        // Also when the clock has been set back.
-        now >= self.since.plus(WINDOW_SECONDS) || now < self.since
-    }
-}
-
-/// The guesses of the last minute.
 #[derive(Debug)]
 pub struct UnknownIdLimit {
-    /// How many are allowed in a minute; 0: as many as they like. A reload may change it.
+    /// Allowed in a minute; 0: any number. A reload may change it.
     per_minute: Arc<AtomicU32>,
-    /// Whether who does not stop is refused everything.
+    /// Whether a client that goes on is refused everything.
     shuts_out: bool,
     counts: Arc<Connections>,
     addresses: LoggedAddress,
     /// When a shut-out was logged last, in unix seconds.
     warned_at: AtomicI64,
-    shards: Vec<Mutex<Guessers>>,
-    hasher: RandomState,
-    /// Nobody is shut out from this unix second on, so that there is nothing to look up.
+    guessers: Windows<IpAddr, Guesser>,
+    /// From this unix second on, no client is shut out, so that nothing has to be looked up.
     shut_out_until: AtomicI64,
 }
 
@@ -84,8 +60,7 @@ impl UnknownIdLimit {
             counts,
             addresses: LoggedAddress::default(),
             warned_at: AtomicI64::new(i64::MIN),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
+            guessers: Windows::new(WINDOW_SECONDS),
             shut_out_until: AtomicI64::new(0),
         }
     }
@@ -101,84 +76,60 @@ impl UnknownIdLimit {
         (per_minute > 0).then_some(per_minute)
     }
 
-    /// Whether anybody is shut out, so that it has to be found out who asks.
+    /// Whether any client is shut out, so that the client of a request matters.
     #[inline]
     pub(super) fn is_anybody_shut_out(&self, now: Timestamp) -> bool {
         now.as_unix() < self.shut_out_until.load(Ordering::Relaxed)
     }
 
-    /// Whether a client is refused everything. Those behind an address that is not public never are: it may be a proxy,
-    /// and they everybody.
+    /// Whether a client is refused everything. An address that is not public never is: it may be a proxy, behind which
+    /// all clients are.
     pub(super) fn is_shut_out(&self, client: IpAddr, now: Timestamp) -> bool {
         let Some(per_minute) = self.per_minute() else {
             return false;
         };
-        let network = client_network(client);
-        let Some(shard) = self.shard(network) else {
-            return false;
-        };
-        let guessers = shard.lock();
-        let guesser = guessers.get(&network).filter(|guesser| !guesser.is_over(now));
-        let is_over = |guesser: &Guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR);
-        let is_shut_out = guesser.is_some_and(is_over) && !is_local(client);
+        let has_too_many = |guesser: &Guesser| guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR);
+        let has_too_many = self.guessers.get(&client_network(client), now, has_too_many);
+        let is_shut_out = has_too_many == Some(true) && !is_local(client);
         if is_shut_out {
             self.counts.refused(Refusal::UnknownIdLimit);
         }
         is_shut_out
     }
 
-    /// Counts a request for an id that there is none of.
+    /// Counts a request for an unknown id.
     pub(super) fn note(&self, client: IpAddr, id: LinkId, now: Timestamp) -> Guess {
         let Some(per_minute) = self.per_minute() else {
             return Guess::Allowed;
         };
-        let network = client_network(client);
-        let Some(shard) = self.shard(network) else {
-            return Guess::Allowed;
-        };
-        // 0 stands for no id.
-        let id = self.hasher.hash_one(id).max(1);
-        let mut guessers = shard.lock();
-        if guessers.len() >= SHARD_MAX && !guessers.contains_key(&network) {
-            guessers.retain(|_, guesser| !guesser.is_over(now));
-            if guessers.len() >= SHARD_MAX {
-                // So many at once are no people; better to forget them than to grow without end.
-                guessers.clear();
+        let id = self.guessers.hash(id).max(1);
+        let count = self.guessers.update(client_network(client), now, |window| {
+            let ends = window.ends();
+            let guesser = &mut window.value;
+            if !guesser.ids.contains(&id) {
+                guesser.count = guesser.count.saturating_add(1);
+                guesser.ids.rotate_right(1);
+                if let Some(first) = guesser.ids.first_mut() {
+                    *first = id;
+                }
             }
-        }
-        let new = || Guesser {
-            since: now,
-            count: 0,
-            is_shut_out: false,
-            ids: [0; REMEMBERED_IDS],
-        };
-        let guesser = guessers.entry(network).or_insert_with(new);
-        if guesser.is_over(now) {
-            *guesser = new();
-        }
-        if !guesser.ids.contains(&id) {
-            guesser.count = guesser.count.saturating_add(1);
-            guesser.ids.rotate_right(1);
-            if let Some(first) = guesser.ids.first_mut() {
-                *first = id;
+            if self.shuts_out && guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
+                self.shut_out_until.fetch_max(ends.as_unix(), Ordering::Relaxed);
+                if !std::mem::replace(&mut guesser.is_shut_out, true) && !is_local(client) {
+                    self.counts.shut_out();
+                    self.warn(client, now);
+                }
             }
-        }
-        if self.shuts_out && guesser.count >= per_minute.saturating_mul(SHUT_OUT_FACTOR) {
-            let until = guesser.since.plus(WINDOW_SECONDS).as_unix();
-            self.shut_out_until.fetch_max(until, Ordering::Relaxed);
-            if !std::mem::replace(&mut guesser.is_shut_out, true) && !is_local(client) {
-                self.counts.shut_out();
-                self.warn(client, now);
-            }
-        }
-        if guesser.count <= per_minute {
+            guesser.count
+        });
+        if count.is_none_or(|count| count <= per_minute) {
             return Guess::Allowed;
         }
         self.counts.refused(Refusal::UnknownIdLimit);
         Guess::TooMany
     }
 
-    /// Says in the log, not more often than once an hour, that a client is shut out and what to do if it should not be.
+    /// Logs, at most once an hour, that a client is shut out and what to do if it should not be.
     #[cold]
     fn warn(&self, client: IpAddr, now: Timestamp) {
         let (now, last) = (now.as_unix(), self.warned_at.load(Ordering::Relaxed));
@@ -192,17 +143,10 @@ impl UnknownIdLimit {
             tracing::warn!(
                 client = self.addresses.redact(client).map(tracing::field::display),
                 "shutting out a client that asks for unknown ids: everything it asks for is answered 429 until \
-                 its minute \
-                 is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is an \
-                 office, raise \
-                 public.max_guesses_per_minute or set public.shut_out_guessers = false"
+                 its minute is over; if it is a proxy or CDN of yours, add it to public.trusted_proxies; if it is \
+                 an office, raise public.max_guesses_per_minute or set public.shut_out_guessers = false"
             );
         }
-    }
-
-    fn shard(&self, network: IpAddr) -> Option<&Mutex<Guessers>> {
-        let hash = usize::try_from(self.hasher.hash_one(network) % SHARDS as u64).unwrap_or_default();
-        self.shards.get(hash)
     }
 }
 
@@ -294,8 +238,7 @@ mod tests {
             assert_eq!(none.note(client, id(number), now), Guess::Allowed);
             some.note(client, id(number), now);
         }
-        let remembered: usize = some.shards.iter().map(|shard| shard.lock().len()).sum();
-        assert!(remembered <= SHARDS * SHARD_MAX, "{remembered}");
-        assert!(none.shards.iter().all(|shard| shard.lock().is_empty()));
+        assert!((1..=65_536).contains(&some.guessers.len()), "{}", some.guessers.len());
+        assert_eq!(none.guessers.len(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! The open connections: their limits, in all and for each client, and the eviction of idle ones.
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -13,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::http::Limits;
-use crate::http::{self, HeadLimits, Peer, Proxies};
+use crate::http::per_client::{Slot, Slots};
+use crate::http::{self, HeadLimits, Limits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
 
@@ -124,14 +123,14 @@ pub struct ConnectionContext {
 pub struct Admission {
     counts: Arc<Connections>,
     /// Only where there is a limit for each.
-    by_network: Mutex<HashMap<IpAddr, usize>>,
+    slots: Arc<Slots<IpAddr>>,
 }
 
 impl Admission {
     pub fn new(counts: Arc<Connections>) -> Arc<Self> {
         Arc::new(Self {
             counts,
-            by_network: Mutex::default(),
+            slots: Arc::default(),
         })
     }
 
@@ -149,7 +148,7 @@ impl Admission {
         let network = (!peer.is_proxy()).then(|| peer.address());
         let mut place = ConnectionSlot {
             admission: Arc::clone(self),
-            network: None,
+            of_client: None,
             _open: self.counts.accepted(),
         };
         if !network.is_none_or(|address| place.belong_to(address, limits)) {
@@ -179,7 +178,7 @@ fn refuse(mut stream: &TcpStream, answer: &[u8]) {
 #[derive(Debug)]
 pub struct ConnectionSlot {
     admission: Arc<Admission>,
-    network: Option<IpAddr>,
+    of_client: Option<Slot<IpAddr>>,
     _open: OpenConnection,
 }
 
@@ -189,29 +188,11 @@ impl ConnectionSlot {
         let Some(most) = limits.connections_per_address else {
             return true;
         };
-        let network = client_network(address);
-        let mut by_network = self.admission.by_network.lock();
-        let count = by_network.entry(network).or_default();
-        if *count >= most {
+        self.of_client = self.admission.slots.take(client_network(address), most, usize::MAX);
+        if self.of_client.is_none() {
             self.admission.counts.refused(Refusal::AddressConnections);
-            return false;
         }
-        *count += 1;
-        self.network = Some(network);
-        true
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        let Some(network) = self.network else { return };
-        let mut by_network = self.admission.by_network.lock();
-        if let Some(count) = by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                by_network.remove(&network);
-            }
-        }
+        self.of_client.is_some()
     }
 }
 
