@@ -30,3 +30,24 @@ pub struct Limits {
     /// Whether a trusted proxy begins each connection with the header of the PROXY protocol.
     pub proxy_protocol: bool,
 }
+
+#[cfg(test)]
+impl Limits {
+    pub fn test() -> Self {
+        const MINUTE: Duration = Duration::from_secs(60);
+        Self {
+            head_bytes: 16 * 1024,
+            target_bytes: 16 * 1024,
+            headers: 64,
+            connections: 1,
+            connections_per_address: None,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            requests: None,
+            head_timeout: MINUTE,
+            idle_timeout: MINUTE,
+            write_timeout: MINUTE,
+            lifetime: MINUTE,
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! The threads that serve whatever is no plain request for a redirect. They are none of those that serve redirects,
-//! so that what takes long, such as a download from a destination, delays none of these.
+//! The threads that serve everything but plain redirects, so that what takes long, such as a download from a
+//! destination, delays no redirect.
 
 use std::io;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::connection::guard::Handover;
 use crate::http::connection::serve;
-use crate::http::connection::set::ConnectionContext;
-use crate::http::connection::set::LastUsed;
-use crate::server::redirect_loop::Rest;
+use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::server::routes::PublicService;
 
 /// The threads, which share a runtime.
@@ -61,23 +60,16 @@ impl Drop for General {
 /// Moves a connection to those threads, which serve it to its end, or to that of what this returns.
 pub(super) fn serve(
     general: &Handle,
-    rest: Rest,
+    connection: Handover<TcpStream>,
     service: PublicService,
     terms: ConnectionContext,
     activity: &Arc<LastUsed>,
 ) -> io::Result<AbortOnDropHandle<()>> {
-    let Rest {
-        stream,
-        past,
-        peer,
-        place,
-    } = rest;
-    let (stream, activity) = (stream.into_std()?, Arc::clone(activity));
+    let connection = connection.try_map(TcpStream::into_std)?;
+    let activity = Arc::clone(activity);
     let serving = async move {
-        // Kept until the socket is closed.
-        let _place = place;
-        match TcpStream::from_std(stream) {
-            Ok(stream) => serve::serve(stream, past, peer, service, terms, &activity).await,
+        match connection.try_map(TcpStream::from_std) {
+            Ok(connection) => serve::serve(connection, service, terms, &activity).await,
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }
     };

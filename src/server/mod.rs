@@ -25,13 +25,13 @@ use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
-use crate::http::connection::guard::Past;
+use crate::http::Budget;
+use crate::http::connection::guard::Handover;
 use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{
-    AcceptedConnection, Admission, ConnectionEntry, ConnectionPolicy, ConnectionSet, ConnectionSlot, Gate,
+    AcceptedConnection, Admission, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate,
 };
 use crate::http::connection::{Bound, proxy_protocol, serve};
-use crate::http::{Budget, Peer};
 use crate::kaltura::AccessLog;
 use crate::kaltura::session::Partners;
 use crate::links::Links;
@@ -297,38 +297,30 @@ impl Admin {
         let Some(admitted) = self.entrance.admit(&stream, address, &self.crowd) else {
             return;
         };
-        let AcceptedConnection {
-            peer,
-            place,
-            policy,
-            at,
-        } = admitted;
+        let AcceptedConnection { peer, slot, policy, at } = admitted;
         let (service, terms) = (self.service.clone(), self.entrance.terms(policy));
-        self.crowd
-            .spawn(at, |member| serve_admin(stream, peer, place, service, terms, member));
+        self.crowd.spawn(at, |member| {
+            serve_admin(Handover::new(stream, peer, slot), service, terms, member)
+        });
     }
 }
 
 async fn serve_admin(
-    stream: StdStream,
-    mut peer: Peer,
-    mut place: ConnectionSlot,
+    connection: Handover<StdStream>,
     service: AdminService,
     terms: ConnectionContext,
     member: ConnectionEntry,
 ) {
-    let mut stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+    let mut connection = match connection.try_map(TcpStream::from_std) {
+        Ok(connection) => connection,
         Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
-    let mut past = Past::none();
-    if terms.policy.is_announced_by(&peer) {
-        match proxy_protocol::introduce(&mut stream, &mut peer, &mut place, &terms).await {
-            Ok(received) => past.held = received,
-            Err(error) => return tracing::trace!(%error, "connection ended"),
-        }
+    if terms.policy.is_announced_by(&connection.peer)
+        && let Err(error) = proxy_protocol::introduce(&mut connection, &terms).await
+    {
+        return tracing::trace!(%error, "connection ended");
     }
-    serve::serve(stream, past, peer, service, terms, member.activity()).await;
+    serve::serve(connection, service, terms, member.activity()).await;
 }
 
 /// Forgets sessions that have expired, every hour, and not at the start, when the clock may not be set yet.

@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::guard::{DRAIN_GRACE, Past, linger};
+use crate::http::connection::deadlines::Deadlines;
+use crate::http::connection::guard::{Handover, linger};
 use crate::http::connection::proxy_protocol;
-use crate::http::connection::set::ConnectionContext;
-use crate::http::connection::set::{ConnectionPolicy, ConnectionSlot, LastUsed};
+use crate::http::connection::set::{ConnectionContext, ConnectionPolicy, ConnectionSlot, LastUsed};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
@@ -67,46 +67,36 @@ struct Progress {
     wants_more: bool,
     /// Reads the head of which only a part is there.
     partial: Option<Box<HeadReader>>,
-    /// Since when a part of a request has been there.
-    held_since: Option<Instant>,
     /// Whether nothing follows what the client has been sent.
     is_last: bool,
     /// Whether that is by our wish, so that more may be on its way.
     is_cut: bool,
-    /// Whether nothing is to follow the next answer, because the appliance ends.
-    is_ending: bool,
-    requests: usize,
     /// Requests that were answered since somebody last noted how long that took.
     untimed: u64,
-    began: Instant,
-    used: Instant,
+    deadlines: Deadlines,
 }
 
 impl Progress {
     fn new() -> Self {
-        let now = Instant::now();
         Self {
             held: Vec::new(),
             wants_more: true,
             partial: None,
-            held_since: None,
             is_last: false,
             is_cut: false,
-            is_ending: false,
-            requests: 0,
             untimed: 0,
-            began: now,
-            used: now,
+            deadlines: Deadlines::new(),
         }
     }
 
     /// The reason for which nothing follows the next answer, if there is one.
     fn last_because(&self, policy: &ConnectionPolicy) -> Option<Refusal> {
-        let limits = &policy.limits;
-        if limits.requests.is_some_and(|most| self.requests + 1 >= most) {
-            return Some(Refusal::Requests);
-        }
-        (self.used - self.began >= limits.lifetime).then_some(Refusal::Lifetime)
+        let Deadlines {
+            requests,
+            waiting_since,
+            ..
+        } = self.deadlines;
+        self.deadlines.last_because(&policy.limits, requests + 1, waiting_since)
     }
 
     /// Answers the requests in what was received, and keeps the rest.
@@ -119,7 +109,7 @@ impl Progress {
         output: &mut Vec<u8>,
     ) -> Option<Next> {
         now.set(fast_path.now());
-        self.used = Instant::now();
+        self.deadlines.waiting_since = Instant::now();
         self.wants_more = false;
         let next = loop {
             if self.is_last {
@@ -135,7 +125,7 @@ impl Progress {
             let asker = Asker {
                 peer,
                 head: &policy.head,
-                is_last: self.is_ending || self.last_because(policy).is_some(),
+                is_last: self.deadlines.is_draining() || self.last_because(policy).is_some(),
             };
             match fast_path.answer(received, now, &asker, output) {
                 Outcome::Answered { consumed, close } => {
@@ -155,7 +145,7 @@ impl Progress {
                     }
                     self.partial = Some(reader);
                     self.wants_more = true;
-                    self.held_since.get_or_insert(self.used);
+                    self.deadlines.note_partial_head(self.deadlines.waiting_since);
                     break None;
                 }
                 // A head that is too long or malformed is the guard's to refuse.
@@ -171,14 +161,13 @@ impl Progress {
     fn note_duration(&mut self, fast_path: &FastPath) {
         let answered = std::mem::take(&mut self.untimed);
         if answered > 0 {
-            fast_path.took(self.used.elapsed(), answered);
+            fast_path.took(self.deadlines.waiting_since.elapsed(), answered);
         }
     }
 
     const fn note_answer(&mut self, close: bool) {
         self.is_last = close;
-        self.requests += 1;
-        self.held_since = None;
+        self.deadlines.note_request();
     }
 }
 
@@ -188,27 +177,18 @@ impl Progress {
 pub(super) struct NewConnection {
     stream: StdStream,
     peer: Peer,
-    place: ConnectionSlot,
+    slot: ConnectionSlot,
     progress: Progress,
     /// Answers that are still to be sent.
     unsent: Vec<u8>,
 }
 
-/// A connection whose next request is for the general server.
-#[derive(Debug)]
-pub(super) struct Rest {
-    pub(super) stream: TcpStream,
-    pub(super) past: Past,
-    pub(super) peer: Peer,
-    pub(super) place: ConnectionSlot,
-}
-
 impl NewConnection {
-    pub(super) fn new(stream: StdStream, peer: Peer, place: ConnectionSlot) -> Self {
+    pub(super) fn new(stream: StdStream, peer: Peer, slot: ConnectionSlot) -> Self {
         Self {
             stream,
             peer,
-            place,
+            slot,
             progress: Progress::new(),
             unsent: Vec::new(),
         }
@@ -242,7 +222,7 @@ impl NewConnection {
     }
 
     const fn has_sent_nothing(&self) -> bool {
-        self.progress.requests == 0 && self.progress.held.is_empty()
+        self.progress.deadlines.requests == 0 && self.progress.held.is_empty()
     }
 }
 
@@ -254,62 +234,58 @@ struct Connection<'c> {
     terms: &'c ConnectionContext,
     activity: &'c LastUsed,
     progress: Progress,
-    /// Ends a connection on which nothing is asked. Moved on only when it rings, because that costs less.
+    /// Ends a connection that waits for too long.
     alarm: Pin<&'c mut Sleep>,
-    /// Until when one more request is waited for once the appliance ends.
-    last_call: Option<Instant>,
 }
 
 /// Serves a connection; gives it back, with what was received and not answered, when its next request is for the
 /// general server.
 pub(super) async fn serve(
-    mut newcomer: NewConnection,
+    mut connection: NewConnection,
     fast_path: &FastPath,
     terms: &ConnectionContext,
     activity: &Arc<LastUsed>,
-) -> io::Result<Option<Rest>> {
+) -> io::Result<Option<Handover<TcpStream>>> {
     let policy = &terms.policy;
-    let is_announced = policy.is_announced_by(&newcomer.peer);
+    let is_announced = policy.is_announced_by(&connection.peer);
     // By now all connections that waited to be accepted have been, and the request may have come.
-    if !is_announced && newcomer.has_sent_nothing() && newcomer.answer(fast_path, policy) {
+    if !is_announced && connection.has_sent_nothing() && connection.answer(fast_path, policy) {
         return Ok(None);
     }
     let NewConnection {
         stream,
-        mut peer,
-        mut place,
+        peer,
+        slot,
         mut progress,
         unsent,
-    } = newcomer;
-    let mut stream = TcpStream::from_std(stream)?;
+    } = connection;
+    let mut handover = Handover::new(TcpStream::from_std(stream)?, peer, slot);
     if is_announced {
-        progress.held = proxy_protocol::introduce(&mut stream, &mut peer, &mut place, terms).await?;
+        proxy_protocol::introduce(&mut handover, terms).await?;
+        progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
     }
     // A connection that is always busy has used up what a task may do at a time when it gets here.
     let mut stopped = terms.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
     let mut connection = Connection {
-        stream: &mut stream,
+        stream: &mut handover.stream,
         fast_path,
-        peer: &peer,
+        peer: &handover.peer,
         terms,
         activity,
         progress,
-        alarm: pin!(tokio::time::sleep(
-            policy.limits.head_timeout.min(policy.limits.idle_timeout)
-        )),
-        last_call: None,
+        alarm: pin!(tokio::time::sleep_until(Deadlines::first(&policy.limits))),
     };
     connection.send(&unsent).await?;
     loop {
         let next = std::future::poll_fn(|context| {
             let polled = connection.poll(context);
-            if connection.last_call.is_none() && stop.as_mut().poll(context).is_ready() {
-                connection.begin_grace();
+            if !connection.progress.deadlines.is_draining() && stop.as_mut().poll(context).is_ready() {
+                // A request that has come already is answered.
+                connection.progress.deadlines.drain(connection.alarm.as_mut());
             }
             match polled {
-                // What has been asked is answered.
                 Poll::Pending => connection.poll_alarm(context).map(|()| Ok(Next::Close)),
                 polled => polled,
             }
@@ -318,20 +294,13 @@ pub(super) async fn serve(
             Next::Send(rest) => connection.send(&rest).await?,
             Next::Wait(waiting) => connection.wait(waiting).await?,
             Next::Other => {
-                let Progress {
-                    held, requests, began, ..
-                } = connection.progress;
-                let past = Past { held, requests, began };
-                return Ok(Some(Rest {
-                    stream,
-                    past,
-                    peer,
-                    place,
-                }));
+                let Progress { held, deadlines, .. } = connection.progress;
+                (handover.unread, handover.deadlines) = (held, deadlines);
+                return Ok(Some(handover));
             }
             Next::Close => {
                 if connection.progress.is_cut {
-                    Box::pin(linger(&mut stream)).await?;
+                    Box::pin(linger(&mut handover.stream)).await?;
                 }
                 return Ok(None);
             }
@@ -364,11 +333,11 @@ impl Connection<'_> {
                     return Poll::Ready(Ok(Next::Close));
                 };
                 let conditions = (self.peer, &*self.terms.policy);
-                let before = self.progress.requests;
+                let before = self.progress.deadlines.requests;
                 let next = self.progress.answer(self.fast_path, conditions, received, now, output);
                 // A client that sends a head byte by byte counts as idle, and may be evicted.
-                if self.progress.requests > before {
-                    self.activity.rest(self.progress.used.into_std());
+                if self.progress.deadlines.requests > before {
+                    self.activity.rest(self.progress.deadlines.waiting_since.into_std());
                 }
                 let sent = self.try_send(context, output);
                 self.progress.note_duration(self.fast_path);
@@ -462,44 +431,13 @@ impl Connection<'_> {
         })
     }
 
-    /// The drain begins. A client of the last second may have sent another request already, which is answered.
-    fn begin_grace(&mut self) {
-        self.progress.is_ending = true;
-        let now = Instant::now();
-        let last_call = if now - self.progress.used < DRAIN_GRACE {
-            now + DRAIN_GRACE
-        } else {
-            now
-        };
-        self.last_call = Some(last_call);
-        self.alarm.as_mut().reset(last_call);
-    }
-
     /// Ready when the connection has been waiting for a request for too long.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let limits = &self.terms.policy.limits;
-        while self.alarm.as_mut().poll(context).is_ready() {
-            if self.last_call.is_some() {
-                return Poll::Ready(());
-            }
-            let progress = &self.progress;
-            let (waits, reason) = match progress.held_since {
-                Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
-                None if progress.requests == 0 => (progress.began + limits.head_timeout, Refusal::HeadTimeout),
-                None => (progress.used + limits.idle_timeout, Refusal::IdleTimeout),
-            };
-            // A connection that was just used ends with its next response.
-            let lives = (progress.began + limits.lifetime).max(progress.used + DRAIN_GRACE);
-            if waits.min(lives) <= Instant::now() {
-                let reason = if lives < waits { Refusal::Lifetime } else { reason };
-                self.terms.counts.refused(reason);
-                return Poll::Ready(());
-            }
-            // Not later than a head that begins right now would be overdue.
-            let next = waits.min(lives).min(Instant::now() + limits.head_timeout);
-            self.alarm.as_mut().reset(next);
+        let (deadlines, limits) = (&self.progress.deadlines, &self.terms.policy.limits);
+        if let Some(reason) = ready!(deadlines.poll(self.alarm.as_mut(), limits, context)) {
+            self.terms.counts.refused(reason);
         }
-        Poll::Pending
+        Poll::Ready(())
     }
 }
 
@@ -514,7 +452,6 @@ mod tests {
     use crate::model::work::assert_is_linear;
     use crate::redirect::{Tiny, UnknownIdLimit};
     use std::net::TcpListener;
-    use std::time::Duration;
     use tokio::sync::watch;
     use tokio::task::yield_now;
 
@@ -522,24 +459,9 @@ mod tests {
     fn serve_in_pieces(fast_path: &FastPath, bytes: &[u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let (_stop, stopped) = watch::channel(false);
-        const MINUTE: Duration = Duration::from_secs(60);
-        let limits = Limits {
-            head_bytes: INPUT_BYTES,
-            target_bytes: INPUT_BYTES,
-            headers: 64,
-            connections: 1,
-            connections_per_address: None,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            requests: None,
-            head_timeout: MINUTE,
-            idle_timeout: MINUTE,
-            write_timeout: MINUTE,
-            lifetime: MINUTE,
-        };
         let entrance = Gate {
             admission: Admission::new(Arc::default()),
-            policy: watch::channel(Arc::new(ConnectionPolicy::from(&limits))).1,
+            policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
             clock: Clock::system(),
             stopped,
         };
@@ -552,10 +474,10 @@ mod tests {
             let admitted = entrance
                 .admit(&stream, address.ip(), &ConnectionSet::default())
                 .unwrap();
-            let newcomer = NewConnection::new(stream, admitted.peer, admitted.place);
+            let connection = NewConnection::new(stream, admitted.peer, admitted.slot);
             let terms = entrance.terms(admitted.policy);
             let activity = Arc::new(LastUsed::default());
-            let serving = serve(newcomer, fast_path, &terms, &activity);
+            let serving = serve(connection, fast_path, &terms, &activity);
             let sending = async {
                 for byte in bytes {
                     client.write_all(&[*byte]).unwrap();

@@ -13,8 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::http::connection::listener::Listening;
 use crate::http::connection::serve;
-use crate::http::connection::set::ConnectionContext;
-use crate::http::connection::set::{AcceptedConnection, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
 use crate::server::redirect_loop::NewConnection;
@@ -142,25 +141,20 @@ impl Worker {
         let Some(admitted) = self.entrance.admit(&stream, address, crowd) else {
             return;
         };
-        let AcceptedConnection {
-            peer,
-            place,
-            policy,
-            at,
-        } = admitted;
+        let AcceptedConnection { peer, slot, policy, at } = admitted;
         let is_announced = policy.is_announced_by(&peer);
-        let mut newcomer = NewConnection::new(stream, peer, place);
-        if !is_announced && newcomer.answer(&self.fast_path, &policy) {
+        let mut connection = NewConnection::new(stream, peer, slot);
+        if !is_announced && connection.answer(&self.fast_path, &policy) {
             return;
         }
         let terms = self.entrance.terms(policy);
-        crowd.spawn(at, |member| Arc::clone(self).serve(newcomer, terms, member));
+        crowd.spawn(at, |member| Arc::clone(self).serve(connection, terms, member));
     }
 
-    async fn serve(self: Arc<Self>, newcomer: NewConnection, terms: ConnectionContext, member: ConnectionEntry) {
+    async fn serve(self: Arc<Self>, connection: NewConnection, terms: ConnectionContext, member: ConnectionEntry) {
         let activity = member.activity();
-        let served = match redirect_loop::serve(newcomer, &self.fast_path, &terms, activity).await {
-            Ok(Some(rest)) => general::serve(&self.general, rest, self.service.clone(), terms, activity),
+        let served = match redirect_loop::serve(connection, &self.fast_path, &terms, activity).await {
+            Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), terms, activity),
             Ok(None) => return,
             Err(error) => Err(error),
         };

@@ -15,15 +15,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::set::{ConnectionContext, LastUsed};
-use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader};
+use crate::http::connection::deadlines::Deadlines;
+use crate::http::connection::set::{ConnectionContext, ConnectionSlot, LastUsed};
+use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 
 /// Read from the socket at a time while a head is not whole.
 const CHUNK_BYTES: usize = 8 * 1024;
-/// How long a connection that has just been used is kept for one more request when the appliance ends: closed at
-/// once, a request that is on its way would fail.
-pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes
 /// unread, the kernel would break the connection, and the answer with it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -39,22 +37,37 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::R
     tokio::time::timeout(LINGER, reading).await?.map(drop)
 }
 
-/// How far a connection has come when hyper gets it.
+/// A connection that hyper serves from now on.
 #[derive(Debug)]
-pub struct Past {
-    /// What was received and not answered.
-    pub held: Vec<u8>,
-    pub requests: usize,
-    pub began: Instant,
+pub struct Handover<S> {
+    pub stream: S,
+    /// Received and not answered.
+    pub unread: Vec<u8>,
+    pub deadlines: Deadlines,
+    pub peer: Peer,
+    pub slot: ConnectionSlot,
 }
 
-impl Past {
-    pub fn none() -> Self {
+impl<S> Handover<S> {
+    pub fn new(stream: S, peer: Peer, slot: ConnectionSlot) -> Self {
         Self {
-            held: Vec::new(),
-            requests: 0,
-            began: Instant::now(),
+            stream,
+            unread: Vec::new(),
+            deadlines: Deadlines::new(),
+            peer,
+            slot,
         }
+    }
+
+    /// The same with another kind of stream.
+    pub fn try_map<T>(self, map: impl FnOnce(S) -> io::Result<T>) -> io::Result<Handover<T>> {
+        Ok(Handover {
+            stream: map(self.stream)?,
+            unread: self.unread,
+            deadlines: self.deadlines,
+            peer: self.peer,
+            slot: self.slot,
+        })
     }
 }
 
@@ -163,8 +176,7 @@ pub struct Guard<S: Depart> {
     terms: ConnectionContext,
     course: Arc<Exchange>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Until when one more request is waited for once the appliance ends.
-    last_call: Option<Instant>,
+    deadlines: Deadlines,
     held: Vec<u8>,
     /// Reads the head that it begins with.
     reader: HeadReader,
@@ -172,12 +184,6 @@ pub struct Guard<S: Depart> {
     released: usize,
     /// How what follows the head is delimited, as far as it has not been passed on.
     body: Framing,
-    requests: usize,
-    began: Instant,
-    /// Since when the next request is waited for.
-    waiting_since: Instant,
-    /// Since when a part of its head is there.
-    head_since: Option<Instant>,
     was_in_flight: bool,
     is_over: bool,
     alarm: Pin<Box<Sleep>>,
@@ -186,9 +192,15 @@ pub struct Guard<S: Depart> {
 }
 
 impl<S: Depart> Guard<S> {
-    pub fn new(stream: S, terms: ConnectionContext, course: Arc<Exchange>, past: Past) -> Self {
+    pub fn new(
+        stream: S,
+        unread: Vec<u8>,
+        mut deadlines: Deadlines,
+        terms: ConnectionContext,
+        course: Arc<Exchange>,
+    ) -> Self {
         let mut stopped = terms.stopped.clone();
-        let now = Instant::now();
+        deadlines.wait(Instant::now(), !unread.is_empty());
         Self {
             stream,
             course,
@@ -196,18 +208,14 @@ impl<S: Depart> Guard<S> {
                 // An error means that the sender is gone, which also means the end.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }),
-            last_call: None,
-            head_since: (!past.held.is_empty()).then_some(now),
-            held: past.held,
+            alarm: Box::pin(tokio::time::sleep_until(Deadlines::first(&terms.policy.limits))),
+            deadlines,
+            held: unread,
             reader: HeadReader::default(),
             released: 0,
             body: Framing::Length(0),
-            requests: past.requests,
-            began: past.began,
-            waiting_since: now,
             was_in_flight: false,
             is_over: false,
-            alarm: Box::pin(tokio::time::sleep(terms.policy.limits.head_timeout)),
             write_alarm: None,
             ending: CloseReason::Shutdown,
             terms,
@@ -226,28 +234,23 @@ impl<S: Depart> Guard<S> {
         self.is_over = true;
     }
 
-    fn release(&mut self, length: usize, framing: Framing) {
-        self.requests += 1;
+    fn forward_head(&mut self, length: usize, framing: Framing) {
+        self.deadlines.note_request();
         let length = http::rewrite_request_line(&mut self.held, length);
         self.released = length;
         self.reader = HeadReader::default();
         hide_upgrade(self.held.get_mut(..length).unwrap_or_default());
         self.body = framing;
-        self.head_since = None;
         self.was_in_flight = true;
         let limits = &self.terms.policy.limits;
-        let reason = if limits.requests.is_some_and(|most| self.requests >= most) {
-            Some(Refusal::Requests)
-        } else if self.began.elapsed() >= limits.lifetime {
-            Some(Refusal::Lifetime)
-        } else {
-            None
-        };
+        let reason = self
+            .deadlines
+            .last_because(limits, self.deadlines.requests, Instant::now());
         if let Some(reason) = reason {
             self.terms.counts.refused(reason);
         }
         // Where a chunked body ends is for hyper to say, so that the next head cannot be found here.
-        let is_ending = self.last_call.is_some() || *self.terms.stopped.borrow();
+        let is_ending = self.deadlines.is_draining() || *self.terms.stopped.borrow();
         if reason.is_some() || is_ending || framing == Framing::Chunked {
             self.course.set_last();
         }
@@ -256,32 +259,12 @@ impl<S: Depart> Guard<S> {
 
     /// Ready when the next request is not waited for any longer.
     fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
-        if self.last_call.is_none() && self.stop.as_mut().poll(context).is_ready() {
-            let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
-            let used_lately = now - used < DRAIN_GRACE;
-            self.last_call = Some(if used_lately { now + DRAIN_GRACE } else { now });
+        if !self.deadlines.is_draining() && self.stop.as_mut().poll(context).is_ready() {
+            self.deadlines.drain(self.alarm.as_mut());
         }
         let limits = &self.terms.policy.limits;
-        let (waits, reason) = match self.head_since {
-            Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
-            None if self.requests == 0 => (self.waiting_since + limits.head_timeout, Refusal::HeadTimeout),
-            None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
-        };
-        // A connection that was just used ends with its next response.
-        let lives = (self.began + limits.lifetime).max(self.waiting_since + DRAIN_GRACE);
-        let mut deadline = waits.min(lives);
-        if let Some(last_call) = self.last_call {
-            deadline = deadline.min(last_call);
-        }
-        if self.alarm.deadline() != deadline {
-            self.alarm.as_mut().reset(deadline);
-        }
-        ready!(self.alarm.as_mut().poll(context));
-        if self.last_call.is_none() {
-            self.terms
-                .counts
-                .refused(if lives < waits { Refusal::Lifetime } else { reason });
+        if let Some(reason) = ready!(self.deadlines.poll(self.alarm.as_mut(), limits, context)) {
+            self.terms.counts.refused(reason);
         }
         Poll::Ready(())
     }
@@ -302,8 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             }
             if self.was_in_flight {
                 self.was_in_flight = false;
-                self.waiting_since = Instant::now();
-                self.head_since = (!self.held.is_empty()).then_some(self.waiting_since);
+                self.deadlines.wait(Instant::now(), !self.held.is_empty());
             }
             if self.course.is_last() {
                 self.is_over = true;
@@ -311,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             }
             match self.reader.read(&self.held, &self.terms.policy.head) {
                 Ok(Head::Whole { length, framing }) => {
-                    self.release(length, framing);
+                    self.forward_head(length, framing);
                     return Poll::Ready(Ok(true));
                 }
                 Ok(Head::Partial) => {}
@@ -325,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             match Pin::new(&mut self.stream).poll_read(context, &mut chunk)? {
                 Poll::Ready(()) if chunk.filled().is_empty() => self.is_over = true,
                 Poll::Ready(()) => {
-                    self.head_since.get_or_insert_with(Instant::now);
+                    self.deadlines.note_partial_head(Instant::now());
                     self.held.extend_from_slice(chunk.filled());
                 }
                 Poll::Pending => {

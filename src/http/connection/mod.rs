@@ -1,5 +1,6 @@
 //! Connections: accepting them, limits, deadlines, and the strict reader of heads in front of hyper.
 
+pub mod deadlines;
 pub mod descriptors;
 pub mod guard;
 pub mod listener;

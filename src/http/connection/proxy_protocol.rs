@@ -8,9 +8,8 @@ use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
-use crate::http::connection::guard::linger;
-use crate::http::connection::set::ConnectionContext;
-use crate::http::connection::set::{ConnectionSlot, full_for_address};
+use crate::http::connection::guard::{Handover, linger};
+use crate::http::connection::set::{ConnectionContext, full_for_address};
 use crate::metrics::Refusal;
 
 /// Longest header: that of version 2 says how long it is, and with what proxies add, some hundred bytes are usual.
@@ -29,14 +28,18 @@ pub struct ProxyHeader {
     pub rest: Vec<u8>,
 }
 
-/// Has a proxy say whom its connection is for: makes that the peer, counts the connection for it, and returns what was
-/// received after the header.
+/// Reads the header of a trusted proxy: makes the client that it names the peer, and counts the connection for it.
 pub async fn introduce(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    peer: &mut Peer,
-    place: &mut ConnectionSlot,
+    connection: &mut Handover<impl AsyncRead + AsyncWrite + Unpin>,
     terms: &ConnectionContext,
-) -> io::Result<Vec<u8>> {
+) -> io::Result<()> {
+    let Handover {
+        stream,
+        unread,
+        peer,
+        slot,
+        ..
+    } = connection;
     let limits = &terms.policy.limits;
     let mut stopped = terms.stopped.clone();
     let header = tokio::select! {
@@ -47,14 +50,15 @@ pub async fn introduce(
     let header = header.inspect_err(|_| terms.counts.refused(Refusal::ProxyHeader))?;
     if let Some(client) = header.client {
         *peer = Peer::new(client, &terms.policy.proxies);
-        if !peer.is_proxy() && !place.belong_to(client, limits) {
+        if !peer.is_proxy() && !slot.belong_to(client, limits) {
             // Closed without a word, it would look to the proxy as if we were broken.
             stream.write_all(&full_for_address(terms.clock.now())).await?;
             linger(stream).await?;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
     }
-    Ok(header.rest)
+    *unread = header.rest;
+    Ok(())
 }
 
 /// Reads the header with which a connection begins.

@@ -19,11 +19,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
-use crate::http::connection::guard::{Depart, Exchange, Guard, Past};
+use crate::http::connection::guard::{Depart, Exchange, Guard, Handover};
 use crate::http::connection::listener::{BACKLOG, Listening};
 use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::LastUsed;
-use crate::http::{Body, Peer, Response};
+use crate::http::{Body, Response};
 
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -128,16 +128,21 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Serves a connection to its end with hyper.
 pub async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static,
-    past: Past,
-    peer: Peer,
+    handover: Handover<impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static>,
     service: impl Service,
     terms: ConnectionContext,
     activity: &Arc<LastUsed>,
 ) {
+    let Handover {
+        stream,
+        unread,
+        deadlines,
+        peer,
+        slot: _slot,
+    } = handover;
     let course = Exchange::new(Arc::clone(activity));
     let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
-    let stream = Guard::new(stream, terms, Arc::clone(&course), past);
+    let stream = Guard::new(stream, unread, deadlines, terms, Arc::clone(&course));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
         async move {

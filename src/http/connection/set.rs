@@ -79,7 +79,7 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct AcceptedConnection {
     pub peer: Peer,
-    pub place: ConnectionSlot,
+    pub slot: ConnectionSlot,
     pub policy: Arc<ConnectionPolicy>,
     pub at: Instant,
 }
@@ -89,10 +89,10 @@ impl Gate {
     pub fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &ConnectionSet) -> Option<AcceptedConnection> {
         let policy = Arc::clone(&self.policy.borrow());
         let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let place = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
+        let slot = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
         Some(AcceptedConnection {
             peer,
-            place,
+            slot,
             policy,
             at: Instant::now(),
         })
@@ -146,16 +146,16 @@ impl Admission {
     ) -> Option<ConnectionSlot> {
         // Proxies come for many.
         let network = (!peer.is_proxy()).then(|| peer.address());
-        let mut place = ConnectionSlot {
+        let mut slot = ConnectionSlot {
             admission: Arc::clone(self),
             of_client: None,
             _open: self.counts.accepted(),
         };
-        if !network.is_none_or(|address| place.belong_to(address, limits)) {
+        if !network.is_none_or(|address| slot.belong_to(address, limits)) {
             refuse(stream, &full_for_address(now));
             return None;
         }
-        // Its own place is among those that are taken.
+        // The connection itself is counted already.
         if self.counts.open() > limits.connections as u64 {
             self.counts.refused(Refusal::Connections);
             if !crowd.close_idlest(Instant::now()) {
@@ -163,7 +163,7 @@ impl Admission {
                 return None;
             }
         }
-        Some(place)
+        Some(slot)
     }
 }
 
@@ -174,7 +174,7 @@ fn refuse(mut stream: &TcpStream, answer: &[u8]) {
     let _ = stream.write(answer);
 }
 
-/// The place of a connection that has been let in.
+/// The slot of an admitted connection.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     admission: Arc<Admission>,

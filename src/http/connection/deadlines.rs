@@ -1,0 +1,188 @@
+//! When a connection ends by itself: one clock for both connection loops.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::http::Limits;
+use crate::metrics::Refusal;
+
+/// How long a connection that was just used is kept for one more request while the server drains: closed at once, a
+/// request that is on its way would fail.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Deadlines {
+    began: Instant,
+    /// Since when the next request is awaited.
+    pub waiting_since: Instant,
+    /// Since when a part of its head is there.
+    head_since: Option<Instant>,
+    /// Requests so far.
+    pub requests: usize,
+    /// Until when a last request is awaited while the server drains.
+    grace_ends: Option<Instant>,
+}
+
+impl Deadlines {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            waiting_since: now,
+            head_since: None,
+            requests: 0,
+            grace_ends: None,
+        }
+    }
+
+    /// The first time to look at the deadlines.
+    pub fn first(limits: &Limits) -> Instant {
+        Instant::now() + limits.head_timeout.min(limits.idle_timeout)
+    }
+
+    pub fn note_partial_head(&mut self, now: Instant) {
+        self.head_since.get_or_insert(now);
+    }
+
+    pub const fn note_request(&mut self) {
+        self.requests += 1;
+        self.head_since = None;
+    }
+
+    /// The next request is awaited from now on; `is_partial`: a part of it is there.
+    pub fn wait(&mut self, now: Instant, is_partial: bool) {
+        self.waiting_since = now;
+        self.head_since = is_partial.then_some(now);
+    }
+
+    /// Why the connection must end after so many requests, if it must.
+    pub fn last_because(&self, limits: &Limits, requests: usize, now: Instant) -> Option<Refusal> {
+        if limits.requests.is_some_and(|most| requests >= most) {
+            return Some(Refusal::Requests);
+        }
+        (now - self.began >= limits.lifetime).then_some(Refusal::Lifetime)
+    }
+
+    pub const fn is_draining(&self) -> bool {
+        self.grace_ends.is_some()
+    }
+
+    /// The server drains. A client of the last second may have sent another request already.
+    pub fn drain(&mut self, alarm: Pin<&mut Sleep>) {
+        let now = Instant::now();
+        let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
+        let was_just_used = now - used < DRAIN_GRACE;
+        let ends = if was_just_used { now + DRAIN_GRACE } else { now };
+        self.grace_ends = Some(ends);
+        alarm.reset(ends);
+    }
+
+    /// The moment at which the connection has waited for too long, and for what.
+    fn next(&self, limits: &Limits) -> (Instant, Refusal) {
+        let waits = match self.head_since {
+            Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
+            None if self.requests == 0 => (self.waiting_since + limits.head_timeout, Refusal::HeadTimeout),
+            None => (self.waiting_since + limits.idle_timeout, Refusal::IdleTimeout),
+        };
+        // A connection that was just used ends with its next response.
+        let lives = (self.began + limits.lifetime).max(self.waiting_since + DRAIN_GRACE);
+        if lives < waits.0 {
+            (lives, Refusal::Lifetime)
+        } else {
+            waits
+        }
+    }
+
+    /// Ready when the connection has waited for too long, with the reason unless the server drains. `alarm` is moved
+    /// only when it rings, which costs less than at each request.
+    pub fn poll(
+        &self,
+        mut alarm: Pin<&mut Sleep>,
+        limits: &Limits,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Refusal>> {
+        loop {
+            ready!(alarm.as_mut().poll(context));
+            if self.is_draining() {
+                return Poll::Ready(None);
+            }
+            let (deadline, reason) = self.next(limits);
+            if deadline <= Instant::now() {
+                return Poll::Ready(Some(reason));
+            }
+            // Not later than a head, or an idle time, that begins right now would be overdue.
+            alarm.as_mut().reset(deadline.min(Self::first(limits)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            head_timeout: seconds(10),
+            idle_timeout: seconds(30),
+            lifetime: seconds(100),
+            requests: Some(3),
+            ..Limits::test()
+        }
+    }
+
+    #[test]
+    fn idle_and_partial_heads_have_timeouts_of_their_own() {
+        let (limits, mut deadlines) = (limits(), Deadlines::new());
+        let began = deadlines.began;
+        assert_eq!(deadlines.next(&limits), (began + seconds(10), Refusal::HeadTimeout));
+        deadlines.note_request();
+        deadlines.wait(began + seconds(5), false);
+        assert_eq!(deadlines.next(&limits), (began + seconds(35), Refusal::IdleTimeout));
+        deadlines.note_partial_head(began + seconds(20));
+        deadlines.note_partial_head(began + seconds(29));
+        assert_eq!(deadlines.next(&limits), (began + seconds(30), Refusal::HeadTimeout));
+        deadlines.wait(began + seconds(21), true);
+        assert_eq!(deadlines.next(&limits), (began + seconds(31), Refusal::HeadTimeout));
+    }
+
+    #[test]
+    fn lifetime_spares_a_connection_that_was_just_used() {
+        let (limits, mut deadlines) = (limits(), Deadlines::new());
+        let began = deadlines.began;
+        deadlines.note_request();
+        deadlines.wait(began + seconds(90), false);
+        assert_eq!(deadlines.next(&limits), (began + seconds(100), Refusal::Lifetime));
+        deadlines.wait(began + seconds(105), false);
+        assert_eq!(deadlines.next(&limits), (began + seconds(106), Refusal::Lifetime));
+    }
+
+    #[test]
+    fn last_request_is_by_number_or_by_lifetime() {
+        let (limits, deadlines) = (limits(), Deadlines::new());
+        let last = |requests, second| deadlines.last_because(&limits, requests, deadlines.began + seconds(second));
+        assert_eq!(last(2, 99), None);
+        assert_eq!(last(3, 99), Some(Refusal::Requests));
+        assert_eq!(last(2, 100), Some(Refusal::Lifetime));
+    }
+
+    #[tokio::test]
+    async fn drain_waits_a_second_for_a_connection_that_was_just_used() {
+        let mut alarm = std::pin::pin!(tokio::time::sleep(seconds(60)));
+        let mut deadlines = Deadlines::new();
+        deadlines.drain(alarm.as_mut());
+        let grace = alarm.deadline() - Instant::now();
+        assert!(grace > seconds(0) && grace <= DRAIN_GRACE, "{grace:?}");
+        deadlines.waiting_since -= DRAIN_GRACE;
+        deadlines.drain(alarm.as_mut());
+        assert!(alarm.deadline() <= Instant::now());
+        let ended = std::future::poll_fn(|context| deadlines.poll(alarm.as_mut(), &limits(), context));
+        assert_eq!(ended.await, None);
+    }
+}
