@@ -446,7 +446,7 @@ impl Api {
         let client = Client {
             headers: &caller.headers,
             address: caller.address,
-            attendance: None,
+            presence: None,
         };
         let response = self.public.goto(params.text("id")?, requested, client).await;
         Ok(Outcome::Response(response))

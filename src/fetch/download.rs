@@ -86,7 +86,7 @@ impl Download {
         if self.body.is_end_stream() {
             return Ok(());
         }
-        let began = match std::future::poll_fn(|context| self.poll_piece(context)).await {
+        let began = match std::future::poll_fn(|cx| self.poll_piece(cx)).await {
             None => Ok(()),
             Some(Ok(first)) => {
                 self.first = Some(first);
@@ -125,33 +125,33 @@ impl Download {
     }
 
     /// Ready after the pause that a destination has to make that sends many small pieces.
-    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.small == SMALL_PIECES {
             self.small += 1;
             self.alarm.as_mut().reset(Instant::now() + PAUSE);
         }
-        ready!(self.alarm.as_mut().poll(context));
+        ready!(self.alarm.as_mut().poll(cx));
         self.small = 0;
         Poll::Ready(())
     }
 
     /// Ready when the destination has been waited for for too long.
-    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_waiting {
             (self.is_waiting, self.small) = (true, 0);
             let until = (Instant::now() + self.bounds.idle_timeout).min(self.bounds.deadline);
             self.alarm.as_mut().reset(until);
         }
-        self.alarm.as_mut().poll(context)
+        self.alarm.as_mut().poll(cx)
     }
 }
 
 impl Download {
     /// The next piece as it comes from the destination; `None` at the end.
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                ready!(self.poll_alarm(context));
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                ready!(self.poll_alarm(cx));
                 let what = if self.is_overdue() { IN_ALL } else { "the next part" };
                 return Poll::Ready(Some(Err(FetchError::TimedOut(what))));
             };
@@ -182,19 +182,16 @@ impl Body for Download {
     type Data = Bytes;
     type Error = Interrupted;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         if self.is_over {
             return Poll::Ready(None);
         }
         if self.small >= SMALL_PIECES {
-            ready!(self.poll_pause(context));
+            ready!(self.poll_pause(cx));
         }
         if self.in_turn >= TURN_BYTES {
             self.in_turn = 0;
-            context.waker().wake_by_ref();
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         if let Some(error) = self.error.take() {
@@ -202,7 +199,7 @@ impl Body for Download {
         }
         let piece = match self.first.take() {
             Some(first) => Some(Ok(first)),
-            None => ready!(self.poll_piece(context)),
+            None => ready!(self.poll_piece(cx)),
         };
         match piece {
             None => Poll::Ready(None),
@@ -215,7 +212,7 @@ impl Body for Download {
                 // Next time: until then, what was passed on is sent. The connection ends with the error, and a head
                 // that has not been sent by then never is.
                 self.error = Some(error);
-                context.waker().wake_by_ref();
+                cx.waker().wake_by_ref();
                 Poll::Pending
             }
         }

@@ -52,7 +52,7 @@ pub struct Wanted<'r> {
     pub headers: &'r HeaderMap,
     pub client: IpAddr,
     /// What is told how long the client has to be there, if there is anybody to tell.
-    pub attendance: Option<&'r ClientPresence>,
+    pub presence: Option<&'r ClientPresence>,
 }
 
 #[derive(Debug)]
@@ -115,8 +115,8 @@ impl Fetcher {
     pub async fn fetch(&self, wanted: Wanted<'_>) -> Result<Response, FetchError> {
         let mut fetch = self.metrics.begin();
         let deadline = Instant::now() + self.inner.settings.total_timeout;
-        if let Some(attendance) = wanted.attendance {
-            attendance.require_until(deadline.into_std());
+        if let Some(presence) = wanted.presence {
+            presence.require_until(deadline.into_std());
         }
         let answered = self.answer(wanted, deadline).await;
         let answered = answered.and_then(|answered| Ok((self.inner.head_of(&answered, &wanted)?, answered)));

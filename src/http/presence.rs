@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn client_must_stay_until_deadline_or_release() {
-        let attendance = ClientPresence::default();
-        assert_eq!(attendance.required_until(), None);
+        let presence = ClientPresence::default();
+        assert_eq!(presence.required_until(), None);
         let deadline = Instant::now() + Duration::from_secs(10);
-        attendance.clone().require_until(deadline);
-        let until = attendance.required_until().unwrap();
+        presence.clone().require_until(deadline);
+        let until = presence.required_until().unwrap();
         assert!(until <= deadline && until > deadline - Duration::from_millis(2));
-        attendance.release();
-        assert_eq!(attendance.required_until(), None);
+        presence.release();
+        assert_eq!(presence.required_until(), None);
     }
 }

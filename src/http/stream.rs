@@ -68,14 +68,11 @@ impl Body for Pieces {
     type Data = Bytes;
     type Error = Interrupted;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.pieces.poll_recv(context));
+        let piece = ready!(self.pieces.poll_recv(cx));
         Poll::Ready(match piece {
             Some(Piece::Bytes(piece)) => Some(Ok(Frame::data(piece))),
             Some(Piece::End(taken)) => {
@@ -89,7 +86,7 @@ impl Body for Pieces {
             None if !self.is_interrupted => {
                 // Next time: until then, the head and what has come are sent. The connection ends with the error.
                 self.is_interrupted = true;
-                context.waker().wake_by_ref();
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             None => {
@@ -121,8 +118,8 @@ mod tests {
         let (sender, mut body) = pieces();
         block_on(sender.send("one")).unwrap();
         drop(sender);
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut turn = || Pin::new(&mut body).poll_frame(&mut context).map_ok(Frame::into_data);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut turn = || Pin::new(&mut body).poll_frame(&mut cx).map_ok(Frame::into_data);
         assert!(matches!(turn(), Poll::Ready(Some(Ok(Ok(piece)))) if piece == "one"));
         // In which the server sends what it has.
         assert!(turn().is_pending());

@@ -78,7 +78,7 @@ pub struct Client<'r> {
     /// The address of the client.
     pub address: IpAddr,
     /// What is told if the client has to be there until it has its answer.
-    pub attendance: Option<&'r ClientPresence>,
+    pub presence: Option<&'r ClientPresence>,
 }
 
 impl Public {

@@ -23,7 +23,7 @@ pub(super) async fn fetch(
         head_only,
         headers: client.headers,
         client: client.address,
-        attendance: client.attendance,
+        presence: client.presence,
     };
     fetcher.fetch(wanted).await.map_err(|error| {
         tracing::debug!(%id, %error, "a destination was not fetched");

@@ -62,14 +62,14 @@ pub(super) fn serve(
     general: &Handle,
     connection: Handover<TcpStream>,
     service: PublicService,
-    terms: ConnectionContext,
+    context: ConnectionContext,
     activity: &Arc<LastUsed>,
 ) -> io::Result<AbortOnDropHandle<()>> {
     let connection = connection.try_map(TcpStream::into_std)?;
     let activity = Arc::clone(activity);
     let serving = async move {
         match connection.try_map(TcpStream::from_std) {
-            Ok(connection) => serve::serve(connection, service, terms, &activity).await,
+            Ok(connection) => serve::serve(connection, service, context, &activity).await,
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }
     };

@@ -121,7 +121,7 @@ fn build(
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
-    let entrance = |listener, policy| Gate {
+    let gate = |listener, policy| Gate {
         admission: Admission::new(Arc::clone(metrics.connections(listener))),
         policy,
         clock: links.clock().clone(),
@@ -133,17 +133,17 @@ fn build(
         general: general.handle().clone(),
         service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
         metrics: Arc::clone(&metrics),
-        entrance: entrance(Listener::Public, live.public),
+        gate: gate(Listener::Public, live.public),
         drain: settings.drain,
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let of_admin = entrance(Listener::Admin, live.admin);
+    let of_admin = gate(Listener::Admin, live.admin);
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links)));
     let admin = Admin {
         service: AdminService::new(api, public, Arc::clone(&monitor), access_log, budget),
-        entrance: of_admin,
-        crowd: ConnectionSet::default(),
+        gate: of_admin,
+        connections: ConnectionSet::default(),
     };
     let mut accepting = JoinSet::new();
     for listener in bound.admin {
@@ -153,7 +153,7 @@ fn build(
     }
     let serving = Serving {
         accepting,
-        admin: admin.crowd.clone(),
+        admin: admin.connections.clone(),
         workers,
         general,
     };
@@ -288,19 +288,19 @@ impl Reloader {
 #[derive(Debug, Clone)]
 struct Admin {
     service: AdminService,
-    entrance: Gate,
-    crowd: ConnectionSet,
+    gate: Gate,
+    connections: ConnectionSet,
 }
 
 impl Admin {
     fn take(&self, stream: StdStream, address: IpAddr) {
-        let Some(admitted) = self.entrance.admit(&stream, address, &self.crowd) else {
+        let Some(accepted) = self.gate.admit(&stream, address, &self.connections) else {
             return;
         };
-        let AcceptedConnection { peer, slot, policy, at } = admitted;
-        let (service, terms) = (self.service.clone(), self.entrance.terms(policy));
-        self.crowd.spawn(at, |member| {
-            serve_admin(Handover::new(stream, peer, slot), service, terms, member)
+        let AcceptedConnection { peer, slot, policy, at } = accepted;
+        let (service, context) = (self.service.clone(), self.gate.context(policy));
+        self.connections.spawn(at, |entry| {
+            serve_admin(Handover::new(stream, peer, slot), service, context, entry)
         });
     }
 }
@@ -308,19 +308,19 @@ impl Admin {
 async fn serve_admin(
     connection: Handover<StdStream>,
     service: AdminService,
-    terms: ConnectionContext,
-    member: ConnectionEntry,
+    context: ConnectionContext,
+    entry: ConnectionEntry,
 ) {
     let mut connection = match connection.try_map(TcpStream::from_std) {
         Ok(connection) => connection,
         Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
-    if terms.policy.is_announced_by(&connection.peer)
-        && let Err(error) = proxy_protocol::introduce(&mut connection, &terms).await
+    if context.policy.is_announced_by(&connection.peer)
+        && let Err(error) = proxy_protocol::introduce(&mut connection, &context).await
     {
         return tracing::trace!(%error, "connection ended");
     }
-    serve::serve(connection, service, terms, member.activity()).await;
+    serve::serve(connection, service, context, entry.activity()).await;
 }
 
 /// Forgets sessions that have expired, every hour, and not at the start, when the clock may not be set yet.

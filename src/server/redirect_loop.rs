@@ -231,7 +231,7 @@ struct Connection<'c> {
     stream: &'c mut TcpStream,
     fast_path: &'c FastPath,
     peer: &'c Peer,
-    terms: &'c ConnectionContext,
+    context: &'c ConnectionContext,
     activity: &'c LastUsed,
     progress: Progress,
     /// Ends a connection that waits for too long.
@@ -243,10 +243,10 @@ struct Connection<'c> {
 pub(super) async fn serve(
     mut connection: NewConnection,
     fast_path: &FastPath,
-    terms: &ConnectionContext,
+    context: &ConnectionContext,
     activity: &Arc<LastUsed>,
 ) -> io::Result<Option<Handover<TcpStream>>> {
-    let policy = &terms.policy;
+    let policy = &context.policy;
     let is_announced = policy.is_announced_by(&connection.peer);
     // By now all connections that waited to be accepted have been, and the request may have come.
     if !is_announced && connection.has_sent_nothing() && connection.answer(fast_path, policy) {
@@ -261,32 +261,32 @@ pub(super) async fn serve(
     } = connection;
     let mut handover = Handover::new(TcpStream::from_std(stream)?, peer, slot);
     if is_announced {
-        proxy_protocol::introduce(&mut handover, terms).await?;
+        proxy_protocol::introduce(&mut handover, context).await?;
         progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
     }
     // A connection that is always busy has used up what a task may do at a time when it gets here.
-    let mut stopped = terms.stopped.clone();
+    let mut stopped = context.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
     let mut connection = Connection {
         stream: &mut handover.stream,
         fast_path,
         peer: &handover.peer,
-        terms,
+        context,
         activity,
         progress,
         alarm: pin!(tokio::time::sleep_until(Deadlines::first(&policy.limits))),
     };
     connection.send(&unsent).await?;
     loop {
-        let next = std::future::poll_fn(|context| {
-            let polled = connection.poll(context);
-            if !connection.progress.deadlines.is_draining() && stop.as_mut().poll(context).is_ready() {
+        let next = std::future::poll_fn(|cx| {
+            let polled = connection.poll(cx);
+            if !connection.progress.deadlines.is_draining() && stop.as_mut().poll(cx).is_ready() {
                 // A request that has come already is answered.
                 connection.progress.deadlines.drain(connection.alarm.as_mut());
             }
             match polled {
-                Poll::Pending => connection.poll_alarm(context).map(|()| Ok(Next::Close)),
+                Poll::Pending => connection.poll_alarm(cx).map(|()| Ok(Next::Close)),
                 polled => polled,
             }
         });
@@ -325,21 +325,21 @@ impl Connection<'_> {
     }
 
     /// Answers what has been received, until there is nothing more or something else must be done.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             output.clear();
             while !self.progress.is_last {
-                let Some(received) = ready!(self.poll_input(context, input))? else {
+                let Some(received) = ready!(self.poll_input(cx, input))? else {
                     return Poll::Ready(Ok(Next::Close));
                 };
-                let conditions = (self.peer, &*self.terms.policy);
+                let asker = (self.peer, &*self.context.policy);
                 let before = self.progress.deadlines.requests;
-                let next = self.progress.answer(self.fast_path, conditions, received, now, output);
+                let next = self.progress.answer(self.fast_path, asker, received, now, output);
                 // A client that sends a head byte by byte counts as idle, and may be evicted.
                 if self.progress.deadlines.requests > before {
                     self.activity.rest(self.progress.deadlines.waiting_since.into_std());
                 }
-                let sent = self.try_send(context, output);
+                let sent = self.try_send(cx, output);
                 self.progress.note_duration(self.fast_path);
                 let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
                 output.clear();
@@ -352,21 +352,21 @@ impl Connection<'_> {
                 }
                 if !self.progress.wants_more && !self.progress.is_last {
                     // There is more to answer, after the others have had their turn.
-                    context.waker().wake_by_ref();
+                    cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
-            let reason = self.progress.last_because(&self.terms.policy);
+            let reason = self.progress.last_because(&self.context.policy);
             if let Some(reason) = reason.filter(|_| self.progress.is_cut) {
-                self.terms.counts.refused(reason);
+                self.context.counts.refused(reason);
             }
             Poll::Ready(Ok(Next::Close))
         })
     }
 
     /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream.
-    fn poll_input<'i>(&mut self, context: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
-        if !ready!(self.poll_rest_of_head(context, input))? {
+    fn poll_input<'i>(&mut self, cx: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
+        if !ready!(self.poll_rest_of_head(cx, input))? {
             return Poll::Ready(Ok(None));
         }
         let held = &mut self.progress.held;
@@ -374,7 +374,7 @@ impl Connection<'_> {
         // It is never longer than the buffer, from which it came.
         buffer.put_slice(held);
         if self.progress.wants_more {
-            ready!(Pin::new(&mut *self.stream).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut buffer))?;
             if buffer.filled().len() == held.len() {
                 return Poll::Ready(Ok(None));
             }
@@ -387,7 +387,7 @@ impl Connection<'_> {
     /// Where a part of a head is there, reads until all of it is, or until it is clear that it is none; false at the
     /// end of the stream. The fast path parses it only then: parsed anew for each byte that comes, it would take
     /// thousands of times the effort.
-    fn poll_rest_of_head(&mut self, context: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<bool>> {
+    fn poll_rest_of_head(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<bool>> {
         let Progress { held, partial, .. } = &mut self.progress;
         let Some(reader) = partial else {
             return Poll::Ready(Ok(true));
@@ -395,12 +395,12 @@ impl Connection<'_> {
         loop {
             let room = input.len().saturating_sub(held.len());
             let mut buffer = ReadBuf::new(input.get_mut(..room).unwrap_or_default());
-            ready!(Pin::new(&mut *self.stream).poll_read(context, &mut buffer))?;
+            ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(false));
             }
             held.extend_from_slice(buffer.filled());
-            let is_partial = matches!(reader.read(held, &self.terms.policy.head), Ok(Head::Partial));
+            let is_partial = matches!(reader.read(held, &self.context.policy.head), Ok(Head::Partial));
             if !is_partial || held.len() >= INPUT_BYTES {
                 self.progress.partial = None;
                 self.progress.wants_more = false;
@@ -410,11 +410,11 @@ impl Connection<'_> {
     }
 
     /// Sends what the socket's buffer takes at once, and returns how much that was.
-    fn try_send(&mut self, context: &mut Context<'_>, output: &[u8]) -> io::Result<usize> {
+    fn try_send(&mut self, cx: &mut Context<'_>, output: &[u8]) -> io::Result<usize> {
         if output.is_empty() {
             return Ok(0);
         }
-        match Pin::new(&mut *self.stream).poll_write(context, output) {
+        match Pin::new(&mut *self.stream).poll_write(cx, output) {
             Poll::Ready(sent) => sent,
             Poll::Pending => Ok(0),
         }
@@ -424,18 +424,18 @@ impl Connection<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let sending = tokio::time::timeout(self.terms.policy.limits.write_timeout, self.stream.write_all(bytes));
+        let sending = tokio::time::timeout(self.context.policy.limits.write_timeout, self.stream.write_all(bytes));
         sending.await.unwrap_or_else(|elapsed| {
-            self.terms.counts.refused(Refusal::WriteTimeout);
+            self.context.counts.refused(Refusal::WriteTimeout);
             Err(elapsed.into())
         })
     }
 
     /// Ready when the connection has been waiting for a request for too long.
-    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (deadlines, limits) = (&self.progress.deadlines, &self.terms.policy.limits);
-        if let Some(reason) = ready!(deadlines.poll(self.alarm.as_mut(), limits, context)) {
-            self.terms.counts.refused(reason);
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadlines, limits) = (&self.progress.deadlines, &self.context.policy.limits);
+        if let Some(reason) = ready!(deadlines.poll(self.alarm.as_mut(), limits, cx)) {
+            self.context.counts.refused(reason);
         }
         Poll::Ready(())
     }
@@ -459,7 +459,7 @@ mod tests {
     fn serve_in_pieces(fast_path: &FastPath, bytes: &[u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let (_stop, stopped) = watch::channel(false);
-        let entrance = Gate {
+        let gate = Gate {
             admission: Admission::new(Arc::default()),
             policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
             clock: Clock::system(),
@@ -471,13 +471,11 @@ mod tests {
             client.set_nodelay(true).unwrap();
             let (stream, address) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let admitted = entrance
-                .admit(&stream, address.ip(), &ConnectionSet::default())
-                .unwrap();
-            let connection = NewConnection::new(stream, admitted.peer, admitted.slot);
-            let terms = entrance.terms(admitted.policy);
+            let accepted = gate.admit(&stream, address.ip(), &ConnectionSet::default()).unwrap();
+            let connection = NewConnection::new(stream, accepted.peer, accepted.slot);
+            let context = gate.context(accepted.policy);
             let activity = Arc::new(LastUsed::default());
-            let serving = serve(connection, fast_path, &terms, &activity);
+            let serving = serve(connection, fast_path, &context, &activity);
             let sending = async {
                 for byte in bytes {
                     client.write_all(&[*byte]).unwrap();

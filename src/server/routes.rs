@@ -181,7 +181,7 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
     Client {
         headers: request.headers(),
         address,
-        attendance: request.extensions().get(),
+        presence: request.extensions().get(),
     }
 }
 

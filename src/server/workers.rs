@@ -29,7 +29,7 @@ pub(super) struct Worker {
     pub(super) general: Handle,
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) entrance: Gate,
+    pub(super) gate: Gate,
     /// How long requests in flight may take at the end.
     pub(super) drain: Duration,
     pub(super) heartbeat: Heartbeat,
@@ -110,14 +110,14 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
 impl Worker {
     async fn run(self: Arc<Self>, listeners: Vec<Listening>) -> io::Result<()> {
         tokio::spawn(self.heartbeat.clone().run());
-        let crowd = ConnectionSet::default();
+        let connections = ConnectionSet::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (worker, crowd) = (Arc::clone(&self), crowd.clone());
-            let serve = move |stream, address| worker.take(stream, address, &crowd);
-            accepting.spawn(serve::accept(listener, self.entrance.stopped.clone(), serve));
+            let (worker, connections) = (Arc::clone(&self), connections.clone());
+            let serve = move |stream, address| worker.take(stream, address, &connections);
+            accepting.spawn(serve::accept(listener, self.gate.stopped.clone(), serve));
         }
-        let mut stopped = self.entrance.stopped.clone();
+        let mut stopped = self.gate.stopped.clone();
         let deadline = async {
             // An error means that the sender is gone, which also means the end.
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -127,7 +127,7 @@ impl Worker {
             while let Some(ended) = accepting.join_next().await {
                 ended??;
             }
-            crowd.all_ended().await;
+            connections.all_ended().await;
             Ok(())
         };
         tokio::select! {
@@ -137,24 +137,24 @@ impl Worker {
     }
 
     /// Serves a connection that has been accepted. Often all that there is to do is done at once.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, crowd: &ConnectionSet) {
-        let Some(admitted) = self.entrance.admit(&stream, address, crowd) else {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, connections: &ConnectionSet) {
+        let Some(accepted) = self.gate.admit(&stream, address, connections) else {
             return;
         };
-        let AcceptedConnection { peer, slot, policy, at } = admitted;
+        let AcceptedConnection { peer, slot, policy, at } = accepted;
         let is_announced = policy.is_announced_by(&peer);
         let mut connection = NewConnection::new(stream, peer, slot);
         if !is_announced && connection.answer(&self.fast_path, &policy) {
             return;
         }
-        let terms = self.entrance.terms(policy);
-        crowd.spawn(at, |member| Arc::clone(self).serve(connection, terms, member));
+        let context = self.gate.context(policy);
+        connections.spawn(at, |entry| Arc::clone(self).serve(connection, context, entry));
     }
 
-    async fn serve(self: Arc<Self>, connection: NewConnection, terms: ConnectionContext, member: ConnectionEntry) {
-        let activity = member.activity();
-        let served = match redirect_loop::serve(connection, &self.fast_path, &terms, activity).await {
-            Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), terms, activity),
+    async fn serve(self: Arc<Self>, connection: NewConnection, context: ConnectionContext, entry: ConnectionEntry) {
+        let activity = entry.activity();
+        let served = match redirect_loop::serve(connection, &self.fast_path, &context, activity).await {
+            Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), context, activity),
             Ok(None) => return,
             Err(error) => Err(error),
         };

@@ -98,14 +98,9 @@ impl Deadlines {
 
     /// Ready when the connection has waited for too long, with the reason unless the server drains. `alarm` is moved
     /// only when it rings, which costs less than at each request.
-    pub fn poll(
-        &self,
-        mut alarm: Pin<&mut Sleep>,
-        limits: &Limits,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Refusal>> {
+    pub fn poll(&self, mut alarm: Pin<&mut Sleep>, limits: &Limits, cx: &mut Context<'_>) -> Poll<Option<Refusal>> {
         loop {
-            ready!(alarm.as_mut().poll(context));
+            ready!(alarm.as_mut().poll(cx));
             if self.is_draining() {
                 return Poll::Ready(None);
             }
@@ -182,7 +177,7 @@ mod tests {
         deadlines.waiting_since -= DRAIN_GRACE;
         deadlines.drain(alarm.as_mut());
         assert!(alarm.deadline() <= Instant::now());
-        let ended = std::future::poll_fn(|context| deadlines.poll(alarm.as_mut(), &limits(), context));
+        let ended = std::future::poll_fn(|cx| deadlines.poll(alarm.as_mut(), &limits(), cx));
         assert_eq!(ended.await, None);
     }
 }

@@ -79,7 +79,7 @@ pub struct Exchange {
     is_last: AtomicBool,
     is_torn: AtomicBool,
     reader: AtomicWaker,
-    attendance: ClientPresence,
+    presence: ClientPresence,
 }
 
 impl Exchange {
@@ -90,13 +90,13 @@ impl Exchange {
             is_last: AtomicBool::new(false),
             is_torn: AtomicBool::new(false),
             reader: AtomicWaker::new(),
-            attendance: ClientPresence::default(),
+            presence: ClientPresence::default(),
         })
     }
 
     /// Tells us whether the client of the request in flight has to stay.
-    pub const fn attendance(&self) -> &ClientPresence {
-        &self.attendance
+    pub const fn presence(&self) -> &ClientPresence {
+        &self.presence
     }
 
     fn begin(&self) {
@@ -107,7 +107,7 @@ impl Exchange {
     /// The answer has been given to hyper, whole.
     pub fn end(&self) {
         self.activity.rest(std::time::Instant::now());
-        self.attendance.release();
+        self.presence.release();
         self.is_in_flight.store(false, Ordering::Release);
         self.reader.wake();
     }
@@ -136,16 +136,16 @@ impl Exchange {
 pub trait Depart {
     /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was
     /// not read yet, that is not seen.
-    fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()>;
+    fn poll_departed(&self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Makes the stream end as a broken one when it is dropped.
     fn tear(&self);
 }
 
 impl Depart for TcpStream {
-    fn poll_departed(&self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_departed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut room = [MaybeUninit::uninit(); 1];
-        match ready!(self.poll_peek(context, &mut ReadBuf::uninit(&mut room))) {
+        match ready!(self.poll_peek(cx, &mut ReadBuf::uninit(&mut room))) {
             Ok(1..) => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(()),
         }
@@ -173,8 +173,8 @@ enum CloseReason {
 /// A stream that gives hyper one request at a time.
 pub struct Guard<S: Depart> {
     stream: S,
-    terms: ConnectionContext,
-    course: Arc<Exchange>,
+    context: ConnectionContext,
+    exchange: Arc<Exchange>,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     deadlines: Deadlines,
     held: Vec<u8>,
@@ -196,19 +196,19 @@ impl<S: Depart> Guard<S> {
         stream: S,
         unread: Vec<u8>,
         mut deadlines: Deadlines,
-        terms: ConnectionContext,
-        course: Arc<Exchange>,
+        context: ConnectionContext,
+        exchange: Arc<Exchange>,
     ) -> Self {
-        let mut stopped = terms.stopped.clone();
+        let mut stopped = context.stopped.clone();
         deadlines.wait(Instant::now(), !unread.is_empty());
         Self {
             stream,
-            course,
+            exchange,
             stop: Box::pin(async move {
                 // An error means that the sender is gone, which also means the end.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }),
-            alarm: Box::pin(tokio::time::sleep_until(Deadlines::first(&terms.policy.limits))),
+            alarm: Box::pin(tokio::time::sleep_until(Deadlines::first(&context.policy.limits))),
             deadlines,
             held: unread,
             reader: HeadReader::default(),
@@ -218,18 +218,18 @@ impl<S: Depart> Guard<S> {
             is_over: false,
             write_alarm: None,
             ending: CloseReason::Shutdown,
-            terms,
+            context,
         }
     }
 
     fn refuse(&mut self, bad: BadHead) {
         let too_large = [431, 414].contains(&bad.status.as_u16());
-        self.terms.counts.refused(if too_large {
+        self.context.counts.refused(if too_large {
             Refusal::HeadTooLarge
         } else {
             Refusal::Malformed
         });
-        let answer = http::refusal(bad.status, bad.reason, self.terms.clock.now());
+        let answer = http::refusal(bad.status, bad.reason, self.context.clock.now());
         self.ending = CloseReason::Refuse(answer, 0);
         self.is_over = true;
     }
@@ -242,29 +242,29 @@ impl<S: Depart> Guard<S> {
         hide_upgrade(self.held.get_mut(..length).unwrap_or_default());
         self.body = framing;
         self.was_in_flight = true;
-        let limits = &self.terms.policy.limits;
+        let limits = &self.context.policy.limits;
         let reason = self
             .deadlines
             .last_because(limits, self.deadlines.requests, Instant::now());
         if let Some(reason) = reason {
-            self.terms.counts.refused(reason);
+            self.context.counts.refused(reason);
         }
         // Where a chunked body ends is for hyper to say, so that the next head cannot be found here.
-        let is_ending = self.deadlines.is_draining() || *self.terms.stopped.borrow();
+        let is_ending = self.deadlines.is_draining() || *self.context.stopped.borrow();
         if reason.is_some() || is_ending || framing == Framing::Chunked {
-            self.course.set_last();
+            self.exchange.set_last();
         }
-        self.course.begin();
+        self.exchange.begin();
     }
 
     /// Ready when the next request is not waited for any longer.
-    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.deadlines.is_draining() && self.stop.as_mut().poll(context).is_ready() {
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.deadlines.is_draining() && self.stop.as_mut().poll(cx).is_ready() {
             self.deadlines.drain(self.alarm.as_mut());
         }
-        let limits = &self.terms.policy.limits;
-        if let Some(reason) = ready!(self.deadlines.poll(self.alarm.as_mut(), limits, context)) {
-            self.terms.counts.refused(reason);
+        let limits = &self.context.policy.limits;
+        if let Some(reason) = ready!(self.deadlines.poll(self.alarm.as_mut(), limits, cx)) {
+            self.context.counts.refused(reason);
         }
         Poll::Ready(())
     }
@@ -272,14 +272,14 @@ impl<S: Depart> Guard<S> {
 
 impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     /// Ready with true once the head of a request may be passed on, with false when there is none.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.is_over {
                 return Poll::Ready(Ok(false));
             }
-            if self.course.is_in_flight() {
-                self.course.reader.register(context.waker());
-                if self.course.is_in_flight() {
+            if self.exchange.is_in_flight() {
+                self.exchange.reader.register(cx.waker());
+                if self.exchange.is_in_flight() {
                     return Poll::Pending;
                 }
             }
@@ -287,11 +287,11 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
                 self.was_in_flight = false;
                 self.deadlines.wait(Instant::now(), !self.held.is_empty());
             }
-            if self.course.is_last() {
+            if self.exchange.is_last() {
                 self.is_over = true;
                 continue;
             }
-            match self.reader.read(&self.held, &self.terms.policy.head) {
+            match self.reader.read(&self.held, &self.context.policy.head) {
                 Ok(Head::Whole { length, framing }) => {
                     self.forward_head(length, framing);
                     return Poll::Ready(Ok(true));
@@ -304,14 +304,14 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             }
             let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
             let mut chunk = ReadBuf::uninit(&mut room);
-            match Pin::new(&mut self.stream).poll_read(context, &mut chunk)? {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut chunk)? {
                 Poll::Ready(()) if chunk.filled().is_empty() => self.is_over = true,
                 Poll::Ready(()) => {
                     self.deadlines.note_partial_head(Instant::now());
                     self.held.extend_from_slice(chunk.filled());
                 }
                 Poll::Pending => {
-                    ready!(self.poll_alarm(context));
+                    ready!(self.poll_alarm(cx));
                     self.is_over = true;
                 }
             }
@@ -331,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     }
 
     /// The body of a request: what is held of it, then what comes.
-    fn poll_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = match self.body {
             Framing::Length(rest) => usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.remaining()),
             Framing::Chunked => buffer.remaining(),
@@ -341,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
             let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
             let room = room.get_mut(..most.min(CHUNK_BYTES)).unwrap_or_default();
             let mut chunk = ReadBuf::uninit(room);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut chunk))?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
             let filled = chunk.filled().len();
             buffer.put_slice(chunk.filled());
             filled
@@ -355,26 +355,26 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     }
 
     /// Notes how a write went: a client that takes nothing for too long is given up.
-    fn paced(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn paced(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.write_alarm = None;
             return written;
         }
-        let timeout = self.terms.policy.limits.write_timeout;
+        let timeout = self.context.policy.limits.write_timeout;
         // A client that reads a little now and then meets the write timeout, but may be too slow for a fetch.
-        let deadline = self.course.attendance.required_until().map(Instant::from_std);
+        let deadline = self.exchange.presence.required_until().map(Instant::from_std);
         let alarm = self.write_alarm.get_or_insert_with(|| {
             let patience = Instant::now() + timeout;
             Box::pin(tokio::time::sleep_until(
                 deadline.map_or(patience, |deadline| deadline.min(patience)),
             ))
         });
-        ready!(alarm.as_mut().poll(context));
-        self.terms.counts.refused(Refusal::WriteTimeout);
+        ready!(alarm.as_mut().poll(cx));
+        self.context.counts.refused(Refusal::WriteTimeout);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn poll_ending(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.ending {
                 CloseReason::Refuse(answer, sent) => {
@@ -383,25 +383,25 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
                         self.ending = CloseReason::Shutdown;
                         continue;
                     }
-                    let written = Pin::new(&mut self.stream).poll_write(context, rest);
+                    let written = Pin::new(&mut self.stream).poll_write(cx, rest);
                     let (length, before) = (answer.len(), *sent);
-                    let written = ready!(self.paced(context, written))?;
+                    let written = ready!(self.paced(cx, written))?;
                     if let CloseReason::Refuse(_, sent) = &mut self.ending {
                         *sent = if written == 0 { length } else { before + written };
                     }
                 }
                 CloseReason::Shutdown => {
-                    ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+                    ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                     let until = Box::pin(tokio::time::sleep(LINGER));
                     self.ending = CloseReason::Linger { until, bytes: 0 };
                 }
                 CloseReason::Linger { until, bytes } => {
                     let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
                     let mut chunk = ReadBuf::uninit(&mut room);
-                    let read = Pin::new(&mut self.stream).poll_read(context, &mut chunk);
+                    let read = Pin::new(&mut self.stream).poll_read(cx, &mut chunk);
                     let is_over = match read {
                         Poll::Pending => {
-                            ready!(until.as_mut().poll(context));
+                            ready!(until.as_mut().poll(cx));
                             true
                         }
                         Poll::Ready(read) => read.is_err() || chunk.filled().is_empty(),
@@ -419,7 +419,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
 
 impl<S: Depart> Drop for Guard<S> {
     fn drop(&mut self) {
-        if self.course.is_torn.load(Ordering::Acquire) {
+        if self.exchange.is_torn.load(Ordering::Acquire) {
             self.stream.tear();
         }
     }
@@ -440,12 +440,8 @@ fn hide_upgrade(head: &mut [u8]) {
 }
 
 impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncRead for Guard<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.released == 0 && self.body == Framing::Length(0) && !ready!(self.poll_head(context))? {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.released == 0 && self.body == Framing::Length(0) && !ready!(self.poll_head(cx))? {
             return Poll::Ready(Ok(()));
         }
         if self.released > 0 {
@@ -453,23 +449,23 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncRead for Guard<S> {
             self.released -= self.pass_on(most, buffer);
             return Poll::Ready(Ok(()));
         }
-        self.poll_body(context, buffer)
+        self.poll_body(cx, buffer)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.paced(context, written)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.paced(cx, written)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.paced(context, written)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.paced(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -477,15 +473,15 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
     }
 
     /// Called each time that the connection is looked at.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.course.attendance.required_until().is_some() && self.stream.poll_departed(context).is_ready() {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.presence.required_until().is_some() && self.stream.poll_departed(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_ending(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_ending(cx)
     }
 }
 

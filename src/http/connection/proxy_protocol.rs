@@ -31,7 +31,7 @@ pub struct ProxyHeader {
 /// Reads the header of a trusted proxy: makes the client that it names the peer, and counts the connection for it.
 pub async fn introduce(
     connection: &mut Handover<impl AsyncRead + AsyncWrite + Unpin>,
-    terms: &ConnectionContext,
+    context: &ConnectionContext,
 ) -> io::Result<()> {
     let Handover {
         stream,
@@ -40,19 +40,19 @@ pub async fn introduce(
         slot,
         ..
     } = connection;
-    let limits = &terms.policy.limits;
-    let mut stopped = terms.stopped.clone();
+    let limits = &context.policy.limits;
+    let mut stopped = context.stopped.clone();
     let header = tokio::select! {
         header = read(stream, limits.head_timeout) => header,
         // Nothing has been asked yet.
         _ = stopped.wait_for(|stopped| *stopped) => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
-    let header = header.inspect_err(|_| terms.counts.refused(Refusal::ProxyHeader))?;
+    let header = header.inspect_err(|_| context.counts.refused(Refusal::ProxyHeader))?;
     if let Some(client) = header.client {
-        *peer = Peer::new(client, &terms.policy.proxies);
+        *peer = Peer::new(client, &context.policy.proxies);
         if !peer.is_proxy() && !slot.belong_to(client, limits) {
             // Closed without a word, it would look to the proxy as if we were broken.
-            stream.write_all(&full_for_address(terms.clock.now())).await?;
+            stream.write_all(&full_for_address(context.clock.now())).await?;
             linger(stream).await?;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }

@@ -130,7 +130,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 pub async fn serve(
     handover: Handover<impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static>,
     service: impl Service,
-    terms: ConnectionContext,
+    context: ConnectionContext,
     activity: &Arc<LastUsed>,
 ) {
     let Handover {
@@ -140,26 +140,26 @@ pub async fn serve(
         peer,
         slot: _slot,
     } = handover;
-    let course = Exchange::new(Arc::clone(activity));
-    let buffer_bytes = terms.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
-    let stream = Guard::new(stream, unread, deadlines, terms, Arc::clone(&course));
+    let exchange = Exchange::new(Arc::clone(activity));
+    let buffer_bytes = context.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
+    let stream = Guard::new(stream, unread, deadlines, context, Arc::clone(&exchange));
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        let (service, peer, course) = (service.clone(), peer.clone(), Arc::clone(&course));
+        let (service, peer, exchange) = (service.clone(), peer.clone(), Arc::clone(&exchange));
         async move {
-            request.extensions_mut().insert(course.attendance().clone());
+            request.extensions_mut().insert(exchange.presence().clone());
             // HTTP/1.0 clients know no chunks: the end of the connection ends a body of unknown length.
             let may_end_with_connection = request.version() == Version::HTTP_10;
             let forwarded = request.headers().get_all(X_FORWARDED_FOR);
             let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
             let mut response = service.respond(request, client).await;
-            if course.is_last() {
+            if exchange.is_last() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| Tracked {
                 body,
-                course,
+                exchange,
                 may_end_with_connection,
             }))
         }
@@ -181,7 +181,7 @@ pub async fn serve(
 /// The body of a response, which says when hyper has all of it.
 struct Tracked {
     body: Body,
-    course: Arc<Exchange>,
+    exchange: Arc<Exchange>,
     may_end_with_connection: bool,
 }
 
@@ -191,11 +191,11 @@ impl hyper::body::Body for Tracked {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
         if self.may_end_with_connection && matches!(frame, Poll::Ready(Some(Err(_)))) {
-            self.course.tear();
+            self.exchange.tear();
         }
         frame
     }
@@ -211,7 +211,7 @@ impl hyper::body::Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.course.end();
+        self.exchange.end();
     }
 }
 

@@ -86,10 +86,15 @@ pub struct AcceptedConnection {
 
 impl Gate {
     /// Lets a connection in, or refuses it and tells it so.
-    pub fn admit(&self, stream: &TcpStream, address: IpAddr, crowd: &ConnectionSet) -> Option<AcceptedConnection> {
+    pub fn admit(
+        &self,
+        stream: &TcpStream,
+        address: IpAddr,
+        connections: &ConnectionSet,
+    ) -> Option<AcceptedConnection> {
         let policy = Arc::clone(&self.policy.borrow());
         let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let slot = self.admission.admit(stream, &peer, &policy.limits, crowd, now)?;
+        let slot = self.admission.admit(stream, &peer, &policy.limits, connections, now)?;
         Some(AcceptedConnection {
             peer,
             slot,
@@ -99,7 +104,7 @@ impl Gate {
     }
 
     /// What a connection lives under that stays for longer.
-    pub fn terms(&self, policy: Arc<ConnectionPolicy>) -> ConnectionContext {
+    pub fn context(&self, policy: Arc<ConnectionPolicy>) -> ConnectionContext {
         ConnectionContext {
             policy,
             counts: Arc::clone(&self.admission.counts),
@@ -141,7 +146,7 @@ impl Admission {
         stream: &TcpStream,
         peer: &Peer,
         limits: &Limits,
-        crowd: &ConnectionSet,
+        connections: &ConnectionSet,
         now: Timestamp,
     ) -> Option<ConnectionSlot> {
         // Proxies come for many.
@@ -158,7 +163,7 @@ impl Admission {
         // The connection itself is counted already.
         if self.counts.open() > limits.connections as u64 {
             self.counts.refused(Refusal::Connections);
-            if !crowd.close_idlest(Instant::now()) {
+            if !connections.close_idlest(Instant::now()) {
                 refuse(stream, &full(now));
                 return None;
             }
@@ -174,7 +179,7 @@ fn refuse(mut stream: &TcpStream, answer: &[u8]) {
     let _ = stream.write(answer);
 }
 
-/// The slot of an admitted connection.
+/// The slot of an accepted connection.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     admission: Arc<Admission>,
@@ -199,12 +204,12 @@ impl ConnectionSlot {
 /// The connections of a thread, or of several that share one runtime, which wait for requests.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionSet {
-    members: Arc<Mutex<Members>>,
+    entries: Arc<Mutex<Entries>>,
     tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
-struct Members {
+struct Entries {
     list: Vec<Arc<LastUsed>>,
     /// Where to look next for one that is idle.
     hand: usize,
@@ -245,9 +250,9 @@ impl ConnectionSet {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let member = self.enter(now);
-        let activity = Arc::clone(member.activity());
-        let task = self.tasks.spawn(serve(member));
+        let entry = self.enter(now);
+        let activity = Arc::clone(entry.activity());
+        let task = self.tasks.spawn(serve(entry));
         // There is one only.
         let _ = activity.task.set(task.abort_handle());
     }
@@ -259,27 +264,27 @@ impl ConnectionSet {
     }
 
     fn enter(&self, now: Instant) -> ConnectionEntry {
-        let mut members = self.members.lock();
+        let mut entries = self.entries.lock();
         let activity = Arc::new(LastUsed {
             last: AtomicU32::new(seconds(now)),
-            position: AtomicUsize::new(members.list.len()),
+            position: AtomicUsize::new(entries.list.len()),
             task: OnceLock::new(),
         });
-        members.list.push(Arc::clone(&activity));
+        entries.list.push(Arc::clone(&activity));
         ConnectionEntry {
-            members: Arc::clone(&self.members),
+            entries: Arc::clone(&self.entries),
             activity,
         }
     }
 
     /// Closes one of the connections that have been idle for longest; false if there is none.
     fn close_idlest(&self, now: Instant) -> bool {
-        let mut members = self.members.lock();
-        let count = members.list.len();
+        let mut entries = self.entries.lock();
+        let count = entries.list.len();
         let before = seconds(now).saturating_sub(IDLE_SECONDS);
         let mut idlest: Option<(u32, &LastUsed, &AbortHandle)> = None;
         for offset in 0..count.min(LOOKED_AT) {
-            let Some(activity) = members.list.get((members.hand + offset) % count) else {
+            let Some(activity) = entries.list.get((entries.hand + offset) % count) else {
                 continue;
             };
             let last = activity.last.load(Ordering::Relaxed);
@@ -302,14 +307,14 @@ impl ConnectionSet {
             }
             taken.is_ok()
         });
-        members.hand = (members.hand + LOOKED_AT).checked_rem(count).unwrap_or_default();
+        entries.hand = (entries.hand + LOOKED_AT).checked_rem(count).unwrap_or_default();
         is_closed
     }
 }
 
 #[derive(Debug)]
 pub struct ConnectionEntry {
-    members: Arc<Mutex<Members>>,
+    entries: Arc<Mutex<Entries>>,
     activity: Arc<LastUsed>,
 }
 
@@ -321,12 +326,12 @@ impl ConnectionEntry {
 
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
-        let mut members = self.members.lock();
+        let mut entries = self.entries.lock();
         let position = self.activity.position.load(Ordering::Relaxed);
-        if position < members.list.len() {
-            members.list.swap_remove(position);
+        if position < entries.list.len() {
+            entries.list.swap_remove(position);
         }
-        if let Some(moved) = members.list.get(position) {
+        if let Some(moved) = entries.list.get(position) {
             moved.position.store(position, Ordering::Relaxed);
         }
     }
@@ -340,13 +345,13 @@ mod tests {
     fn idle_time_follows_the_steady_clock() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _in_runtime = runtime.enter();
-        let (crowd, began) = (ConnectionSet::default(), Instant::now());
+        let (connections, began) = (ConnectionSet::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        crowd.spawn(began, |member| async move {
-            let _member = member;
+        connections.spawn(began, |entry| async move {
+            let _member = entry;
             std::future::pending::<()>().await;
         });
-        assert!(!crowd.close_idlest(at(1)));
-        assert!(crowd.close_idlest(at(3)));
+        assert!(!connections.close_idlest(at(1)));
+        assert!(connections.close_idlest(at(3)));
     }
 }

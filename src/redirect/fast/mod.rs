@@ -527,7 +527,7 @@ mod tests {
             let client = Client {
                 headers: &hyper::HeaderMap::new(),
                 address: peer.address(),
-                attendance: None,
+                presence: None,
             };
             public.goto(Some(damaged.as_str()), Requested::default(), client).await;
         });

@@ -35,11 +35,10 @@ const WATCHDOG_PARTS: u32 = 4;
 #[derive(Debug)]
 pub struct ServiceManager {
     sender: Option<Sender<Event>>,
-    teller: Option<JoinHandle<()>>,
+    notifier: Option<JoinHandle<()>>,
     heartbeat: Heartbeat,
 }
 
-#[derive(Debug)]
 enum Event {
     Serving(Subject),
     Reloading,
@@ -49,14 +48,8 @@ enum Event {
     Ending(Duration),
 }
 
-/// What is told about while it serves.
-struct Subject(Box<dyn Fn() -> Status + Send>);
-
-impl std::fmt::Debug for Subject {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Subject")
-    }
-}
+/// Reads the status while tinyd serves.
+type Subject = Box<dyn Fn() -> Status + Send>;
 
 /// A line for people, and whether it changes seldom from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +66,7 @@ impl ServiceManager {
         if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
             return Ok(Self {
                 sender: None,
-                teller: None,
+                notifier: None,
                 heartbeat,
             });
         }
@@ -94,13 +87,13 @@ impl ServiceManager {
             watchdog: sd_notify::watchdog_enabled().map(|time| time / WATCHDOG_PARTS),
         };
         let (sender, events) = mpsc::channel();
-        let teller = Notifier::new(send, pace, questions);
-        let teller = thread::Builder::new()
+        let notifier = Notifier::new(send, pace, questions);
+        let notifier = thread::Builder::new()
             .name("tinyd-notify".to_owned())
-            .spawn(move || teller.run(&events))?;
+            .spawn(move || notifier.run(&events))?;
         Ok(Self {
             sender: Some(sender),
-            teller: Some(teller),
+            notifier: Some(notifier),
             heartbeat,
         })
     }
@@ -113,7 +106,7 @@ impl ServiceManager {
     /// The listeners serve: links that are not in memory yet are looked up in the store.
     pub fn serving(&self, links: &Arc<Links>) {
         let links = Arc::clone(links);
-        self.tell(Event::Serving(Subject(Box::new(move || status(&links)))));
+        self.tell(Event::Serving(Box::new(move || status(&links))));
     }
 
     /// The configuration is being read again.
@@ -142,9 +135,9 @@ impl ServiceManager {
 impl Drop for ServiceManager {
     fn drop(&mut self) {
         self.sender = None;
-        if let Some(teller) = self.teller.take() {
+        if let Some(notifier) = self.notifier.take() {
             // It holds the links while they are served; the last holder waits for the writer.
-            let _ = teller.join();
+            let _ = notifier.join();
         }
     }
 }
@@ -215,7 +208,7 @@ struct Notifier<S> {
     pace: RetryTiming,
     questions: Questions,
     doing: Doing,
-    told: String,
+    sent: String,
     /// What is wrong in the configuration that was read last.
     mistake: Option<String>,
     next_status: Instant,
@@ -232,7 +225,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             pace,
             questions,
             doing: Doing::Opening,
-            told: String::new(),
+            sent: String::new(),
             mistake: None,
             next_status: now,
             next_extension: now,
@@ -256,9 +249,9 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Serving(subject) => {
-                let text = line(&(subject.0)().text, self.mistake.as_deref());
+                let text = line(&subject().text, self.mistake.as_deref());
                 (self.send)(&[NotifyState::Ready, NotifyState::Status(&text)]);
-                self.told = text;
+                self.sent = text;
                 self.next_status = Instant::now() + self.pace.status;
                 self.doing = Doing::Serving(subject);
                 self.next_watchdog = Instant::now();
@@ -310,11 +303,11 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             }
             Doing::Serving(subject) => {
                 if self.next_status <= now {
-                    let status = (subject.0)();
+                    let status = subject();
                     let text = line(&status.text, self.mistake.as_deref());
-                    if text != self.told {
+                    if text != self.sent {
                         (self.send)(&[NotifyState::Status(&text)]);
-                        self.told = text;
+                        self.sent = text;
                     }
                     let interval = if status.is_settled {
                         self.pace.settled_status
@@ -365,26 +358,26 @@ struct Question {
 #[derive(Debug)]
 struct Questions {
     last: watch::Sender<Arc<Question>>,
-    members: Arc<AtomicUsize>,
+    runtimes: Arc<AtomicUsize>,
 }
 
 /// The heartbeat of a runtime. A runtime whose threads all hang, in a lock for instance, has none.
 #[derive(Debug, Clone)]
 pub(super) struct Heartbeat {
     last: watch::Receiver<Arc<Question>>,
-    members: Arc<AtomicUsize>,
+    runtimes: Arc<AtomicUsize>,
 }
 
 fn heartbeat() -> (Questions, Heartbeat) {
     let (sender, receiver) = watch::channel(Arc::default());
-    let members = Arc::default();
+    let runtimes = Arc::default();
     let questions = Questions {
         last: sender,
-        members: Arc::clone(&members),
+        runtimes: Arc::clone(&runtimes),
     };
     let heartbeat = Heartbeat {
         last: receiver,
-        members,
+        runtimes,
     };
     (questions, heartbeat)
 }
@@ -395,14 +388,14 @@ impl Questions {
     }
 
     fn are_all_answered(&self) -> bool {
-        self.last.borrow().answers.load(Ordering::Relaxed) >= self.members.load(Ordering::Relaxed)
+        self.last.borrow().answers.load(Ordering::Relaxed) >= self.runtimes.load(Ordering::Relaxed)
     }
 }
 
 impl Heartbeat {
     /// Answers each question once, for the runtime that this runs on, until nobody asks any more.
     pub(super) async fn run(mut self) {
-        self.members.fetch_add(1, Ordering::Relaxed);
+        self.runtimes.fetch_add(1, Ordering::Relaxed);
         loop {
             self.last.borrow_and_update().answers.fetch_add(1, Ordering::Relaxed);
             if self.last.changed().await.is_err() {
@@ -427,7 +420,7 @@ mod tests {
     };
 
     /// A notifier whose messages the test receives.
-    fn teller(pace: RetryTiming) -> (Sender<Event>, Receiver<String>, Heartbeat) {
+    fn notifier(pace: RetryTiming) -> (Sender<Event>, Receiver<String>, Heartbeat) {
         let (questions, heartbeat) = heartbeat();
         let (said, hears) = mpsc::channel();
         let send = move |states: &[NotifyState<'_>]| {
@@ -441,10 +434,10 @@ mod tests {
     }
 
     fn subject(text: &'static str) -> Event {
-        Event::Serving(Subject(Box::new(move || Status {
+        Event::Serving(Box::new(move || Status {
             text: text.to_owned(),
             is_settled: true,
-        })))
+        }))
     }
 
     #[test]
@@ -454,7 +447,7 @@ mod tests {
             extension: SHORT,
             ..NEVER
         };
-        let (sender, hears, _heartbeat) = teller(pace);
+        let (sender, hears, _heartbeat) = notifier(pace);
         assert_eq!(hears.recv().unwrap(), "STATUS=opening the store");
         for _ in 0..3 {
             assert_eq!(hears.recv().unwrap(), MORE_TIME);
@@ -479,7 +472,7 @@ mod tests {
             ending: Duration::ZERO,
             ..NEVER
         };
-        let (sender, hears, _heartbeat) = teller(pace);
+        let (sender, hears, _heartbeat) = notifier(pace);
         sender.send(Event::Ending(Duration::ZERO)).unwrap();
         let from_the_end = hears.iter().skip_while(|message| !message.starts_with("STOPPING"));
         drop(sender);
@@ -488,28 +481,28 @@ mod tests {
 
     #[test]
     fn a_reload_says_when_it_began() {
-        let (sender, hears, _heartbeat) = teller(NEVER);
+        let (sender, hears, _heartbeat) = notifier(NEVER);
         sender.send(Event::Reloading).unwrap();
         sender.send(Event::Reloaded(None)).unwrap();
         drop(sender);
-        let told: Vec<_> = hears.iter().skip(2).collect();
-        let since = told[0].strip_prefix("RELOADING=1 MONOTONIC_USEC=").unwrap();
+        let sent: Vec<_> = hears.iter().skip(2).collect();
+        let since = sent[0].strip_prefix("RELOADING=1 MONOTONIC_USEC=").unwrap();
         assert!(since.parse::<u64>().unwrap() > 0);
-        assert_eq!(told[1..], ["READY=1"]);
+        assert_eq!(sent[1..], ["READY=1"]);
     }
 
     #[test]
     fn invalid_configuration_stays_in_the_status() {
-        let (sender, hears, _heartbeat) = teller(NEVER);
+        let (sender, hears, _heartbeat) = notifier(NEVER);
         sender.send(subject("serving")).unwrap();
         sender
             .send(Event::Reloaded(Some("log.level:\nloud".to_owned())))
             .unwrap();
         sender.send(Event::Reloaded(None)).unwrap();
         drop(sender);
-        let told: Vec<_> = hears.iter().skip_while(|message| message != "READY=1").collect();
+        let sent: Vec<_> = hears.iter().skip_while(|message| message != "READY=1").collect();
         assert_eq!(
-            told,
+            sent,
             [
                 "READY=1",
                 "STATUS=serving; the last reload changed nothing: log.level: loud",
@@ -550,22 +543,22 @@ mod tests {
             watchdog: Some(Duration::ZERO),
             ..NEVER
         };
-        let (sender, hears, heartbeat) = teller(pace);
+        let (sender, hears, heartbeat) = notifier(pace);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.spawn(heartbeat.run());
         // It is asked to join, and then left alone.
         runtime.block_on(tokio::task::yield_now());
         sender.send(subject("serving")).unwrap();
-        let told: Vec<_> = hears.iter().take_while(|message| message != "WATCHDOG=1").collect();
-        assert_eq!(told.last().unwrap(), "READY=1 STATUS=serving");
+        let sent: Vec<_> = hears.iter().take_while(|message| message != "WATCHDOG=1").collect();
+        assert_eq!(sent.last().unwrap(), "READY=1 STATUS=serving");
         // The watchdog is due whenever anything has happened.
         for _ in 0..10 {
             sender.send(Event::Reloaded(None)).unwrap();
             assert_eq!(hears.recv().unwrap(), "READY=1");
         }
         runtime.block_on(async {
-            let told = tokio::task::spawn_blocking(move || hears.recv());
-            assert_eq!(told.await.unwrap().unwrap(), "WATCHDOG=1");
+            let sent = tokio::task::spawn_blocking(move || hears.recv());
+            assert_eq!(sent.await.unwrap().unwrap(), "WATCHDOG=1");
         });
     }
 
