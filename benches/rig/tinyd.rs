@@ -139,9 +139,10 @@ impl Tinyd {
     /// Waits until the store has been verified, as it is after each start.
     pub(crate) fn wait_until_verified(&mut self) -> Result<()> {
         let log = &self.log;
-        self.process.wait_until(READY_TIMEOUT, || {
-            Ok(fs::read_to_string(log)?.contains("the store was verified"))
-        })
+        self.process.wait_until(
+            READY_TIMEOUT,
+            || Ok(fs::read_to_string(log)?.contains("store verified")),
+        )
     }
 
     /// Waits until the public listener has no connection any more.

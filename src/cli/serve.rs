@@ -132,7 +132,7 @@ async fn serve(
         }
     });
 
-    let (reloader, live) = Reloader::new(settings);
+    let reloader = Reloader::new(settings);
     let reload = async {
         while hangup.recv().await.is_some() {
             manager.reloading();
@@ -155,7 +155,7 @@ async fn serve(
             std::process::exit(1);
         });
     };
-    server::serve(bound, links, settings, live, manager, shutdown).await?;
+    server::serve(bound, links, settings, &reloader, manager, shutdown).await?;
     Ok(())
 }
 

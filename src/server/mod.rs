@@ -27,9 +27,8 @@ use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::Budget;
 use crate::http::connection::guard::Handover;
-use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::{
-    AcceptedConnection, Admission, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate,
+    AcceptedConnection, Admission, ConnectionContext, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate,
 };
 use crate::http::connection::{Bound, proxy_protocol, serve};
 use crate::kaltura::AccessLog;
@@ -54,11 +53,11 @@ pub async fn serve(
     bound: Bound,
     links: Arc<Links>,
     settings: &Settings,
-    live: Live,
+    reloader: &Reloader,
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut running = build(bound, &links, settings, live, manager)?;
+    let mut running = build(bound, &links, settings, reloader, manager)?;
     manager.serving(&links);
     tokio::select! {
         () = shutdown => {}
@@ -95,14 +94,14 @@ fn build(
     bound: Bound,
     links: &Arc<Links>,
     settings: &Settings,
-    live: Live,
+    reloader: &Reloader,
     manager: &ServiceManager,
 ) -> io::Result<Running> {
     let general = General::start(settings.threads)?;
     general.handle().spawn(manager.heartbeat().run());
     let metrics = Arc::new(Metrics::default());
     let guesses = UnknownIdLimit::new(
-        live.guesses_per_minute,
+        Arc::clone(&reloader.guesses_per_minute),
         settings.shut_out_guessers,
         Arc::clone(metrics.connections(Listener::Public)),
     );
@@ -114,16 +113,16 @@ fn build(
     let api = Arc::new(Api::new(
         Arc::clone(links),
         Arc::clone(&public),
-        live.partners,
+        reloader.partners.subscribe(),
         body_limits(settings),
         Arc::clone(&budget),
         new_destinations(settings, &bound)?,
         Arc::clone(&metrics),
     ));
     let (stop, stopped) = watch::channel(false);
-    let gate = |listener, policy| Gate {
+    let gate = |listener, policy: &watch::Sender<_>| Gate {
         admission: Admission::new(Arc::clone(metrics.connections(listener))),
-        policy,
+        policy: policy.subscribe(),
         clock: links.clock().clone(),
         stopped: stopped.clone(),
     };
@@ -131,18 +130,27 @@ fn build(
     let worker = Worker {
         fast_path: Arc::new(fast_path),
         general: general.handle().clone(),
-        service: PublicService::new(Arc::clone(&public), Arc::clone(&access_log)),
+        service: PublicService {
+            public: Arc::clone(&public),
+            access_log: Arc::clone(&access_log),
+        },
         metrics: Arc::clone(&metrics),
-        gate: gate(Listener::Public, live.public),
+        gate: gate(Listener::Public, &reloader.public),
         drain: settings.drain,
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let of_admin = gate(Listener::Admin, live.admin);
+    let admin_gate = gate(Listener::Admin, &reloader.admin);
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links)));
     let admin = Admin {
-        service: AdminService::new(api, public, Arc::clone(&monitor), access_log, budget),
-        gate: of_admin,
+        service: AdminService {
+            api,
+            public,
+            monitor: Arc::clone(&monitor),
+            access_log,
+            budget,
+        },
+        gate: admin_gate,
         connections: ConnectionSet::default(),
     };
     let mut accepting = JoinSet::new();
@@ -233,15 +241,7 @@ impl Serving {
     }
 }
 
-/// What a reload may change while the appliance runs.
-#[derive(Debug)]
-pub struct Live {
-    guesses_per_minute: Arc<AtomicU32>,
-    partners: watch::Receiver<Arc<Partners>>,
-    public: watch::Receiver<Arc<ConnectionPolicy>>,
-    admin: watch::Receiver<Arc<ConnectionPolicy>>,
-}
-
+/// What a reload changes while the server runs.
 #[derive(Debug)]
 pub struct Reloader {
     guesses_per_minute: Arc<AtomicU32>,
@@ -251,28 +251,16 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(settings: &Settings) -> (Self, Live) {
-        let (partners, of_partners) = watch::channel(Arc::new(settings.partners.clone()));
-        let (public, of_public) = watch::channel(Arc::new(ConnectionPolicy::from(&settings.public_limits)));
-        let (admin, of_admin) = watch::channel(Arc::new(ConnectionPolicy::from(&settings.admin_limits)));
-        let guesses_per_minute = Arc::new(AtomicU32::new(settings.guesses_per_minute));
-        let live = Live {
-            guesses_per_minute: Arc::clone(&guesses_per_minute),
-            partners: of_partners,
-            public: of_public,
-            admin: of_admin,
-        };
-        let reloader = Self {
-            guesses_per_minute,
-            partners,
-            public,
-            admin,
-        };
-        (reloader, live)
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            guesses_per_minute: Arc::new(AtomicU32::new(settings.guesses_per_minute)),
+            partners: watch::Sender::new(Arc::new(settings.partners.clone())),
+            public: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.public_limits))),
+            admin: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.admin_limits))),
+        }
     }
 
-    /// Puts what can be changed into force: the partners and the limit of guesses at once, limits and proxies for
-    /// connections that are new.
+    /// Applies the partners and the limit of guesses at once, limits and proxies to new connections.
     pub fn reload(&self, settings: &Settings) {
         let guesses = settings.guesses_per_minute;
         self.guesses_per_minute.store(guesses, Ordering::Relaxed);

@@ -20,15 +20,11 @@ use crate::redirect::{self, Client, Public};
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
 pub(super) struct PublicService {
-    public: Arc<Public>,
-    access_log: Arc<AccessLog>,
+    pub(super) public: Arc<Public>,
+    pub(super) access_log: Arc<AccessLog>,
 }
 
 impl PublicService {
-    pub(super) const fn new(public: Arc<Public>, access_log: Arc<AccessLog>) -> Self {
-        Self { public, access_log }
-    }
-
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let answered = self
             .public
@@ -85,30 +81,14 @@ impl Service for PublicService {
 /// The admin listener: the API, and the redirects too, because a client knows one base URL.
 #[derive(Debug, Clone)]
 pub(super) struct AdminService {
-    api: Arc<Api>,
-    public: Arc<Public>,
-    monitor: Arc<Monitor>,
-    access_log: Arc<AccessLog>,
-    budget: Arc<Budget>,
+    pub(super) api: Arc<Api>,
+    pub(super) public: Arc<Public>,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) access_log: Arc<AccessLog>,
+    pub(super) budget: Arc<Budget>,
 }
 
 impl AdminService {
-    pub(super) const fn new(
-        api: Arc<Api>,
-        public: Arc<Public>,
-        monitor: Arc<Monitor>,
-        access_log: Arc<AccessLog>,
-        budget: Arc<Budget>,
-    ) -> Self {
-        Self {
-            api,
-            public,
-            monitor,
-            access_log,
-            budget,
-        }
-    }
-
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let target = Target::from_uri(request.uri());
         let is_goto = || target.is_some_and(|target| Call::from_target(target).is_goto());
