@@ -8,16 +8,13 @@ use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
 /// Links that one commit deletes. Each takes some 40 microseconds, and other writes wait meanwhile.
 const COMMIT_LINKS: usize = 500;
-/// How long to wait before a deletion that has begun goes on after the store has failed.
+/// Pause before a deletion goes on after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Links {
-    /// Soft-deletes every link that a user owns, and returns how many there were. Up to `COMMIT_LINKS` are deleted in
-    /// one commit. Where there are more, that the deletion has begun is on disk first, and it goes on until all are
-    /// deleted, also after a crash; other writes come in between.
-    ///
-    /// # Errors
-    /// When a record cannot be read, and nothing is deleted; or the write was not acknowledged.
+    /// Soft-deletes every link that a user owns and returns how many. Up to `COMMIT_LINKS` go in one commit. More take
+    /// several, between other writes: the store notes the deletion first and finishes it after a crash. If a record
+    /// cannot be read, nothing is deleted.
     pub async fn delete_user(&self, partner: PartnerId, user: String) -> Result<usize, LinkError> {
         let now = self.clock.now();
         let of_user = user.clone();
@@ -30,7 +27,6 @@ impl Links {
             Ok(ids.len())
         };
         let counted = self.store.read(count).await.map_err(|error| match error {
-            // As if the writer had found it: nothing was written.
             error if error.is_of_the_file() => LinkError::Write(WriteError::Unavailable),
             error => error.into(),
         });
@@ -50,7 +46,7 @@ impl Links {
         Ok(self.store.write(job).await?)
     }
 
-    /// Goes on with the deletions that were interrupted by a crash. One that fails is left for the next start.
+    /// Finishes deletions that a crash interrupted. One that fails is left for the next start.
     pub async fn finish_deletions(&self) -> Result<(), StoreError> {
         if self.health() == Health::ReadOnly {
             return Ok(());
@@ -64,7 +60,7 @@ impl Links {
         Ok(())
     }
 
-    /// Deletes what is left of a user's links, also where the store fails meanwhile and works again, and says how many.
+    /// Deletes the rest of a user's links, through failures of the store, and returns how many.
     async fn go_on_deleting(&self, partner: PartnerId, user: &str, at: Timestamp) -> Result<usize, WriteError> {
         let mut links = 0;
         loop {
@@ -79,7 +75,7 @@ impl Links {
         }
     }
 
-    /// Deletes what is left of a user's links, and then forgets that there was something to do.
+    /// Deletes the rest of a user's links, then the note of the deletion.
     async fn delete_rest(
         &self,
         partner: PartnerId,
@@ -105,20 +101,18 @@ impl Links {
             if seen < passed_over + COMMIT_LINKS {
                 return Ok(());
             }
-            // What cannot be read stays where it is, before what comes next.
+            // Unreadable links stay, before those that come next.
             passed_over = seen - deleted;
         }
     }
 }
 
-/// How many links were deleted, and how many there were to look at.
 struct Part {
     deleted: usize,
     seen: usize,
 }
 
-/// Deletes links of a user that were made up to a moment, of at most so many. Those whose records are damaged are
-/// passed over.
+/// Deletes at most `most` links of a user made up to `at`. Passes over damaged records.
 fn delete_some(
     transaction: &mut Transaction<'_>,
     partner: PartnerId,

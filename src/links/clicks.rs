@@ -26,44 +26,37 @@ use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
 use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
 
-/// A link that is used all the time is written once in it. With the time that a flush takes, a crash loses 30 seconds
-/// at most.
+/// With the time that a flush takes, a crash loses at most 30 seconds.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(20);
-/// Links that a recorder has room for from the start: some 30 KB.
+/// Initial capacity of a recorder: about 30 KB.
 const ROOM_LINKS: usize = 448;
-/// Bytes that all tables together take at most, or [`BYTES_FOR_EACH_LINK`].
+/// All tables together take at most this, or [`BYTES_FOR_EACH_LINK`] if that is more.
 pub(super) const LEAST_BYTES: usize = 32 << 20;
-/// Bytes that counting takes at most for each link in the store, where that is more than [`LEAST_BYTES`].
 pub(super) const BYTES_FOR_EACH_LINK: usize = 8;
-/// The part of it that recorders have together; the rest is for what is pending.
+/// The recorders' share of it, as a divisor; the rest is for pending clicks.
 const PART_OF_RECORDERS: usize = 4;
-/// A recorder that is full to one part of so many is gathered at once.
+/// A recorder asks to be gathered when it is full to one part of so many.
 const MANY_PARTS: usize = 4;
-/// A flush begins early, and has at most so many links, when the table of what is pending is full to one part of so
-/// many.
+/// A flush begins early when the pending table is full to one part of so many, and has at most so many links.
 const FLUSH_PARTS: usize = 2;
-/// A link in a table: the entry, and a byte of the table's own.
+/// An entry and its control byte.
 const ENTRY_BYTES: usize = size_of::<(LinkId, Usage)>() + 1;
-/// Links in one transaction: other writes wait some milliseconds for it.
+/// Links in one transaction, for which other writes wait some milliseconds.
 const BATCH_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
-/// The same during a drain, when nobody waits: each transaction is a sync. Less than a megabyte of the journal's
-/// sixteen.
+/// The same during a drain, when each transaction costs a sync. Less than a megabyte of the journal's sixteen.
 const DRAIN_BATCH_LINKS: usize = 16_384;
-/// How long a drain waits before it tries again to write.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// The least time between two log lines about dropped clicks.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 type Table = HashMap<LinkId, Usage, RandomState>;
 
-/// Records the redirects of one thread, or nothing where clicks are not counted. Clones record into the same table.
+/// Records the redirects of one thread, or nothing if counting is off. Clones share the table.
 #[derive(Debug, Clone, Default)]
 pub struct ClickRecorder {
     target: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
 }
 
 impl ClickRecorder {
-    /// Counts a redirect that is being answered.
     pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
         let Some((table, shared)) = &self.target else { return };
         let mut table = table.lock();
@@ -91,7 +84,7 @@ impl ClickRecorder {
     }
 }
 
-/// What is recorded and not in the store.
+/// Clicks that the store does not have yet.
 #[derive(Debug)]
 pub(super) struct Clicks {
     shared: Arc<Shared>,
@@ -104,12 +97,11 @@ pub(super) struct Clicks {
 struct Shared {
     recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
     pending: Mutex<Pending>,
-    /// Links that each recorder takes between two gatherings.
+    /// Links that a recorder takes between two gatherings.
     recorded_max: AtomicUsize,
-    /// Links that are pending at most.
     pending_max: AtomicUsize,
     written: AtomicU64,
-    /// Woken by a recorder that cannot take much more.
+    /// Notified by a recorder that is filling up.
     many: Notify,
     dropped: AtomicU64,
 }
@@ -117,27 +109,26 @@ struct Shared {
 #[derive(Debug)]
 struct Pending {
     table: Table,
-    /// An empty one, to be put in the place of a recorder's.
+    /// Empty; `gather` swaps it with a recorder's.
     spare: Table,
-    /// What is being written, in the order of the ids.
+    /// What is being written, by id.
     flush: Arc<Vec<(LinkId, Usage)>>,
-    /// Links of it that the store has acknowledged: the first ones.
+    /// Links at its start that the store has acknowledged.
     flushed: usize,
-    /// What comes next of it: in the writer's queue, or of unknown outcome.
+    /// The next links of it: queued, or of unknown outcome.
     batch: Option<Batch>,
 }
 
-/// Consecutive links of a flush that are written in one transaction.
 #[derive(Debug, Clone)]
 struct Batch {
     flush: Arc<Vec<(LinkId, Usage)>>,
     range: Range<usize>,
-    /// The first total that came of writing it. A store or a snapshot that has this total has the batch.
+    /// The first total after the write. A store or snapshot with this total contains the batch.
     total: Arc<Mutex<Option<(LinkId, Usage)>>>,
 }
 
 impl Batch {
-    /// Writes it, unless an attempt of unknown outcome has.
+    /// Writes it unless an attempt of unknown outcome succeeded.
     fn write(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         let before = *self.total.lock();
         if let Some((id, total)) = before
@@ -146,7 +137,7 @@ impl Batch {
             return Ok(());
         }
         let counts = self.flush.get(self.range.clone()).unwrap_or_default();
-        // Not while the lock is held, which readers want: there is one writer.
+        // Readers need the lock, so it is not held here.
         let total = transaction.add_usage(counts)?;
         *self.total.lock() = total;
         Ok(())
@@ -163,7 +154,7 @@ impl Pending {
         self.flush.get(self.flushed..).unwrap_or_default()
     }
 
-    /// What is to be added to the totals of a snapshot.
+    /// What a reader adds to the totals of a snapshot.
     fn missing(&self, ids: &[LinkId], snapshot: &Snapshot) -> Result<Vec<Usage>, StoreError> {
         let is_batch_in = self.batch.as_ref().map_or(Ok(false), |batch| batch.is_in(snapshot))?;
         let in_batch = self
@@ -189,15 +180,15 @@ fn with_room(hasher: &RandomState) -> Table {
     Table::with_capacity_and_hasher(ROOM_LINKS, hasher.clone())
 }
 
-/// Gives back what a burst has taken and nobody needs any more.
+/// Shrinks a table that a burst has grown.
 fn give_back(table: &mut Table, used: usize) {
     if table.is_empty() && table.capacity() > 4 * ROOM_LINKS && used < table.capacity() / 8 {
         *table = with_room(table.hasher());
     }
 }
 
-/// Links that a table of so many bytes takes. It has a power of two of places, an eighth of them empty, and while it
-/// grows, half as many once more.
+/// Links that fit in a table of so many bytes: hashbrown allocates a power of two of slots, fills seven eighths, and
+/// needs half as much again while it grows.
 fn links_within(bytes: usize) -> usize {
     let places = (bytes / ENTRY_BYTES * 2 / 3)
         .checked_ilog2()
@@ -205,8 +196,7 @@ fn links_within(bytes: usize) -> usize {
     places / 8 * 7
 }
 
-/// Links that each of so many recorders takes at most, and links that are gathered at most, for so many links in the
-/// store.
+/// Links that each recorder takes, and that are pending, at most.
 pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
     let bytes = LEAST_BYTES.max(links.saturating_mul(BYTES_FOR_EACH_LINK));
     let of_recorders = bytes / PART_OF_RECORDERS;
@@ -224,7 +214,7 @@ impl Shared {
         self.pending_max.store(pending, Ordering::Relaxed);
     }
 
-    /// Gathers what the recorders have. Each is locked while an empty table is put in the place of its own.
+    /// Moves recorded clicks into the pending table. Each recorder is locked only for a swap.
     fn gather(&self) {
         let recorders = self.recorders.lock();
         let mut pending = self.pending.lock();
@@ -258,7 +248,7 @@ impl Shared {
         (self.pending_max.load(Ordering::Relaxed) / FLUSH_PARTS).max(1)
     }
 
-    /// Begins a flush of what the table has, or of as much as one can have. The one before it has ended.
+    /// Begins a flush of the pending table, up to [`Shared::flush_max`]. The previous flush has ended.
     fn begin_flush(&self) {
         let mut pending = self.pending.lock();
         let table = &mut pending.table;
@@ -269,7 +259,7 @@ impl Shared {
         (pending.flush, pending.flushed) = (Arc::new(flush), 0);
     }
 
-    /// The batch to write next: one of unknown outcome again.
+    /// The next batch to write; a batch of unknown outcome first.
     fn next_batch(&self, links: usize) -> Option<Batch> {
         let mut pending = self.pending.lock();
         if pending.batch.is_none() {
@@ -296,7 +286,7 @@ impl Shared {
 
 impl Clicks {
     pub(super) fn new(is_counting: bool) -> Self {
-        // Seeded at random, so that nobody can choose ids that fall into one bucket.
+        // A random seed, against ids chosen to collide.
         let hasher = RandomState::default();
         let pending = Pending {
             table: Table::with_hasher(hasher.clone()),
@@ -333,7 +323,7 @@ impl Clicks {
         let table = Arc::new(Mutex::new(table));
         let mut recorders = self.shared.recorders.lock();
         recorders.push(Arc::clone(&table));
-        // The next flush knows how many links there are.
+        // The next flush sets the limit for the number of links.
         self.shared.set_limits(recorders.len(), 0);
         drop(recorders);
         ClickRecorder {
@@ -343,7 +333,7 @@ impl Clicks {
 }
 
 impl Links {
-    /// Whether redirects are counted. To be said before anybody has a recorder.
+    /// Turns counting on or off. Call before [`Links::recorder`].
     pub fn counting_clicks(self, is_counting: bool) -> Self {
         Self {
             clicks: Clicks::new(is_counting),
@@ -351,18 +341,16 @@ impl Links {
         }
     }
 
-    /// A recorder for one more thread, for as long as the links are there.
     pub fn recorder(&self) -> ClickRecorder {
         self.clicks.recorder()
     }
 
-    /// Clicks and previews that could not be counted since the start, because too many links were used at a time or
-    /// the store took no writes for too long.
+    /// Clicks and previews dropped since the start: too many links in use, or no writes for too long.
     pub fn dropped_clicks(&self) -> u64 {
         self.clicks.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what has been recorded until now. What cannot be written stays pending, as long as there is room for it.
+    /// Writes what has been recorded until now. What cannot be written stays pending while there is room.
     pub async fn flush_clicks(&self) -> Result<(), WriteError> {
         self.flush_in_batches(BATCH_LINKS).await
     }
@@ -373,9 +361,9 @@ impl Links {
         let recorders = shared.recorders.lock().len();
         shared.set_limits(recorders, self.index.links());
         shared.gather();
-        // One that was given up ends first.
+        // First, a flush that was interrupted.
         self.write_flush(links).await?;
-        // What comes meanwhile has time until the next flush.
+        // Later clicks have time until the next flush.
         let mut left = shared.pending.lock().table.len();
         while left > 0 {
             left = left.saturating_sub(shared.flush_max());
@@ -389,20 +377,20 @@ impl Links {
         let shared = &self.clicks.shared;
         while let Some(batch) = shared.next_batch(links) {
             let to_write = batch.clone();
-            // If this ends here, the batch keeps its place and is written again.
+            // If this future is dropped here, the batch stays and is written again.
             self.store.write(move |transaction| to_write.write(transaction)).await?;
             shared.acknowledge(&batch);
             let counts = batch.flush.get(batch.range.clone()).unwrap_or_default();
             let visits: u64 = counts.iter().map(|(_, usage)| usage.visits()).sum();
             tracing::debug!(links = counts.len(), visits, "clicks written");
-            // There may be many batches, and recorders do not wait.
+            // Recorders do not wait for the remaining batches.
             shared.gather();
         }
         Ok(())
     }
 
-    /// Writes everything that has been recorded, as often as it takes. Gives up when nothing has been written for so
-    /// long, unless the store takes writes and is only slow.
+    /// Writes all recorded clicks. Gives up after `patience` without progress, unless the store accepts writes and is
+    /// only slow.
     pub async fn flush_all_clicks(&self, patience: Duration) {
         let shared = &self.clicks.shared;
         let (mut written, mut since) = (shared.written.load(Ordering::Relaxed), Instant::now());
@@ -434,7 +422,6 @@ impl Links {
         tracing::error!(visits, "clicks lost: the store takes no writes");
     }
 
-    /// Writes clicks every [`FLUSH_INTERVAL`], for ever.
     pub async fn keep_flushing_clicks(&self) {
         if !self.clicks.is_counting {
             return;
@@ -454,7 +441,7 @@ impl Links {
                 }
             }
             let mut flush = pin!(self.flush_clicks());
-            // It can take long, and recorders do not wait. The writer has logged that the store takes no writes.
+            // Recorders do not wait for a slow flush.
             while let Either::Right(((), _)) = select(&mut flush, pin!(shared.many.notified())).await {
                 shared.gather();
             }
@@ -469,7 +456,6 @@ impl Links {
         }
     }
 
-    /// Bytes that are allocated.
     #[cfg(test)]
     pub(super) fn bytes_for_clicks(&self) -> usize {
         let shared = &self.clicks.shared;
@@ -480,7 +466,6 @@ impl Links {
         recorded + pending.table.allocation_size() + pending.spare.allocation_size() + flush
     }
 
-    /// Whether a batch is in the writer's queue, or of unknown outcome.
     #[cfg(test)]
     pub(super) fn has_clicks_in_flight(&self) -> bool {
         self.clicks.shared.pending.lock().batch.is_some()
@@ -491,7 +476,6 @@ impl Links {
         self.clicks.shared.gather();
     }
 
-    /// As [`Links::get`], with the use of the link.
     pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
         let read = move |snapshot: &Snapshot| {
             let link = snapshot.get(id)?.filter(|link| scope.shows(link));
@@ -503,7 +487,6 @@ impl Links {
         link.map(|link| (link, usage)).ok_or(LinkError::NotFound)
     }
 
-    /// As [`Links::list`], with the use of each link.
     pub async fn list_with_usage(
         &self,
         query: Query,
@@ -522,7 +505,7 @@ impl Links {
         Ok(self.read_in_turn(partner, context, read).await?)
     }
 
-    /// Reads something, and the use of the links whose ids come with it. Waits for no flush.
+    /// Reads something, and the usage of the links whose ids come with it, without waiting for a flush.
     pub(super) async fn read_with_usage<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
     where
         R: Send + 'static,
@@ -532,7 +515,7 @@ impl Links {
         let job = move |snapshot: &Snapshot| {
             let (result, ids) = read(snapshot)?;
             let mut usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
-            // After the snapshot: what is flushed in between is missing from the total, and not in it twice.
+            // After the snapshot, so that a flush in between is missing from the sum and not in it twice.
             shared.gather();
             let missing = shared.pending.lock().missing(&ids, snapshot)?;
             for (usage, missing) in usages.iter_mut().zip(&missing) {

@@ -12,7 +12,7 @@ const ALPHABET: [char; 36] = [
     'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
 ];
 
-/// Draws of one length that may all be taken before a longer id is drawn: only a crowded id space gets there.
+/// Draws of one length before a longer id is drawn.
 const DRAWS_MAX: usize = 32;
 
 #[derive(Clone)]
@@ -30,7 +30,6 @@ impl fmt::Debug for IdSource {
 }
 
 impl IdSource {
-    /// Ids of `length` characters that nobody can guess.
     pub(super) fn unguessable(length: usize) -> Self {
         Self {
             length,
@@ -38,7 +37,7 @@ impl IdSource {
         }
     }
 
-    /// The same ids each time, for tests that must run the same way again.
+    /// The same ids each time, for reproducible tests.
     #[cfg(test)]
     pub(super) fn repeatable(length: usize, seed: u64) -> Self {
         use rand::{Rng as _, SeedableRng as _};
@@ -54,7 +53,7 @@ impl IdSource {
         }
     }
 
-    /// Draws an id that no link has. Where ids of the wanted length are nearly used up, a longer one is drawn.
+    /// Draws an unused id; a longer one if ids of the wanted length are nearly used up.
     pub(super) fn draw(&self, transaction: &Transaction<'_>) -> Result<LinkId, StoreError> {
         let random = |bytes| (self.random)(bytes);
         for length in self.length..=ID_MAX_BYTES {

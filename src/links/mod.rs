@@ -44,57 +44,50 @@ use crate::store::{
     WriteError, unless_damaged,
 };
 
-/// Look-ups in the store that go on at a time while the map is being loaded; others wait their turn.
+/// Concurrent look-ups in the store while the map is loading.
 const LOOK_UPS_MAX: usize = 64;
-/// How often a look-up is tried when the file fails meanwhile.
+/// Attempts of a look-up while the file fails.
 const LOOK_UP_ATTEMPTS: usize = 10;
-/// The least pause between its attempts: the writer may not have seen the failure yet.
+/// Pause between them: the writer may not have noticed the failure yet.
 const LOOK_UP_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a look-up waits for a file that is being opened again.
+/// How long a look-up waits for a file that is being reopened.
 const LOOK_UP_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a look-up may take in all, also where the disk does not answer at all.
+/// Total time of a look-up, also if the disk hangs.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often loading is begun when the store fails meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
-/// Threads that load the map at most. What they share, the file and the shards, gives no more from there on.
+/// More threads gain nothing: they share the file and the shards.
 const LOAD_THREADS_MAX: usize = 8;
-/// How often to look whether the store works again when it failed while the map was being loaded.
 const LOAD_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a link was not updated.
 #[derive(Debug)]
 pub enum UpdateError<E> {
     Link(LinkError),
-    /// What `edit` refused with.
     Refused(E),
 }
 
-/// Why a request about links was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// There is no such link, or it is deleted, or the asker may not know of it.
+    /// No such link, or deleted, or outside the scope.
     #[error("no such link")]
     NotFound,
-    /// Another link of the partner that is not deleted has this unique id.
+    /// Another link of the partner that is not deleted has it.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The store could not be read.
     #[error(transparent)]
     Read(#[from] StoreError),
 }
 
-/// Whose links a request may touch.
+/// The links that a request may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     pub partner: PartnerId,
-    /// `Some`: only the links that this user owns. `None`: all of the partner's.
+    /// `None`: all of the partner's.
     pub owner: Option<String>,
 }
 
 impl Scope {
-    /// Whether it is one of them and not deleted.
     fn shows(&self, link: &ShortLink) -> bool {
         self.covers(link) && link.status != Status::Deleted
     }
@@ -104,24 +97,20 @@ impl Scope {
     }
 }
 
-/// A link that is to be made; the id and the times are chosen when it is.
+/// A link to add, which gets its id and times then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// The tenant to whom it will belong.
     pub partner_id: PartnerId,
-    /// The owner.
     pub user_id: Option<String>,
     pub name: Option<String>,
     pub system_name: String,
     pub full_url: Destination,
-    /// A key chosen by the client.
     pub unique_id: Option<String>,
     pub status: Status,
-    /// The last second in which it redirects.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The links and sessions of the appliance. Dropping them waits until what is queued has been written.
+/// The links and sessions. Dropping them waits for queued writes.
 #[derive(Debug)]
 pub struct Links {
     store: Store,
@@ -131,14 +120,11 @@ pub struct Links {
     turns: Turns,
     clock: Clock,
     ids: IdSource,
-    /// Links in the store when it was opened.
     stored: u64,
-    /// Bounds the look-ups in the store that go on at a time.
     look_ups: Semaphore,
     is_ending: AtomicBool,
-    /// How long it took to load the map.
     load_time: OnceLock<Duration>,
-    /// When the newest link was changed that had been stored before this start, and when that was found.
+    /// The latest change among the links stored before this start, and when that was read.
     newest: OnceLock<(Timestamp, Instant)>,
 }
 
@@ -167,8 +153,8 @@ impl Visitor for Loader<'_> {
 }
 
 impl Links {
-    /// Opens the store in a data folder. The index is empty until [`Links::load`] has been called. New ids have
-    /// `id_length` characters, 4 to 20.
+    /// Opens the store in a data folder. The map is empty until [`Links::load`]. New ids have `id_length` characters, 4
+    /// to 20.
     pub fn open(folder: &Path, clock: Clock, id_length: usize) -> Result<Self, OpenError> {
         let publisher = Publisher::default();
         let file = folder.join(FILE_NAME);
@@ -178,7 +164,7 @@ impl Links {
         })
     }
 
-    /// Opens a store's file, for instance a backup, without ever writing to it. Otherwise as [`Links::open`].
+    /// Opens a store file, for instance a backup, without writing to it.
     pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
         let ids = IdSource::unguessable(ID_MAX_BYTES);
         unless_damaged(file, || {
@@ -208,14 +194,12 @@ impl Links {
         })
     }
 
-    /// Brings every link from the store into the index, and returns how many there are. Writes may go on meanwhile:
-    /// what they publish is newer than what is loaded, and stays. A link whose record is damaged is logged and
-    /// answers as such; it does not keep the others from being served. If the store fails meanwhile, waits until it
-    /// works again.
+    /// Loads every link from the store into the map, and returns how many. Writes go on meanwhile and win over what is
+    /// loaded. A damaged link is logged and answers as such. If the store fails, waits until it works again.
     pub fn load(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let loaded = self.load_patiently()?;
-        // A second time changes nothing about the first.
+        // The first load counts.
         let _ = self.load_time.set(began.elapsed());
         Ok(loaded)
     }
@@ -225,10 +209,10 @@ impl Links {
             match self.try_load() {
                 Err(error) if error.is_of_the_file() => {
                     tracing::warn!(%error, "loading interrupted");
-                    // It may be a reader that has met the failure first.
+                    // A reader may have noticed the failure before the writer.
                     self.store.nudge();
                     std::thread::sleep(LOAD_RETRY_INTERVAL);
-                    // A file that takes no writes can be read all the same; one that cannot be read may be later.
+                    // Wait for a file that cannot be read; one that only takes no writes can be.
                     while self.store.snapshot().is_err() && matches!(self.health(), Health::Refusing(_)) {
                         std::thread::sleep(LOAD_RETRY_INTERVAL);
                     }
@@ -255,7 +239,7 @@ impl Links {
         let scanned = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
         let links = scanned.visitors.iter().map(|loader| loader.links).sum();
         let newest = scanned.visitors.iter().map(|loader| loader.newest).max();
-        // Writes of this process have its clock, and would say that it is right.
+        // Only links of earlier starts: later ones have this process's clock, which may be ahead.
         let _ = self.newest.set((newest.unwrap_or(Timestamp::MIN), Instant::now()));
         let mut damaged = HashSet::new();
         for loader in scanned.visitors {
@@ -278,8 +262,8 @@ impl Links {
         Ok(links)
     }
 
-    /// Adds the ids that an index knows and of which no record was found: there are such links, so they are damaged
-    /// and not unknown. False if the index does not tell.
+    /// Adds the ids that an index has and no record: these links are damaged, not unknown. False if the index is
+    /// damaged too.
     fn find_lost(&self, snapshot: &Snapshot, damaged: &mut HashSet<LinkId>) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let before = damaged.len();
@@ -298,8 +282,7 @@ impl Links {
         Ok(is_known)
     }
 
-    /// What to answer for an id now. While the map is being loaded, a link that it does not have yet is looked up in
-    /// the store.
+    /// What to answer for an id now. While the map is loading, a missing link is read from the store.
     pub async fn look_up(&self, id: LinkId) -> Verdict {
         match self.index.look_up(id, self.clock.now()) {
             Verdict::Loading => {
@@ -319,14 +302,14 @@ impl Links {
                     if let Some(link) = &link {
                         self.index.load(&link.into());
                     }
-                    // Once more, because a commit may have brought it in between.
+                    // A commit may have added it in between.
                     return match self.index.look_up(id, self.clock.now()) {
                         Verdict::Loading => Verdict::Unknown,
                         verdict => verdict,
                     };
                 }
                 Err(StoreError::Damaged { .. }) => return Verdict::Damaged,
-                // The file has failed, and will be readable again in a moment if it can be.
+                // The file failed, and may be reopened in a moment.
                 Err(_) => {
                     tokio::time::sleep(LOOK_UP_INTERVAL).await;
                     if !self.store.wait_until_readable(LOOK_UP_PATIENCE).await {
@@ -376,10 +359,6 @@ impl Links {
         &self.clock
     }
 
-    /// Makes a link.
-    ///
-    /// # Errors
-    /// [`LinkError::UniqueIdTaken`], or the write was not acknowledged.
     pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
@@ -408,16 +387,12 @@ impl Links {
         self.store.write(job).await?
     }
 
-    /// The link with this id, unless it is deleted or outside the scope.
-    ///
-    /// # Errors
-    /// [`LinkError::NotFound`], or the store cannot be read.
     pub async fn get(&self, id: LinkId, scope: &Scope) -> Result<ShortLink, LinkError> {
         let link = self.store.read(move |snapshot| snapshot.get(id)).await?;
         link.filter(|link| scope.shows(link)).ok_or(LinkError::NotFound)
     }
 
-    /// The links that a query asks for, when it is the partner's turn, which lasts until the returned one is dropped.
+    /// Lists links in the partner's turn, which lasts until the returned [`Turn`] is dropped.
     pub async fn list(&self, query: Query, context: &ReadContext) -> Result<(Listing, Turn), LinkError> {
         let (partner, query) = (query.partner, Arc::new(query));
         let read = |limit: ReadLimit, lane| {
@@ -427,11 +402,8 @@ impl Links {
         Ok(self.read_in_turn(partner, context, read).await?)
     }
 
-    /// Puts in a link's place what `edit` makes of it; when that is no different, nothing is written. `edit` may
-    /// change neither the id, the partner, the unique id nor the times of creation and change.
-    ///
-    /// # Errors
-    /// [`LinkError::NotFound`] for a link that is deleted or outside the scope.
+    /// Replaces a link by what `edit` makes of it; an equal link is not written. `edit` must not change the id, the
+    /// partner, the unique id or the times.
     pub async fn update<E, F>(&self, id: LinkId, scope: Scope, edit: F) -> Result<ShortLink, UpdateError<E>>
     where
         E: Send + 'static,
@@ -457,10 +429,6 @@ impl Links {
         written.map_err(|error| UpdateError::Link(error.into()))?
     }
 
-    /// Soft-deletes a link.
-    ///
-    /// # Errors
-    /// [`LinkError::NotFound`], or the write was not acknowledged.
     pub async fn delete(&self, id: LinkId, scope: Scope) -> Result<ShortLink, LinkError> {
         let edit = |old: &ShortLink| {
             Ok(ShortLink {
@@ -473,10 +441,6 @@ impl Links {
             .map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)
     }
 
-    /// Checks that a session has not been ended.
-    ///
-    /// # Errors
-    /// [`InvalidKs::Revoked`].
     pub fn check_not_revoked(&self, session: &Session) -> Result<(), InvalidKs> {
         let by_id = session.session_id_digest();
         if self.sessions.is_revoked(&session.digest) || by_id.is_some_and(|digest| self.sessions.is_revoked(&digest)) {
@@ -485,11 +449,8 @@ impl Links {
         Ok(())
     }
 
-    /// Counts a call of a session that allows only `limit` of them. The count is on disk before the call is made, so
-    /// that a restart gives none back.
-    ///
-    /// # Errors
-    /// When the write was not acknowledged; inside `Ok`, [`InvalidKs::ActionsLimit`].
+    /// Counts a call of a session that allows `limit` calls. The count is on disk before the call runs, so that a
+    /// restart gives none back.
     pub async fn count_action(&self, session: &Session, limit: u64) -> Result<Result<(), InvalidKs>, WriteError> {
         let (digest, expiry) = (session.digest, session.expiry);
         let job = move |transaction: &mut Transaction<'_>| transaction.count_action(digest, limit, expiry);
@@ -497,7 +458,7 @@ impl Links {
         Ok(if counted { Ok(()) } else { Err(InvalidKs::ActionsLimit) })
     }
 
-    /// Ends a session, and with it every session of the partner that carries the same session id.
+    /// Revokes a session, and every session of the partner with the same session id.
     pub async fn revoke(&self, session: &Session) -> Result<(), WriteError> {
         let (digest, expiry): (Digest, Timestamp) = (session.digest, session.expiry);
         let (by_id, now) = (session.session_id_digest(), self.clock.now());
@@ -511,8 +472,8 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Drops revocations and counts of expired sessions. A clock that is ahead must not bring ended sessions back: the
-    /// time counts up to that of the newest link at the start, plus the time that this process has run.
+    /// Drops revocations and counts of expired sessions. A fast clock must not bring ended sessions back, so the time
+    /// is at most that of the newest link at the start plus the uptime.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
         let Some((newest, since)) = self.newest.get() else {
             return Ok(());
@@ -529,7 +490,6 @@ fn visible(transaction: &Transaction<'_>, id: LinkId, scope: &Scope) -> Result<O
     Ok(link.filter(|link| scope.shows(link)))
 }
 
-/// The error to give if a link with this status may not have this unique id.
 fn taken_unique_id(
     transaction: &Transaction<'_>,
     partner: PartnerId,

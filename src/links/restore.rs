@@ -4,26 +4,19 @@ use crate::links::{LinkError, Links};
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{StoreError, Transaction, TransactionEnd};
 
-/// What became of one of several links that were to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreOutcome {
-    /// It was deleted, and redirects again.
     Restored,
-    /// It was not deleted; this is its status.
+    /// It was not deleted.
     Already(Status),
-    /// Its unique id has been given to another link since.
+    /// Another link has its unique id now.
     UniqueIdTaken,
-    /// There is no such link of the partner.
     Unknown,
     Damaged,
 }
 
 impl Links {
-    /// Makes a deleted link of the partner redirect again.
-    ///
-    /// # Errors
-    /// [`LinkError::NotFound`] if it is not there or not deleted, [`LinkError::UniqueIdTaken`] if its unique id has
-    /// been given to another link since, or the write was not acknowledged.
+    /// Enables a deleted link again.
     pub async fn restore(&self, id: LinkId, partner: PartnerId) -> Result<ShortLink, LinkError> {
         let clock = self.clock.clone();
         let job = move |transaction: &mut Transaction<'_>| {
@@ -36,8 +29,7 @@ impl Links {
         self.store.write(job).await?
     }
 
-    /// Makes every deleted link among these redirect again, in one transaction, and says what became of each. On a
-    /// dry run, what would.
+    /// Enables the deleted links among these again, in one transaction. A dry run only reports.
     pub async fn restore_all(
         &self,
         ids: Vec<LinkId>,
@@ -52,7 +44,7 @@ impl Links {
                     Ok(Err(Kept::Already(status))) => RestoreOutcome::Already(status),
                     Ok(Err(Kept::UniqueIdTaken(_))) => RestoreOutcome::UniqueIdTaken,
                     Ok(Err(Kept::Unknown)) => RestoreOutcome::Unknown,
-                    // Met while looking; the others need not suffer.
+                    // Found while reading; the others go on.
                     Err(StoreError::Damaged { .. }) => RestoreOutcome::Damaged,
                     Err(error) => return Err(error),
                 };
@@ -72,7 +64,6 @@ impl Links {
     }
 }
 
-/// Why a link was left as it is.
 enum Kept {
     Already(Status),
     UniqueIdTaken(String),

@@ -6,14 +6,13 @@ use parking_lot::RwLock;
 
 use crate::model::{Digest, Timestamp};
 
-/// The revoked sessions and session ids; a copy of the store's.
+/// A copy of the store's revocations: digests of sessions and of session ids.
 #[derive(Debug, Default)]
 pub struct Sessions {
     revoked: RwLock<HashMap<Digest, Timestamp>>,
 }
 
 impl Sessions {
-    /// Whether a session or session id has been revoked.
     pub fn is_revoked(&self, digest: &Digest) -> bool {
         self.revoked.read().contains_key(digest)
     }
@@ -22,7 +21,6 @@ impl Sessions {
         self.revoked.write().insert(digest, until);
     }
 
-    /// Remembers these revocations and no others.
     pub(super) fn replace_revocations(&self, revocations: Vec<(Digest, Timestamp)>) {
         *self.revoked.write() = revocations.into_iter().collect();
     }

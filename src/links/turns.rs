@@ -17,35 +17,31 @@ use crate::links::Links;
 use crate::model::PartnerId;
 use crate::store::{Lane, ReadLimit, Stopped, StoreError};
 
-/// Steps that a short list takes at most: as much as reading sixty links one by one. The first page of nearly every
-/// list.
+/// Steps of a short list: as many as reading sixty links one by one. Enough for the first page of nearly every list.
 const SHORT_STEPS: u64 = 2_048;
-/// Short lists that go on at a time: none has to wait for longer than a moment, and their results are not too much
-/// together.
+/// Concurrent short lists. Each takes a moment; more would hold too much memory.
 const SHORT_MAX: usize = 32;
-/// The same for lists that are neither short nor long: three thousand links.
+/// Steps of a list of about three thousand links.
 const MEDIUM_STEPS: u64 = 100_000;
-/// How long one may read. The worst list of a million links takes a few seconds alone.
+/// The worst list of a million links takes a few seconds alone.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Long lists that go on at a time at most, however many cores there are; each may read with several threads.
+/// Concurrent long lists, each of which may use several threads.
 const LONG_MAX: usize = 4;
 
-/// For whom something is read, and until when.
+/// The client that waits for a read.
 #[derive(Debug, Clone)]
 pub struct ReadContext {
-    /// When it is too late for an answer.
     pub deadline: Instant,
-    /// True once the client has left.
+    /// True once the client has disconnected.
     pub left: watch::Receiver<bool>,
-    /// The same, cheap enough to be called often.
+    /// The same, cheap to read often.
     pub has_left: Arc<AtomicBool>,
-    /// Set to true while there is work that ends when the client leaves.
+    /// True while work is going on that ends when the client disconnects.
     pub is_awaited: watch::Sender<bool>,
 }
 
 #[cfg(test)]
 impl ReadContext {
-    /// For a test, which waits as long as it takes.
     pub(super) fn patient() -> Self {
         Self {
             deadline: Instant::now() + Duration::from_secs(3600),
@@ -56,7 +52,7 @@ impl ReadContext {
     }
 }
 
-/// Says while it lives that the work for a client ends when that leaves.
+/// Sets `is_awaited` while it lives.
 struct Awaited<'c>(&'c ReadContext);
 
 impl<'c> Awaited<'c> {
@@ -90,7 +86,7 @@ impl Default for Turns {
     }
 }
 
-/// Partners that wait for one of some places.
+/// Reads that wait for one of a number of slots.
 #[derive(Debug)]
 struct Queue(Mutex<Waiting>);
 
@@ -98,7 +94,7 @@ struct Queue(Mutex<Waiting>);
 struct Waiting {
     free: usize,
     by_partner: HashMap<PartnerId, VecDeque<oneshot::Sender<Turn>>>,
-    /// Waiting reads, in the order of their turns.
+    /// The partners of waiting reads, in the order of their turns.
     rotation: VecDeque<PartnerId>,
 }
 
@@ -116,7 +112,7 @@ impl Waiting {
     }
 }
 
-/// A place in a queue's front, given on when it is dropped.
+/// A slot, which the next in the queue gets when this is dropped.
 #[derive(Debug)]
 pub struct Turn(Option<Arc<Queue>>);
 
@@ -137,7 +133,6 @@ impl Queue {
         })))
     }
 
-    /// Waits for a turn of a partner.
     async fn turn(self: &Arc<Self>, partner: PartnerId, context: &ReadContext) -> Result<Turn, Stopped> {
         let turn = {
             let mut waiting = self.0.lock();
@@ -155,7 +150,7 @@ impl Queue {
         };
         let mut left = context.left.clone();
         let leaving = async {
-            // An error means that nobody will say so any more.
+            // Without a sender, the client counts as connected.
             if left.wait_for(|left| *left).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -182,7 +177,7 @@ impl Queue {
             };
             match next.send(Turn(Some(Arc::clone(self)))) {
                 Ok(()) => return,
-                // It no longer waits: on to the next one.
+                // It no longer waits; on to the next one.
                 Err(mut turn) => drop(turn.0.take()),
             }
         }
@@ -190,8 +185,8 @@ impl Queue {
 }
 
 impl Links {
-    /// Reads something when it is the partner's turn: with few steps first, then with more, and at last apart. The turn
-    /// that is returned lasts until it is dropped.
+    /// Reads in the partner's turn: with few steps first, then with more, at last on threads of low priority. The turn
+    /// lasts until it is dropped.
     pub(super) async fn read_in_turn<R, F>(
         &self,
         partner: PartnerId,

@@ -14,7 +14,6 @@ use crate::http::connection::serve;
 use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::server::routes::PublicService;
 
-/// The threads, which share a runtime.
 #[derive(Debug)]
 pub(super) struct General {
     runtime: Option<Runtime>,
@@ -34,15 +33,13 @@ impl General {
         })
     }
 
-    /// By which something is run there.
     pub(super) const fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Ends whatever still runs there, and waits until it has let go of what it holds, but no longer than this.
+    /// Aborts the remaining tasks and waits until they are dropped, at most for `patience`.
     pub(super) async fn end(mut self, patience: Duration) {
         if let Some(runtime) = self.runtime.take() {
-            // Nobody panics in it.
             let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience)).await;
         }
     }
@@ -50,14 +47,14 @@ impl General {
 
 impl Drop for General {
     fn drop(&mut self) {
-        // Where another runtime runs, none may be waited for.
+        // A runtime must not block on another.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Moves a connection to those threads, which serve it to its end, or to that of what this returns.
+/// Moves a connection to these threads. It ends with the returned handle.
 pub(super) fn serve(
     general: &Handle,
     connection: Handover<TcpStream>,

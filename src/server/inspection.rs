@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use crate::links::Links;
 use crate::store::{Inspected, Inspection, StoreError};
 
-/// How long after the end of one the next begins.
 const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long to wait where the store cannot be read, or the map is being loaded.
+/// Pause while the store cannot be read or the map is loading.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// After each piece, it rests this many times as long as that took: it has a tenth of one core.
+/// It rests this many times as long as each step took: it uses a tenth of one core.
 const REST_FACTOR: u32 = 9;
 
-/// Inspects the store for as long as it is polled.
 pub(super) async fn run(links: Arc<Links>) {
     while links.load_time().is_none() {
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -31,7 +29,7 @@ async fn inspect(links: &Arc<Links>) {
     loop {
         let step_began = Instant::now();
         let (stepping, mut moved) = (Arc::clone(links), inspection);
-        // A page that cannot be read is a problem that it has found; a panic of ours ends it.
+        // An unreadable page counts as a problem; a panic ends the inspection.
         let stepped = tokio::task::spawn_blocking(move || (moved.step(stepping.store()), moved)).await;
         let Ok((stepped, moved)) = stepped else { return };
         inspection = moved;
@@ -40,7 +38,7 @@ async fn inspect(links: &Arc<Links>) {
         match stepped {
             Ok(true) => tokio::time::sleep(step_began.elapsed() * REST_FACTOR).await,
             Ok(false) => break,
-            // The writer finds out, and opens it again.
+            // The writer reopens it.
             Err(StoreError::Closed) => tokio::time::sleep(RETRY_INTERVAL).await,
             Err(error) => {
                 tracing::warn!(%error, "cannot verify the store now");

@@ -5,27 +5,25 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The locked file in the data folder; it holds the process id of the owner.
+/// It holds the process id of the owner.
 const FILE_NAME: &str = "tinyd.lock";
 
-/// The lock on a data folder, for as long as this lives. The file stays; what counts is the lock on it.
+/// The lock on a data folder while this lives. The file stays.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
 }
 
-/// The folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("the data folder {} is already in use by {holder}", folder.display())]
     InUse { folder: PathBuf, holder: String },
-    /// The folder or the file cannot be made or locked.
     #[error("the data folder {} cannot be used: {cause}", folder.display())]
     Io { folder: PathBuf, cause: io::Error },
 }
 
 impl DataLock {
-    /// Makes the folder if there is none, and locks it.
+    /// Creates the folder if it is missing, and locks it.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
         let failed = |cause| LockError::Io {
             folder: folder.to_owned(),
@@ -42,11 +40,11 @@ impl DataLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // Whoever owns the folder may not be who starts this, and must not choose what is written to.
+            // The folder may belong to another user, who must not choose which file is written.
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path);
         let mut written = made.map_err(failed)?;
-        // Held for reading only: a file that is open for writing keeps a file system from being made read-only.
+        // Read-only: a file open for writing blocks remounting read-only.
         let file = File::open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -63,7 +61,7 @@ impl DataLock {
             }
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
-        // Only for people; on a full disk there may be no room for it.
+        // For people; a full disk may have no room for it.
         let _ = written
             .set_len(0)
             .and_then(|()| writeln!(written, "{}", std::process::id()));

@@ -41,14 +41,13 @@ use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Worker, Workers};
 use crate::store::Health;
 
-/// How long the threads that serve may take to end after requests in flight have had their time.
+/// How long threads may take to end after the drain.
 const LETTING_GO: Duration = Duration::from_secs(2);
-/// Clicks that nobody takes are given up at the end after so long, or as long as requests may take if that is longer.
+/// Least time to write clicks at the end.
 const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
-/// How often sessions that have expired are forgotten.
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Serves until `shutdown` is done, then drains for as long as the settings say.
+/// Serves until `shutdown` is ready, then drains.
 pub async fn serve(
     bound: Bound,
     links: Arc<Links>,
@@ -69,7 +68,7 @@ pub async fn serve(
     manager.ending(settings.drain);
     links.end();
     running.drain(settings.drain).await;
-    // Nobody records clicks any more.
+    // No thread records clicks any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
     Ok(())
 }
@@ -88,8 +87,8 @@ impl Running {
     }
 }
 
-/// Starts the threads and everything in the background. Only these hold the services and the links when this returns,
-/// so that nothing does after the drain.
+/// Starts the threads and background tasks. Nothing else holds the services and links, so that all are dropped after
+/// the drain.
 fn build(
     bound: Bound,
     links: &Arc<Links>,
@@ -169,7 +168,7 @@ fn build(
     background.spawn(async move { monitor.run().await });
     background.spawn(sweep_sessions(Arc::clone(links)));
     background.spawn(inspection::run(Arc::clone(links)));
-    // The watchdog listens during the drain too.
+    // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });
@@ -185,7 +184,6 @@ fn redirects(links: &Arc<Links>, settings: &Settings, guesses: &Arc<UnknownIdLim
     Public::new(Arc::clone(links), settings.tiny, guesses, metrics).forgiving(settings.forgiving)
 }
 
-/// The rules for destinations of new links.
 fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {
     let public = bound.addresses()?.into_iter().filter(|(name, _)| *name == "public");
     let public: Vec<_> = public.map(|(_, address)| address).collect();
@@ -200,7 +198,6 @@ const fn body_limits(settings: &Settings) -> BodyLimits {
     }
 }
 
-/// What fetches destinations, if that is wanted.
 fn fetcher(settings: &Settings, bound: &Bound, general: &General, metrics: &Metrics) -> io::Result<Option<Fetcher>> {
     let Some(settings) = &settings.fetch else {
         return Ok(None);
@@ -223,7 +220,7 @@ struct Serving {
 }
 
 impl Serving {
-    /// Waits until requests in flight are answered, and cuts off those that take longer than this.
+    /// Waits for requests in flight, and aborts them after `drain`.
     async fn finish(mut self, drain: Duration) {
         let since = Instant::now();
         let drained = tokio::time::timeout(drain, async {
@@ -231,12 +228,12 @@ impl Serving {
             self.admin.all_ended().await;
         });
         let is_drained = drained.await.is_ok();
-        // These keep to the deadline by themselves, and then need a moment to let go of what they hold.
+        // They keep the deadline themselves, and need a moment to end.
         let _ = tokio::time::timeout(drain + LETTING_GO, self.workers.all_ended()).await;
         if !is_drained || since.elapsed() >= drain {
             tracing::warn!("aborted requests still in flight after {drain:?}");
         }
-        // With them, their connections on the general threads have ended.
+        // The threads' connections on the general threads have ended with them.
         self.general.end(LETTING_GO).await;
     }
 }
@@ -272,7 +269,6 @@ impl Reloader {
     }
 }
 
-/// What admin connections are served with.
 #[derive(Debug, Clone)]
 struct Admin {
     service: AdminService,
@@ -311,7 +307,7 @@ async fn serve_admin(
     serve::serve(connection, service, context, entry.activity()).await;
 }
 
-/// Forgets sessions that have expired, every hour, and not at the start, when the clock may not be set yet.
+/// Drops expired sessions every hour, but not at the start, when the clock may be wrong.
 async fn sweep_sessions(links: Arc<Links>) {
     if links.health() == Health::ReadOnly {
         return;

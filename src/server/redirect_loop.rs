@@ -26,14 +26,13 @@ use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
 
-/// Bytes that are read at a time, and so the longest head of a request that the fast path answers.
+/// Read at a time, and so the longest head that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
-/// Answers that are gathered before they are sent, so that pipelined requests get them together. After so many it is
-/// the turn of another connection: else a thousand clients that ask for hundreds at a time would keep everybody else
-/// waiting.
+/// Responses to pipelined requests are gathered up to this size. Then another connection has its turn, so that clients
+/// that pipeline hundreds of requests do not keep the others waiting.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// What the connections of a thread share, for as long as one of them is looked at.
+/// Shared by the connections of a thread while one of them is polled.
 struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
@@ -50,28 +49,27 @@ thread_local! {
 
 #[derive(Debug)]
 enum Next {
-    /// Send what does not fit into the socket's buffer at the moment, then go on.
+    /// Send what the socket's buffer did not take, then go on.
     Send(Vec<u8>),
-    /// Answer a request whose link is still to be looked for.
+    /// Answer a request whose link must be read from the store.
     Wait(Waiting),
     Other,
     Close,
 }
 
-/// How far a client has come with its requests.
 #[derive(Debug)]
 struct Progress {
-    /// Bytes that were received and not answered yet: seldom any.
+    /// Received and not answered yet: seldom anything.
     held: Vec<u8>,
-    /// Whether they are no whole request.
+    /// Whether `held` is no whole request.
     wants_more: bool,
-    /// Reads the head of which only a part is there.
+    /// Reads a partial head.
     partial: Option<Box<HeadReader>>,
-    /// Whether nothing follows what the client has been sent.
+    /// Whether the connection closes after the last response.
     is_last: bool,
-    /// Whether that is by our wish, so that more may be on its way.
+    /// Whether that is our decision, so that more may arrive.
     is_cut: bool,
-    /// Requests that were answered since somebody last noted how long that took.
+    /// Requests answered since `note_duration`.
     untimed: u64,
     deadlines: Deadlines,
 }
@@ -89,7 +87,7 @@ impl Progress {
         }
     }
 
-    /// The reason for which nothing follows the next answer, if there is one.
+    /// Why the connection closes after the next response, if it does.
     fn last_because(&self, policy: &ConnectionPolicy) -> Option<Refusal> {
         let Deadlines {
             requests,
@@ -99,7 +97,7 @@ impl Progress {
         self.deadlines.last_because(&policy.limits, requests + 1, waiting_since)
     }
 
-    /// Answers the requests in what was received, and keeps the rest.
+    /// Answers the requests in `received`, and keeps the rest.
     fn answer(
         &mut self,
         fast_path: &FastPath,
@@ -148,7 +146,7 @@ impl Progress {
                     self.deadlines.note_partial_head(self.deadlines.waiting_since);
                     break None;
                 }
-                // A head that is too long or malformed is the guard's to refuse.
+                // The guard refuses a head that is too long or malformed.
                 Outcome::Partial | Outcome::Other => break Some(Next::Other),
             }
         };
@@ -156,8 +154,7 @@ impl Progress {
         next
     }
 
-    /// Notes how long the answers took that have just been handed to the kernel, or as much of them as it takes at
-    /// once.
+    /// Records how long the responses took that were just handed to the kernel.
     fn note_duration(&mut self, fast_path: &FastPath) {
         let answered = std::mem::take(&mut self.untimed);
         if answered > 0 {
@@ -171,15 +168,14 @@ impl Progress {
     }
 }
 
-/// A connection that no runtime knows of yet. Most requests come with their connection, and many clients ask only
-/// one; then there is no need to watch it, which takes two system calls.
+/// A connection that is not registered with a runtime, which takes two system calls. Many clients send one request with
+/// the connection, and need no more than this.
 #[derive(Debug)]
 pub(super) struct NewConnection {
     stream: StdStream,
     peer: Peer,
     slot: ConnectionSlot,
     progress: Progress,
-    /// Answers that are still to be sent.
     unsent: Vec<u8>,
 }
 
@@ -194,7 +190,7 @@ impl NewConnection {
         }
     }
 
-    /// Answers what has come already; true if that was all. If nothing has, it may be called once more.
+    /// Answers what has arrived; true if the connection is done. If nothing had arrived, it may be called once more.
     pub(super) fn answer(&mut self, fast_path: &FastPath, policy: &ConnectionPolicy) -> bool {
         let answered = SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             let length = match self.stream.read(input) {
@@ -204,7 +200,7 @@ impl NewConnection {
             };
             output.clear();
             let received = input.get(..length).unwrap_or_default();
-            // The general loop parses it again.
+            // The loop in `serve` parses the rest again.
             let _ = self
                 .progress
                 .answer(fast_path, (&self.peer, policy), received, now, output);
@@ -217,7 +213,7 @@ impl NewConnection {
             output.clear();
             sent.map(drop)
         });
-        // How a client ends its connection is its own business.
+        // A client may end its connection as it likes.
         answered.is_err() || self.progress.is_last && !self.progress.is_cut && self.unsent.is_empty()
     }
 
@@ -226,7 +222,6 @@ impl NewConnection {
     }
 }
 
-/// A connection that waits for requests.
 struct Connection<'c> {
     stream: &'c mut TcpStream,
     fast_path: &'c FastPath,
@@ -234,12 +229,10 @@ struct Connection<'c> {
     context: &'c ConnectionContext,
     activity: &'c LastUsed,
     progress: Progress,
-    /// Ends a connection that waits for too long.
     alarm: Pin<&'c mut Sleep>,
 }
 
-/// Serves a connection; gives it back, with what was received and not answered, when its next request is for the
-/// general server.
+/// Serves a connection. Returns it, with what is unread, when its next request is not for the fast path.
 pub(super) async fn serve(
     mut connection: NewConnection,
     fast_path: &FastPath,
@@ -248,7 +241,7 @@ pub(super) async fn serve(
 ) -> io::Result<Option<Handover<TcpStream>>> {
     let policy = &context.policy;
     let is_announced = policy.is_announced_by(&connection.peer);
-    // By now all connections that waited to be accepted have been, and the request may have come.
+    // The request may have arrived while other connections were accepted.
     if !is_announced && connection.has_sent_nothing() && connection.answer(fast_path, policy) {
         return Ok(None);
     }
@@ -265,7 +258,7 @@ pub(super) async fn serve(
         progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
     }
-    // A connection that is always busy has used up what a task may do at a time when it gets here.
+    // A busy connection may have used up the task's budget when it gets here.
     let mut stopped = context.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
     let mut connection = Connection {
@@ -282,7 +275,6 @@ pub(super) async fn serve(
         let next = std::future::poll_fn(|cx| {
             let polled = connection.poll(cx);
             if !connection.progress.deadlines.is_draining() && stop.as_mut().poll(cx).is_ready() {
-                // A request that has come already is answered.
                 connection.progress.deadlines.drain(connection.alarm.as_mut());
             }
             match polled {
@@ -309,7 +301,6 @@ pub(super) async fn serve(
 }
 
 impl Connection<'_> {
-    /// Answers a request whose link must be looked up in the store.
     async fn wait(&mut self, waiting: Waiting) -> io::Result<()> {
         let (mut now, since) = (Now::default(), Instant::now());
         now.set(self.fast_path.now());
@@ -324,7 +315,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Answers what has been received, until there is nothing more or something else must be done.
+    /// Answers what has arrived, until there is no more or something else must be done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             output.clear();
@@ -351,7 +342,7 @@ impl Connection<'_> {
                     return Poll::Ready(Ok(next));
                 }
                 if !self.progress.wants_more && !self.progress.is_last {
-                    // There is more to answer, after the others have had their turn.
+                    // There is more, after the other connections' turn.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -364,14 +355,14 @@ impl Connection<'_> {
         })
     }
 
-    /// What was received before and, if that is no whole request, what the socket has. `None` at the end of the stream.
+    /// What is held and, if that is no whole request, what the socket has. `None` at the end of the stream.
     fn poll_input<'i>(&mut self, cx: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
         if !ready!(self.poll_rest_of_head(cx, input))? {
             return Poll::Ready(Ok(None));
         }
         let held = &mut self.progress.held;
         let mut buffer = ReadBuf::new(input);
-        // It is never longer than the buffer, from which it came.
+        // It came from a buffer of this size.
         buffer.put_slice(held);
         if self.progress.wants_more {
             ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut buffer))?;
@@ -384,9 +375,8 @@ impl Connection<'_> {
         Poll::Ready(Ok(input.get(..length)))
     }
 
-    /// Where a part of a head is there, reads until all of it is, or until it is clear that it is none; false at the
-    /// end of the stream. The fast path parses it only then: parsed anew for each byte that comes, it would take
-    /// thousands of times the effort.
+    /// Reads until a partial head is whole or malformed; false at the end of the stream. The fast path parses it only
+    /// then: parsing it anew for each byte would take thousands of times the effort.
     fn poll_rest_of_head(&mut self, cx: &mut Context<'_>, input: &mut [u8]) -> Poll<io::Result<bool>> {
         let Progress { held, partial, .. } = &mut self.progress;
         let Some(reader) = partial else {
@@ -409,7 +399,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Sends what the socket's buffer takes at once, and returns how much that was.
+    /// Sends what the socket's buffer takes, and returns how much.
     fn try_send(&mut self, cx: &mut Context<'_>, output: &[u8]) -> io::Result<usize> {
         if output.is_empty() {
             return Ok(0);
@@ -431,7 +421,6 @@ impl Connection<'_> {
         })
     }
 
-    /// Ready when the connection has been waiting for a request for too long.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (deadlines, limits) = (&self.progress.deadlines, &self.context.policy.limits);
         if let Some(reason) = ready!(deadlines.poll(self.alarm.as_mut(), limits, cx)) {

@@ -34,7 +34,7 @@ impl PublicService {
             None => self.refuse(&request, client).await,
         };
         if !request.body().is_end_stream() {
-            // The body is not read, so nothing can come after it.
+            // The body is not read, so no request can follow it.
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -42,7 +42,6 @@ impl PublicService {
         response
     }
 
-    /// The answer to what the public listener does not serve.
     async fn refuse(&self, request: &Request<Incoming>, client: IpAddr) -> Response {
         if http::is_about_server(request) {
             return http::allow(request.method(), http::API_METHODS);
@@ -58,7 +57,7 @@ impl PublicService {
         let call = Call::from_target(target);
         let requested = Requested::from(&call);
         if call.is_goto() {
-            // By POST, with the id in the body or nowhere.
+            // A POST has the id in its body, if at all.
             return self.public.goto(None, requested, client_of(request, client)).await;
         }
         let fault = ApiError::ServiceForbidden {
@@ -78,7 +77,7 @@ impl Service for PublicService {
     }
 }
 
-/// The admin listener: the API, and the redirects too, because a client knows one base URL.
+/// The admin listener: the API, and redirects too, because clients know one base URL.
 #[derive(Debug, Clone)]
 pub(super) struct AdminService {
     pub(super) api: Arc<Api>,
@@ -105,7 +104,7 @@ impl AdminService {
             "/status" => return status::respond(request.method(), &self.monitor),
             _ => {}
         }
-        // A goto with a body, which may say more about it, is the API's.
+        // A goto with a body, which may have parameters, is the API's.
         let is_of_api = target.is_some();
         if request.body().is_end_stream() || !is_of_api {
             let redirect = self
@@ -132,7 +131,6 @@ impl Service for AdminService {
     }
 }
 
-/// Answers a request and writes it to the access log.
 async fn logged<F: Future<Output = Response>>(
     log: &AccessLog,
     listener: &'static str,
@@ -165,15 +163,13 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
     }
 }
 
-/// The response to a fetch of our own. However a destination leads here, nothing of the admin listener is content for
-/// strangers.
+/// The response to our own fetch: a destination must not lead to the admin listener.
 fn from_proxy() -> Response {
     let mut response = http::text(StatusCode::LOOP_DETECTED, "this is no destination of short links\n");
     http::no_store(response.headers_mut());
     response
 }
 
-/// The answer for which there is no memory.
 fn overloaded() -> Response {
     let mut response = ApiError::Overloaded.respond(&Format::DEFAULT, Duration::ZERO);
     response

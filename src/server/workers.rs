@@ -21,21 +21,18 @@ use crate::server::routes::PublicService;
 use crate::server::systemd::Heartbeat;
 use crate::server::{general, redirect_loop};
 
-/// What a thread serves redirects with.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
-    /// The general threads, and what they serve connections with.
+    /// The general threads.
     pub(super) general: Handle,
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
     pub(super) gate: Gate,
-    /// How long requests in flight may take at the end.
     pub(super) drain: Duration,
     pub(super) heartbeat: Heartbeat,
 }
 
-/// The threads that have been started.
 #[derive(Debug)]
 pub(super) struct Workers {
     ended: mpsc::UnboundedReceiver<()>,
@@ -43,16 +40,14 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Waits until a thread has ended.
     pub(super) async fn one_ended(&mut self) {
         if self.running > 0 {
-            // Every thread says so, and holds a sender until then.
+            // Every thread holds a sender until it ends.
             let _ = self.ended.recv().await;
             self.running -= 1;
         }
     }
 
-    /// Waits until all threads have ended.
     pub(super) async fn all_ended(&mut self) {
         while self.running > 0 {
             self.one_ended().await;
@@ -60,17 +55,16 @@ impl Workers {
     }
 }
 
-/// Says that a thread has ended, however it did.
+/// Sends when it is dropped, also by a panic.
 struct ThreadExitSignal(mpsc::UnboundedSender<()>);
 
 impl Drop for ThreadExitSignal {
     fn drop(&mut self) {
-        // Nobody may be waiting for it any more.
         let _ = self.0.send(());
     }
 }
 
-/// Starts so many threads, each of which takes one listener of each address, or more where there are more.
+/// Starts the threads. Each takes one listener of each address, or more if there are more.
 pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listening>>) -> io::Result<Workers> {
     let (sender, ended) = mpsc::unbounded_channel();
     let mut of_threads: Vec<Vec<Listening>> = Vec::new();
@@ -93,7 +87,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
             ..worker.clone()
         });
         let run = move || {
-            // The last that is dropped: the runtime holds connections, and these the links.
+            // Dropped last: the runtime holds connections, and these the links.
             let _ending = ending;
             if let Err(error) = runtime.block_on(worker.run(listeners)) {
                 tracing::error!(%error, "redirect thread ended");
@@ -119,7 +113,7 @@ impl Worker {
         }
         let mut stopped = self.gate.stopped.clone();
         let deadline = async {
-            // An error means that the sender is gone, which also means the end.
+            // Without a sender, the program ends too.
             let _ = stopped.wait_for(|stopped| *stopped).await;
             tokio::time::sleep(self.drain).await;
         };
@@ -136,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// Serves a connection that has been accepted. Often all that there is to do is done at once.
+    /// Often answers the only request at once.
     fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, connections: &ConnectionSet) {
         let Some(accepted) = self.gate.admit(&stream, address, connections) else {
             return;
@@ -159,9 +153,8 @@ impl Worker {
             Err(error) => Err(error),
         };
         match served {
-            // The connection keeps its entry in the set of this thread and ends with it. A panic is in the log.
+            // The connection keeps its entry in this thread's set and ends with it. A panic is logged.
             Ok(connection) => drop(connection.await),
-            // How a client ends its connection is its own business.
             Err(error) => tracing::trace!(%error, "connection ended"),
         }
     }

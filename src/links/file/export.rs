@@ -6,8 +6,7 @@ use crate::links::file;
 use crate::model::PartnerId;
 use crate::store::{CopyError, Snapshot, StoreError};
 
-/// Writes the links of a partner, or of all, in the order of their ids, and returns how many are left out because their
-/// records are damaged. Calls `on_link` for every link.
+/// Writes the links of a partner, or all, by id. Leaves out damaged links and returns how many.
 pub fn export(
     snapshot: &Snapshot,
     partner: Option<PartnerId>,

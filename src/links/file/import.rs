@@ -13,26 +13,25 @@ use crate::store::{
     Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
 };
 
-/// Links of one commit where those that are right are kept whatever comes after them. Other writes wait for it.
+/// Lines of one transaction with `keep_going`, for which other writes wait.
 const BATCH_LINES: usize = 2_000;
-/// Bytes of their destinations.
+/// The same in bytes of destinations.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Links that are remembered to see which lines say the same again.
+/// Links remembered to recognise repeated lines.
 const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
-/// Lines whose problems are listed; beyond it they are only counted.
+/// Problems that are listed; further ones are only counted.
 const PROBLEMS_TOLD_MAX: usize = 100;
 /// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
 const FIRST_IDS_MAX: usize = 5;
-/// Lines between two reports of progress.
 const PROGRESS_LINES: u64 = 1_000;
 
-/// What to do with a line whose id another link has. One that is the same in every field is no conflict.
+/// What to do with a line whose id is taken by a different link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Conflict {
     #[default]
     Fail,
     Skip,
-    /// The line's link takes its place.
+    /// Replace the stored link.
     Update,
 }
 
@@ -49,38 +48,35 @@ impl Conflict {
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImportOptions {
-    /// What to do about ids that are taken.
     pub conflict: Conflict,
-    /// Find out what would happen, and change nothing.
+    /// Report what would happen; write nothing.
     pub dry_run: bool,
-    /// Import the lines that are right even if others are wrong.
+    /// Import valid lines even if others are invalid.
     pub keep_going: bool,
-    /// Only links of this partner are accepted.
+    /// Refuse links of other partners.
     pub partner: Option<PartnerId>,
 }
 
-/// What an import has done, or on a dry run would do.
+/// What an import did, or a dry run would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportReport {
     pub added: u64,
-    /// Links that were there and are different now.
     pub updated: u64,
-    /// Links that were there, the same in every field.
+    /// Stored links that equal their lines.
     pub unchanged: u64,
-    /// Lines that were passed over because their id is taken.
+    /// Lines whose id is taken.
     pub skipped: u64,
     pub refused: u64,
     pub problems: Vec<LineProblem>,
-    /// Lines that are kept although the API's `add` would refuse their links.
+    /// Imported lines that the API's `add` would refuse.
     #[serde(default)]
     pub warned: u64,
     #[serde(default)]
     pub warnings: Vec<LineProblem>,
-    /// On a dry run, the first ids as they would be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_ids: Vec<String>,
-    /// Whether anything was written: not on a dry run, and not if a line was wrong and all had to be right.
+    /// Whether links were written: not by a dry run, and not if a line was invalid without `keep_going`.
     pub applied: bool,
 }
 
@@ -90,7 +86,7 @@ pub struct LineProblem {
     pub reason: String,
 }
 
-/// A line of the API's answer to an import: progress until the last one.
+/// A line of the API's response to an import. The report comes last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ImportEvent {
@@ -100,7 +96,6 @@ pub enum ImportEvent {
     #[serde(rename_all = "camelCase")]
     Failed {
         error: String,
-        /// The store failed, and not the file.
         #[serde(default)]
         is_of_the_store: bool,
     },
@@ -116,24 +111,23 @@ impl ImportReport {
     }
 }
 
-/// An import that was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The file could not be read; nothing was written, unless it was to keep going.
+    /// The file cannot be read; without `keep_going`, nothing was written.
     #[error("the file cannot be read")]
     File(#[source] io::Error),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
 
-/// Told of progress: how many lines have been read.
+/// Called with the number of lines read.
 pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Imports lines, in one transaction unless it is to keep going. An import that was cut off can be done again: what
-/// is there already is unchanged.
+/// Imports lines, in one transaction unless `keep_going`. An interrupted import can be repeated: links that are there
+/// already are unchanged.
 ///
-/// The lines are read and checked before the writer is taken, which then has nothing to do but to write links: others
-/// wait for it. What writes nothing, a dry run or a file with wrong lines, does not take it at all.
+/// Lines are read and checked before the writer is taken, because other writes wait for it. A dry run, or a file with
+/// invalid lines, does not take it at all.
 pub async fn import(
     store: &Store,
     lines: impl Iterator<Item = io::Result<Line>> + Send + 'static,
@@ -171,7 +165,6 @@ pub async fn import(
     written.map_err(ImportError::File)
 }
 
-/// Imports the lines that are right, each batch in a transaction.
 async fn import_in_batches(
     store: &Store,
     mut lines: Lines<impl Iterator<Item = io::Result<Line>> + Send + 'static>,
@@ -197,7 +190,6 @@ async fn import_in_batches(
     }
 }
 
-/// Finds out what would happen, and changes nothing.
 async fn rehearse(
     store: &Store,
     prepared: PreparedLinks,
@@ -219,7 +211,6 @@ async fn rehearse(
     }
 }
 
-/// Runs what takes long and waits for no writer.
 async fn off_runtime<R: Send + 'static>(
     job: impl FnOnce() -> io::Result<R> + Send + 'static,
 ) -> Result<R, ImportError> {
@@ -228,7 +219,6 @@ async fn off_runtime<R: Send + 'static>(
         .map_err(ImportError::File)
 }
 
-/// Lines that are read, and what has become of those that are wrong.
 struct Lines<L> {
     lines: L,
     options: ImportOptions,
@@ -238,7 +228,7 @@ struct Lines<L> {
 }
 
 impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
-    /// All that are right by themselves.
+    /// All lines that are valid by themselves.
     fn prepare(mut self, mut preparing: Preparing) -> io::Result<(PreparedLinks, ImportReport)> {
         let mut repeated = Repeated::default();
         while let Some(prepared) = self.next_right()? {
@@ -251,7 +241,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
         Ok((preparing.finish()?, self.report))
     }
 
-    /// The next line that is right by itself.
+    /// The next line that is valid by itself.
     fn next_right(&mut self) -> io::Result<Option<Prepared>> {
         loop {
             let Some(line) = self.lines.next().transpose()? else {
@@ -281,7 +271,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
         }
     }
 
-    /// As many as are written together; none at the end.
+    /// The lines of one transaction; empty at the end.
     fn next_batch(&mut self) -> io::Result<Vec<Prepared>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH_LINES
@@ -295,8 +285,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
     }
 }
 
-/// The links that lines of a file have last said, to pass over those that say the same again: a file may repeat one
-/// line a million times.
+/// The last lines by id, to pass over repetitions: a file may repeat one line a million times.
 #[derive(Default)]
 struct Repeated {
     hasher: RandomState,
@@ -306,7 +295,7 @@ struct Repeated {
 impl Repeated {
     fn is_known(&mut self, link: &ShortLink) -> bool {
         if self.said.len() >= REPEATED_MAX {
-            // What is repeated only after so many others has them for company, which do make links.
+            // A line that repeats after so many others costs little beside them.
             self.said.clear();
         }
         let hash = self.hasher.hash_one(link);
@@ -314,7 +303,7 @@ impl Repeated {
     }
 }
 
-/// Where links are put: into the store, or only as if.
+/// The store, or a rehearsal.
 trait Target {
     fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError>;
     fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError>;
@@ -354,7 +343,7 @@ impl Target for Rehearsal<'_> {
     }
 
     fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
-        // Whose the damaged one is, only a look at every index says.
+        // Finding the partner of a damaged link would take a scan of every index.
         Rehearsal::put(self, None, &new)?;
         Ok(true)
     }
@@ -379,7 +368,7 @@ fn put_all(
             Ok(Outcome::Unchanged) => report.unchanged += 1,
             Ok(Outcome::Skipped) => report.skipped += 1,
             Ok(Outcome::Refused(reason)) => report.refuse(number, reason),
-            // Met while looking, before anything was changed.
+            // Found while reading, before any change.
             Err(error @ StoreError::Damaged { .. }) => report.refuse(number, error.to_string()),
             Err(error) => return Err(error),
         }
@@ -453,7 +442,7 @@ fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {
     format!("the link {holder} has the unique id {unique_id:?}")
 }
 
-/// Whether two links are the same in every field that the line says. CSV cannot tell an empty name from none.
+/// Whether two links agree in every field of the line. CSV cannot tell an empty name from none.
 fn is_same(stored: &ShortLink, link: &ShortLink, is_dated: bool) -> bool {
     let of_name = |name: &Option<String>| name.clone().unwrap_or_default();
     let mut comparable = link.clone();
@@ -464,7 +453,7 @@ fn is_same(stored: &ShortLink, link: &ShortLink, is_dated: bool) -> bool {
     of_name(&stored.name) == of_name(&link.name) && *stored == comparable
 }
 
-/// Another link that holds this one's unique id.
+/// Another link that holds this link's unique id.
 fn holder(transaction: &impl Target, link: &ShortLink) -> Result<Option<LinkId>, StoreError> {
     match &link.unique_id {
         Some(unique_id) if link.status != Status::Deleted => {

@@ -23,7 +23,7 @@ pub struct LinkJson<'a> {
     pub status: u8,
 }
 
-/// The use of a link. An older server counts no clicks.
+/// Usage of a link. Older servers count no clicks.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UsageJson {

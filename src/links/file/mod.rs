@@ -17,17 +17,16 @@ pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use read::{Defaults, Line, read};
 pub use write::LinkWriter;
 
-/// How a link is written on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFormat {
-    /// A JSON object a line, with every field.
+    /// One JSON object per line, with every field.
     JsonLines,
-    /// A line of names, then a line of values a link. Null and an empty text are the same.
+    /// A header line, then one line per link. An empty value means null.
     Csv,
 }
 
 impl FileFormat {
-    /// The format with this name, which is also the ending of its files.
+    /// By its name, which is also the file extension.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "jsonl" => Some(Self::JsonLines),
@@ -44,7 +43,7 @@ impl FileFormat {
     }
 }
 
-/// The fields, in the order of the columns.
+/// The columns.
 const FIELDS: [&str; 11] = [
     "id",
     "createdAt",

@@ -14,42 +14,38 @@ use crate::model::validate::{
 };
 use crate::model::{Destination, LinkId, PartnerId, ShortLink, Status, Timestamp, whole_number};
 
-/// Longest line that is read, in bytes: a link with the longest destination, every character of it escaped.
+/// Longest line: a link with the longest destination, every character escaped.
 const LINE_MAX_BYTES: u64 = 128 * 1024;
-/// Longest reason, in bytes: it may repeat what it complains about.
+/// Longest reason: it may quote the input.
 const REASON_MAX_BYTES: usize = 300;
-/// Enough of what should be an id to find it by.
+/// How much of an invalid id a reason quotes.
 const ID_SHOWN_BYTES: usize = 40;
-/// What stands between the values of a CSV file: spreadsheets write a semicolon where the comma is in numbers.
+/// Spreadsheets write a semicolon where numbers have a decimal comma.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
-/// What is wrong with a file in UTF-16, as spreadsheets save "Unicode text".
+/// Spreadsheets save "Unicode text" as UTF-16.
 const UTF_16: &str =
     "the file is UTF-16, expected UTF-8: save it as \"CSV UTF-8\", or convert it with iconv -f UTF-16 -t UTF-8";
-/// What the reader of CSV reads at a time.
 const CSV_BUFFER_BYTES: u64 = 64 * 1024;
 
-/// A line, and the link that it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Counted from 1.
     pub number: u64,
-    /// The link, or what is wrong with it.
+    /// The link, or why the line is invalid.
     pub link: Result<ShortLink, String>,
-    /// Whether the line says when the link was made; if not, that and its last change are the defaults.
+    /// Whether the line has a creation time.
     pub is_dated: bool,
 }
 
-/// What a link has whose line does not say it.
+/// Values of fields that a line leaves out.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
-    /// The time of creation and change.
     pub now: Timestamp,
-    /// The partner to whom it belongs; without one, each line must name its own.
+    /// Without one, each line must name its own.
     pub partner: Option<PartnerId>,
 }
 
-/// A whole number. Of one with a fraction, which is how data frames write a column with gaps, the fraction is dropped
-/// as in the API.
+/// A whole number. Drops a fraction, as the API does: data frames write a column with gaps as fractions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Whole(i64);
 
@@ -64,7 +60,6 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// A line as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
 struct Row {
@@ -79,16 +74,13 @@ struct Row {
     full_url: String,
     unique_id: Option<String>,
     status: Option<Whole>,
-    /// In what the API lists; says nothing about the link.
+    /// The API's lists have it.
     #[serde(rename = "objectType")]
     _object_type: Option<String>,
 }
 
-/// Reads the lines of a file; empty ones are passed over. An error of the file itself ends the reading.
-///
-/// # Errors
-/// When the file is UTF-16, or the line of names of a CSV file cannot be read or names a field that there is not; the
-/// reason is for people.
+/// Reads the lines of a file, without empty ones. Fails if the file is UTF-16 or the header line of a CSV file is
+/// invalid.
 pub fn read<'r>(
     format: FileFormat,
     mut file: impl BufRead + Send + 'r,
@@ -98,7 +90,7 @@ pub fn read<'r>(
         Ok(start) => start,
         Err(error) => return Ok(Box::new(std::iter::once(Err(error)))),
     };
-    // Without a mark, too: every second byte of a name is zero then.
+    // Also without a byte order mark: every second byte of a field name is zero.
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = start.as_slice() {
         return Err(UTF_16.to_owned());
     }
@@ -110,7 +102,6 @@ pub fn read<'r>(
     })
 }
 
-/// The first bytes of a file, enough to see how its text is encoded.
 fn start_of(file: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.take(3).read_to_end(&mut start)?;
@@ -124,7 +115,7 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
         loop {
             bytes.clear();
             number += 1;
-            // One byte more than is allowed, to see that there is more.
+            // One byte more than allowed shows that there is more.
             match file.by_ref().take(LINE_MAX_BYTES + 1).read_until(b'\n', &mut bytes) {
                 Ok(0) => return None,
                 Ok(_) => {}
@@ -144,7 +135,7 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
             }
             let row = std::str::from_utf8(line)
                 .map_err(|_| "not UTF-8".to_owned())
-                // A list of values would be taken for an object's.
+                // serde would accept an array as a struct.
                 .and_then(|text| {
                     if text.starts_with('[') {
                         Err("expected a JSON object".to_owned())
@@ -158,7 +149,7 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
     })
 }
 
-/// serde_json counts lines itself, from the one it is given; of that, only the column says something.
+/// Only the column of serde_json's position means something here.
 fn told(error: &serde_json::Error) -> String {
     let text = shortened(&error.to_string(), REASON_MAX_BYTES).to_owned();
     match text.split_once(" at line 1 column ") {
@@ -167,11 +158,11 @@ fn told(error: &serde_json::Error) -> String {
     }
 }
 
-/// What stands between values, and the first line of a CSV file, which says it.
+/// The header line of a CSV file, and the delimiter.
 struct Beginning {
     delimiter: u8,
     line: Vec<u8>,
-    /// Whether a line before it said it, as Excel's `sep=;` does.
+    /// Whether it follows a line such as Excel's `sep=;`.
     is_second: bool,
 }
 
@@ -195,7 +186,7 @@ impl Beginning {
                 is_second: true,
             });
         }
-        // No name of a field has one in it.
+        // No field name contains a delimiter.
         let delimiter = line.iter().find(|byte| DELIMITERS.contains(byte)).copied();
         Ok(Self {
             delimiter: delimiter.unwrap_or(b','),
@@ -205,7 +196,7 @@ impl Beginning {
     }
 }
 
-/// A line with its end, or as much of it as a line may have.
+/// A line with its end, up to the longest line.
 fn first_line(file: &mut impl BufRead) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     loop {
@@ -277,7 +268,7 @@ fn csv_lines(
         left.store(LINE_MAX_BYTES + CSV_BUFFER_BYTES, Ordering::Relaxed);
         let read = reader.read_byte_record(&mut record);
         let last = breaks.lock().line_before(reader.position().byte());
-        // A record begins where its own line breaks have not been yet.
+        // A record with line breaks inside began that many lines earlier.
         let inside: usize = record.iter().map(line_breaks).sum();
         let number = last.saturating_sub(inside as u64);
         match read {
@@ -296,27 +287,24 @@ fn csv_lines(
     }))
 }
 
-/// Line breaks in a text: LF, CR, or both together.
 fn line_breaks(text: &[u8]) -> usize {
     let of_both = text.windows(2).filter(|two| *two == b"\r\n").count();
     text.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count() - of_both
 }
 
-/// A file of which only so much is read at a time: a quote that is never closed would have all of it in memory.
+/// Bounds what is read at a time: an unclosed quote would read the whole file into memory.
 struct Bounded<R> {
     inner: R,
     left: Arc<AtomicU64>,
     breaks: Arc<Mutex<Breaks>>,
 }
 
-/// Where the lines of a file end. The reader of CSV counts them differently where they end in CR and LF, and where
-/// some are empty.
+/// Where the lines of a file end. The csv crate counts CR LF and empty lines differently.
 #[derive(Default)]
 struct Breaks {
     read: u64,
-    /// Line breaks before those that are kept.
+    /// Line breaks before `positions`.
     before: u64,
-    /// Whether the last byte was a CR, which an LF may follow.
     is_after_return: bool,
     positions: VecDeque<u64>,
 }
@@ -334,7 +322,7 @@ impl Breaks {
         self.read += bytes.len() as u64;
     }
 
-    /// The number of the line that ends at `end`, which is the byte after CR, or LF, or the last one of all.
+    /// The number of the line that ends at `end`: the byte after CR or LF, or the last byte.
     fn line_before(&mut self, end: u64) -> u64 {
         let mut is_broken = false;
         while let Some(position) = self.positions.pop_front_if(|position| *position < end) {
@@ -396,7 +384,7 @@ fn line_of(number: u64, row: Result<Row, String>, defaults: Defaults) -> Line {
     Line { number, link, is_dated }
 }
 
-/// The link of a row, held to the rules of the API (docs/kaltura-api.md#kalturashortlink).
+/// Checks a row by the API's rules (docs/kaltura-api.md#kalturashortlink).
 fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     let id: LinkId = row
         .id

@@ -19,35 +19,33 @@ use parking_lot::RwLock;
 use crate::links::map::records::{ChunkOffset, Record, Records, render};
 use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 
-/// Shards: many more than cores, so that a writer is seldom in a reader's way. A power of two.
+/// Many more than cores, so that writers seldom block readers. A power of two.
 const SHARDS: usize = 256;
 
-/// Links that are brought into a shard together.
+/// Links that are loaded into a shard together.
 const BATCH_LINKS: usize = 128;
 
-/// What is to be answered for an id at some moment (docs/kaltura-api.md#goto).
+/// What to answer for an id (docs/kaltura-api.md#goto).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<L = HeaderValue> {
-    /// The link works; this is its `Location`.
+    /// With the link's `Location`.
     Redirect(L),
     Disabled,
     Deleted,
     Expired,
     Unknown,
-    /// Not all links have been loaded yet, and this one is not among those that have.
+    /// Not in the map, which is still loading.
     Loading,
-    /// There is such a link, but its record is damaged.
     Damaged,
 }
 
-/// The links of one shard: a table of places, hashed by the ids of the records that are there.
 #[derive(Debug, Default)]
 struct Shard {
     places: HashTable<ChunkOffset>,
     records: Records,
 }
 
-// A line of cache each, so that the lock of one shard does not slow down the next.
+// A cache line each, against false sharing of the locks.
 #[repr(align(64))]
 #[derive(Debug, Default)]
 struct LockedShard(RwLock<Shard>);
@@ -55,9 +53,9 @@ struct LockedShard(RwLock<Shard>);
 #[derive(Debug)]
 pub struct LinkMap {
     shards: Box<[LockedShard]>,
-    // Seeded at random, so that nobody can choose ids that fall into one bucket.
+    // A random seed, against ids chosen to collide.
     hasher: RandomState,
-    // Set once all links are there: the ids of those whose records are damaged.
+    // Set when all links are loaded: the ids of the damaged ones.
     loaded: OnceLock<HashSet<LinkId>>,
 }
 
@@ -77,7 +75,7 @@ impl Shard {
         self.records.get(*self.places.find(hash, is_it)?)
     }
 
-    /// Puts a record in the place of the one with its id, if there is one that is different and it may be replaced.
+    /// Inserts a record, or replaces the one with its id if `may_replace` and they differ.
     fn put(&mut self, hasher: &RandomState, hash: u64, id: LinkId, record: &[u8], replace: bool) -> bool {
         let Self { places, records } = self;
         let is_it = |place: &ChunkOffset| is_of(records, *place, id);
@@ -114,12 +112,12 @@ impl Shard {
         }
     }
 
-    /// Moves what is in use out of chunks that are mostly unused: at most some hundred records at a time.
+    /// Empties sparse chunks: moves at most some hundred records at a time.
     fn pack(&mut self, hasher: &RandomState) {
         while let Some(taken) = self.records.take_sparse() {
             for (from, record) in taken.records() {
                 let Some(id) = record.id() else { continue };
-                // A record that is no longer in use is in no slot.
+                // Dead records are in no slot.
                 let slot = self.places.find_mut(hash_of(hasher, id), |place| *place == from);
                 if let (Some(slot), Some(to)) = (slot, self.records.push(record.bytes())) {
                     *slot = to;
@@ -129,8 +127,7 @@ impl Shard {
     }
 }
 
-/// Renders a link; as a damaged one, and false, if its destination is none that any version has accepted: it must not
-/// be shown to anybody.
+/// Renders a link. False, and as a damaged link, if its destination was never acceptable and must not be sent.
 fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) -> bool {
     let is_whole = Destination::was_ever_accepted(link.full_url);
     render(
@@ -147,17 +144,17 @@ fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) -> bool {
     is_whole
 }
 
-/// The shard of a hash. The table inside the shard uses the lowest and highest bits; these are in between.
+/// The table uses the lowest and highest bits of the hash; these are in between.
 fn shard_of(hash: u64) -> usize {
     usize::try_from(hash >> 32).unwrap_or_default() % SHARDS
 }
 
-/// Many links on their way into the index. Those of a shard are brought in together, because its table is then near.
+/// Links to load, collected by shard: its table is then in the cache.
 #[derive(Debug)]
 pub struct Batch<'i> {
     index: &'i LinkMap,
     scratch: Vec<u8>,
-    /// By shard: records, one after the other, and the hash of each.
+    /// By shard: concatenated records, and the hash of each.
     waiting: Vec<(Vec<u8>, Vec<u64>)>,
 }
 
@@ -170,8 +167,7 @@ impl<'i> Batch<'i> {
         }
     }
 
-    /// As [`LinkMap::load`], at the latest when the batch is finished. A link whose destination no version has
-    /// accepted is not loaded; false then.
+    /// As [`LinkMap::load`], at the latest when the batch is finished. False if the destination was never acceptable.
     pub fn load(&mut self, link: &LinkRef<'_>) -> bool {
         if !render_link(&mut self.scratch, link) {
             return false;
@@ -210,7 +206,6 @@ fn hash_at(hasher: &RandomState, records: &Records, place: ChunkOffset) -> u64 {
 }
 
 impl LinkMap {
-    /// What to answer for an id at `now`.
     pub fn look_up(&self, id: LinkId, now: Timestamp) -> Verdict {
         // A location is visible ASCII, which every header can carry.
         let value = |location: &[u8]| HeaderValue::from_bytes(location).ok();
@@ -225,10 +220,10 @@ impl LinkMap {
         }
     }
 
-    /// What to answer for an id at `now`, with what `take` makes of the location. It runs while the shard is locked, so
-    /// it must be quick; in return nothing is allocated and nothing shared.
+    /// What to answer for an id at `now`, with what `take` makes of the location. `take` runs under the shard's lock,
+    /// so it must be quick; in return nothing is allocated.
     pub fn look_up_with<L>(&self, id: LinkId, now: Timestamp, take: impl FnOnce(&[u8]) -> L) -> Verdict<L> {
-        // Before the look, so that a link which the loader brings in between is not said to be unknown.
+        // Before the look-up, so that a link loaded in between is not called unknown.
         let loaded = self.loaded.get();
         let hash = hash_of(&self.hasher, id);
         let Some(shard) = self.shard(hash) else {
@@ -257,7 +252,6 @@ impl LinkMap {
         self.shards.iter().map(|shard| shard.0.read().places.len()).sum()
     }
 
-    /// Bytes of memory that the map has allocated.
     pub fn memory_bytes(&self) -> u64 {
         let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
@@ -266,39 +260,36 @@ impl LinkMap {
         self.shards.iter().map(of_shard).sum()
     }
 
-    /// Whether every link of the store is in the map.
     pub fn is_loaded(&self) -> bool {
         self.loaded.get().is_some()
     }
 
-    /// Links whose records are damaged; none until all links are in the map.
     pub fn damaged(&self) -> usize {
         self.loaded.get().map_or(0, HashSet::len)
     }
 
     pub fn set_loaded(&self, damaged: HashSet<LinkId>) {
-        // Loading a second time changes nothing about what the first one found.
+        // The first load counts.
         let _ = self.loaded.set(damaged);
     }
 
-    /// Makes room for so many links, so that bringing them in moves none of them.
+    /// Makes room for so many links, so that loading moves none.
     pub fn reserve(&self, links: u64) {
         let each = usize::try_from(links).unwrap_or(usize::MAX) / SHARDS;
         for shard in &self.shards {
             let mut of_shard = shard.0.write();
             let Shard { places, records } = &mut *of_shard;
-            // They are spread evenly, but not quite.
+            // Links spread nearly evenly.
             let wanted = (each + each / 32).saturating_sub(places.len());
             places.reserve(wanted, |place| hash_at(&self.hasher, records, *place));
         }
     }
 
-    /// Shows a link as a commit left it; says whether it was shown otherwise before.
+    /// Publishes a committed link. True if the map had another version.
     pub fn publish(&self, link: &LinkRef<'_>) -> bool {
         self.insert(link, true)
     }
 
-    /// The ids in the map, in no order.
     pub fn ids(&self) -> Vec<LinkId> {
         let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
@@ -315,7 +306,7 @@ impl LinkMap {
         }
     }
 
-    /// Brings in records of one shard, and empties both lists.
+    /// Loads records of one shard, and clears both lists.
     fn load_together(&self, records: &mut Vec<u8>, hashes: &mut Vec<u64>) {
         let mut rest = records.as_slice();
         if let Some(shard) = hashes.first().and_then(|hash| self.shard(*hash)) {
@@ -332,13 +323,13 @@ impl LinkMap {
         hashes.clear();
     }
 
-    /// Shows a link as the store has it, unless a commit has been published for it since.
+    /// Loads a stored link unless a commit has published it since.
     pub fn load(&self, link: &LinkRef<'_>) {
         self.insert(link, false);
     }
 
     fn insert(&self, link: &LinkRef<'_>, replace: bool) -> bool {
-        // Rendered before the lock is taken.
+        // Before the lock.
         let mut record = Vec::new();
         render_link(&mut record, link);
         let hash = hash_of(&self.hasher, link.id);
@@ -350,7 +341,7 @@ impl LinkMap {
         self.shards.get(shard_of(hash))
     }
 
-    /// What the map holds of a link, for tests: location, status, expiry.
+    /// Location, status, expiry.
     #[cfg(test)]
     pub(crate) fn entry(&self, id: LinkId) -> Option<(String, Status, Option<Timestamp>)> {
         let hash = hash_of(&self.hasher, id);

@@ -7,7 +7,6 @@ use crate::links::{LinkMap, Sessions};
 use crate::model::Destination;
 use crate::store::{Change, CommitObserver, Snapshot, StoreError};
 
-/// Publishes what the store has committed.
 #[derive(Debug, Clone, Default)]
 pub struct Publisher {
     pub index: Arc<LinkMap>,
@@ -41,7 +40,7 @@ impl CommitObserver for Publisher {
                 damaged.insert(id);
             }
         })?;
-        // The map had only what was committed, so it has more only if the disk has lost something.
+        // The map has only committed links, so more than the store has means that the disk lost some.
         if self.index.links() as u64 > links - damaged.len() as u64 {
             let mut gone = HashSet::new();
             for id in self.index.ids() {
@@ -49,7 +48,7 @@ impl CommitObserver for Publisher {
                     gone.insert(id);
                 }
             }
-            // What an index knows has lost its record to damage, and the map has it right.
+            // Links that an index still has are damaged, and right in the map.
             let is_all_known = snapshot.for_each_indexed(|id| _ = gone.remove(&id))?;
             for id in gone.into_iter().filter(|_| is_all_known) {
                 self.index.remove(id);

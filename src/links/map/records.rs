@@ -12,21 +12,18 @@ const CHUNK_BYTES: usize = 1 << 16;
 const HEAD_BYTES: usize = 5;
 const EXPIRY_BYTES: usize = 8;
 
-/// In the first byte: the length of the id in the lowest five bits, the status in the next two, then whether an expiry
-/// follows the head.
+/// First byte: id length (5 bits), status (2 bits), whether an expiry follows the head (1 bit).
 const ID_LENGTH_MASK: u8 = 0b0001_1111;
 const STATUS_SHIFT: u32 = 5;
 const STATUS_MASK: u8 = 0b11;
 const EXPIRES: u8 = 0b1000_0000;
 
-/// A record: status, expiry, id, location.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'r> {
     bytes: &'r [u8],
 }
 
-/// Writes a record in place of what `record` holds: head, expiry if there is one (8, little-endian), id, location.
-/// Without a status it is that of a damaged link.
+/// Writes a record to `record`: head, expiry if any (8 bytes, little-endian), id, location. No status means damaged.
 pub fn render(
     record: &mut Vec<u8>,
     id: LinkId,
@@ -55,7 +52,7 @@ pub fn render(
 }
 
 impl<'r> Record<'r> {
-    /// The record at the beginning of `bytes`, without what follows it.
+    /// The record at the start of `bytes`.
     pub fn at(bytes: &'r [u8]) -> Option<Self> {
         let (&[head, a, b, c, d], _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let location_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
@@ -107,12 +104,12 @@ impl<'r> Record<'r> {
     }
 }
 
-/// Where a record is: the number of its chunk and its offset in there, 16 bits each.
+/// The number of a chunk and the offset in it, 16 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkOffset(u32);
 
 impl ChunkOffset {
-    /// `None` where the numbers are too large: beyond 65,536 chunks.
+    /// `None` beyond 65,536 chunks.
     fn new(chunk: usize, offset: usize) -> Option<Self> {
         let (chunk, offset) = (u16::try_from(chunk).ok()?, u16::try_from(offset).ok()?);
         Some(Self(u32::from(chunk) << 16 | u32::from(offset)))
@@ -130,28 +127,26 @@ impl ChunkOffset {
 #[derive(Debug, Default)]
 struct Chunk {
     bytes: Vec<u8>,
-    // Bytes of records that are no longer in use.
     dead_bytes: usize,
 }
 
 #[derive(Debug, Default)]
 pub struct Records {
     chunks: Vec<Chunk>,
-    // Chunks without memory, to be used again.
+    // Numbers of freed chunks.
     empty: Vec<usize>,
     // The chunk that is being filled.
     current: Option<usize>,
-    // Chunks that are mostly unused.
+    // Mostly dead chunks.
     sparse: Vec<usize>,
 }
 
 impl Records {
-    /// The record at a place that [`Records::push`] gave.
     pub fn get(&self, place: ChunkOffset) -> Option<Record<'_>> {
         Record::at(self.chunks.get(place.chunk())?.bytes.get(place.offset()..)?)
     }
 
-    /// Keeps a record; `None` if there is no room, which would take more than four gigabytes in one shard.
+    /// `None`: a shard holds at most four gigabytes.
     pub fn push(&mut self, record: &[u8]) -> Option<ChunkOffset> {
         if let Some(number) = self.current
             && let Some(chunk) = self.chunks.get_mut(number)
@@ -178,13 +173,12 @@ impl Records {
         Some(place)
     }
 
-    /// Bytes of memory that the chunks have allocated.
     pub fn memory_bytes(&self) -> usize {
         let content: usize = self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum();
         content + self.chunks.capacity() * size_of::<Chunk>()
     }
 
-    /// Says that a record is no longer in use.
+    /// Marks a record as dead.
     pub fn release(&mut self, place: ChunkOffset) {
         let length = self.get(place).map_or(0, |record| record.bytes().len());
         if let Some(chunk) = self.chunks.get_mut(place.chunk()) {
@@ -204,8 +198,8 @@ impl Records {
         }
     }
 
-    /// Takes the memory of a chunk of which more than half is unused. The records in it that are in use must be pushed
-    /// again. To be called after each change until there is none, so that no memory is lost.
+    /// Takes a chunk that is more than half dead. The caller pushes its live records again, and calls this until
+    /// `None`.
     pub fn take_sparse(&mut self) -> Option<TakenChunk> {
         let number = self.sparse.pop()?;
         let chunk = std::mem::take(self.chunks.get_mut(number)?);
@@ -224,7 +218,7 @@ pub struct TakenChunk {
 }
 
 impl TakenChunk {
-    /// Its records, in use or not, and where they were.
+    /// All its records, dead or alive, and where they were.
     pub fn records(&self) -> impl Iterator<Item = (ChunkOffset, Record<'_>)> {
         let mut offset = 0;
         std::iter::from_fn(move || {

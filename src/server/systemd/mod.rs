@@ -17,19 +17,16 @@ use tokio::sync::watch;
 use crate::links::Links;
 use crate::store::Health;
 
-/// Time between two status messages while links are loaded.
+/// While links are loading.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// The same afterwards, at least.
+/// Afterwards.
 const SETTLED_STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// How often more time is asked for.
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
-/// How much, so that a busy machine does not miss it.
+/// Long enough for a busy machine.
 const EXTENSION: Duration = Duration::from_secs(30);
-/// For how long more time is asked for at the end, after requests in flight have had theirs. To be killed after that
-/// loses nothing that was acknowledged.
+/// How long the timeout is extended after the drain. Nothing acknowledged is lost if systemd kills tinyd then.
 const ENDING_MAX: Duration = Duration::from_secs(5 * 60);
-/// Checks of all threads in one watchdog interval. systemd must get one heartbeat in it, so that one check may remain
-/// without a response for half of it.
+/// Checks per watchdog interval. systemd expects one heartbeat in it, so that a check may take half of it.
 const WATCHDOG_PARTS: u32 = 4;
 
 #[derive(Debug)]
@@ -42,16 +39,15 @@ pub struct ServiceManager {
 enum Event {
     Serving(Subject),
     Reloading,
-    /// With what is wrong, if the configuration is.
+    /// With the mistake in the configuration, if any.
     Reloaded(Option<String>),
-    /// And how long requests in flight have.
+    /// With the drain time.
     Ending(Duration),
 }
 
 /// Reads the status while tinyd serves.
 type Subject = Box<dyn Fn() -> Status + Send>;
 
-/// A line for people, and whether it changes seldom from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Status {
     text: String,
@@ -59,8 +55,8 @@ struct Status {
 }
 
 impl ServiceManager {
-    /// Tells the manager that names itself in the environment, if one does, and asks it for time until
-    /// [`ServiceManager::serving`] is called.
+    /// Connects to the manager that the environment names, if any, and extends the start timeout until
+    /// [`ServiceManager::serving`].
     pub fn connect() -> io::Result<Self> {
         let (questions, heartbeat) = heartbeat();
         if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
@@ -98,35 +94,31 @@ impl ServiceManager {
         })
     }
 
-    /// What each thread answers for as long as it is alive.
     pub(super) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// The listeners serve: links that are not in memory yet are looked up in the store.
     pub fn serving(&self, links: &Arc<Links>) {
         let links = Arc::clone(links);
         self.tell(Event::Serving(Box::new(move || status(&links))));
     }
 
-    /// The configuration is being read again.
     pub fn reloading(&self) {
         self.tell(Event::Reloading);
     }
 
-    /// It has been, or was wrong and has changed nothing; then the status says so until the next reload.
+    /// A mistake stays in the status until the next reload.
     pub fn reloaded(&self, mistake: Option<String>) {
         self.tell(Event::Reloaded(mistake));
     }
 
-    /// The end has begun. More time is asked for until this is dropped, which is after the last write.
+    /// Extends the stop timeout until this is dropped, which is after the last write.
     pub fn ending(&self, drain: Duration) {
         self.tell(Event::Ending(drain));
     }
 
     fn tell(&self, event: Event) {
         if let Some(sender) = &self.sender {
-            // The thread ends after this only.
             let _ = sender.send(event);
         }
     }
@@ -136,13 +128,12 @@ impl Drop for ServiceManager {
     fn drop(&mut self) {
         self.sender = None;
         if let Some(notifier) = self.notifier.take() {
-            // It holds the links while they are served; the last holder waits for the writer.
+            // It holds the links while tinyd serves.
             let _ = notifier.join();
         }
     }
 }
 
-/// What is being done with the links.
 fn status(links: &Links) -> Status {
     let (index, stored) = (links.index(), links.stored());
     let count = index.links() as u64;
@@ -150,7 +141,7 @@ fn status(links: &Links) -> Status {
     let mut text = if is_loaded {
         format!("serving {} links", grouped(count))
     } else {
-        // What was added since the start is in the map too.
+        // Links added since the start are in the map too.
         format!("loading links: {} of {}", grouped(count.min(stored)), grouped(stored))
     };
     match links.health() {
@@ -164,7 +155,7 @@ fn status(links: &Links) -> Status {
     }
 }
 
-/// A status with what is wrong in the configuration: one line, whatever the reasons say.
+/// The status in one line, with the mistake in the configuration.
 fn line(status: &str, mistake: Option<&str>) -> String {
     let text = match mistake {
         Some(mistake) => format!("{status}; the last reload changed nothing: {mistake}"),
@@ -192,7 +183,7 @@ struct RetryTiming {
     settled_status: Duration,
     extension: Duration,
     ending: Duration,
-    /// `None`: the manager does not watch.
+    /// `None`: no watchdog.
     watchdog: Option<Duration>,
 }
 
@@ -202,14 +193,13 @@ enum Doing {
     Ending { until: Instant },
 }
 
-/// Tells the manager, on a thread of its own.
 struct Notifier<S> {
     send: S,
     pace: RetryTiming,
     questions: Questions,
     doing: Doing,
     sent: String,
-    /// What is wrong in the configuration that was read last.
+    /// The mistake in the configuration read last.
     mistake: Option<String>,
     next_status: Instant,
     next_extension: Instant,
@@ -263,7 +253,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             }
             Event::Reloaded(mistake) => {
                 self.mistake = mistake;
-                // At once: the operator is looking.
+                // At once: an operator is waiting.
                 self.next_status = Instant::now();
                 (self.send)(&[NotifyState::Ready]);
             }
@@ -272,7 +262,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
                     NotifyState::Stopping,
                     NotifyState::Status("ending: finishing what is in flight"),
                 ]);
-                // Releases the links, so that the last holder waits for the writer.
+                // Drops the links.
                 self.doing = Doing::Ending {
                     until: Instant::now() + drain + self.pace.ending,
                 };
@@ -281,7 +271,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
         }
     }
 
-    /// Tells what is due, and returns how long nothing else is.
+    /// Sends what is due, and returns how long until the next.
     fn tell_what_is_due(&mut self) -> Duration {
         let now = Instant::now();
         let due = match &self.doing {
@@ -295,7 +285,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             Doing::Ending { until } if *until <= now => now + self.pace.ending,
             Doing::Ending { .. } => {
                 if self.next_extension <= now {
-                    // Threads that have ended answer nothing. What keeps this from lasting for ever is the limit.
+                    // Threads that have ended send no heartbeat. `ending` bounds this.
                     (self.send)(&[extension(), NotifyState::Watchdog]);
                     self.next_extension = now + self.pace.extension;
                 }
@@ -328,7 +318,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
         due.saturating_duration_since(now)
     }
 
-    /// Tells that all threads are alive, if each has answered the last question.
+    /// Sends the heartbeat if all runtimes answered the last question.
     fn watch(&mut self, now: Instant, interval: Duration) {
         if self.next_watchdog > now {
             return;
@@ -349,7 +339,6 @@ fn extension() -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX))
 }
 
-/// One question whether everybody is alive, and how many have answered it.
 #[derive(Debug, Default)]
 struct Question {
     answers: AtomicUsize,
@@ -361,7 +350,7 @@ struct Questions {
     runtimes: Arc<AtomicUsize>,
 }
 
-/// The heartbeat of a runtime. A runtime whose threads all hang, in a lock for instance, has none.
+/// The heartbeat of a runtime. A runtime whose threads all hang has none.
 #[derive(Debug, Clone)]
 pub(super) struct Heartbeat {
     last: watch::Receiver<Arc<Question>>,
@@ -393,7 +382,7 @@ impl Questions {
 }
 
 impl Heartbeat {
-    /// Answers each question once, for the runtime that this runs on, until nobody asks any more.
+    /// Answers each question once for this runtime, until the notifier ends.
     pub(super) async fn run(mut self) {
         self.runtimes.fetch_add(1, Ordering::Relaxed);
         loop {
