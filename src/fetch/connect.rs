@@ -19,15 +19,13 @@ use crate::fetch::FetchError;
 use crate::fetch::policy::{Checked, Origin};
 use crate::fetch::settings::Authorities;
 
-/// After so long the next address is tried beside the one before (RFC 8305, section 5).
+/// Before the next address is tried in parallel (RFC 8305, section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 6;
 
-/// What a request is sent on.
 pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-/// Connects to one of the addresses, whichever answers first.
+/// Connects to the address that answers first.
 pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchError> {
     let mut untried = in_turns(addresses).into_iter().take(ADDRESSES_MAX);
     let mut attempts = FuturesUnordered::new();
@@ -39,7 +37,7 @@ pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchErr
             None => {}
         }
         let ended = if untried.len() > 0 {
-            // Once its time has come, or the one before has failed, it is the turn of the next.
+            // When that fails or takes too long, the next address has its turn.
             let ended = tokio::time::timeout(NEXT_ADDRESS_AFTER, attempts.next()).await;
             ended.unwrap_or_default()
         } else {
@@ -47,7 +45,7 @@ pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchErr
         };
         match ended {
             Some(Ok(stream)) => {
-                // A request is sent at once, whole.
+                // A request is sent in one write.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
@@ -57,7 +55,7 @@ pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchErr
     }
 }
 
-/// IPv6 and IPv4 in turns, each in the order in which the name servers gave them.
+/// IPv6 and IPv4 alternate, each in the order of the name servers.
 fn in_turns(addresses: &[Checked]) -> Vec<Checked> {
     let of_family = |is_ipv6| {
         let is_meant = move |checked: &&Checked| checked.address().is_ipv6() == is_ipv6;
@@ -72,7 +70,7 @@ fn in_turns(addresses: &[Checked]) -> Vec<Checked> {
     ordered
 }
 
-/// Speaks TLS with the servers of destinations. Certificates are always verified.
+/// TLS to destinations. Certificates are always verified.
 pub(super) struct Tls(TlsConnector);
 
 impl std::fmt::Debug for Tls {
@@ -82,7 +80,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Believes the authorities of the machine, or of Mozilla if it has none, and those of the settings.
+    /// Trusts the authorities of the system, or Mozilla's if it has none, and those of the settings.
     pub(super) fn new(more: &Authorities) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let of_machine = rustls_native_certs::load_native_certs();
@@ -94,7 +92,7 @@ impl Tls {
             tracing::info!("no system CA certificates found; using Mozilla's bundled roots");
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        // They were checked when they were read.
+        // Checked when they were read.
         roots.add_parsable_certificates(more.0.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -106,14 +104,14 @@ impl Tls {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Has the other end prove that it is the host of the URL.
+    /// Verifies that the server is the host of the URL.
     pub(super) async fn secure(&self, stream: TcpStream, origin: &Origin) -> Result<Stream, FetchError> {
         if !origin.is_https {
             return Ok(Either::Left(stream));
         }
         let name = match &origin.host {
             Host::Domain(name) => {
-                // Certificates name it without the dot.
+                // Certificates have no trailing dot.
                 let name = name.strip_suffix('.').unwrap_or(name).to_owned();
                 ServerName::try_from(name).map_err(FetchError::unreachable)?
             }

@@ -13,19 +13,17 @@ use crate::http::Interrupted;
 use crate::metrics::{FetchOutcome, OpenFetch};
 use crate::model::LinkId;
 
-/// Bytes after which it is the turn of another connection of the thread: one that takes as much as there is would
-/// else keep the others waiting for as long as it likes.
+/// After so many bytes, another connection of the thread has its turn.
 const TURN_BYTES: u64 = 256 * 1024;
 
-/// A piece is small that has less than so many bytes.
+/// Smaller pieces are small.
 const SMALL_BYTES: usize = 64;
-/// After so many small pieces that were there at once, there is a pause: each takes a thousand times the effort of
-/// the bytes that it has.
+/// After so many small pieces in a row, pause: each costs as much as a thousand of its bytes.
 const SMALL_PIECES: u32 = 128;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Passes a body on, piece by piece as the client takes them: nothing is asked of the destination that the client
-/// does not want yet. What goes wrong interrupts it, so that nobody takes a part for the whole.
+/// Passes a body on as the client takes it, and reads no more from the destination than that. An error aborts the
+/// response, so that no client takes a part for the whole.
 #[derive(Debug)]
 pub(super) struct Download {
     body: Incoming,
@@ -33,29 +31,27 @@ pub(super) struct Download {
     fetch: OpenFetch,
     bounds: Bounds,
     alarm: Pin<Box<Sleep>>,
-    /// Whether the destination is being waited for.
     is_waiting: bool,
     passed_on: u64,
-    /// Those of them that were so in this turn.
+    /// The same in this turn.
     in_turn: u64,
-    /// Small pieces since the destination was last waited for.
+    /// Small pieces since the last wait for the destination.
     small: u32,
-    /// Bytes that are still to come, if the destination has said how many there are.
+    /// Bytes to come, if the destination sent a length.
     remaining: Option<u64>,
-    /// What came before the head was passed on.
+    /// Received before the head was passed on.
     first: Option<Bytes>,
-    /// The interruption, until the client has been sent it.
+    /// Ends the response on the next poll.
     error: Option<FetchError>,
     is_over: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Which link it is of, for the log.
+    /// For the log.
     pub(super) link: LinkId,
     pub(super) idle_timeout: Duration,
     pub(super) deadline: Instant,
-    /// Most bytes of a body.
     pub(super) bytes: u64,
 }
 
@@ -81,7 +77,7 @@ impl Download {
         download
     }
 
-    /// Waits for the first piece of the body, or its end: what is broken until then is no answer, and gets one of ours.
+    /// Waits for the first piece or the end. An error until then gets a response of our own.
     pub(super) async fn begin(&mut self) -> Result<(), FetchError> {
         if self.body.is_end_stream() {
             return Ok(());
@@ -100,14 +96,13 @@ impl Download {
         began
     }
 
-    /// Notes that so many bytes are passed on.
     fn note(&mut self, length: u64) {
         self.fetch.passed_on(length);
         self.passed_on += length;
         self.in_turn += length;
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
         if self.remaining == Some(0) {
-            // Nobody asks for the end of a body whose length is known.
+            // hyper does not poll for the end of a body of known length.
             self.fetch.set(FetchOutcome::Complete);
         }
     }
@@ -124,7 +119,7 @@ impl Download {
         Instant::now() >= self.bounds.deadline
     }
 
-    /// Ready after the pause that a destination has to make that sends many small pieces.
+    /// Ready after the pause for many small pieces.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.small == SMALL_PIECES {
             self.small += 1;
@@ -135,7 +130,7 @@ impl Download {
         Poll::Ready(())
     }
 
-    /// Ready when the destination has been waited for for too long.
+    /// Ready when the destination has been idle too long.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_waiting {
             (self.is_waiting, self.small) = (true, 0);
@@ -147,7 +142,6 @@ impl Download {
 }
 
 impl Download {
-    /// The next piece as it comes from the destination; `None` at the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
@@ -168,10 +162,9 @@ impl Download {
                 Some(Ok(Ok(data))) if data.len() as u64 > self.bounds.bytes - self.passed_on => {
                     Some(Err(FetchError::TooLarge(self.passed_on + data.len() as u64)))
                 }
-                // Nothing to pass on, nor the beginning of anything.
                 Some(Ok(Ok(data))) if data.is_empty() => continue,
                 Some(Ok(Ok(data))) => Some(Ok(data)),
-                // Trailers stay here.
+                // Trailers are not passed on.
                 Some(Ok(Err(_))) => continue,
             });
         }
@@ -209,8 +202,7 @@ impl Body for Download {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Err(error)) => {
-                // Next time: until then, what was passed on is sent. The connection ends with the error, and a head
-                // that has not been sent by then never is.
+                // On the next poll, so that the pieces so far are sent first. The error aborts the connection.
                 self.error = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -4,28 +4,26 @@ use std::borrow::Cow;
 
 use crate::metrics::FetchOutcome;
 
-/// Why a destination was not fetched. The texts are for the log of the operator: what they tell of an address inside
-/// is not for clients.
+/// Why a destination was not fetched. The texts are for the log: clients must not learn about internal addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// It is none that is fetched.
+    /// Not allowed by the settings or the policy.
     #[error("refused: {0}")]
     Forbidden(Cow<'static, str>),
-    /// Its name was not found, or nobody answered there.
     #[error("not reached: {0}")]
     Unreachable(Cow<'static, str>),
-    /// What was answered is no answer.
+    /// The response is malformed or truncated.
     #[error("broken: {0}")]
     Broken(Cow<'static, str>),
-    /// The answer has so many bytes, or more, which are more than allowed.
+    /// With at least so many bytes.
     #[error("too large: {0} bytes and more than fetch.max_bytes")]
     TooLarge(u64),
     #[error("too slow: {0}")]
     TimedOut(&'static str),
-    /// The request has come through a proxy like this one.
+    /// The request came through a proxied link.
     #[error("the request has come through a proxied link already")]
     Loop,
-    /// As many fetches are going on as may, in all or for the client.
+    /// Too many fetches, in all or of the client.
     #[error("too many fetches at a time")]
     Busy,
 }

@@ -20,14 +20,12 @@ use url::{Position, Url};
 use crate::fetch::headers;
 use crate::fetch::{FetchError, FetchSlot};
 
-/// Read from a connection at a time at most, and so the largest head of an answer.
+/// Also the largest head of a response.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// Read until the head of the answer is there. Informational answers may come before it, which hyper passes over
-/// without end.
+/// Read before the head of the final response: hyper skips any number of informational ones.
 const BEFORE_HEAD_MAX_BYTES: usize = 2 * BUFFER_MAX_BYTES;
 
-/// What is asked of a destination.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     pub(super) method: Method,
@@ -46,18 +44,18 @@ impl Question {
     }
 }
 
-/// The connection that an answer comes by, and the slot of the fetch: dropping this closes the one and frees the
-/// other. Both are kept until then, however early the destination has sent all: what it has sent is in memory.
+/// The connection of a response, and the slot of the fetch. Both are kept until the client has all, because what the
+/// destination sent early is in memory.
 #[derive(Debug)]
 pub(super) struct Line {
     _connection: AbortOnDropHandle<()>,
     _slot: Arc<FetchSlot>,
 }
 
-/// A connection of which only a bounded number of bytes is read until the head of the answer is there.
+/// Bounds what is read before the head of the response.
 struct Bounded<S> {
     inner: S,
-    /// Bytes that may still be read; any number once the head is there.
+    /// Bytes that may be read; [`ANY_NUMBER`] after the head.
     left: Arc<AtomicUsize>,
 }
 
@@ -72,7 +70,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
         let read = buffer.filled().len() - before;
-        // Nothing is taken from any number.
         let less = |left: usize| (left != ANY_NUMBER).then(|| left.saturating_sub(read));
         let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         Poll::Ready(Ok(()))
@@ -93,8 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     }
 }
 
-/// Asks, and waits for the head of the answer. The body comes as fast as it is taken. The connection ends by itself
-/// at the deadline.
+/// Sends a request and waits for the head of the response. The connection ends at the deadline.
 pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     url: &Url,
@@ -128,7 +124,7 @@ pub(super) async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let response = sender.send_request(request).await.map_err(FetchError::broken)?;
     left.store(ANY_NUMBER, Ordering::Release);
     if response.status().is_informational() {
-        // 101: nobody has asked for another protocol.
+        // 101: tinyd asked for no other protocol.
         return Err(FetchError::Broken("an informational answer is the last".into()));
     }
     Ok((response, line))

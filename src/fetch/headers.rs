@@ -8,21 +8,20 @@ use url::{Position, Url};
 use crate::fetch::FetchError;
 use crate::model::Destination;
 
-/// What says that a request comes from a proxied link, as Kaltura's server has it.
+/// Marks a request of a proxied link, as Kaltura's server does.
 const X_KALTURA_PROXY: HeaderName = HeaderName::from_static("x-kaltura-proxy");
 const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const X_KALTURA: HeaderName = HeaderName::from_static("x-kaltura");
 const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// The value of both, in Kaltura's words.
+/// The value of both on Kaltura's server.
 const DUMP_URL: HeaderValue = HeaderValue::from_static("dumpUrl");
-/// The name under which we stand in `Via`.
+/// Our name in `Via`.
 const PSEUDONYM: &str = "tinyd";
 const VIA: HeaderValue = HeaderValue::from_static("1.1 tinyd");
 const OUR_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tinyd/", env!("CARGO_PKG_VERSION")));
 
-/// Request headers that are passed on: what the client asks for and accepts. Nothing identifies it: no cookies, no
-/// credentials, no address, no referrer.
+/// Request headers that are passed on. None identifies the client: no cookies, credentials, address or referrer.
 const SENT: [HeaderName; 12] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -38,12 +37,11 @@ const SENT: [HeaderName; 12] = [
     header::PRAGMA,
 ];
 
-/// Bytes of headers that are passed on at most, ours among them. The operating guide says how much room a proxy
-/// before us needs for them.
+/// Largest headers of a response, with ours. docs/operating.md states the buffer that a proxy in front needs.
 const RETURNED_MAX_BYTES: usize = 8 * 1024;
 
-/// What describes the content, how long it holds, and what may not be done with it. What would change how a browser
-/// treats our own host stays away: cookies, transport security, alternative services, service workers, credentials,
+/// Response headers that are passed on: they describe the content, its lifetime and its restrictions. None changes how
+/// a browser treats our host: no cookies, transport security, alternative services, service workers, credentials or
 /// reports.
 const RETURNED: [HeaderName; 19] = [
     header::CONTENT_TYPE,
@@ -67,11 +65,11 @@ const RETURNED: [HeaderName; 19] = [
     CROSS_ORIGIN_RESOURCE_POLICY,
 ];
 
-/// Whether a request has come through a proxied link, one of ours or of Kaltura's.
+/// Whether a request came through a proxied link, ours or Kaltura's.
 pub fn is_from_proxy(headers: &HeaderMap) -> bool {
     let is_ours = |value: &HeaderValue| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        // Protocol, who received it, perhaps a comment (RFC 9110, section 7.6.3).
+        // Protocol, receiver, optional comment (RFC 9110, section 7.6.3).
         text.split(',').any(|hop| {
             hop.split_ascii_whitespace()
                 .nth(1)
@@ -81,12 +79,12 @@ pub fn is_from_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key(X_KALTURA_PROXY) || headers.get_all(header::VIA).iter().any(is_ours)
 }
 
-/// Whether a page of our own host wants the content as a service worker, which would then act for all of the host.
+/// A service worker from our host would control the whole host.
 pub(super) fn is_for_service_worker(headers: &HeaderMap) -> bool {
     headers.contains_key(SERVICE_WORKER)
 }
 
-/// Those of the headers that are in a list, but for those that their sender calls its connection's own.
+/// Copies the named headers, except hop-by-hop ones.
 fn copied(names: &[HeaderName], from: &HeaderMap) -> HeaderMap {
     let mut copies = HeaderMap::with_capacity(names.len() + 8);
     for name in names.iter().filter(|name| !is_of_connection(name, from)) {
@@ -97,7 +95,7 @@ fn copied(names: &[HeaderName], from: &HeaderMap) -> HeaderMap {
     copies
 }
 
-/// Whether `Connection` names a header, which then is not to be passed on (RFC 9110, section 7.6.1).
+/// Whether `Connection` names a header, which makes it hop-by-hop (RFC 9110, section 7.6.1).
 fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     let is_named = |value: &HeaderValue| {
         let mut named = value.as_bytes().split(|&byte| byte == b',');
@@ -106,15 +104,14 @@ fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(is_named)
 }
 
-/// Whether the extent of a body is known. It is not with a transfer coding other than chunked, which tinyd never asks
-/// for.
+/// False for transfer codings other than chunked, which tinyd does not request.
 pub(super) fn is_framing_known(destination: &HeaderMap) -> bool {
     let mut codings = destination.get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
-/// The headers of the request to a destination, but for its host.
+/// The headers of the request to a destination, without `Host`.
 pub(super) fn to_send(client: &HeaderMap) -> HeaderMap {
     let mut sent = copied(&SENT, client);
     sent.entry(header::USER_AGENT).or_insert(OUR_USER_AGENT);
@@ -124,14 +121,13 @@ pub(super) fn to_send(client: &HeaderMap) -> HeaderMap {
     sent
 }
 
-/// The value of `Host` for a URL.
 pub(super) fn host_of(url: &Url) -> Result<HeaderValue, FetchError> {
-    // A port that is the scheme's own is not in it.
+    // `url` leaves out a default port.
     let host = &url[Position::BeforeHost..Position::AfterPort];
     HeaderValue::from_str(host).map_err(FetchError::broken)
 }
 
-/// The headers of what a client is answered. `url` is where it came from.
+/// The headers for the client. `url` is the destination.
 pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, is_trusted: bool) -> HeaderMap {
     let mut returned = copied(&RETURNED, destination);
     if let Some(location) = location_of(destination, url).filter(|_| status.is_redirection())
@@ -140,11 +136,10 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
         returned.insert(header::LOCATION, location);
     }
     if !returned.contains_key(header::CACHE_CONTROL) && !returned.contains_key(header::EXPIRES) {
-        // A cache that made up a time of its own would go on when the link has been deleted.
+        // A cache with a default lifetime would serve a deleted link.
         returned.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
-    // As Kaltura's server does, so that players may read playlists. What anybody may have by the link is no secret to
-    // a page.
+    // As Kaltura's server does, for players that read playlists. The content is public anyway.
     let any_origin = HeaderValue::from_static("*");
     returned
         .entry(header::ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -156,24 +151,23 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
             .to_ascii_lowercase()
             .starts_with(b"multipart/x-mixed-replace")
     {
-        // Its parts have headers of their own, cookies among them.
+        // Its parts may have headers, cookies among them.
         *kind = HeaderValue::from_static("application/octet-stream");
     }
     returned.insert(header::VIA, VIA);
     returned.insert(X_KALTURA, DUMP_URL);
     returned.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
     if !is_trusted {
-        // What strangers have written must not run as ours. Beside the destination's own policy, if it has one: both
-        // hold.
+        // Foreign content must not run as our origin. Appended: the destination's own policy holds too.
         returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
     returned
 }
 
-/// Refuses headers of more bytes than are passed on: proxies before us have no room for them. Leaving some away would
-/// change what the content is, or what may not be done with it.
+/// Refuses larger headers, which proxies in front could not buffer. Dropping some would change the content or its
+/// restrictions.
 pub(super) fn check_size(returned: &HeaderMap) -> Result<(), FetchError> {
-    // A line has a colon, a space and two bytes at its end.
+    // A line has a colon, a space and CR LF.
     let lines = returned
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);
@@ -185,19 +179,19 @@ pub(super) fn check_size(returned: &HeaderMap) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// How long the body is that an answer to HEAD does not have.
+/// The length of the body that HEAD leaves out.
 pub(super) fn length_of(destination: &HeaderMap) -> Option<u64> {
     let mut lengths = destination.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next()?.to_str().ok()?.parse().ok()?;
-    // Beside another, or beside chunks, it is not the length that a GET would get.
+    // Ambiguous with another length or a transfer coding.
     let is_sure = lengths.next().is_none() && !destination.contains_key(header::TRANSFER_ENCODING);
     is_sure.then_some(length)
 }
 
-/// Where an answer redirects to, as a whole URL: what is relative is so to the destination, not to us.
+/// The target of a redirect, relative to the destination.
 pub(super) fn location_of(destination: &HeaderMap, url: &Url) -> Option<Url> {
     let location = destination.get(header::LOCATION)?;
-    // What is no UTF-8 is some older encoding, of which the bytes count.
+    // Not UTF-8: an older encoding, whose bytes count.
     let text = match std::str::from_utf8(location.as_bytes()) {
         Ok(text) => text.to_owned(),
         Err(_) => percent_encoding::percent_encode(location.as_bytes(), percent_encoding::CONTROLS).to_string(),

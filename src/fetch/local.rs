@@ -8,16 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-/// Addresses that no machine has (RFC 5737, RFC 3849). One that has them has all: everything is routed to it, or may
-/// be bound to (`net.ipv6.ip_nonlocal_bind`), as on routers with shared addresses.
+/// No machine has these addresses (RFC 5737, RFC 3849). A machine that does, such as a router with
+/// `net.ipv6.ip_nonlocal_bind`, has every address.
 const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// Any port will do: nothing is sent there.
+/// Any port works: no packet is sent.
 const DISCARD_PORT: u16 = 9;
 
-/// Whether an address is one of this machine's; `None` if unknown. IPv6 prefixes that are routed to the machine are not
-/// recognised, only its addresses.
+/// Whether an address is this machine's; `None` if unknown. Routed IPv6 prefixes are not recognised.
 pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {
@@ -33,8 +32,7 @@ pub(super) fn is_local(address: IpAddr) -> Option<bool> {
     Some(is_there)
 }
 
-/// Whether an interface is named by an address, as only those of the machine do, whatever may be bound to and sent
-/// from.
+/// Whether an interface has this address, whatever can be bound or sent from.
 fn is_an_interfaces(address: Ipv4Addr) -> Option<bool> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     yes_or_not_there(socket.set_multicast_if_v4(&address))
@@ -42,7 +40,7 @@ fn is_an_interfaces(address: Ipv4Addr) -> Option<bool> {
 
 fn can_bind(address: Ipv6Addr) -> Option<bool> {
     match UdpSocket::bind((address, 0)) {
-        // Without IPv6 there is no address of it.
+        // The machine has no IPv6.
         Err(_) if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() => Some(false),
         bound => yes_or_not_there(bound.map(drop)),
     }
@@ -56,7 +54,7 @@ fn yes_or_not_there(answer: io::Result<()>) -> Option<bool> {
     }
 }
 
-/// Whether what is sent to an address comes from it.
+/// Whether packets to an address come from it.
 fn is_own_source(address: IpAddr) -> Option<bool> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -65,7 +63,7 @@ fn is_own_source(address: IpAddr) -> Option<bool> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     match socket.connect((address, DISCARD_PORT)) {
         Ok(()) => Some(socket.local_addr().ok()?.ip() == address),
-        // There is no way there, so it is not here.
+        // No route, so not local.
         Err(_) => Some(false),
     }
 }

@@ -38,20 +38,20 @@ use crate::http::{self, ClientPresence, Response};
 use crate::metrics::Fetches;
 use crate::model::{LinkId, client_network};
 
-/// What took too long if nothing else did.
+/// What timed out if it was no single step.
 const IN_ALL: &str = "all of it";
 
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'r> {
-    /// The link, by which the log calls the fetch.
+    /// For the log.
     pub link: LinkId,
     pub destination: &'r str,
-    /// Whether only the head of its answer is wanted.
+    /// Whether to send HEAD.
     pub head_only: bool,
-    /// The headers of the client's request.
+    /// Of the client's request.
     pub headers: &'r HeaderMap,
     pub client: IpAddr,
-    /// What is told how long the client has to be there, if there is anybody to tell.
+    /// Gets the time for which the client must stay.
     pub presence: Option<&'r ClientPresence>,
 }
 
@@ -63,10 +63,8 @@ pub struct Fetcher {
     metrics: Arc<Fetches>,
 }
 
-/// The slot of a fetch, counted for its client.
 type FetchSlot = Slot<IpAddr>;
 
-/// What a fetch needs on the threads where it runs.
 #[derive(Debug)]
 struct Inner {
     settings: FetchSettings,
@@ -75,7 +73,6 @@ struct Inner {
     tls: Tls,
 }
 
-/// The head of an answer, and where its body comes from.
 struct Answered {
     url: Url,
     response: HyperResponse<Incoming>,
@@ -83,7 +80,7 @@ struct Answered {
 }
 
 impl Fetcher {
-    /// Fetches on the threads of a runtime, and never from these listeners, which are the appliance's own.
+    /// Fetches on the threads of `runtime`, never from `listeners`, which are our own.
     pub fn new(
         settings: &FetchSettings,
         listeners: Vec<SocketAddr>,
@@ -111,7 +108,7 @@ impl Fetcher {
         })
     }
 
-    /// The answer of a destination, whose body comes as the client takes it. Dropped before its end, the fetch ends.
+    /// The response of a destination, streamed as the client takes it. Dropping it ends the fetch.
     pub async fn fetch(&self, wanted: Wanted<'_>) -> Result<Response, FetchError> {
         let mut fetch = self.metrics.begin();
         let deadline = Instant::now() + self.inner.settings.total_timeout;
@@ -160,19 +157,19 @@ impl Fetcher {
         let fetching = async move {
             let answered = inner.follow(url, &question, &slot, deadline);
             match timeout_at(deadline, answered).await {
-                // Connections end at the deadline by themselves, which may be seen first.
+                // The connection ends at the deadline too, and may be first.
                 Ok(Err(FetchError::Broken(_))) if Instant::now() >= deadline => Err(FetchError::TimedOut(IN_ALL)),
                 answered => answered.unwrap_or(Err(FetchError::TimedOut(IN_ALL))),
             }
         };
-        // Ends when nobody waits for it.
+        // Dropping it aborts the task.
         let fetching = AbortOnDropHandle::new(self.runtime.spawn(fetching));
         fetching.await.map_err(FetchError::broken)?
     }
 }
 
 impl Inner {
-    /// The answer of a destination, or of where it redirects to, as far as that is followed.
+    /// The response of a destination, after the redirects that may be followed.
     async fn follow(
         &self,
         mut url: Url,
@@ -198,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// Asks one destination, every address of which is checked before it is connected to.
+    /// Sends one request, after checking every address.
     async fn ask(
         &self,
         url: &Url,
@@ -223,7 +220,6 @@ impl Inner {
         answered.unwrap_or(Err(FetchError::TimedOut("the head of the answer")))
     }
 
-    /// The head of our answer, made of a destination's.
     fn head_of(&self, answered: &Answered, wanted: &Wanted<'_>) -> Result<(StatusCode, HeaderMap), FetchError> {
         let Answered { url, response, .. } = answered;
         let status = response.status();
@@ -246,7 +242,7 @@ impl Inner {
     }
 }
 
-/// The target of a redirect that may be followed: never from https to http.
+/// The target of a redirect, but not from https to http.
 fn next_of(response: &HyperResponse<Incoming>, url: &Url) -> Option<Url> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let next = headers::location_of(response.headers(), url).filter(|_| is_redirect)?;

@@ -23,16 +23,14 @@ use parking_lot::Mutex;
 
 use crate::fetch::{FetchError, FetchSettings};
 
-/// Names whose addresses are kept, as long as their servers say.
 const KEPT_NAMES_MAX: usize = 1024;
-/// Most addresses of a name that is fetched from. Nobody needs as many, and each is judged.
+/// Most addresses of a name; each is checked.
 const ADDRESSES_MAX: usize = 32;
-/// Longest time that they are kept: a destination may move.
+/// Upper bound of the TTL: a destination may move.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
-/// A question is asked twice at most, each time for so much of the time for a look-up, because packets get lost.
+/// Time of one query as a part of the whole: two attempts, because packets get lost.
 const PART_OF_TIME: (u32, u32) = (2, 5);
 
-/// Where the machine says whom it asks, and what it knows by itself.
 const NAME_SERVERS: &str = "/etc/resolv.conf";
 const FILES: [&str; 2] = [NAME_SERVERS, "/etc/hosts"];
 
@@ -40,19 +38,17 @@ type Changed = [Option<SystemTime>; FILES.len()];
 
 pub(super) struct Names {
     timeout: Duration,
-    /// None: those of the machine, whatever these are at the time.
+    /// Empty: those of the system.
     name_servers: Vec<SocketAddr>,
     sources: Mutex<Sources>,
     kept: Mutex<HashMap<Name, Kept>>,
 }
 
-/// The addresses of a name, and until when they hold.
 struct Kept {
     addresses: Vec<IpAddr>,
     until: Instant,
 }
 
-/// The resolver, and the files that configure it.
 #[derive(Clone)]
 struct Sources {
     hosts: Arc<Hosts>,
@@ -67,7 +63,7 @@ impl std::fmt::Debug for Names {
 }
 
 impl Names {
-    /// Asks the servers of the settings, else those of the machine.
+    /// Uses the servers of the settings, else those of the system.
     pub(super) fn new(settings: &FetchSettings) -> Result<Self, String> {
         let sources = Sources::new(&settings.name_servers, settings.connect_timeout, changed(FILES))?;
         Ok(Self {
@@ -80,7 +76,7 @@ impl Names {
 
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
         let mut name = Name::from_ascii(host).map_err(FetchError::unreachable)?;
-        // Whole, so that no search domain of the machine is tried behind it.
+        // Absolute: no search domains.
         name.set_fqdn(true);
         let Sources { hosts, resolver, .. } = self.sources()?;
         let known = known_addresses(&hosts, &name);
@@ -96,7 +92,7 @@ impl Names {
             Ok(Err(NetError::Timeout)) | Err(_) => return Err(FetchError::TimedOut("looking the name up")),
             Ok(Err(error)) => return Err(FetchError::unreachable(error)),
         };
-        // One more than may be shows that there are more.
+        // One more shows that there are too many.
         let addresses: Vec<_> = found.iter().take(ADDRESSES_MAX + 1).collect();
         match addresses.len() {
             0 => Err(FetchError::Unreachable("the name has no address".into())),
@@ -121,14 +117,14 @@ impl Names {
             kept.retain(|_, kept| kept.until > now);
         }
         if kept.len() >= KEPT_NAMES_MAX {
-            // All of them hold: whichever is asked for again is looked up again.
+            // All are valid; the next look-ups refill it.
             kept.clear();
         }
         let addresses = addresses.to_vec();
         kept.insert(name, Kept { addresses, until });
     }
 
-    /// Who knows addresses; somebody else if the machine's files are others, as when it has moved to another network.
+    /// The resolver and hosts, read again when the system's files change, as in another network.
     fn sources(&self) -> Result<Sources, FetchError> {
         let changed = changed(FILES);
         let mut sources = self.sources.lock();
@@ -154,8 +150,8 @@ impl Sources {
     }
 }
 
-/// Addresses from the hosts file. With one family there, the other is not looked up: it may be a private name, which
-/// must not be sent to a name server.
+/// Addresses from the hosts file. If it has one family, the other is not looked up: a private name must not reach a
+/// name server.
 fn known_addresses(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
     let families = [RecordType::AAAA, RecordType::A];
     let of_family = |family| hosts.lookup_static_host(&Query::query(name.clone(), family));
@@ -176,10 +172,10 @@ fn resolver(name_servers: &[SocketAddr], timeout: Duration) -> Result<TokioResol
     let (part, whole) = PART_OF_TIME;
     options.timeout = timeout * part / whole;
     options.attempts = 1;
-    // They are looked at before.
+    // See `known_addresses`.
     options.use_hosts_file = ResolveHosts::Never;
     options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-    // Addresses are kept here instead: whole answers would be as large as strange servers like.
+    // `kept` bounds the size of an entry; hickory keeps whole responses of any size.
     options.cache_size = 0;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
@@ -190,7 +186,7 @@ fn of_machine() -> (ResolverConfig, ResolverOpts) {
     let read = fs::read(NAME_SERVERS).map_err(|error| error.to_string());
     let parsed = read.and_then(|text| parse_resolv_conf(text).map_err(|error| error.to_string()));
     parsed.unwrap_or_else(|error| {
-        // As the system's own resolver does.
+        // As glibc does.
         tracing::warn!(error, "no name server in {NAME_SERVERS}; using 127.0.0.1");
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
         (config_of(&[local]), ResolverOpts::default())

@@ -11,22 +11,21 @@ use url::{Host, Url};
 use crate::fetch::FetchError;
 use crate::fetch::local::is_local;
 
-/// IPv4 that is not on the public internet, or not to be connected to from a server (RFC 6890 and the registry of
-/// IANA).
+/// IPv4 that is not public (RFC 6890 and IANA's registry) or must not be reached from a server.
 const FORBIDDEN_V4: [Ipv4Net; 16] = [
-    // This network; on Linux, 0.0.0.0 is the machine itself.
+    // On Linux, 0.0.0.0 is the machine itself.
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
-    // Carriers' and clouds' own, with the metadata of some.
+    // Shared address space, with some clouds' metadata.
     v4([100, 64, 0, 0], 10),
     v4([127, 0, 0, 0], 8),
-    // Link-local, with the metadata of most clouds.
+    // Link-local, with most clouds' metadata.
     v4([169, 254, 0, 0], 16),
     v4([172, 16, 0, 0], 12),
-    // IETF's assignments, with the metadata of another cloud.
+    // IETF protocol assignments, with another cloud's metadata.
     v4([192, 0, 0, 0], 24),
     v4([192, 0, 2, 0], 24),
-    // Relays from 6to4.
+    // 6to4 relays.
     v4([192, 88, 99, 0], 24),
     v4([192, 168, 0, 0], 16),
     v4([198, 18, 0, 0], 15),
@@ -36,17 +35,16 @@ const FORBIDDEN_V4: [Ipv4Net; 16] = [
     v4([224, 0, 0, 0], 4),
     // Reserved, and broadcast.
     v4([240, 0, 0, 0], 4),
-    // Public by its number, and the inside of a cloud all the same.
+    // Public, but a cloud's internal service.
     v4([168, 63, 129, 16], 32),
 ];
 
-/// All of IPv6 that is routed on the public internet; mapped, compatible, translated, unique-local and link-local
-/// addresses are outside.
+/// Global unicast. Mapped, compatible, translated, unique-local and link-local addresses are outside.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0], 3);
 
-/// What of that is not public, or has an address of IPv4 inside.
+/// Parts of it that are not public or embed IPv4.
 const FORBIDDEN_V6: [Ipv6Net; 4] = [
-    // IETF's assignments: Teredo, benchmarks, ORCHID and others.
+    // IETF protocol assignments: Teredo, benchmarking, ORCHID and others.
     v6([0x2001, 0, 0, 0], 23),
     v6([0x2001, 0xdb8, 0, 0], 32),
     // 6to4.
@@ -62,7 +60,6 @@ const fn v6([a, b, c, d]: [u16; 4], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), prefix)
 }
 
-/// Whether an address is one of the public internet, by its number.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !FORBIDDEN_V4.iter().any(|network| network.contains(&address)),
@@ -73,12 +70,12 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the last half names an address of IPv4 to which a router may translate (ISATAP, RFC 5214).
+/// Whether the interface identifier embeds IPv4 (ISATAP, RFC 5214).
 fn is_isatap(address: Ipv6Addr) -> bool {
     matches!(address.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _])
 }
 
-/// An address that may be connected to.
+/// An address that the policy allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checked(SocketAddr);
 
@@ -88,7 +85,6 @@ impl Checked {
     }
 }
 
-/// Where the URL of a destination leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) is_https: bool,
@@ -127,8 +123,7 @@ impl Policy {
         })
     }
 
-    /// The addresses of a host, if every one of them may be connected to: a name with a forbidden address is meant to
-    /// lead there.
+    /// Allows the addresses of a host only if each is allowed: one forbidden address shows the intent.
     pub(super) fn check(&self, addresses: &[IpAddr], port: u16) -> Result<Vec<Checked>, FetchError> {
         let checked = addresses.iter().map(|address| {
             self.judge(*address, port)?;
@@ -160,12 +155,12 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether a connection to this address would reach the appliance; `None` if it cannot be told.
+    /// Whether a connection to this address would reach tinyd itself; `None` if unknown.
     fn is_listener(&self, address: IpAddr, port: u16) -> Option<bool> {
         let of_port = self.listeners.iter().filter(|listener| listener.port() == port);
         for listener in of_port {
             let listening = listener.ip().to_canonical();
-            // One that listens on every address is reached by each of this machine's, and so are all by "no address".
+            // A wildcard listener is reached by every local address, and a wildcard target reaches every listener.
             if listening == address || address.is_unspecified() || listening.is_unspecified() && is_local(address)? {
                 return Some(true);
             }

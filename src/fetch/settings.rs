@@ -10,42 +10,34 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::Host;
 
-/// Which destinations are fetched, by which rules, and how much of it may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// Networks that are fetched from although they are not on the public internet. The appliance's own listeners
-    /// never are.
     pub allow: Vec<IpNet>,
     pub ports: Vec<u16>,
-    /// Redirects of a destination that are followed for the client, at most [`FOLLOW_MAX`]; the next one is passed on.
+    /// At most [`FOLLOW_MAX`].
     pub follow: usize,
-    /// How long looking a name up may take, and then connecting.
+    /// For the look-up, and again for connecting.
     pub connect_timeout: Duration,
-    /// How long the head of an answer may take from the connection on, with TLS.
+    /// With the TLS handshake.
     pub first_byte_timeout: Duration,
-    /// How long the next part of a body may take, once the client wants it.
     pub idle_timeout: Duration,
-    /// How long a fetch may take in all.
     pub total_timeout: Duration,
-    /// Most bytes of a body that a client is sent.
     pub bytes: u64,
     pub fetches: usize,
-    /// Most fetches at a time for one client: an address of IPv4, a /64 of IPv6.
+    /// Per IPv4 address or IPv6 /64.
     pub fetches_per_client: usize,
-    /// Hosts whose content is sent without `Content-Security-Policy: sandbox`.
+    /// Hosts without `Content-Security-Policy: sandbox`.
     pub trusted_hosts: Vec<HostPattern>,
-    /// Servers that are asked for addresses; none: those of the machine.
+    /// Empty: those of the system.
     pub name_servers: Vec<SocketAddr>,
-    /// Authorities that are trusted beside those of the system.
+    /// Trusted beside the system's.
     pub authorities: Authorities,
 }
 
-/// Most redirects that are followed for one request.
 pub const FOLLOW_MAX: usize = 3;
 
 #[cfg(test)]
 impl FetchSettings {
-    /// For tests of this room; the defaults of the program are in the table of settings.
     pub fn for_tests() -> Self {
         Self {
             allow: Vec::new(),
@@ -65,16 +57,16 @@ impl FetchSettings {
     }
 }
 
-/// A host, or with `*.` before it all below one.
+/// A host, or `*.` and a domain: every host below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern {
-    /// In lower case, as domain name servers know it.
+    /// Lower case.
     name: String,
     is_wildcard: bool,
 }
 
 impl HostPattern {
-    /// Whether a host, as [`url::Url::host_str`] gives it, is meant.
+    /// `host` as [`url::Url::host_str`] returns it.
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         if !self.is_wildcard {
@@ -122,7 +114,6 @@ impl FromStr for HostPattern {
 pub struct Authorities(pub(super) Vec<CertificateDer<'static>>);
 
 impl Authorities {
-    /// Reads the certificates of a PEM file.
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let certificates = certificates.map_err(|error| error.to_string())?;

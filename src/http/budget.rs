@@ -8,10 +8,10 @@ use http_body_util::{BodyExt as _, Either, Full};
 
 use crate::http::response::{Body, Response};
 
-/// Bytes of an answer that is given even where nothing is left: such as why, and the metrics by which that is seen.
+/// Responses up to this size are sent even when the budget is used up: the reason, and the metrics that show it.
 const SMALL_BYTES: usize = 64 * 1024;
 
-/// The budget. What is held has reserved it; where that is too much, the request is refused.
+/// A budget of memory. Holders reserve bytes; a request that would exceed it is refused.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
@@ -19,7 +19,6 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of this many bytes.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
@@ -31,7 +30,6 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Reserves bytes, if there are so many.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
         let mut reservation = Reservation {
             budget: Arc::clone(self),
@@ -40,8 +38,8 @@ impl Budget {
         reservation.grow(bytes).then_some(reservation)
     }
 
-    /// An answer whose body counts until it has been sent. One that has reserved its bytes already brings its
-    /// reservation along, as an extension. `None`: there is no room for it.
+    /// Counts the body of a response until it is sent. A response may bring its reservation as an extension. `None`: no
+    /// room.
     pub fn hold(self: &Arc<Self>, mut response: Response) -> Option<Response> {
         let reserved = response.extensions_mut().remove::<Arc<Reservation>>();
         let (head, body) = response.into_parts();
@@ -64,7 +62,7 @@ impl Budget {
     }
 
     fn hold_body(self: &Arc<Self>, body: Full<Bytes>, reserved: Option<Arc<Reservation>>) -> Option<Full<Bytes>> {
-        // A body that is whole is there at once.
+        // A whole body is ready at once.
         let frame = futures_util::FutureExt::now_or_never(body.collect());
         let bytes = frame.and_then(Result::ok).map(http_body_util::Collected::to_bytes)?;
         if bytes.is_empty() {
@@ -81,7 +79,7 @@ impl Budget {
     }
 }
 
-/// Bytes with what was reserved for them, both until the last of them has been sent.
+/// Bytes and their reservation.
 struct Held {
     bytes: Bytes,
     _reservation: Arc<Reservation>,
@@ -93,7 +91,6 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// A part of the budget, until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -101,7 +98,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves more; false, and nothing is, if there is not so much.
+    /// Reserves more, or nothing and returns false.
     pub fn grow(&mut self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
@@ -114,26 +111,23 @@ impl Reservation {
         reserved.is_ok()
     }
 
-    /// Reserves more, even where that is beyond the budget: for what is small and must be answered, such as that a
-    /// link was made.
+    /// Reserves more even beyond the budget, for small responses that must be sent, such as that a link was added.
     pub fn grow_anyway(&mut self, bytes: usize) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
     }
 
-    /// Whether nothing is left of the budget.
     pub fn is_exhausted(&self) -> bool {
         self.budget.used() >= self.budget.most
     }
 
-    /// Gives back what is more than so many bytes.
     pub fn shrink_to(&mut self, bytes: usize) {
         let surplus = self.bytes.saturating_sub(bytes);
         self.budget.used.fetch_sub(surplus, Ordering::Relaxed);
         self.bytes -= surplus;
     }
 
-    /// Leaves its bytes to an answer, whose body they are.
+    /// Passes the reservation on to a response.
     pub fn leave_to(self, response: &mut hyper::Response<Body>) {
         response.extensions_mut().insert(Arc::new(self));
     }

@@ -7,18 +7,15 @@ use hyper::{StatusCode, Uri};
 
 use crate::http::rewrite::encoded_target;
 
-/// What is added to the longest target for the rest of a request line: method, spaces and version.
+/// Method, spaces and version, beside the longest target.
 const REQUEST_LINE_REST_BYTES: usize = 64;
 
-/// Longest method. The longest that is registered has 17 letters.
+/// The longest registered method has 17 letters.
 const METHOD_MAX_BYTES: usize = 32;
 
-/// How large the head of a request may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// The whole head, in bytes.
     pub head_bytes: usize,
-    /// The target, in bytes.
     pub target_bytes: usize,
     pub headers: usize,
 }
@@ -26,21 +23,19 @@ pub struct HeadLimits {
 /// How the body of a request is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes; 0 where there is no body.
+    /// Bytes; 0 without a body.
     Length(u64),
     Chunked,
 }
 
-/// Why the head of a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadHead {
     pub status: StatusCode,
-    /// What is wrong, in words that hold nothing of the request.
+    /// Contains nothing of the request.
     pub reason: &'static str,
 }
 
 impl BadHead {
-    /// The head is longer than allowed.
     const TOO_LONG: Self = Self {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         reason: "the head of the request is too long",
@@ -58,33 +53,29 @@ impl BadHead {
     }
 }
 
-/// What the bytes that a client has sent begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// A head that is not whole yet.
     Partial,
     Whole {
-        /// Its length in bytes, with the empty line.
+        /// In bytes, with the empty line.
         length: usize,
         framing: Framing,
     },
 }
 
 impl Head {
-    /// Reads the head at the beginning of `input`.
-    ///
-    /// # Errors
-    /// When it is no head of HTTP/1, ambiguous, or too large; that may be known before it is whole.
+    /// Reads the head at the start of `input`. Fails if it is malformed, ambiguous or too large, perhaps before it is
+    /// whole.
     pub fn read(input: &[u8], limits: &HeadLimits) -> Result<Self, BadHead> {
         HeadReader::default().read(input, limits)
     }
 }
 
-/// Reads a head that arrives in pieces. It remembers how far it has read, so the work does not depend on how many
-/// pieces there are.
+/// Reads a head that arrives in pieces. Remembers its position, so that the work does not depend on the number of
+/// pieces.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// Where the line begins that has not ended yet.
+    /// Start of the unfinished line.
     at: usize,
     /// No line ends between `at` and here.
     scanned: usize,
@@ -96,13 +87,10 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Reads on. `input` begins with the `input` of the call before.
-    ///
-    /// # Errors
-    /// As [`Head::read`].
+    /// Reads on. `input` begins with that of the previous call.
     pub fn read(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Head, BadHead> {
         if !self.is_begun {
-            // One empty line before a request is allowed for: some old clients end a body with it.
+            // Some old clients end a body with an empty line.
             self.at = match input {
                 [b'\r', b'\n', ..] => 2,
                 [b'\r'] | [] => return Ok(Head::Partial),
@@ -157,7 +145,7 @@ impl HeadReader {
         Ok(Head::Partial)
     }
 
-    /// The next line, which must end in CR and LF, once it is whole.
+    /// The next line if it is whole; it must end in CR LF.
     fn next_line<'i>(&mut self, input: &'i [u8]) -> Result<Option<&'i [u8]>, BadHead> {
         let unread = input.get(self.scanned..).unwrap_or_default();
         let Some(end) = unread.iter().position(|&byte| matches!(byte, b'\r' | b'\n' | 0)) else {
@@ -179,7 +167,7 @@ impl HeadReader {
     }
 }
 
-/// The header fields that say something about the framing.
+/// The fields that determine the framing.
 #[derive(Debug, Default)]
 struct Fields {
     hosts: usize,
@@ -257,7 +245,7 @@ impl Fields {
     }
 }
 
-/// Whether the line is one of HTTP/1.0.
+/// Returns whether the version is HTTP/1.0.
 fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead> {
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -301,7 +289,7 @@ fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(),
             Err(BadHead::malformed("the target * is for OPTIONS only"))
         };
     }
-    // UTF-8 that is not encoded is let through: it is sent by clients that mean no harm, and can be no part of an id.
+    // Unencoded UTF-8 passes: harmless clients send it, and no id contains it.
     let is_control = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
     let encoded = encoded_target(target);
     if encoded.len() > limits.target_bytes {
@@ -321,7 +309,7 @@ fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(),
     Ok(())
 }
 
-/// Where the path of a target is, without its query.
+/// The range of the path, without the query.
 fn path_of(target: &[u8]) -> Option<Range<usize>> {
     let end = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
     if target.starts_with(b"/") {
@@ -351,7 +339,7 @@ fn is_dot_segment(segment: &[u8]) -> bool {
     (1..=2).contains(&dots)
 }
 
-/// Whether it can be a host with or without a port. Empty is allowed: HTTP/1.1 wants it of those who know no host.
+/// A host with or without a port. HTTP/1.1 allows an empty one.
 pub fn is_host(value: &[u8]) -> bool {
     let is_allowed = |byte: u8| {
         byte.is_ascii_alphanumeric()
@@ -380,7 +368,7 @@ pub fn is_host(value: &[u8]) -> bool {
     value.iter().copied().all(is_allowed)
 }
 
-/// What methods and the names of headers are made of (RFC 9110, section 5.6.2).
+/// A byte of a token: method or header name (RFC 9110, section 5.6.2).
 const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

@@ -6,28 +6,22 @@ use ipnet::IpNet;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How long the head of a request may take, from its first byte, or from the beginning of the connection.
+    /// From the first byte, or from the start of the connection.
     pub head_timeout: Duration,
-    /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// How long a client may take to receive what it has asked for.
     pub write_timeout: Duration,
-    /// How long a connection may last; one that has a request in flight then ends after that.
+    /// A request in flight is completed.
     pub lifetime: Duration,
-    /// Largest head of a request, in bytes.
     pub head_bytes: usize,
-    /// Longest target of a request, in bytes.
     pub target_bytes: usize,
-    /// Most header lines of a request.
     pub headers: usize,
     pub connections: usize,
-    /// Most connections at a time from one address of IPv4 or /64 of IPv6; `None`: as many as there are.
+    /// Per IPv4 address or IPv6 /64.
     pub connections_per_address: Option<usize>,
-    /// Most requests on one connection; `None`: any number.
+    /// Per connection.
     pub requests: Option<usize>,
-    /// Proxies that may name the client.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether a trusted proxy begins each connection with the header of the PROXY protocol.
+    /// Whether trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// The proxies that are trusted to name the client.
+/// Networks of proxies that are trusted to name the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// Those with an address in one of these networks.
     pub const fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
@@ -24,7 +23,7 @@ impl Proxies {
 #[derive(Debug, Clone)]
 pub struct Peer {
     address: IpAddr,
-    /// There if it is itself one of them.
+    /// Set if the peer is one of them.
     proxies: Option<Arc<Proxies>>,
 }
 
@@ -39,13 +38,12 @@ impl Peer {
         self.address
     }
 
-    /// Whether it is a trusted proxy, so that the request names the client.
     pub const fn is_proxy(&self) -> bool {
         self.proxies.is_some()
     }
 
-    /// The client of a request, by the values of `X-Forwarded-For` in their order. They are read from the right, as far
-    /// as trusted proxies have written them: the client itself may have sent the rest.
+    /// The client of a request by its `X-Forwarded-For` values. Reads them from the right, as far as trusted proxies
+    /// wrote them: the client may have sent the rest.
     pub fn client<'v>(&self, forwarded: impl DoubleEndedIterator<Item = &'v [u8]>) -> IpAddr {
         let mut client = self.address;
         let Some(proxies) = &self.proxies else { return client };
@@ -62,7 +60,7 @@ impl Peer {
     }
 }
 
-/// An address, with a port or without.
+/// Accepts an address with or without a port.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

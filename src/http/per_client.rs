@@ -68,12 +68,11 @@ impl<K: Hash + Eq> Drop for Slot<K> {
     }
 }
 
-/// Clients of different shards do not wait for each other.
 const SHARDS: usize = 64;
-/// Clients that a shard remembers, about 64 bytes each. A flood of more makes it forget all, for memory is bounded.
+/// Clients per shard, about 64 bytes each. When a flood exceeds this, the shard forgets all.
 const SHARD_CLIENTS_MAX: usize = 1024;
 
-/// What each client has done since its window began, a fixed time after which it starts anew.
+/// What each client did in its current window of fixed length.
 #[derive(Debug)]
 pub struct Windows<K, V> {
     seconds: i64,
@@ -108,14 +107,13 @@ impl<K: Hash + Eq, V: Default> Windows<K, V> {
         }
     }
 
-    /// Reads what a client has done in its window; `None`: nothing.
     pub fn get<R>(&self, client: &K, now: Timestamp, read: impl FnOnce(&V) -> R) -> Option<R> {
         let windows = self.shard(client)?.lock();
         let window = windows.get(client).filter(|window| !window.is_over(now))?;
         Some(read(&window.value))
     }
 
-    /// Changes it, in the window that lasts or in a new one.
+    /// Changes a client's window, which is a new one if the last is over.
     pub fn update<R>(&self, client: K, now: Timestamp, change: impl FnOnce(&mut Window<V>) -> R) -> Option<R> {
         let mut windows = self.shard(&client)?.lock();
         if windows.len() >= SHARD_CLIENTS_MAX && !windows.contains_key(&client) {
@@ -136,7 +134,6 @@ impl<K: Hash + Eq, V: Default> Windows<K, V> {
         Some(change(window))
     }
 
-    /// Clients that are remembered.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -146,7 +143,7 @@ impl<K: Hash + Eq, V: Default> Windows<K, V> {
         self.hasher.hash_one(value)
     }
 
-    /// Always there: the remainder is less than the number of shards.
+    /// Never `None`: the remainder is less than the number of shards.
     fn shard(&self, client: &K) -> Option<&Mutex<HashMap<K, Window<V>, RandomState>>> {
         let shard = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or_default();
         self.shards.get(shard)

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 /// too long. Other clients may close their side of a connection and still get their response.
 #[derive(Debug, Clone)]
 pub struct ClientPresence {
-    /// From when the time is counted.
     origin: Instant,
-    /// Until when the client is needed, in milliseconds from then; [`NOT_REQUIRED`]: it is not.
+    /// Milliseconds since `origin`, or [`NOT_REQUIRED`].
     until: Arc<AtomicU64>,
 }
 
@@ -27,7 +26,6 @@ impl Default for ClientPresence {
 }
 
 impl ClientPresence {
-    /// From now on the client is needed, until this moment at most.
     pub fn require_until(&self, deadline: Instant) {
         let time = deadline.saturating_duration_since(self.origin).as_millis();
         let time = u64::try_from(time).unwrap_or(NOT_REQUIRED).min(NOT_REQUIRED - 1);
@@ -38,7 +36,6 @@ impl ClientPresence {
         self.until.store(NOT_REQUIRED, Ordering::Release);
     }
 
-    /// Until when the client is needed; `None`: it is not.
     pub fn required_until(&self) -> Option<Instant> {
         match self.until.load(Ordering::Acquire) {
             NOT_REQUIRED => None,

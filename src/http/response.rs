@@ -12,12 +12,11 @@ use hyper::{Method, Request, StatusCode};
 use crate::http::stream::{Interrupted, PieceSender, pieces};
 use crate::model::Timestamp;
 
-/// The body of a response: whole, in memory, or a stream.
 pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Interrupted>>;
 
 pub type Response = hyper::Response<Body>;
 
-/// Whether a response has a body of our own that is empty.
+/// Whether the body is a whole one of length 0.
 pub fn is_empty(response: &Response) -> bool {
     matches!(response.body(), Either::Left(body) if body.is_end_stream())
 }
@@ -25,10 +24,9 @@ pub fn is_empty(response: &Response) -> bool {
 /// The methods of the API (docs/kaltura-api.md#methods).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
 
-/// How long a client is asked to wait when it is asked to come again, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// How long a browser may remember the answer to a CORS preflight, in seconds (docs/kaltura-api.md#methods).
+/// In seconds (docs/kaltura-api.md#methods).
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static(API_METHODS);
 const REQUEST_HEADERS: HeaderValue =
@@ -40,7 +38,7 @@ pub fn answer(status: StatusCode) -> Response {
     response
 }
 
-/// A successful response whose body is sent piece by piece, for no cache.
+/// A 200 response sent piece by piece, not cacheable.
 pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
     let (sender, pieces) = pieces();
     let mut response = Response::new(Either::Right(pieces.boxed_unsync()));
@@ -51,7 +49,7 @@ pub fn stream(content_type: &'static str) -> (PieceSender, Response) {
     (sender, response)
 }
 
-/// A response whose body comes from somebody else, who says by an error that it was not brought to its end.
+/// A response whose body comes from elsewhere. An error of the body means that it is truncated.
 pub fn passed_on<B>(body: B) -> Response
 where
     B: hyper::body::Body<Data = Bytes, Error = Interrupted> + Send + 'static,
@@ -59,7 +57,6 @@ where
     Response::new(Either::Right(body.boxed_unsync()))
 }
 
-/// A response with a body of the given type.
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
@@ -73,7 +70,7 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
-/// The response to a malformed request, as bytes. The connection ends with it.
+/// A serialised error response, after which the connection closes.
 pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
     let date = date(now);
@@ -86,7 +83,7 @@ pub fn refusal(status: StatusCode, reason: &str, now: Timestamp) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The answer, as bytes, to a client for whom there is no room at the moment. The connection ends with it.
+/// The same for a client that exceeds a limit of connections.
 pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or_default();
     let date = date(now);
@@ -98,18 +95,15 @@ pub fn turned_away(status: StatusCode, retry_after_seconds: u64, now: Timestamp)
     .into_bytes()
 }
 
-/// A time as the header `Date` has it (RFC 9110, section 5.6.7), in seconds.
 pub fn date(now: Timestamp) -> String {
     let seconds = u64::try_from(now.as_unix()).unwrap_or_default();
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// Forbids every cache to keep the response.
 pub fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-/// Lets pages of any origin read the response.
 pub fn permit_any_origin(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
@@ -131,12 +125,12 @@ pub fn cors_preflight() -> Response {
     response
 }
 
-/// Whether a request is about the server as a whole: `OPTIONS *` (RFC 9110, section 9.3.7).
+/// `OPTIONS *` (RFC 9110, section 9.3.7).
 pub fn is_about_server<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.uri().path() == "*"
 }
 
-/// The answer to a method that is not served here: to OPTIONS which ones are, to others 405.
+/// Answers OPTIONS with the methods, and others with 405.
 pub fn allow(method: &Method, methods: &'static str) -> Response {
     let mut response = if method == Method::OPTIONS {
         answer(StatusCode::NO_CONTENT)

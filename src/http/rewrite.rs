@@ -37,8 +37,8 @@ pub fn rewrite_request_line(held: &mut Vec<u8>, length: usize) -> usize {
     }
 }
 
-/// The target with the bytes percent-encoded that hyper refuses. Browsers, mail and chat programs and people write them
-/// into queries and behind links; both spellings mean the same.
+/// Percent-encodes the bytes that hyper refuses. Browsers, mail and chat programs send them in queries; both spellings
+/// mean the same.
 pub(super) fn encoded_target(target: &[u8]) -> Cow<'_, [u8]> {
     let query = target.iter().position(|&byte| byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at_checked(query).unwrap_or((target, b""));

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use tokio::sync::{mpsc, oneshot};
 
-/// Pieces that may wait to be sent.
+/// Pieces that wait to be sent.
 const PIECES_MAX: usize = 4;
 
-/// The stream was not brought to its end; why is in the log.
+/// The stream was truncated. The log has the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream was interrupted")]
 pub struct Interrupted;
@@ -18,12 +18,11 @@ pub struct Interrupted;
 #[derive(Debug)]
 enum Piece {
     Bytes(Bytes),
-    /// The end. The sender may wait until it was seen.
+    /// The end, and where to acknowledge it.
     End(Option<oneshot::Sender<()>>),
 }
 
-/// The body. Only a stream that its sender has ended is whole: otherwise the connection is cut off, so that nobody
-/// takes what has been sent for all of it.
+/// The body. Without an explicit end, the connection is aborted, so that no client takes a part for the whole.
 #[derive(Debug)]
 pub(super) struct Pieces {
     pieces: mpsc::Receiver<Piece>,
@@ -45,19 +44,17 @@ pub(super) fn pieces() -> (PieceSender, Pieces) {
 }
 
 impl PieceSender {
-    /// Sends a piece, once there is room for it.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Interrupted> {
         self.0.send(Piece::Bytes(piece.into())).await.map_err(|_| Interrupted)
     }
 
-    /// Says that there were all pieces.
+    /// Ends the stream as a whole one.
     pub async fn end(self) {
-        // If the client has left, nobody reads the error.
+        // The client may have disconnected.
         let _ = self.0.send(Piece::End(None)).await;
     }
 
-    /// Says that there were all pieces, and waits until the server has taken the last of them to send it; false if
-    /// the client has gone before.
+    /// Ends the stream and waits until the server has taken the last piece. False if the client disconnected before.
     pub async fn end_when_taken(self) -> bool {
         let (sender, taken) = oneshot::channel();
         self.0.send(Piece::End(Some(sender))).await.is_ok() && taken.await.is_ok()
@@ -77,14 +74,14 @@ impl Body for Pieces {
             Some(Piece::Bytes(piece)) => Some(Ok(Frame::data(piece))),
             Some(Piece::End(taken)) => {
                 if let Some(taken) = taken {
-                    // Nobody may be waiting for it any more.
                     let _ = taken.send(());
                 }
                 self.is_over = true;
                 None
             }
             None if !self.is_interrupted => {
-                // Next time: until then, the head and what has come are sent. The connection ends with the error.
+                // On the next poll, so that the head and the pieces so far are sent first. The error aborts the
+                // connection.
                 self.is_interrupted = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -164,19 +164,24 @@ fn build(
         workers,
         general,
     };
-    let mut background = JoinSet::new();
-    background.spawn(async move { monitor.run().await });
-    background.spawn(sweep_sessions(Arc::clone(links)));
-    background.spawn(inspection::run(Arc::clone(links)));
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
-    let counted = Arc::clone(links);
-    background.spawn(async move { counted.keep_flushing_clicks().await });
+    let background = background(links, monitor);
     Ok(Running {
         serving,
         background,
         stop,
     })
+}
+
+fn background(links: &Arc<Links>, monitor: Arc<Monitor>) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    background.spawn(async move { monitor.run().await });
+    background.spawn(sweep_sessions(Arc::clone(links)));
+    background.spawn(inspection::run(Arc::clone(links)));
+    let counted = Arc::clone(links);
+    background.spawn(async move { counted.keep_flushing_clicks().await });
+    background
 }
 
 fn redirects(links: &Arc<Links>, settings: &Settings, guesses: &Arc<UnknownIdLimit>, metrics: &Arc<Metrics>) -> Public {

@@ -9,8 +9,7 @@ use tokio::time::{Instant, Sleep};
 use crate::http::Limits;
 use crate::metrics::Refusal;
 
-/// How long a connection that was just used is kept for one more request while the server drains: closed at once, a
-/// request that is on its way would fail.
+/// How long a just used connection is kept during a drain: a request may be on its way.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -20,9 +19,8 @@ pub struct Deadlines {
     pub waiting_since: Instant,
     /// Since when a part of its head is there.
     head_since: Option<Instant>,
-    /// Requests so far.
     pub requests: usize,
-    /// Until when a last request is awaited while the server drains.
+    /// Set during a drain.
     grace_ends: Option<Instant>,
 }
 
@@ -38,7 +36,7 @@ impl Deadlines {
         }
     }
 
-    /// The first time to look at the deadlines.
+    /// When to poll first.
     pub fn first(limits: &Limits) -> Instant {
         Instant::now() + limits.head_timeout.min(limits.idle_timeout)
     }
@@ -52,13 +50,12 @@ impl Deadlines {
         self.head_since = None;
     }
 
-    /// The next request is awaited from now on; `is_partial`: a part of it is there.
     pub fn wait(&mut self, now: Instant, is_partial: bool) {
         self.waiting_since = now;
         self.head_since = is_partial.then_some(now);
     }
 
-    /// Why the connection must end after so many requests, if it must.
+    /// Why the connection must end after `requests`, if it must.
     pub fn last_because(&self, limits: &Limits, requests: usize, now: Instant) -> Option<Refusal> {
         if limits.requests.is_some_and(|most| requests >= most) {
             return Some(Refusal::Requests);
@@ -70,7 +67,7 @@ impl Deadlines {
         self.grace_ends.is_some()
     }
 
-    /// The server drains. A client of the last second may have sent another request already.
+    /// Begins the grace of a drain.
     pub fn drain(&mut self, alarm: Pin<&mut Sleep>) {
         let now = Instant::now();
         let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
@@ -80,7 +77,7 @@ impl Deadlines {
         alarm.reset(ends);
     }
 
-    /// The moment at which the connection has waited for too long, and for what.
+    /// When the connection has waited too long, and for what.
     fn next(&self, limits: &Limits) -> (Instant, Refusal) {
         let waits = match self.head_since {
             Some(since) => (since + limits.head_timeout, Refusal::HeadTimeout),
@@ -96,8 +93,8 @@ impl Deadlines {
         }
     }
 
-    /// Ready when the connection has waited for too long, with the reason unless the server drains. `alarm` is moved
-    /// only when it rings, which costs less than at each request.
+    /// Ready when the connection has waited too long, with the reason unless the server drains. Resets `alarm` only
+    /// when it fires, which costs less than at each request.
     pub fn poll(&self, mut alarm: Pin<&mut Sleep>, limits: &Limits, cx: &mut Context<'_>) -> Poll<Option<Refusal>> {
         loop {
             ready!(alarm.as_mut().poll(cx));
@@ -108,7 +105,7 @@ impl Deadlines {
             if deadline <= Instant::now() {
                 return Poll::Ready(Some(reason));
             }
-            // Not later than a head, or an idle time, that begins right now would be overdue.
+            // A head or idle time that begins now may be due earlier.
             alarm.as_mut().reset(deadline.min(Self::first(limits)));
         }
     }

@@ -2,13 +2,12 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are needed for other things than connections: the store, backups, connections that are about to
-/// be closed.
+/// For the store, backups, and connections that are closing.
 const RESERVED: u64 = 128;
-/// Those of each thread that serves redirects: its runtime and its listeners.
+/// For the runtime and listeners of a redirect thread.
 const RESERVED_FOR_THREAD: u64 = 8;
 
-/// Takes as many descriptors as the operating system allows, and returns how many of them connections may have.
+/// Raises the limit of descriptors as far as possible, and returns how many connections may use.
 pub fn room_for_connections(threads: usize) -> usize {
     let limits = getrlimit(Resource::Nofile);
     let reserved = RESERVED + RESERVED_FOR_THREAD * threads as u64;
@@ -16,12 +15,12 @@ pub fn room_for_connections(threads: usize) -> usize {
         current: limits.maximum,
         maximum: limits.maximum,
     };
-    // Where that is refused, there is as much room as there was.
+    // If that fails, the limit stays.
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limits.maximum,
         Err(_) => limits.current,
     };
-    // Where there are hardly any, connections have half of them.
+    // With very few, connections get half of them.
     let room = current.map_or(u64::MAX, |most| most.saturating_sub(reserved).max(most / 2));
     usize::try_from(room).unwrap_or(usize::MAX)
 }

@@ -20,15 +20,13 @@ use crate::http::connection::set::{ConnectionContext, ConnectionSlot, LastUsed};
 use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 
-/// Read from the socket at a time while a head is not whole.
 const CHUNK_BYTES: usize = 8 * 1024;
-/// How long a client may take to see why it was refused. What it still sends is thrown away: closed with bytes
-/// unread, the kernel would break the connection, and the answer with it.
+/// How long to read and discard after the last response. Closing with unread bytes makes the kernel reset the
+/// connection, and the client may lose the response.
 const LINGER: Duration = Duration::from_secs(2);
-/// Thrown away at most.
 const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Ends a connection on which more may be on its way, so that the client sees what it has been sent.
+/// Closes a connection on which more may arrive, so that the client gets the response.
 pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER_MAX_BYTES);
@@ -37,7 +35,7 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::R
     tokio::time::timeout(LINGER, reading).await?.map(drop)
 }
 
-/// A connection that hyper serves from now on.
+/// A connection for hyper.
 #[derive(Debug)]
 pub struct Handover<S> {
     pub stream: S,
@@ -59,7 +57,6 @@ impl<S> Handover<S> {
         }
     }
 
-    /// The same with another kind of stream.
     pub fn try_map<T>(self, map: impl FnOnce(S) -> io::Result<T>) -> io::Result<Handover<T>> {
         Ok(Handover {
             stream: map(self.stream)?,
@@ -71,7 +68,7 @@ impl<S> Handover<S> {
     }
 }
 
-/// What the two sides of hyper tell each other: the stream below it and the service above it.
+/// State shared by the stream below hyper and the service above it.
 #[derive(Debug)]
 pub struct Exchange {
     activity: Arc<LastUsed>,
@@ -94,7 +91,6 @@ impl Exchange {
         })
     }
 
-    /// Tells us whether the client of the request in flight has to stay.
     pub const fn presence(&self) -> &ClientPresence {
         &self.presence
     }
@@ -104,7 +100,7 @@ impl Exchange {
         self.is_in_flight.store(true, Ordering::Release);
     }
 
-    /// The answer has been given to hyper, whole.
+    /// hyper has the whole response.
     pub fn end(&self) {
         self.activity.rest(std::time::Instant::now());
         self.presence.release();
@@ -116,13 +112,12 @@ impl Exchange {
         self.is_in_flight.load(Ordering::Acquire)
     }
 
-    /// Whether nothing is read after the request in flight, so that its answer must say so.
+    /// Whether the connection closes after the request in flight, as its response must say.
     pub fn is_last(&self) -> bool {
         self.is_last.load(Ordering::Acquire)
     }
 
-    /// An answer that only the end of the connection delimits breaks off: the connection must not end as after a
-    /// whole one.
+    /// Aborts the connection: a response delimited by its end was truncated.
     pub fn tear(&self) {
         self.is_torn.store(true, Ordering::Release);
     }
@@ -132,13 +127,12 @@ impl Exchange {
     }
 }
 
-/// The two ends of a stream taking leave of each other.
+/// A stream whose other end may close, or that can be aborted.
 pub trait Depart {
-    /// Ready when the other end says that nothing more comes from it, or is gone. If it has sent something that was
-    /// not read yet, that is not seen.
+    /// Ready when the peer has closed. Not seen while unread bytes are there.
     fn poll_departed(&self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Makes the stream end as a broken one when it is dropped.
+    /// Makes dropping the stream reset the connection.
     fn tear(&self);
 }
 
@@ -152,15 +146,14 @@ impl Depart for TcpStream {
     }
 
     fn tear(&self) {
-        // If it cannot be, it has ended already.
+        // A failure means that it is closed already.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
-/// How the end of a connection goes on.
 #[derive(Debug)]
 enum CloseReason {
-    /// Send why the last request was refused, from this byte on.
+    /// Send an error response, from this byte on.
     Refuse(Vec<u8>, usize),
     Shutdown,
     Linger {
@@ -178,11 +171,11 @@ pub struct Guard<S: Depart> {
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     deadlines: Deadlines,
     held: Vec<u8>,
-    /// Reads the head that it begins with.
+    /// Reads the head at the start of `held`.
     reader: HeadReader,
-    /// Bytes of it that are the head of a request, and may be passed on.
+    /// Bytes of `held` that hyper may have: a checked head.
     released: usize,
-    /// How what follows the head is delimited, as far as it has not been passed on.
+    /// The framing of the rest of the request.
     body: Framing,
     was_in_flight: bool,
     is_over: bool,
@@ -205,7 +198,7 @@ impl<S: Depart> Guard<S> {
             stream,
             exchange,
             stop: Box::pin(async move {
-                // An error means that the sender is gone, which also means the end.
+                // Without a sender, the program ends too.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }),
             alarm: Box::pin(tokio::time::sleep_until(Deadlines::first(&context.policy.limits))),
@@ -249,7 +242,7 @@ impl<S: Depart> Guard<S> {
         if let Some(reason) = reason {
             self.context.counts.refused(reason);
         }
-        // Where a chunked body ends is for hyper to say, so that the next head cannot be found here.
+        // Only hyper knows where a chunked body ends, so the guard cannot find the next head.
         let is_ending = self.deadlines.is_draining() || *self.context.stopped.borrow();
         if reason.is_some() || is_ending || framing == Framing::Chunked {
             self.exchange.set_last();
@@ -257,7 +250,7 @@ impl<S: Depart> Guard<S> {
         self.exchange.begin();
     }
 
-    /// Ready when the next request is not waited for any longer.
+    /// Ready when the connection has waited too long for a request.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.deadlines.is_draining() && self.stop.as_mut().poll(cx).is_ready() {
             self.deadlines.drain(self.alarm.as_mut());
@@ -271,7 +264,7 @@ impl<S: Depart> Guard<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
-    /// Ready with true once the head of a request may be passed on, with false when there is none.
+    /// Ready with true when a head may be forwarded, with false when none comes.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.is_over {
@@ -318,26 +311,24 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
         }
     }
 
-    /// Passes on so much of what is held, at most.
     fn pass_on(&mut self, most: usize, buffer: &mut ReadBuf<'_>) -> usize {
         let length = most.min(self.held.len()).min(buffer.remaining());
         buffer.put_slice(self.held.get(..length).unwrap_or_default());
         self.held.drain(..length);
         if self.held.is_empty() {
-            // A connection that waits shall hold next to nothing.
+            // An idle connection holds no buffer.
             self.held = Vec::new();
         }
         length
     }
 
-    /// The body of a request: what is held of it, then what comes.
     fn poll_body(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = match self.body {
             Framing::Length(rest) => usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.remaining()),
             Framing::Chunked => buffer.remaining(),
         };
         let passed = if self.held.is_empty() {
-            // No more than the body, so that nothing of the next request is passed on unseen.
+            // Not beyond the body: the next head must be checked.
             let mut room = [MaybeUninit::uninit(); CHUNK_BYTES];
             let room = room.get_mut(..most.min(CHUNK_BYTES)).unwrap_or_default();
             let mut chunk = ReadBuf::uninit(room);
@@ -354,14 +345,14 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Notes how a write went: a client that takes nothing for too long is given up.
+    /// Times a write, and fails it when the client accepts nothing for too long.
     fn paced(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.write_alarm = None;
             return written;
         }
         let timeout = self.context.policy.limits.write_timeout;
-        // A client that reads a little now and then meets the write timeout, but may be too slow for a fetch.
+        // A client that reads slowly keeps the write timeout, but may be too slow for a fetch.
         let deadline = self.exchange.presence.required_until().map(Instant::from_std);
         let alarm = self.write_alarm.get_or_insert_with(|| {
             let patience = Instant::now() + timeout;
@@ -425,8 +416,7 @@ impl<S: Depart> Drop for Guard<S> {
     }
 }
 
-/// Gives the header `Upgrade` another name. tinyd has nothing to upgrade to and may ignore it (RFC 9110, section 7.8),
-/// but hyper would leave the end of the connection to the upgrade.
+/// Renames the header `Upgrade`. tinyd may ignore it (RFC 9110, section 7.8), but hyper would not end the connection.
 fn hide_upgrade(head: &mut [u8]) {
     const NAME: &[u8] = b"upgrade:";
     for line in head.split_inclusive_mut(|&byte| byte == b'\n') {
@@ -472,7 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Called each time that the connection is looked at.
+    /// hyper calls this at each poll.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.exchange.presence.required_until().is_some() && self.stream.poll_departed(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

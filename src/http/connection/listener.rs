@@ -15,21 +15,19 @@ const PUBLIC_SEND_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub struct Listening {
-    /// The socket, which does not block.
+    /// Non-blocking.
     pub listener: TcpListener,
-    /// Whether it was there before this process, and will be after it.
+    /// Whether a parent process owns the socket.
     pub is_inherited: bool,
 }
 
-/// The listeners, bound.
 #[derive(Debug)]
 pub struct Bound {
-    /// Those for redirects: for each address, one for each thread.
+    /// Per address, one for each redirect thread.
     pub public: Vec<Vec<Listening>>,
     pub admin: Vec<Listening>,
 }
 
-/// Why there is no listener for an address.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("cannot listen on {address}: {cause}")]
@@ -40,13 +38,13 @@ pub enum BindError {
          addresses as the socket unit"
     )]
     Unexpected {
-        /// Its address, or what else it is.
+        /// Its address or type.
         description: String,
     },
 }
 
 impl Bound {
-    /// What each listens on: `public` or `admin`, and the address with the port that was really bound.
+    /// Each listener, `public` or `admin`, with its bound address.
     pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
         let public = self.public.iter().filter_map(|of_address| of_address.first());
         let public = public.map(|bound| Ok(("public", bound.listener.local_addr()?)));
@@ -56,7 +54,7 @@ impl Bound {
     }
 }
 
-/// The sockets that a parent has left open for this process, as systemd does for a socket unit (sd_listen_fds(3)).
+/// The sockets that systemd passed (sd_listen_fds(3)).
 pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -73,11 +71,7 @@ pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
     Ok(listeners)
 }
 
-/// Binds all addresses, the public ones for so many threads. Those that inherited sockets listen on already are not
-/// bound again.
-///
-/// # Errors
-/// The address that could not be bound, and why; an inherited socket that is for no address.
+/// Binds all addresses, the public ones for each thread, except those of inherited sockets.
 pub fn bind(
     public: &[SocketAddr],
     threads: usize,
@@ -109,7 +103,7 @@ pub fn bind(
             None => own(bind_for_threads(address, threads).map_err(refused(address))?),
         };
         for Listening { listener, .. } in &of_threads {
-            // Linux gives it on to the connections.
+            // Linux applies it to accepted connections.
             let set = SockRef::from(listener).set_send_buffer_size(PUBLIC_SEND_BYTES);
             set.map_err(refused(address))?;
         }
@@ -132,14 +126,14 @@ fn own(listeners: Vec<TcpListener>) -> Vec<Listening> {
     listeners.into_iter().map(own).collect()
 }
 
-/// The options that our own listeners have.
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)
 }
 
-/// Gives each thread a socket of an address. With fewer sockets, threads share one; with more, a thread has several.
+/// Gives each thread a socket of an address. Threads share sockets if there are fewer, and have several if there are
+/// more.
 fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>> {
     let mut listeners = Vec::new();
     for number in sockets.len()..threads {
@@ -154,14 +148,14 @@ fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>
     Ok(shared.collect())
 }
 
-/// A listener for each thread, so that the kernel spreads connections over them and no thread waits for another.
+/// A listener for each thread, so that the kernel distributes connections.
 fn bind_for_threads(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpListener>> {
     if threads <= 1 {
         return Ok(vec![bind_one(address, false)?]);
     }
     if address.port() != 0 {
-        // Sockets that share a port would share it with another process of the same user as well, which is never what
-        // was meant. So it is made sure first that nobody has it.
+        // SO_REUSEPORT would share the port with another process of the same user. Binding without it first makes sure
+        // that there is none.
         drop(bind_one(address, false)?);
     }
     let first = bind_one(address, true)?;
@@ -175,14 +169,14 @@ fn bind_for_threads(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpLi
 
 fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of the process before this one may still be winding down.
+    // The previous process may have connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     if address.is_ipv6() {
-        // So that 0.0.0.0 and [::] can both be named.
+        // So that 0.0.0.0 and [::] can both be configured.
         socket.set_only_v6(true)?;
     }
-    // Without it, answers on one connection wait for each other. Linux gives it on to the connections.
+    // Without it, pipelined responses wait for each other. Linux applies it to accepted connections.
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -12,23 +12,21 @@ use crate::http::connection::guard::{Handover, linger};
 use crate::http::connection::set::{ConnectionContext, full_for_address};
 use crate::metrics::Refusal;
 
-/// Longest header: that of version 2 says how long it is, and with what proxies add, some hundred bytes are usual.
+/// Version 2 has a length field; usual headers have some hundred bytes.
 const HEADER_MAX_BYTES: usize = 4 * 1024;
 
-/// How a header of version 1 begins, and its longest line.
 const V1_PREFIX: &[u8] = b"PROXY ";
 const V1_MAX_BYTES: usize = 107;
 
-/// What a proxy says of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// The client; `None` for a connection of the proxy itself, such as a health check.
+    /// `None`: a connection of the proxy itself, such as a health check.
     pub client: Option<IpAddr>,
-    /// What was received after the header.
+    /// Received after the header.
     pub rest: Vec<u8>,
 }
 
-/// Reads the header of a trusted proxy: makes the client that it names the peer, and counts the connection for it.
+/// Reads the header of a trusted proxy, makes the client that it names the peer, and counts the connection for it.
 pub async fn introduce(
     connection: &mut Handover<impl AsyncRead + AsyncWrite + Unpin>,
     context: &ConnectionContext,
@@ -44,14 +42,14 @@ pub async fn introduce(
     let mut stopped = context.stopped.clone();
     let header = tokio::select! {
         header = read(stream, limits.head_timeout) => header,
-        // Nothing has been asked yet.
+        // No request has arrived yet.
         _ = stopped.wait_for(|stopped| *stopped) => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
     let header = header.inspect_err(|_| context.counts.refused(Refusal::ProxyHeader))?;
     if let Some(client) = header.client {
         *peer = Peer::new(client, &context.policy.proxies);
         if !peer.is_proxy() && !slot.belong_to(client, limits) {
-            // Closed without a word, it would look to the proxy as if we were broken.
+            // Closed without a response, tinyd would look broken to the proxy.
             stream.write_all(&full_for_address(context.clock.now())).await?;
             linger(stream).await?;
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -61,10 +59,8 @@ pub async fn introduce(
     Ok(())
 }
 
-/// Reads the header with which a connection begins.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidData`] if there is none, [`io::ErrorKind::TimedOut`] if it does not come in time.
+/// Reads the header at the start of a connection. [`io::ErrorKind::InvalidData`]: none; [`io::ErrorKind::TimedOut`]:
+/// too slow.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin), timeout: Duration) -> io::Result<ProxyHeader> {
     tokio::time::timeout(timeout, async {
         let mut received = Vec::new();
@@ -84,9 +80,9 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin), timeout: Duration) -> i
     .await?
 }
 
-/// The client and the length of a header; `None` while it is not whole.
+/// The client and the length of a header; `None` while it is partial.
 fn parse(received: &[u8]) -> io::Result<Option<(Option<IpAddr>, usize)>> {
-    // A line that is not whole may look as if it were wrong.
+    // ppp may call a partial line invalid.
     if received.starts_with(V1_PREFIX) {
         let line = received.get(..V1_MAX_BYTES).unwrap_or(received);
         if !line.windows(2).any(|two| two == b"\r\n") {

@@ -25,24 +25,23 @@ use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::LastUsed;
 use crate::http::{Body, Response};
 
-/// How long to wait before accepting again when the process is out of descriptors or memory.
+/// Pause when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Connections that are taken from a queue at the end before the thread does something else.
+/// Connections accepted in a row from the queue during a drain.
 const ACCEPTED_TOGETHER: i32 = 32;
-/// How often at most the log says that this is so.
+/// Least time between log lines about it.
 const ACCEPT_TELL_INTERVAL: Duration = Duration::from_secs(60);
-/// Least buffer of a connection that hyper serves, in bytes; hyper takes no less.
+/// The smallest buffer that hyper accepts.
 const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Answers one request of a client.
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
 }
 
-/// Accepts connections and has them served until `stopped` turns true. The streams do not block, and no runtime knows
-/// of them yet: that costs two system calls, and `serve` may have no need of it.
+/// Accepts connections until `stopped`, and hands them to `serve`. They are non-blocking and not registered with a
+/// runtime, which costs two system calls that `serve` may not need.
 pub async fn accept(
     Listening { listener, is_inherited }: Listening,
     mut stopped: watch::Receiver<bool>,
@@ -57,7 +56,6 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
-            // An error means that the sender is gone, which also means the end.
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
@@ -71,11 +69,11 @@ pub async fn accept(
             }
         }
     }
-    // The next process serves the queue of an inherited listener. Nobody else would serve that of another one.
+    // The next process serves the queue of an inherited listener; no process would serve that of another.
     if is_inherited {
         return Ok(());
     }
-    // New clients join the queue meanwhile, so there must be an end.
+    // Bounded, because clients go on connecting.
     for number in 1..=BACKLOG {
         match accept_one(listener.get_ref()) {
             Ok((stream, address)) => serve(stream, address),
@@ -89,15 +87,13 @@ pub async fn accept(
     Ok(())
 }
 
-/// Limits the log lines about accept errors. While descriptors are out, some connections are accepted in between, as
-/// others end, which does not reset it.
+/// Limits log lines about accept errors. Connections accepted in between, as others close, do not reset it.
 #[derive(Debug, Default)]
 struct AcceptTrouble {
     told: Option<Instant>,
 }
 
 impl AcceptTrouble {
-    /// Whether to log a failure at this moment.
     fn is_news(&mut self, now: Instant) -> bool {
         let is_news = self
             .told
@@ -117,7 +113,7 @@ fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     Ok((stream.into(), address.ip().to_canonical()))
 }
 
-/// A connection that was gone before it was accepted says nothing about the listener.
+/// A connection that closed before it was accepted is no problem of the listener.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -126,7 +122,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Serves a connection to its end with hyper.
 pub async fn serve(
     handover: Handover<impl AsyncRead + AsyncWrite + Depart + Send + Unpin + 'static>,
     service: impl Service,
@@ -147,7 +142,7 @@ pub async fn serve(
         let (service, peer, exchange) = (service.clone(), peer.clone(), Arc::clone(&exchange));
         async move {
             request.extensions_mut().insert(exchange.presence().clone());
-            // HTTP/1.0 clients know no chunks: the end of the connection ends a body of unknown length.
+            // HTTP/1.0 has no chunks: the end of the connection delimits a body of unknown length.
             let may_end_with_connection = request.version() == Version::HTTP_10;
             let forwarded = request.headers().get_all(X_FORWARDED_FOR);
             let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
@@ -165,20 +160,20 @@ pub async fn serve(
         }
     });
     let connection = http1::Builder::new()
-        // The guard keeps the time.
+        // The guard has the timeouts.
         .header_read_timeout(None)
         .max_buf_size(buffer_bytes)
-        // The guard says that nothing more comes as soon as hyper has the last answer, which it still has to send then.
+        // The guard ends the input as soon as hyper has the last response, which is not sent yet.
         .half_close(true)
         // Not pipeline_flush: with it, hyper 1.12 never sends its 400 to a request that it cannot parse.
         .serve_connection(TokioIo::new(stream), answer);
-    // How a client ends its connection is its own business.
+    // A client may end its connection as it likes.
     if let Err(error) = connection.await {
         tracing::trace!(%error, "connection ended");
     }
 }
 
-/// The body of a response, which says when hyper has all of it.
+/// A body that tells the exchange when hyper has all of it.
 struct Tracked {
     body: Body,
     exchange: Arc<Exchange>,

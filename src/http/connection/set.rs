@@ -17,18 +17,17 @@ use crate::http::{self, HeadLimits, Limits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
 use crate::model::{Clock, Timestamp, client_network};
 
-/// Least idle time of a connection that is evicted, in seconds. One that was used since then is likely to be used
-/// again.
+/// Least idle time before eviction. A connection used more recently is likely to be used again.
 const IDLE_SECONDS: u32 = 2;
-/// Connections that are looked at to find the idlest one: among so many, one of the idlest tenth is nearly always.
+/// Connections examined for an eviction: enough to find one of the idlest tenth nearly always.
 const LOOKED_AT: usize = 32;
-/// Stands for the time of a connection that has a request in flight.
+/// The time of a connection with a request in flight.
 const BUSY: u32 = u32::MAX;
 
-/// `Retry-After` of a refused connection, in seconds.
+/// In seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// The reason given to a client with too many connections.
+/// The response to a client with too many connections.
 pub fn full_for_address(now: Timestamp) -> Vec<u8> {
     http::turned_away(StatusCode::TOO_MANY_REQUESTS, RETRY_AFTER_SECONDS, now)
 }
@@ -37,7 +36,7 @@ fn full(now: Timestamp) -> Vec<u8> {
     http::turned_away(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER_SECONDS, now)
 }
 
-/// What the connections of a listener are served by. A reload makes another one, for those that come after it.
+/// How a listener serves new connections. A reload replaces it.
 #[derive(Debug)]
 pub struct ConnectionPolicy {
     pub limits: Limits,
@@ -60,13 +59,12 @@ impl From<&Limits> for ConnectionPolicy {
 }
 
 impl ConnectionPolicy {
-    /// Whether a peer says whom its connection is for before anything else.
+    /// Whether the connection begins with a PROXY protocol header.
     pub fn is_announced_by(&self, peer: &Peer) -> bool {
         self.limits.proxy_protocol && peer.is_proxy()
     }
 }
 
-/// By what the connections of a listener come in.
 #[derive(Debug, Clone)]
 pub struct Gate {
     pub admission: Arc<Admission>,
@@ -75,7 +73,6 @@ pub struct Gate {
     pub stopped: watch::Receiver<bool>,
 }
 
-/// A connection that has been let in.
 #[derive(Debug)]
 pub struct AcceptedConnection {
     pub peer: Peer,
@@ -85,7 +82,7 @@ pub struct AcceptedConnection {
 }
 
 impl Gate {
-    /// Lets a connection in, or refuses it and tells it so.
+    /// Admits a connection, or sends it an error response.
     pub fn admit(
         &self,
         stream: &TcpStream,
@@ -103,7 +100,6 @@ impl Gate {
         })
     }
 
-    /// What a connection lives under that stays for longer.
     pub fn context(&self, policy: Arc<ConnectionPolicy>) -> ConnectionContext {
         ConnectionContext {
             policy,
@@ -114,7 +110,6 @@ impl Gate {
     }
 }
 
-/// What the server of a connection needs to know.
 #[derive(Debug, Clone)]
 pub struct ConnectionContext {
     pub policy: Arc<ConnectionPolicy>,
@@ -123,11 +118,11 @@ pub struct ConnectionContext {
     pub stopped: watch::Receiver<bool>,
 }
 
-/// The connections of a listener, of all its threads together.
+/// The limits of a listener, shared by its threads.
 #[derive(Debug)]
 pub struct Admission {
     counts: Arc<Connections>,
-    /// Only where there is a limit for each.
+    /// Used only with a limit per address.
     slots: Arc<Slots<IpAddr>>,
 }
 
@@ -139,8 +134,8 @@ impl Admission {
         })
     }
 
-    /// Takes a slot for a connection until the result is dropped. At the limit, the idlest connection of the thread is
-    /// evicted. `None`: the connection was refused and answered.
+    /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the thread. `None`:
+    /// refused, with a response.
     fn admit(
         self: &Arc<Self>,
         stream: &TcpStream,
@@ -149,7 +144,7 @@ impl Admission {
         connections: &ConnectionSet,
         now: Timestamp,
     ) -> Option<ConnectionSlot> {
-        // Proxies come for many.
+        // A proxy has the connections of many clients.
         let network = (!peer.is_proxy()).then(|| peer.address());
         let mut slot = ConnectionSlot {
             admission: Arc::clone(self),
@@ -172,14 +167,12 @@ impl Admission {
     }
 }
 
-/// Says why, as far as that costs nothing. What the client has sent is taken from the socket, because the kernel would
-/// otherwise break the connection, and the answer with it.
+/// Sends an error response without waiting. Reads first, because closing with unread bytes would reset the connection.
 fn refuse(mut stream: &TcpStream, answer: &[u8]) {
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer);
 }
 
-/// The slot of an accepted connection.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     admission: Arc<Admission>,
@@ -188,7 +181,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Counts the connection for an address; false if that has too many already.
+    /// Counts the connection for an address; false if that has too many.
     pub fn belong_to(&mut self, address: IpAddr, limits: &Limits) -> bool {
         let Some(most) = limits.connections_per_address else {
             return true;
@@ -201,7 +194,7 @@ impl ConnectionSlot {
     }
 }
 
-/// The connections of a thread, or of several that share one runtime, which wait for requests.
+/// The connections of a thread, or of one runtime.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionSet {
     entries: Arc<Mutex<Entries>>,
@@ -211,33 +204,31 @@ pub struct ConnectionSet {
 #[derive(Debug, Default)]
 struct Entries {
     list: Vec<Arc<LastUsed>>,
-    /// Where to look next for one that is idle.
+    /// Where the next search begins.
     hand: usize,
 }
 
-/// When a connection was last used.
 #[derive(Debug, Default)]
 pub struct LastUsed {
-    /// As [`seconds`] has it, or [`BUSY`].
+    /// In [`seconds`], or [`BUSY`].
     last: AtomicU32,
     position: AtomicUsize,
     task: OnceLock<AbortHandle>,
 }
 
 impl LastUsed {
-    /// The connection waits for its next request from now on.
+    /// The connection is idle from now on.
     pub fn rest(&self, now: Instant) {
         self.last.store(seconds(now), Ordering::Relaxed);
     }
 
-    /// It has a request in flight, and must not be closed.
+    /// A request is in flight.
     pub fn work(&self) {
         self.last.store(BUSY, Ordering::Relaxed);
     }
 }
 
-/// Seconds since a little before the first connection came. Not those of the day: a clock that is set must make
-/// nobody idle.
+/// Monotonic seconds. With the wall clock, setting it would make connections idle.
 fn seconds(time: Instant) -> u32 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = time.saturating_duration_since(*FIRST) + Duration::from_secs(u64::from(IDLE_SECONDS) + 1);
@@ -245,7 +236,7 @@ fn seconds(time: Instant) -> u32 {
 }
 
 impl ConnectionSet {
-    /// Serves a connection in a task of its own, which may be ended when it has to give way.
+    /// Serves a connection in a task, which an eviction aborts.
     pub fn spawn<F>(&self, now: Instant, serve: impl FnOnce(ConnectionEntry) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -253,11 +244,10 @@ impl ConnectionSet {
         let entry = self.enter(now);
         let activity = Arc::clone(entry.activity());
         let task = self.tasks.spawn(serve(entry));
-        // There is one only.
         let _ = activity.task.set(task.abort_handle());
     }
 
-    /// Waits until all connections have ended; no more may come.
+    /// Waits until all connections have ended. No more may be added.
     pub async fn all_ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -277,7 +267,7 @@ impl ConnectionSet {
         }
     }
 
-    /// Closes one of the connections that have been idle for longest; false if there is none.
+    /// Evicts one of the idlest connections; false if none is idle.
     fn close_idlest(&self, now: Instant) -> bool {
         let mut entries = self.entries.lock();
         let count = entries.list.len();
@@ -297,8 +287,8 @@ impl ConnectionSet {
             }
         }
         let is_closed = idlest.is_some_and(|(last, activity, task)| {
-            // The general threads go on meanwhile, and one that is asked something stays. If it is not, it counts as
-            // busy from now on, because it gives way to one only.
+            // The general threads run meanwhile: a connection that just became busy stays. An evicted one counts as
+            // busy, so that it is not evicted twice.
             let taken = activity
                 .last
                 .compare_exchange(last, BUSY, Ordering::Relaxed, Ordering::Relaxed);
