@@ -27,6 +27,7 @@ use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::Budget;
 use crate::http::connection::guard::Handover;
+use crate::http::connection::listener::Listening;
 use crate::http::connection::set::{
     AcceptedConnection, Admission, ConnectionContext, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate,
 };
@@ -152,14 +153,8 @@ fn build(
         gate: admin_gate,
         connections: ConnectionSet::default(),
     };
-    let mut accepting = JoinSet::new();
-    for listener in bound.admin {
-        let admin = admin.clone();
-        let serve = move |stream, address| admin.take(stream, address);
-        accepting.spawn(serve::accept(listener, stopped.clone(), serve));
-    }
     let serving = Serving {
-        accepting,
+        accepting: admin.accept(bound.admin, &stopped),
         admin: admin.connections.clone(),
         workers,
         general,
@@ -282,6 +277,16 @@ struct Admin {
 }
 
 impl Admin {
+    fn accept(&self, listeners: Vec<Listening>, stopped: &watch::Receiver<bool>) -> JoinSet<io::Result<()>> {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let admin = self.clone();
+            let serve = move |stream, address| admin.take(stream, address);
+            accepting.spawn(serve::accept(listener, stopped.clone(), serve));
+        }
+        accepting
+    }
+
     fn take(&self, stream: StdStream, address: IpAddr) {
         let Some(accepted) = self.gate.admit(&stream, address, &self.connections) else {
             return;
