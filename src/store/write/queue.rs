@@ -23,50 +23,47 @@ pub enum TransactionEnd {
 /// Tells the sender of a job that has been run how it ended.
 pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
-/// A write that waits in the queue, whatever it returns.
-pub trait Job: Send {
+/// A write that waits in the queue.
+pub struct Job {
     /// Whether it wants a transaction for itself.
-    fn is_alone(&self) -> bool;
-
-    /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError>;
-
-    /// Tells its sender that nothing was written.
-    fn refuse(self: Box<Self>);
+    pub is_alone: bool,
+    work: Work,
 }
 
-pub struct Write<F, R> {
-    pub job: F,
-    pub alone: bool,
-    pub sender: oneshot::Sender<Result<R, WriteError>>,
-}
+/// Runs a write, or, without a transaction, tells its sender that nothing was written.
+type Work = Box<dyn FnOnce(Option<&mut Transaction<'_>>) -> Result<(TransactionEnd, Answer), StoreError> + Send>;
 
-// The sender may have left, which changes nothing about the write: a failure to answer is ignored.
-impl<F, R> Job for Write<F, R>
-where
-    R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
-{
-    fn is_alone(&self) -> bool {
-        self.alone
-    }
-
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
-        let Self { job, sender, .. } = *self;
-        match job(transaction) {
-            Ok((ending, result)) => {
-                let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
-                Ok((ending, Box::new(answer)))
-            }
-            Err(error) => {
-                drop(sender.send(Err(WriteError::Unavailable)));
-                Err(error)
-            }
+impl Job {
+    pub fn new<R, F>(is_alone: bool, job: F, sender: oneshot::Sender<Result<R, WriteError>>) -> Self
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
+    {
+        // The sender may have left, which changes nothing about the write.
+        let work =
+            move |transaction: Option<&mut Transaction<'_>>| match transaction.map_or(Err(StoreError::Closed), job) {
+                Ok((end, result)) => {
+                    let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
+                    Ok((end, Box::new(answer) as Answer))
+                }
+                Err(error) => {
+                    drop(sender.send(Err(WriteError::Unavailable)));
+                    Err(error)
+                }
+            };
+        Self {
+            is_alone,
+            work: Box::new(work),
         }
     }
 
-    fn refuse(self: Box<Self>) {
-        drop(self.sender.send(Err(WriteError::Unavailable)));
+    /// Its sender is answered once the transaction has ended; if the job fails, at once.
+    pub fn run(self, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
+        (self.work)(Some(transaction))
+    }
+
+    pub fn refuse(self) {
+        drop((self.work)(None));
     }
 }
 
@@ -113,18 +110,14 @@ pub fn receive<T>(
 }
 
 /// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
-pub fn batch_of(
-    first: Box<dyn Job>,
-    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
-    next: &mut Option<Box<dyn Job>>,
-) -> Vec<Box<dyn Job>> {
-    let alone = first.is_alone();
+pub fn batch_of(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) -> Vec<Job> {
+    let is_alone = first.is_alone;
     let mut batch = vec![first];
-    while !alone
+    while !is_alone
         && batch.len() < BATCH_MAX_JOBS
         && let Ok(job) = jobs.try_recv()
     {
-        if job.is_alone() {
+        if job.is_alone {
             *next = Some(job);
             break;
         }

@@ -19,7 +19,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Job>) -> bool {
         // At once, also where no write met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
@@ -130,7 +130,7 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Job>) -> bool {
     let end = Instant::now() + delay;
     loop {
         loop {

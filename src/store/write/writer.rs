@@ -20,7 +20,7 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, Write, batch_of, receive};
+use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -86,7 +86,7 @@ impl Default for RetryTiming {
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
 pub struct Writer {
     // Both are there until the drop.
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    queue: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -147,7 +147,7 @@ impl Writer {
         })
     }
 
-    pub async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
+    pub async fn submit<R, F>(&self, is_alone: bool, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
@@ -157,7 +157,7 @@ impl Writer {
         }
         let (sender, receiver) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
-        let sent = queue.send(Box::new(Write { job, alone, sender })).await;
+        let sent = queue.send(Job::new(is_alone, job, sender)).await;
         sent.map_err(|_| WriteError::Unavailable)?;
         // Every way through the writer answers. If there is none, it has panicked, and nobody knows how far it was.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
@@ -169,11 +169,7 @@ impl Writer {
         let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
         if let Some(queue) = &self.queue {
             // A full queue finds it out as well.
-            let _ = queue.try_send(Box::new(Write {
-                job,
-                alone: false,
-                sender,
-            }));
+            let _ = queue.try_send(Job::new(false, job, sender));
         }
     }
 
@@ -235,7 +231,7 @@ impl BatchError {
 }
 
 impl WriterState {
-    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
         let mut next = None;
@@ -275,7 +271,7 @@ impl WriterState {
     }
 
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
-    fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
+    fn receive(&self, jobs: &mut mpsc::Receiver<Job>) -> Received<Job> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
@@ -285,8 +281,8 @@ impl WriterState {
     }
 
     /// Writes a batch and answers its senders.
-    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
-        let is_alone = batch.iter().any(|job| job.is_alone());
+    fn write(&mut self, batch: Vec<Job>) -> Result<(), StoreError> {
+        let is_alone = batch.iter().any(|job| job.is_alone);
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
         match self.commit(is_alone, &mut jobs, &mut answers) {
@@ -310,7 +306,7 @@ impl WriterState {
                     self.health.send_replace(Health::Refusing(error.to_string()));
                 }
                 answer_all(answers, Err(outcome));
-                jobs.for_each(|job| job.refuse());
+                jobs.for_each(Job::refuse);
                 Err(error)
             }
         }
@@ -320,7 +316,7 @@ impl WriterState {
     fn commit(
         &mut self,
         is_alone: bool,
-        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        jobs: &mut dyn Iterator<Item = Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), BatchError> {
         let sequence = *self.published.borrow() + 1;
@@ -343,7 +339,7 @@ impl WriterState {
         &mut self,
         is_alone: bool,
         sequence: u64,
-        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        jobs: &mut dyn Iterator<Item = Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<Option<(WriteTransaction, Finished)>, StoreError> {
         let database = self.database()?;
