@@ -86,6 +86,12 @@ macro_rules! from_redb {
                 }
             }
         }
+
+        impl From<$error> for CopyError {
+            fn from(error: $error) -> Self {
+                Self::Store(error.into())
+            }
+        }
     )*};
 }
 from_redb!(

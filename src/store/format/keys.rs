@@ -143,6 +143,14 @@ impl CounterKind {
         }
     }
 
+    /// The index whose entries the counter with this key counts, and its scope.
+    pub fn counted_by(key: &[u8]) -> Option<(Index, &[u8])> {
+        let (kind, scope) = key.split_first()?;
+        let mut indexes = Index::ALL.into_iter();
+        let index = indexes.find(|index| Self::of(*index).is_some_and(|counter| counter.kind() == *kind))?;
+        Some((index, scope))
+    }
+
     pub const fn kind(self) -> u8 {
         match self {
             Self::Partner => b'P',
@@ -152,10 +160,7 @@ impl CounterKind {
     }
 
     pub fn key(self, scope: &[u8]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(1 + scope.len());
-        key.push(self.kind());
-        key.extend_from_slice(scope);
-        key
+        [&[self.kind()], scope].concat()
     }
 }
 

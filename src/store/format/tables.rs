@@ -4,12 +4,12 @@
 //! from the second on, the others at their end (`seal.rs`). Format 1 had none, and the numbers of `revocations` and
 //! `actions` were of redb's own types.
 
-use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable as _, Table, TableDefinition, TableError, WriteTransaction};
 
 use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::checksum::checksum;
-use crate::store::format::keys::{Bytes, Index};
+use crate::store::format::keys::{Bytes, PerIndex};
 use crate::store::journal::record::Tie;
 
 /// The format that this program writes, in `meta` under `format`.
@@ -80,21 +80,37 @@ pub fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
     Some((PartnerId(partner.parse().ok()?), user))
 }
 
-/// Makes every table, so that readers find them, and writes down the format and who the store is.
+/// The tables that every store has, open for writing.
+pub struct Tables<'t> {
+    pub links: Table<'t, Bytes, Bytes>,
+    pub indexes: PerIndex<Table<'t, Bytes, ()>>,
+    pub counters: Table<'t, Bytes, Bytes>,
+    pub revocations: Table<'t, Bytes, Bytes>,
+    pub actions: Table<'t, Bytes, Bytes>,
+    pub meta: Table<'t, &'static str, u64>,
+}
+
+impl<'t> Tables<'t> {
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            links: transaction.open_table(LINKS)?,
+            indexes: PerIndex::make(|index| transaction.open_table(index.table()))?,
+            counters: transaction.open_table(COUNTERS)?,
+            revocations: transaction.open_table(REVOCATIONS)?,
+            actions: transaction.open_table(ACTIONS)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+}
+
+/// Makes every table, so that readers find them, and writes down the format and the identity of the store.
 pub fn create(database: &Database, identity: u64) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    transaction.open_table(LINKS)?;
-    for index in Index::ALL {
-        transaction.open_table(index.table())?;
-    }
-    transaction.open_table(COUNTERS)?;
-    transaction.open_table(REVOCATIONS)?;
-    transaction.open_table(ACTIONS)?;
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_FORMAT, FORMAT)?;
-    meta.insert(META_SEQUENCE, 0)?;
-    drop(meta);
+    let mut tables = Tables::open(&transaction)?;
+    tables.meta.insert(META_FORMAT, FORMAT)?;
+    tables.meta.insert(META_SEQUENCE, 0)?;
+    drop(tables);
     transaction.open_table(JOURNAL)?.insert(JOURNAL_IDENTITY, identity)?;
     transaction.commit()?;
     Ok(())

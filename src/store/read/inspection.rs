@@ -10,7 +10,7 @@ use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, CounterKind, Index};
 use crate::store::format::record;
 use crate::store::format::values;
-use crate::store::read::snapshot::{Snapshot, count, id_of};
+use crate::store::read::snapshot::{Snapshot, count_scope, id_of};
 
 /// Entries of a piece: some milliseconds, unless a counter of many links is among them.
 const PIECE_ENTRIES: usize = if cfg!(test) { 3 } else { 512 };
@@ -204,12 +204,10 @@ fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
 
 fn check_counter(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
     let stored = values::decode_counts(key, value)?;
-    let of_kind = |index: &Index| CounterKind::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
-    let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
+    let Some((index, scope)) = CounterKind::counted_by(key) else {
         return Ok(Some(format!("{} counts nothing", key.escape_ascii())));
     };
-    let (first, last) = keys::scope_bounds(scope);
-    let counted = count(snapshot.index(index).range(first.as_slice()..=last.as_slice())?, index)?;
+    let counted = count_scope(snapshot.index(index), index, scope)?;
     Ok((counted != stored).then(|| {
         let scope = scope.escape_ascii();
         format!("{} {scope} has {counted:?} links, counted are {stored:?}", index.name())

@@ -1,6 +1,6 @@
 //! A consistent view of the store for reading.
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
@@ -129,14 +129,7 @@ impl Snapshot {
     /// The links that a user owns and that are not deleted.
     pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, user);
-        let mut ids = Vec::new();
-        for status in [Status::Disabled, Status::Enabled] {
-            let (first, last) = keys::bounds(&scope, status, None, None);
-            for entry in self.index(Index::User).range(first.as_slice()..=last.as_slice())? {
-                ids.push(keys::decode_tail(Index::User, scope.len(), entry?.0.value())?.1);
-            }
-        }
-        Ok(ids)
+        undeleted(self.index(Index::User), Index::User, &scope, None)?.collect()
     }
 
     /// The users whose links are being deleted, and since when.
@@ -203,7 +196,7 @@ pub fn id_of(key: &[u8]) -> Result<LinkId, StoreError> {
 }
 
 /// How many of these entries of an index have each status.
-pub fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
+fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
     for entry in entries {
         let (key, ()) = (entry?.0, ());
@@ -213,4 +206,25 @@ pub fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts
         }
     }
     Ok(counts)
+}
+
+/// How many entries of each status an index has in a scope.
+pub fn count_scope(table: &impl ReadableTable<Bytes, ()>, index: Index, scope: &[u8]) -> Result<Counts, StoreError> {
+    let (first, last) = keys::scope_bounds(scope);
+    count(table.range(first.as_slice()..=last.as_slice())?, index)
+}
+
+/// The links of a scope that are not deleted, made up to a moment.
+pub fn undeleted<T: ReadableTable<Bytes, ()>>(
+    table: &T,
+    index: Index,
+    scope: &[u8],
+    until: Option<Timestamp>,
+) -> Result<impl Iterator<Item = Result<LinkId, StoreError>>, StoreError> {
+    let entries = |status| {
+        let (first, last) = keys::bounds(scope, status, None, until);
+        table.range(first.as_slice()..=last.as_slice())
+    };
+    let entries = entries(Status::Disabled)?.chain(entries(Status::Enabled)?);
+    Ok(entries.map(move |entry| Ok(keys::decode_tail(index, scope.len(), entry?.0.value())?.1)))
 }

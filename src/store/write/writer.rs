@@ -360,14 +360,14 @@ impl WriterState {
         let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo)?;
         let mut ending = TransactionEnd::Commit;
         for job in jobs {
-            let before = transaction.modifications();
+            let before = transaction.modifications;
             match job.run(&mut transaction) {
                 Ok((end, answer)) => {
                     ending = end;
                     answers.push(answer);
                 }
                 // One damaged record is no reason to refuse the others.
-                Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
+                Err(error @ StoreError::Damaged { .. }) if transaction.modifications == before => {
                     tracing::error!(%error, "write met a damaged record");
                 }
                 Err(error) => return Err(error),
@@ -378,7 +378,7 @@ impl WriterState {
             inner.abort()?;
             return Ok(None);
         }
-        if transaction.modifications() == 0 {
+        if transaction.modifications == 0 {
             drop(transaction);
             if self.uncommitted.is_empty() {
                 // Which also finds out about an operation that has failed before.
