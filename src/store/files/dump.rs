@@ -14,6 +14,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 use sha1::{Digest as _, Sha1};
 
+use crate::store::Store;
 use crate::store::error::{CopyError, StoreError};
 use crate::store::files::medium;
 use crate::store::files::unfinished::Unfinished;
@@ -24,7 +25,15 @@ use crate::store::format::tables::{CLICKS, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
-use crate::store::{Progress, Store};
+
+/// Follows the progress of long work.
+pub trait Progress {
+    /// Something of `total` parts begins.
+    fn begin(&mut self, what: &'static str, total: u64);
+
+    /// So many more parts are done.
+    fn advance(&mut self, parts: u64);
+}
 
 /// Is given the table, the key and the value of an entry.
 type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;

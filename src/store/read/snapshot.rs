@@ -24,7 +24,8 @@ pub struct Snapshot {
     /// None where nothing has been counted yet.
     pub clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub meta: ReadOnlyTable<&'static str, u64>,
-    sequence: u64,
+    /// The number of the commit that left the store so.
+    pub sequence: u64,
 }
 
 impl Snapshot {
@@ -88,11 +89,6 @@ impl Snapshot {
             let id = id_of(id.value())?;
             Ok((id, record::decode(id, bytes.value())))
         }))
-    }
-
-    /// The number of the commit that left the store so.
-    pub const fn sequence(&self) -> u64 {
-        self.sequence
     }
 
     /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a

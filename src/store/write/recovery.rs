@@ -102,7 +102,7 @@ impl WriterState {
         // What readers see in it that is not published yet, they wait for.
         self.handle.send_replace(Some(Arc::clone(&database)));
         let snapshot = Snapshot::new(&database).map_err(|error| told(&error))?;
-        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
+        let (published, sequence) = (*self.published.borrow(), snapshot.sequence);
         if sequence < published {
             tracing::error!(
                 commits = published - sequence,
