@@ -271,7 +271,8 @@ fn build(
     // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
     Builder::new().open(unfinished.path())?.close()?;
     let verification = {
-        let snapshot = Store::open_verified(unfinished.path())?.snapshot()?;
+        let store = Store::open_verified(unfinished.path())?;
+        let snapshot = store.snapshot()?;
         progress.begin("verifying", snapshot.totals()?.iter().sum());
         snapshot.verify(|| progress.advance(1))?
     };

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
+use rustix::io::Errno;
 
 use crate::store::error::{OpenError, StoreError};
 use crate::store::files::disk;
@@ -205,19 +206,16 @@ impl StoreFile {
     /// Opens the file for reading, brought to the newest format in memory.
     fn open_view(&self, verified: bool) -> Result<Database, OpenError> {
         unless_damaged(&self.path, || {
-            let open = |whole| {
-                if whole {
-                    self.open_whole()
-                } else {
-                    self.open_overlay(false)
-                }
+            let mut database = if verified {
+                self.open_whole()?
+            } else {
+                self.open_overlay(false)?
             };
-            let mut database = open(verified)?;
             let found = self.check_format(&database)?;
             if found != self.formats.newest {
                 if !verified {
                     drop(database);
-                    database = open(true)?;
+                    database = self.open_whole()?;
                 }
                 self.formats.upgrade(&database, found)?;
             }
@@ -253,9 +251,7 @@ impl StoreFile {
             // Where nothing can be locked, nobody can have it locked either.
             Ok(()) => {}
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse(self.path.clone()));
-            }
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(self.path.clone())),
             Err(TryLockError::Error(error)) => return Err(self.unreadable(error)),
         }
         let length = file.metadata().map_err(|error| self.unreadable(error))?.len();
@@ -311,23 +307,18 @@ impl Medium for StoreFile {
     }
 
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
-        let open = || {
-            without_links()
-                .read(true)
-                .write(true)
-                .open(disk::journal_path(&self.path))
-        };
-        match open() {
+        let (path, mut options) = (disk::journal_path(&self.path), without_links());
+        options.read(true).write(true);
+        match options.open(&path) {
             // What a crash has left serves again.
             Ok(file) if is_journal_of(&file, identity)? => return Ok(Box::new(file)),
-            Ok(_) => {}
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {}
-            Err(error) => return Err(error),
+            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP)) => {
+                return Err(error);
+            }
+            _ => {}
         }
         self.make_journal(identity)?;
-        Ok(Box::new(open()?))
+        Ok(Box::new(options.open(path)?))
     }
 
     fn remove_journal(&self) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
 //! journal, commits it, has it published and then answers.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -84,6 +83,7 @@ impl Default for RetryTiming {
 }
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
+#[derive(Debug)]
 pub struct Writer {
     // Both are there until the drop.
     queue: Option<mpsc::Sender<Job>>,
@@ -98,14 +98,6 @@ impl Drop for Writer {
             // A writer that panicked has said so already.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer")
-            .field("health", &self.health())
-            .finish_non_exhaustive()
     }
 }
 
@@ -210,25 +202,7 @@ pub struct WriterState {
 }
 
 /// Why a batch was not committed, and what its senders may know of the outcome.
-struct BatchError {
-    outcome: WriteError,
-    error: StoreError,
-}
-
-impl From<StoreError> for BatchError {
-    /// Nothing was written.
-    fn from(error: StoreError) -> Self {
-        let outcome = WriteError::Unavailable;
-        Self { outcome, error }
-    }
-}
-
-impl BatchError {
-    fn unknown(error: StoreError) -> Self {
-        let outcome = WriteError::OutcomeUnknown;
-        Self { outcome, error }
-    }
-}
+type BatchError = (WriteError, StoreError);
 
 impl WriterState {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -287,25 +261,23 @@ impl WriterState {
         let mut answers = Vec::with_capacity(jobs.len());
         match self.commit(is_alone, &mut jobs, &mut answers) {
             Ok(()) => {
-                answer_all(answers, Ok(()));
+                answers.into_iter().for_each(|answer| answer(Ok(())));
                 Ok(())
             }
-            Err(BatchError { outcome, error }) => {
-                let error = if error.is_of_the_file() {
-                    error
-                } else {
+            Err((outcome, mut error)) => {
+                if !error.is_of_the_file() {
                     tracing::error!(%error, "write failed and is undone");
                     match self.restore_uncommitted() {
-                        Ok(()) => error,
-                        Err(other) if other.is_of_the_file() => other,
-                        Err(_) => StoreError::Closed,
+                        Ok(()) => {}
+                        Err(other) if other.is_of_the_file() => error = other,
+                        Err(_) => error = StoreError::Closed,
                     }
-                };
+                }
                 // Before the answers, so that a retry finds the store refusing.
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
                 }
-                answer_all(answers, Err(outcome));
+                answers.into_iter().for_each(|answer| answer(Err(outcome)));
                 jobs.for_each(Job::refuse);
                 Err(error)
             }
@@ -320,18 +292,20 @@ impl WriterState {
         answers: &mut Vec<Answer>,
     ) -> Result<(), BatchError> {
         let sequence = *self.published.borrow() + 1;
-        let Some((inner, finished)) = self.run_jobs(is_alone, sequence, jobs, answers)? else {
+        let unknown = |error| (WriteError::OutcomeUnknown, error);
+        let ran = self.run_jobs(is_alone, sequence, jobs, answers);
+        let Some((inner, finished)) = ran.map_err(|error| (WriteError::Unavailable, error))? else {
             return Ok(());
         };
         let metrics = Arc::clone(&self.metrics);
         let waiting = metrics.wait_for_disk();
         self.sync(inner, is_alone, sequence, finished.redo, finished.is_clicks)
-            .map_err(BatchError::unknown)?;
+            .map_err(unknown)?;
         metrics.commits.observe_duration(waiting.elapsed());
         drop(waiting);
         metrics.batch_sizes.observe(answers.len() as u64);
         metrics.move_links(finished.links);
-        self.publish(sequence, finished.changes).map_err(BatchError::unknown)
+        self.publish(sequence, finished.changes).map_err(unknown)
     }
 
     /// The transaction with what the jobs have changed; none where nothing is to be committed.
@@ -537,11 +511,8 @@ impl WriterState {
 
     /// Leaves a store that is whole without its journal.
     fn end_journal(&mut self) {
-        let ended = match self.journal.take() {
-            Some(_) => self.checkpoint(),
-            // It is whole already; a crash before may have left the file.
-            None => Ok(()),
-        };
+        // Without one it is whole already; a crash before may have left the file.
+        let ended = self.journal.take().map_or(Ok(()), |_| self.checkpoint());
         match ended {
             // The next one to open the store passes it over if it is still there.
             Ok(()) => drop(self.medium.remove_journal()),
@@ -549,11 +520,5 @@ impl WriterState {
                 tracing::warn!(%error, "last checkpoint failed: keep the journal, the next start needs it");
             }
         }
-    }
-}
-
-fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {
-    for answer in answers {
-        answer(outcome);
     }
 }
