@@ -1,12 +1,11 @@
 //! How links have been used, in the store: the entries of the table `clicks`.
 
-use redb::{ReadOnlyTable, ReadTransaction, TableError};
+use redb::ReadableTable;
 
 use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
 use crate::store::format::checksum::unseal;
 use crate::store::format::keys::Bytes;
-use crate::store::format::tables::CLICKS;
 
 const TABLE: &str = "clicks";
 
@@ -48,11 +47,8 @@ pub fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
     })
 }
 
-/// The table, unless nothing has been counted yet.
-pub fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
-    match inner.open_table(CLICKS) {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// How a link has been used; a damaged entry is logged and counts as none.
+pub fn usage_of(id: LinkId, table: &impl ReadableTable<Bytes, Bytes>) -> Result<Usage, StoreError> {
+    let stored = table.get(id.as_bytes())?;
+    Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
 }

@@ -4,7 +4,10 @@
 //! from the second on, the others at their end (`seal.rs`). Format 1 had none, and the numbers of `revocations` and
 //! `actions` were of redb's own types.
 
-use redb::{Database, ReadableDatabase, ReadableTable as _, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable as _, Table, TableDefinition,
+    TableError, Value, WriteTransaction,
+};
 
 use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
@@ -127,7 +130,7 @@ pub fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreE
 
 /// What is noted of the journal: what its records are sealed with and the length of its file, if one is in use.
 pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>, StoreError> {
-    let Some(table) = journal_table(database)? else {
+    let Some(table) = open_if_there(&database.begin_read()?, JOURNAL)? else {
         return Ok(None);
     };
     let get = |name| Ok::<_, StoreError>(table.get(name)?.map(|value| value.value()));
@@ -135,10 +138,8 @@ pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>
     let noted = get(JOURNAL_CHECK)?;
     let Some((salt, bytes)) = salt.zip(bytes) else {
         if salt.is_some() || bytes.is_some() || noted.is_some() {
-            return Err(StoreError::damaged(
-                "journal",
-                "a part of what is noted of the journal is missing",
-            ));
+            let reason = "a part of what is noted of the journal is missing";
+            return Err(StoreError::damaged("journal", reason));
         }
         return Ok(None);
     };
@@ -154,16 +155,17 @@ pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>
 
 /// The identity of the store; none in one that has never been opened for writing since it was copied or upgraded.
 pub fn identity_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
-    match journal_table(database)? {
+    match open_if_there(&database.begin_read()?, JOURNAL)? {
         Some(table) => Ok(table.get(JOURNAL_IDENTITY)?.map(|identity| identity.value())),
         None => Ok(None),
     }
 }
 
-fn journal_table(
-    database: &impl ReadableDatabase,
-) -> Result<Option<redb::ReadOnlyTable<&'static str, u64>>, StoreError> {
-    match database.begin_read()?.open_table(JOURNAL) {
+pub fn open_if_there<K: Key, V: Value>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, StoreError> {
+    match transaction.open_table(table) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),

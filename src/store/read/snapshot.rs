@@ -1,13 +1,15 @@
 //! A consistent view of the store for reading.
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
 use crate::store::format::record;
-use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
+use crate::store::format::tables::{
+    self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+};
 use crate::store::format::values::{self, Counts, decode_counts};
 
 /// An id and its link, or why the link cannot be read.
@@ -29,21 +31,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
-    /// logged and is as none.
-    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
-        let Some(clicks) = &self.clicks else {
-            return Ok(Usage::default());
-        };
-        let stored = clicks.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
-    }
-
     pub fn new(database: &Database) -> Result<Self, StoreError> {
-        Self::open(&database.begin_read()?)
-    }
-
-    fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
+        let inner = database.begin_read()?;
         let meta = inner.open_table(META)?;
         let sequence = meta.get(META_SEQUENCE)?.map_or(0, |entry| entry.value());
         Ok(Self {
@@ -52,10 +41,18 @@ impl Snapshot {
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
-            clicks: clicks::open(inner)?,
+            clicks: tables::open_if_there(&inner, CLICKS)?,
             meta,
             sequence,
         })
+    }
+
+    /// How a link has been used, as far as that has been written down; a damaged entry is logged and counts as none.
+    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
+        match &self.clicks {
+            Some(table) => clicks::usage_of(id, table),
+            None => Ok(Usage::default()),
+        }
     }
 
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {

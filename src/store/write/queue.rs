@@ -73,7 +73,6 @@ pub enum Received<T> {
     Wanted,
     /// Nothing has come for as long as was waited.
     Nothing,
-    Ended,
 }
 
 struct Unpark(Thread);
@@ -84,25 +83,25 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for an item, at most for so long, if that is said, or until `is_wanted` after this thread was unparked.
+/// Waits for an item until the queue ends, at most for as long as `patience`, or until `is_wanted` after this thread was
+/// unparked.
 pub fn receive<T>(
     queue: &mut mpsc::Receiver<T>,
     patience: Option<Duration>,
     is_wanted: impl Fn() -> bool,
-) -> Received<T> {
+) -> Option<Received<T>> {
     let end = patience.and_then(|patience| Instant::now().checked_add(patience));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         if is_wanted() {
-            return Received::Wanted;
+            return Some(Received::Wanted);
         }
-        match queue.poll_recv(&mut context) {
-            Poll::Ready(item) => return item.map_or(Received::Ended, Received::Item),
-            Poll::Pending => {}
+        if let Poll::Ready(item) = queue.poll_recv(&mut context) {
+            return item.map(Received::Item);
         }
         match end.map(|end| end.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => return Received::Nothing,
+            Some(Duration::ZERO) => return Some(Received::Nothing),
             Some(left) => thread::park_timeout(left),
             None => thread::park(),
         }
@@ -134,19 +133,16 @@ mod tests {
     fn item_timeout_and_end_stop_the_wait() {
         let (sender, mut queue) = mpsc::channel(1);
         let patience = Some(Duration::from_millis(1));
-        assert_eq!(receive(&mut queue, patience, || false), Received::Nothing);
-        assert_eq!(receive(&mut queue, None, || true), Received::Wanted);
+        assert_eq!(receive(&mut queue, patience, || false), Some(Received::Nothing));
+        assert_eq!(receive(&mut queue, None, || true), Some(Received::Wanted));
         for patience in [None, Some(Duration::MAX), Some(Duration::from_secs(3600))] {
             let other = sender.clone();
             let sending = thread::spawn(move || other.blocking_send(1).unwrap());
-            assert_eq!(receive(&mut queue, patience, || false), Received::Item(1));
+            assert_eq!(receive(&mut queue, patience, || false), Some(Received::Item(1)));
             sending.join().unwrap();
         }
         let ending = thread::spawn(move || drop(sender));
-        assert_eq!(
-            receive(&mut queue, Some(Duration::from_secs(3600)), || false),
-            Received::Ended
-        );
+        assert_eq!(receive(&mut queue, Some(Duration::from_secs(3600)), || false), None);
         ending.join().unwrap();
     }
 }

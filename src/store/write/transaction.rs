@@ -61,11 +61,9 @@ pub struct Finished {
 }
 
 impl<'t> Transaction<'t> {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
-    /// logged and is as none.
+    /// As [`snapshot::Snapshot::usage`].
     pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
-        let stored = self.clicks()?.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
+        clicks::usage_of(id, self.clicks()?)
     }
 
     /// Adds to the use of links; an id without a link is passed over. Returns the first total that was written, which

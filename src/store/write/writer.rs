@@ -210,42 +210,42 @@ impl WriterState {
         let _released = visibility.serve();
         let mut next = None;
         loop {
-            let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
+            let received = match next.take() {
+                Some(job) => Some(Received::Item(job)),
+                None => self.receive(&mut jobs),
+            };
+            let Some(received) = received else {
+                return self.end_journal();
+            };
             // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(first) => {
                     self.write(batch_of(first, &mut jobs, &mut next))?;
                     // While nobody waits for an answer.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
-                        self.checkpoint()?;
+                        self.checkpoint()
                     } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
-                        self.make_visible()?;
+                        self.make_visible()
+                    } else {
+                        Ok(())
                     }
-                    Ok(true)
                 }
-                Received::Wanted => self.make_visible().map(|()| true),
-                Received::Nothing => self.checkpoint().map(|()| true),
-                Received::Ended => Ok(false),
+                Received::Wanted => self.make_visible(),
+                Received::Nothing => self.checkpoint(),
             }));
-            let error = match done.unwrap_or(Err(StoreError::Panicked)) {
-                Ok(true) => continue,
-                Ok(false) => return self.end_journal(),
-                Err(error) => error,
-            };
-            if !error.is_of_the_file() {
-                continue;
-            }
-            if let Some(job) = next.take() {
-                job.refuse();
-            }
-            if !self.recover(error, &mut jobs) {
-                return;
+            if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
+                && error.is_of_the_file()
+            {
+                next.take().into_iter().for_each(Job::refuse);
+                if !self.recover(error, &mut jobs) {
+                    return;
+                }
             }
         }
     }
 
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
-    fn receive(&self, jobs: &mut mpsc::Receiver<Job>) -> Received<Job> {
+    fn receive(&self, jobs: &mut mpsc::Receiver<Job>) -> Option<Received<Job>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
