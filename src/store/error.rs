@@ -53,7 +53,7 @@ impl StoreError {
         Self::damaged("links", reason)
     }
 
-    /// Whether the file or the disk under it has failed, rather than what was asked for.
+    /// Whether the file or the disk under it has failed, rather than one read or write.
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Closed | Self::Panicked)
     }

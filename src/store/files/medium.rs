@@ -45,7 +45,6 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// store must not need what was in it.
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>>;
 
-    /// Removes the file of the journal, which the store does not need any more.
     fn remove_journal(&self) -> io::Result<()>;
 
     /// A number that no journal has been sealed with.
@@ -95,7 +94,7 @@ impl StoreFile {
     fn open_for_writing(&self) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        // Opening for writing changes the file, so what it is is found out before, if that can be.
+        // Opening for writing changes the file, so its format is checked before, if that can be.
         let found = match builder.open_read_only(&self.path) {
             Ok(database) => self.check_format(&database)?,
             // Its last user crashed, so it must be repaired; for a look, in memory.
@@ -373,7 +372,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
     Ok(unfinished.publish()?)
 }
 
-/// Opens no symbolic link in a file's place: whoever owns the folder may not be who opens it.
+/// Opens no symbolic link in a file's place: the folder may belong to another user.
 fn without_links() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;

@@ -20,20 +20,14 @@ const SIGN: u64 = 1 << 63;
 const STATUS_BYTES: usize = 1;
 const TIME_BYTES: usize = 8;
 
-/// The indexes, each a table of keys without values.
+/// The indexes, each a table of keys without values. Those by a text are in the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Index {
-    /// Links of a partner by creation.
     Created,
-    /// Links of a partner by last change.
     Updated,
-    /// Links of a partner by expiry, those that never expire last.
     Expires,
-    /// Links of a user by creation.
     User,
-    /// Links with a system name by creation.
     SystemName,
-    /// Links with a unique id by creation.
     UniqueId,
 }
 

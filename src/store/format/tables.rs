@@ -1,7 +1,7 @@
 //! The tables of the store and what they hold. Format 2.
 //!
 //! Every value but those of `meta` and `journal` has a checksum of itself and its key: a record in its fifth byte
-//! from the second on, the others at their end (`seal.rs`). Format 1 had none, and the numbers of `revocations` and
+//! from the second on, the others at their end (`checksum.rs`). Format 1 had none, and the numbers of `revocations` and
 //! `actions` were of redb's own types.
 
 use redb::{

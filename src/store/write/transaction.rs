@@ -48,7 +48,6 @@ pub struct Transaction<'t> {
     clicked: usize,
 }
 
-#[derive(Debug)]
 pub struct Finished {
     /// The changes in the order in which they were made, unless there were too many.
     pub changes: Option<Vec<Change>>,
@@ -90,8 +89,8 @@ impl<'t> Transaction<'t> {
     pub fn set_usage(&mut self, id: LinkId, usage: &clicks::Stored) -> Result<(), StoreError> {
         self.modifications += 1;
         self.clicked += 1;
-        self.clicks()?
-            .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;
+        let value = seal(id.as_bytes(), usage);
+        self.clicks()?.insert(id.as_bytes(), value.as_slice())?;
         self.redo.used(id, usage);
         Ok(())
     }
@@ -151,7 +150,6 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Notes that all links of a user are deleted.
     pub fn end_deletion(&mut self, partner: PartnerId, user: &str) -> Result<(), StoreError> {
         self.modifications += 1;
         self.redo.give_up();
@@ -184,7 +182,9 @@ impl<'t> Transaction<'t> {
             }
         }
         if let Some(old) = old {
-            self.count(old, -1);
+            for key in keys::counters_of(old) {
+                self.count_at(key, old.status.number(), -1);
+            }
         }
         for key in keys::counters_of(&new) {
             if !key.first().is_some_and(|kind| counted.contains(kind)) {
@@ -229,18 +229,10 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    fn count(&mut self, link: &ShortLink, by: i64) {
-        for key in keys::counters_of(link) {
-            self.count_at(key, link.status.number(), by);
-        }
-    }
-
-    /// Revokes sessions until the given moment.
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.tables
-            .revocations
-            .insert(digest.as_slice(), values::encode_until(&digest, until).as_slice())?;
+        let value = values::encode_until(&digest, until);
+        self.tables.revocations.insert(digest.as_slice(), value.as_slice())?;
         self.redo.revoked(&digest, until);
         self.note(Change::Revoked(digest, until));
         Ok(())
@@ -258,40 +250,28 @@ impl<'t> Transaction<'t> {
         Ok(true)
     }
 
-    /// Sets how many calls of a session have been counted.
     pub fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.tables.actions.insert(
-            digest.as_slice(),
-            values::encode_calls(&digest, calls, expiry).as_slice(),
-        )?;
+        let value = values::encode_calls(&digest, calls, expiry);
+        self.tables.actions.insert(digest.as_slice(), value.as_slice())?;
         self.redo.counted(&digest, calls, expiry);
         Ok(())
     }
 
     /// Drops what is remembered of sessions that have expired by now. A damaged entry does not tell, and stays.
     pub fn drop_expired_sessions(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut dropped = false;
-        for entry in self
-            .tables
-            .revocations
-            .extract_if(|digest, until| values::decode_until(digest, until).is_ok_and(|until| until <= now))?
-        {
-            entry?;
-            dropped = true;
-        }
-        if dropped {
+        let is_over = |expiry: Result<Timestamp, StoreError>| expiry.is_ok_and(|expiry| expiry <= now);
+        let (revocations, actions) = (&mut self.tables.revocations, &mut self.tables.actions);
+        let has_dropped = drop_if(revocations, |digest, until| {
+            is_over(values::decode_until(digest, until))
+        })?;
+        let has_forgotten = drop_if(actions, |digest, calls| {
+            is_over(values::decode_calls(digest, calls).map(|(_, expiry)| expiry))
+        })?;
+        if has_dropped {
             self.note(Change::RevocationsDropped(now));
         }
-        for entry in self
-            .tables
-            .actions
-            .extract_if(|digest, calls| values::decode_calls(digest, calls).is_ok_and(|(_, expiry)| expiry <= now))?
-        {
-            entry?;
-            dropped = true;
-        }
-        if dropped {
+        if has_dropped || has_forgotten {
             self.modifications += 1;
             self.redo.dropped(now);
         }
@@ -325,14 +305,6 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    /// What the index says of the scope of a counter.
-    fn count_anew(&self, key: &[u8]) -> Result<Counts, StoreError> {
-        match CounterKind::counted_by(key) {
-            Some((index, scope)) => snapshot::count_scope(self.tables.indexes.get(index), index, scope),
-            None => Ok(Counts::default()),
-        }
-    }
-
     /// Writes what was gathered, and returns what has changed.
     pub fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         let mut links = [0; Status::ALL.len()];
@@ -346,23 +318,26 @@ impl<'t> Transaction<'t> {
                 continue;
             }
             let stored = self.tables.counters.get(key.as_slice())?;
-            let before = stored.map_or(Ok(Counts::default()), |bytes| {
-                values::decode_counts(&key, bytes.value())
-            });
-            let after = match before.and_then(|before| add(before, deltas)) {
+            let before = stored.map(|bytes| values::decode_counts(&key, bytes.value()));
+            let after = match before
+                .transpose()
+                .and_then(|before| add(before.unwrap_or_default(), deltas))
+            {
                 Ok(after) => after,
                 // Nobody could write to its scope any more.
                 Err(error) => {
                     tracing::error!(%error, "recounting a damaged counter");
-                    self.count_anew(&key)?
+                    let counted = CounterKind::counted_by(&key);
+                    counted.map_or(Ok(Counts::default()), |(index, scope)| {
+                        snapshot::count_scope(self.tables.indexes.get(index), index, scope)
+                    })?
                 }
             };
             if after == Counts::default() {
                 self.tables.counters.remove(key.as_slice())?;
             } else {
-                self.tables
-                    .counters
-                    .insert(key.as_slice(), values::encode_counts(&key, after).as_slice())?;
+                let value = values::encode_counts(&key, after);
+                self.tables.counters.insert(key.as_slice(), value.as_slice())?;
             }
         }
         self.tables.meta.insert(META_SEQUENCE, sequence)?;
@@ -373,6 +348,15 @@ impl<'t> Transaction<'t> {
             is_clicks: self.clicked == self.modifications,
         })
     }
+}
+
+/// Drops entries; false if there are none to drop.
+fn drop_if(
+    table: &mut Table<'_, Bytes, Bytes>,
+    is_dropped: impl FnMut(&[u8], &[u8]) -> bool,
+) -> Result<bool, StoreError> {
+    let mut dropped = table.extract_if(is_dropped)?;
+    Ok(dropped.try_fold(false, |_, entry| entry.map(|_| true))?)
 }
 
 fn add(mut counts: Counts, deltas: [i64; Status::ALL.len()]) -> Result<Counts, StoreError> {

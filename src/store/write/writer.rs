@@ -30,7 +30,7 @@ const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
-/// The longest pause between attempts to open the store again, in seconds; whoever comes back after it finds out.
+/// The longest pause between attempts to open the store again, in seconds.
 pub const REOPEN_SECONDS_MAX: u64 = 5;
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
@@ -50,18 +50,17 @@ pub trait CommitObserver: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Accepting,
-    /// It does not at the moment, and why. It opens itself again.
+    /// Until the store has opened itself again; and why.
     Refusing(String),
-    /// It never does: it was opened so.
     ReadOnly,
 }
 
-/// When the writer does what nobody has asked for.
+/// When the writer acts without a job.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryTiming {
-    /// How long to wait before the store is opened again after a failure, at first; doubled each time.
+    /// The first pause before the store is opened again after a failure; doubled each time.
     pub reopen_first: Duration,
-    /// The same, at most.
+    /// The longest one.
     pub reopen_most: Duration,
     /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
     /// ever something to replay after a crash.
@@ -151,11 +150,10 @@ impl Writer {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         let sent = queue.send(Job::new(is_alone, job, sender)).await;
         sent.map_err(|_| WriteError::Unavailable)?;
-        // Every way through the writer answers. If there is none, it has panicked, and nobody knows how far it was.
+        // Every way through the writer answers, unless it panics, and then nobody knows how far it was.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
-    /// Has the writer find out whether the file still works.
     pub fn nudge(&self) {
         let (sender, _) = oneshot::channel();
         let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
@@ -165,7 +163,6 @@ impl Writer {
         }
     }
 
-    /// Jobs that wait in the queue.
     pub fn queued(&self) -> usize {
         let places = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
         QUEUE_MAX_JOBS.saturating_sub(places)
@@ -254,7 +251,6 @@ impl WriterState {
         receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
     }
 
-    /// Writes a batch and answers its senders.
     fn write(&mut self, batch: Vec<Job>) -> Result<(), StoreError> {
         let is_alone = batch.iter().any(|job| job.is_alone);
         let mut jobs = batch.into_iter();
@@ -481,7 +477,6 @@ impl WriterState {
         Ok(())
     }
 
-    /// Makes the file of the journal if there is none.
     fn ensure_journal(&mut self) {
         let has_just_failed = self
             .without_journal_since
