@@ -79,7 +79,10 @@ impl Snapshot {
         sink.write_all(&self.entries()?.to_be_bytes())?;
         let mut visit = |table, key: &[u8], value: &[u8]| {
             check_entry(table, key, value)?;
-            write_entry(&mut sink, table, key, value)
+            for part in [&[table], &length(key)[..], &length(value), key, value] {
+                sink.write_all(part)?;
+            }
+            Ok(())
         };
         // On a damaged page redb gives an error or panics.
         let written = match catch_unwind(AssertUnwindSafe(|| self.for_each_entry(&mut visit))) {
@@ -90,7 +93,8 @@ impl Snapshot {
         if let Err(CopyError::Damaged(reason)) = &written {
             // So that the reader can say why there is no copy.
             sink.write_all(&[REFUSED])?;
-            write_part(&mut sink, reason.as_bytes())?;
+            sink.write_all(&length(reason.as_bytes()))?;
+            sink.write_all(reason.as_bytes())?;
             sink.flush()?;
         }
         written?;
@@ -217,20 +221,8 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
     checked.map_err(|error| CopyError::Damaged(error.to_string()))
 }
 
-fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
-    let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
-    sink.write_all(&[table])?;
-    sink.write_all(&length(key))?;
-    sink.write_all(&length(value))?;
-    sink.write_all(key)?;
-    sink.write_all(value)?;
-    Ok(())
-}
-
-fn write_part(sink: &mut impl Write, part: &[u8]) -> Result<(), CopyError> {
-    let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-    sink.write_all(&length.to_be_bytes())?;
-    Ok(sink.write_all(part)?)
+fn length(part: &[u8]) -> [u8; 4] {
+    u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes()
 }
 
 fn read_array<const N: usize>(dump: &mut impl Read) -> Result<[u8; N], CopyError> {
@@ -310,8 +302,9 @@ impl<'t> Copy<'t> {
                 return Ok(());
             }
             number => {
-                let index = *Index::ALL.get(usize::from(number - OF_FIRST_INDEX)).ok_or(MALFORMED)?;
-                self.tables.indexes.get_mut(index).insert(key, ())?;
+                let position = usize::from(number - OF_FIRST_INDEX);
+                let (_, table) = self.tables.indexes.iter_mut().nth(position).ok_or(MALFORMED)?;
+                table.insert(key, ())?;
                 return Ok(());
             }
         };

@@ -270,7 +270,7 @@ impl StoreFile {
     fn check_format(&self, database: &impl ReadableDatabase) -> Result<u64, OpenError> {
         let path = self.path.clone();
         match tables::format_of(database)? {
-            Some(found) if found == self.formats.newest || self.formats.can_upgrade(found) => Ok(found),
+            Some(found) if self.formats.can_read(found) => Ok(found),
             Some(found) if found > self.formats.newest => Err(OpenError::Newer {
                 path,
                 found,

@@ -213,7 +213,9 @@ impl<'t> Transaction<'t> {
         }
         for (index, key) in stale {
             self.modifications += 1;
-            self.tables.indexes.get_mut(index).remove(key.as_slice())?;
+            if let Some((_, table)) = self.tables.indexes.iter_mut().find(|(of, _)| *of == index) {
+                table.remove(key.as_slice())?;
+            }
             if let Some((counter, (scope, status))) = CounterKind::of(index).zip(keys::split_scope(index, &key)) {
                 self.count_at(counter.key(scope), status, -1);
             }

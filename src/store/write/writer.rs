@@ -372,26 +372,24 @@ impl WriterState {
         redo: Option<Vec<u8>>,
         is_clicks: bool,
     ) -> Result<(), StoreError> {
-        match (redo, &mut self.journal) {
-            (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
-                self.only_clicks_since = match self.only_clicks_since {
-                    _ if !is_clicks => None,
-                    None if journal.is_empty() => Some(Instant::now()),
-                    since => since,
-                };
-                journal.append(sequence, &redo)?;
-                self.metrics.journal_bytes.set(journal.bytes());
-                self.uncommitted.push(redo);
-                self.open = Some(inner);
-                Ok(())
-            }
-            _ => {
-                if !is_alone {
-                    self.ensure_journal();
-                }
-                self.commit_durably(inner, sequence)
-            }
+        if let (Some(redo), Some(journal)) = (redo, &mut self.journal)
+            && journal.has_room_for(sequence, &redo)
+        {
+            self.only_clicks_since = match self.only_clicks_since {
+                _ if !is_clicks => None,
+                None if journal.is_empty() => Some(Instant::now()),
+                since => since,
+            };
+            journal.append(sequence, &redo)?;
+            self.metrics.journal_bytes.set(journal.bytes());
+            self.uncommitted.push(redo);
+            self.open = Some(inner);
+            return Ok(());
         }
+        if !is_alone {
+            self.ensure_journal();
+        }
+        self.commit_durably(inner, sequence)
     }
 
     fn publish(&mut self, sequence: u64, changes: Option<Vec<Change>>) -> Result<(), StoreError> {
@@ -478,10 +476,8 @@ impl WriterState {
     }
 
     fn ensure_journal(&mut self) {
-        let has_just_failed = self
-            .without_journal_since
-            .is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL);
-        if self.journal.is_some() || has_just_failed {
+        let failed_since = self.without_journal_since;
+        if self.journal.is_some() || failed_since.is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL) {
             return;
         }
         match self.create_journal() {
@@ -490,10 +486,9 @@ impl WriterState {
                 self.without_journal_since = None;
             }
             Err(error) => {
-                if self.without_journal_since.is_none() {
+                if self.without_journal_since.replace(Instant::now()).is_none() {
                     tracing::warn!(%error, "cannot create the journal; writes take longer");
                 }
-                self.without_journal_since = Some(Instant::now());
             }
         }
     }
