@@ -33,7 +33,7 @@ async fn inspect(links: &Arc<Links>) {
         let stepped = tokio::task::spawn_blocking(move || (moved.step(stepping.store()), moved)).await;
         let Ok((stepped, moved)) = stepped else { return };
         inspection = moved;
-        let problems = before.problems.max(inspection.problems());
+        let problems = before.problems.max(inspection.problems);
         links.store().note_inspected(Inspected { problems, ..before });
         match stepped {
             Ok(true) => tokio::time::sleep(step_began.elapsed() * REST_FACTOR).await,
@@ -47,7 +47,7 @@ async fn inspect(links: &Arc<Links>) {
             }
         }
     }
-    let (entries, problems, elapsed) = (inspection.entries(), inspection.problems(), began.elapsed());
+    let (entries, problems, elapsed) = (inspection.entries, inspection.problems, began.elapsed());
     links.store().note_inspected(Inspected {
         at: Some(links.clock().now()),
         problems,

@@ -8,7 +8,6 @@ use crate::model::LinkId;
 /// Why a read was stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
-    /// It has taken as many steps as it may.
     #[error("it takes too many steps")]
     Steps,
     #[error("its time is over")]
@@ -22,18 +21,15 @@ pub enum Stopped {
 pub enum StoreError {
     #[error(transparent)]
     Database(Box<redb::Error>),
-    /// A record or key does not decode.
     #[error("damaged record in table {table}: {reason}")]
     Damaged { table: &'static str, reason: String },
     /// The file has failed and is being opened again.
     #[error("the store is closed after a failure")]
     Closed,
-    /// A write has panicked, and nobody knows how far it was.
     #[error("a write has panicked")]
     Panicked,
     #[error("interrupted")]
     Interrupted,
-    /// A read was not brought to its end.
     #[error("a read was stopped: {0}")]
     Stopped(#[from] Stopped),
 }
@@ -53,13 +49,11 @@ impl StoreError {
 
     /// A link whose destination no version has accepted, so that it is not what was once stored.
     pub(crate) fn never_accepted(id: LinkId) -> Self {
-        Self::damaged(
-            "links",
-            format!("{id}: it leads to what no version has accepted as a destination"),
-        )
+        let reason = format!("{id}: it leads to what no version has accepted as a destination");
+        Self::damaged("links", reason)
     }
 
-    /// Whether the file or the disk under it has failed, rather than what was asked for.
+    /// Whether the file or the disk under it has failed, rather than one read or write.
     pub const fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Closed | Self::Panicked)
     }
@@ -86,6 +80,12 @@ macro_rules! from_redb {
                 }
             }
         }
+
+        impl From<$error> for CopyError {
+            fn from(error: $error) -> Self {
+                Self::Store(error.into())
+            }
+        }
     )*};
 }
 from_redb!(
@@ -106,41 +106,29 @@ impl From<std::io::Error> for StoreError {
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{} is already in use by another process", path.display())]
-    InUse { path: PathBuf },
+    #[error("{} is already in use by another process", .0.display())]
+    InUse(PathBuf),
     #[error(
         "{} has store format {found}, and this program knows formats up to {known}: use a newer tinyd",
         path.display()
     )]
-    Newer {
-        path: PathBuf,
-        found: u64,
-        /// The newest format that this program knows.
-        known: u64,
-    },
-    /// A store that redb cannot read.
-    #[error("{} is damaged: restore a backup, or export what can still be read from a copy", path.display())]
-    Damaged { path: PathBuf },
-    /// A redb file, but not one of tinyd.
-    #[error("{} is not a store of tinyd", path.display())]
-    Foreign { path: PathBuf },
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error("{} is damaged: restore a backup, or export what can still be read from a copy", .0.display())]
+    Damaged(PathBuf),
+    #[error("{} is not a store of tinyd", .0.display())]
+    Foreign(PathBuf),
     /// The journal beside a store that was not closed cleanly belongs to another store.
     #[error(
         "{} was not closed cleanly, and {} is the journal of another store: what was written last is in this \
-         store's own \
-         journal. Put that one back and start tinyd again; if it is lost, move {} away, which gives up what was \
-         written \
-         since the last checkpoint",
+         store's own journal. Put that one back and start tinyd again; if it is lost, move {} away, which gives up \
+         what was written since the last checkpoint",
         path.display(), journal.display(), journal.display()
     )]
     ForeignJournal { path: PathBuf, journal: PathBuf },
-    /// Not to be opened or made.
     #[error("{} cannot be opened as a store", path.display())]
     Unreadable { path: PathBuf, source: StoreError },
-    /// Opened, but not to be read.
     #[error("the store cannot be read")]
     Read(#[from] StoreError),
-    /// The writer's thread could not be started.
     #[error("the writer's thread cannot be started")]
     Thread(#[from] std::io::Error),
 }
@@ -148,19 +136,14 @@ pub enum OpenError {
 /// A copy of the store could not be made. Whatever had been begun has been removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// What is copied, or the copy itself, could not be read or written as a store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is copied, or the copy itself, could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A file or stream could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// What should be a dump is none.
     #[error("not a dump of a store: {0}")]
     NoDump(&'static str),
-    /// What is to be copied is not whole.
     #[error("the store is damaged, and its copy would be: {0} (restore this entry from a backup made before)")]
     Damaged(String),
 }
@@ -170,10 +153,9 @@ pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.
     #[error("store unavailable")]
     Unavailable,
-    /// The store was opened without the right to write.
     #[error("this store is read-only")]
     ReadOnly,
-    /// The commit failed in a way that does not tell whether it reached the disk.
+    /// The commit may have reached the disk or not.
     #[error("outcome unknown")]
     OutcomeUnknown,
 }

@@ -7,7 +7,6 @@ mod error;
 mod files;
 mod format;
 mod journal;
-mod progress;
 mod read;
 mod write;
 
@@ -30,10 +29,9 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError};
 pub use files::compact::compact;
-pub use files::dump::restore_dump;
+pub use files::dump::{Progress, restore_dump};
 pub use files::medium::unless_damaged;
 pub use files::unfinished::Unfinished;
-pub use progress::Progress;
 pub use read::inspection::{Inspected, Inspection};
 pub use read::limit::ReadLimit;
 pub use read::query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
@@ -50,8 +48,10 @@ use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
 use crate::model::LinkId;
 use crate::model::{Timestamp, priority};
+use crate::store::files::disk;
 use crate::store::files::last_backup::LastBackup;
 use crate::store::files::medium::{Medium, StoreFile};
+use crate::store::files::unfinished::folder_of;
 use crate::store::journal::visibility::Visibility;
 use crate::store::write::writer::{Handle, RetryTiming, Writer};
 
@@ -96,51 +96,39 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens the store in a file, or creates one. `observer` observes every commit before its senders are answered.
-    ///
-    /// # Errors
-    /// When the file cannot be read or made, is in use, is damaged, is no store of tinyd, or was written by a newer
-    /// program. The file is then left as it was. Beside the journal of another store, one that was not closed cleanly
-    /// is opened for reading only.
+    /// Opens the store in a file, or creates one; leaves the file as it was if that fails. Beside the journal of another
+    /// store, one that was not closed cleanly is opened for reading only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         file.create_if_missing()?;
-        let opened = Self::open_on(
-            Arc::new(file),
-            files::unfinished::folder_of(path),
-            observer,
-            RetryTiming::default(),
-        );
-        let mut store = match opened {
+        match Self::open_on(Arc::new(file), folder_of(path), observer, RetryTiming::default()) {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
             Err(error @ OpenError::ForeignJournal { .. }) => {
                 tracing::error!("refusing writes: {error}");
                 let mut store = Self::open_read_only(path)?;
                 store.refusing = Some(error.to_string());
-                return Ok(store);
+                Ok(store)
             }
-            opened => opened?,
-        };
-        store.file = Some(path.to_owned());
-        store.last_backup = LastBackup::open(path, true);
-        Ok(store)
+            opened => Ok(opened?.in_file(path)),
+        }
     }
 
     /// Opens a store, for instance a backup, without ever writing to its file. A file that was in use when its machine
     /// crashed is repaired in memory.
-    ///
-    /// # Errors
-    /// As [`Store::open`], and when there is no file.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        unless_damaged(path, || Self::reading(StoreFile::new(path).open_read_only()?, path))
+        Self::open_view(path, StoreFile::open_read_only)
     }
 
     /// As [`Store::open_read_only`], with every checksum in the file verified.
-    ///
-    /// # Errors
-    /// As [`Store::open_read_only`]; [`OpenError::Damaged`] if a checksum is wrong.
     pub fn open_verified(path: &Path) -> Result<Self, OpenError> {
-        unless_damaged(path, || Self::reading(StoreFile::new(path).open_verified()?, path))
+        Self::open_view(path, StoreFile::open_verified)
+    }
+
+    fn open_view(path: &Path, open: fn(&StoreFile) -> Result<Database, OpenError>) -> Result<Self, OpenError> {
+        unless_damaged(path, || {
+            let (store, _) = Self::reading(open(&StoreFile::new(path))?, folder_of(path))?;
+            Ok(store.in_file(path))
+        })
     }
 
     /// Whether a process has this file open as a store, this one included.
@@ -149,21 +137,34 @@ impl Store {
         File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    fn reading(database: Database, path: &Path) -> Result<Self, OpenError> {
-        let (sequence, metrics) = counted(&database)?;
-        let (_, published) = watch::channel(sequence);
-        Ok(Self {
+    /// A store that is only read, and the sender of the numbers of its commits.
+    fn reading(database: Database, folder: &Path) -> Result<(Self, watch::Sender<u64>), StoreError> {
+        let snapshot = Snapshot::new(&database)?;
+        let metrics = StoreMetrics::default();
+        // A store with damaged counters can be opened, to be verified.
+        if let Ok(totals) = snapshot.totals() {
+            metrics.set_links(totals);
+        }
+        let (sender, published) = watch::channel(snapshot.sequence);
+        let store = Self {
             writer: None,
             handle: Arc::new(watch::Sender::new(Some(Arc::new(database)))),
             published,
-            visibility: Arc::new(Visibility::new(sequence)),
-            folder: files::unfinished::folder_of(path).to_owned(),
-            metrics,
-            file: Some(path.to_owned()),
-            last_backup: LastBackup::open(path, false),
+            visibility: Arc::new(Visibility::new(snapshot.sequence)),
+            folder: folder.to_owned(),
+            metrics: Arc::new(metrics),
+            file: None,
+            last_backup: LastBackup::default(),
             refusing: None,
             inspected: Mutex::default(),
-        })
+        };
+        Ok((store, sender))
+    }
+
+    fn in_file(mut self, path: &Path) -> Self {
+        self.file = Some(path.to_owned());
+        self.last_backup = LastBackup::open(path, self.writer.is_some());
+        self
     }
 
     fn open_on(
@@ -172,32 +173,17 @@ impl Store {
         observer: Option<Arc<dyn CommitObserver>>,
         pace: RetryTiming,
     ) -> Result<Self, OpenError> {
-        let database = medium.open()?;
-        let (sequence, metrics) = counted(&database)?;
-        let (published_sender, published) = watch::channel(sequence);
-        let visibility = Arc::new(Visibility::new(sequence));
-        let handle: Handle = Arc::new(watch::Sender::new(Some(Arc::new(database))));
-        let writer = Writer::start(
+        let (mut store, published) = Self::reading(medium.open()?, folder)?;
+        store.writer = Some(Writer::start(
             medium,
-            Arc::clone(&handle),
+            Arc::clone(&store.handle),
             observer,
-            published_sender,
-            pace,
-            Arc::clone(&visibility),
-            Arc::clone(&metrics),
-        )?;
-        Ok(Self {
-            writer: Some(writer),
-            handle,
             published,
-            visibility,
-            folder: folder.to_owned(),
-            metrics,
-            file: None,
-            last_backup: LastBackup::default(),
-            refusing: None,
-            inspected: Mutex::default(),
-        })
+            pace,
+            Arc::clone(&store.visibility),
+            Arc::clone(&store.metrics),
+        )?);
+        Ok(store)
     }
 
     /// A file without a name, on the disk of the store, that is gone once it is closed.
@@ -210,63 +196,48 @@ impl Store {
         Preparing::in_folder(&self.folder)
     }
 
-    /// Whether the disk of the store has room for `bytes` more.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::StorageFull`] if not, with how much there is.
+    /// As [`disk::check_space`], on the disk of the store.
     pub fn check_space(&self, bytes: u64) -> io::Result<()> {
-        files::disk::check_space(&self.folder.join(FILE_NAME), bytes)
+        disk::check_space(&self.folder.join(FILE_NAME), bytes)
     }
 
     /// Runs `job` in a write transaction, with whatever else is waiting to be written, and returns what it returned
-    /// once the transaction is on disk and the observer has been told.
+    /// once the transaction is on disk and the observer has seen it.
     ///
     /// The job must read and decide before it changes anything: what it has changed is committed with whatever it
     /// returns as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other
     /// error gives the whole transaction up. Once this future has been polled to the point of waiting, the job runs
     /// even if the future is dropped.
-    ///
-    /// # Errors
-    /// [`WriteError::Unavailable`] when nothing was written, [`WriteError::OutcomeUnknown`] when that cannot be told,
-    /// [`WriteError::ReadOnly`] when nothing ever is.
     pub async fn write<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
     {
-        let writer = self.writer()?;
-        writer
-            .submit(false, |transaction| Ok((TransactionEnd::Commit, job(transaction)?)))
-            .await
+        let job = |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, job(transaction)?));
+        self.writer()?.submit(false, job).await
     }
 
     /// As [`Store::write`], in a transaction of its own: the job may change things first and decide at its end whether
     /// they are kept. Other writes wait for it meanwhile.
-    ///
-    /// # Errors
-    /// As [`Store::write`].
     pub async fn write_alone<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
-        let writer = self.writer()?;
-        writer.submit(true, job).await
+        self.writer()?.submit(true, job).await
     }
 
     fn writer(&self) -> Result<&Writer, WriteError> {
-        let refused = self
-            .refusing
-            .as_ref()
-            .map_or(WriteError::ReadOnly, |_| WriteError::Unavailable);
-        self.writer.as_ref().ok_or(refused)
+        let refusal = match self.refusing {
+            Some(_) => WriteError::Unavailable,
+            None => WriteError::ReadOnly,
+        };
+        self.writer.as_ref().ok_or(refusal)
     }
 
     /// Runs `job` on a consistent snapshot, off the async threads. What it saw has been published to the observer by
     /// the time this returns, so that no later look at the map shows an older state.
-    ///
-    /// # Errors
-    /// When the file cannot be read; [`StoreError::Closed`] while it is being opened again after a failure.
+    /// [`StoreError::Closed`] while the file is being opened again after a failure.
     pub async fn read<R, F>(&self, job: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
@@ -275,17 +246,14 @@ impl Store {
         self.read_on(Lane::Shared, job).await
     }
 
-    /// As [`Store::read`], on threads that may be others.
-    ///
-    /// # Errors
-    /// As [`Store::read`], and when there can be no thread.
+    /// As [`Store::read`], on the threads of a lane.
     pub async fn read_on<R, F>(&self, lane: Lane, job: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
-        let read = self.look(lane, move |snapshot| Ok((job(snapshot)?, snapshot.sequence())));
-        let (result, seen) = read.await?;
+        let read = move |snapshot: &Snapshot| Ok((job(snapshot)?, snapshot.sequence));
+        let (result, seen) = self.look(lane, read).await?;
         let mut published = self.published.clone();
         // What a file that has failed shows beyond it may not be on disk.
         if seen > *published.borrow() && matches!(self.health(), Health::Refusing(_)) {
@@ -344,9 +312,7 @@ impl Store {
 
     /// Has the writer find out whether the file still works, after a read of it has failed.
     pub fn nudge(&self) {
-        if let Some(writer) = &self.writer {
-            writer.nudge();
-        }
+        self.writer.iter().for_each(Writer::nudge);
     }
 
     /// A consistent view of the store as it is now, for work that takes long; it can take as long as a commit. It
@@ -365,24 +331,21 @@ impl Store {
         self.writer.as_ref().map_or(0, Writer::queued)
     }
 
-    /// How large the store's file is, and how much room its disk has. Asks the file system, which may take as long as
-    /// the disk does.
+    /// Asks the file system, which may take as long as the disk does.
     pub fn disk_space(&self) -> io::Result<DiskSpace> {
-        let of_disk = rustix::fs::statvfs(&self.folder)?;
+        let (free, total) = disk::space(&self.folder)?;
         let file = self.file.as_ref().map(std::fs::metadata).transpose()?;
         Ok(DiskSpace {
             file: file.map_or(0, |file| file.len()),
-            free: of_disk.f_bavail.saturating_mul(of_disk.f_frsize),
-            total: of_disk.f_blocks.saturating_mul(of_disk.f_frsize),
+            free,
+            total,
         })
     }
 
-    /// When a backup was last taken.
     pub fn last_backup(&self) -> Option<Timestamp> {
         self.last_backup.get()
     }
 
-    /// Notes that a backup has been taken.
     pub fn note_backup(&self, at: Timestamp) {
         if let Err(error) = self.last_backup.note(at) {
             tracing::warn!(%error, "cannot save the time of the last backup");
@@ -394,7 +357,6 @@ impl Store {
         *self.inspected.lock()
     }
 
-    /// Notes what an inspection has found.
     pub fn note_inspected(&self, inspected: Inspected) {
         *self.inspected.lock() = inspected;
     }
@@ -429,17 +391,6 @@ fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Re
     Ok(result)
 }
 
-/// The number of the last commit, and metrics that know how many links there are.
-fn counted(database: &Database) -> Result<(u64, Arc<StoreMetrics>), StoreError> {
-    let snapshot = Snapshot::new(database)?;
-    let metrics = StoreMetrics::default();
-    // A store with damaged counters can be opened, to be verified.
-    if let Ok(totals) = snapshot.totals() {
-        metrics.set_links(totals);
-    }
-    Ok((snapshot.sequence(), Arc::new(metrics)))
-}
-
 /// Decodes a record for the fuzzer, which reaches public items only. What decodes can be encoded and is the same again.
 #[cfg(fuzzing)]
 pub fn fuzz_record(data: &[u8]) {
@@ -453,6 +404,6 @@ pub fn fuzz_record(data: &[u8]) {
 }
 
 fn snapshot_of(handle: &Handle) -> Result<Snapshot, StoreError> {
-    let database: Option<Arc<Database>> = handle.borrow().clone();
-    Snapshot::new(database.ok_or(StoreError::Closed)?.as_ref())
+    let database = handle.borrow().clone();
+    Snapshot::new(&*database.ok_or(StoreError::Closed)?)
 }

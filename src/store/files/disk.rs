@@ -24,14 +24,17 @@ pub fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
     file.set_permissions(other.permissions())
 }
 
-/// Whether the file system of `path` has room for `bytes` more.
-///
-/// # Errors
-/// [`io::ErrorKind::StorageFull`] if not, with how much there is.
+/// How much of a disk is free, without what is reserved for root, and how large it is, in bytes.
+pub fn space(folder: &Path) -> io::Result<(u64, u64)> {
+    let of_disk = rustix::fs::statvfs(folder)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(of_disk.f_frsize);
+    Ok((bytes(of_disk.f_bavail), bytes(of_disk.f_blocks)))
+}
+
+/// Whether the disk of `path` has room for `bytes` more; [`io::ErrorKind::StorageFull`] if not, with how much there is.
 pub fn check_space(path: &Path, bytes: u64) -> io::Result<()> {
     const MEBIBYTE: u64 = 1024 * 1024;
-    let of_disk = rustix::fs::statvfs(folder_of(path))?;
-    let free = of_disk.f_bavail.saturating_mul(of_disk.f_frsize);
+    let (free, _) = space(folder_of(path))?;
     if free < bytes {
         let (needed, free) = (bytes.div_ceil(MEBIBYTE), free / MEBIBYTE);
         let text = format!(

@@ -11,20 +11,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
+use redb::{Builder, ReadOnlyTable, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 use sha1::{Digest as _, Sha1};
 
+use crate::store::Store;
 use crate::store::error::{CopyError, StoreError};
 use crate::store::files::medium;
 use crate::store::files::unfinished::Unfinished;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, Index, PerIndex};
+use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, META, REVOCATIONS};
+use crate::store::format::tables::{CLICKS, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
-use crate::store::{Progress, Store};
+
+/// Follows the progress of long work.
+pub trait Progress {
+    /// Something of `total` parts begins.
+    fn begin(&mut self, what: &'static str, total: u64);
+
+    /// So many more parts are done.
+    fn advance(&mut self, parts: u64);
+}
 
 /// Is given the table, the key and the value of an entry.
 type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;
@@ -52,10 +61,10 @@ const OF_CLICKS: u8 = 128;
 impl Snapshot {
     /// How many entries a dump of it has.
     pub fn entries(&self) -> Result<u64, StoreError> {
-        let mut entries = self.links.len()? + self.counters.len()?;
-        entries += self.revocations.len()? + self.actions.len()? + self.meta.len()?;
-        if let Some(clicks) = &self.clicks {
-            entries += clicks.len()?;
+        let mut entries = self.meta.len()?;
+        let plain = [&self.links, &self.counters, &self.revocations, &self.actions];
+        for table in plain.into_iter().chain(&self.clicks) {
+            entries += table.len()?;
         }
         for index in Index::ALL {
             entries += self.index(index).len()?;
@@ -70,7 +79,10 @@ impl Snapshot {
         sink.write_all(&self.entries()?.to_be_bytes())?;
         let mut visit = |table, key: &[u8], value: &[u8]| {
             check_entry(table, key, value)?;
-            write_entry(&mut sink, table, key, value)
+            for part in [&[table], &length(key)[..], &length(value), key, value] {
+                sink.write_all(part)?;
+            }
+            Ok(())
         };
         // On a damaged page redb gives an error or panics.
         let written = match catch_unwind(AssertUnwindSafe(|| self.for_each_entry(&mut visit))) {
@@ -81,7 +93,8 @@ impl Snapshot {
         if let Err(CopyError::Damaged(reason)) = &written {
             // So that the reader can say why there is no copy.
             sink.write_all(&[REFUSED])?;
-            write_part(&mut sink, reason.as_bytes())?;
+            sink.write_all(&length(reason.as_bytes()))?;
+            sink.write_all(reason.as_bytes())?;
             sink.flush()?;
         }
         written?;
@@ -94,50 +107,35 @@ impl Snapshot {
 
     /// Calls `visit` with every entry of every table, each table in the order of its keys.
     fn for_each_entry(&self, visit: Visit<'_>) -> Result<(), CopyError> {
-        for entry in self.links.iter().map_err(StoreError::from)? {
-            let (key, value) = entry.map_err(StoreError::from)?;
-            visit(OF_LINKS, key.value(), value.value())?;
+        for (number, table) in [
+            (OF_LINKS, &self.links),
+            (OF_COUNTERS, &self.counters),
+            (OF_REVOCATIONS, &self.revocations),
+            (OF_ACTIONS, &self.actions),
+        ] {
+            visit_table(number, table, visit)?;
         }
-        for entry in self.counters.iter().map_err(StoreError::from)? {
-            let (key, value) = entry.map_err(StoreError::from)?;
-            visit(OF_COUNTERS, key.value(), value.value())?;
-        }
-        for entry in self.revocations.iter().map_err(StoreError::from)? {
-            let (key, value) = entry.map_err(StoreError::from)?;
-            visit(OF_REVOCATIONS, key.value(), value.value())?;
-        }
-        for entry in self.actions.iter().map_err(StoreError::from)? {
-            let (key, value) = entry.map_err(StoreError::from)?;
-            visit(OF_ACTIONS, key.value(), value.value())?;
-        }
-        for entry in self.meta.iter().map_err(StoreError::from)? {
-            let (key, value) = entry.map_err(StoreError::from)?;
+        for entry in self.meta.iter()? {
+            let (key, value) = entry?;
             visit(OF_META, key.value().as_bytes(), &value.value().to_be_bytes())?;
         }
         for (number, index) in (OF_FIRST_INDEX..).zip(Index::ALL) {
-            for entry in self.index(index).iter().map_err(StoreError::from)? {
-                let (key, _) = entry.map_err(StoreError::from)?;
-                visit(number, key.value(), &[])?;
+            for entry in self.index(index).iter()? {
+                visit(number, entry?.0.value(), &[])?;
             }
         }
-        if let Some(clicks) = &self.clicks {
-            for entry in clicks.iter().map_err(StoreError::from)? {
-                let (key, usage) = entry.map_err(StoreError::from)?;
-                visit(OF_CLICKS, key.value(), usage.value())?;
-            }
+        match &self.clicks {
+            Some(clicks) => visit_table(OF_CLICKS, clicks, visit),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Copies it into a new file, verifies the copy, and gives it its name only then.
-    ///
-    /// # Errors
-    /// When the snapshot cannot be read or the file not be written; what was begun is then removed.
+    /// Copies it into a new file, verifies the copy, and gives it its name only then; else removes it.
     pub fn copy_to(&self, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
         self.copy_to_if(path, progress, |_, _| Ok(()))
     }
 
-    /// As [`Snapshot::copy_to`], if `check` is content with what the verification of the unfinished file has found.
+    /// As [`Snapshot::copy_to`], if `check` accepts what the verification of the unfinished file has found.
     pub fn copy_to_if(
         &self,
         path: &Path,
@@ -156,10 +154,15 @@ impl Snapshot {
     }
 }
 
-/// Makes a store of a dump, verifies it, and gives it its name only then.
-///
-/// # Errors
-/// When the dump cannot be read, is none or is cut off, or the file cannot be written; what was begun is then removed.
+fn visit_table(number: u8, table: &ReadOnlyTable<Bytes, Bytes>, visit: Visit<'_>) -> Result<(), CopyError> {
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        visit(number, key.value(), value.value())?;
+    }
+    Ok(())
+}
+
+/// Makes a store of a dump, verifies it, and gives it its name only then; else removes it.
 pub fn restore_dump(dump: impl Read, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
     let mut dump = Hashing::new(dump);
     let magic: [u8; MAGIC.len()] = read_array(&mut dump)?;
@@ -207,34 +210,19 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_ACTIONS => values::decode_calls(key, value).map(drop),
         OF_CLICKS => clicks::decode(key, value).map(drop),
         OF_META => Ok(()),
-        number => {
-            let index = Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX)));
-            match index {
-                Some(index) if keys::id_of(*index, key).is_none() => {
-                    let reason = format!("{}: malformed key", key.escape_ascii());
-                    Err(StoreError::damaged(index.name(), reason))
-                }
-                _ => Ok(()),
+        number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
+            Some(index) if keys::id_of(*index, key).is_none() => {
+                let reason = format!("{}: malformed key", key.escape_ascii());
+                Err(StoreError::damaged(index.name(), reason))
             }
-        }
+            _ => Ok(()),
+        },
     };
     checked.map_err(|error| CopyError::Damaged(error.to_string()))
 }
 
-fn write_entry(sink: &mut impl Write, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
-    let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes();
-    sink.write_all(&[table])?;
-    sink.write_all(&length(key))?;
-    sink.write_all(&length(value))?;
-    sink.write_all(key)?;
-    sink.write_all(value)?;
-    Ok(())
-}
-
-fn write_part(sink: &mut impl Write, part: &[u8]) -> Result<(), CopyError> {
-    let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-    sink.write_all(&length.to_be_bytes())?;
-    Ok(sink.write_all(part)?)
+fn length(part: &[u8]) -> [u8; 4] {
+    u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes()
 }
 
 fn read_array<const N: usize>(dump: &mut impl Read) -> Result<[u8; N], CopyError> {
@@ -264,91 +252,64 @@ fn build(
 ) -> Result<Verification, CopyError> {
     let unfinished = Unfinished::new(path);
     let file = unfinished.create()?;
-    let verification = build_unfinished(&unfinished, file.try_clone()?, progress, fill)?;
+    let database = Builder::new()
+        .set_cache_size(medium::CACHE_BYTES)
+        .create_with_backend(FileBackend::new(file.try_clone()?)?)?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    fill(&mut Copy::open(&transaction)?, progress)?;
+    transaction.commit()?;
+    database.close()?;
+    // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
+    Builder::new().open(unfinished.path())?.close()?;
+    let verification = {
+        let store = Store::open_verified(unfinished.path())?;
+        let snapshot = store.snapshot()?;
+        progress.begin("verifying", snapshot.totals()?.iter().sum());
+        snapshot.verify(|| progress.advance(1))?
+    };
     check(&verification, &file)?;
     unfinished.publish()?;
     Ok(verification)
 }
 
-fn build_unfinished(
-    unfinished: &Unfinished,
-    file: File,
-    progress: &mut dyn Progress,
-    fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
-) -> Result<Verification, CopyError> {
-    let database = Builder::new()
-        .set_cache_size(medium::CACHE_BYTES)
-        .create_with_backend(FileBackend::new(file).map_err(StoreError::from)?)
-        .map_err(StoreError::from)?;
-    fill_database(&database, progress, fill)?;
-    database.close().map_err(StoreError::from)?;
-    // Of a file that was just made, redb gives unused space back only when it is closed for the second time.
-    let database = Builder::new().open(unfinished.path()).map_err(StoreError::from)?;
-    database.close().map_err(StoreError::from)?;
-    let store = Store::open_verified(unfinished.path())?;
-    let snapshot = store.snapshot()?;
-    progress.begin("verifying", snapshot.totals()?.iter().sum());
-    Ok(snapshot.verify(|| progress.advance(1))?)
-}
-
-fn fill_database(
-    database: &Database,
-    progress: &mut dyn Progress,
-    fill: impl FnOnce(&mut Copy<'_>, &mut dyn Progress) -> Result<(), CopyError>,
-) -> Result<(), CopyError> {
-    let mut transaction = database.begin_write().map_err(StoreError::from)?;
-    transaction.set_quick_repair(true);
-    let mut copy = Copy::open(&transaction)?;
-    fill(&mut copy, progress)?;
-    drop(copy);
-    transaction.commit().map_err(StoreError::from)?;
-    Ok(())
-}
-
 /// A store that is being filled, entry by entry.
 struct Copy<'t> {
-    links: Table<'t, Bytes, Bytes>,
-    indexes: PerIndex<Table<'t, Bytes, ()>>,
-    counters: Table<'t, Bytes, Bytes>,
-    revocations: Table<'t, Bytes, Bytes>,
-    actions: Table<'t, Bytes, Bytes>,
+    tables: Tables<'t>,
     clicks: Table<'t, Bytes, Bytes>,
-    meta: Table<'t, &'static str, u64>,
 }
 
 impl<'t> Copy<'t> {
     fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
-            links: transaction.open_table(LINKS)?,
-            indexes: PerIndex::make(|index| transaction.open_table(index.table()))?,
-            counters: transaction.open_table(COUNTERS)?,
-            revocations: transaction.open_table(REVOCATIONS)?,
-            actions: transaction.open_table(ACTIONS)?,
+            tables: Tables::open(transaction)?,
             clicks: transaction.open_table(CLICKS)?,
-            meta: transaction.open_table(META)?,
         })
     }
 
     fn insert(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         const MALFORMED: CopyError = CopyError::NoDump("an entry is malformed");
-        let inserted = match table {
-            OF_LINKS => self.links.insert(key, value).map(drop),
-            OF_COUNTERS => self.counters.insert(key, value).map(drop),
-            OF_REVOCATIONS => self.revocations.insert(key, value).map(drop),
-            OF_ACTIONS => self.actions.insert(key, value).map(drop),
+        let table = match table {
+            OF_LINKS => &mut self.tables.links,
+            OF_COUNTERS => &mut self.tables.counters,
+            OF_REVOCATIONS => &mut self.tables.revocations,
+            OF_ACTIONS => &mut self.tables.actions,
+            OF_CLICKS => &mut self.clicks,
             OF_META => {
                 let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
                 let value = value.try_into().map_err(|_| MALFORMED)?;
-                self.meta.insert(name, u64::from_be_bytes(value)).map(drop)
+                self.tables.meta.insert(name, u64::from_be_bytes(value))?;
+                return Ok(());
             }
-            OF_CLICKS => self.clicks.insert(key, value).map(drop),
             number => {
                 let position = usize::from(number - OF_FIRST_INDEX);
-                let index = *Index::ALL.get(position).ok_or(MALFORMED)?;
-                self.indexes.get_mut(index).insert(key, ()).map(drop)
+                let (_, table) = self.tables.indexes.iter_mut().nth(position).ok_or(MALFORMED)?;
+                table.insert(key, ())?;
+                return Ok(());
             }
         };
-        Ok(inserted.map_err(StoreError::from)?)
+        table.insert(key, value)?;
+        Ok(())
     }
 }
 

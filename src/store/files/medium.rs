@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
+use rustix::io::Errno;
 
 use crate::store::error::{OpenError, StoreError};
 use crate::store::files::disk;
@@ -44,7 +45,6 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// store must not need what was in it.
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>>;
 
-    /// Removes the file of the journal, which the store does not need any more.
     fn remove_journal(&self) -> io::Result<()>;
 
     /// A number that no journal has been sealed with.
@@ -77,12 +77,8 @@ impl StoreFile {
 
     fn refused(&self, error: redb::DatabaseError) -> OpenError {
         match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
-                path: self.path.clone(),
-            },
-            redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => OpenError::Damaged {
-                path: self.path.clone(),
-            },
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(self.path.clone()),
+            redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => OpenError::Damaged(self.path.clone()),
             error => self.unreadable(error),
         }
     }
@@ -98,7 +94,7 @@ impl StoreFile {
     fn open_for_writing(&self) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        // Opening for writing changes the file, so what it is is found out before, if that can be.
+        // Opening for writing changes the file, so its format is checked before, if that can be.
         let found = match builder.open_read_only(&self.path) {
             Ok(database) => self.check_format(&database)?,
             // Its last user crashed, so it must be repaired; for a look, in memory.
@@ -128,15 +124,13 @@ impl StoreFile {
             // For experts.
             Replayed::CutOff => self.keep_journal("damaged"),
             Replayed::Foreign => return Err(self.foreign_journal()),
-            // It may belong to a store that was here before, and will be again.
-            Replayed::Unused
-                if self
-                    .read_journal()
-                    .is_ok_and(|content| content.as_deref().is_some_and(journal::is_used)) =>
-            {
-                self.keep_journal("old");
+            Replayed::Unused => {
+                let content = self.read_journal().unwrap_or_default();
+                // It may belong to a store that was here before, and will be again.
+                if content.is_some_and(|content| journal::is_used(&content)) {
+                    self.keep_journal("old");
+                }
             }
-            Replayed::Unused => {}
         }
         tables::ensure_identity(&database)?;
         Ok(database)
@@ -145,13 +139,13 @@ impl StoreFile {
     fn foreign_journal(&self) -> OpenError {
         OpenError::ForeignJournal {
             path: self.path.clone(),
-            journal: self.journal_path(),
+            journal: disk::journal_path(&self.path),
         }
     }
 
     /// Gives the file of the journal another name, under which nothing is written to it.
     fn keep_journal(&self, why: &str) {
-        let from = self.journal_path();
+        let from = disk::journal_path(&self.path);
         let named = |number: u32| {
             let mut name = from.clone().into_os_string();
             name.push(format!(".{why}"));
@@ -174,14 +168,10 @@ impl StoreFile {
         }
     }
 
-    fn journal_path(&self) -> PathBuf {
-        disk::journal_path(&self.path)
-    }
-
     /// What is in the file of the journal, if there is one.
     fn read_journal(&self) -> io::Result<Option<Vec<u8>>> {
         // Something else may have its name by now: a link, or what has no end.
-        let file = match without_links().read(true).open(self.journal_path()) {
+        let file = match without_links().read(true).open(disk::journal_path(&self.path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -198,7 +188,7 @@ impl StoreFile {
     fn make_journal(&self, identity: u64) -> io::Result<()> {
         // The journal must not be what fills the disk.
         disk::check_space(&self.path, 2 * journal::FILE_BYTES as u64)?;
-        let unfinished = Unfinished::new(&self.journal_path());
+        let unfinished = Unfinished::new(&disk::journal_path(&self.path));
         let mut file = unfinished.create()?;
         // Another user may serve the store later.
         disk::give_to_owner_of(&fs::metadata(&self.path)?, &file)?;
@@ -214,20 +204,17 @@ impl StoreFile {
 
     /// Opens the file for reading, brought to the newest format in memory.
     fn open_view(&self, verified: bool) -> Result<Database, OpenError> {
-        self.unless_damaged(|| {
-            let open = |whole: bool| {
-                if whole {
-                    self.open_whole()
-                } else {
-                    self.open_overlay(false)
-                }
+        unless_damaged(&self.path, || {
+            let mut database = if verified {
+                self.open_whole()?
+            } else {
+                self.open_overlay(false)?
             };
-            let mut database = open(verified)?;
             let found = self.check_format(&database)?;
             if found != self.formats.newest {
                 if !verified {
                     drop(database);
-                    database = open(true)?;
+                    database = self.open_whole()?;
                 }
                 self.formats.upgrade(&database, found)?;
             }
@@ -251,9 +238,7 @@ impl StoreFile {
         // A check as part of the opening would pass over a damaged commit, and take the one before it.
         match database.check_integrity() {
             Ok(true) => Ok(database),
-            Ok(false) => Err(OpenError::Damaged {
-                path: self.path.clone(),
-            }),
+            Ok(false) => Err(OpenError::Damaged(self.path.clone())),
             Err(error) => Err(self.refused(error)),
         }
     }
@@ -265,19 +250,13 @@ impl StoreFile {
             // Where nothing can be locked, nobody can have it locked either.
             Ok(()) => {}
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse {
-                    path: self.path.clone(),
-                });
-            }
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(self.path.clone())),
             Err(TryLockError::Error(error)) => return Err(self.unreadable(error)),
         }
         let length = file.metadata().map_err(|error| self.unreadable(error))?.len();
         if length == 0 {
             // redb would take it for a new one.
-            return Err(OpenError::Foreign {
-                path: self.path.clone(),
-            });
+            return Err(OpenError::Foreign(self.path.clone()));
         }
         let mut builder = Builder::new();
         let opened = builder
@@ -291,24 +270,20 @@ impl StoreFile {
     fn check_format(&self, database: &impl ReadableDatabase) -> Result<u64, OpenError> {
         let path = self.path.clone();
         match tables::format_of(database)? {
-            Some(found) if found == self.formats.newest || self.formats.can_upgrade(found) => Ok(found),
+            Some(found) if self.formats.can_read(found) => Ok(found),
             Some(found) if found > self.formats.newest => Err(OpenError::Newer {
                 path,
                 found,
                 known: self.formats.newest,
             }),
-            _ => Err(OpenError::Foreign { path }),
+            _ => Err(OpenError::Foreign(path)),
         }
-    }
-
-    fn unless_damaged(&self, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Database, OpenError> {
-        unless_damaged(&self.path, open)
     }
 }
 
 /// Opens a store or reads in it: on files that something else has changed, redb panics or finds a page that is none.
 pub fn unless_damaged<R>(path: &Path, open: impl FnOnce() -> Result<R, OpenError>) -> Result<R, OpenError> {
-    let damaged = || OpenError::Damaged { path: path.to_owned() };
+    let damaged = || OpenError::Damaged(path.to_owned());
     match panic::catch_unwind(AssertUnwindSafe(open)) {
         Ok(Err(OpenError::Read(error))) if error.is_corruption() => Err(damaged()),
         Ok(opened) => opened,
@@ -318,12 +293,12 @@ pub fn unless_damaged<R>(path: &Path, open: impl FnOnce() -> Result<R, OpenError
 
 impl Medium for StoreFile {
     fn open(&self) -> Result<Database, OpenError> {
-        self.unless_damaged(|| self.open_for_writing())
+        unless_damaged(&self.path, || self.open_for_writing())
     }
 
     fn check(&self) -> Result<(), OpenError> {
         // The journal has checksums of its own.
-        self.unless_damaged(|| self.open_overlay(true)).map(drop)
+        unless_damaged(&self.path, || self.open_overlay(true)).map(drop)
     }
 
     fn open_read_only(&self) -> Result<Database, OpenError> {
@@ -331,20 +306,22 @@ impl Medium for StoreFile {
     }
 
     fn create_journal(&self, identity: u64) -> io::Result<Box<dyn JournalFile>> {
-        let open = || without_links().read(true).write(true).open(self.journal_path());
-        match open() {
+        let (path, mut options) = (disk::journal_path(&self.path), without_links());
+        options.read(true).write(true);
+        match options.open(&path) {
             // What a crash has left serves again.
             Ok(file) if is_journal_of(&file, identity)? => return Ok(Box::new(file)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP)) => {
+                return Err(error);
+            }
+            _ => {}
         }
         self.make_journal(identity)?;
-        Ok(Box::new(open()?))
+        Ok(Box::new(options.open(path)?))
     }
 
     fn remove_journal(&self) -> io::Result<()> {
-        fs::remove_file(self.journal_path())
+        fs::remove_file(disk::journal_path(&self.path))
     }
 
     fn fresh_salt(&self) -> u64 {
@@ -395,14 +372,10 @@ fn create(path: &Path) -> Result<(), StoreError> {
     Ok(unfinished.publish()?)
 }
 
-/// Opens no symbolic link in a file's place: whoever owns the folder may not be who opens it.
+/// Opens no symbolic link in a file's place: the folder may belong to another user.
 fn without_links() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     options.custom_flags(flags.bits().cast_signed());
     options
-}
-
-fn is_link(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

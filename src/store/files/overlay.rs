@@ -1,7 +1,7 @@
 //! A file that is read but never written: what redb changes in it, such as a repair after a crash, stays in memory.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +12,7 @@ use redb::StorageBackend;
 /// Bytes that are kept together once one of them has been changed: redb's page.
 const BLOCK_BYTES: usize = 4096;
 
-pub trait Base: Send + Sync + 'static {
+pub trait Base: Debug + Send + Sync + 'static {
     /// Fills `out` from `offset`; there are as many bytes.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
@@ -31,22 +31,18 @@ impl Base for File {
 }
 
 /// A backend for redb that keeps its writes to itself.
+#[derive(Debug)]
 pub struct Overlay<B> {
     base: B,
     changes: RwLock<Changes>,
 }
 
+#[derive(Debug)]
 struct Changes {
     length: u64,
     /// So much of the base still shows; beyond it, what was not written is zero.
     base_length: u64,
     blocks: HashMap<u64, Box<[u8; BLOCK_BYTES]>>,
-}
-
-impl<B> fmt::Debug for Overlay<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Overlay").finish_non_exhaustive()
-    }
 }
 
 impl<B: Base> Overlay<B> {

@@ -3,7 +3,6 @@
 
 use crate::store::error::StoreError;
 
-/// Length of a checksum.
 pub const SEAL_BYTES: usize = 4;
 
 /// The checksum of these parts, one after the other.

@@ -1,12 +1,12 @@
 //! How links have been used, in the store: the entries of the table `clicks`.
 
-use redb::{ReadOnlyTable, ReadTransaction, TableError};
+use redb::ReadableTable;
 
 use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
 use crate::store::format::checksum::unseal;
 use crate::store::format::keys::Bytes;
-use crate::store::format::tables::CLICKS;
+use crate::store::format::values;
 
 const TABLE: &str = "clicks";
 
@@ -14,25 +14,15 @@ const TABLE: &str = "clicks";
 pub type Stored = [u8; 24];
 
 pub fn encode(usage: &Usage) -> Stored {
-    let mut bytes = [0; 24];
     let last = usage.last_used_at.map_or(0, Timestamp::as_unix);
-    let parts = [
-        usage.clicks.to_be_bytes(),
-        usage.previews.to_be_bytes(),
-        last.to_be_bytes(),
-    ];
-    for (slot, byte) in bytes.iter_mut().zip(parts.as_flattened()) {
-        *slot = *byte;
-    }
+    let numbers = [usage.clicks, usage.previews, last.cast_unsigned()].map(u64::to_be_bytes);
+    let mut bytes = [0; 24];
+    bytes.copy_from_slice(numbers.as_flattened());
     bytes
 }
 
 pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
-    let bytes: Stored = unseal(TABLE, id, sealed)?;
-    let [clicks, previews, last] = [0, 8, 16].map(|at| {
-        let part = bytes.get(at..).and_then(<[u8]>::first_chunk);
-        u64::from_be_bytes(*part.unwrap_or(&[0; 8]))
-    });
+    let [clicks, previews, last] = values::numbers(&unseal(TABLE, id, sealed)?);
     Ok(Usage {
         clicks,
         previews,
@@ -48,11 +38,8 @@ pub fn decode_or_none(id: LinkId, bytes: &[u8]) -> Usage {
     })
 }
 
-/// The table, unless nothing has been counted yet.
-pub fn open(inner: &ReadTransaction) -> Result<Option<ReadOnlyTable<Bytes, Bytes>>, StoreError> {
-    match inner.open_table(CLICKS) {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// How a link has been used; a damaged entry is logged and counts as none.
+pub fn usage_of(id: LinkId, table: &impl ReadableTable<Bytes, Bytes>) -> Result<Usage, StoreError> {
+    let stored = table.get(id.as_bytes())?;
+    Ok(stored.map_or_else(Usage::default, |bytes| decode_or_none(id, bytes.value())))
 }

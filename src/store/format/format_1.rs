@@ -5,6 +5,7 @@ use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use crate::model::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::format::checksum::seal;
+use crate::store::format::clicks;
 use crate::store::format::keys::Bytes;
 use crate::store::format::record;
 use crate::store::format::tables::{ACTIONS, CLICKS, COUNTERS, LINKS, REVOCATIONS};
@@ -13,10 +14,6 @@ use crate::store::read::snapshot::id_of;
 
 pub const REVOCATIONS_1: TableDefinition<'_, Bytes, i64> = TableDefinition::new("revocations");
 pub const ACTIONS_1: TableDefinition<'_, Bytes, (u64, i64)> = TableDefinition::new("actions");
-
-/// The lengths of what is sealed.
-const COUNTS_BYTES: usize = 24;
-const CLICKS_BYTES: usize = 24;
 
 /// Entries that are held in memory at a time.
 const STRIDE: usize = if cfg!(test) { 2 } else { 4096 };
@@ -35,8 +32,14 @@ pub fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
         sealed.ok()
     })?;
     let sealed = |length: usize| move |key: &[u8], value: &[u8]| (value.len() == length).then(|| seal(key, value));
-    rewrite(&mut transaction.open_table(COUNTERS)?, sealed(COUNTS_BYTES))?;
-    rewrite(&mut transaction.open_table(CLICKS)?, sealed(CLICKS_BYTES))?;
+    rewrite(
+        &mut transaction.open_table(COUNTERS)?,
+        sealed(size_of::<values::Counts>()),
+    )?;
+    rewrite(
+        &mut transaction.open_table(CLICKS)?,
+        sealed(size_of::<clicks::Stored>()),
+    )?;
     seal_sessions(transaction)?;
     if damaged > 0 {
         tracing::error!(

@@ -17,23 +17,20 @@ const NEVER: u64 = u64::MAX;
 /// Turns two's complement into an order of bytes.
 const SIGN: u64 = 1 << 63;
 
+/// In place of an id: after all of them, which are ASCII.
+const AFTER_IDS: &[u8] = &[u8::MAX];
+
 const STATUS_BYTES: usize = 1;
 const TIME_BYTES: usize = 8;
 
-/// The indexes, each a table of keys without values.
+/// The indexes, each a table of keys without values. Those by a text are in the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Index {
-    /// Links of a partner by creation.
     Created,
-    /// Links of a partner by last change.
     Updated,
-    /// Links of a partner by expiry, those that never expire last.
     Expires,
-    /// Links of a user by creation.
     User,
-    /// Links with a system name by creation.
     SystemName,
-    /// Links with a unique id by creation.
     UniqueId,
 }
 
@@ -64,26 +61,21 @@ impl Index {
 
     /// The key of a link in this index; `None` if the link has none there.
     pub fn key_of(self, link: &ShortLink) -> Option<Vec<u8>> {
+        let partner = link.partner_id;
         let (scope, time) = match self {
-            Self::Created => (partner_scope(link.partner_id), Some(link.created_at)),
-            Self::Updated => (partner_scope(link.partner_id), Some(link.updated_at)),
-            Self::Expires => (partner_scope(link.partner_id), link.expires_at),
-            Self::User => (
-                text_scope(link.partner_id, link.user_id.as_deref()?),
-                Some(link.created_at),
-            ),
-            Self::SystemName => (text_scope(link.partner_id, &link.system_name), Some(link.created_at)),
-            Self::UniqueId => (
-                text_scope(link.partner_id, link.unique_id.as_deref()?),
-                Some(link.created_at),
-            ),
+            Self::Created => (partner_scope(partner), Some(link.created_at)),
+            Self::Updated => (partner_scope(partner), Some(link.updated_at)),
+            Self::Expires => (partner_scope(partner), link.expires_at),
+            Self::User => (text_scope(partner, link.user_id.as_deref()?), Some(link.created_at)),
+            Self::SystemName => (text_scope(partner, &link.system_name), Some(link.created_at)),
+            Self::UniqueId => (text_scope(partner, link.unique_id.as_deref()?), Some(link.created_at)),
         };
-        let mut key = scope;
-        key.push(link.status.number());
-        key.extend_from_slice(&encode_time(time).to_be_bytes());
-        key.extend_from_slice(link.id.as_bytes());
-        Some(key)
+        Some(key(&scope, link.status, encode_time(time), link.id.as_bytes()))
     }
+}
+
+fn key(scope: &[u8], status: Status, time: u64, id: &[u8]) -> Vec<u8> {
+    [scope, &[status.number()], &time.to_be_bytes(), id].concat()
 }
 
 /// Something for each index, such as its table.
@@ -98,18 +90,6 @@ impl<T> PerIndex<T> {
 
     pub const fn get(&self, index: Index) -> &T {
         let [created, updated, expires, user, system_name, unique_id] = &self.0;
-        match index {
-            Index::Created => created,
-            Index::Updated => updated,
-            Index::Expires => expires,
-            Index::User => user,
-            Index::SystemName => system_name,
-            Index::UniqueId => unique_id,
-        }
-    }
-
-    pub const fn get_mut(&mut self, index: Index) -> &mut T {
-        let [created, updated, expires, user, system_name, unique_id] = &mut self.0;
         match index {
             Index::Created => created,
             Index::Updated => updated,
@@ -143,6 +123,14 @@ impl CounterKind {
         }
     }
 
+    /// The index whose entries the counter with this key counts, and its scope.
+    pub fn counted_by(key: &[u8]) -> Option<(Index, &[u8])> {
+        let (kind, scope) = key.split_first()?;
+        let mut indexes = Index::ALL.into_iter();
+        let index = indexes.find(|index| Self::of(*index).is_some_and(|counter| counter.kind() == *kind))?;
+        Some((index, scope))
+    }
+
     pub const fn kind(self) -> u8 {
         match self {
             Self::Partner => b'P',
@@ -152,10 +140,7 @@ impl CounterKind {
     }
 
     pub fn key(self, scope: &[u8]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(1 + scope.len());
-        key.push(self.kind());
-        key.extend_from_slice(scope);
-        key
+        [&[self.kind()], scope].concat()
     }
 }
 
@@ -177,12 +162,9 @@ pub fn partner_scope(partner: PartnerId) -> Vec<u8> {
 }
 
 pub fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
-    let mut scope = partner_scope(partner);
     // Every indexed text is far shorter; a longer one would only share its scope with others of its kind.
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-    scope.extend_from_slice(&length.to_be_bytes());
-    scope.extend_from_slice(text.as_bytes());
-    scope
+    [&partner.0.to_be_bytes()[..], &length.to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// The first and last possible key of a scope and status between two times; both ends belong to it. No time at an end
@@ -195,7 +177,7 @@ pub fn bounds(scope: &[u8], status: Status, from: Option<Timestamp>, to: Option<
         (_, to) => to.map_or(NEVER - 1, bounded),
     };
     let first = from.map_or(0, bounded);
-    (bound(scope, status, first, 0), bound(scope, status, last, u8::MAX))
+    (key(scope, status, first, &[0]), key(scope, status, last, AFTER_IDS))
 }
 
 /// The bounds of a scope, whatever the status.
@@ -205,16 +187,7 @@ pub fn scope_bounds(scope: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 /// The bounds of the links that never expire.
 pub fn never_bounds(scope: &[u8], status: Status) -> (Vec<u8>, Vec<u8>) {
-    (bound(scope, status, NEVER, 0), bound(scope, status, NEVER, u8::MAX))
-}
-
-fn bound(scope: &[u8], status: Status, time: u64, filler: u8) -> Vec<u8> {
-    let mut key = scope.to_vec();
-    key.push(status.number());
-    key.extend_from_slice(&time.to_be_bytes());
-    // Ids are ASCII, so one byte of 255 is after all of them.
-    key.push(filler);
-    key
+    (key(scope, status, NEVER, &[0]), key(scope, status, NEVER, AFTER_IDS))
 }
 
 /// What the end of a key says: the time (`None` = never) and the id.

@@ -23,14 +23,18 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<RECORD_MAX_BYTES>> =
 
 const TABLE: &str = "links";
 
+/// A record is this, the moment before which the link does not redirect, which is always none so far, and the rest. In
+/// format 1 that moment was missing.
 #[derive(Encode, BorrowDecode)]
-struct RecordV2<'a> {
+struct Head {
     partner_id: u32,
     status: u8,
     created_at: i64,
     updated_at: i64,
-    /// The moment before which the link does not redirect. Always none so far.
-    starts_at: Option<i64>,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct Rest<'a> {
     expires_at: Option<i64>,
     user_id: Option<&'a str>,
     name: Option<&'a str>,
@@ -39,28 +43,14 @@ struct RecordV2<'a> {
     unique_id: Option<&'a str>,
 }
 
-#[derive(BorrowDecode)]
-#[cfg_attr(test, derive(Encode))]
-struct RecordV1<'a> {
-    partner_id: u32,
-    status: u8,
-    created_at: i64,
-    updated_at: i64,
-    expires_at: Option<i64>,
-    user_id: Option<&'a str>,
-    name: Option<&'a str>,
-    system_name: &'a str,
-    full_url: &'a str,
-    unique_id: Option<&'a str>,
-}
-
-pub fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
-    let record = RecordV2 {
+fn split(link: &ShortLink) -> (Head, Rest<'_>) {
+    let head = Head {
         partner_id: link.partner_id.0,
         status: link.status.number(),
         created_at: link.created_at.as_unix(),
         updated_at: link.updated_at.as_unix(),
-        starts_at: None,
+    };
+    let rest = Rest {
         expires_at: link.expires_at.map(Timestamp::as_unix),
         user_id: link.user_id.as_deref(),
         name: link.name.as_deref(),
@@ -68,8 +58,30 @@ pub fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
         full_url: &link.full_url,
         unique_id: link.unique_id.as_deref(),
     };
+    (head, rest)
+}
+
+fn join<'a>(id: LinkId, head: &Head, rest: &Rest<'a>) -> Result<LinkRef<'a>, StoreError> {
+    Ok(LinkRef {
+        id,
+        created_at: Timestamp::from_unix(head.created_at),
+        updated_at: Timestamp::from_unix(head.updated_at),
+        expires_at: rest.expires_at.map(Timestamp::from_unix),
+        partner_id: PartnerId(head.partner_id),
+        user_id: rest.user_id,
+        name: rest.name,
+        system_name: rest.system_name,
+        full_url: rest.full_url,
+        unique_id: rest.unique_id,
+        status: Status::from_number(head.status.into()).ok_or_else(|| damaged(id, "unknown status"))?,
+    })
+}
+
+pub fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
+    let (head, rest) = split(link);
+    let record = (head, None::<i64>, rest);
     let mut bytes = vec![VERSION; 1 + SEAL_BYTES];
-    bincode::encode_into_std_write(&record, &mut bytes, CONFIG).map_err(|error| StoreError::damaged(TABLE, error))?;
+    bincode::encode_into_std_write(record, &mut bytes, CONFIG).map_err(|error| StoreError::damaged(TABLE, error))?;
     if let Some((head, body)) = bytes.split_first_chunk_mut::<{ 1 + SEAL_BYTES }>() {
         let [version, sum @ ..] = head;
         *sum = checksum(&[link.id.as_bytes(), &[*version], body]);
@@ -91,20 +103,8 @@ pub fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
     if checksum(&[id.as_bytes(), &[version], body]) != *sum {
         return Err(damaged(id, "wrong checksum"));
     }
-    let record: RecordV2<'_> = decode_body(id, body)?;
-    Ok(LinkRef {
-        id,
-        created_at: Timestamp::from_unix(record.created_at),
-        updated_at: Timestamp::from_unix(record.updated_at),
-        expires_at: record.expires_at.map(Timestamp::from_unix),
-        partner_id: PartnerId(record.partner_id),
-        user_id: record.user_id,
-        name: record.name,
-        system_name: record.system_name,
-        full_url: record.full_url,
-        unique_id: record.unique_id,
-        status: status_of(id, record.status)?,
-    })
+    let (head, _, rest): (Head, Option<i64>, Rest<'_>) = decode_body(id, body)?;
+    join(id, &head, &rest)
 }
 
 /// A record as stores of format 1 and their journals have it, or as they are now.
@@ -113,20 +113,8 @@ pub fn decode_of_format_1(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreEr
     if version != VERSION_1 {
         return decode(id, bytes);
     }
-    let record: RecordV1<'_> = decode_body(id, body)?;
-    Ok(ShortLink {
-        id,
-        created_at: Timestamp::from_unix(record.created_at),
-        updated_at: Timestamp::from_unix(record.updated_at),
-        expires_at: record.expires_at.map(Timestamp::from_unix),
-        partner_id: PartnerId(record.partner_id),
-        user_id: record.user_id.map(str::to_owned),
-        name: record.name.map(str::to_owned),
-        system_name: record.system_name.to_owned(),
-        full_url: record.full_url.to_owned(),
-        unique_id: record.unique_id.map(str::to_owned),
-        status: status_of(id, record.status)?,
-    })
+    let (head, rest) = decode_body(id, body)?;
+    Ok(join(id, &head, &rest)?.into())
 }
 
 fn split_version(id: LinkId, bytes: &[u8]) -> Result<(u8, &[u8]), StoreError> {
@@ -142,10 +130,6 @@ fn decode_body<'b, R: BorrowDecode<'b, ()>>(id: LinkId, body: &'b [u8]) -> Resul
     Ok(record)
 }
 
-fn status_of(id: LinkId, number: u8) -> Result<Status, StoreError> {
-    Status::from_number(number.into()).ok_or_else(|| damaged(id, "unknown status"))
-}
-
 fn damaged(id: LinkId, reason: impl std::fmt::Display) -> StoreError {
     StoreError::damaged(TABLE, format!("{id}: {reason}"))
 }
@@ -153,20 +137,8 @@ fn damaged(id: LinkId, reason: impl std::fmt::Display) -> StoreError {
 /// A link as a program of format 1 wrote it.
 #[cfg(test)]
 pub fn encode_of_format_1(link: &ShortLink) -> Vec<u8> {
-    let record = RecordV1 {
-        partner_id: link.partner_id.0,
-        status: link.status.number(),
-        created_at: link.created_at.as_unix(),
-        updated_at: link.updated_at.as_unix(),
-        expires_at: link.expires_at.map(Timestamp::as_unix),
-        user_id: link.user_id.as_deref(),
-        name: link.name.as_deref(),
-        system_name: &link.system_name,
-        full_url: &link.full_url,
-        unique_id: link.unique_id.as_deref(),
-    };
     let mut bytes = vec![VERSION_1];
-    bincode::encode_into_std_write(&record, &mut bytes, CONFIG).unwrap();
+    bincode::encode_into_std_write(split(link), &mut bytes, CONFIG).unwrap();
     bytes
 }
 

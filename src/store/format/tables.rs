@@ -1,15 +1,18 @@
 //! The tables of the store and what they hold. Format 2.
 //!
 //! Every value but those of `meta` and `journal` has a checksum of itself and its key: a record in its fifth byte
-//! from the second on, the others at their end (`seal.rs`). Format 1 had none, and the numbers of `revocations` and
+//! from the second on, the others at their end (`checksum.rs`). Format 1 had none, and the numbers of `revocations` and
 //! `actions` were of redb's own types.
 
-use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable as _, Table, TableDefinition,
+    TableError, Value, WriteTransaction,
+};
 
 use crate::model::{PartnerId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::checksum::checksum;
-use crate::store::format::keys::{Bytes, Index};
+use crate::store::format::keys::{Bytes, PerIndex};
 use crate::store::journal::record::Tie;
 
 /// The format that this program writes, in `meta` under `format`.
@@ -80,21 +83,37 @@ pub fn deletion_of(key: &str) -> Option<(PartnerId, &str)> {
     Some((PartnerId(partner.parse().ok()?), user))
 }
 
-/// Makes every table, so that readers find them, and writes down the format and who the store is.
+/// The tables that every store has, open for writing.
+pub struct Tables<'t> {
+    pub links: Table<'t, Bytes, Bytes>,
+    pub indexes: PerIndex<Table<'t, Bytes, ()>>,
+    pub counters: Table<'t, Bytes, Bytes>,
+    pub revocations: Table<'t, Bytes, Bytes>,
+    pub actions: Table<'t, Bytes, Bytes>,
+    pub meta: Table<'t, &'static str, u64>,
+}
+
+impl<'t> Tables<'t> {
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            links: transaction.open_table(LINKS)?,
+            indexes: PerIndex::make(|index| transaction.open_table(index.table()))?,
+            counters: transaction.open_table(COUNTERS)?,
+            revocations: transaction.open_table(REVOCATIONS)?,
+            actions: transaction.open_table(ACTIONS)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+}
+
+/// Makes every table, so that readers find them, and writes down the format and the identity of the store.
 pub fn create(database: &Database, identity: u64) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    transaction.open_table(LINKS)?;
-    for index in Index::ALL {
-        transaction.open_table(index.table())?;
-    }
-    transaction.open_table(COUNTERS)?;
-    transaction.open_table(REVOCATIONS)?;
-    transaction.open_table(ACTIONS)?;
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_FORMAT, FORMAT)?;
-    meta.insert(META_SEQUENCE, 0)?;
-    drop(meta);
+    let mut tables = Tables::open(&transaction)?;
+    tables.meta.insert(META_FORMAT, FORMAT)?;
+    tables.meta.insert(META_SEQUENCE, 0)?;
+    drop(tables);
     transaction.open_table(JOURNAL)?.insert(JOURNAL_IDENTITY, identity)?;
     transaction.commit()?;
     Ok(())
@@ -111,7 +130,7 @@ pub fn format_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreE
 
 /// What is noted of the journal: what its records are sealed with and the length of its file, if one is in use.
 pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>, StoreError> {
-    let Some(table) = journal_table(database)? else {
+    let Some(table) = open_if_there(&database.begin_read()?, JOURNAL)? else {
         return Ok(None);
     };
     let get = |name| Ok::<_, StoreError>(table.get(name)?.map(|value| value.value()));
@@ -119,10 +138,8 @@ pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>
     let noted = get(JOURNAL_CHECK)?;
     let Some((salt, bytes)) = salt.zip(bytes) else {
         if salt.is_some() || bytes.is_some() || noted.is_some() {
-            return Err(StoreError::damaged(
-                "journal",
-                "a part of what is noted of the journal is missing",
-            ));
+            let reason = "a part of what is noted of the journal is missing";
+            return Err(StoreError::damaged("journal", reason));
         }
         return Ok(None);
     };
@@ -138,16 +155,17 @@ pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>
 
 /// The identity of the store; none in one that has never been opened for writing since it was copied or upgraded.
 pub fn identity_of(database: &impl ReadableDatabase) -> Result<Option<u64>, StoreError> {
-    match journal_table(database)? {
+    match open_if_there(&database.begin_read()?, JOURNAL)? {
         Some(table) => Ok(table.get(JOURNAL_IDENTITY)?.map(|identity| identity.value())),
         None => Ok(None),
     }
 }
 
-fn journal_table(
-    database: &impl ReadableDatabase,
-) -> Result<Option<redb::ReadOnlyTable<&'static str, u64>>, StoreError> {
-    match database.begin_read()?.open_table(JOURNAL) {
+pub fn open_if_there<K: Key, V: Value>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, StoreError> {
+    match transaction.open_table(table) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),

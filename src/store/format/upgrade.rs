@@ -12,43 +12,38 @@ use crate::store::files::unfinished::Unfinished;
 use crate::store::format::format_1;
 use crate::store::format::tables::{self, META, META_FORMAT};
 
-/// What brings a store from one format to the next.
-#[derive(Debug, Clone, Copy)]
-pub struct Step {
-    pub from: u64,
-    pub run: fn(&WriteTransaction) -> Result<(), StoreError>,
-}
+/// Brings a store from one format to the next.
+pub type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
-/// The formats that are read: the newest one, and the steps that lead to it.
+/// The formats that are read: the newest one, and those that the steps lead from, one by one.
 #[derive(Debug, Clone, Copy)]
 pub struct Formats {
     pub newest: u64,
     pub steps: &'static [Step],
 }
 
-/// What this program reads.
 pub const FORMATS: Formats = Formats {
     newest: tables::FORMAT,
-    steps: &[Step {
-        from: 1,
-        run: format_1::seal_all,
-    }],
+    steps: &[format_1::seal_all],
 };
 
 impl Formats {
-    /// Whether a store of this format can be brought to the newest one.
-    pub fn can_upgrade(self, found: u64) -> bool {
-        found < self.newest && (found..self.newest).all(|from| self.steps.iter().any(|step| step.from == from))
+    /// The steps that bring a store of this format to the newest one, if they do.
+    fn steps_from(self, found: u64) -> Option<&'static [Step]> {
+        let missing = usize::try_from(self.newest.checked_sub(found)?).ok()?;
+        self.steps.get(self.steps.len().checked_sub(missing)?..)
+    }
+
+    pub fn can_read(self, found: u64) -> bool {
+        self.steps_from(found).is_some()
     }
 
     /// Brings a store to the newest format, in one transaction.
     pub fn upgrade(self, database: &Database, found: u64) -> Result<(), StoreError> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        for from in found..self.newest {
-            for step in self.steps.iter().filter(|step| step.from == from) {
-                (step.run)(&transaction)?;
-            }
+        for step in self.steps_from(found).unwrap_or_default() {
+            step(&transaction)?;
         }
         transaction.open_table(META)?.insert(META_FORMAT, self.newest)?;
         transaction.commit()?;

@@ -12,12 +12,15 @@ pub fn encode_counts(key: &[u8], counts: Counts) -> Vec<u8> {
 }
 
 pub fn decode_counts(key: &[u8], value: &[u8]) -> Result<Counts, StoreError> {
-    let bytes: [u8; 24] = unseal("counters", key, value)?;
-    let mut counts = Counts::default();
-    for (count, bytes) in counts.iter_mut().zip(bytes.as_chunks().0) {
-        *count = u64::from_be_bytes(*bytes);
+    Ok(numbers(&unseal("counters", key, value)?))
+}
+
+pub fn numbers(bytes: &[u8; 24]) -> [u64; 3] {
+    let mut numbers = [0; 3];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+        *number = u64::from_be_bytes(*bytes);
     }
-    Ok(counts)
+    numbers
 }
 
 /// The moment until which a revocation is kept.
@@ -32,10 +35,8 @@ pub fn decode_until(digest: &[u8], value: &[u8]) -> Result<Timestamp, StoreError
 
 /// How many calls of a session have been counted, and when it expires.
 pub fn encode_calls(digest: &[u8], calls: u64, expiry: Timestamp) -> Vec<u8> {
-    seal(
-        digest,
-        [calls.to_be_bytes(), expiry.as_unix().to_be_bytes()].as_flattened(),
-    )
+    let both = [calls.to_be_bytes(), expiry.as_unix().to_be_bytes()];
+    seal(digest, both.as_flattened())
 }
 
 pub fn decode_calls(digest: &[u8], value: &[u8]) -> Result<(u64, Timestamp), StoreError> {

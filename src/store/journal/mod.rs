@@ -21,7 +21,6 @@ pub mod redo;
 pub mod replay;
 pub mod visibility;
 
-use std::fmt;
 use std::io;
 
 pub use record::{FILE_BYTES, NAME, START, Tie, is_used, new_file, owner_of};
@@ -46,14 +45,6 @@ pub struct Journal {
     end: usize,
     /// The number of the commit that can be appended.
     next: u64,
-}
-
-impl fmt::Debug for Journal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal")
-            .field("end", &self.end)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Journal {

@@ -106,14 +106,25 @@ pub fn encode(tie: Tie, sequence: u64, payload: &[u8]) -> Result<Vec<u8>, TryFro
     Ok(record)
 }
 
+/// The length of the payload, the checksum and the number of the record that a journal may have here, and what follows
+/// them.
+fn header(content: &[u8], tie: Tie) -> Option<(usize, &[u8], u64, &[u8])> {
+    let (length, rest) = content.split_first_chunk()?;
+    let (sum, rest) = rest.split_at_checked(tie.checksum_bytes())?;
+    let (sequence, rest) = rest.split_first_chunk()?;
+    Some((
+        u32::from_be_bytes(*length) as usize,
+        sum,
+        u64::from_be_bytes(*sequence),
+        rest,
+    ))
+}
+
 /// The number and the payload of the record that a journal has here, if it has one.
 fn record_at(content: &[u8], tie: Tie) -> Option<(u64, &[u8])> {
-    let (length, rest) = content.split_first_chunk::<LENGTH_BYTES>()?;
-    let (expected, rest) = rest.split_at_checked(tie.checksum_bytes())?;
-    let (sequence, rest) = rest.split_first_chunk::<SEQUENCE_BYTES>()?;
-    let payload = rest.get(..u32::from_be_bytes(*length) as usize)?;
-    let sequence = u64::from_be_bytes(*sequence);
-    (checksum(tie, sequence, payload) == expected).then_some((sequence, payload))
+    let (length, sum, sequence, rest) = header(content, tie)?;
+    let payload = rest.get(..length)?;
+    (checksum(tie, sequence, payload) == sum).then_some((sequence, payload))
 }
 
 pub fn records(content: &[u8], tie: Tie) -> impl Iterator<Item = (u64, &[u8])> {
@@ -140,16 +151,10 @@ pub fn has_later_record(content: &[u8], tie: Tie, sequence: u64) -> bool {
     let mut budget = SUMMED_MAX * content.len();
     (tie.start()..content.len()).step_by(SECTOR_BYTES).any(|offset| {
         let rest = content.get(offset..).unwrap_or_default();
-        let number = rest
-            .get(LENGTH_BYTES + tie.checksum_bytes()..)
-            .and_then(<[u8]>::first_chunk);
         // The number first, so that hardly anything must be summed up.
-        if !number.is_some_and(|number| later.contains(&u64::from_be_bytes(*number))) {
+        let Some((length, ..)) = header(rest, tie).filter(|(_, _, sequence, _)| later.contains(sequence)) else {
             return false;
-        }
-        let length = rest
-            .first_chunk::<LENGTH_BYTES>()
-            .map_or(0, |length| u32::from_be_bytes(*length) as usize);
+        };
         if length > rest.len() {
             return false;
         }

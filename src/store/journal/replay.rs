@@ -45,7 +45,7 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
         tracing::error!("the store was not closed cleanly, and the journal beside it belongs to another store");
         return Ok(Replayed::Foreign);
     }
-    let stored = Snapshot::new(database)?.sequence();
+    let stored = Snapshot::new(database)?.sequence;
     let mut inner = database.begin_write()?;
     inner.set_quick_repair(true);
     let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;

@@ -10,7 +10,7 @@ use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, CounterKind, Index};
 use crate::store::format::record;
 use crate::store::format::values;
-use crate::store::read::snapshot::{Snapshot, count, id_of};
+use crate::store::read::snapshot::{Snapshot, count_scope, id_of};
 
 /// Entries of a piece: some milliseconds, unless a counter of many links is among them.
 const PIECE_ENTRIES: usize = if cfg!(test) { 3 } else { 512 };
@@ -25,7 +25,7 @@ pub struct Inspected {
     pub problems: u64,
 }
 
-/// What is looked at, in this order.
+/// What an inspection looks at, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Links,
@@ -36,50 +36,35 @@ enum Part {
     Actions,
 }
 
-const PARTS: [Part; 11] = [
-    Part::Links,
-    Part::Index(Index::Created),
-    Part::Index(Index::Updated),
-    Part::Index(Index::Expires),
-    Part::Index(Index::User),
-    Part::Index(Index::SystemName),
-    Part::Index(Index::UniqueId),
-    Part::Counters,
-    Part::Clicks,
-    Part::Revocations,
-    Part::Actions,
-];
+fn part(number: usize) -> Option<Part> {
+    let others = [Part::Counters, Part::Clicks, Part::Revocations, Part::Actions];
+    let parts = [Part::Links].into_iter().chain(Index::ALL.map(Part::Index));
+    parts.chain(others).nth(number)
+}
 
 #[derive(Debug, Default)]
 pub struct Inspection {
     part: usize,
     /// The last key that was looked at in this part.
     last: Option<Vec<u8>>,
-    entries: u64,
-    problems: u64,
+    /// Entries that have been looked at.
+    pub entries: u64,
+    pub problems: u64,
 }
 
 /// What is wrong with an entry, if anything is.
 type Checked = Result<Option<String>, StoreError>;
+type Check = fn(&Snapshot, &[u8], &[u8]) -> Checked;
 
 impl Inspection {
-    /// Entries that have been looked at.
-    pub const fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    pub const fn problems(&self) -> u64 {
-        self.problems
-    }
-
     /// Looks at the next piece; false if there is none.
     pub fn step(&mut self, store: &Store) -> Result<bool, StoreError> {
-        let Some(part) = PARTS.get(self.part) else {
+        let Some(part) = part(self.part) else {
             return Ok(false);
         };
         let mut found = Vec::new();
         let from = self.last.clone();
-        let looked = unless_corrupt(|| look(&store.snapshot()?, *part, from.as_deref(), &mut found))?;
+        let looked = unless_corrupt(|| look(&store.snapshot()?, part, from.as_deref(), &mut found))?;
         if looked.is_none() {
             found.push(format!("{part:?}: a page cannot be read"));
         }
@@ -106,31 +91,25 @@ fn look(
     from: Option<&[u8]>,
     found: &mut Vec<String>,
 ) -> Result<(usize, Option<Vec<u8>>), StoreError> {
-    match part {
-        Part::Links => walk(&snapshot.links, from, found, |key, value| {
-            check_record(snapshot, key, value)
-        }),
-        Part::Index(index) => walk(snapshot.index(index), from, found, |key, ()| {
-            check_index(snapshot, index, key)
-        }),
-        Part::Counters => walk(&snapshot.counters, from, found, |key, value| {
-            check_counter(snapshot, key, value)
-        }),
+    let (table, check): (&ReadOnlyTable<Bytes, Bytes>, Check) = match part {
+        Part::Links => (&snapshot.links, check_record),
+        Part::Index(index) => {
+            let check = |key: &[u8], ()| check_index(snapshot, index, key);
+            return walk(snapshot.index(index), from, found, check);
+        }
+        Part::Counters => (&snapshot.counters, check_counter),
         Part::Clicks => match &snapshot.clicks {
-            Some(table) => walk(table, from, found, |id, value| {
-                clicks::decode(id, value)?;
-                let is_lost = snapshot.links.get(id)?.is_none();
-                Ok(is_lost.then(|| format!("there are clicks of {}, which has no record", id.escape_ascii())))
-            }),
-            None => Ok((0, None)),
+            Some(table) => (table, check_clicks),
+            None => return Ok((0, None)),
         },
-        Part::Revocations => walk(&snapshot.revocations, from, found, |key, value| {
-            values::decode_until(key, value).map(|_| None)
+        Part::Revocations => (&snapshot.revocations, |_, digest, until| {
+            values::decode_until(digest, until).map(|_| None)
         }),
-        Part::Actions => walk(&snapshot.actions, from, found, |key, value| {
-            values::decode_calls(key, value).map(|_| None)
+        Part::Actions => (&snapshot.actions, |_, digest, calls| {
+            values::decode_calls(digest, calls).map(|_| None)
         }),
-    }
+    };
+    walk(table, from, found, |key, value| check(snapshot, key, value))
 }
 
 fn walk<V: Value + 'static>(
@@ -156,6 +135,12 @@ fn walk<V: Value + 'static>(
         }
     }
     Ok((seen, None))
+}
+
+fn check_clicks(snapshot: &Snapshot, id: &[u8], usage: &[u8]) -> Checked {
+    clicks::decode(id, usage)?;
+    let is_lost = snapshot.links.get(id)?.is_none();
+    Ok(is_lost.then(|| format!("there are clicks of {}, which has no record", id.escape_ascii())))
 }
 
 fn check_record(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
@@ -193,23 +178,16 @@ fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
         return Ok(None);
     };
     let is_there = snapshot.counters.get(counter.key(scope).as_slice())?.is_some();
-    Ok((!is_there).then(|| {
-        format!(
-            "{} has links in {}, which has no counter",
-            index.name(),
-            scope.escape_ascii()
-        )
-    }))
+    let scope = scope.escape_ascii();
+    Ok((!is_there).then(|| format!("{} has links in {scope}, which has no counter", index.name())))
 }
 
 fn check_counter(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
     let stored = values::decode_counts(key, value)?;
-    let of_kind = |index: &Index| CounterKind::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
-    let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
+    let Some((index, scope)) = CounterKind::counted_by(key) else {
         return Ok(Some(format!("{} counts nothing", key.escape_ascii())));
     };
-    let (first, last) = keys::scope_bounds(scope);
-    let counted = count(snapshot.index(index).range(first.as_slice()..=last.as_slice())?, index)?;
+    let counted = count_scope(snapshot.index(index), index, scope)?;
     Ok((counted != stored).then(|| {
         let scope = scope.escape_ascii();
         format!("{} {scope} has {counted:?} links, counted are {stored:?}", index.name())

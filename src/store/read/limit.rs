@@ -20,7 +20,6 @@ pub struct ReadLimit {
 }
 
 impl ReadLimit {
-    /// At most so many steps.
     pub fn steps(most: u64) -> Self {
         Self {
             steps: Some(most),

@@ -9,6 +9,7 @@ use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::keys::{self, CounterKind, Index};
 use crate::store::format::record;
+use crate::store::format::values::Counts;
 use crate::store::read::limit::{Meter, ReadLimit};
 use crate::store::read::query::{Listing, Order, OrderField, Query, SORT_MAX_LINKS, TimeRange};
 use crate::store::read::rank::{Candidates, Rank, merge};
@@ -23,19 +24,17 @@ const SCAN_THREADS_MAX: usize = 4;
 /// Ids that are brought into the order of the table before their records are read.
 const READ_TOGETHER_MAX: usize = 100_000;
 
-#[derive(Debug)]
 enum Driver<'q> {
     /// The ids that the query names.
     Ids(&'q BTreeSet<LinkId>),
     Index(Span),
-    /// The entries of the partner's index in the wanted order, until the page is full; it is known how many links fit.
-    Walk(Walk),
+    /// The entries of the partner's index in the wanted order, until the page is full.
+    Walk(Span, Walk),
     /// Every record of the store, of all partners.
     Scan,
 }
 
 /// The part of an index that is read: some scopes, in each the statuses that the query names, within a time range.
-#[derive(Debug)]
 struct Span {
     index: Index,
     /// Scope and status of each run, which is in the order of the index; none that is known to be empty.
@@ -44,9 +43,8 @@ struct Span {
 }
 
 /// A walk through an index that is worth it only where those that fit are spread evenly.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 struct Walk {
-    span: Span,
     /// How many links fit the query.
     total: u64,
     /// How many records may be read until it is given up.
@@ -72,40 +70,34 @@ impl<'q> Choice<'q> {
 impl Span {
     /// The whole partner in the order that the query asks for, or in that of its first time.
     fn in_order(query: &Query) -> Self {
-        let (index, range) = match query.order.first().field {
-            OrderField::Created => (Index::Created, query.created),
-            OrderField::Updated => (Index::Updated, query.updated),
-            OrderField::Expires => (Index::Expires, query.expires),
+        let index = match query.order.first().field {
+            OrderField::Created => Index::Created,
+            OrderField::Updated => Index::Updated,
+            OrderField::Expires => Index::Expires,
         };
-        Self::of_partner(query, index, range)
+        Self::of_partner(query, index)
     }
 
-    fn of_partner(query: &Query, index: Index, range: TimeRange) -> Self {
-        Self::new(query, index, range, [keys::partner_scope(query.partner)])
-    }
-
-    fn new(query: &Query, index: Index, range: TimeRange, scopes: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let runs = scopes
-            .into_iter()
-            .flat_map(|scope| query.statuses.iter().map(move |&status| (scope.clone(), status)));
-        Self {
-            index,
-            runs: runs.collect(),
-            range,
-        }
+    fn of_partner(query: &Query, index: Index) -> Self {
+        Self::new(query, index, [keys::partner_scope(query.partner)])
     }
 
     fn of_texts<'t>(query: &Query, index: Index, texts: impl IntoIterator<Item = &'t String>) -> Self {
         let scopes = texts.into_iter().map(|text| keys::text_scope(query.partner, text));
-        Self::new(query, index, query.created, scopes)
+        Self::new(query, index, scopes)
     }
 
-    fn cost_per_entry(&self, query: &Query) -> u64 {
-        if self.decides_all(query) && self.has_order(query.order) {
-            1
-        } else {
-            RECORD_COST
-        }
+    fn new(query: &Query, index: Index, scopes: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let range = match index {
+            Index::Updated => query.updated,
+            Index::Expires => query.expires,
+            Index::Created | Index::User | Index::SystemName | Index::UniqueId => query.created,
+        };
+        let runs = scopes
+            .into_iter()
+            .flat_map(|scope| query.statuses.iter().map(move |&status| (scope.clone(), status)));
+        let runs = runs.collect();
+        Self { index, runs, range }
     }
 
     fn has_order(&self, order: Order) -> bool {
@@ -144,13 +136,9 @@ fn spans(query: &Query) -> Vec<Span> {
         spans.push(Span::of_texts(query, Index::SystemName, system_names));
     }
     let in_order = Span::in_order(query).index;
-    for (index, range) in [
-        (Index::Created, query.created),
-        (Index::Updated, query.updated),
-        (Index::Expires, query.expires),
-    ] {
-        let span = Span::of_partner(query, index, range);
-        if range.is_bounded() || index == in_order {
+    for index in [Index::Created, Index::Updated, Index::Expires] {
+        let span = Span::of_partner(query, index);
+        if span.range.is_bounded() || index == in_order {
             spans.push(span);
         }
     }
@@ -159,10 +147,6 @@ fn spans(query: &Query) -> Vec<Span> {
 
 impl Snapshot {
     /// Answers a query. The total is exact.
-    ///
-    /// # Errors
-    /// When the file cannot be read or a record cannot be decoded; [`StoreError::Stopped`] if it takes more than it
-    /// may.
     pub fn list(&self, query: &Query, limit: &ReadLimit) -> Result<Listing, StoreError> {
         let meter = &Meter::new(limit);
         if query.is_impossible() {
@@ -172,32 +156,42 @@ impl Snapshot {
         loop {
             let choice = self.choose(query, may_walk, may_scan, meter)?;
             // Both read records of other partners; where one of those is damaged, the indexes help.
-            match choice.driver {
-                Driver::Walk(walk) => match self.walk(query, &walk, meter)? {
-                    Some(listing) => return Ok(listing),
-                    None => may_walk = false,
-                },
-                Driver::Scan => match self.scan_and_sort(query, limit)? {
-                    Some(listing) => return Ok(listing),
-                    None => may_scan = false,
-                },
-                Driver::Ids(ids) => return self.filter_and_sort(query, ids.iter().copied().map(Ok), meter),
-                Driver::Index(span) => return self.list_by(query, &span, choice.entries, meter),
+            let listing = match choice.driver {
+                Driver::Walk(span, walk) => {
+                    may_walk = false;
+                    self.filter_in_order(query, &span, Some(walk), meter)?
+                }
+                Driver::Scan => {
+                    may_scan = false;
+                    self.scan_and_sort(query, limit)?
+                }
+                Driver::Ids(ids) => Some(self.filter_and_sort(query, ids.iter().copied().map(Ok), meter)?),
+                Driver::Index(span) => self.list_by(query, &span, choice.entries, meter)?,
+            };
+            if let Some(listing) = listing {
+                return Ok(listing);
             }
         }
     }
 
-    fn list_by(&self, query: &Query, span: &Span, entries: u64, meter: &Meter<'_>) -> Result<Listing, StoreError> {
+    fn list_by(
+        &self,
+        query: &Query,
+        span: &Span,
+        entries: u64,
+        meter: &Meter<'_>,
+    ) -> Result<Option<Listing>, StoreError> {
         if span.has_order(query.order) {
             if span.decides_all(query) {
-                return self.take_page(query, span, entries, meter);
+                return self.take_page(query, span, entries, meter).map(Some);
             }
-            return self.filter_in_order(query, span, meter);
+            return self.filter_in_order(query, span, None, meter);
         }
         if entries.min(query.page.end() as u64) > SORT_MAX_LINKS {
-            return self.filter_in_order(query, &Span::in_order(query), meter);
+            return self.filter_in_order(query, &Span::in_order(query), None, meter);
         }
-        self.filter_and_sort(query, self.candidates(query, span)?.map(|one| Ok(one?.1)), meter)
+        let ids = self.candidates(query, span)?.map(|one| Ok(one?.1));
+        self.filter_and_sort(query, ids, meter).map(Some)
     }
 
     /// The driver with the least work.
@@ -223,8 +217,9 @@ impl Snapshot {
         }
         let mut total = None;
         for mut span in spans(query) {
-            let cost_per_entry = span.cost_per_entry(query);
-            let limit = if span.decides_all(query) {
+            let (decides_all, has_order) = (span.decides_all(query), span.has_order(query.order));
+            let cost_per_entry = if decides_all && has_order { 1 } else { RECORD_COST };
+            let limit = if decides_all {
                 // It also tells the total, which is worth being counted to the end.
                 choice.cost
             } else {
@@ -232,19 +227,14 @@ impl Snapshot {
                 (choice.cost / cost_per_entry).saturating_add(1)
             };
             let entries = self.count(&mut span, limit, meter)?;
-            if span.decides_all(query) && entries < limit {
-                if span.has_order(query.order) {
+            choice.offer(Driver::Index(span), entries, cost_per_entry);
+            if decides_all && entries < limit {
+                if has_order {
                     // Only the page itself is read.
-                    let driver = Driver::Index(span);
-                    return Ok(Choice {
-                        driver,
-                        entries,
-                        cost: entries,
-                    });
+                    return Ok(choice);
                 }
                 total = Some(entries);
             }
-            choice.offer(Driver::Index(span), entries, cost_per_entry);
         }
         if let Some(total) = total
             && may_walk
@@ -257,7 +247,7 @@ impl Snapshot {
             let until_full = until_full.clamp(1, entries.max(1));
             // What another way would have cost is lost at most.
             let patience = choice.cost / RECORD_COST;
-            choice.offer(Driver::Walk(Walk { span, total, patience }), until_full, RECORD_COST);
+            choice.offer(Driver::Walk(span, Walk { total, patience }), until_full, RECORD_COST);
         }
         Ok(choice)
     }
@@ -272,27 +262,18 @@ impl Snapshot {
         };
         let Span { index, runs, range } = span;
         let mut entries = 0;
-        let mut counted: Option<(Vec<u8>, [u64; Status::ALL.len()])> = None;
+        let mut counted: Option<(Vec<u8>, Counts)> = None;
         let mut kept = Vec::new();
         for (scope, status) in runs.drain(..) {
-            let known = match counter {
-                None => None,
-                Some(counter) => {
-                    let counts = match counted.take() {
-                        Some((of, counts)) if of == scope => counts,
-                        _ => {
-                            meter.step(RECORD_COST)?;
-                            self.counts(counter, &scope)?
-                        }
-                    };
-                    counted = Some((scope.clone(), counts));
-                    Status::ALL
-                        .iter()
-                        .zip(counts)
-                        .find(|(of, _)| **of == status)
-                        .map(|(_, count)| count)
-                }
-            };
+            if let Some(counter) = counter
+                && counted.as_ref().is_none_or(|(of, _)| *of != scope)
+            {
+                meter.step(RECORD_COST)?;
+                counted = Some((scope.clone(), self.counts(counter, &scope)?));
+            }
+            let known = counted
+                .as_ref()
+                .and_then(|(_, counts)| counts.get(usize::from(status.number() - 1)).copied());
             let of_run = match known {
                 Some(count) if count == 0 || !range.is_bounded() => count,
                 _ if entries >= limit => 1,
@@ -397,59 +378,44 @@ impl Snapshot {
         Ok(Listing { links, total })
     }
 
-    /// The candidates come in order, but each must be looked at.
-    fn filter_in_order(&self, query: &Query, span: &Span, meter: &Meter<'_>) -> Result<Listing, StoreError> {
+    /// The candidates come in order, but each must be looked at. A walk ends once the page is full; `None` if that takes
+    /// too long, or if a record on the way cannot be read.
+    fn filter_in_order(
+        &self,
+        query: &Query,
+        span: &Span,
+        walk: Option<Walk>,
+        meter: &Meter<'_>,
+    ) -> Result<Option<Listing>, StoreError> {
         let mut listing = Listing::default();
-        let offset = query.page.offset() as u64;
+        let (offset, mut read) = (query.page.offset() as u64, 0);
         for candidate in self.candidates(query, span)? {
+            let is_full = listing.links.len() >= query.page.size;
+            if let Some(Walk { total, patience }) = walk {
+                if is_full || listing.total.max(offset) >= total {
+                    break;
+                }
+                if read >= patience {
+                    return Ok(None);
+                }
+                read += 1;
+            }
             meter.step(RECORD_COST)?;
-            let link = self.existing(candidate?.1)?;
+            let link = match self.existing(candidate?.1) {
+                Err(StoreError::Damaged { .. }) if walk.is_some() => return Ok(None),
+                link => link?,
+            };
             if query.matches(&(&link).into()) {
-                if listing.total >= offset && listing.links.len() < query.page.size {
+                if listing.total >= offset && !is_full {
                     listing.links.push(link);
                 }
                 listing.total += 1;
             }
         }
-        Ok(listing)
-    }
-
-    /// As [`Snapshot::filter_in_order`], until the page is full; `None` if that takes too long, or if a record on the
-    /// way cannot be read.
-    fn walk(&self, query: &Query, walk: &Walk, meter: &Meter<'_>) -> Result<Option<Listing>, StoreError> {
-        let &Walk {
-            ref span,
-            total,
-            patience,
-        } = walk;
-        let mut links = Vec::new();
-        let (offset, mut found, mut read) = (query.page.offset() as u64, 0, 0);
-        let is_full = |found, links: &Vec<_>| found >= total || links.len() >= query.page.size;
-        if offset >= total {
-            return Ok(Some(Listing { links, total }));
+        if let Some(walk) = walk {
+            listing.total = walk.total;
         }
-        for candidate in self.candidates(query, span)? {
-            if is_full(found, &links) {
-                break;
-            }
-            if read >= patience {
-                return Ok(None);
-            }
-            read += 1;
-            meter.step(RECORD_COST)?;
-            let link = match self.existing(candidate?.1) {
-                Ok(link) => link,
-                Err(StoreError::Damaged { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            if query.matches(&(&link).into()) {
-                if found >= offset {
-                    links.push(link);
-                }
-                found += 1;
-            }
-        }
-        Ok(Some(Listing { links, total }))
+        Ok(Some(listing))
     }
 
     /// The candidates come in no useful order.

@@ -15,25 +15,21 @@ pub struct Query {
     pub ids: Option<BTreeSet<LinkId>>,
     pub users: Option<BTreeSet<String>>,
     pub system_names: Option<BTreeSet<String>>,
-    /// The link with this unique id.
     pub unique_id: Option<String>,
     pub statuses: BTreeSet<Status>,
     pub created: TimeRange,
-    /// Links last changed in this time.
     pub updated: TimeRange,
-    /// Links expiring in this time. One that never expires is in no range.
+    /// A link that never expires is in no range.
     pub expires: TimeRange,
     /// In which order; pages [beyond sorting](Query::is_beyond_sorting) are in the order of the first time alone.
     pub order: Order,
     pub page: Page,
 }
 
-/// A span of time; both ends belong to it.
+/// A span of time; both ends belong to it, and `None` is no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The first second; `None` = no bound.
     pub from: Option<Timestamp>,
-    /// The last second; `None` = no bound.
     pub to: Option<Timestamp>,
 }
 
@@ -64,7 +60,6 @@ pub struct Order {
     pub ids_descend: bool,
 }
 
-/// A time by which links are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeOrder {
     pub field: OrderField,
@@ -105,7 +100,6 @@ impl Default for Order {
     }
 }
 
-/// The times by which links can be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderField {
     Created,
@@ -114,7 +108,6 @@ pub enum OrderField {
 }
 
 impl OrderField {
-    /// How many there are.
     pub const COUNT: usize = 3;
 }
 
@@ -138,9 +131,8 @@ impl Page {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The links on the page that was asked for.
     pub links: Vec<ShortLink>,
-    /// How many there are on all pages.
+    /// How many links fit, on all pages.
     pub total: u64,
 }
 
@@ -161,7 +153,6 @@ impl Query {
                 .any(TimeRange::is_empty)
     }
 
-    /// Whether a link fits every condition.
     pub fn matches(&self, link: &LinkRef<'_>) -> bool {
         link.partner_id == self.partner
             && self.statuses.contains(&link.status)

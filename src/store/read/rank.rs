@@ -45,25 +45,21 @@ pub fn merge(mut runs: Vec<Candidates>) -> Candidates {
         return only;
     }
     let mut heads = BinaryHeap::new();
-    let mut failed = None;
-    for (number, run) in runs.iter_mut().enumerate() {
-        match run.next() {
-            Some(Ok(head)) => heads.push(Reverse((head, number))),
-            Some(Err(error)) => failed = Some(error),
-            None => {}
-        }
-    }
+    // The runs whose next link is not among the heads.
+    let mut behind: Vec<_> = (0..runs.len()).collect();
     Box::new(std::iter::from_fn(move || {
-        if let Some(error) = failed.take() {
-            heads.clear();
-            return Some(Err(error));
+        while let Some(number) = behind.pop() {
+            match runs.get_mut(number).and_then(Iterator::next) {
+                Some(Ok(next)) => heads.push(Reverse((next, number))),
+                Some(Err(error)) => {
+                    (heads, behind) = Default::default();
+                    return Some(Err(error));
+                }
+                None => {}
+            }
         }
         let Reverse((head, number)) = heads.pop()?;
-        match runs.get_mut(number).and_then(Iterator::next) {
-            Some(Ok(next)) => heads.push(Reverse((next, number))),
-            Some(Err(error)) => failed = Some(error),
-            None => {}
-        }
+        behind.push(number);
         Some(Ok(head))
     }))
 }

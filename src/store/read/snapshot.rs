@@ -1,13 +1,15 @@
 //! A consistent view of the store for reading.
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable};
 
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
 use crate::store::format::record;
-use crate::store::format::tables::{self, ACTIONS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS};
+use crate::store::format::tables::{
+    self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+};
 use crate::store::format::values::{self, Counts, decode_counts};
 
 /// An id and its link, or why the link cannot be read.
@@ -24,25 +26,13 @@ pub struct Snapshot {
     /// None where nothing has been counted yet.
     pub clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub meta: ReadOnlyTable<&'static str, u64>,
-    sequence: u64,
+    /// The number of the commit that left the store so.
+    pub sequence: u64,
 }
 
 impl Snapshot {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
-    /// logged and is as none.
-    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
-        let Some(clicks) = &self.clicks else {
-            return Ok(Usage::default());
-        };
-        let stored = clicks.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
-    }
-
     pub fn new(database: &Database) -> Result<Self, StoreError> {
-        Self::open(&database.begin_read()?)
-    }
-
-    fn open(inner: &ReadTransaction) -> Result<Self, StoreError> {
+        let inner = database.begin_read()?;
         let meta = inner.open_table(META)?;
         let sequence = meta.get(META_SEQUENCE)?.map_or(0, |entry| entry.value());
         Ok(Self {
@@ -51,10 +41,18 @@ impl Snapshot {
             counters: inner.open_table(COUNTERS)?,
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
-            clicks: clicks::open(inner)?,
+            clicks: tables::open_if_there(&inner, CLICKS)?,
             meta,
             sequence,
         })
+    }
+
+    /// How a link has been used, as far as that has been written down; a damaged entry is logged and counts as none.
+    pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
+        match &self.clicks {
+            Some(table) => clicks::usage_of(id, table),
+            None => Ok(Usage::default()),
+        }
     }
 
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
@@ -88,11 +86,6 @@ impl Snapshot {
             let id = id_of(id.value())?;
             Ok((id, record::decode(id, bytes.value())))
         }))
-    }
-
-    /// The number of the commit that left the store so.
-    pub const fn sequence(&self) -> u64 {
-        self.sequence
     }
 
     /// The revocations: digest and the moment until which each is kept. Where that is damaged, it is kept for ever: a
@@ -129,14 +122,7 @@ impl Snapshot {
     /// The links that a user owns and that are not deleted.
     pub fn links_of_user(&self, partner: PartnerId, user: &str) -> Result<Vec<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, user);
-        let mut ids = Vec::new();
-        for status in [Status::Disabled, Status::Enabled] {
-            let (first, last) = keys::bounds(&scope, status, None, None);
-            for entry in self.index(Index::User).range(first.as_slice()..=last.as_slice())? {
-                ids.push(keys::decode_tail(Index::User, scope.len(), entry?.0.value())?.1);
-            }
-        }
-        Ok(ids)
+        undeleted(self.index(Index::User), Index::User, &scope, None)?.collect()
     }
 
     /// The users whose links are being deleted, and since when.
@@ -203,7 +189,7 @@ pub fn id_of(key: &[u8]) -> Result<LinkId, StoreError> {
 }
 
 /// How many of these entries of an index have each status.
-pub fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
+fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
     for entry in entries {
         let (key, ()) = (entry?.0, ());
@@ -213,4 +199,25 @@ pub fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts
         }
     }
     Ok(counts)
+}
+
+/// How many entries of each status an index has in a scope.
+pub fn count_scope(table: &impl ReadableTable<Bytes, ()>, index: Index, scope: &[u8]) -> Result<Counts, StoreError> {
+    let (first, last) = keys::scope_bounds(scope);
+    count(table.range(first.as_slice()..=last.as_slice())?, index)
+}
+
+/// The links of a scope that are not deleted, made up to a moment.
+pub fn undeleted<T: ReadableTable<Bytes, ()>>(
+    table: &T,
+    index: Index,
+    scope: &[u8],
+    until: Option<Timestamp>,
+) -> Result<impl Iterator<Item = Result<LinkId, StoreError>>, StoreError> {
+    let entries = |status| {
+        let (first, last) = keys::bounds(scope, status, None, until);
+        table.range(first.as_slice()..=last.as_slice())
+    };
+    let entries = entries(Status::Disabled)?.chain(entries(Status::Enabled)?);
+    Ok(entries.map(move |entry| Ok(keys::decode_tail(index, scope.len(), entry?.0.value())?.1)))
 }

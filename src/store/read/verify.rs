@@ -189,16 +189,15 @@ impl Snapshot {
     }
 
     fn verify_sessions(&self, found: &mut Verification) -> Result<(), StoreError> {
-        for entry in self.revocations.iter()? {
-            let (digest, until) = entry?;
-            if let Err(error) = values::decode_until(digest.value(), until.value()) {
-                found.problem(|| error.to_string());
-            }
-        }
-        for entry in self.actions.iter()? {
-            let (digest, calls) = entry?;
-            if let Err(error) = values::decode_calls(digest.value(), calls.value()) {
-                found.problem(|| error.to_string());
+        type Decode = fn(&[u8], &[u8]) -> Result<(), StoreError>;
+        let until: Decode = |digest, until| values::decode_until(digest, until).map(drop);
+        let calls: Decode = |digest, calls| values::decode_calls(digest, calls).map(drop);
+        for (table, decode) in [(&self.revocations, until), (&self.actions, calls)] {
+            for entry in table.iter()? {
+                let (digest, value) = entry?;
+                if let Err(error) = decode(digest.value(), value.value()) {
+                    found.problem(|| error.to_string());
+                }
             }
         }
         Ok(())

@@ -72,7 +72,7 @@ fn inspection_finds_each_kind_of_damage() {
         tamper(&folder, tampering);
         let store = open(folder.path());
         let (_, found) = inspect(&store, || {});
-        assert_eq!(found.problems() > 0, what != "nothing", "{what}: {found:?}");
+        assert_eq!(found.problems > 0, what != "nothing", "{what}: {found:?}");
     }
 }
 
@@ -96,7 +96,7 @@ fn inspection_goes_in_pieces_beside_writes() {
             number += 1;
         }
     });
-    assert_eq!(found.problems(), 0);
-    assert!(found.entries() >= 21 * 6, "{found:?}");
-    assert!(pieces >= found.entries() / 3, "{pieces} pieces for {found:?}");
+    assert_eq!(found.problems, 0);
+    assert!(found.entries >= 21 * 6, "{found:?}");
+    assert!(pieces >= found.entries / 3, "{pieces} pieces for {found:?}");
 }

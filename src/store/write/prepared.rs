@@ -37,11 +37,11 @@ impl Preparing {
         let Prepared { number, is_dated, link } = prepared;
         let record = record::encode(link).map_err(io::Error::other)?;
         let id = link.id.as_bytes();
+        let id_bytes = u8::try_from(id.len()).map_err(io::Error::other)?;
+        let record_bytes = u32::try_from(record.len()).map_err(io::Error::other)?;
         self.0.write_all(&number.to_be_bytes())?;
-        self.0
-            .write_all(&[u8::from(*is_dated), u8::try_from(id.len()).map_err(io::Error::other)?])?;
-        self.0
-            .write_all(&u32::try_from(record.len()).map_err(io::Error::other)?.to_be_bytes())?;
+        self.0.write_all(&[u8::from(*is_dated), id_bytes])?;
+        self.0.write_all(&record_bytes.to_be_bytes())?;
         self.0.write_all(id)?;
         self.0.write_all(&record)
     }

@@ -23,50 +23,47 @@ pub enum TransactionEnd {
 /// Tells the sender of a job that has been run how it ended.
 pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
-/// A write that waits in the queue, whatever it returns.
-pub trait Job: Send {
+/// A write that waits in the queue.
+pub struct Job {
     /// Whether it wants a transaction for itself.
-    fn is_alone(&self) -> bool;
-
-    /// Runs it in a transaction. Its sender is answered once the transaction has ended; if it fails, at once.
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError>;
-
-    /// Tells its sender that nothing was written.
-    fn refuse(self: Box<Self>);
+    pub is_alone: bool,
+    work: Work,
 }
 
-pub struct Write<F, R> {
-    pub job: F,
-    pub alone: bool,
-    pub sender: oneshot::Sender<Result<R, WriteError>>,
-}
+/// Runs a write, or, without a transaction, tells its sender that nothing was written.
+type Work = Box<dyn FnOnce(Option<&mut Transaction<'_>>) -> Result<(TransactionEnd, Answer), StoreError> + Send>;
 
-// The sender may have left, which changes nothing about the write: a failure to answer is ignored.
-impl<F, R> Job for Write<F, R>
-where
-    R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
-{
-    fn is_alone(&self) -> bool {
-        self.alone
-    }
-
-    fn run(self: Box<Self>, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
-        let Self { job, sender, .. } = *self;
-        match job(transaction) {
-            Ok((ending, result)) => {
-                let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
-                Ok((ending, Box::new(answer)))
-            }
-            Err(error) => {
-                drop(sender.send(Err(WriteError::Unavailable)));
-                Err(error)
-            }
+impl Job {
+    pub fn new<R, F>(is_alone: bool, job: F, sender: oneshot::Sender<Result<R, WriteError>>) -> Self
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
+    {
+        // The sender may have left, which changes nothing about the write.
+        let work =
+            move |transaction: Option<&mut Transaction<'_>>| match transaction.map_or(Err(StoreError::Closed), job) {
+                Ok((end, result)) => {
+                    let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
+                    Ok((end, Box::new(answer) as Answer))
+                }
+                Err(error) => {
+                    drop(sender.send(Err(WriteError::Unavailable)));
+                    Err(error)
+                }
+            };
+        Self {
+            is_alone,
+            work: Box::new(work),
         }
     }
 
-    fn refuse(self: Box<Self>) {
-        drop(self.sender.send(Err(WriteError::Unavailable)));
+    /// Its sender is answered once the transaction has ended; if the job fails, at once.
+    pub fn run(self, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
+        (self.work)(Some(transaction))
+    }
+
+    pub fn refuse(self) {
+        drop((self.work)(None));
     }
 }
 
@@ -76,7 +73,6 @@ pub enum Received<T> {
     Wanted,
     /// Nothing has come for as long as was waited.
     Nothing,
-    Ended,
 }
 
 struct Unpark(Thread);
@@ -87,25 +83,25 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for an item, at most for so long, if that is said, or until `is_wanted` after this thread was unparked.
+/// Waits for an item until the queue ends, at most for as long as `patience`, or until `is_wanted` after this thread was
+/// unparked.
 pub fn receive<T>(
     queue: &mut mpsc::Receiver<T>,
     patience: Option<Duration>,
     is_wanted: impl Fn() -> bool,
-) -> Received<T> {
+) -> Option<Received<T>> {
     let end = patience.and_then(|patience| Instant::now().checked_add(patience));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         if is_wanted() {
-            return Received::Wanted;
+            return Some(Received::Wanted);
         }
-        match queue.poll_recv(&mut context) {
-            Poll::Ready(item) => return item.map_or(Received::Ended, Received::Item),
-            Poll::Pending => {}
+        if let Poll::Ready(item) = queue.poll_recv(&mut context) {
+            return item.map(Received::Item);
         }
         match end.map(|end| end.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => return Received::Nothing,
+            Some(Duration::ZERO) => return Some(Received::Nothing),
             Some(left) => thread::park_timeout(left),
             None => thread::park(),
         }
@@ -113,18 +109,14 @@ pub fn receive<T>(
 }
 
 /// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
-pub fn batch_of(
-    first: Box<dyn Job>,
-    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
-    next: &mut Option<Box<dyn Job>>,
-) -> Vec<Box<dyn Job>> {
-    let alone = first.is_alone();
+pub fn batch_of(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) -> Vec<Job> {
+    let is_alone = first.is_alone;
     let mut batch = vec![first];
-    while !alone
+    while !is_alone
         && batch.len() < BATCH_MAX_JOBS
         && let Ok(job) = jobs.try_recv()
     {
-        if job.is_alone() {
+        if job.is_alone {
             *next = Some(job);
             break;
         }
@@ -141,19 +133,16 @@ mod tests {
     fn item_timeout_and_end_stop_the_wait() {
         let (sender, mut queue) = mpsc::channel(1);
         let patience = Some(Duration::from_millis(1));
-        assert_eq!(receive(&mut queue, patience, || false), Received::Nothing);
-        assert_eq!(receive(&mut queue, None, || true), Received::Wanted);
+        assert_eq!(receive(&mut queue, patience, || false), Some(Received::Nothing));
+        assert_eq!(receive(&mut queue, None, || true), Some(Received::Wanted));
         for patience in [None, Some(Duration::MAX), Some(Duration::from_secs(3600))] {
             let other = sender.clone();
             let sending = thread::spawn(move || other.blocking_send(1).unwrap());
-            assert_eq!(receive(&mut queue, patience, || false), Received::Item(1));
+            assert_eq!(receive(&mut queue, patience, || false), Some(Received::Item(1)));
             sending.join().unwrap();
         }
         let ending = thread::spawn(move || drop(sender));
-        assert_eq!(
-            receive(&mut queue, Some(Duration::from_secs(3600)), || false),
-            Received::Ended
-        );
+        assert_eq!(receive(&mut queue, Some(Duration::from_secs(3600)), || false), None);
         ending.join().unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! The store after a failure: closed, read from where that is possible, and opened again once the disk works.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -19,7 +20,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Job>) -> bool {
         // At once, also where no write met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
@@ -43,19 +44,7 @@ impl WriterState {
                 return false;
             }
             delay = (delay * 2).min(self.pace.reopen_most);
-            let checked = match self.medium.probe() {
-                // Readers go on meanwhile.
-                Ok(()) => self.medium.check().map_err(|error| told(&error)),
-                Err(error) => Err(error.to_string()),
-            };
-            let opened = checked.and_then(|()| {
-                self.close();
-                self.reopen().inspect_err(|_| {
-                    self.close();
-                    self.read_meanwhile();
-                })
-            });
-            match opened {
+            match self.reopen().map_err(|error| with_causes(&*error)) {
                 Ok(()) => break,
                 Err(why) if why == reason => {}
                 Err(why) => {
@@ -97,12 +86,23 @@ impl WriterState {
             .send_replace(self.medium.open_read_only().ok().map(Arc::new));
     }
 
-    fn reopen(&self) -> Result<(), String> {
-        let database = Arc::new(self.medium.open().map_err(|error| told(&error))?);
+    fn reopen(&self) -> Result<(), Box<dyn Error>> {
+        self.medium.probe()?;
+        // Readers go on meanwhile.
+        self.medium.check()?;
+        self.close();
+        self.open().inspect_err(|_| {
+            self.close();
+            self.read_meanwhile();
+        })
+    }
+
+    fn open(&self) -> Result<(), Box<dyn Error>> {
+        let database = Arc::new(self.medium.open()?);
         // What readers see in it that is not published yet, they wait for.
         self.handle.send_replace(Some(Arc::clone(&database)));
-        let snapshot = Snapshot::new(&database).map_err(|error| told(&error))?;
-        let (published, sequence) = (*self.published.borrow(), snapshot.sequence());
+        let snapshot = Snapshot::new(&database)?;
+        let (published, sequence) = (*self.published.borrow(), snapshot.sequence);
         if sequence < published {
             tracing::error!(
                 commits = published - sequence,
@@ -110,16 +110,16 @@ impl WriterState {
             );
         }
         if let Some(observer) = &self.observer {
-            observer.catch_up(&snapshot).map_err(|error| told(&error))?;
+            observer.catch_up(&snapshot)?;
         }
-        self.metrics.set_links(snapshot.totals().map_err(|error| told(&error))?);
+        self.metrics.set_links(snapshot.totals()?);
         self.published.send_replace(sequence);
         self.visibility.reach(sequence);
         Ok(())
     }
 }
 
-fn told(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -130,7 +130,7 @@ fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> bool {
+fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Job>) -> bool {
     let end = Instant::now() + delay;
     loop {
         loop {

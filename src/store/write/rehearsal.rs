@@ -1,6 +1,5 @@
 //! What writes would come to, found out beside the store: its writer has nothing to do with it.
 
-use std::fmt;
 use std::fs::File;
 
 use redb::backends::FileBackend;
@@ -11,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::files::medium;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::read::snapshot::Snapshot;
+use crate::store::read::snapshot::{Snapshot, undeleted};
 
 /// Links as they would be.
 const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("written");
@@ -23,12 +22,6 @@ const HOLDERS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("ho
 pub struct Rehearsal<'s> {
     snapshot: &'s Snapshot,
     changes: WriteTransaction,
-}
-
-impl fmt::Debug for Rehearsal<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rehearsal").finish_non_exhaustive()
-    }
 }
 
 impl<'s> Rehearsal<'s> {
@@ -62,18 +55,11 @@ impl<'s> Rehearsal<'s> {
             let holder = LinkId::from_bytes(holder.value()).map_err(|error| StoreError::damaged("holders", error))?;
             return Ok(Some(holder));
         }
-        for status in [Status::Disabled, Status::Enabled] {
-            let (first, last) = keys::bounds(&scope, status, None, None);
-            let stored = self
-                .snapshot
-                .index(Index::UniqueId)
-                .range(first.as_slice()..=last.as_slice())?;
-            for entry in stored {
-                let (_, holder) = keys::decode_tail(Index::UniqueId, scope.len(), entry?.0.value())?;
-                // If it has been written, it would be found above if it still had the unique id.
-                if self.written(holder)?.is_none() {
-                    return Ok(Some(holder));
-                }
+        for holder in undeleted(self.snapshot.index(Index::UniqueId), Index::UniqueId, &scope, None)? {
+            let holder = holder?;
+            // If it has been written, it would be found above if it still had the unique id.
+            if self.written(holder)?.is_none() {
+                return Ok(Some(holder));
             }
         }
         Ok(None)

@@ -2,7 +2,6 @@
 //! indexes and counters true.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -10,9 +9,9 @@ use crate::model::{Digest, LinkId, PartnerId, ShortLink, Status, Timestamp, Usag
 use crate::store::error::StoreError;
 use crate::store::format::checksum::seal;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
+use crate::store::format::keys::{self, Bytes, CounterKind, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_SEQUENCE, REVOCATIONS};
+use crate::store::format::tables::{self, CLICKS, META_SEQUENCE, Tables};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot;
@@ -35,25 +34,20 @@ pub enum Change {
 /// An open write transaction, shared by all jobs of one group commit; each sees what those before it did.
 pub struct Transaction<'t> {
     inner: &'t WriteTransaction,
-    links: Table<'t, Bytes, Bytes>,
-    indexes: PerIndex<Table<'t, Bytes, ()>>,
-    counters: Table<'t, Bytes, Bytes>,
-    revocations: Table<'t, Bytes, Bytes>,
-    actions: Table<'t, Bytes, Bytes>,
+    tables: Tables<'t>,
     // Opened when it is needed, because most transactions do not count.
     clicks: Option<Table<'t, Bytes, Bytes>>,
-    meta: Table<'t, &'static str, u64>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None if nobody keeps a copy, or if there are too many to keep.
     changes: Option<Vec<Change>>,
     pub redo: Redo,
-    modifications: usize,
+    /// How many changes have been made or begun.
+    pub modifications: usize,
     // How many of them are clicks.
     clicked: usize,
 }
 
-#[derive(Debug)]
 pub struct Finished {
     /// The changes in the order in which they were made, unless there were too many.
     pub changes: Option<Vec<Change>>,
@@ -65,20 +59,10 @@ pub struct Finished {
     pub is_clicks: bool,
 }
 
-impl fmt::Debug for Transaction<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("modifications", &self.modifications)
-            .finish_non_exhaustive()
-    }
-}
-
 impl<'t> Transaction<'t> {
-    /// How the link with this id has been used, as far as that has been written down. An entry that is damaged is
-    /// logged and is as none.
+    /// As [`snapshot::Snapshot::usage`].
     pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
-        let stored = self.clicks()?.get(id.as_bytes())?;
-        Ok(stored.map_or_else(Usage::default, |bytes| clicks::decode_or_none(id, bytes.value())))
+        clicks::usage_of(id, self.clicks()?)
     }
 
     /// Adds to the use of links; an id without a link is passed over. Returns the first total that was written, which
@@ -103,9 +87,10 @@ impl<'t> Transaction<'t> {
 
     /// Writes down how a link has been used in all.
     pub fn set_usage(&mut self, id: LinkId, usage: &clicks::Stored) -> Result<(), StoreError> {
-        self.note_click();
-        self.clicks()?
-            .insert(id.as_bytes(), seal(id.as_bytes(), usage).as_slice())?;
+        self.modifications += 1;
+        self.clicked += 1;
+        let value = seal(id.as_bytes(), usage);
+        self.clicks()?.insert(id.as_bytes(), value.as_slice())?;
         self.redo.used(id, usage);
         Ok(())
     }
@@ -113,13 +98,8 @@ impl<'t> Transaction<'t> {
     pub fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
             inner,
-            links: inner.open_table(LINKS)?,
-            indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
-            counters: inner.open_table(COUNTERS)?,
-            revocations: inner.open_table(REVOCATIONS)?,
-            actions: inner.open_table(ACTIONS)?,
+            tables: Tables::open(inner)?,
             clicks: None,
-            meta: inner.open_table(META)?,
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,
@@ -129,24 +109,22 @@ impl<'t> Transaction<'t> {
     }
 
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
-        let stored = self.links.get(id.as_bytes())?;
+        let stored = self.tables.links.get(id.as_bytes())?;
         stored.map(|bytes| record::decode(id, bytes.value())).transpose()
     }
 
     /// Whether there is a link with this id, damaged or not.
     pub fn has(&self, id: LinkId) -> Result<bool, StoreError> {
-        Ok(self.links.get(id.as_bytes())?.is_some())
+        Ok(self.tables.links.get(id.as_bytes())?.is_some())
     }
 
     /// The link of the partner that holds this unique id and is not deleted.
     pub fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError> {
         let scope = keys::text_scope(partner, unique_id);
-        for status in [Status::Disabled, Status::Enabled] {
-            if let Some(id) = self.ids(Index::UniqueId, &scope, status)?.pop() {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
+        let table = self.tables.indexes.get(Index::UniqueId);
+        snapshot::undeleted(table, Index::UniqueId, &scope, None)?
+            .next()
+            .transpose()
     }
 
     /// Links that a user owns and that are not deleted, made up to a moment, at most so many.
@@ -157,67 +135,38 @@ impl<'t> Transaction<'t> {
         until: Timestamp,
         most: usize,
     ) -> Result<Vec<LinkId>, StoreError> {
-        let scope = keys::text_scope(partner, user);
-        let mut ids = Vec::new();
-        for status in [Status::Disabled, Status::Enabled] {
-            let (first, last) = keys::bounds(&scope, status, None, Some(until));
-            let entries = self
-                .indexes
-                .get(Index::User)
-                .range(first.as_slice()..=last.as_slice())?;
-            for entry in entries.take(most - ids.len()) {
-                ids.push(keys::decode_tail(Index::User, scope.len(), entry?.0.value())?.1);
-            }
-        }
-        Ok(ids)
+        let (table, scope) = (self.tables.indexes.get(Index::User), keys::text_scope(partner, user));
+        let ids = snapshot::undeleted(table, Index::User, &scope, Some(until))?;
+        ids.take(most).collect()
     }
 
     /// Notes that the links of a user are being deleted, which takes several commits.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn begin_deletion(&mut self, partner: PartnerId, user: &str, at: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
         // The journal has no words for it, so it is committed to the store's file itself.
         self.redo.give_up();
         let key = tables::deletion_key(partner, user);
-        self.meta.insert(key.as_str(), tables::seal_deletion(&key, at))?;
+        self.tables.meta.insert(key.as_str(), tables::seal_deletion(&key, at))?;
         Ok(())
     }
 
-    /// Notes that all links of a user are deleted.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn end_deletion(&mut self, partner: PartnerId, user: &str) -> Result<(), StoreError> {
         self.modifications += 1;
         self.redo.give_up();
-        self.meta.remove(tables::deletion_key(partner, user).as_str())?;
+        self.tables.meta.remove(tables::deletion_key(partner, user).as_str())?;
         Ok(())
-    }
-
-    fn ids(&self, index: Index, scope: &[u8], status: Status) -> Result<Vec<LinkId>, StoreError> {
-        let (first, last) = keys::bounds(scope, status, None, None);
-        let table = self.indexes.get(index);
-        let entries = table.range(first.as_slice()..=last.as_slice())?;
-        entries
-            .map(|entry| Ok(keys::decode_tail(index, scope.len(), entry?.0.value())?.1))
-            .collect()
     }
 
     /// Writes a link in place of the one that [`Transaction::get`] returned for its id, or, with `old` = `None`, as a
     /// new one.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError> {
         self.modifications += 1;
         let record = record::encode(&new)?;
-        self.links.insert(new.id.as_bytes(), record.as_slice())?;
+        self.tables.links.insert(new.id.as_bytes(), record.as_slice())?;
         self.redo.link(new.id, &record);
         // What a lost record has left, which is in the counts.
         let mut counted = Vec::new();
-        for (index, table) in self.indexes.iter_mut() {
+        for (index, table) in self.tables.indexes.iter_mut() {
             let (before, after) = (old.and_then(|old| index.key_of(old)), index.key_of(&new));
             if before == after {
                 continue;
@@ -233,7 +182,9 @@ impl<'t> Transaction<'t> {
             }
         }
         if let Some(old) = old {
-            self.count(old, -1);
+            for key in keys::counters_of(old) {
+                self.count_at(key, old.status.number(), -1);
+            }
         }
         for key in keys::counters_of(&new) {
             if !key.first().is_some_and(|kind| counted.contains(kind)) {
@@ -246,13 +197,10 @@ impl<'t> Transaction<'t> {
 
     /// Writes a link in place of one whose record is damaged. What the indexes say of that one is found by looking at
     /// all of them, so this is for repairs only. False, and nothing is written, if it belonged to another partner.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written; the transaction is then given up.
     pub fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
         let mut stale = Vec::new();
         for index in Index::ALL {
-            for entry in self.indexes.get(index).iter()? {
+            for entry in self.tables.indexes.get(index).iter()? {
                 let (key, _) = entry?;
                 if keys::id_of(index, key.value()) == Some(new.id) {
                     stale.push((index, key.value().to_vec()));
@@ -265,7 +213,9 @@ impl<'t> Transaction<'t> {
         }
         for (index, key) in stale {
             self.modifications += 1;
-            self.indexes.get_mut(index).remove(key.as_slice())?;
+            if let Some((_, table)) = self.tables.indexes.iter_mut().find(|(of, _)| *of == index) {
+                table.remove(key.as_slice())?;
+            }
             if let Some((counter, (scope, status))) = CounterKind::of(index).zip(keys::split_scope(index, &key)) {
                 self.count_at(counter.key(scope), status, -1);
             }
@@ -281,31 +231,18 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    fn count(&mut self, link: &ShortLink, by: i64) {
-        for key in keys::counters_of(link) {
-            self.count_at(key, link.status.number(), by);
-        }
-    }
-
-    /// Revokes sessions until the given moment.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn revoke(&mut self, digest: Digest, until: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.revocations
-            .insert(digest.as_slice(), values::encode_until(&digest, until).as_slice())?;
+        let value = values::encode_until(&digest, until);
+        self.tables.revocations.insert(digest.as_slice(), value.as_slice())?;
         self.redo.revoked(&digest, until);
         self.note(Change::Revoked(digest, until));
         Ok(())
     }
 
     /// Counts a call of a session that allows `limit` of them; false, and nothing counted, if it has had them all.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn count_action(&mut self, digest: Digest, limit: u64, expiry: Timestamp) -> Result<bool, StoreError> {
-        let stored = self.actions.get(digest.as_slice())?;
+        let stored = self.tables.actions.get(digest.as_slice())?;
         let counted = stored.map(|entry| values::decode_calls(&digest, entry.value()));
         let used = counted.transpose()?.map_or(0, |(calls, _)| calls);
         if used >= limit {
@@ -315,41 +252,28 @@ impl<'t> Transaction<'t> {
         Ok(true)
     }
 
-    /// Sets how many calls of a session have been counted.
     pub fn set_counted(&mut self, digest: Digest, calls: u64, expiry: Timestamp) -> Result<(), StoreError> {
         self.modifications += 1;
-        self.actions.insert(
-            digest.as_slice(),
-            values::encode_calls(&digest, calls, expiry).as_slice(),
-        )?;
+        let value = values::encode_calls(&digest, calls, expiry);
+        self.tables.actions.insert(digest.as_slice(), value.as_slice())?;
         self.redo.counted(&digest, calls, expiry);
         Ok(())
     }
 
     /// Drops what is remembered of sessions that have expired by now. A damaged entry does not tell, and stays.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the transaction is then given up.
     pub fn drop_expired_sessions(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut dropped = false;
-        for entry in self
-            .revocations
-            .extract_if(|digest, until| values::decode_until(digest, until).is_ok_and(|until| until <= now))?
-        {
-            entry?;
-            dropped = true;
-        }
-        if dropped {
+        let is_over = |expiry: Result<Timestamp, StoreError>| expiry.is_ok_and(|expiry| expiry <= now);
+        let (revocations, actions) = (&mut self.tables.revocations, &mut self.tables.actions);
+        let has_dropped = drop_if(revocations, |digest, until| {
+            is_over(values::decode_until(digest, until))
+        })?;
+        let has_forgotten = drop_if(actions, |digest, calls| {
+            is_over(values::decode_calls(digest, calls).map(|(_, expiry)| expiry))
+        })?;
+        if has_dropped {
             self.note(Change::RevocationsDropped(now));
         }
-        for entry in self
-            .actions
-            .extract_if(|digest, calls| values::decode_calls(digest, calls).is_ok_and(|(_, expiry)| expiry <= now))?
-        {
-            entry?;
-            dropped = true;
-        }
-        if dropped {
+        if has_dropped || has_forgotten {
             self.modifications += 1;
             self.redo.dropped(now);
         }
@@ -365,17 +289,12 @@ impl<'t> Transaction<'t> {
         Ok(self.clicks.insert(table))
     }
 
-    pub const fn note_click(&mut self) {
-        self.modifications += 1;
-        self.clicked += 1;
-    }
-
     /// Writes a record that does not decode, for tests.
     #[cfg(test)]
     pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
         self.modifications += 1;
         self.redo.give_up();
-        self.links.insert(id.as_bytes(), [0xff].as_slice())?;
+        self.tables.links.insert(id.as_bytes(), [0xff].as_slice())?;
         Ok(())
     }
 
@@ -386,24 +305,6 @@ impl<'t> Transaction<'t> {
                 self.changes = None;
             }
         }
-    }
-
-    /// How many changes have been made or begun.
-    pub const fn modifications(&self) -> usize {
-        self.modifications
-    }
-
-    /// What the index says of the scope of a counter.
-    fn count_anew(&self, key: &[u8]) -> Result<Counts, StoreError> {
-        let of_kind = |index: &Index| CounterKind::of(*index).is_some_and(|counter| key.starts_with(&[counter.kind()]));
-        let Some((index, scope)) = Index::ALL.into_iter().find(of_kind).zip(key.get(1..)) else {
-            return Ok(Counts::default());
-        };
-        let (first, last) = keys::scope_bounds(scope);
-        snapshot::count(
-            self.indexes.get(index).range(first.as_slice()..=last.as_slice())?,
-            index,
-        )
     }
 
     /// Writes what was gathered, and returns what has changed.
@@ -418,35 +319,30 @@ impl<'t> Transaction<'t> {
             if deltas == [0; Status::ALL.len()] {
                 continue;
             }
-            let stored = self.counters.get(key.as_slice())?;
-            let before = stored.map_or(Ok(Counts::default()), |bytes| {
-                values::decode_counts(&key, bytes.value())
-            });
-            let sum = before.and_then(|before| {
-                let mut after = before;
-                for (count, delta) in after.iter_mut().zip(deltas) {
-                    *count = count
-                        .checked_add_signed(delta)
-                        .ok_or_else(|| StoreError::damaged("counters", "a count below zero"))?;
-                }
-                Ok(after)
-            });
-            let after = match sum {
+            let stored = self.tables.counters.get(key.as_slice())?;
+            let before = stored.map(|bytes| values::decode_counts(&key, bytes.value()));
+            let after = match before
+                .transpose()
+                .and_then(|before| add(before.unwrap_or_default(), deltas))
+            {
                 Ok(after) => after,
                 // Nobody could write to its scope any more.
                 Err(error) => {
                     tracing::error!(%error, "recounting a damaged counter");
-                    self.count_anew(&key)?
+                    let counted = CounterKind::counted_by(&key);
+                    counted.map_or(Ok(Counts::default()), |(index, scope)| {
+                        snapshot::count_scope(self.tables.indexes.get(index), index, scope)
+                    })?
                 }
             };
             if after == Counts::default() {
-                self.counters.remove(key.as_slice())?;
+                self.tables.counters.remove(key.as_slice())?;
             } else {
-                self.counters
-                    .insert(key.as_slice(), values::encode_counts(&key, after).as_slice())?;
+                let value = values::encode_counts(&key, after);
+                self.tables.counters.insert(key.as_slice(), value.as_slice())?;
             }
         }
-        self.meta.insert(META_SEQUENCE, sequence)?;
+        self.tables.meta.insert(META_SEQUENCE, sequence)?;
         Ok(Finished {
             changes: self.changes,
             redo: self.redo.into_bytes(),
@@ -454,4 +350,21 @@ impl<'t> Transaction<'t> {
             is_clicks: self.clicked == self.modifications,
         })
     }
+}
+
+/// Drops entries; false if there are none to drop.
+fn drop_if(
+    table: &mut Table<'_, Bytes, Bytes>,
+    is_dropped: impl FnMut(&[u8], &[u8]) -> bool,
+) -> Result<bool, StoreError> {
+    let mut dropped = table.extract_if(is_dropped)?;
+    Ok(dropped.try_fold(false, |_, entry| entry.map(|_| true))?)
+}
+
+fn add(mut counts: Counts, deltas: [i64; Status::ALL.len()]) -> Result<Counts, StoreError> {
+    for (count, delta) in counts.iter_mut().zip(deltas) {
+        let sum = count.checked_add_signed(delta);
+        *count = sum.ok_or_else(|| StoreError::damaged("counters", "a count below zero"))?;
+    }
+    Ok(counts)
 }

@@ -1,7 +1,6 @@
 //! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
 //! journal, commits it, has it published and then answers.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,7 +19,7 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, Write, batch_of, receive};
+use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -31,7 +30,7 @@ const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
 const QUEUE_MAX_JOBS: usize = 4096;
 
-/// The longest pause between attempts to open the store again, in seconds; whoever comes back after it finds out.
+/// The longest pause between attempts to open the store again, in seconds.
 pub const REOPEN_SECONDS_MAX: u64 = 5;
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
@@ -51,18 +50,17 @@ pub trait CommitObserver: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Accepting,
-    /// It does not at the moment, and why. It opens itself again.
+    /// Until the store has opened itself again; and why.
     Refusing(String),
-    /// It never does: it was opened so.
     ReadOnly,
 }
 
-/// When the writer does what nobody has asked for.
+/// When the writer acts without a job.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryTiming {
-    /// How long to wait before the store is opened again after a failure, at first; doubled each time.
+    /// The first pause before the store is opened again after a failure; doubled each time.
     pub reopen_first: Duration,
-    /// The same, at most.
+    /// The longest one.
     pub reopen_most: Duration,
     /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
     /// ever something to replay after a crash.
@@ -84,9 +82,10 @@ impl Default for RetryTiming {
 }
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
+#[derive(Debug)]
 pub struct Writer {
     // Both are there until the drop.
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    queue: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     health: watch::Receiver<Health>,
 }
@@ -98,14 +97,6 @@ impl Drop for Writer {
             // A writer that panicked has said so already.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer")
-            .field("health", &self.health())
-            .finish_non_exhaustive()
     }
 }
 
@@ -147,7 +138,7 @@ impl Writer {
         })
     }
 
-    pub async fn submit<R, F>(&self, alone: bool, job: F) -> Result<R, WriteError>
+    pub async fn submit<R, F>(&self, is_alone: bool, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
@@ -157,27 +148,21 @@ impl Writer {
         }
         let (sender, receiver) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
-        let sent = queue.send(Box::new(Write { job, alone, sender })).await;
+        let sent = queue.send(Job::new(is_alone, job, sender)).await;
         sent.map_err(|_| WriteError::Unavailable)?;
-        // Every way through the writer answers. If there is none, it has panicked, and nobody knows how far it was.
+        // Every way through the writer answers, unless it panics, and then nobody knows how far it was.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
-    /// Has the writer find out whether the file still works.
     pub fn nudge(&self) {
         let (sender, _) = oneshot::channel();
         let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
         if let Some(queue) = &self.queue {
             // A full queue finds it out as well.
-            let _ = queue.try_send(Box::new(Write {
-                job,
-                alone: false,
-                sender,
-            }));
+            let _ = queue.try_send(Job::new(false, job, sender));
         }
     }
 
-    /// Jobs that wait in the queue.
     pub fn queued(&self) -> usize {
         let places = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
         QUEUE_MAX_JOBS.saturating_sub(places)
@@ -214,68 +199,50 @@ pub struct WriterState {
 }
 
 /// Why a batch was not committed, and what its senders may know of the outcome.
-struct BatchError {
-    outcome: WriteError,
-    error: StoreError,
-}
-
-impl From<StoreError> for BatchError {
-    /// Nothing was written.
-    fn from(error: StoreError) -> Self {
-        let outcome = WriteError::Unavailable;
-        Self { outcome, error }
-    }
-}
-
-impl BatchError {
-    fn unknown(error: StoreError) -> Self {
-        let outcome = WriteError::OutcomeUnknown;
-        Self { outcome, error }
-    }
-}
+type BatchError = (WriteError, StoreError);
 
 impl WriterState {
-    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
         let mut next = None;
         loop {
-            let received = next.take().map_or_else(|| self.receive(&mut jobs), Received::Item);
+            let received = match next.take() {
+                Some(job) => Some(Received::Item(job)),
+                None => self.receive(&mut jobs),
+            };
+            let Some(received) = received else {
+                return self.end_journal();
+            };
             // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(first) => {
                     self.write(batch_of(first, &mut jobs, &mut next))?;
                     // While nobody waits for an answer.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
-                        self.checkpoint()?;
+                        self.checkpoint()
                     } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
-                        self.make_visible()?;
+                        self.make_visible()
+                    } else {
+                        Ok(())
                     }
-                    Ok(true)
                 }
-                Received::Wanted => self.make_visible().map(|()| true),
-                Received::Nothing => self.checkpoint().map(|()| true),
-                Received::Ended => Ok(false),
+                Received::Wanted => self.make_visible(),
+                Received::Nothing => self.checkpoint(),
             }));
-            let error = match done.unwrap_or(Err(StoreError::Panicked)) {
-                Ok(true) => continue,
-                Ok(false) => return self.end_journal(),
-                Err(error) => error,
-            };
-            if !error.is_of_the_file() {
-                continue;
-            }
-            if let Some(job) = next.take() {
-                job.refuse();
-            }
-            if !self.recover(error, &mut jobs) {
-                return;
+            if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
+                && error.is_of_the_file()
+            {
+                next.take().into_iter().for_each(Job::refuse);
+                if !self.recover(error, &mut jobs) {
+                    return;
+                }
             }
         }
     }
 
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
-    fn receive(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>) -> Received<Box<dyn Job>> {
+    fn receive(&self, jobs: &mut mpsc::Receiver<Job>) -> Option<Received<Job>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
@@ -284,33 +251,30 @@ impl WriterState {
         receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
     }
 
-    /// Writes a batch and answers its senders.
-    fn write(&mut self, batch: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
-        let is_alone = batch.iter().any(|job| job.is_alone());
+    fn write(&mut self, batch: Vec<Job>) -> Result<(), StoreError> {
+        let is_alone = batch.iter().any(|job| job.is_alone);
         let mut jobs = batch.into_iter();
         let mut answers = Vec::with_capacity(jobs.len());
         match self.commit(is_alone, &mut jobs, &mut answers) {
             Ok(()) => {
-                answer_all(answers, Ok(()));
+                answers.into_iter().for_each(|answer| answer(Ok(())));
                 Ok(())
             }
-            Err(BatchError { outcome, error }) => {
-                let error = if error.is_of_the_file() {
-                    error
-                } else {
+            Err((outcome, mut error)) => {
+                if !error.is_of_the_file() {
                     tracing::error!(%error, "write failed and is undone");
                     match self.restore_uncommitted() {
-                        Ok(()) => error,
-                        Err(other) if other.is_of_the_file() => other,
-                        Err(_) => StoreError::Closed,
+                        Ok(()) => {}
+                        Err(other) if other.is_of_the_file() => error = other,
+                        Err(_) => error = StoreError::Closed,
                     }
-                };
+                }
                 // Before the answers, so that a retry finds the store refusing.
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
                 }
-                answer_all(answers, Err(outcome));
-                jobs.for_each(|job| job.refuse());
+                answers.into_iter().for_each(|answer| answer(Err(outcome)));
+                jobs.for_each(Job::refuse);
                 Err(error)
             }
         }
@@ -320,22 +284,24 @@ impl WriterState {
     fn commit(
         &mut self,
         is_alone: bool,
-        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        jobs: &mut dyn Iterator<Item = Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), BatchError> {
         let sequence = *self.published.borrow() + 1;
-        let Some((inner, finished)) = self.run_jobs(is_alone, sequence, jobs, answers)? else {
+        let unknown = |error| (WriteError::OutcomeUnknown, error);
+        let ran = self.run_jobs(is_alone, sequence, jobs, answers);
+        let Some((inner, finished)) = ran.map_err(|error| (WriteError::Unavailable, error))? else {
             return Ok(());
         };
         let metrics = Arc::clone(&self.metrics);
         let waiting = metrics.wait_for_disk();
         self.sync(inner, is_alone, sequence, finished.redo, finished.is_clicks)
-            .map_err(BatchError::unknown)?;
+            .map_err(unknown)?;
         metrics.commits.observe_duration(waiting.elapsed());
         drop(waiting);
         metrics.batch_sizes.observe(answers.len() as u64);
         metrics.move_links(finished.links);
-        self.publish(sequence, finished.changes).map_err(BatchError::unknown)
+        self.publish(sequence, finished.changes).map_err(unknown)
     }
 
     /// The transaction with what the jobs have changed; none where nothing is to be committed.
@@ -343,7 +309,7 @@ impl WriterState {
         &mut self,
         is_alone: bool,
         sequence: u64,
-        jobs: &mut dyn Iterator<Item = Box<dyn Job>>,
+        jobs: &mut dyn Iterator<Item = Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<Option<(WriteTransaction, Finished)>, StoreError> {
         let database = self.database()?;
@@ -364,14 +330,14 @@ impl WriterState {
         let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo)?;
         let mut ending = TransactionEnd::Commit;
         for job in jobs {
-            let before = transaction.modifications();
+            let before = transaction.modifications;
             match job.run(&mut transaction) {
                 Ok((end, answer)) => {
                     ending = end;
                     answers.push(answer);
                 }
                 // One damaged record is no reason to refuse the others.
-                Err(error @ StoreError::Damaged { .. }) if transaction.modifications() == before => {
+                Err(error @ StoreError::Damaged { .. }) if transaction.modifications == before => {
                     tracing::error!(%error, "write met a damaged record");
                 }
                 Err(error) => return Err(error),
@@ -382,7 +348,7 @@ impl WriterState {
             inner.abort()?;
             return Ok(None);
         }
-        if transaction.modifications() == 0 {
+        if transaction.modifications == 0 {
             drop(transaction);
             if self.uncommitted.is_empty() {
                 // Which also finds out about an operation that has failed before.
@@ -406,26 +372,24 @@ impl WriterState {
         redo: Option<Vec<u8>>,
         is_clicks: bool,
     ) -> Result<(), StoreError> {
-        match (redo, &mut self.journal) {
-            (Some(redo), Some(journal)) if journal.has_room_for(sequence, &redo) => {
-                self.only_clicks_since = match self.only_clicks_since {
-                    _ if !is_clicks => None,
-                    None if journal.is_empty() => Some(Instant::now()),
-                    since => since,
-                };
-                journal.append(sequence, &redo)?;
-                self.metrics.journal_bytes.set(journal.bytes());
-                self.uncommitted.push(redo);
-                self.open = Some(inner);
-                Ok(())
-            }
-            _ => {
-                if !is_alone {
-                    self.ensure_journal();
-                }
-                self.commit_durably(inner, sequence)
-            }
+        if let (Some(redo), Some(journal)) = (redo, &mut self.journal)
+            && journal.has_room_for(sequence, &redo)
+        {
+            self.only_clicks_since = match self.only_clicks_since {
+                _ if !is_clicks => None,
+                None if journal.is_empty() => Some(Instant::now()),
+                since => since,
+            };
+            journal.append(sequence, &redo)?;
+            self.metrics.journal_bytes.set(journal.bytes());
+            self.uncommitted.push(redo);
+            self.open = Some(inner);
+            return Ok(());
         }
+        if !is_alone {
+            self.ensure_journal();
+        }
+        self.commit_durably(inner, sequence)
     }
 
     fn publish(&mut self, sequence: u64, changes: Option<Vec<Change>>) -> Result<(), StoreError> {
@@ -511,12 +475,9 @@ impl WriterState {
         Ok(())
     }
 
-    /// Makes the file of the journal if there is none.
     fn ensure_journal(&mut self) {
-        let has_just_failed = self
-            .without_journal_since
-            .is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL);
-        if self.journal.is_some() || has_just_failed {
+        let failed_since = self.without_journal_since;
+        if self.journal.is_some() || failed_since.is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL) {
             return;
         }
         match self.create_journal() {
@@ -525,10 +486,9 @@ impl WriterState {
                 self.without_journal_since = None;
             }
             Err(error) => {
-                if self.without_journal_since.is_none() {
+                if self.without_journal_since.replace(Instant::now()).is_none() {
                     tracing::warn!(%error, "cannot create the journal; writes take longer");
                 }
-                self.without_journal_since = Some(Instant::now());
             }
         }
     }
@@ -541,11 +501,8 @@ impl WriterState {
 
     /// Leaves a store that is whole without its journal.
     fn end_journal(&mut self) {
-        let ended = match self.journal.take() {
-            Some(_) => self.checkpoint(),
-            // It is whole already; a crash before may have left the file.
-            None => Ok(()),
-        };
+        // Without one it is whole already; a crash before may have left the file.
+        let ended = self.journal.take().map_or(Ok(()), |_| self.checkpoint());
         match ended {
             // The next one to open the store passes it over if it is still there.
             Ok(()) => drop(self.medium.remove_journal()),
@@ -553,11 +510,5 @@ impl WriterState {
                 tracing::warn!(%error, "last checkpoint failed: keep the journal, the next start needs it");
             }
         }
-    }
-}
-
-fn answer_all(answers: Vec<Answer>, outcome: Result<(), WriteError>) {
-    for answer in answers {
-        answer(outcome);
     }
 }
