@@ -1,13 +1,12 @@
-//! The command line: one file a subcommand.
+//! The command line: one file a subcommand, or two of a kind.
 
 mod check;
 mod client;
-mod completions;
 mod exit;
+mod generated;
 mod ks;
 mod link;
 mod log;
-mod man;
 mod progress;
 mod serve;
 mod shown;
@@ -23,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
@@ -81,18 +81,29 @@ enum Command {
     /// Back up the store, online or offline.
     Backup(store::BackupArgs),
     /// Check a store for corruption.
-    Verify(store::VerifyArgs),
+    #[command(after_help = store::VERIFY_EXAMPLES)]
+    Verify(store::FileArgs),
     /// Compact the store to reclaim disk space.
-    Compact(store::CompactArgs),
+    #[command(after_help = store::COMPACT_EXAMPLES)]
+    Compact(store::FileArgs),
     /// Manage users' links.
     #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
     /// Validate the configuration and print effective settings.
-    Check(check::CheckArgs),
+    #[command(after_help = check::EXAMPLES)]
+    Check(SettingArgs),
     /// Generate shell completions.
-    Completions(completions::CompletionsArgs),
+    #[command(after_help = generated::COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Write the man pages into a folder.
-    Man(man::ManArgs),
+    #[command(after_help = generated::MAN_EXAMPLES)]
+    Man {
+        /// The folder, which exists
+        folder: PathBuf,
+    },
 }
 
 /// Where the settings are.
@@ -141,12 +152,8 @@ impl Args for SettingArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let argument = |(flag, key): (&'static str, &'static Key)| {
             let default = key.sections.iter().map(|(_, default)| default.trim_matches('"'));
-            let default: String = default.filter(|default| !default.is_empty()).collect();
-            let default = if default.is_empty() {
-                default
-            } else {
-                format!(" [default: {default}]")
-            };
+            let default = default.filter(|default| !default.is_empty());
+            let default: String = default.map(|default| format!(" [default: {default}]")).collect();
             let value_name = match key.kind {
                 ValueKind::Number(..) => "NUMBER",
                 ValueKind::Choice(_) => "CHOICE",
@@ -215,7 +222,7 @@ pub fn main() -> ExitCode {
         let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd \
          verify on a copy \
                     of it, or restore a backup";
-        Err(CliError::new(Failure::Other, text))
+        Err(Failure::Other.error(text))
     });
     exit::report(result)
 }
@@ -233,7 +240,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Compact(args) => store::compact(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions { shell } => generated::completions(shell),
+        Command::Man { folder } => generated::man(&folder),
     }
 }

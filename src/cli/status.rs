@@ -12,6 +12,7 @@ use crate::admin::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus,
 };
+use crate::cli::client::agent;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::{ConfigArgs, shown, time};
 use crate::config::Settings;
@@ -70,25 +71,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     if status.healthy {
         return Ok(());
     }
-    Err(CliError::new(Failure::Other, format!("tinyd at {url} is not healthy")))
+    Err(Failure::Other.error(format!("tinyd at {url} is not healthy")))
 }
 
 fn fetch(url: &str) -> Result<Value, CliError> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build();
-    let response = ureq::Agent::from(config).get(format!("{url}/status")).call();
-    let mut response = response
-        .map_err(|error| CliError::new(Failure::Unreachable, format!("cannot reach tinyd at {url}: {error}")))?;
+    let response = agent(TIMEOUT).get(format!("{url}/status")).call();
+    let mut response =
+        response.map_err(|error| Failure::Unreachable.error(format!("cannot reach tinyd at {url}: {error}")))?;
     let body = response.body_mut().read_to_string().map_err(|_| not_tinyd(url))?;
     serde_json::from_str(&body).map_err(|_| not_tinyd(url))
 }
 
 fn not_tinyd(url: &str) -> CliError {
-    let text = format!("{url} did not answer as tinyd does: is it the admin listener?");
-    CliError::new(Failure::Unreachable, text)
+    Failure::Unreachable.error(format!("{url} did not answer as tinyd does: is it the admin listener?"))
 }
 
 fn screen(url: &str, status: &ApplianceStatus) -> String {
