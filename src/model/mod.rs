@@ -22,5 +22,8 @@ pub use time::{Clock, Timestamp};
 pub use usage::{Usage, Visit};
 pub use validate::is_xml_char;
 
+/// Problems that a verification or an import lists; beyond it they are only counted.
+pub const PROBLEMS_LISTED_MAX: usize = 100;
+
 /// Names a session without telling it: the SHA-1 of the KS.
 pub type Digest = [u8; 20];
