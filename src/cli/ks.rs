@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 
 use clap::Args;
 
-use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::{ConfigArgs, shown};
 use crate::config::Settings;
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::{Clock, PartnerId};
@@ -82,11 +82,7 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
     let known = || {
         let mut ids: Vec<_> = settings.partners.ids().map(|id| id.to_string()).collect();
         ids.sort();
-        if ids.is_empty() {
-            "none".to_owned()
-        } else {
-            ids.join(", ")
-        }
+        shown::joined(ids.into_iter(), "none")
     };
     let config = settings.config.display();
     match named.map(PartnerId) {

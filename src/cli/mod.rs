@@ -106,7 +106,6 @@ enum Command {
     },
 }
 
-/// Where the settings are.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// The configuration file [default: tinyd.toml in the data folder]
@@ -122,10 +121,8 @@ impl ConfigArgs {
     fn overrides(&self) -> Overrides {
         // Clients have no flags for the listeners of the server, but need its variables.
         let of_environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let listeners = [&keys::PUBLIC_LISTEN, &keys::ADMIN_LISTEN];
-        let listeners = listeners
-            .into_iter()
-            .filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
+        let listeners = [&keys::PUBLIC_LISTEN, &keys::ADMIN_LISTEN].into_iter();
+        let listeners = listeners.filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
         Overrides {
             config: self.config.clone(),
             data: self.data.clone(),
@@ -202,12 +199,9 @@ impl SettingArgs {
 
 /// The arguments without variables of the environment that are empty: those count as not set.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let without = |argument: clap::Arg| {
-        let variable = argument.get_env().and_then(std::env::var_os);
-        match variable {
-            Some(value) if value.is_empty() => argument.env(None::<&'static str>),
-            _ => argument,
-        }
+    let without = |argument: clap::Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(None::<&'static str>),
+        _ => argument,
     };
     command.mut_args(without).mut_subcommands(without_empty_variables)
 }
@@ -219,9 +213,8 @@ pub fn main() -> ExitCode {
     let command = cli.unwrap_or_else(|error| error.exit()).command;
     // redb panics on some pages that something else has changed.
     let result = catch_unwind(AssertUnwindSafe(|| run(command))).unwrap_or_else(|_| {
-        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd \
-         verify on a copy \
-                    of it, or restore a backup";
+        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. \
+                    Run tinyd verify on a copy of it, or restore a backup";
         Err(Failure::Other.error(text))
     });
     exit::report(result)

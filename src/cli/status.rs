@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::admin::{
@@ -55,11 +56,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     };
     let url = url.trim_end_matches('/');
     let answer = fetch(url)?;
-    let other = || not_tinyd(url);
     if !answer.get("healthy").is_some_and(Value::is_boolean) {
-        return Err(other());
+        return Err(not_tinyd(url));
     }
-    let status: ApplianceStatus = serde_json::from_value(answer.clone()).map_err(|_| other())?;
+    let status = ApplianceStatus::deserialize(&answer).map_err(|_| not_tinyd(url))?;
     let mut out = io::stdout().lock();
     if args.json {
         // As the server sent it: it may be newer and say more.
@@ -158,24 +158,16 @@ fn latency(seconds: f64) -> String {
 }
 
 fn rates(rates: &Rates) -> String {
-    let Rates {
-        ten_seconds,
-        minute,
-        start,
-    } = rates;
-    format!("{ten_seconds:.1}/s in 10 s, {minute:.1}/s in a minute, {start:.1}/s since the start")
+    let (seconds, minute, start) = (rates.ten_seconds, rates.minute, rates.start);
+    format!("{seconds:.1}/s in 10 s, {minute:.1}/s in a minute, {start:.1}/s since the start")
 }
 
 fn outcomes(outcomes: &BTreeMap<String, u64>) -> String {
     let named = outcomes.iter().filter(|(_, number)| **number > 0);
-    let named: Vec<_> = named
-        .map(|(name, number)| format!("{name} {}", grouped(*number)))
-        .collect();
-    if named.is_empty() {
-        "none yet".to_owned()
-    } else {
-        named.join(", ")
-    }
+    shown::joined(
+        named.map(|(name, number)| format!("{name} {}", grouped(*number))),
+        "none yet",
+    )
 }
 
 /// Nothing without fetches: most servers only redirect.
@@ -263,25 +255,18 @@ fn links(links: &LinksStatus) -> String {
 }
 
 fn process(process: &ProcessStatus) -> String {
-    let most = process
-        .open_files_max
-        .map_or_else(String::new, |most| format!(" (of {})", grouped(most)));
+    let most = process.open_files_max.map(|most| format!(" (of {})", grouped(most)));
+    let most = most.unwrap_or_default();
+    let memory = process.resident_bytes;
     let parts = [
-        process
-            .resident_bytes
-            .map(|memory| format!("{} of memory", bytes(memory))),
+        memory.map(|memory| format!("{} of memory", bytes(memory))),
         process
             .open_files
             .map(|files| format!("{} open files{most}", grouped(files))),
         process.threads.map(|threads| format!("{} threads", grouped(threads))),
         process.cpu_seconds.map(|time| format!("{time:.0} s of CPU time")),
     ];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        "unknown".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    shown::joined(parts.into_iter().flatten(), "unknown")
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ CSV may have commas, semicolons or tabs between values; the first line is the na
 A dry run shows the first ids: a spreadsheet may have cut zeros off.
 
 All lines are imported, in one transaction, or none; with --keep-going those that are
-right. Other writes wait for the transaction; with --keep-going it is one for each
-5,000 lines. A line whose link is there already, the same in every field, changes
+right. Other writes wait for the transaction; with --keep-going there are many
+short ones. A line whose link is there already, the same in every field, changes
 nothing, so an import that was cut off can be done again. With --on-conflict update a
 line takes the place of the whole link: what it does not say is no longer there.
 
