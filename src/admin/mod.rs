@@ -1,8 +1,8 @@
 //! What the appliance tells of itself: the numbers for Prometheus, and the samples and looks at the disk behind them.
 
 mod health;
-pub mod readiness;
-pub mod status;
+mod readiness;
+mod status;
 
 pub use status::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
@@ -12,7 +12,7 @@ pub use status::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::watch;
 
@@ -77,26 +77,16 @@ impl Monitor {
         }
     }
 
-    pub fn uptime(&self) -> Duration {
+    fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    pub const fn history(&self) -> &History {
-        &self.history
-    }
-
-    pub const fn links(&self) -> &Arc<Links> {
-        &self.links
-    }
-
     /// All numbers as they are now.
-    pub fn report(&self) -> Report {
+    fn report(&self) -> Report {
         let (store, index) = (self.links.store(), self.links.index());
         let (writer, health) = (store.metrics().read(), store.health());
-        let mut links = Status::ALL.map(|status| (status.name(), 0));
-        for ((_, number), counted) in links.iter_mut().zip(writer.links) {
-            *number = counted;
-        }
+        let mut counted = writer.links.into_iter();
+        let links = Status::ALL.map(|status| (status.name(), counted.next().unwrap_or_default()));
         let disk = *self.disk.borrow();
         let store = StoreReport {
             writer,
@@ -120,16 +110,26 @@ impl Monitor {
         self.metrics.report(store, map, self.started_at.as_unix())
     }
 
-    /// `/metrics`.
-    pub fn metrics<B>(&self, request: &Request<B>) -> Response {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return http::allow(request.method(), METHODS);
-        }
-        let accept = request.headers().get(ACCEPT);
-        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let format = Exposition::accepted(accept);
-        let mut response = http::bytes(StatusCode::OK, format.content_type(), format.render(self.report()));
+    /// The answer to a question about the appliance itself; `None` where the path is no such question.
+    pub fn respond<B>(&self, path: &str, request: &Request<B>) -> Option<Response> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut response = match path {
+            "/healthz" | "/readyz" | "/metrics" | "/status" if !is_read => {
+                return Some(http::allow(request.method(), METHODS));
+            }
+            "/healthz" => http::text(StatusCode::OK, "ok\n"),
+            "/readyz" => readiness::respond(&self.links),
+            "/metrics" => self.metrics(request.headers()),
+            "/status" => status::respond(self),
+            _ => return None,
+        };
         http::no_store(response.headers_mut());
-        response
+        Some(response)
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Exposition::accepted(accept.unwrap_or_default());
+        http::bytes(StatusCode::OK, format.content_type(), format.render(self.report()))
     }
 }

@@ -1,6 +1,6 @@
-//! Whether the appliance is up, and whether it does its work.
+//! `/readyz`: whether the appliance does its work.
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde_json::json;
 
 use crate::http::{self, Response};
@@ -8,22 +8,8 @@ use crate::links::Links;
 use crate::model::Timestamp;
 use crate::store::Health;
 
-const METHODS: &str = "GET, HEAD, OPTIONS";
-
-pub fn healthz(method: &Method) -> Response {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return http::allow(method, METHODS);
-    }
-    let mut response = http::text(StatusCode::OK, "ok\n");
-    http::no_store(response.headers_mut());
-    response
-}
-
 /// Every link is in memory and the store takes writes; if not, which of them is missing and why.
-pub fn readyz(method: &Method, links: &Links) -> Response {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return http::allow(method, METHODS);
-    }
+pub fn respond(links: &Links) -> Response {
     let loaded = links.index().is_loaded();
     let (health, inspected) = (links.health(), links.store().inspected());
     // A read-only store needs no writes.
@@ -58,7 +44,5 @@ pub fn readyz(method: &Method, links: &Links) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let mut response = http::bytes(status, "application/json", body);
-    http::no_store(response.headers_mut());
-    response
+    http::bytes(status, "application/json", body)
 }

@@ -3,24 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Monitor;
 use crate::admin::health::State;
 use crate::http::{self, Response};
 use crate::metrics::{
-    ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, Listener, RedirectOutcome, Refusal, Report, Sample,
+    ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, NANOSECONDS_IN_A_SECOND, RedirectOutcome, Refusal,
+    Report, Sample,
 };
 use crate::store::Health;
-
-const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Short and long rates.
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
-
-const NANOSECONDS_IN_A_SECOND: f64 = 1e9;
 
 /// What `/status` answers. Members that another version does not send get their default.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -172,24 +169,18 @@ pub struct ProcessStatus {
     pub started_at: i64,
 }
 
-/// The answer to a request for `/status`.
-pub fn respond(method: &Method, monitor: &Monitor) -> Response {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return http::allow(method, METHODS);
-    }
+pub fn respond(monitor: &Monitor) -> Response {
     let Ok(mut body) = serde_json::to_vec(&describe(monitor)) else {
         return http::answer(StatusCode::INTERNAL_SERVER_ERROR);
     };
     body.push(b'\n');
-    let mut response = http::bytes(StatusCode::OK, "application/json", body);
-    http::no_store(response.headers_mut());
-    response
+    http::bytes(StatusCode::OK, "application/json", body)
 }
 
 fn describe(monitor: &Monitor) -> ApplianceStatus {
-    let (report, links, uptime) = (monitor.report(), monitor.links(), monitor.uptime());
+    let (report, links, uptime) = (monitor.report(), &monitor.links, monitor.uptime());
     let now = Sample::new(&report, uptime);
-    let before = |age| monitor.history().before(uptime, age);
+    let before = |age| monitor.history.before(uptime, age);
     let (ten_seconds, minute, minutes) = (before(TEN_SECONDS), before(MINUTE), before(HISTORY_LENGTH));
     let start = Sample::default();
     let state = State {
@@ -219,13 +210,13 @@ fn describe(monitor: &Monitor) -> ApplianceStatus {
         minutes_seconds: uptime.saturating_sub(minutes.at).as_secs(),
         redirects: RedirectStatus {
             per_second: rates(|sample| sample.redirects),
-            outcomes: named(RedirectOutcome::ALL.map(RedirectOutcome::label), report.redirects),
+            outcomes: named(RedirectOutcome::labelled(report.redirects)),
             failed: counts(|sample| sample.failed_redirects),
             durations: quantiles(|sample| &sample.redirect_durations),
         },
         fetches: FetchStatus {
             per_second: rates(|sample| sample.fetches),
-            outcomes: named(FetchOutcome::ALL.map(FetchOutcome::label), report.fetches.outcomes),
+            outcomes: named(FetchOutcome::labelled(report.fetches.outcomes)),
             busy: counts(|sample| sample.busy_fetches),
             open: report.fetches.open,
             bytes: report.fetches.bytes,
@@ -255,15 +246,12 @@ fn rounded(rate: f64) -> f64 {
     (rate * 10.0).round() / 10.0
 }
 
-fn named<const N: usize>(names: [&'static str; N], numbers: [u64; N]) -> BTreeMap<String, u64> {
-    names.into_iter().map(str::to_owned).zip(numbers).collect()
+fn named(numbers: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    numbers.map(|(name, number)| (name.to_owned(), number)).collect()
 }
 
 fn quantiles(of: &Distribution) -> Quantiles {
-    let seconds = |share| {
-        of.quantile(share)
-            .map(|nanoseconds| nanoseconds / NANOSECONDS_IN_A_SECOND)
-    };
+    let seconds = |share| of.quantile(share).map(|time| time / NANOSECONDS_IN_A_SECOND);
     Quantiles {
         count: of.count(),
         p50_seconds: seconds(0.5),
@@ -273,25 +261,19 @@ fn quantiles(of: &Distribution) -> Quantiles {
 
 fn refusals(connections: &[ConnectionsReport]) -> BTreeMap<String, u64> {
     let all = connections.iter().flat_map(|of| {
-        let counted = Refusal::ALL.into_iter().zip(of.refused);
-        counted.map(|(reason, count)| (format!("{}.{}", of.listener.label(), reason.label()), count))
+        let counted = Refusal::labelled(of.refused);
+        counted.map(|(reason, count)| (format!("{}.{reason}", of.listener.label()), count))
     });
     all.filter(|(_, count)| *count > 0).collect()
 }
 
-fn connections(connections: &[ConnectionsReport]) -> ConnectionStatus {
-    let mut status = ConnectionStatus::default();
-    for of in connections {
-        let listener = match of.listener {
-            Listener::Public => &mut status.public,
-            Listener::Admin => &mut status.admin,
-        };
-        *listener = ListenerStatus {
-            open: of.open,
-            accepted: of.accepted,
-        };
-    }
-    status
+/// In the order of `Listener::ALL`.
+fn connections(connections: &[ConnectionsReport; 2]) -> ConnectionStatus {
+    let [public, admin] = connections.each_ref().map(|of| ListenerStatus {
+        open: of.open,
+        accepted: of.accepted,
+    });
+    ConnectionStatus { public, admin }
 }
 
 fn store(report: &Report, health: Health, commits_per_second: Rates, commit_durations: Quantiles) -> StoreStatus {

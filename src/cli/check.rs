@@ -2,28 +2,19 @@
 
 use std::io::{self, Write as _};
 
-use clap::Args;
-
 use crate::cli::SettingArgs;
 use crate::cli::exit::CliError;
 use crate::config::Settings;
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Exits with 0 if the settings are valid, else with 2. Starts nothing and changes
 nothing. Flags and variables are those of tinyd serve.
 
 Example:
   tinyd check --config /etc/tinyd/tinyd.toml";
 
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub(super) struct CheckArgs {
-    #[command(flatten)]
-    settings: SettingArgs,
-}
-
-pub(super) fn run(args: &CheckArgs) -> Result<(), CliError> {
-    let settings = Settings::load(&args.settings.overrides())?;
+pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
+    let settings = Settings::load(&args.overrides())?;
     let mut out = io::stdout().lock();
     writeln!(out, "{}: ok", settings.config.display())?;
     let base = settings.short_url_base();

@@ -5,17 +5,16 @@
     reason = "a missing member of a JSON value is null, not a panic"
 )]
 
-use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{self, Read, Write as _};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::ks::chosen_partner;
-use crate::config::Settings;
+use crate::cli::{ConfigArgs, shown};
+use crate::config::{ConfigError, Settings};
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::Clock;
 
@@ -47,25 +46,27 @@ pub(super) struct ClientArgs {
 }
 
 impl ClientArgs {
-    /// The settings, if there is a configuration that can be read.
-    pub(super) fn settings(&self) -> Option<Settings> {
-        Settings::load(&self.config.overrides()).ok()
+    pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
+        Settings::load(&self.config.overrides())
+    }
+
+    /// Prints an answer on standard output: its JSON if the arguments ask for that, else the text.
+    pub(super) fn print(
+        &self,
+        answer: &Value,
+        text: impl FnOnce() -> Result<String, CliError>,
+    ) -> Result<(), CliError> {
+        let text = if self.json { shown::json(answer) } else { text()? };
+        Ok(writeln!(io::stdout(), "{text}")?)
     }
 }
 
 type Response = ureq::http::Response<ureq::Body>;
 
-/// What an action sends piece by piece.
-pub(super) struct Stream {
-    /// Links that are left out of it.
-    pub(super) damaged: u64,
-    pub(super) body: Box<dyn Read>,
-}
-
-/// What is sent to an action that takes a file.
-pub(super) struct Upload<R> {
-    pub(super) fields: Vec<(&'static str, String)>,
-    pub(super) file: R,
+/// A client that waits so long for an answer, and takes every status for one.
+pub(super) fn agent(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(timeout));
+    config.http_status_as_error(false).proxy(None).build().into()
 }
 
 /// A session on the admin listener.
@@ -81,7 +82,7 @@ impl Client {
     /// Connects as the arguments say. A session in `TINYD_KS` is used as it is, and then no configuration is needed.
     pub(super) fn new(args: &ClientArgs) -> Result<Self, CliError> {
         let given = std::env::var("TINYD_KS").ok().filter(|ks| !ks.is_empty());
-        let settings = match (Settings::load(&args.config.overrides()), &given) {
+        let settings = match (args.settings(), &given) {
             (Ok(settings), _) => Some(settings),
             // With a session and a URL, nothing is needed from the configuration.
             (Err(_), Some(_)) if args.url.is_some() => None,
@@ -91,20 +92,12 @@ impl Client {
             (Some(ks), _) => ks,
             (None, Some(settings)) => mint(settings, args)?,
             (None, None) => {
-                return Err(CliError::new(
-                    Failure::Usage,
-                    "no session: set TINYD_KS or name a --config",
-                ));
+                return Err(Failure::Usage.error("no session: set TINYD_KS or name a --config"));
             }
         };
         let url = args.url.clone().or_else(|| settings.as_ref().map(Settings::admin_url));
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build();
         Ok(Self {
-            agent: config.into(),
+            agent: agent(TIMEOUT),
             url: url.unwrap_or_default().trim_end_matches('/').to_owned(),
             ks,
             short_url_base: settings.map(|settings| settings.short_url_base()),
@@ -121,53 +114,40 @@ impl Client {
         self.result(sent.map_err(|error| self.unreachable(&error))?)
     }
 
-    /// Calls an action whose result is a stream.
-    pub(super) fn stream(&self, service: &str, action: &str, params: Value) -> Result<Stream, CliError> {
-        let sent = self
-            .streaming(service, action)
-            .content_type("application/json")
-            .send(self.signed(params));
-        let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
+    /// Calls an action of the service `tinyd` whose result is a stream; returns it, and how many links it leaves out.
+    pub(super) fn stream(&self, action: &str, params: Value) -> Result<(ureq::BodyReader<'static>, u64), CliError> {
+        let request = self.streaming(action).content_type("application/json");
+        let response = self.streamed(request.send(self.signed(params)))?;
         let damaged = response.headers().get("x-tinyd-damaged");
         let damaged = damaged.and_then(|text| text.to_str().ok()?.parse().ok());
-        Ok(Stream {
-            damaged: damaged.unwrap_or(0),
-            body: Box::new(response.into_body().into_reader()),
-        })
+        Ok((response.into_body().into_reader(), damaged.unwrap_or(0)))
     }
 
-    /// Sends fields and a file, and returns the answer, which is a stream.
+    /// Sends fields and a file to an action of the service `tinyd`, and returns the answer, which is a stream.
     pub(super) fn upload(
         &self,
-        service: &str,
         action: &str,
-        upload: Upload<impl Read>,
-    ) -> Result<Box<dyn Read>, CliError> {
+        fields: Vec<(&'static str, String)>,
+        file: impl Read,
+    ) -> Result<ureq::BodyReader<'static>, CliError> {
         let boundary = format!("tinyd-{:032x}", rand::random::<u128>());
+        let begin = |name: &str| format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"");
         let mut head = String::new();
-        for (name, value) in [("ks", self.ks.clone())].into_iter().chain(upload.fields) {
-            let _ = write!(
-                head,
-                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-            );
+        for (name, value) in [("ks", self.ks.clone())].into_iter().chain(fields) {
+            head += &format!("{}\r\n\r\n{value}\r\n", begin(name));
         }
-        let _ = write!(
-            head,
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"links\"\r\n\r\n"
-        );
+        head += &format!("{}; filename=\"links\"\r\n\r\n", begin("file"));
         let end = format!("\r\n--{boundary}--\r\n");
-        let mut body = head.as_bytes().chain(upload.file).chain(end.as_bytes());
-        let sent = self
-            .streaming(service, action)
-            .content_type(format!("multipart/form-data; boundary={boundary}"))
-            .send(ureq::SendBody::from_reader(&mut body));
-        let response = self.unless_exception(sent.map_err(|error| self.unreachable(&error))?)?;
-        Ok(Box::new(response.into_body().into_reader()))
+        let mut body = head.as_bytes().chain(file).chain(end.as_bytes());
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        let request = self.streaming(action).content_type(content_type);
+        let response = self.streamed(request.send(ureq::SendBody::from_reader(&mut body)))?;
+        Ok(response.into_body().into_reader())
     }
 
     /// A request that may take as long as it goes on.
-    fn streaming(&self, service: &str, action: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
-        let request = self.agent.post(self.url_of(service, action)).config();
+    fn streaming(&self, action: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+        let request = self.agent.post(self.url_of("tinyd", action)).config();
         request
             .timeout_global(None)
             .timeout_recv_response(Some(TIMEOUT))
@@ -189,8 +169,8 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
         if matches!(error, ureq::Error::Timeout(_)) {
-            let text = format!("no response from {} in {TIMEOUT:?}: outcome unknown", self.url);
-            return CliError::new(Failure::Unavailable, text);
+            return Failure::Unavailable
+                .error(format!("no response from {} in {TIMEOUT:?}: outcome unknown", self.url));
         }
         let is_unsent = match error {
             ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -198,21 +178,19 @@ impl Client {
             _ => false,
         };
         if is_unsent {
-            let text = format!("cannot reach tinyd at {}: {error}", self.url);
-            return CliError::new(Failure::Unreachable, text);
+            return Failure::Unreachable.error(format!("cannot reach tinyd at {}: {error}", self.url));
         }
-        let text = format!("connection to {} closed: outcome unknown: {error}", self.url);
-        CliError::new(Failure::Unavailable, text)
+        Failure::Unavailable.error(format!("connection to {} closed: outcome unknown: {error}", self.url))
     }
 
     /// The response, unless it is JSON: results of streams are not, but exceptions are.
-    fn unless_exception(&self, response: Response) -> Result<Response, CliError> {
+    fn streamed(&self, sent: Result<Response, ureq::Error>) -> Result<Response, CliError> {
+        let response = sent.map_err(|error| self.unreachable(&error))?;
         if response.body().mime_type() != Some("application/json") {
             return Ok(response);
         }
         let result = self.result(response)?;
-        let text = format!("{} answered {result}, and not with a stream", self.url);
-        Err(CliError::new(Failure::Unreachable, text))
+        Err(Failure::Unreachable.error(format!("{} answered {result}, and not with a stream", self.url)))
     }
 
     fn result(&self, mut response: Response) -> Result<Value, CliError> {
@@ -220,11 +198,10 @@ impl Client {
         let body = response.body_mut().read_to_string();
         let body = body.map_err(|error| self.unreachable(&error))?;
         let result: Value = serde_json::from_str(&body).map_err(|_| {
-            let text = format!(
+            Failure::Unreachable.error(format!(
                 "{} answered {status}, but not as tinyd does: is it the admin listener?",
                 self.url
-            );
-            CliError::new(Failure::Unreachable, text)
+            ))
         })?;
         if result["objectType"] == "KalturaAPIException" {
             return Err(refusal(&result, status.as_u16()));
@@ -246,14 +223,14 @@ fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {
         .partners
         .get(partner)
         .and_then(|partner| session::mint(&claims, partner, rand::random()));
-    minted.ok_or_else(|| CliError::new(Failure::Usage, "the partner has no admin secret"))
+    minted.ok_or_else(|| Failure::Usage.error("the partner has no admin secret"))
 }
 
 /// An API exception as a failure of the command.
 fn refusal(exception: &Value, status: u16) -> CliError {
-    let text = |name: &str| exception[name].as_str().unwrap_or("").to_owned();
+    let text = |name: &str| exception[name].as_str().unwrap_or("");
     let code = text("code");
-    let failure = match (status, code.as_str()) {
+    let failure = match (status, code) {
         (503, _) => Failure::Unavailable,
         (_, "INVALID_OBJECT_ID") => Failure::NotFound,
         (_, "MISSING_KS" | "INVALID_KS" | "SERVICE_FORBIDDEN" | "START_SESSION_ERROR") => Failure::NotAllowed,
@@ -261,8 +238,5 @@ fn refusal(exception: &Value, status: u16) -> CliError {
         _ => Failure::Other,
     };
     let reason = exception["args"]["REASON"].as_str().map(|reason| format!(": {reason}"));
-    CliError::new(
-        failure,
-        format!("{} ({code}){}", text("message"), reason.unwrap_or_default()),
-    )
+    failure.error(format!("{} ({code}){}", text("message"), reason.unwrap_or_default()))
 }

@@ -26,17 +26,16 @@ pub(super) enum Failure {
     Incomplete = 8,
 }
 
-/// A failure with its text.
 #[derive(Debug)]
 pub(super) struct CliError {
     pub(super) failure: Failure,
     pub(super) error: anyhow::Error,
 }
 
-impl CliError {
-    pub(super) fn new(failure: Failure, text: impl Into<String>) -> Self {
-        Self {
-            failure,
+impl Failure {
+    pub(super) fn error(self, text: impl Into<String>) -> CliError {
+        CliError {
+            failure: self,
             error: anyhow::Error::msg(text.into()),
         }
     }
@@ -51,25 +50,27 @@ impl<E: Into<anyhow::Error>> From<E> for CliError {
     }
 }
 
-/// Tells a failure on standard error, and turns it into the exit code.
-pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(CliError { failure, error }) => {
-            let closed = error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-            if !closed {
-                let text = format!("tinyd: {}", shown::lines(&format!("{error:#}")));
-                let text = if log::is_journal() {
-                    log::with_priority(3, &text)
-                } else {
-                    text + "\n"
-                };
-                // Nobody may be reading.
-                let _ = io::stderr().write_all(text.as_bytes());
-            }
-            ExitCode::from(failure as u8)
-        }
+impl CliError {
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        let error = self.error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// Writes a failure to standard error, and turns it into the exit code.
+pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if !error.is_broken_pipe() {
+        let text = format!("tinyd: {}", shown::lines(&format!("{:#}", error.error)));
+        let text = if log::is_journal() {
+            log::with_priority(3, &text)
+        } else {
+            text + "\n"
+        };
+        // Nobody may be reading.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+    ExitCode::from(error.failure as u8)
 }

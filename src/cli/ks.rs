@@ -2,10 +2,10 @@
 
 use std::io::{self, Write as _};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::{ConfigArgs, shown};
 use crate::config::Settings;
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::{Clock, PartnerId};
@@ -34,8 +34,8 @@ pub(super) struct KsArgs {
     user: String,
 
     /// What the session may do: its user's links, or all of the partner's
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KsType::User)]
-    r#type: KsType,
+    #[arg(long, value_name = "TYPE", value_parser = ["user", "admin"], default_value = "user")]
+    r#type: String,
 
     /// Seconds from now until it expires
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(i64).range(1..))]
@@ -50,21 +50,15 @@ pub(super) struct KsArgs {
     ks_version: u8,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum KsType {
-    User,
-    Admin,
-}
-
 pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
     let settings = Settings::load(&args.config.overrides())?;
     let partner = chosen_partner(&settings, args.partner)?;
     let claims = Claims {
         partner,
         user: &args.user,
-        kind: match args.r#type {
-            KsType::User => Kind::User,
-            KsType::Admin => Kind::Admin,
+        kind: match args.r#type.as_str() {
+            "admin" => Kind::Admin,
+            _ => Kind::User,
         },
         expiry: Clock::system().now().plus(args.expiry),
         privileges: &args.privileges,
@@ -77,10 +71,7 @@ pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
             _ => session::mint(&claims, partner, rand::random()),
         });
     let minted = minted.ok_or_else(|| {
-        CliError::new(
-            Failure::Usage,
-            "a KS of version 1 cannot hold a semicolon in the user or the privileges",
-        )
+        Failure::Usage.error("a KS of version 1 cannot hold a semicolon in the user or the privileges")
     })?;
     writeln!(io::stdout(), "{minted}")?;
     Ok(())
@@ -91,25 +82,17 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
     let known = || {
         let mut ids: Vec<_> = settings.partners.ids().map(|id| id.to_string()).collect();
         ids.sort();
-        if ids.is_empty() {
-            "none".to_owned()
-        } else {
-            ids.join(", ")
-        }
+        shown::joined(ids.into_iter(), "none")
     };
     let config = settings.config.display();
     match named.map(PartnerId) {
         Some(id) if settings.partners.get(id).is_some() => Ok(id),
-        Some(id) => {
-            let text = format!("--partner {id}: not in {config}; known there: {}", known());
-            Err(CliError::new(Failure::Usage, text))
-        }
+        Some(id) => Err(Failure::Usage.error(format!("--partner {id}: not in {config}; known there: {}", known()))),
         None => settings.default_partner().ok_or_else(|| {
-            let text = format!(
+            Failure::Usage.error(format!(
                 "--partner is needed: {config} has not exactly one; known there: {}",
                 known()
-            );
-            CliError::new(Failure::Usage, text)
+            ))
         }),
     }
 }

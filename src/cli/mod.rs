@@ -1,13 +1,12 @@
-//! The command line: one file a subcommand.
+//! The command line: one file a subcommand, or two of a kind.
 
 mod check;
 mod client;
-mod completions;
 mod exit;
+mod generated;
 mod ks;
 mod link;
 mod log;
-mod man;
 mod progress;
 mod serve;
 mod shown;
@@ -23,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
@@ -81,21 +81,31 @@ enum Command {
     /// Back up the store, online or offline.
     Backup(store::BackupArgs),
     /// Check a store for corruption.
-    Verify(store::VerifyArgs),
+    #[command(after_help = store::VERIFY_EXAMPLES)]
+    Verify(store::FileArgs),
     /// Compact the store to reclaim disk space.
-    Compact(store::CompactArgs),
+    #[command(after_help = store::COMPACT_EXAMPLES)]
+    Compact(store::FileArgs),
     /// Manage users' links.
     #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
     /// Validate the configuration and print effective settings.
-    Check(check::CheckArgs),
+    #[command(after_help = check::EXAMPLES)]
+    Check(SettingArgs),
     /// Generate shell completions.
-    Completions(completions::CompletionsArgs),
+    #[command(after_help = generated::COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Write the man pages into a folder.
-    Man(man::ManArgs),
+    #[command(after_help = generated::MAN_EXAMPLES)]
+    Man {
+        /// The folder, which exists
+        folder: PathBuf,
+    },
 }
 
-/// Where the settings are.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// The configuration file [default: tinyd.toml in the data folder]
@@ -111,10 +121,8 @@ impl ConfigArgs {
     fn overrides(&self) -> Overrides {
         // Clients have no flags for the listeners of the server, but need its variables.
         let of_environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let listeners = [&keys::PUBLIC_LISTEN, &keys::ADMIN_LISTEN];
-        let listeners = listeners
-            .into_iter()
-            .filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
+        let listeners = [&keys::PUBLIC_LISTEN, &keys::ADMIN_LISTEN].into_iter();
+        let listeners = listeners.filter_map(|key| Some((key.flag?, of_environment(&key.variable()?)?)));
         Overrides {
             config: self.config.clone(),
             data: self.data.clone(),
@@ -141,12 +149,8 @@ impl Args for SettingArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let argument = |(flag, key): (&'static str, &'static Key)| {
             let default = key.sections.iter().map(|(_, default)| default.trim_matches('"'));
-            let default: String = default.filter(|default| !default.is_empty()).collect();
-            let default = if default.is_empty() {
-                default
-            } else {
-                format!(" [default: {default}]")
-            };
+            let default = default.filter(|default| !default.is_empty());
+            let default: String = default.map(|default| format!(" [default: {default}]")).collect();
             let value_name = match key.kind {
                 ValueKind::Number(..) => "NUMBER",
                 ValueKind::Choice(_) => "CHOICE",
@@ -195,12 +199,9 @@ impl SettingArgs {
 
 /// The arguments without variables of the environment that are empty: those count as not set.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let without = |argument: clap::Arg| {
-        let variable = argument.get_env().and_then(std::env::var_os);
-        match variable {
-            Some(value) if value.is_empty() => argument.env(None::<&'static str>),
-            _ => argument,
-        }
+    let without = |argument: clap::Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(None::<&'static str>),
+        _ => argument,
     };
     command.mut_args(without).mut_subcommands(without_empty_variables)
 }
@@ -212,10 +213,9 @@ pub fn main() -> ExitCode {
     let command = cli.unwrap_or_else(|error| error.exit()).command;
     // redb panics on some pages that something else has changed.
     let result = catch_unwind(AssertUnwindSafe(|| run(command))).unwrap_or_else(|_| {
-        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. Run tinyd \
-         verify on a copy \
-                    of it, or restore a backup";
-        Err(CliError::new(Failure::Other, text))
+        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. \
+                    Run tinyd verify on a copy of it, or restore a backup";
+        Err(Failure::Other.error(text))
     });
     exit::report(result)
 }
@@ -233,7 +233,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Compact(args) => store::compact(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions { shell } => generated::completions(shell),
+        Command::Man { folder } => generated::man(&folder),
     }
 }

@@ -21,7 +21,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
     MultiProgress::with_draw_target(target)
 });
 
-/// A bar for so many things, named in the plural. Without a total, it shows how many there were.
+/// A bar for so many things, named in the plural, until it is dropped. Without a total, it shows how many there were.
 pub(super) fn bar(what: &'static str, of: &str, total: Option<u64>) -> ProgressBar {
     let template = match (total, of) {
         (Some(_), "bytes") => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
@@ -46,7 +46,7 @@ pub(super) struct Bars(Option<ProgressBar>);
 
 impl Progress for Bars {
     fn begin(&mut self, what: &'static str, total: u64) {
-        self.end();
+        self.0 = None;
         self.0 = Some(bar(what, "entries", Some(total)));
     }
 
@@ -54,20 +54,6 @@ impl Progress for Bars {
         if let Some(bar) = &self.0 {
             bar.inc(parts);
         }
-    }
-}
-
-impl Bars {
-    fn end(&mut self) {
-        if let Some(bar) = self.0.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

@@ -13,8 +13,7 @@ use crate::cli::exit::CliError;
 use crate::cli::log::{self, LogLevels};
 use crate::cli::progress::bar;
 use crate::config::{Overrides, Settings};
-use crate::http::connection;
-use crate::http::connection::Bound;
+use crate::http::connection::{self, Bound};
 use crate::links::Links;
 use crate::model::{Clock, priority};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
@@ -73,15 +72,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     }
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
+    let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
     let (links, _lock) = if args.read_only {
-        let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
         (Links::open_read_only(&store, Clock::system())?, None)
     } else {
         let lock = DataLock::take(&settings.data_dir)?;
         let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
         (links.counting_clicks(settings.count_clicks), Some(lock))
     };
-    let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
     let (stored, read_only) = (links.stored(), args.read_only);
     // The first start prints the addresses and what to do next, nothing else.
@@ -211,12 +209,11 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
             for key in running.fixed_differences(&settings) {
                 tracing::warn!(key, "setting changed: restart to apply it");
             }
-            let count = settings.partners.ids().count();
             reloader.reload(&settings);
             if let Err(error) = log_levels.reload(&settings) {
                 tracing::error!(%error, "cannot change log levels; keeping the current ones");
             }
-            tracing::info!(partners = count, "configuration reloaded");
+            tracing::info!(partners = settings.partners.ids().count(), "configuration reloaded");
             None
         }
         Err(error) => {
@@ -236,16 +233,13 @@ fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
             format!("'{}'", text.replace('\'', r"'\''"))
         }
     };
-    let program = std::env::current_exe()?;
-    let program = quoted(&program.to_string_lossy());
-    let config = std::fs::canonicalize(&settings.config)?;
-    let config = quoted(&config.to_string_lossy());
+    let program = quoted(&std::env::current_exe()?.to_string_lossy());
+    let config = quoted(&std::fs::canonicalize(&settings.config)?.to_string_lossy());
     let addresses = bound.addresses()?;
     let admin = addresses.iter().find(|(name, _)| *name == "admin");
+    let url = admin.map(|(_, address)| format!("http://{address}"));
     // Port 0 is another one by now.
-    let url = admin
-        .map(|(_, address)| format!("http://{address}"))
-        .filter(|url| *url != settings.admin_url());
+    let url = url.filter(|url| *url != settings.admin_url());
     let url = url.map_or_else(String::new, |url| format!(" --url {url}"));
     writeln!(
         io::stderr(),

@@ -16,13 +16,16 @@ fn is_active(character: char) -> bool {
 
 /// A text as a part of a line.
 pub(super) fn line(text: &str) -> Cow<'_, str> {
-    escaped(text, is_active, |character, out| out.extend(character.escape_default()))
+    escaped(text, is_active, escape)
 }
 
 /// A text that may have several lines.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
-    let is_active = |character| character != '\n' && is_active(character);
-    escaped(text, is_active, |character, out| out.extend(character.escape_default()))
+    escaped(text, |character| character != '\n' && is_active(character), escape)
+}
+
+fn escape(character: char, out: &mut String) {
+    out.extend(character.escape_default());
 }
 
 /// JSON, which means the same whichever of its characters are escaped.
@@ -47,6 +50,16 @@ fn escaped(text: &str, is_active: impl Fn(char) -> bool, escape: impl Fn(char, &
         }
     }
     Cow::Owned(out)
+}
+
+/// A list as a part of a line.
+pub(super) fn joined(parts: impl Iterator<Item = String>, none: &str) -> String {
+    let parts: Vec<_> = parts.collect();
+    if parts.is_empty() {
+        none.to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 #[cfg(test)]

@@ -6,15 +6,18 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::admin::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus,
 };
+use crate::cli::client::agent;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::{ConfigArgs, shown, time};
 use crate::config::Settings;
+use crate::model::grouped;
 
 const EXAMPLES: &str = "\
 Asks the admin listener; needs no session. Ends with 0 if the appliance is healthy, with 1
@@ -53,11 +56,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     };
     let url = url.trim_end_matches('/');
     let answer = fetch(url)?;
-    let other = || not_tinyd(url);
     if !answer.get("healthy").is_some_and(Value::is_boolean) {
-        return Err(other());
+        return Err(not_tinyd(url));
     }
-    let status: ApplianceStatus = serde_json::from_value(answer.clone()).map_err(|_| other())?;
+    let status = ApplianceStatus::deserialize(&answer).map_err(|_| not_tinyd(url))?;
     let mut out = io::stdout().lock();
     if args.json {
         // As the server sent it: it may be newer and say more.
@@ -69,25 +71,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     if status.healthy {
         return Ok(());
     }
-    Err(CliError::new(Failure::Other, format!("tinyd at {url} is not healthy")))
+    Err(Failure::Other.error(format!("tinyd at {url} is not healthy")))
 }
 
 fn fetch(url: &str) -> Result<Value, CliError> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build();
-    let response = ureq::Agent::from(config).get(format!("{url}/status")).call();
-    let mut response = response
-        .map_err(|error| CliError::new(Failure::Unreachable, format!("cannot reach tinyd at {url}: {error}")))?;
+    let response = agent(TIMEOUT).get(format!("{url}/status")).call();
+    let mut response =
+        response.map_err(|error| Failure::Unreachable.error(format!("cannot reach tinyd at {url}: {error}")))?;
     let body = response.body_mut().read_to_string().map_err(|_| not_tinyd(url))?;
     serde_json::from_str(&body).map_err(|_| not_tinyd(url))
 }
 
 fn not_tinyd(url: &str) -> CliError {
-    let text = format!("{url} did not answer as tinyd does: is it the admin listener?");
-    CliError::new(Failure::Unreachable, text)
+    Failure::Unreachable.error(format!("{url} did not answer as tinyd does: is it the admin listener?"))
 }
 
 fn screen(url: &str, status: &ApplianceStatus) -> String {
@@ -131,19 +127,6 @@ fn screen(url: &str, status: &ApplianceStatus) -> String {
     screen
 }
 
-/// With commas between thousands.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 fn bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
@@ -175,24 +158,16 @@ fn latency(seconds: f64) -> String {
 }
 
 fn rates(rates: &Rates) -> String {
-    let Rates {
-        ten_seconds,
-        minute,
-        start,
-    } = rates;
-    format!("{ten_seconds:.1}/s in 10 s, {minute:.1}/s in a minute, {start:.1}/s since the start")
+    let (seconds, minute, start) = (rates.ten_seconds, rates.minute, rates.start);
+    format!("{seconds:.1}/s in 10 s, {minute:.1}/s in a minute, {start:.1}/s since the start")
 }
 
 fn outcomes(outcomes: &BTreeMap<String, u64>) -> String {
     let named = outcomes.iter().filter(|(_, number)| **number > 0);
-    let named: Vec<_> = named
-        .map(|(name, number)| format!("{name} {}", count(*number)))
-        .collect();
-    if named.is_empty() {
-        "none yet".to_owned()
-    } else {
-        named.join(", ")
-    }
+    shown::joined(
+        named.map(|(name, number)| format!("{name} {}", grouped(*number))),
+        "none yet",
+    )
 }
 
 /// Nothing without fetches: most servers only redirect.
@@ -200,7 +175,7 @@ fn fetches(fetches: &FetchStatus) -> Vec<(&'static str, String)> {
     if fetches.open == 0 && fetches.outcomes.values().all(|number| *number == 0) {
         return Vec::new();
     }
-    let (open, ended) = (count(fetches.open), outcomes(&fetches.outcomes));
+    let (open, ended) = (grouped(fetches.open), outcomes(&fetches.outcomes));
     vec![
         ("fetches", format!("{open} open, ended {}", rates(&fetches.per_second))),
         ("", format!("{ended}; {} passed on", bytes(fetches.bytes))),
@@ -215,21 +190,25 @@ fn quantiles(quantiles: &Quantiles) -> String {
 }
 
 fn counts(counts: &EventCounts) -> String {
-    format!("{} ({} since the start)", count(counts.minutes), count(counts.start))
+    format!(
+        "{} ({} since the start)",
+        grouped(counts.minutes),
+        grouped(counts.start)
+    )
 }
 
 fn refusals(refusals: &RefusalStatus) -> String {
     let mut text = counts(&refusals.counts);
     for (position, (reason, number)) in refusals.reasons.iter().enumerate() {
         let separator = if position == 0 { ":" } else { "," };
-        let _ = write!(text, "{separator} {reason} {}", count(*number));
+        let _ = write!(text, "{separator} {reason} {}", grouped(*number));
     }
     text
 }
 
 fn connections(connections: &ConnectionStatus) -> String {
     let [public, admin] = [("public", &connections.public), ("admin", &connections.admin)]
-        .map(|(name, of)| format!("{} {name} open ({} accepted)", count(of.open), count(of.accepted)));
+        .map(|(name, of)| format!("{} {name} open ({} accepted)", grouped(of.open), grouped(of.accepted)));
     format!("{public}, {admin}")
 }
 
@@ -239,7 +218,7 @@ fn store(store: &StoreStatus) -> String {
         (false, true) => "read-only",
         (false, false) => "REFUSES WRITES",
     };
-    let (queued, failures) = (count(store.queued), count(store.failures));
+    let (queued, failures) = (grouped(store.queued), grouped(store.failures));
     let verified = store.verified.map_or_else(|| "not yet".to_owned(), time::show);
     let mut text = format!("{state}, {queued} queued, failed {failures} times since the start, verified {verified}");
     if store.problems > 0 {
@@ -259,7 +238,7 @@ fn disk(store: &StoreStatus) -> String {
 
 fn links(links: &LinksStatus) -> String {
     let [enabled, disabled, deleted, in_memory] =
-        [links.enabled, links.disabled, links.deleted, links.in_memory].map(count);
+        [links.enabled, links.disabled, links.deleted, links.in_memory].map(grouped);
     let loading = if links.loaded {
         "in memory"
     } else {
@@ -270,31 +249,24 @@ fn links(links: &LinksStatus) -> String {
         "{enabled} enabled, {disabled} disabled, {deleted} deleted; {in_memory} {loading}, which take {memory}"
     );
     if links.damaged > 0 {
-        let _ = write!(text, "; {} DAMAGED", count(links.damaged));
+        let _ = write!(text, "; {} DAMAGED", grouped(links.damaged));
     }
     text
 }
 
 fn process(process: &ProcessStatus) -> String {
-    let most = process
-        .open_files_max
-        .map_or_else(String::new, |most| format!(" (of {})", count(most)));
+    let most = process.open_files_max.map(|most| format!(" (of {})", grouped(most)));
+    let most = most.unwrap_or_default();
+    let memory = process.resident_bytes;
     let parts = [
-        process
-            .resident_bytes
-            .map(|memory| format!("{} of memory", bytes(memory))),
+        memory.map(|memory| format!("{} of memory", bytes(memory))),
         process
             .open_files
-            .map(|files| format!("{} open files{most}", count(files))),
-        process.threads.map(|threads| format!("{} threads", count(threads))),
+            .map(|files| format!("{} open files{most}", grouped(files))),
+        process.threads.map(|threads| format!("{} threads", grouped(threads))),
         process.cpu_seconds.map(|time| format!("{time:.0} s of CPU time")),
     ];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    if parts.is_empty() {
-        "unknown".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    shown::joined(parts.into_iter().flatten(), "unknown")
 }
 
 #[cfg(test)]
@@ -303,9 +275,6 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(count(number), expected);
-        }
         for (number, expected) in [
             (0, "0 bytes"),
             (1_023, "1023 bytes"),

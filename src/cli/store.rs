@@ -29,7 +29,7 @@ Examples:
   tinyd backup --overwrite /backup/links.redb
   tinyd backup --store /var/lib/tinyd/links.redb /backup/links.redb";
 
-const VERIFY_EXAMPLES: &str = "\
+pub(super) const VERIFY_EXAMPLES: &str = "\
 Reads every record, index entry and counter of a store that no appliance has open, and
 compares them with each other. Changes nothing; what a crash has left is repaired in
 memory. Ends with 0 if all is well, with 1 if not.
@@ -38,7 +38,7 @@ Examples:
   tinyd verify --store /backup/links.redb
   tinyd verify --config /etc/tinyd/tinyd.toml";
 
-const COMPACT_EXAMPLES: &str = "\
+pub(super) const COMPACT_EXAMPLES: &str = "\
 Makes the file of a store that no appliance has open as small as it can be, by copying
 it. The old file stays until the new one has been verified, so the disk needs room for
 both.
@@ -64,7 +64,6 @@ pub(super) struct BackupArgs {
     client: ClientArgs,
 }
 
-/// Which file is meant.
 #[derive(Debug, Args)]
 pub(super) struct FileArgs {
     /// The store's file [default: links.redb in the data folder of the configuration]
@@ -84,20 +83,6 @@ impl FileArgs {
     }
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
-pub(super) struct VerifyArgs {
-    #[command(flatten)]
-    file: FileArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = COMPACT_EXAMPLES)]
-pub(super) struct CompactArgs {
-    #[command(flatten)]
-    file: FileArgs,
-}
-
 pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     let path = &args.file;
     check_target(path, args.overwrite)?;
@@ -108,8 +93,8 @@ pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
             .snapshot()?
             .copy_to(path, &mut bars),
         None => {
-            let stream = Client::new(&args.client)?.stream("tinyd", "backup", json!({}))?;
-            store::restore_dump(stream.body, path, &mut bars)
+            let (dump, _) = Client::new(&args.client)?.stream("backup", json!({}))?;
+            store::restore_dump(dump, path, &mut bars)
         }
     };
     drop(bars);
@@ -127,8 +112,8 @@ pub(super) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     report(&found, &format!("{}: written and verified", path.display()))
 }
 
-pub(super) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
-    let path = args.file.path()?;
+pub(super) fn verify(file: &FileArgs) -> Result<(), CliError> {
+    let path = file.path()?;
     let store = opened(Store::open_verified(&path))?;
     let snapshot = store.snapshot()?;
     let mut bars = Bars::default();
@@ -138,13 +123,10 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     report(&found, &path.display().to_string())
 }
 
-pub(super) fn compact(args: &CompactArgs) -> Result<(), CliError> {
-    let path = args.file.path()?;
+pub(super) fn compact(file: &FileArgs) -> Result<(), CliError> {
+    let path = file.path()?;
     if !path.try_exists()? {
-        return Err(CliError::new(
-            Failure::Usage,
-            format!("{}: there is no such file", path.display()),
-        ));
+        return Err(Failure::Usage.error(format!("{}: there is no such file", path.display())));
     }
     let done = store::compact(&path, &mut Bars::default()).map_err(|error| match error {
         CopyError::Open(error) => not_opened(error),
@@ -168,7 +150,7 @@ pub(super) fn check_target(path: &Path, overwrite: bool) -> Result<(), CliError>
         Ok(_) if Store::is_in_use(path) => "is a store in use, so it is not replaced",
         Ok(_) => return Ok(()),
     };
-    Err(CliError::new(Failure::Usage, format!("{} {reason}", path.display())))
+    Err(Failure::Usage.error(format!("{} {reason}", path.display())))
 }
 
 /// A store that was opened, or why not.
@@ -206,6 +188,5 @@ fn report(found: &Verification, what: &str) -> Result<(), CliError> {
         writeln!(out, "no problems")?;
         return Ok(());
     }
-    let text = format!("{} problems in the store", found.found);
-    Err(CliError::new(Failure::Other, text))
+    Err(Failure::Other.error(format!("{} problems in the store", found.found)))
 }

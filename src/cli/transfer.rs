@@ -17,11 +17,12 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::api::NewDestinations;
-use crate::cli::client::{Client, ClientArgs, Upload};
+use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
 use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
+use crate::config::Settings;
 use crate::links::file::{self, Defaults, FileFormat, ImportEvent, ImportReport, LineProblem};
 use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
 use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
@@ -44,8 +45,8 @@ CSV may have commas, semicolons or tabs between values; the first line is the na
 A dry run shows the first ids: a spreadsheet may have cut zeros off.
 
 All lines are imported, in one transaction, or none; with --keep-going those that are
-right. Other writes wait for the transaction; with --keep-going it is one for each
-5,000 lines. A line whose link is there already, the same in every field, changes
+right. Other writes wait for the transaction; with --keep-going there are many
+short ones. A line whose link is there already, the same in every field, changes
 nothing, so an import that was cut off can be done again. With --on-conflict update a
 line takes the place of the whole link: what it does not say is no longer there.
 
@@ -129,11 +130,8 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     let file = unfinished.create().with_context(unwritable)?;
     let exported = export_to(&args.file, &file);
     // What is not whole is of use if it is said what is missing.
-    if exported.is_ok()
-        || exported
-            .as_ref()
-            .is_err_and(|error| error.failure == Failure::Incomplete)
-    {
+    let is_of_use = |failure| failure == Failure::Incomplete;
+    if exported.as_ref().err().is_none_or(|error| is_of_use(error.failure)) {
         let named = file.sync_all().and_then(|()| unfinished.publish());
         named.with_context(unwritable)?;
     }
@@ -145,25 +143,20 @@ fn export_to(args: &FileArgs, out: impl Write) -> Result<(), CliError> {
     let damaged = match &args.store {
         Some(store) => export_store(store, args, &mut out)?,
         None => {
-            let mut params = json!({ "fileFormat": args.format().name() });
-            if let Some(partner) = args.client.partner {
-                params["partnerId"] = json!(partner);
-            }
-            let stream = Client::new(&args.client)?.stream("tinyd", "export", params)?;
-            let bar = bar("exporting", "bytes", None);
-            let copied = io::copy(&mut bar.wrap_read(stream.body), &mut out);
-            bar.finish_and_clear();
+            let params = json!({ "fileFormat": args.format().name(), "partnerId": args.client.partner });
+            let (body, damaged) = Client::new(&args.client)?.stream("export", params)?;
+            let copied = io::copy(&mut bar("exporting", "bytes", None).wrap_read(body), &mut out);
             copied.map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => error.into(),
-                _ => CliError::new(Failure::Unavailable, format!("export interrupted: {error}")),
+                _ => Failure::Unavailable.error(format!("export interrupted: {error}")),
             })?;
-            stream.damaged
+            damaged
         }
     };
     out.flush()?;
     if damaged > 0 {
         let text = format!("{damaged} links left out, their records are damaged (run tinyd verify)");
-        return Err(CliError::new(Failure::Incomplete, text));
+        return Err(Failure::Incomplete.error(text));
     }
     Ok(())
 }
@@ -174,9 +167,7 @@ fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u6
     let snapshot = store.snapshot()?;
     let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
     let writer = file::LinkWriter::new(args.format(), out)?;
-    let damaged = export_links(&snapshot, args.partner(), writer, || bar.inc(1))?;
-    bar.finish_and_clear();
-    Ok(damaged)
+    Ok(export_links(&snapshot, args.partner(), writer, || bar.inc(1))?)
 }
 
 pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
@@ -187,8 +178,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
         let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
-            let text = format!("{} is a folder", path.display());
-            return Err(CliError::new(Failure::Usage, text));
+            return Err(Failure::Usage.error(format!("{} is a folder", path.display())));
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
@@ -234,8 +224,7 @@ fn print_report(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError
         writeln!(out, "import aborted, nothing changed: {in_words}")?;
     }
     if report.refused > 0 {
-        let text = format!("wrong lines: {}", report.refused);
-        return Err(CliError::new(Failure::Refused, text));
+        return Err(Failure::Refused.error(format!("wrong lines: {}", report.refused)));
     }
     Ok(())
 }
@@ -269,17 +258,15 @@ fn import_into_store(
         partner: args.file.partner(),
     };
     let lines = file::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
-        .map_err(|reason| CliError::new(Failure::Refused, reason))?;
+        .map_err(|reason| Failure::Refused.error(reason))?;
     if args.dry_run && !path.try_exists()? {
         let text = format!("{} does not exist (a dry run does not create it)", path.display());
-        return Err(CliError::new(Failure::Usage, text));
+        return Err(Failure::Usage.error(text));
     }
     let store = opened(Store::open(path, None))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let (lines, warnings) = new_destinations(args).watch(lines);
-    let imported = runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {})));
-    bar.finish_and_clear();
-    match imported {
+    match runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {}))) {
         Ok(mut report) => {
             warnings.add_to(&mut report);
             Ok(report)
@@ -289,7 +276,7 @@ fn import_into_store(
                 Health::Refusing(reason) => format!(": {reason}"),
                 Health::Accepting | Health::ReadOnly => String::new(),
             };
-            Err(CliError::new(Failure::Unavailable, format!("{error}{reason}")))
+            Err(Failure::Unavailable.error(format!("{error}{reason}")))
         }
         Err(error) => Err(error.into()),
     }
@@ -297,13 +284,15 @@ fn import_into_store(
 
 /// The rules for destinations as the configuration has them, or without one as they are by default.
 fn new_destinations(args: &ImportArgs) -> NewDestinations {
-    let settings = args.file.client.settings();
-    let url = settings.as_ref().and_then(|settings| settings.public_url.as_deref());
-    let listeners = settings.as_ref().map_or(&[][..], |settings| &settings.public_listen);
-    let max_bytes = settings
-        .as_ref()
-        .map_or(FULL_URL_MAX_BYTES, |settings| settings.destination_max_bytes);
-    NewDestinations::new(max_bytes, url, listeners)
+    match args.file.client.settings() {
+        Ok(Settings {
+            destination_max_bytes,
+            public_url,
+            public_listen,
+            ..
+        }) => NewDestinations::new(destination_max_bytes, public_url.as_deref(), &public_listen),
+        Err(_) => NewDestinations::new(FULL_URL_MAX_BYTES, None, &[]),
+    }
 }
 
 /// Counts the lines that go through it.
@@ -343,20 +332,16 @@ fn import_into_appliance(
         inner: sending.wrap_read(file),
         lines: Arc::clone(&lines),
     };
-    let upload = Upload { fields, file: counting };
-    let answer = client.upload("tinyd", "import", upload)?;
-    sending.finish_and_clear();
-    let importing = bar("importing", "lines", Some(lines.load(Ordering::Relaxed)));
-    let end = follow(answer, &importing);
-    importing.finish_and_clear();
-    end
+    let answer = client.upload("import", fields, counting)?;
+    drop(sending);
+    follow(answer, &bar("importing", "lines", Some(lines.load(Ordering::Relaxed))))
 }
 
 /// Shows the progress until the server sends the report.
 fn follow(answer: impl Read, bar: &ProgressBar) -> Result<ImportReport, CliError> {
     let cut_off = || {
         let text = "the connection ended before the report: outcome unknown; import again, nothing changes twice";
-        CliError::new(Failure::Unavailable, text)
+        Failure::Unavailable.error(text)
     };
     for line in BufReader::new(answer).lines() {
         let line = line.map_err(|_| cut_off())?;
@@ -369,7 +354,7 @@ fn follow(answer: impl Read, bar: &ProgressBar) -> Result<ImportReport, CliError
                 } else {
                     Failure::Refused
                 };
-                return Err(CliError::new(failure, error));
+                return Err(failure.error(error));
             }
         }
     }

@@ -1,7 +1,5 @@
 //! `tinyd user`: the cascade.
 
-use std::io::{self, Write as _};
-
 use clap::Subcommand;
 use serde_json::json;
 
@@ -31,11 +29,5 @@ pub(super) enum UserCommand {
 pub(super) fn run(command: &UserCommand) -> Result<(), CliError> {
     let UserCommand::Delete { name, client } = command;
     let result = Client::new(client)?.call("user", "delete", json!({ "userId": name }))?;
-    let mut out = io::stdout();
-    if client.json {
-        writeln!(out, "{}", shown::json(&result))?;
-    } else {
-        writeln!(out, "{}: all links deleted", shown::line(name))?;
-    }
-    Ok(())
+    client.print(&result, || Ok(format!("{}: all links deleted", shown::line(name))))
 }

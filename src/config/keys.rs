@@ -71,6 +71,9 @@ impl Key {
     }
 }
 
+/// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
+pub const SECTIONS: [&str; 6] = ["", "public", "admin", "links", "fetch", "log"];
+
 /// The keys of a section, in their order here.
 pub fn of_section(section: &str) -> impl Iterator<Item = (&'static Key, &'static str)> {
     ALL.iter().filter_map(move |key| {

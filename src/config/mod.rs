@@ -5,7 +5,6 @@ mod error;
 mod fetch;
 mod first;
 pub mod keys;
-mod limits;
 mod partners;
 mod read;
 mod values;
@@ -26,7 +25,6 @@ use std::time::Duration;
 pub use error::ConfigError;
 
 use crate::config::values::Values;
-
 use crate::fetch::FetchSettings;
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
@@ -53,9 +51,8 @@ pub struct Overrides {
     pub flags: BTreeMap<&'static str, String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    #[default]
     Text,
     Json,
 }
@@ -110,20 +107,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings: flag or environment, then file, then default. That there is no file
-    /// is an error; see [`Settings::load_or_create`].
-    ///
-    /// # Errors
-    /// When a file cannot be read or a setting is wrong; the error names the key, the value and the reason.
+    /// Reads the settings: flag or environment, then file, then default. A missing file is an error.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
         read::settings(&config_path(overrides), overrides)
     }
 
     /// As [`Settings::load`], but where no file is named and the data folder has none, makes the folder and a file with
     /// new secrets in it. Says whether it did.
-    ///
-    /// # Errors
-    /// As [`Settings::load`], and when folder or file cannot be made.
     pub fn load_or_create(overrides: &Overrides) -> Result<(Self, bool), ConfigError> {
         let path = config_path(overrides);
         let created = overrides.config.is_none() && first::create(&path)?;
@@ -132,9 +122,6 @@ impl Settings {
 
     /// As [`Settings::load`], but where no file is named and the data folder has none, the settings are the defaults,
     /// and nobody may use the API.
-    ///
-    /// # Errors
-    /// As [`Settings::load`].
     pub fn load_or_default(overrides: &Overrides) -> Result<Self, ConfigError> {
         let path = config_path(overrides);
         if overrides.config.is_none() && !path.exists() {
@@ -149,10 +136,8 @@ impl Settings {
         // The file may have changed, and not its name.
         let authorities = |settings: &Self| settings.fetch.as_ref().map(|fetch| fetch.authorities.clone());
         let ca_file = keys::CA_FILE.path("fetch");
-        if authorities(self) != authorities(other)
-            && self.fetch.is_some() == other.fetch.is_some()
-            && !keys.contains(&ca_file)
-        {
+        let is_still_on = self.fetch.is_some() == other.fetch.is_some();
+        if is_still_on && authorities(self) != authorities(other) && !keys.contains(&ca_file) {
             keys.push(ca_file);
         }
         keys
@@ -185,19 +170,10 @@ impl Settings {
         // The admin listener keeps its places, so that it can be asked what is going on.
         let admin = self.admin_limits.connections.min(room.div_ceil(2));
         let public = self.public_limits.connections.min((room - admin).max(1));
+        let key = &keys::MAX_CONNECTIONS;
         let limits = [
-            (
-                "admin",
-                &keys::MAX_CONNECTIONS,
-                &mut self.admin_limits.connections,
-                admin,
-            ),
-            (
-                "public",
-                &keys::MAX_CONNECTIONS,
-                &mut self.public_limits.connections,
-                public,
-            ),
+            ("admin", key, &mut self.admin_limits.connections, admin),
+            ("public", key, &mut self.public_limits.connections, public),
         ];
         let of_fetches = self.fetch.as_mut();
         let of_fetches = of_fetches.map(|fetch| ("fetch", &keys::MAX_FETCHES, &mut fetch.fetches, fetches));

@@ -7,9 +7,11 @@ use std::path::Path;
 
 use toml::Table;
 
+use crate::config::checks::parse_network;
 use crate::config::keys;
-use crate::config::values::Reader;
-use crate::config::{ConfigError, LogFormat, Overrides, Settings, fetch, limits, without_default_port};
+use crate::config::values::{Reader, Values};
+use crate::config::{ConfigError, LogFormat, Overrides, Settings, fetch, without_default_port};
+use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
 
@@ -32,7 +34,11 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         line: line_of(text, error.span().map_or(0, |span| span.start)),
         reason: error.message().to_owned(),
     })?;
-    let mut reader = Reader::new(path, overrides.credentials.clone());
+    let mut reader = Reader {
+        file: path.to_owned(),
+        credentials: overrides.credentials.clone(),
+        warnings: Vec::new(),
+    };
     let mut values = reader.values(&root, overrides)?;
     if !values.is_set("public", &keys::THREADS) {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -57,8 +63,8 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         guesses_per_minute: u32::try_from(values.number("public", &keys::GUESSES)).unwrap_or(u32::MAX),
         shut_out_guessers: values.flag("public", &keys::SHUT_OUT),
         forgiving: values.flag("public", &keys::FORGIVING),
-        public_limits: limits::read(&values, &reader, "public")?,
-        admin_limits: limits::read(&values, &reader, "admin")?,
+        public_limits: limits(&values, &reader, "public")?,
+        admin_limits: limits(&values, &reader, "admin")?,
         drain: values.seconds("", &keys::DRAIN),
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
@@ -100,6 +106,28 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         values,
         ..settings
     })
+}
+
+fn limits(values: &Values, reader: &Reader, section: &'static str) -> Result<Limits, ConfigError> {
+    let limits = Limits {
+        head_timeout: values.seconds(section, &keys::HEAD_TIMEOUT),
+        idle_timeout: values.seconds(section, &keys::IDLE_TIMEOUT),
+        write_timeout: values.seconds(section, &keys::WRITE_TIMEOUT),
+        lifetime: values.seconds(section, &keys::LIFETIME),
+        head_bytes: values.size(section, &keys::HEAD_BYTES),
+        target_bytes: values.size(section, &keys::TARGET_BYTES),
+        headers: values.size(section, &keys::HEADERS),
+        connections: values.size(section, &keys::MAX_CONNECTIONS),
+        connections_per_address: values.limit(section, &keys::PER_ADDRESS),
+        requests: values.limit(section, &keys::MAX_REQUESTS),
+        trusted_proxies: values.list(section, &keys::TRUSTED_PROXIES, parse_network),
+        proxy_protocol: values.flag(section, &keys::PROXY_PROTOCOL),
+    };
+    if limits.proxy_protocol && limits.trusted_proxies.is_empty() {
+        let reason = "no proxy is trusted: name the proxies in trusted_proxies";
+        return Err(reader.wrong(keys::PROXY_PROTOCOL.path(section), true, reason));
+    }
+    Ok(limits)
 }
 
 fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {

@@ -105,22 +105,22 @@ fn reference() -> String {
 
 fn example() -> String {
     let mut text = "# Every setting of tinyd with its default. docs/configuration.md explains them.\n".to_owned();
-    for section in ["", "public", "admin", "links", "fetch", "log"] {
-        if !section.is_empty() {
-            text.push_str(&format!("\n[{section}]\n"));
+    for section in keys::SECTIONS.into_iter().chain(["partner"]) {
+        match section {
+            "" => {}
+            "partner" => text.push_str("\n# A section for each partner.\n#[[partner]]\n"),
+            section => text.push_str(&format!("\n[{section}]\n")),
         }
         for (key, default) in keys::of_section(section) {
             text.push('\n');
             text.push_str(&wrapped(&key.doc.replace('`', ""), "# ", "# "));
             match default {
+                "" if key.name == "id" => text.push_str("#id = 1234567\n"),
                 "" => text.push_str(&format!("# {} = …\n", key.name)),
                 default => text.push_str(&format!("#{} = {default}\n", key.name)),
             }
         }
     }
-    text.push_str(
-        "\n# A section for each partner.\n#[[partner]]\n#id = 1234567\n#admin_secret_file = \"admin_secret\"\n",
-    );
     text
 }
 

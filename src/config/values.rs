@@ -1,6 +1,7 @@
 //! The value of each setting: from a flag or its variable, else the file, else the default; checked by its kind.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,45 +26,28 @@ pub struct Values(BTreeMap<(&'static str, &'static str), (Value, Source)>);
 
 /// What is known of the file while it is read.
 pub struct Reader {
-    origin: String,
     pub file: PathBuf,
     pub credentials: Option<PathBuf>,
     pub warnings: Vec<String>,
 }
 
 impl Reader {
-    pub fn new(file: &Path, credentials: Option<PathBuf>) -> Self {
-        Self {
-            origin: file.display().to_string(),
-            file: file.to_owned(),
-            credentials,
-            warnings: Vec::new(),
-        }
-    }
-
     pub fn wrong(&self, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
-        wrong(&self.origin, key, value, reason)
+        wrong(self.file.display().to_string(), key, value, reason)
     }
 
     /// Refuses keys of a section that the table of settings does not have.
     pub fn check_keys(&self, section: &str, name: &str, table: &Table) -> Result<(), ConfigError> {
         let mut known: Vec<_> = keys::of_section(section).map(|(key, _)| key.name).collect();
         if section.is_empty() {
-            let sections = keys::ALL
-                .iter()
-                .flat_map(|key| key.sections)
-                .map(|(section, _)| *section);
-            sections.for_each(|section| {
-                if !section.is_empty() && !known.contains(&section) {
-                    known.push(section);
-                }
-            });
+            known.extend(keys::SECTIONS.into_iter().filter(|section| !section.is_empty()));
+            known.push("partner");
         }
         let is_known = |key: &str| known.contains(&key) || section.is_empty() && key == RENAMED.0;
         match table.keys().find(|key| !is_known(key)) {
             None => Ok(()),
             Some(key) => Err(ConfigError::UnknownKey {
-                origin: self.origin.clone(),
+                origin: self.file.display().to_string(),
                 key: if name.is_empty() {
                     key.clone()
                 } else {
@@ -84,7 +68,7 @@ impl Reader {
         self.check_keys("", "", root)?;
         let mut values = Values(BTreeMap::new());
         let empty = Table::new();
-        for section in ["", "public", "admin", "links", "fetch", "log"] {
+        for section in keys::SECTIONS {
             let (name, table) = self.section(root, section, &empty)?;
             self.check_keys(section, name, table)?;
             for (key, default) in keys::of_section(section) {
@@ -99,7 +83,7 @@ impl Reader {
                     (Some((flag, text)), _) => {
                         let value = value_of_flag(key, text);
                         let origin = format!("--{flag} or {}", key.variable().unwrap_or_default());
-                        check(key, &value).map_err(|(shown, reason)| wrong(&origin, flag.to_owned(), shown, reason))?;
+                        check(key, &value).map_err(|(shown, reason)| wrong(origin, flag.to_owned(), shown, reason))?;
                         Some((value, Source::Flag))
                     }
                     (None, Some(value)) => Some((value.clone(), Source::File)),
@@ -149,9 +133,9 @@ impl Reader {
     }
 }
 
-fn wrong(origin: &str, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
+fn wrong(origin: String, key: String, value: impl ToString, reason: impl Into<String>) -> ConfigError {
     ConfigError::Setting {
-        origin: origin.to_owned(),
+        origin,
         key,
         value: value.to_string(),
         reason: reason.into(),
@@ -169,62 +153,40 @@ fn value_of_flag(key: &Key, text: &str) -> Value {
 
 /// Checks a value by the kind of its key. An error has the part that is wrong, and what would be right.
 fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
-    let wrong = |reason: String| (value.to_string(), reason);
-    let text = || {
-        value
-            .as_str()
-            .ok_or_else(|| wrong("expected a string in quotes".to_owned()))
+    let expect = |is_right: bool, what: &str| {
+        let error = || (value.to_string(), format!("expected {what}"));
+        is_right.then_some(()).ok_or_else(error)
     };
+    let number_in = |range: &RangeInclusive<u64>| {
+        let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+        let (least, most) = (range.start(), range.end());
+        let is_right = number.is_some_and(|number| range.contains(&number));
+        expect(is_right, &format!("a whole number from {least} to {most}"))
+    };
+    let text = || expect(value.is_str(), "a string in quotes").map(|()| value.as_str().unwrap_or_default());
     let check_text = |text: &str, check: keys::Check| check(text).map_err(|reason| (format!("{text:?}"), reason));
     match &key.kind {
-        ValueKind::Flag => match value.as_bool() {
-            Some(_) => Ok(()),
-            None => Err(wrong("expected true or false".to_owned())),
-        },
-        ValueKind::Number(range, _) => number_in(value, range.clone()).map_err(wrong),
-        ValueKind::Choice(names) => {
-            let text = text()?;
-            if names.contains(&text) {
-                return Ok(());
-            }
-            Err(wrong(format!("expected one of {}", names.join(", "))))
-        }
+        ValueKind::Flag => expect(value.is_bool(), "true or false"),
+        ValueKind::Number(range, _) => number_in(range),
+        ValueKind::Choice(names) => expect(names.contains(&text()?), &format!("one of {}", names.join(", "))),
         ValueKind::Text(_, check) => check_text(text()?, *check),
-        ValueKind::Path => match text()? {
-            "" => Err(wrong("expected the path of a file or folder".to_owned())),
-            _ => Ok(()),
-        },
+        ValueKind::Path => expect(!text()?.is_empty(), "the path of a file or folder"),
         ValueKind::Texts(_, check) => {
-            let texts = strings(value).filter(|texts| !texts.is_empty() || may_be_empty(key));
-            let texts = texts.ok_or_else(|| wrong("expected a string or a list of strings".to_owned()))?;
-            texts.iter().try_for_each(|text| check_text(text, *check))
+            let may_be_empty = key.sections.iter().any(|(_, default)| *default == "[]");
+            let texts = strings(value).filter(|texts| !texts.is_empty() || may_be_empty);
+            expect(texts.is_some(), "a string or a list of strings")?;
+            let mut texts = texts.into_iter().flatten();
+            texts.try_for_each(|text| check_text(&text, *check))
         }
         ValueKind::Ports => {
             let ports = ports(value);
             let is_right = !ports.is_empty() && ports.iter().all(|port| *port > 0);
-            let reason = "expected at least one port from 1 to 65535, such as [80, 443]";
-            is_right.then_some(()).ok_or_else(|| wrong(reason.to_owned()))
+            expect(is_right, "at least one port from 1 to 65535, such as [80, 443]")
         }
-        ValueKind::Sample if value.is_integer() => number_in(value, 1..=1_000_000_000).map_err(wrong),
-        ValueKind::Sample => match text()? {
-            "off" | "all" => Ok(()),
-            _ => Err(wrong("expected one of off, all, or a number".to_owned())),
-        },
+        ValueKind::Sample if value.is_integer() => number_in(&(1..=1_000_000_000)),
+        ValueKind::Sample => expect(matches!(text()?, "off" | "all"), "one of off, all, or a number"),
         ValueKind::Partner(_) => Ok(()),
     }
-}
-
-fn number_in(value: &Value, range: std::ops::RangeInclusive<u64>) -> Result<(), String> {
-    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
-    let (least, most) = (range.start(), range.end());
-    match number {
-        Some(number) if range.contains(&number) => Ok(()),
-        _ => Err(format!("expected a whole number from {least} to {most}")),
-    }
-}
-
-fn may_be_empty(key: &Key) -> bool {
-    key.sections.iter().any(|(_, default)| *default == "[]")
 }
 
 /// One string or a list of them.

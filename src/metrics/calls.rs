@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::metrics::histogram::{Distribution, LongDurations};
+use crate::metrics::labels::labels;
 use crate::metrics::number::Counter;
 
 /// A service and one of its actions, as the API names them: never what a client sent.
@@ -14,73 +15,32 @@ pub type ActionName = (&'static str, &'static str);
 /// What is counted as [`ActionName`] where none could be made out.
 pub const UNKNOWN_ACTION: ActionName = ("unknown", "unknown");
 
-/// Why a session was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionFailure {
-    Missing,
-    /// It could not be read, or was not signed by the partner it names.
-    Malformed,
-    Type,
-    Expired,
-    Revoked,
-    /// It has had all the calls that it allows.
-    ActionsLimit,
-    /// It was used from an address that it does not allow.
-    RestrictedIp,
-    /// It was used for a URI that it does not allow.
-    RestrictedUri,
-    /// Its user has characters that not every format can write.
-    User,
-}
-
-const SESSION_FAILURES: usize = SessionFailure::ALL.len();
-
-impl SessionFailure {
-    /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
-        Self::Missing,
-        Self::Malformed,
-        Self::Type,
-        Self::Expired,
-        Self::Revoked,
-        Self::ActionsLimit,
-        Self::RestrictedIp,
-        Self::RestrictedUri,
-        Self::User,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Type => "type",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::ActionsLimit => "actions_limit",
-            Self::RestrictedIp => "restricted_ip",
-            Self::RestrictedUri => "restricted_uri",
-            Self::User => "user",
-        }
+labels! {
+    /// Why a session was not accepted.
+    pub enum SessionFailure {
+        Missing = "missing",
+        /// It could not be read, or was not signed by the partner it names.
+        Malformed = "malformed",
+        Type = "type",
+        Expired = "expired",
+        Revoked = "revoked",
+        /// It has had all the calls that it allows.
+        ActionsLimit = "actions_limit",
+        /// It was used from an address that it does not allow.
+        RestrictedIp = "restricted_ip",
+        /// It was used for a URI that it does not allow.
+        RestrictedUri = "restricted_uri",
+        /// Its user has characters that not every format can write.
+        User = "user",
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartFailure {
-    /// There is no such partner, the secret is wrong, or not good for this type.
-    Refused,
-    /// Too many have failed before: nothing was compared.
-    Throttled,
-}
-
-impl StartFailure {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Refused, Self::Throttled];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-        }
+labels! {
+    pub enum StartFailure {
+        /// There is no such partner, the secret is wrong, or not good for this type.
+        Refused = "refused",
+        /// Too many have failed before: nothing was compared.
+        Throttled = "throttled",
     }
 }
 
@@ -88,7 +48,7 @@ impl StartFailure {
 pub struct Calls {
     // A lock for each call, beside which all else that a call takes is long.
     actions: Mutex<BTreeMap<ActionName, OfAction>>,
-    session_failures: [Counter; SESSION_FAILURES],
+    session_failures: [Counter; SessionFailure::ALL.len()],
     start_failures: [Counter; StartFailure::ALL.len()],
 }
 
@@ -126,14 +86,12 @@ impl Calls {
         counted.durations.observe_duration(duration);
     }
 
-    /// Counts a session that was not accepted.
     pub fn session_failed(&self, why: SessionFailure) {
         if let Some(counter) = self.session_failures.get(why as usize) {
             counter.increment();
         }
     }
 
-    /// Counts a session that was not started.
     pub fn start_failed(&self, why: StartFailure) {
         if let Some(counter) = self.start_failures.get(why as usize) {
             counter.increment();
@@ -151,12 +109,10 @@ impl Calls {
         actions.iter().map(report).collect()
     }
 
-    /// Sessions that were not accepted, in the order of [`SessionFailure::ALL`].
-    pub fn session_failures(&self) -> [u64; SESSION_FAILURES] {
+    pub fn session_failures(&self) -> [u64; SessionFailure::ALL.len()] {
         self.session_failures.each_ref().map(Counter::get)
     }
 
-    /// Sessions that were not started, in the order of [`StartFailure::ALL`].
     pub fn start_failures(&self) -> [u64; StartFailure::ALL.len()] {
         self.start_failures.each_ref().map(Counter::get)
     }

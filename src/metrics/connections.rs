@@ -2,98 +2,47 @@
 
 use std::sync::Arc;
 
+use crate::metrics::labels::labels;
 use crate::metrics::number::{Counter, Gauge};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
-    Public,
-    Admin,
-}
-
-impl Listener {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Public, Self::Admin];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Admin => "admin",
-        }
+labels! {
+    pub enum Listener {
+        Public = "public",
+        Admin = "admin",
     }
 }
 
-/// Why a connection or a request was refused, or a connection closed before its client wanted it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The limit of connections in all.
-    Connections,
-    /// The limit of connections of one address.
-    AddressConnections,
-    /// The limit of unknown ids that one address may ask for.
-    UnknownIdLimit,
-    /// The head of a request took too long.
-    HeadTimeout,
-    /// No request came for too long.
-    IdleTimeout,
-    /// The client took too long to receive an answer.
-    WriteTimeout,
-    /// The connection was open for as long as one may be.
-    Lifetime,
-    /// The limit of requests on one connection.
-    Requests,
-    /// Not a request, or one whose framing is in doubt.
-    Malformed,
-    /// The head of a request was too large.
-    HeadTooLarge,
-    /// The PROXY header was missing or malformed, or no trusted proxy sent it.
-    ProxyHeader,
-    /// The body of a request took too long.
-    BodyTimeout,
-    /// Too many failed attempts of one address to start a session.
-    StartSession,
-    /// The limit of bytes that are held for requests and answers.
-    BufferedBytes,
-}
-
-/// How many reasons there are.
-const REASONS: usize = Refusal::ALL.len();
-
-impl Refusal {
-    /// All reasons, in their order.
-    pub const ALL: [Self; 14] = [
-        Self::Connections,
-        Self::AddressConnections,
-        Self::UnknownIdLimit,
-        Self::HeadTimeout,
-        Self::IdleTimeout,
-        Self::WriteTimeout,
-        Self::Lifetime,
-        Self::Requests,
-        Self::Malformed,
-        Self::HeadTooLarge,
-        Self::ProxyHeader,
-        Self::BodyTimeout,
-        Self::StartSession,
-        Self::BufferedBytes,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::AddressConnections => "address_connections",
-            Self::UnknownIdLimit => "guesses",
-            Self::HeadTimeout => "head_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::Lifetime => "lifetime",
-            Self::Requests => "requests",
-            Self::Malformed => "malformed",
-            Self::HeadTooLarge => "head_too_large",
-            Self::ProxyHeader => "proxy_header",
-            Self::BodyTimeout => "body_timeout",
-            Self::StartSession => "start_session",
-            Self::BufferedBytes => "buffered_bytes",
-        }
+labels! {
+    /// Why a connection or a request was refused, or a connection closed before its client wanted it.
+    pub enum Refusal {
+        /// The limit of connections in all.
+        Connections = "connections",
+        /// The limit of connections of one address.
+        AddressConnections = "address_connections",
+        /// The limit of unknown ids that one address may ask for.
+        UnknownIdLimit = "guesses",
+        /// The head of a request took too long.
+        HeadTimeout = "head_timeout",
+        /// No request came for too long.
+        IdleTimeout = "idle_timeout",
+        /// The client took too long to receive an answer.
+        WriteTimeout = "write_timeout",
+        /// The connection was open for as long as one may be.
+        Lifetime = "lifetime",
+        /// The limit of requests on one connection.
+        Requests = "requests",
+        /// Not a request, or one whose framing is in doubt.
+        Malformed = "malformed",
+        /// The head of a request was too large.
+        HeadTooLarge = "head_too_large",
+        /// The PROXY header was missing or malformed, or no trusted proxy sent it.
+        ProxyHeader = "proxy_header",
+        /// The body of a request took too long.
+        BodyTimeout = "body_timeout",
+        /// Too many failed attempts of one address to start a session.
+        StartSession = "start_session",
+        /// The limit of bytes that are held for requests and answers.
+        BufferedBytes = "buffered_bytes",
     }
 }
 
@@ -101,9 +50,19 @@ impl Refusal {
 pub struct Connections {
     accepted: Counter,
     open: Gauge,
-    // In the order of `Refusal::ALL`.
-    refused: [Counter; REASONS],
-    shut_out: Counter,
+    refused: [Counter; Refusal::ALL.len()],
+    shut_outs: Counter,
+}
+
+#[derive(Debug, Clone)]
+pub struct ConnectionsReport {
+    pub listener: Listener,
+    pub accepted: u64,
+    pub open: u64,
+    /// In the order of [`Refusal::ALL`].
+    pub refused: [u64; Refusal::ALL.len()],
+    /// How often a client was refused everything for a while.
+    pub shut_outs: u64,
 }
 
 impl Connections {
@@ -122,26 +81,21 @@ impl Connections {
 
     /// Counts a client that is refused everything for a while.
     pub fn shut_out(&self) {
-        self.shut_out.increment();
-    }
-
-    /// How often a client was refused everything for a while.
-    pub fn shut_outs(&self) -> u64 {
-        self.shut_out.get()
+        self.shut_outs.increment();
     }
 
     pub fn open(&self) -> u64 {
         self.open.get()
     }
 
-    /// How many connections were accepted, how many are open, and how many refusals there were for each reason, in the
-    /// order of [`Refusal::ALL`].
-    pub fn read(&self) -> (u64, u64, [u64; REASONS]) {
-        (
-            self.accepted.get(),
-            self.open.get(),
-            self.refused.each_ref().map(Counter::get),
-        )
+    pub fn read(&self, listener: Listener) -> ConnectionsReport {
+        ConnectionsReport {
+            listener,
+            accepted: self.accepted.get(),
+            open: self.open.get(),
+            refused: self.refused.each_ref().map(Counter::get),
+            shut_outs: self.shut_outs.get(),
+        }
     }
 }
 
@@ -163,10 +117,14 @@ mod tests {
     fn a_connection_is_open_until_it_is_dropped() {
         let connections = Arc::new(Connections::default());
         let (one, other) = (connections.accepted(), connections.accepted());
+        let read = || {
+            let report = connections.read(Listener::Public);
+            (report.accepted, report.open)
+        };
         drop(one);
-        assert_eq!((connections.read().0, connections.read().1), (2, 1));
+        assert_eq!(read(), (2, 1));
         drop(other);
-        assert_eq!((connections.read().0, connections.read().1), (2, 0));
+        assert_eq!(read(), (2, 0));
     }
 
     #[test]
@@ -174,7 +132,7 @@ mod tests {
         for (number, refusal) in Refusal::ALL.into_iter().enumerate() {
             let connections = Connections::default();
             connections.refused(refusal);
-            let refused = connections.read().2;
+            let refused = connections.read(Listener::Public).refused;
             assert_eq!((refused[number], refused.iter().sum::<u64>()), (1, 1), "{refusal:?}");
         }
     }

@@ -2,65 +2,34 @@
 
 use std::sync::Arc;
 
+use crate::metrics::labels::labels;
 use crate::metrics::{Counter, Gauge};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FetchOutcome {
-    /// The whole answer was passed on.
-    Complete,
-    /// The destination is none that is fetched.
-    Forbidden,
-    /// Its name was not found, or nobody answered there, or with a certificate that does not hold.
-    Unreachable,
-    /// The answer was broken, or broke off.
-    Broken,
-    /// The answer was larger than allowed.
-    TooLarge,
-    TimedOut,
-    /// The request had been fetched by a proxy like this one.
-    Loop,
-    /// As many fetches were going on as may, in all or for the client.
-    Busy,
-    /// The client has gone before the end.
-    Abandoned,
-}
-
-/// How many outcomes there are.
-const OUTCOMES: usize = FetchOutcome::ALL.len();
-
-impl FetchOutcome {
-    /// All outcomes, in their order.
-    pub const ALL: [Self; 9] = [
-        Self::Complete,
-        Self::Forbidden,
-        Self::Unreachable,
-        Self::Broken,
-        Self::TooLarge,
-        Self::TimedOut,
-        Self::Loop,
-        Self::Busy,
-        Self::Abandoned,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Forbidden => "forbidden",
-            Self::Unreachable => "unreachable",
-            Self::Broken => "broken",
-            Self::TooLarge => "too_large",
-            Self::TimedOut => "timed_out",
-            Self::Loop => "loop",
-            Self::Busy => "busy",
-            Self::Abandoned => "abandoned",
-        }
+labels! {
+    pub enum FetchOutcome {
+        /// The whole answer was passed on.
+        Complete = "complete",
+        /// The destination is none that is fetched.
+        Forbidden = "forbidden",
+        /// Its name was not found, or nobody answered there, or with a certificate that does not hold.
+        Unreachable = "unreachable",
+        /// The answer was broken, or broke off.
+        Broken = "broken",
+        /// The answer was larger than allowed.
+        TooLarge = "too_large",
+        TimedOut = "timed_out",
+        /// The request had been fetched by a proxy like this one.
+        Loop = "loop",
+        /// As many fetches were going on as may, in all or for the client.
+        Busy = "busy",
+        /// The client has gone before the end.
+        Abandoned = "abandoned",
     }
 }
 
 #[derive(Debug, Default)]
 pub struct Fetches {
-    // In the order of `FetchOutcome::ALL`.
-    outcomes: [Counter; OUTCOMES],
+    outcomes: [Counter; FetchOutcome::ALL.len()],
     open: Gauge,
     bytes: Counter,
 }
@@ -68,7 +37,7 @@ pub struct Fetches {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FetchesReport {
     /// Fetches that have ended, in the order of [`FetchOutcome::ALL`].
-    pub outcomes: [u64; OUTCOMES],
+    pub outcomes: [u64; FetchOutcome::ALL.len()],
     pub open: u64,
     /// Bytes of bodies that were passed on.
     pub bytes: u64,

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub const NANOSECONDS_IN_A_SECOND: f64 = 1e9;
+
 /// Counts values by size. The first bucket takes what is at most 2^`FIRST`, each further one up to twice as much, and
 /// the last of the `BUCKETS` all that is more.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod prometheus;
 mod fetches;
 mod histogram;
 mod history;
+mod labels;
 mod number;
 mod process;
 mod redirects;
@@ -18,18 +19,18 @@ mod store;
 use std::sync::Arc;
 
 pub use calls::{ActionName, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
-pub use connections::{Connections, Listener, OpenConnection, Refusal};
+pub use connections::{Connections, ConnectionsReport, Listener, OpenConnection, Refusal};
 pub use fetches::{FetchOutcome, Fetches, OpenFetch};
-pub use histogram::Distribution;
+pub use histogram::{Distribution, NANOSECONDS_IN_A_SECOND};
 pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
 pub use process::ProcessReport;
 pub use prometheus::Exposition;
 pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
-#[cfg(test)]
-pub use report::WriterReport;
-pub use report::{ConnectionsReport, MapReport, Report, StoreReport};
+pub use report::{MapReport, Report, StoreReport};
 pub use store::StoreMetrics;
+#[cfg(test)]
+pub use store::WriterReport;
 
 #[derive(Debug, Default)]
 pub struct Metrics {

@@ -30,14 +30,13 @@ impl ProcessReport {
         let process = process.as_ref();
         let stat = process.and_then(|process| process.stat().ok());
         let stat = stat.as_ref();
+        let files = process.and_then(|process| process.fd_count().ok());
         let limits = process.and_then(|process| process.limits().ok());
         Self {
             cpu_seconds: stat.map(|stat| as_f64(stat.utime + stat.stime) / as_f64(ticks_per_second())),
             resident_bytes: stat.map(|stat| stat.rss * page_size()),
             virtual_bytes: stat.map(|stat| stat.vsize),
-            open_fds: process
-                .and_then(|process| process.fd_count().ok())
-                .map(|files| files as u64),
+            open_fds: files.map(|files| files as u64),
             max_fds: limits.and_then(|limits| match limits.max_open_files.soft_limit {
                 LimitValue::Value(files) => Some(files),
                 LimitValue::Unlimited => None,

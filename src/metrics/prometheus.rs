@@ -3,7 +3,6 @@
 //! OpenMetrics where the client accepts it, as Prometheus does; else the older text format, which every tool reads.
 
 use std::fmt;
-use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet, text};
@@ -11,7 +10,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::calls::UNKNOWN_ACTION;
-use crate::metrics::histogram::{Distribution, as_f64};
+use crate::metrics::connections::ConnectionsReport;
+use crate::metrics::histogram::{Distribution, NANOSECONDS_IN_A_SECOND, as_f64};
 use crate::metrics::report::Report;
 use crate::metrics::{ActionName, FetchOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure};
 
@@ -24,8 +24,6 @@ pub enum Exposition {
 }
 
 type Labels<'l> = &'l [(&'static str, &'l str)];
-
-const NANOSECONDS_IN_A_SECOND: f64 = 1e9;
 
 impl Exposition {
     /// The format that an `Accept` header asks for.
@@ -78,76 +76,125 @@ fn older(text: &str) -> String {
     older
 }
 
+/// The help texts: on each line a metric and its text.
+const HELP: &str = "\
+tinyd_build_info The program's version; always 1.
+tinyd_redirects Requests for redirects, on both listeners, by what became of them.
+tinyd_redirect_duration_seconds Time from when requests for redirects had been read, together with others that came \
+    with them, until their answers had been handed to the kernel, or for unusual requests to the general HTTP server.
+tinyd_clicks_dropped Clicks and previews that were not counted, because more links were used than could be written \
+    down.
+tinyd_fetches Fetches of destinations, for goto with proxy=true, by how they ended.
+tinyd_fetches_open Fetches that are going on.
+tinyd_fetched_bytes Bytes of bodies that were fetched and passed on.
+tinyd_connections_accepted Connections that were accepted, by listener.
+tinyd_connections_open Connections that are open, by listener.
+tinyd_guessers_shut_out How often a client asked for so many unknown ids that it was refused everything until its \
+    minute was over.
+tinyd_refusals Connections and requests that were refused, and connections that were closed, for a reason of the \
+    appliance's.
+tinyd_api_calls Calls of the API by action and error code, those in a multirequest each; no code means success.
+tinyd_api_call_duration_seconds Time that calls of the API took, by action.
+tinyd_ks_failures Calls whose session (KS) was not accepted, by reason.
+tinyd_session_start_failures Sessions that session.start refused to start, by reason.
+tinyd_store_accepting_writes Whether the store takes writes: 1 or 0.
+tinyd_store_read_only Whether the store was opened never to take writes: 1 or 0.
+tinyd_store_failures How often the store has failed; each failure lasts until writes are accepted again.
+tinyd_store_queued_writes Writes that wait to be taken into a transaction.
+tinyd_store_batch_writes Writes in each transaction that was acknowledged.
+tinyd_store_commit_duration_seconds Time it took to have a transaction on disk.
+tinyd_store_checkpoint_duration_seconds Time it took to bring the store's file to where its journal was.
+tinyd_store_disk_wait_seconds How long the writer has been waiting for the disk just now; 0 if it does not wait.
+tinyd_store_journal_bytes Bytes in the journal that the store's file does not have yet.
+tinyd_links Links in the store, by status.
+tinyd_store_file_bytes Size of the store's file.
+tinyd_store_disk_free_bytes Bytes that are free on the store's disk.
+tinyd_store_disk_size_bytes Size of the store's disk.
+tinyd_last_backup_timestamp_seconds When a backup was last taken, in seconds since 1970; missing if never.
+tinyd_store_verified_timestamp_seconds When the last verification of the store ended, in seconds since 1970; missing \
+    before the first has.
+tinyd_store_problems Damaged or contradictory entries that verification has found in the store.
+tinyd_map_loaded Whether every link of the store is in memory: 1 or 0.
+tinyd_map_load_seconds Time it took to load the links into memory.
+tinyd_map_links Links in memory.
+tinyd_map_bytes Memory that the links take.
+tinyd_damaged_links Links that cannot be served because their records are damaged.
+process_cpu_seconds Total user and system CPU time spent in seconds.
+process_resident_memory_bytes Resident memory size in bytes.
+process_virtual_memory_bytes Virtual memory size in bytes.
+process_open_fds Number of open file descriptors.
+process_max_fds Maximum number of open file descriptors.
+process_threads Number of OS threads in the process.
+process_start_time_seconds Start time of the process since unix epoch in seconds.";
+
+fn help(metric: &str) -> &'static str {
+    let of_metric = |line: &'static str| line.strip_prefix(metric)?.strip_prefix(' ');
+    HELP.lines().find_map(of_metric).unwrap_or_default()
+}
+
 /// Writes one metric after the other.
 struct Writer<'e>(DescriptorEncoder<'e>);
 
 impl Writer<'_> {
-    fn describe(
-        &mut self,
-        name: &'static str,
-        kind: MetricType,
-        help: &'static str,
-    ) -> Result<MetricEncoder<'_>, fmt::Error> {
-        self.0.encode_descriptor(name, help, None, kind)
+    fn describe(&mut self, name: &'static str, kind: MetricType) -> Result<MetricEncoder<'_>, fmt::Error> {
+        self.0.encode_descriptor(name, help(name), None, kind)
     }
 
     /// A counter, with its values by label; its samples end in `_total`.
     fn counters<'l>(
         &mut self,
         name: &'static str,
-        help: &'static str,
         label: &'static str,
         values: impl IntoIterator<Item = (&'l str, u64)>,
     ) -> fmt::Result {
-        let mut metric = self.describe(name, MetricType::Counter, help)?;
-        values.into_iter().try_for_each(|(value, count)| {
-            let labels: Labels<'_> = &[(label, value)];
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, u64>(&count, None)
-        })
+        let mut metric = self.describe(name, MetricType::Counter)?;
+        let mut values = values.into_iter();
+        values.try_for_each(|(value, number)| count(&mut metric, &[(label, value)], number))
     }
 
-    fn counter(&mut self, name: &'static str, help: &'static str, count: u64) -> fmt::Result {
-        let mut metric = self.describe(name, MetricType::Counter, help)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&count, None)
+    fn counter(&mut self, name: &'static str, number: u64) -> fmt::Result {
+        let mut metric = self.describe(name, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&number, None)
     }
 
     fn gauges<'l>(
         &mut self,
         name: &'static str,
-        help: &'static str,
         label: &'static str,
         values: impl IntoIterator<Item = (&'l str, u64)>,
     ) -> fmt::Result {
-        let mut metric = self.describe(name, MetricType::Gauge, help)?;
+        let mut metric = self.describe(name, MetricType::Gauge)?;
         values.into_iter().try_for_each(|(value, number)| {
             let labels: Labels<'_> = &[(label, value)];
             metric.encode_family(&labels)?.encode_gauge(&number)
         })
     }
 
-    fn gauge(&mut self, name: &'static str, help: &'static str, number: impl EncodeGaugeValue) -> fmt::Result {
-        self.describe(name, MetricType::Gauge, help)?.encode_gauge(&number)
+    fn gauge(&mut self, name: &'static str, number: impl EncodeGaugeValue) -> fmt::Result {
+        self.describe(name, MetricType::Gauge)?.encode_gauge(&number)
     }
 
     /// A histogram of durations, kept in nanoseconds.
-    fn durations(&mut self, name: &'static str, help: &'static str, durations: &Distribution) -> fmt::Result {
-        let metric = self.describe(name, MetricType::Histogram, help)?;
-        histogram(metric, durations, NANOSECONDS_IN_A_SECOND)
+    fn durations(&mut self, name: &'static str, values: &Distribution) -> fmt::Result {
+        histogram(
+            self.describe(name, MetricType::Histogram)?,
+            values,
+            NANOSECONDS_IN_A_SECOND,
+        )
     }
 }
 
-fn histogram(mut metric: MetricEncoder<'_>, values: &Distribution, unit: f64) -> fmt::Result {
-    let buckets = values
-        .buckets()
-        .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| as_f64(bound) / unit), count));
-    let buckets: Vec<_> = buckets.collect();
-    metric.encode_histogram::<NoLabelSet>(as_f64(values.sum()) / unit, values.count(), &buckets, None)
+/// A sample of a counter with labels.
+fn count(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, number: u64) -> fmt::Result {
+    metric
+        .encode_family(&labels)?
+        .encode_counter::<NoLabelSet, _, u64>(&number, None)
 }
 
-fn zip<const N: usize>(labels: [&'static str; N], values: [u64; N]) -> impl Iterator<Item = (&'static str, u64)> {
-    labels.into_iter().zip(values)
+fn histogram(mut metric: MetricEncoder<'_>, values: &Distribution, unit: f64) -> fmt::Result {
+    let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| as_f64(bound) / unit);
+    let buckets: Vec<_> = values.buckets().map(|(most, count)| (bound(most), count)).collect();
+    metric.encode_histogram::<NoLabelSet>(as_f64(values.sum()) / unit, values.count(), &buckets, None)
 }
 
 fn label_of(action: ActionName) -> String {
@@ -161,9 +208,8 @@ fn label_of(action: ActionName) -> String {
 impl Collector for Report {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut to = Writer(encoder);
-        self.encode_build(&mut to)?;
+        to.gauges("tinyd_build_info", "version", [(self.version, 1)])?;
         self.encode_redirects(&mut to)?;
-        self.encode_fetches(&mut to)?;
         self.encode_connections(&mut to)?;
         self.encode_calls(&mut to)?;
         self.encode_store(&mut to)?;
@@ -173,228 +219,99 @@ impl Collector for Report {
 }
 
 impl Report {
-    fn encode_build(&self, to: &mut Writer<'_>) -> fmt::Result {
-        to.gauges(
-            "tinyd_build_info",
-            "The program's version; always 1.",
-            "version",
-            [(self.version, 1)],
-        )
-    }
-
     fn encode_redirects(&self, to: &mut Writer<'_>) -> fmt::Result {
-        to.counters(
-            "tinyd_redirects",
-            "Requests for redirects, on both listeners, by what became of them.",
-            "outcome",
-            zip(RedirectOutcome::ALL.map(RedirectOutcome::label), self.redirects),
-        )?;
-        to.durations(
-            "tinyd_redirect_duration_seconds",
-            "Time from when requests for redirects had been read, together with others that came with them, \
-             until their \
-             answers had been handed to the kernel, or for unusual requests to the general HTTP server.",
-            &self.redirect_durations,
-        )?;
-        to.counter(
-            "tinyd_clicks_dropped",
-            "Clicks and previews that were not counted, because more links were used than could be written down.",
-            self.store.dropped_clicks,
-        )
-    }
-
-    fn encode_fetches(&self, to: &mut Writer<'_>) -> fmt::Result {
+        to.counters("tinyd_redirects", "outcome", RedirectOutcome::labelled(self.redirects))?;
+        to.durations("tinyd_redirect_duration_seconds", &self.redirect_durations)?;
+        to.counter("tinyd_clicks_dropped", self.store.dropped_clicks)?;
         to.counters(
             "tinyd_fetches",
-            "Fetches of destinations, for goto with proxy=true, by how they ended.",
             "outcome",
-            zip(FetchOutcome::ALL.map(FetchOutcome::label), self.fetches.outcomes),
+            FetchOutcome::labelled(self.fetches.outcomes),
         )?;
-        to.gauge("tinyd_fetches_open", "Fetches that are going on.", self.fetches.open)?;
-        to.counter(
-            "tinyd_fetched_bytes",
-            "Bytes of bodies that were fetched and passed on.",
-            self.fetches.bytes,
-        )
+        to.gauge("tinyd_fetches_open", self.fetches.open)?;
+        to.counter("tinyd_fetched_bytes", self.fetches.bytes)
     }
 
     fn encode_connections(&self, to: &mut Writer<'_>) -> fmt::Result {
-        to.counters(
-            "tinyd_connections_accepted",
-            "Connections that were accepted, by listener.",
-            "listener",
-            self.connections.iter().map(|of| (of.listener.label(), of.accepted)),
-        )?;
-        to.gauges(
-            "tinyd_connections_open",
-            "Connections that are open, by listener.",
-            "listener",
-            self.connections.iter().map(|of| (of.listener.label(), of.open)),
-        )?;
-        to.counter(
-            "tinyd_guessers_shut_out",
-            "How often a client asked for so many unknown ids that it was refused everything until its minute was \
-            over.",
-            self.connections.iter().map(|of| of.shut_outs).sum(),
-        )?;
-        let mut metric = to.describe(
-            "tinyd_refusals",
-            MetricType::Counter,
-            "Connections and requests that were refused, and connections that were closed, for a reason of the \
-            appliance's.",
-        )?;
+        let by_listener = |number: fn(&ConnectionsReport) -> u64| {
+            self.connections.iter().map(move |of| (of.listener.label(), number(of)))
+        };
+        to.counters("tinyd_connections_accepted", "listener", by_listener(|of| of.accepted))?;
+        to.gauges("tinyd_connections_open", "listener", by_listener(|of| of.open))?;
+        let shut_outs = self.connections.iter().map(|of| of.shut_outs).sum();
+        to.counter("tinyd_guessers_shut_out", shut_outs)?;
+        let mut metric = to.describe("tinyd_refusals", MetricType::Counter)?;
         for of in &self.connections {
-            for (reason, count) in zip(Refusal::ALL.map(Refusal::label), of.refused) {
-                let labels: Labels<'_> = &[("listener", of.listener.label()), ("reason", reason)];
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            for (reason, number) in Refusal::labelled(of.refused) {
+                let labels = [("listener", of.listener.label()), ("reason", reason)];
+                count(&mut metric, &labels, number)?;
             }
         }
         Ok(())
     }
 
     fn encode_calls(&self, to: &mut Writer<'_>) -> fmt::Result {
-        let actions = self.actions.iter().map(|action| (label_of(action.name), action));
-        let actions: Vec<_> = actions.collect();
-        let mut metric = to.describe(
-            "tinyd_api_calls",
-            MetricType::Counter,
-            "Calls of the API by action and error code, those in a multirequest each; no code means success.",
-        )?;
-        for (name, action) in &actions {
-            for (code, count) in &action.codes {
-                let labels: Labels<'_> = &[("action", name), ("code", code)];
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        let mut metric = to.describe("tinyd_api_calls", MetricType::Counter)?;
+        for action in &self.actions {
+            let name = label_of(action.name);
+            for (code, number) in &action.codes {
+                count(&mut metric, &[("action", &name), ("code", code)], *number)?;
             }
         }
-        let mut metric = to.describe(
-            "tinyd_api_call_duration_seconds",
-            MetricType::Histogram,
-            "Time that calls of the API took, by action.",
-        )?;
-        for (name, action) in actions.iter().filter(|(_, action)| action.durations.count() > 0) {
-            let labels: Labels<'_> = &[("action", name)];
-            histogram(
-                metric.encode_family(&labels)?,
-                &action.durations,
-                NANOSECONDS_IN_A_SECOND,
-            )?;
+        let mut metric = to.describe("tinyd_api_call_duration_seconds", MetricType::Histogram)?;
+        for action in self.actions.iter().filter(|action| action.durations.count() > 0) {
+            let labels: Labels<'_> = &[("action", &label_of(action.name))];
+            let metric = metric.encode_family(&labels)?;
+            histogram(metric, &action.durations, NANOSECONDS_IN_A_SECOND)?;
         }
         to.counters(
             "tinyd_ks_failures",
-            "Calls whose session (KS) was not accepted, by reason.",
             "reason",
-            zip(SessionFailure::ALL.map(SessionFailure::label), self.session_failures),
+            SessionFailure::labelled(self.session_failures),
         )?;
         to.counters(
             "tinyd_session_start_failures",
-            "Sessions that session.start refused to start, by reason.",
             "reason",
-            zip(StartFailure::ALL.map(StartFailure::label), self.start_failures),
+            StartFailure::labelled(self.start_failures),
         )
     }
 
     fn encode_store(&self, to: &mut Writer<'_>) -> fmt::Result {
-        let store = &self.store;
-        to.gauge(
-            "tinyd_store_accepting_writes",
-            "Whether the store takes writes: 1 or 0.",
-            u64::from(store.is_accepting),
-        )?;
-        to.gauge(
-            "tinyd_store_read_only",
-            "Whether the store was opened never to take writes: 1 or 0.",
-            u64::from(store.is_read_only),
-        )?;
-        to.counter(
-            "tinyd_store_failures",
-            "How often the store has failed; each failure lasts until writes are accepted again.",
-            store.writer.failures,
-        )?;
-        to.gauge(
-            "tinyd_store_queued_writes",
-            "Writes that wait to be taken into a transaction.",
-            store.queued,
-        )?;
-        let metric = to.describe(
-            "tinyd_store_batch_writes",
-            MetricType::Histogram,
-            "Writes in each transaction that was acknowledged.",
-        )?;
-        histogram(metric, &store.writer.batch_sizes, 1.0)?;
-        to.durations(
-            "tinyd_store_commit_duration_seconds",
-            "Time it took to have a transaction on disk.",
-            &store.writer.commits,
-        )?;
-        to.durations(
-            "tinyd_store_checkpoint_duration_seconds",
-            "Time it took to bring the store's file to where its journal was.",
-            &store.writer.checkpoints,
-        )?;
-        to.gauge(
-            "tinyd_store_disk_wait_seconds",
-            "How long the writer has been waiting for the disk just now; 0 if it does not wait.",
-            seconds(store.writer.waiting),
-        )?;
-        to.gauge(
-            "tinyd_store_journal_bytes",
-            "Bytes in the journal that the store's file does not have yet.",
-            store.writer.journal_bytes,
-        )?;
-        to.gauges("tinyd_links", "Links in the store, by status.", "status", store.links)?;
+        let (store, writer) = (&self.store, &self.store.writer);
+        to.gauge("tinyd_store_accepting_writes", u64::from(store.is_accepting))?;
+        to.gauge("tinyd_store_read_only", u64::from(store.is_read_only))?;
+        to.counter("tinyd_store_failures", writer.failures)?;
+        to.gauge("tinyd_store_queued_writes", store.queued)?;
+        let metric = to.describe("tinyd_store_batch_writes", MetricType::Histogram)?;
+        histogram(metric, &writer.batch_sizes, 1.0)?;
+        to.durations("tinyd_store_commit_duration_seconds", &writer.commits)?;
+        to.durations("tinyd_store_checkpoint_duration_seconds", &writer.checkpoints)?;
+        to.gauge("tinyd_store_disk_wait_seconds", writer.waiting.as_secs_f64())?;
+        to.gauge("tinyd_store_journal_bytes", writer.journal_bytes)?;
+        to.gauges("tinyd_links", "status", store.links)?;
         if let Some([file, free, total]) = store.disk {
-            to.gauge("tinyd_store_file_bytes", "Size of the store's file.", file)?;
-            to.gauge(
-                "tinyd_store_disk_free_bytes",
-                "Bytes that are free on the store's disk.",
-                free,
-            )?;
-            to.gauge("tinyd_store_disk_size_bytes", "Size of the store's disk.", total)?;
+            to.gauge("tinyd_store_file_bytes", file)?;
+            to.gauge("tinyd_store_disk_free_bytes", free)?;
+            to.gauge("tinyd_store_disk_size_bytes", total)?;
         }
         if let Some(at) = store.last_backup {
-            to.gauge(
-                "tinyd_last_backup_timestamp_seconds",
-                "When a backup was last taken, in seconds since 1970; missing if never.",
-                at,
-            )?;
+            to.gauge("tinyd_last_backup_timestamp_seconds", at)?;
         }
         if let Some(at) = store.verified {
-            to.gauge(
-                "tinyd_store_verified_timestamp_seconds",
-                "When the last verification of the store ended, in seconds since 1970; missing before the first has.",
-                at,
-            )?;
+            to.gauge("tinyd_store_verified_timestamp_seconds", at)?;
         }
-        to.gauge(
-            "tinyd_store_problems",
-            "Damaged or contradictory entries that verification has found in the store.",
-            store.problems,
-        )
+        to.gauge("tinyd_store_problems", store.problems)
     }
 
     fn encode_map(&self, to: &mut Writer<'_>) -> fmt::Result {
         let map = &self.map;
-        to.gauge(
-            "tinyd_map_loaded",
-            "Whether every link of the store is in memory: 1 or 0.",
-            u64::from(map.is_loaded),
-        )?;
+        to.gauge("tinyd_map_loaded", u64::from(map.is_loaded))?;
         if let Some(time) = map.load_time {
-            to.gauge(
-                "tinyd_map_load_seconds",
-                "Time it took to load the links into memory.",
-                seconds(time),
-            )?;
+            to.gauge("tinyd_map_load_seconds", time.as_secs_f64())?;
         }
-        to.gauge("tinyd_map_links", "Links in memory.", map.links)?;
-        to.gauge("tinyd_map_bytes", "Memory that the links take.", map.bytes)?;
-        to.gauge(
-            "tinyd_damaged_links",
-            "Links that cannot be served because their records are damaged.",
-            map.damaged,
-        )
+        to.gauge("tinyd_map_links", map.links)?;
+        to.gauge("tinyd_map_bytes", map.bytes)?;
+        to.gauge("tinyd_damaged_links", map.damaged)
     }
 }
 
@@ -402,50 +319,28 @@ impl ProcessReport {
     /// What is not known is left out.
     fn encode(&self, to: &mut Writer<'_>) -> fmt::Result {
         if let Some(seconds) = self.cpu_seconds {
-            let mut metric = to.describe(
-                "process_cpu_seconds",
-                MetricType::Counter,
-                "Total user and system CPU time spent in seconds.",
-            )?;
+            let mut metric = to.describe("process_cpu_seconds", MetricType::Counter)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
         }
-        for (name, help, value) in [
-            (
-                "process_resident_memory_bytes",
-                "Resident memory size in bytes.",
-                self.resident_bytes,
-            ),
-            (
-                "process_virtual_memory_bytes",
-                "Virtual memory size in bytes.",
-                self.virtual_bytes,
-            ),
-            ("process_open_fds", "Number of open file descriptors.", self.open_fds),
-            (
-                "process_max_fds",
-                "Maximum number of open file descriptors.",
-                self.max_fds,
-            ),
-            ("process_threads", "Number of OS threads in the process.", self.threads),
+        for (name, value) in [
+            ("process_resident_memory_bytes", self.resident_bytes),
+            ("process_virtual_memory_bytes", self.virtual_bytes),
+            ("process_open_fds", self.open_fds),
+            ("process_max_fds", self.max_fds),
+            ("process_threads", self.threads),
         ] {
             if let Some(value) = value {
-                to.gauge(name, help, value)?;
+                to.gauge(name, value)?;
             }
         }
-        to.gauge(
-            "process_start_time_seconds",
-            "Start time of the process since unix epoch in seconds.",
-            self.started_at,
-        )
+        to.gauge("process_start_time_seconds", self.started_at)
     }
-}
-
-const fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::Metrics;
     use crate::metrics::report::{MapReport, StoreReport};
@@ -502,6 +397,21 @@ mod tests {
             (&ended, "tinyd_fetches_total{outcome=\"complete\"} 0"),
         ] {
             assert!(text.contains(&format!("\n{sample}\n")), "{sample}: {text}");
+        }
+    }
+
+    #[test]
+    fn each_metric_has_a_help_text() {
+        let mut report = report();
+        (report.store.disk, report.store.last_backup) = (Some([1, 2, 3]), Some(4));
+        (report.store.verified, report.map.load_time) = (Some(5), Some(Duration::from_secs(6)));
+        let text = Exposition::Text.render(report);
+        let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP "));
+        for help in helps {
+            assert!(
+                help.split_once(' ').is_some_and(|(_, text)| text.ends_with('.')),
+                "{help}"
+            );
         }
     }
 

@@ -3,7 +3,6 @@
 //! Each redirect thread has counters in cache lines of its own, which it alone writes: counting is a load and a store.
 //! A report adds them up.
 
-use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,52 +10,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::metrics::histogram::{Distribution, Durations, add_own, nanoseconds};
+use crate::metrics::labels::labels;
 
-/// What became of a request for a redirect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RedirectOutcome {
-    /// 302 to where the link leads.
-    Found,
-    /// 301 of `/tiny` to goto.
-    Hop,
-    Unknown,
-    Disabled,
-    Deleted,
-    Expired,
-    /// Links were being loaded, and this one could not be found meanwhile: 503.
-    Loading,
-    /// The link's record is damaged: 503.
-    Damaged,
-    /// The client has asked for too many ids that there are none of: 429.
-    Refused,
-}
-
-impl RedirectOutcome {
-    /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
-        Self::Found,
-        Self::Hop,
-        Self::Unknown,
-        Self::Disabled,
-        Self::Deleted,
-        Self::Expired,
-        Self::Loading,
-        Self::Damaged,
-        Self::Refused,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::Hop => "hop",
-            Self::Unknown => "unknown",
-            Self::Disabled => "disabled",
-            Self::Deleted => "deleted",
-            Self::Expired => "expired",
-            Self::Loading => "loading",
-            Self::Damaged => "damaged",
-            Self::Refused => "refused",
-        }
+labels! {
+    /// What became of a request for a redirect.
+    pub enum RedirectOutcome {
+        /// 302 to where the link leads.
+        Found = "found",
+        /// 301 of `/tiny` to goto.
+        Hop = "hop",
+        Unknown = "unknown",
+        Disabled = "disabled",
+        Deleted = "deleted",
+        Expired = "expired",
+        /// Links were being loaded, and this one could not be found meanwhile: 503.
+        Loading = "loading",
+        /// The link's record is damaged: 503.
+        Damaged = "damaged",
+        /// The client has asked for too many ids that there are none of: 429.
+        Refused = "refused",
     }
 }
 
@@ -68,40 +40,15 @@ struct Counters {
     durations: Durations,
 }
 
-impl Counters {
-    const fn outcome(&self, outcome: RedirectOutcome) -> &AtomicU64 {
-        let [
-            found,
-            hop,
-            unknown,
-            disabled,
-            deleted,
-            expired,
-            loading,
-            damaged,
-            refused,
-        ] = &self.outcomes;
-        match outcome {
-            RedirectOutcome::Found => found,
-            RedirectOutcome::Hop => hop,
-            RedirectOutcome::Unknown => unknown,
-            RedirectOutcome::Disabled => disabled,
-            RedirectOutcome::Deleted => deleted,
-            RedirectOutcome::Expired => expired,
-            RedirectOutcome::Loading => loading,
-            RedirectOutcome::Damaged => damaged,
-            RedirectOutcome::Refused => refused,
-        }
-    }
-}
-
 /// The counters of one thread. Two threads that share them would lose counts.
 #[derive(Debug, Default)]
 pub struct ThreadRedirects(Arc<Counters>);
 
 impl ThreadRedirects {
     pub fn count(&self, outcome: RedirectOutcome) {
-        add_own(self.0.outcome(outcome), 1);
+        if let Some(count) = self.0.outcomes.get(outcome as usize) {
+            add_own(count, 1);
+        }
     }
 
     /// Notes that so many redirects, whose requests came together, took so long: from when they had been read until
@@ -128,25 +75,23 @@ impl Redirects {
 
     /// Counts a redirect that took so long, on whatever thread: for the general server.
     pub fn count(&self, outcome: RedirectOutcome, duration: Duration) {
-        self.shared.outcome(outcome).fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.shared.outcomes.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         self.shared.durations.observe_duration(duration);
     }
 
     /// How many redirects had each outcome, in the order of [`RedirectOutcome::ALL`], and how long they took.
     pub fn read(&self) -> ([u64; RedirectOutcome::ALL.len()], Distribution) {
         let threads = self.threads.lock();
-        let all = || threads.iter().map(AsRef::as_ref).chain([&self.shared]);
-        let outcomes = array::from_fn(|number| {
-            let of = |counters: &Counters| {
-                counters
-                    .outcomes
-                    .get(number)
-                    .map_or(0, |count| count.load(Ordering::Relaxed))
-            };
-            all().map(of).sum()
-        });
-        let mut durations = Distribution::default();
-        all().for_each(|counters| durations.add(&counters.durations.read()));
+        let all = threads.iter().map(AsRef::as_ref).chain([&self.shared]);
+        let (mut outcomes, mut durations) = ([0; _], Distribution::default());
+        for counters in all {
+            for (sum, count) in outcomes.iter_mut().zip(&counters.outcomes) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+            durations.add(&counters.durations.read());
+        }
         (outcomes, durations)
     }
 }

@@ -3,42 +3,13 @@
 use std::time::Duration;
 
 use crate::metrics::calls::ActionReport;
-use crate::metrics::connections::{Listener, Refusal};
+use crate::metrics::connections::{ConnectionsReport, Listener};
 use crate::metrics::fetches::FetchesReport;
 use crate::metrics::histogram::Distribution;
 use crate::metrics::process::ProcessReport;
 use crate::metrics::redirects::RedirectOutcome;
-use crate::metrics::store::StoreMetrics;
+use crate::metrics::store::WriterReport;
 use crate::metrics::{Metrics, SessionFailure, StartFailure};
-
-#[derive(Debug, Clone)]
-pub struct ConnectionsReport {
-    pub listener: Listener,
-    pub accepted: u64,
-    pub open: u64,
-    /// Refusals, in the order of [`Refusal::ALL`].
-    pub refused: [u64; Refusal::ALL.len()],
-    /// How often a client was refused everything for a while.
-    pub shut_outs: u64,
-}
-
-/// What the writer of a store has counted.
-#[derive(Debug, Clone, Default)]
-pub struct WriterReport {
-    pub batch_sizes: Distribution,
-    /// How long it took to have a transaction on disk, in nanoseconds.
-    pub commits: Distribution,
-    /// How long checkpoints took, in nanoseconds.
-    pub checkpoints: Distribution,
-    /// How often the store has failed.
-    pub failures: u64,
-    /// Bytes in the journal that the store's file does not have.
-    pub journal_bytes: u64,
-    /// Links with each status, in the order of the statuses.
-    pub links: [u64; 3],
-    /// How long the writer has been waiting for the disk just now.
-    pub waiting: Duration,
-}
 
 #[derive(Debug, Clone, Default)]
 pub struct StoreReport {
@@ -90,42 +61,17 @@ pub struct Report {
     pub process: ProcessReport,
 }
 
-impl StoreMetrics {
-    /// What has been counted so far.
-    pub fn read(&self) -> WriterReport {
-        WriterReport {
-            batch_sizes: self.batch_sizes.read(),
-            commits: self.commits.read(),
-            checkpoints: self.checkpoints.read(),
-            failures: self.failures.get(),
-            journal_bytes: self.journal_bytes.get(),
-            links: self.links(),
-            waiting: self.waiting(),
-        }
-    }
-}
-
 impl Metrics {
     /// What has been counted so far, beside what others know: `started_at` is when the program was started, in seconds
     /// since 1970.
     pub fn report(&self, store: StoreReport, map: MapReport, started_at: i64) -> Report {
         let (redirects, redirect_durations) = self.redirects.read();
-        let connections = Listener::ALL.map(|listener| {
-            let (accepted, open, refused) = self.connections(listener).read();
-            ConnectionsReport {
-                listener,
-                accepted,
-                open,
-                refused,
-                shut_outs: self.connections(listener).shut_outs(),
-            }
-        });
         Report {
             version: env!("CARGO_PKG_VERSION"),
             redirects,
             redirect_durations,
             fetches: self.fetches.read(),
-            connections,
+            connections: Listener::ALL.map(|listener| self.connections(listener).read(listener)),
             actions: self.calls.read(),
             session_failures: self.calls.session_failures(),
             start_failures: self.calls.start_failures(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::metrics::histogram::{Durations, Sizes};
+use crate::metrics::histogram::{Distribution, Durations, Sizes};
 use crate::metrics::number::{Counter, Gauge};
 
 /// How many statuses a link can have.
@@ -26,7 +26,31 @@ pub struct StoreMetrics {
     waiting_since: Mutex<Option<Instant>>,
 }
 
+/// [`StoreMetrics`] at one moment; durations in nanoseconds.
+#[derive(Debug, Clone, Default)]
+pub struct WriterReport {
+    pub batch_sizes: Distribution,
+    pub commits: Distribution,
+    pub checkpoints: Distribution,
+    pub failures: u64,
+    pub journal_bytes: u64,
+    pub links: [u64; STATUSES],
+    pub waiting: Duration,
+}
+
 impl StoreMetrics {
+    pub fn read(&self) -> WriterReport {
+        WriterReport {
+            batch_sizes: self.batch_sizes.read(),
+            commits: self.commits.read(),
+            checkpoints: self.checkpoints.read(),
+            failures: self.failures.get(),
+            journal_bytes: self.journal_bytes.get(),
+            links: self.links(),
+            waiting: self.waiting(),
+        }
+    }
+
     /// Says how many links have each status, in the order of the statuses.
     pub fn set_links(&self, links: [u64; STATUSES]) {
         for (gauge, number) in self.links.iter().zip(links) {

@@ -106,15 +106,7 @@ impl Destination {
     /// Writes a stored destination as the value of a `Location` header: a URI of visible ASCII, in which what no URI
     /// may hold is percent-encoded, with the name of a host as domain name servers know it.
     pub fn write_location(full_url: &str, out: &mut Vec<u8>) {
-        // Nearly all are so already. What may need a closer look because of where it stands is not among these.
-        let is_literal = |byte: u8| {
-            byte.is_ascii_graphic()
-                & !matches!(
-                    byte,
-                    b'"' | b'#' | b'%' | b'<' | b'>' | b'@' | b'\\' | b'^' | b'`' | b'{'..=b'}'
-                )
-        };
-        // Every byte is looked at, because many can be at once.
+        // Nearly all are so already. Every byte is looked at, because many can be at once.
         if full_url.bytes().fold(true, |all, byte| all & is_literal(byte)) {
             out.extend_from_slice(full_url.as_bytes());
             return;
@@ -124,7 +116,7 @@ impl Destination {
         };
         encode(parts.scheme, is_in_uri, out);
         if let Some(user) = parts.user {
-            encode(user, |byte| is_in_uri(byte) && byte != b'@', out);
+            encode(user, is_literal, out);
             out.push(b'@');
         }
         let ascii_host = Some(parts.host)
@@ -157,14 +149,19 @@ impl Destination {
     }
 }
 
-/// Whether a byte may stand in a URI as it is (RFC 3986, appendix A), other than `#` and `%`. Brackets are let through
-/// everywhere: clients take them, and `?a[]=1` is what many servers compare with.
-const fn is_in_uri(byte: u8) -> bool {
+/// Whether a byte may stand anywhere in a URI as it is (RFC 3986, appendix A). Brackets are let through everywhere:
+/// clients take them, and `?a[]=1` is what many servers compare with.
+const fn is_literal(byte: u8) -> bool {
     byte.is_ascii_graphic()
-        && !matches!(
+        & !matches!(
             byte,
-            b'"' | b'#' | b'%' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{'..=b'}'
+            b'"' | b'#' | b'%' | b'<' | b'>' | b'@' | b'\\' | b'^' | b'`' | b'{'..=b'}'
         )
+}
+
+/// Whether a byte may stand in a URI as it is, other than `#` and `%`.
+const fn is_in_uri(byte: u8) -> bool {
+    is_literal(byte) || byte == b'@'
 }
 
 /// Percent-encodes what is not allowed, and every `%` with which no encoded byte begins.
@@ -222,16 +219,12 @@ impl<'u> Parts<'u> {
 /// Whether a URL begins with a scheme of the web and a host of which no parser can think ill: letters, digits and
 /// hyphens between dots, the last of them no number. One look at each byte of it.
 fn has_plain_host(url: &[u8]) -> bool {
-    let is_scheme = |scheme: &&[u8]| {
-        url.get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
     let schemes: [&[u8]; 2] = [b"https://", b"http://"];
-    let Some(host) = schemes
-        .iter()
-        .find(|scheme| is_scheme(scheme))
-        .and_then(|scheme| url.get(scheme.len()..))
-    else {
+    let after = |scheme: &[u8]| {
+        let (start, host) = url.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(host)
+    };
+    let Some(host) = schemes.into_iter().find_map(after) else {
         return false;
     };
     let (mut in_label, mut is_hyphen, mut starts_with_letter) = (0, false, false);
@@ -258,11 +251,7 @@ fn is_unambiguous(url: &str) -> bool {
     let (Some(parts), Ok(parsed)) = (Parts::of(url), Url::parse(url)) else {
         return false;
     };
-    let is_of_user = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b':')
-            || is_sub_delimiter(byte)
-    };
+    let is_of_user = |byte: u8| is_of_name(byte) || matches!(byte, b'%' | b':');
     // RFC 3986 knows no end of the authority in a backslash, and no `@` in a user.
     !parts.rest.starts_with('\\')
         && parts.user.is_none_or(|user| user.bytes().all(is_of_user))
@@ -277,9 +266,6 @@ fn is_host(text: &str, host: &Host<&str>) -> bool {
             text.is_some_and(|text| text.parse() == Ok(*address))
         }
         Host::Domain(name) => {
-            let is_of_name = |byte: u8| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') || is_sub_delimiter(byte)
-            };
             // Label by label: where letters of other scripts stand for ASCII, or for nothing, or for a dot, opinions
             // differ.
             let is_label = |(text, label): (&str, &str)| {
@@ -299,11 +285,13 @@ fn is_host(text: &str, host: &Host<&str>) -> bool {
 /// Letters that the older and the newer rules for names (IDNA 2003 and 2008) write in different ways: two names.
 const DEVIATIONS: [char; 4] = ['ß', 'ς', '\u{200c}', '\u{200d}'];
 
-const fn is_sub_delimiter(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-    )
+/// Whether a byte may stand in the name of a host: unreserved characters and delimiters of RFC 3986.
+const fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
+        )
 }
 
 #[cfg(test)]

@@ -41,9 +41,9 @@ impl Status {
     }
 }
 
-/// A short link, whole (docs/kaltura-api.md#kalturashortlink).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ShortLink {
+/// A short link (docs/kaltura-api.md#kalturashortlink).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShortLink<T = String> {
     /// What stands behind `/tiny/`.
     pub id: LinkId,
     pub created_at: Timestamp,
@@ -53,68 +53,47 @@ pub struct ShortLink {
     /// The tenant to whom it belongs.
     pub partner_id: PartnerId,
     /// The user who owns it; at most 100 characters.
-    pub user_id: Option<String>,
+    pub user_id: Option<T>,
     /// A name for people; at most 63 characters.
-    pub name: Option<String>,
+    pub name: Option<T>,
     /// A name for programs; 3 to 63 characters, not unique.
-    pub system_name: String,
+    pub system_name: T,
     /// Where it leads, as it was given; 10 to 8,192 bytes.
-    pub full_url: String,
+    pub full_url: T,
     /// A key chosen by the client, unique within the partner among links that are not deleted; at most 63 characters.
-    pub unique_id: Option<String>,
+    pub unique_id: Option<T>,
     pub status: Status,
 }
 
-/// A short link whose texts are elsewhere, in a record that is being read for instance. The fields are those of
-/// [`ShortLink`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "ShortLink says what they are")]
-pub struct LinkRef<'t> {
-    pub id: LinkId,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub expires_at: Option<Timestamp>,
-    pub partner_id: PartnerId,
-    pub user_id: Option<&'t str>,
-    pub name: Option<&'t str>,
-    pub system_name: &'t str,
-    pub full_url: &'t str,
-    pub unique_id: Option<&'t str>,
-    pub status: Status,
+/// A short link whose texts are elsewhere, in a record that is being read for instance.
+pub type LinkRef<'t> = ShortLink<&'t str>;
+
+impl<T> ShortLink<T> {
+    fn map<'t, U>(&'t self, text: impl Fn(&'t T) -> U) -> ShortLink<U> {
+        ShortLink {
+            id: self.id,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            expires_at: self.expires_at,
+            partner_id: self.partner_id,
+            user_id: self.user_id.as_ref().map(&text),
+            name: self.name.as_ref().map(&text),
+            system_name: text(&self.system_name),
+            full_url: text(&self.full_url),
+            unique_id: self.unique_id.as_ref().map(&text),
+            status: self.status,
+        }
+    }
 }
 
 impl<'t> From<&'t ShortLink> for LinkRef<'t> {
     fn from(link: &'t ShortLink) -> Self {
-        Self {
-            id: link.id,
-            created_at: link.created_at,
-            updated_at: link.updated_at,
-            expires_at: link.expires_at,
-            partner_id: link.partner_id,
-            user_id: link.user_id.as_deref(),
-            name: link.name.as_deref(),
-            system_name: &link.system_name,
-            full_url: &link.full_url,
-            unique_id: link.unique_id.as_deref(),
-            status: link.status,
-        }
+        link.map(String::as_str)
     }
 }
 
 impl From<LinkRef<'_>> for ShortLink {
     fn from(link: LinkRef<'_>) -> Self {
-        Self {
-            id: link.id,
-            created_at: link.created_at,
-            updated_at: link.updated_at,
-            expires_at: link.expires_at,
-            partner_id: link.partner_id,
-            user_id: link.user_id.map(str::to_owned),
-            name: link.name.map(str::to_owned),
-            system_name: link.system_name.to_owned(),
-            full_url: link.full_url.to_owned(),
-            unique_id: link.unique_id.map(str::to_owned),
-            status: link.status,
-        }
+        link.map(|text| (*text).to_owned())
     }
 }

@@ -17,10 +17,13 @@ pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, Refus
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
 pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
-pub use number::whole_number;
+pub use number::{grouped, whole_number};
 pub use time::{Clock, Timestamp};
 pub use usage::{Usage, Visit};
 pub use validate::is_xml_char;
+
+/// Problems that a verification or an import lists; beyond it they are only counted.
+pub const PROBLEMS_LISTED_MAX: usize = 100;
 
 /// Names a session without telling it: the SHA-1 of the KS.
 pub type Digest = [u8; 20];

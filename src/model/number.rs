@@ -6,12 +6,7 @@ const DIGITS_MAX: usize = 19;
 /// Reads a whole number of at most 64 bits. As PHP's `(int)`, it drops a fraction and knows exponents: languages whose
 /// numbers are floating-point write `1900000000.0` and `1.9e9`. Unlike it, it refuses text that is not a number.
 pub fn whole_number(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let (is_negative, unsigned) = match text.as_bytes().first()? {
-        b'-' => (true, text.get(1..)?),
-        b'+' => (false, text.get(1..)?),
-        _ => (false, text),
-    };
+    let (is_negative, unsigned) = without_sign(text.trim());
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
         None => (unsigned, 0),
@@ -41,13 +36,17 @@ pub fn whole_number(text: &str) -> Option<i64> {
     i64::try_from(if is_negative { -number } else { number }).ok()
 }
 
+/// Whether a number is negative, and what follows its sign.
+fn without_sign(text: &str) -> (bool, &str) {
+    match text.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
 /// An exponent; one that is too large for any number stands for the largest.
 fn exponent_of(text: &str) -> Option<i64> {
-    let (is_negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, text.get(1..)?),
-        b'+' => (false, text.get(1..)?),
-        _ => (false, text),
-    };
+    let (is_negative, digits) = without_sign(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -55,10 +54,30 @@ fn exponent_of(text: &str) -> Option<i64> {
     Some(if is_negative { -exponent } else { exponent })
 }
 
+/// A number as people read it: 1,200,000.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let numbers = [0, 12, 999, 1_000, 123_456, 1_234_567];
+        let texts = numbers.map(grouped);
+        assert_eq!(texts, ["0", "12", "999", "1,000", "123,456", "1,234,567"]);
+    }
 
     #[test]
     fn fractions_are_dropped_towards_zero() {

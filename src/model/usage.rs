@@ -22,11 +22,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Whether there was none at all.
-    pub const fn is_none(&self) -> bool {
-        self.clicks == 0 && self.previews == 0
-    }
-
     pub fn note(&mut self, visit: Visit, now: Timestamp) {
         match visit {
             Visit::Click => {

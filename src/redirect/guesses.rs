@@ -153,6 +153,7 @@ impl UnknownIdLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Listener;
 
     fn id(number: u32) -> LinkId {
         format!("{number:08}").parse().unwrap()
@@ -207,13 +208,13 @@ mod tests {
             for number in 0..50 {
                 guesses.note(client.parse().unwrap(), id(number), Timestamp::from_unix(second));
             }
-            assert_eq!(counts.shut_outs(), shut_outs, "{client} {second}");
+            assert_eq!(counts.read(Listener::Public).shut_outs, shut_outs, "{client} {second}");
         }
         let lenient = UnknownIdLimit::new(Arc::new(10.into()), false, Arc::clone(&counts));
         for number in 0..50 {
             lenient.note("203.0.113.7".parse().unwrap(), id(number), Timestamp::from_unix(100));
         }
-        assert_eq!(counts.shut_outs(), 3);
+        assert_eq!(counts.read(Listener::Public).shut_outs, 3);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
-use crate::admin::{Monitor, readiness, status};
+use crate::admin::Monitor;
 use crate::api::Api;
 use crate::fetch;
 use crate::http::connection::serve::Service;
@@ -97,12 +97,9 @@ impl AdminService {
         if http::is_about_server(&request) {
             return http::allow(request.method(), http::API_METHODS);
         }
-        match &*kaltura::merge_slashes(request.uri().path()) {
-            "/healthz" => return readiness::healthz(request.method()),
-            "/readyz" => return readiness::readyz(request.method(), self.monitor.links()),
-            "/metrics" => return self.monitor.metrics(&request),
-            "/status" => return status::respond(request.method(), &self.monitor),
-            _ => {}
+        let path = kaltura::merge_slashes(request.uri().path());
+        if let Some(response) = self.monitor.respond(&path, &request) {
+            return response;
         }
         // A goto with a body, which may have parameters, is the API's.
         let is_of_api = target.is_some();

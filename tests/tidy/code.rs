@@ -22,7 +22,8 @@ pub fn public_types() -> BTreeMap<String, BTreeSet<String>> {
     let mut types = BTreeMap::<String, BTreeSet<String>>::new();
     for source in sources() {
         for (_, line) in source.program() {
-            if let Some(name) = public_type(line) {
+            // A macro that declares a type indents it.
+            if let Some(name) = public_type(line.strip_prefix("    ").unwrap_or(line)) {
                 types.entry(name.to_owned()).or_default().insert(source.room.clone());
             }
         }

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
@@ -97,17 +97,6 @@ enum LinkStatus {
     Deleted = 3,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Clearable {
-    Name,
-    Owner,
-    Expires,
-}
-
-/// A time that may be "never".
-#[derive(Debug, Clone, Copy)]
-struct When(Option<Timestamp>);
-
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
     /// Where the link leads
@@ -145,8 +134,8 @@ pub(super) struct UpdateArgs {
     fields: FieldArgs,
 
     /// Clear a field
-    #[arg(long, value_name = "FIELD", value_enum, value_delimiter = ',')]
-    clear: Vec<Clearable>,
+    #[arg(long, value_name = "FIELD", value_parser = ["name", "owner", "expires"], value_delimiter = ',')]
+    clear: Vec<String>,
 
     #[command(flatten)]
     client: ClientArgs,
@@ -163,8 +152,8 @@ struct FieldArgs {
     owner: Option<String>,
 
     /// When it expires: 7d, 12h, 2027-01-31T12:00:00Z, unix seconds, or never
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
-    expires: Option<When>,
+    #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
+    expires: Option<i64>,
 
     /// Whether it redirects
     #[arg(long, value_name = "STATUS", value_enum)]
@@ -238,11 +227,9 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
     match command {
         LinkCommand::Add(args) => {
             let mut link = args.fields.to_json();
-            link.insert("fullUrl".to_owned(), json!(args.to));
-            link.insert("systemName".to_owned(), json!(args.system_name));
-            if let Some(unique_id) = &args.unique_id {
-                link.insert("uniqueId".to_owned(), json!(unique_id));
-            }
+            link["fullUrl"] = json!(args.to);
+            link["systemName"] = json!(args.system_name);
+            link["uniqueId"] = json!(args.unique_id);
             show_result(&args.client, "add", json!({ "shortLink": link }))
         }
         LinkCommand::Get {
@@ -254,18 +241,15 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
         LinkCommand::List(args) => list(args),
         LinkCommand::Update(args) => {
             let mut link = args.fields.to_json();
-            for (name, value) in [("fullUrl", &args.to), ("systemName", &args.system_name)] {
-                if let Some(value) = value {
-                    link.insert(name.to_owned(), json!(value));
-                }
-            }
+            link["fullUrl"] = json!(args.to);
+            link["systemName"] = json!(args.system_name);
             for field in &args.clear {
-                let name = match field {
-                    Clearable::Name => "name__null",
-                    Clearable::Owner => "userId__null",
-                    Clearable::Expires => "expiresAt__null",
+                let name = match field.as_str() {
+                    "name" => "name__null",
+                    "owner" => "userId__null",
+                    _ => "expiresAt__null",
                 };
-                link.insert(name.to_owned(), json!(""));
+                link[name] = json!("");
             }
             show_result(&args.client, "update", json!({ "id": args.id, "shortLink": link }))
         }
@@ -275,21 +259,14 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
 }
 
 impl FieldArgs {
-    fn to_json(&self) -> Map<String, Value> {
-        let mut link = Map::new();
-        let mut set = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                link.insert(name.to_owned(), value);
-            }
-        };
-        set("name", self.name.as_ref().map(|name| json!(name)));
-        set("userId", self.owner.as_ref().map(|owner| json!(owner)));
-        set("status", self.status.map(|status| json!(status as u8)));
-        set(
-            "expiresAt",
-            self.expires.map(|When(at)| json!(at.map_or(0, Timestamp::as_unix))),
-        );
-        link
+    /// Null is what is not given, here and wherever the API reads JSON.
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "userId": self.owner,
+            "status": self.status.map(|status| status as u8),
+            "expiresAt": self.expires,
+        })
     }
 }
 
@@ -307,10 +284,7 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
         Ok(id) => snapshot.get(id)?,
         Err(_) => None,
     };
-    let link = found.ok_or_else(|| {
-        let text = format!("{} has no link {id}", path.display());
-        CliError::new(Failure::NotFound, text)
-    })?;
+    let link = found.ok_or_else(|| Failure::NotFound.error(format!("{} has no link {id}", path.display())))?;
     let usage = snapshot.usage(link.id)?.into();
     let link = UsedLinkJson {
         link: (&link).into(),
@@ -321,37 +295,36 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
 
 /// Shows one link: JSON on a line, or its fields one below the other.
 fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", shown::json(answer))?;
-        return Ok(());
-    }
-    let UsedLinkJson { link, usage } = UsedLinkJson::deserialize(answer)?;
-    let mut table = plain_table();
-    let mut row = |name: &str, value: Option<Cow<'_, str>>| {
-        if let Some(value) = value {
-            table.add_row([name, &*shown::line(&value)]);
+    args.print(answer, || {
+        let UsedLinkJson { link, usage } = UsedLinkJson::deserialize(answer)?;
+        let mut table = plain_table();
+        let mut row = |name: &str, value: Option<Cow<'_, str>>| {
+            if let Some(value) = value {
+                table.add_row([name, &*shown::line(&value)]);
+            }
+        };
+        let short_url = short_url_base.map(|base| format!("{base}/tiny/{}", link.id).into());
+        row("id", Some(link.id));
+        row("short URL", short_url);
+        row("leads to", Some(link.full_url));
+        row("status", Some(status_name(link.status).into()));
+        row("expires", Some(time_or_never(link.expires_at).into()));
+        row("system name", Some(link.system_name));
+        row("name", link.name);
+        row("owner", link.user_id);
+        row("unique id", link.unique_id);
+        row("created", Some(time::show(link.created_at).into()));
+        row("updated", Some(time::show(link.updated_at).into()));
+        if usage.clicks.is_some() {
+            row("clicks", Some(usage.clicks_shown().into()));
+            row("last used", Some(usage.last_used().into()));
         }
-    };
-    let short_url = short_url_base.map(|base| format!("{base}/tiny/{}", link.id).into());
-    let expires = link.expires_at.map_or_else(|| "never".to_owned(), time::show);
-    row("id", Some(link.id));
-    row("short URL", short_url);
-    row("leads to", Some(link.full_url));
-    row("status", Some(status_name(link.status).into()));
-    row("expires", Some(expires.into()));
-    row("system name", Some(link.system_name));
-    row("name", link.name);
-    row("owner", link.user_id);
-    row("unique id", link.unique_id);
-    row("created", Some(time::show(link.created_at).into()));
-    row("updated", Some(time::show(link.updated_at).into()));
-    if usage.clicks.is_some() {
-        row("clicks", Some(usage.clicks_shown().into()));
-        row("last used", Some(usage.last_used().into()));
-    }
-    writeln!(out, "{}", trimmed(&table))?;
-    Ok(())
+        Ok(trimmed(&table))
+    })
+}
+
+fn time_or_never(at: Option<i64>) -> String {
+    at.map_or_else(|| "never".to_owned(), time::show)
 }
 
 impl UsageJson {
@@ -365,44 +338,38 @@ impl UsageJson {
     }
 
     fn last_used(&self) -> String {
-        match self.last_used_at {
-            Some(at) => time::show(at),
-            None if self.clicks.is_none() => "-".to_owned(),
-            None => "never".to_owned(),
+        match (self.clicks, self.last_used_at) {
+            (None, None) => "-".to_owned(),
+            (_, last_used_at) => time_or_never(last_used_at),
         }
     }
 }
 
 fn list(args: &ListArgs) -> Result<(), CliError> {
     let client = Client::new(&args.client)?;
-    let mut filter = Map::new();
-    let mut set = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            filter.insert(name.to_owned(), json!(value));
-        }
-    };
     let joined = |values: &[String]| (!values.is_empty()).then(|| values.join(","));
     let statuses: Vec<_> = args.status.iter().map(|status| (*status as u8).to_string()).collect();
     let seconds = |at: Option<Timestamp>| at.map(|at| at.as_unix().to_string());
-    set("statusIn", joined(&statuses));
-    set("userIdIn", joined(&args.owner));
-    set("systemNameIn", joined(&args.system_name));
-    set("idIn", joined(&args.id));
-    set("uniqueIdEqual", args.unique_id.clone());
-    set("createdAtGreaterThanOrEqual", seconds(args.created_after));
-    set("createdAtLessThanOrEqual", seconds(args.created_before));
-    set("expiresAtGreaterThanOrEqual", seconds(args.expires_after));
-    set("expiresAtLessThanOrEqual", seconds(args.expires_before));
-    set("orderBy", Some(args.order.clone()));
+    let filter = json!({
+        "statusIn": joined(&statuses),
+        "userIdIn": joined(&args.owner),
+        "systemNameIn": joined(&args.system_name),
+        "idIn": joined(&args.id),
+        "uniqueIdEqual": args.unique_id,
+        "createdAtGreaterThanOrEqual": seconds(args.created_after),
+        "createdAtLessThanOrEqual": seconds(args.created_before),
+        "expiresAtGreaterThanOrEqual": seconds(args.expires_after),
+        "expiresAtLessThanOrEqual": seconds(args.expires_before),
+        "orderBy": args.order,
+    });
     let pager = json!({ "pageSize": args.page_size, "pageIndex": args.page });
     let params = json!({ "filter": filter, "pager": pager, "withClicks": true });
     let result = client.call(SERVICE, "list", params)?;
-    let mut out = io::stdout().lock();
-    if args.client.json {
-        writeln!(out, "{}", shown::json(&result))?;
-        return Ok(());
-    }
-    let ListJson { objects, total_count } = ListJson::deserialize(&result)?;
+    args.client.print(&result, || table_of(&result, args.page))
+}
+
+fn table_of(result: &Value, page: u64) -> Result<String, CliError> {
+    let ListJson { objects, total_count } = ListJson::deserialize(result)?;
     let mut table = plain_table();
     table.set_header([
         "ID",
@@ -421,15 +388,17 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
             status_name(link.status).to_owned(),
             usage.clicks.map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
             usage.last_used(),
-            link.expires_at.map_or_else(|| "never".to_owned(), time::show),
+            time_or_never(link.expires_at),
             text(link.user_id.as_deref().unwrap_or("-")),
             text(&link.system_name),
             shortened(&text(&link.full_url)),
         ]);
     }
-    writeln!(out, "{}", trimmed(&table))?;
-    writeln!(out, "{} of {total_count} links, page {}", objects.len(), args.page)?;
-    Ok(())
+    let count = objects.len();
+    Ok(format!(
+        "{}\n{count} of {total_count} links, page {page}",
+        trimmed(&table)
+    ))
 }
 
 #[derive(Deserialize)]
@@ -446,11 +415,10 @@ fn each(args: &ClientArgs, action: &str, ids: &[String]) -> Result<(), CliError>
     let mut first_failure = None;
     for id in ids {
         match client.call(SERVICE, action, json!({ "id": id })) {
-            Ok(link) if args.json => writeln!(io::stdout(), "{}", shown::json(&link))?,
-            Ok(link) => {
-                let link = LinkJson::deserialize(&link)?;
-                writeln!(io::stdout(), "{} {}", shown::line(id), status_name(link.status))?;
-            }
+            Ok(link) => args.print(&link, || {
+                let status = status_name(LinkJson::deserialize(&link)?.status);
+                Ok(format!("{} {status}", shown::line(id)))
+            })?,
             Err(error) if first_failure.is_none() => first_failure = Some(error),
             Err(error) => writeln!(io::stderr(), "tinyd: {}", shown::lines(&format!("{:#}", error.error)))?,
         }
@@ -499,8 +467,9 @@ pub(super) fn id_of(text: &str) -> Result<String, String> {
     Ok(of_query.or_else(of_path).unwrap_or_else(|| text.to_owned()))
 }
 
-fn parse_when(text: &str) -> Result<When, String> {
-    time::parse(text).map(When)
+/// Seconds since 1970; 0 is never.
+fn parse_expiry(text: &str) -> Result<i64, String> {
+    Ok(time::parse(text)?.map_or(0, Timestamp::as_unix))
 }
 
 #[cfg(test)]

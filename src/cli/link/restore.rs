@@ -55,45 +55,25 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
         None => args.ids.clone(),
     };
     let client = Client::new(&args.client)?;
-    let mut out = io::stdout().lock();
-    let (mut restored, mut already, mut unknown, mut taken) = (0, 0, 0, 0);
+    let (mut restored, mut already, mut unknown, mut stay) = (0, 0, 0, 0);
     for chunk in ids.chunks(CALL_LINKS) {
         let params = json!({ "ids": chunk.join(","), "dryRun": args.dry_run });
         let outcomes = client.call(SERVICE, "restoreMany", params)?;
         for link in outcomes.as_array().map_or(&[][..], Vec::as_slice) {
-            let what = match link["outcome"].as_str() {
-                Some("restored") => {
-                    restored += 1;
-                    "restored".to_owned()
-                }
-                Some("notDeleted") => {
-                    already += 1;
-                    format!(
-                        "already {}",
-                        status_name(u8::try_from(link["status"].as_u64().unwrap_or_default()).unwrap_or_default())
-                    )
-                }
-                Some("uniqueIdTaken") => {
-                    taken += 1;
-                    "stays deleted: another link has its unique id now".to_owned()
-                }
-                Some("damaged") => {
-                    taken += 1;
-                    "stays as it is: its record is damaged".to_owned()
-                }
-                _ => {
-                    unknown += 1;
-                    "unknown".to_owned()
-                }
+            let status = link["status"].as_u64().and_then(|number| u8::try_from(number).ok());
+            let already_what = format!("already {}", status_name(status.unwrap_or_default()));
+            let (count, what) = match link["outcome"].as_str() {
+                Some("restored") => (&mut restored, "restored"),
+                Some("notDeleted") => (&mut already, already_what.as_str()),
+                Some("uniqueIdTaken") => (&mut stay, "stays deleted: another link has its unique id now"),
+                Some("damaged") => (&mut stay, "stays as it is: its record is damaged"),
+                _ => (&mut unknown, "unknown"),
             };
-            let line = if args.client.json {
-                shown::json(link)
-            } else {
-                format!("{} {what}", shown::line(link["id"].as_str().unwrap_or("")))
-            };
+            *count += 1;
+            let id = shown::line(link["id"].as_str().unwrap_or(""));
             // A closed pipe ends the output, not the restoring.
-            match writeln!(out, "{line}") {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+            match args.client.print(link, || Ok(format!("{id} {what}"))) {
+                Err(error) if !error.is_broken_pipe() => return Err(error),
                 _ => {}
             }
         }
@@ -104,24 +84,21 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
         } else {
             ""
         };
-        let stay = if taken > 0 {
-            format!(", {taken} that cannot be")
+        let cannot = if stay > 0 {
+            format!(", {stay} that cannot be")
         } else {
             String::new()
         };
         writeln!(
-            out,
-            "{would}{restored} restored, {already} not deleted, {unknown} unknown{stay}"
+            io::stdout(),
+            "{would}{restored} restored, {already} not deleted, {unknown} unknown{cannot}"
         )?;
     }
     if unknown > 0 {
-        return Err(CliError::new(Failure::NotFound, format!("unknown links: {unknown}")));
+        return Err(Failure::NotFound.error(format!("unknown links: {unknown}")));
     }
-    if taken > 0 {
-        return Err(CliError::new(
-            Failure::Incomplete,
-            format!("links that could not be restored: {taken}"),
-        ));
+    if stay > 0 {
+        return Err(Failure::Incomplete.error(format!("links that could not be restored: {stay}")));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::links::file::Line;
-use crate::model::{LinkId, PartnerId, ShortLink, Status};
+use crate::model::{LinkId, PROBLEMS_LISTED_MAX, PartnerId, ShortLink, Status};
 use crate::store::{
     Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
 };
@@ -19,8 +19,6 @@ const BATCH_LINES: usize = 2_000;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Links remembered to recognise repeated lines.
 const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
-/// Problems that are listed; further ones are only counted.
-const PROBLEMS_TOLD_MAX: usize = 100;
 /// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
 const FIRST_IDS_MAX: usize = 5;
 const PROGRESS_LINES: u64 = 1_000;
@@ -105,7 +103,7 @@ pub enum ImportEvent {
 impl ImportReport {
     fn refuse(&mut self, line: u64, reason: String) {
         self.refused += 1;
-        if self.problems.len() < PROBLEMS_TOLD_MAX {
+        if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(LineProblem { line, reason });
         }
     }
@@ -201,7 +199,7 @@ async fn rehearse(
         let mut rehearsal = Rehearsal::new(snapshot, file)?;
         let read = put_all(&mut rehearsal, prepared, &options, &mut report)?;
         report.problems.sort();
-        report.problems.truncate(PROBLEMS_TOLD_MAX);
+        report.problems.truncate(PROBLEMS_LISTED_MAX);
         Ok(read.map(|()| report))
     };
     match store.read(job).await {

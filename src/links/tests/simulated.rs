@@ -82,7 +82,7 @@ impl World {
             })?;
             for id in world.links.keys() {
                 let usage = snapshot.usage(*id)?;
-                if !usage.is_none() {
+                if usage.visits() > 0 {
                     world.usages.insert(*id, usage);
                 }
             }

@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::links::Links;
+use crate::model::grouped;
 use crate::store::Health;
 
 /// While links are loading.
@@ -162,19 +163,6 @@ fn line(status: &str, mistake: Option<&str>) -> String {
         None => status.to_owned(),
     };
     text.replace('\n', " ")
-}
-
-/// A number as people read it: 1,200,000.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -549,12 +537,5 @@ mod tests {
             let sent = tokio::task::spawn_blocking(move || hears.recv());
             assert_eq!(sent.await.unwrap().unwrap(), "WATCHDOG=1");
         });
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        let numbers = [0, 12, 999, 1_000, 123_456, 1_200_000];
-        let texts = numbers.map(grouped);
-        assert_eq!(texts, ["0", "12", "999", "1,000", "123,456", "1,200,000"]);
     }
 }

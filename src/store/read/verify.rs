@@ -4,14 +4,12 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
+use crate::model::PROBLEMS_LISTED_MAX;
 use crate::store::error::StoreError;
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, CounterKind, Index, PerIndex};
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
-
-/// Problems that are listed; beyond it they are only counted.
-const PROBLEMS_TOLD_MAX: usize = 100;
 
 /// What a look at everything has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +30,7 @@ impl Verification {
 
     fn problem(&mut self, text: impl FnOnce() -> String) {
         self.found += 1;
-        if self.problems.len() < PROBLEMS_TOLD_MAX {
+        if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(text());
         }
     }
