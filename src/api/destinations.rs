@@ -49,7 +49,6 @@ pub enum NotNew {
 impl NewDestinations {
     /// Accepts destinations up to `max_bytes`, unless they are short links of the appliance that people know as
     /// `public_url` and that listens at these public addresses.
-    #[must_use]
     pub fn new(max_bytes: usize, public_url: Option<&str>, listeners: &[SocketAddr]) -> Self {
         let mut own: Vec<Own> = listeners.iter().flat_map(|address| names_of(*address)).collect();
         if let Some(url) = public_url.and_then(|url| Url::parse(url).ok())
@@ -72,9 +71,6 @@ impl NewDestinations {
     }
 
     /// Checks a destination.
-    ///
-    /// # Errors
-    /// When it makes no new link.
     pub fn check(&self, destination: &Destination) -> Result<(), NotNew> {
         destination.check_new(self.max_bytes)?;
         if self.leads_home(destination.as_str()) {

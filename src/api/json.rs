@@ -13,9 +13,6 @@ use crate::kaltura::ApiError;
 
 /// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others
 /// are there all the same.
-///
-/// # Errors
-/// When it is no JSON object, or as [`Params::insert`].
 pub(super) fn insert(params: &mut Params, name: &str, text: &[u8]) -> Result<(), ApiError> {
     if std::str::from_utf8(text).is_err() {
         return Err(ApiError::InvalidChar { field: name.to_owned() });

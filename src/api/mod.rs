@@ -169,7 +169,6 @@ impl From<Value> for Outcome {
 impl Api {
     /// An API on these links. `partners` may change while it runs. Bodies beyond their limits, those for which
     /// `budget` has no room, and links to what is no new destination are refused.
-    #[must_use]
     pub fn new(
         links: Arc<Links>,
         public: Arc<Public>,

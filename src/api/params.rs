@@ -41,9 +41,6 @@ pub struct Params {
 impl Params {
     /// Adds a parameter whose name and value are percent-encoded as in its place. A parameter of the same name is
     /// replaced; objects are merged.
-    ///
-    /// # Errors
-    /// When the encoding is broken, a character is not allowed, or there are too many parameters or levels.
     pub fn insert_encoded(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
         let key = decode(place, key, key)?;
         let value = decode(place, &key, value)?;
@@ -52,9 +49,6 @@ impl Params {
 
     /// As [`Params::insert_encoded`], for a parameter of a URL: what is broken in it refuses only the action that
     /// reads it, because URLs come with much that none does.
-    ///
-    /// # Errors
-    /// When there are too many parameters or levels.
     pub fn insert_of_url(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
         let Ok(key) = decode(place, key, key) else {
             return Ok(());
@@ -71,9 +65,6 @@ impl Params {
     }
 
     /// Adds a parameter whose name may be nested: `a[b]` and `a:b` are one.
-    ///
-    /// # Errors
-    /// As [`Params::insert_encoded`].
     pub fn insert(&mut self, key: &str, value: String) -> Result<(), ApiError> {
         check_name(key)?;
         check_characters(key, &value)?;
@@ -154,7 +145,6 @@ impl Params {
     }
 
     /// The parameter with this name.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.named.get(name)
     }
@@ -175,9 +165,6 @@ impl Params {
     }
 
     /// The text with this name, if it is there.
-    ///
-    /// # Errors
-    /// When an object stands in its place.
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         match self.get(name) {
             None => Ok(None),
@@ -188,17 +175,11 @@ impl Params {
     }
 
     /// The text with this name, if it is there and not empty.
-    ///
-    /// # Errors
-    /// When an object stands in its place.
     pub fn given(&self, name: &str) -> Result<Option<&str>, ApiError> {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
     /// Whether a switch of our own is on; it is off if it is not there.
-    ///
-    /// # Errors
-    /// [`ApiError::InvalidValue`] if it is neither on nor off.
     pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.text(name)?.map(str::to_ascii_lowercase).as_deref() {
             Some("1" | "true") => Ok(true),
@@ -209,9 +190,6 @@ impl Params {
     }
 
     /// The text with this name.
-    ///
-    /// # Errors
-    /// When it is absent or empty, or an object stands in its place.
     pub fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.given(name)?.ok_or_else(|| ApiError::missing(name))
     }

@@ -31,7 +31,6 @@ pub enum LoggedAddress {
 
 impl LoggedAddress {
     /// What is logged of an address.
-    #[must_use]
     pub fn redact(self, client: IpAddr) -> Option<IpAddr> {
         match self {
             Self::None => None,
@@ -64,7 +63,6 @@ pub enum Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// What a target is for.
-    #[must_use]
     pub fn from_uri(uri: &'a Uri) -> Self {
         if let Some(id) = merge_slashes(uri.path()).strip_prefix("/tiny/") {
             let id = decode_lossy(ParameterSource::Path, id);
@@ -105,7 +103,6 @@ impl fmt::Display for Subject<'_> {
 
 impl AccessLog {
     /// Logs one of so many requests; `None`: none at all.
-    #[must_use]
     pub const fn new(every: Option<NonZero<usize>>, addresses: LoggedAddress) -> Self {
         Self {
             every,
@@ -116,7 +113,6 @@ impl AccessLog {
 
     /// Whether the next request is one that is logged.
     #[inline]
-    #[must_use]
     pub fn takes_next(&self) -> bool {
         let Some(every) = self.every else { return false };
         self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.get())

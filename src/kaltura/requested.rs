@@ -31,9 +31,6 @@ impl<'a> From<&'a Call<'_>> for Requested<'a> {
 
 impl Requested<'_> {
     /// The format of an API answer: what is asked for, else XML.
-    ///
-    /// # Errors
-    /// As [`Requested::format`].
     pub fn format_or_default(self) -> Result<Format, ApiError> {
         let xml = Format::Xml {
             ignore_null: self.ignore_null,
@@ -42,16 +39,11 @@ impl Requested<'_> {
     }
 
     /// The format in which to complain about anything, itself included.
-    #[must_use]
     pub fn format_of_faults(self) -> Format {
         self.format_or_default().unwrap_or(Format::DEFAULT)
     }
 
     /// The format that is asked for; `None` if none is.
-    ///
-    /// # Errors
-    /// [`ApiError::UnknownFormat`] for another number, [`ApiError::MissingParameter`] and [`ApiError::InvalidValue`]
-    /// for the callback of JSONP.
     pub fn format(self) -> Result<Option<Format>, ApiError> {
         let Some(text) = self.format.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(None);

@@ -9,13 +9,11 @@ use crate::kaltura::format::{Format, Value};
 
 /// An answer of the API: a value in a format, for pages of any origin and no cache. `elapsed` is the time the request
 /// has taken so far.
-#[must_use]
 pub fn api(status: StatusCode, format: &Format, value: &Value, elapsed: Duration) -> Response {
     api_bytes(status, format, format.render(value, elapsed))
 }
 
 /// As [`api`], with a value that has been written already.
-#[must_use]
 pub fn api_bytes(status: StatusCode, format: &Format, body: Vec<u8>) -> Response {
     let mut response = bytes(status, format.content_type(), body);
     let headers = response.headers_mut();

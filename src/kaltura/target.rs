@@ -23,7 +23,6 @@ pub enum ParameterSource {
 
 impl<'a> Target<'a> {
     /// The target, if its path is one of the API's.
-    #[must_use]
     pub fn from_uri(uri: &'a Uri) -> Option<Self> {
         let rest = uri.path().trim_start_matches('/').strip_prefix("api_v3")?;
         let rest = match rest.as_bytes().first() {
@@ -80,7 +79,6 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// Reads a target.
-    #[must_use]
     pub fn from_target(target: Target<'a>) -> Self {
         let mut call = Self::default();
         for (place, key, value) in target.parameters() {
@@ -102,7 +100,6 @@ impl<'a> Call<'a> {
     }
 
     /// Whether the redirect of a short link is meant.
-    #[must_use]
     pub fn is_goto(&self) -> bool {
         let is =
             |text: &Option<Cow<'_, str>>, name: &str| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
@@ -112,7 +109,6 @@ impl<'a> Call<'a> {
 
 /// A path in which each run of slashes is one. An empty segment means nothing: Kaltura's web server merges slashes, and
 /// its clients send `//api_v3` where their `serviceUrl` ends in a slash.
-#[must_use]
 pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     if !path.contains("//") {
         return Cow::Borrowed(path);
@@ -127,14 +123,12 @@ pub fn merge_slashes(path: &str) -> Cow<'_, str> {
 }
 
 /// Whether the text of a boolean parameter is true: `1`, `true` and `True` are, everything else is not.
-#[must_use]
 pub fn is_true(text: &str) -> bool {
     matches!(text, "1" | "true" | "True")
 }
 
 /// Decodes percent-encoding, and `+` in a query. What is malformed stays as it is. Allocates only if there is
 /// something to decode.
-#[must_use]
 pub fn decode_lossy(place: ParameterSource, text: &str) -> Cow<'_, str> {
     if place == ParameterSource::Query && text.contains('+') {
         let spaced = text.replace('+', " ");

@@ -83,7 +83,6 @@ pub struct Client<'r> {
 
 impl Public {
     /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
-    #[must_use]
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, metrics: Arc<Metrics>) -> Self {
         let recorder = links.recorder();
         Self {
@@ -99,13 +98,11 @@ impl Public {
     }
 
     /// With it, goto answers the content of a destination to those who want that; without, it redirects them.
-    #[must_use]
     pub fn fetching(self, fetcher: Option<Fetcher>) -> Self {
         Self { fetcher, ..self }
     }
 
     /// Whether a text that is no id is answered as the id in it would be, if there is such a link.
-    #[must_use]
     pub fn forgiving(self, forgiving: bool) -> Self {
         Self { forgiving, ..self }
     }
@@ -362,7 +359,6 @@ fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -
 }
 
 /// The answer to a path at which there is nothing.
-#[must_use]
 pub fn not_found(headers: &HeaderMap) -> Response {
     let mut response = if accepts_html(headers) {
         page::not_found()

@@ -41,7 +41,6 @@ impl Format {
     pub const DEFAULT: Self = Self::Xml { ignore_null: false };
 
     /// JSONP for a callback, if its name has only characters of `[0-9A-Za-z_.]` and is not empty.
-    #[must_use]
     pub fn jsonp(callback: &str) -> Option<Self> {
         let fits = !callback.is_empty()
             && callback.len() <= CALLBACK_MAX_BYTES
@@ -54,7 +53,6 @@ impl Format {
     }
 
     /// The value of `Content-Type`.
-    #[must_use]
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -65,7 +63,6 @@ impl Format {
     }
 
     /// Writes a result. `elapsed` is the time the request has taken so far, which XML answers carry.
-    #[must_use]
     pub fn render(&self, value: &Value, elapsed: Duration) -> Vec<u8> {
         match self {
             Self::Json => json::document(value),
@@ -86,7 +83,6 @@ pub struct ListWriter<'f> {
 
 impl<'f> ListWriter<'f> {
     /// An empty list.
-    #[must_use]
     pub const fn new(format: &'f Format) -> Self {
         Self {
             format,
@@ -96,13 +92,11 @@ impl<'f> ListWriter<'f> {
     }
 
     /// Bytes of the items so far.
-    #[must_use]
     pub const fn bytes(&self) -> usize {
         self.items.len()
     }
 
     /// The next item, as it will be written.
-    #[must_use]
     pub fn item(&self, item: &Value) -> Vec<u8> {
         match self.format {
             Format::Json => json::item(self.count, json::document(item)),
@@ -121,7 +115,6 @@ impl<'f> ListWriter<'f> {
     }
 
     /// The whole answer.
-    #[must_use]
     pub fn finish(mut self, elapsed: Duration) -> Vec<u8> {
         let (begin, end) = match self.format {
             Format::Json => ("[".to_owned(), "]".to_owned()),

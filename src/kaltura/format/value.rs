@@ -46,7 +46,6 @@ impl Value {
     }
 
     /// Bytes of memory that it takes.
-    #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let held = match self {
             Self::Null | Self::Bool(_) | Self::Int(_) => 0,
@@ -66,7 +65,6 @@ impl Value {
     }
 
     /// A text, or null.
-    #[must_use]
     pub fn optional_text(text: Option<&str>) -> Self {
         text.map_or(Self::Null, Self::text)
     }

@@ -48,7 +48,6 @@ pub enum Kind {
 
 impl Kind {
     /// The number in the KS.
-    #[must_use]
     pub const fn number(self) -> u8 {
         match self {
             Self::User => 0,
@@ -85,7 +84,6 @@ pub enum InvalidKs {
 
 impl InvalidKs {
     /// The error number in `INVALID_KS`.
-    #[must_use]
     pub const fn number(self) -> i8 {
         match self {
             Self::Malformed => -1,
@@ -105,7 +103,6 @@ pub struct Secret(String);
 
 impl Secret {
     /// Takes a secret in.
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
@@ -115,7 +112,6 @@ impl Secret {
     }
 
     /// Compares in a time that depends on the lengths alone.
-    #[must_use]
     pub fn matches(&self, candidate: &str) -> bool {
         // Digests have one length, so that not even the secret's own is told.
         let (own, other) = (Sha1::digest(self.as_bytes()), Sha1::digest(candidate.as_bytes()));
@@ -146,13 +142,11 @@ pub struct Partners(HashMap<PartnerId, Partner>);
 
 impl Partners {
     /// The partners of a configuration.
-    #[must_use]
     pub fn new(partners: HashMap<PartnerId, Partner>) -> Self {
         Self(partners)
     }
 
     /// The partner with this number.
-    #[must_use]
     pub fn get(&self, id: PartnerId) -> Option<&Partner> {
         self.0.get(&id)
     }
@@ -163,7 +157,6 @@ impl Partners {
     }
 
     /// Whether `secret` may start a session of this kind: the admin secret any, the user secret only `User`.
-    #[must_use]
     pub fn may_start(&self, id: PartnerId, kind: Kind, secret: &str) -> bool {
         let Some(partner) = self.get(id) else {
             // As much work as for a partner who exists, so that the time does not tell which ones do.
@@ -202,16 +195,12 @@ pub struct Session {
 
 impl Session {
     /// The key under which all sessions with the same `sessionid` privilege are revoked.
-    #[must_use]
     pub fn session_id_digest(&self) -> Option<Digest> {
         let id = self.privileges.get("sessionid").filter(|id| !id.is_empty())?;
         Some(Sha1::digest(format!("{}_{id}", self.partner)).into())
     }
 
     /// Whether the session is still good at `now`.
-    ///
-    /// # Errors
-    /// [`InvalidKs::Expired`].
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), InvalidKs> {
         if self.expiry > now {
             Ok(())
@@ -221,9 +210,6 @@ impl Session {
     }
 
     /// Whether the session may be used from `address` for the request target `uri` (path and query).
-    ///
-    /// # Errors
-    /// [`InvalidKs::RestrictedIp`] or [`InvalidKs::RestrictedUri`], in this order.
     pub fn check_restrictions(&self, address: IpAddr, uri: &str) -> Result<(), InvalidKs> {
         if let Some(allowed) = self.privileges.get("iprestrict") {
             // Kaltura separates several addresses with slashes.
@@ -249,7 +235,6 @@ impl Session {
     }
 
     /// The number of calls that the session allows. An `actionslimit` that is not a number allows none.
-    #[must_use]
     pub fn actions_limit(&self) -> Option<u64> {
         let limit = self.privileges.get("actionslimit")?;
         Some(whole_number(limit).map_or(0, |limit| limit.try_into().unwrap_or(0)))
@@ -274,7 +259,6 @@ pub struct Claims<'a> {
 /// Mints a KS of version 2. `salt` makes it different from any other with the same claims; take it from a CSPRNG.
 ///
 /// `None` if the partner has no admin secret.
-#[must_use]
 pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: [u8; 16]) -> Option<String> {
     Some(v2::mint(claims, partner.admin_secrets.first()?, salt))
 }
@@ -282,16 +266,11 @@ pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: [u8; 16]) -> Option<St
 /// Mints a KS of version 1, for clients that know no other. `salt` as in [`mint`].
 ///
 /// `None` if the partner has no admin secret, or the user or the privileges hold a `;`, which separates the fields.
-#[must_use]
 pub fn mint_v1(claims: &Claims<'_>, partner: &Partner, salt: u64) -> Option<String> {
     v1::mint(claims, partner.admin_secrets.first()?, salt)
 }
 
 /// Decodes a KS and verifies its signature against the admin secrets of the partner it names.
-///
-/// # Errors
-/// [`InvalidKs::Malformed`] when it cannot be read or was not signed by that partner, [`InvalidKs::Type`] when it is
-/// of a type that is not served.
 pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
     if ks.is_empty() || ks.len() > KS_MAX_BYTES {
         return Err(InvalidKs::Malformed);
@@ -316,7 +295,6 @@ pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
 }
 
 /// The end of a KS, by which people can tell which one is meant without being able to use it.
-#[must_use]
 pub fn redact(ks: &str) -> &str {
     let skipped = ks.chars().count().saturating_sub(SHOWN_CHARACTERS);
     let start = ks.char_indices().nth(skipped).map_or(ks.len(), |(index, _)| index);

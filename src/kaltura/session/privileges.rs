@@ -8,7 +8,6 @@ pub struct Privileges(BTreeMap<String, String>);
 
 impl Privileges {
     /// Reads `name`, `name:value`, separated by commas; white space around each is dropped. `*` is `all:*`.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let named = text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(|one| {
             let one = if one == "*" { "all:*" } else { one };
@@ -19,7 +18,6 @@ impl Privileges {
     }
 
     /// The value of a privilege, empty if it has none; `None` if it is absent.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

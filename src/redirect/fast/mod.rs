@@ -66,13 +66,11 @@ pub struct Waiting {
 
 impl Waiting {
     /// The length of the request, in bytes.
-    #[must_use]
     pub const fn consumed(&self) -> usize {
         self.consumed
     }
 
     /// Whether the client wants the connection to end.
-    #[must_use]
     pub const fn close(&self) -> bool {
         self.close
     }
@@ -98,7 +96,6 @@ impl Default for Now {
 
 impl Now {
     /// The second it stands at.
-    #[must_use]
     pub const fn time(&self) -> Timestamp {
         self.time
     }
@@ -170,7 +167,6 @@ pub struct FastPath {
 
 impl FastPath {
     /// Answers from these links, on one thread; what it counts nobody sees.
-    #[must_use]
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
@@ -203,7 +199,6 @@ impl FastPath {
     }
 
     /// The same for another thread, which counts its redirects here, and records clicks by itself.
-    #[must_use]
     pub fn for_thread(&self, redirects: ThreadRedirects) -> Self {
         Self {
             links: Arc::clone(&self.links),
@@ -225,7 +220,6 @@ impl FastPath {
     }
 
     /// The clock by which links expire.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         self.links.clock().now()
     }
