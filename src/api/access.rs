@@ -83,7 +83,7 @@ impl Refused {
             why: counted_as(why),
             fault: ApiError::InvalidKs {
                 end: session::redact(text).to_owned(),
-                number: why.number(),
+                number: why as i8,
                 description: why.to_string(),
             },
         }

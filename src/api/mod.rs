@@ -289,7 +289,7 @@ impl Api {
             Err(fault) => return fault.respond(&format, started.elapsed()),
         };
         reservation.shrink_to(body.len());
-        let mut response = kaltura::api_bytes(status, &format, body);
+        let mut response = kaltura::respond(status, &format, body);
         reservation.leave_to(&mut response);
         response
     }

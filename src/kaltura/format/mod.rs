@@ -20,11 +20,9 @@ const CALLBACK_MAX_BYTES: usize = 256;
 /// The format of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// `format=1`.
     Json,
     /// `format=2`, and where none is given. `ignore_null` leaves null fields out instead of writing an empty element.
     Xml {
-        /// The request's `ignoreNull`.
         ignore_null: bool,
     },
     /// `format=3`: PHP's `serialize()`.
@@ -37,22 +35,18 @@ pub enum Format {
 }
 
 impl Format {
-    /// What is used where no format is given.
+    /// For requests that name no format.
     pub const DEFAULT: Self = Self::Xml { ignore_null: false };
 
     /// JSONP for a callback, if its name has only characters of `[0-9A-Za-z_.]` and is not empty.
     pub fn jsonp(callback: &str) -> Option<Self> {
-        let fits = !callback.is_empty()
-            && callback.len() <= CALLBACK_MAX_BYTES
-            && callback
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+        let fits = (1..=CALLBACK_MAX_BYTES).contains(&callback.len()) && callback.bytes().all(is_of_name);
         fits.then(|| Self::Jsonp {
             callback: callback.to_owned(),
         })
     }
 
-    /// The value of `Content-Type`.
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -82,7 +76,6 @@ pub struct ListWriter<'f> {
 }
 
 impl<'f> ListWriter<'f> {
-    /// An empty list.
     pub const fn new(format: &'f Format) -> Self {
         Self {
             format,
@@ -106,7 +99,6 @@ impl<'f> ListWriter<'f> {
         }
     }
 
-    /// Writes it.
     pub fn push(&mut self, item: &[u8]) {
         // No more than is needed: it may become long.
         self.items.reserve_exact(item.len());
@@ -114,7 +106,6 @@ impl<'f> ListWriter<'f> {
         self.count += 1;
     }
 
-    /// The whole answer.
     pub fn finish(mut self, elapsed: Duration) -> Vec<u8> {
         let (begin, end) = match self.format {
             Format::Json => ("[".to_owned(), "]".to_owned()),
