@@ -44,7 +44,7 @@ use crate::kaltura::session::Partners;
 use crate::kaltura::{ApiError, Requested, Target};
 use crate::links::{LinkError, Links, READ_TIMEOUT, SessionStartLimit, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
-use crate::redirect::{Client, Public};
+use crate::redirect::{Client, Redirects};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 
 /// What a call does.
@@ -136,7 +136,7 @@ pub struct BodyLimits {
 #[derive(Debug)]
 pub struct Api {
     links: Arc<Links>,
-    public: Arc<Public>,
+    redirects: Arc<Redirects>,
     partners: watch::Receiver<Arc<Partners>>,
     throttle: SessionStartLimit,
     bodies: BodyLimits,
@@ -171,7 +171,7 @@ impl Api {
     /// `budget` has no room, and links to what is no new destination are refused.
     pub fn new(
         links: Arc<Links>,
-        public: Arc<Public>,
+        redirects: Arc<Redirects>,
         partners: watch::Receiver<Arc<Partners>>,
         bodies: BodyLimits,
         budget: Arc<Budget>,
@@ -183,7 +183,7 @@ impl Api {
             .expect(ACTIONS.iter().map(|(service, name, _)| (*service, *name)));
         Self {
             links,
-            public,
+            redirects,
             partners,
             throttle: SessionStartLimit::default(),
             bodies,
@@ -445,7 +445,10 @@ impl Api {
             address: caller.address,
             attendance: None,
         };
-        let response = self.public.goto(params.text("id")?, requested, client).await;
+        let response = self
+            .redirects
+            .goto(&Method::POST, params.text("id")?, requested, client)
+            .await;
         Ok(Outcome::Response(response))
     }
 }

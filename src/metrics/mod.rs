@@ -25,7 +25,7 @@ pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
 pub use process::ProcessReport;
 pub use prometheus::Exposition;
-pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
+pub use redirects::{RedirectCounts, RedirectOutcome, ThreadRedirects};
 #[cfg(test)]
 pub use report::WriterReport;
 pub use report::{ConnectionsReport, MapReport, Report, StoreReport};
@@ -33,7 +33,7 @@ pub use store::StoreMetrics;
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    pub redirects: Redirects,
+    pub redirects: RedirectCounts,
     pub calls: Calls,
     pub fetches: Arc<Fetches>,
     public: Arc<Connections>,

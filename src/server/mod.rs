@@ -36,7 +36,7 @@ use crate::kaltura::AccessLog;
 use crate::kaltura::session::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
-use crate::redirect::{FastPath, Public, UnknownIdLimit};
+use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
 use crate::server::general::General;
 use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Worker, Workers};
@@ -109,7 +109,8 @@ fn build(
     let guesses = Arc::new(guesses.logging(settings.access_addresses));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
-    let public = Arc::new(redirects(links, settings, &guesses, &metrics).fetching(fetcher));
+    let public = Redirects::new(links, settings.tiny, settings.forgiving, &guesses, fetcher, &metrics);
+    let public = Arc::new(public);
     let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(
         Arc::clone(links),
@@ -170,11 +171,6 @@ fn build(
         background,
         stop,
     })
-}
-
-fn redirects(links: &Arc<Links>, settings: &Settings, guesses: &Arc<UnknownIdLimit>, metrics: &Arc<Metrics>) -> Public {
-    let (guesses, metrics) = (Arc::clone(guesses), Arc::clone(metrics));
-    Public::new(Arc::clone(links), settings.tiny, guesses, metrics).forgiving(settings.forgiving)
 }
 
 /// The rules for destinations of new links.

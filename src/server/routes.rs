@@ -15,17 +15,17 @@ use crate::http::connection::serve::Service;
 use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
 use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
-use crate::redirect::{self, Client, Public};
+use crate::redirect::{self, Client, Redirects};
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
 pub(super) struct PublicService {
-    public: Arc<Public>,
+    public: Arc<Redirects>,
     access_log: Arc<AccessLog>,
 }
 
 impl PublicService {
-    pub(super) const fn new(public: Arc<Public>, access_log: Arc<AccessLog>) -> Self {
+    pub(super) const fn new(public: Arc<Redirects>, access_log: Arc<AccessLog>) -> Self {
         Self { public, access_log }
     }
 
@@ -63,7 +63,10 @@ impl PublicService {
         let requested = Requested::from(&call);
         if call.is_goto() {
             // By POST, with the id in the body or nowhere.
-            return self.public.goto(None, requested, client_of(request, client)).await;
+            return self
+                .public
+                .goto(&Method::POST, None, requested, client_of(request, client))
+                .await;
         }
         let fault = ApiError::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
@@ -86,7 +89,7 @@ impl Service for PublicService {
 #[derive(Debug, Clone)]
 pub(super) struct AdminService {
     api: Arc<Api>,
-    public: Arc<Public>,
+    public: Arc<Redirects>,
     monitor: Arc<Monitor>,
     access_log: Arc<AccessLog>,
     budget: Arc<Budget>,
@@ -95,7 +98,7 @@ pub(super) struct AdminService {
 impl AdminService {
     pub(super) const fn new(
         api: Arc<Api>,
-        public: Arc<Public>,
+        public: Arc<Redirects>,
         monitor: Arc<Monitor>,
         access_log: Arc<AccessLog>,
         budget: Arc<Budget>,

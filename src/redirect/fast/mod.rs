@@ -359,6 +359,8 @@ impl FastPath {
 
 #[cfg(test)]
 mod tests {
+    use hyper::Method;
+
     use super::*;
     use crate::http::HeadLimits;
     use crate::kaltura::LoggedAddress;
@@ -367,7 +369,7 @@ mod tests {
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
     use crate::redirect::TINY;
     use crate::redirect::fast::request::GOTO;
-    use crate::redirect::{Client, Public};
+    use crate::redirect::{Client, Redirects};
     use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {
@@ -510,12 +512,8 @@ mod tests {
         let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) else {
             panic!("it must be looked for");
         };
-        let public = Public::new(
-            links,
-            Tiny::Hop,
-            Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default())),
-            Arc::clone(&metrics),
-        );
+        let guesses = Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default()));
+        let redirects = Redirects::new(&links, Tiny::Hop, true, &guesses, None, &metrics);
         runtime.block_on(async {
             fast_path.wait(waiting, &now, &mut out).await;
             let client = Client {
@@ -523,7 +521,8 @@ mod tests {
                 address: peer.address(),
                 attendance: None,
             };
-            public.goto(Some(damaged.as_str()), Requested::default(), client).await;
+            let id = Some(damaged.as_str());
+            redirects.goto(&Method::POST, id, Requested::default(), client).await;
         });
         assert!(out.starts_with(b"HTTP/1.1 503"));
         let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);
