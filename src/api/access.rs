@@ -35,7 +35,7 @@ impl Api {
         let invalid = |why| Refused::invalid(params, why);
         let partners = self.partners.borrow().clone();
         let session = session::verify(text, &partners).map_err(invalid)?;
-        // The user becomes the owner of links, whom every request and every format must be able to name.
+        // The user becomes the owner of links: every request and every format must be able to name it.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
             return Err(Refused {
                 why: SessionFailure::User,
@@ -61,15 +61,12 @@ impl Api {
         let session = self.session(params, caller).await?;
         match session.kind {
             Kind::Admin => Ok(session),
-            Kind::User => Err(ApiError::ServiceForbidden {
-                service: service.to_owned(),
-                action: action.to_owned(),
-            }),
+            Kind::User => Err(ApiError::forbidden(service, action)),
         }
     }
 }
 
-/// Why a session was not accepted: as it is counted, and as the client is told.
+/// Why a session was not accepted: for the metrics, and for the client.
 #[derive(Debug)]
 pub(super) struct Refused {
     why: SessionFailure,

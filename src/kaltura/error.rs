@@ -219,6 +219,13 @@ impl ApiError {
         Self::MissingParameter { name: name.into() }
     }
 
+    pub fn forbidden(service: impl Into<String>, action: impl Into<String>) -> Self {
+        Self::ServiceForbidden {
+            service: service.into(),
+            action: action.into(),
+        }
+    }
+
     pub fn code(&self) -> &'static str {
         self.entry().code
     }
