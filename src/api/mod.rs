@@ -86,14 +86,14 @@ impl Action {
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
 /// service `tinyd` are ours).
 const ACTIONS: [(&str, &str, Action); 17] = [
-    ("shortlink_shortlink", "add", Action::Add),
-    ("shortlink_shortlink", "get", Action::Get),
-    ("shortlink_shortlink", "list", Action::List),
-    ("shortlink_shortlink", "update", Action::Update),
-    ("shortlink_shortlink", "delete", Action::Delete),
-    ("shortlink_shortlink", "restore", Action::Restore),
-    ("shortlink_shortlink", "restoremany", Action::RestoreMany),
-    ("shortlink_shortlink", "goto", Action::Goto),
+    (short_link::SERVICE, "add", Action::Add),
+    (short_link::SERVICE, "get", Action::Get),
+    (short_link::SERVICE, "list", Action::List),
+    (short_link::SERVICE, "update", Action::Update),
+    (short_link::SERVICE, "delete", Action::Delete),
+    (short_link::SERVICE, "restore", Action::Restore),
+    (short_link::SERVICE, "restoremany", Action::RestoreMany),
+    (short_link::SERVICE, "goto", Action::Goto),
     ("session", "start", Action::StartSession),
     ("session", "end", Action::EndSession),
     ("user", "delete", Action::DeleteUser),

@@ -359,27 +359,22 @@ fn look_up(number: usize, path: &str, results: &[Value]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kaltura::format::Object;
     use proptest::prelude::*;
 
     fn results() -> Vec<Value> {
         let link = |id: &str| {
-            Value::Object(Object {
-                class: "KalturaShortLink",
-                fields: vec![
-                    ("id", Value::text(id)),
-                    ("status", Value::Int(2)),
-                    ("name", Value::Null),
-                ],
-            })
+            let fields = vec![
+                ("id", Value::text(id)),
+                ("status", Value::Int(2)),
+                ("name", Value::Null),
+            ];
+            Value::object("KalturaShortLink", fields)
         };
-        let listing = Value::Object(Object {
-            class: "KalturaShortLinkListResponse",
-            fields: vec![
-                ("objects", Value::List(vec![link("{1:result}")])),
-                ("totalCount", Value::Int(1)),
-            ],
-        });
+        let fields = vec![
+            ("objects", Value::List(vec![link("{1:result}")])),
+            ("totalCount", Value::Int(1)),
+        ];
+        let listing = Value::object("KalturaShortLinkListResponse", fields);
         vec![Value::text("ks"), link("abcd"), listing]
     }
 

@@ -89,8 +89,8 @@ impl Redirects {
         guesses: &Arc<UnknownIdLimit>,
         fetcher: Option<Fetcher>,
         metrics: &Arc<Metrics>,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             links: Arc::clone(links),
             tiny,
             forgiving,
@@ -99,7 +99,7 @@ impl Redirects {
             metrics: Arc::clone(metrics),
             recorder: links.recorder(),
             visitors: Visitors::default(),
-        }
+        })
     }
 
     /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.

@@ -110,7 +110,6 @@ fn build(
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
     let public = Redirects::new(links, settings.tiny, settings.forgiving, &guesses, fetcher, &metrics);
-    let public = Arc::new(public);
     let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(
         Arc::clone(links),

@@ -12,7 +12,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use value::{Exception, Object, Value};
+pub use value::{Exception, Value};
 
 /// Longest JSONP callback name, in bytes; jQuery's have about 40.
 const CALLBACK_MAX_BYTES: usize = 256;

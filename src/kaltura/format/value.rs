@@ -34,6 +34,10 @@ pub struct Exception {
 }
 
 impl Value {
+    pub const fn object(class: &'static str, fields: Vec<(&'static str, Self)>) -> Self {
+        Self::Object(Object { class, fields })
+    }
+
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
