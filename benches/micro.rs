@@ -159,7 +159,7 @@ fn sessions(criterion: &mut Criterion) -> Result<()> {
         ("v1", mint_v1(&claims, &partner, 7)),
         ("v2", mint(&claims, &partner, [7; 16])),
     ];
-    let partners = Partners::new(HashMap::from([(PartnerId(1), partner)]));
+    let partners = Partners(HashMap::from([(PartnerId(1), partner)]));
     let mut group = criterion.benchmark_group("verify a session");
     for (name, session) in minted {
         let session = session.context("minting a session")?;

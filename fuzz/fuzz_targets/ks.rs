@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         user_secrets: Vec::new(),
         is_operator: true,
     };
-    let partners = Partners::new(HashMap::from([(PartnerId(7), partner)]));
+    let partners = Partners(HashMap::from([(PartnerId(7), partner)]));
     let plain = String::from_utf8_lossy(data).into_owned();
     // Past the encoding and the name of the partner, where the cipher and the fields are.
     let version_2 = STANDARD.encode([b"v2|7|", data].concat());

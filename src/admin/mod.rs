@@ -22,9 +22,7 @@ use crate::metrics::{Exposition, History, MapReport, Metrics, Report, SAMPLE_INT
 use crate::model::{Status, Timestamp};
 use crate::store::{DiskSpace, Health};
 
-const METHODS: &str = "GET, HEAD, OPTIONS";
-
-/// What looks at the appliance while it works.
+/// Reads the state of the server for metrics and status.
 #[derive(Debug)]
 pub struct Monitor {
     metrics: Arc<Metrics>,
@@ -115,7 +113,7 @@ impl Monitor {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match path {
             "/healthz" | "/readyz" | "/metrics" | "/status" if !is_read => {
-                return Some(http::allow(request.method(), METHODS));
+                return Some(http::allow(request.method(), http::READ_METHODS));
             }
             "/healthz" => http::text(StatusCode::OK, "ok\n"),
             "/readyz" => readiness::respond(&self.links),

@@ -10,37 +10,29 @@ use crate::model::is_xml_char;
 impl Api {
     /// The session of a call, which is counted where the session allows only so many.
     pub(super) async fn session(&self, params: &Params, caller: &Caller) -> Result<Session, ApiError> {
-        let failed = |Refused { why, fault }| {
+        let failed = |(why, fault): Refused| {
             self.metrics.calls.session_failed(why);
             fault
         };
         let session = self.check_session(params, caller).map_err(failed)?;
         if let Some(limit) = session.actions_limit() {
             let counted = self.links.count_action(&session, limit).await?;
-            counted.map_err(|why| failed(Refused::invalid(params, why)))?;
+            counted.map_err(|why| failed(invalid_ks(params, why)))?;
         }
         Ok(session)
     }
 
     /// The session of a call, with everything checked but how many calls it allows.
     pub(super) fn check_session(&self, params: &Params, caller: &Caller) -> Result<Session, Refused> {
-        let given = params.given("ks").map_err(|fault| Refused {
-            why: SessionFailure::Malformed,
-            fault,
-        })?;
-        let text = given.ok_or(Refused {
-            why: SessionFailure::Missing,
-            fault: ApiError::MissingKs,
-        })?;
-        let invalid = |why| Refused::invalid(params, why);
+        let given = params.given("ks").map_err(|fault| (SessionFailure::Malformed, fault))?;
+        let text = given.ok_or((SessionFailure::Missing, ApiError::MissingKs))?;
+        let invalid = |why| invalid_ks(params, why);
         let partners = self.partners.borrow().clone();
         let session = session::verify(text, &partners).map_err(invalid)?;
-        // The user becomes the owner of links, whom every request and every format must be able to name.
+        // The user becomes the owner of links: every request and every format must be able to name it.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
-            return Err(Refused {
-                why: SessionFailure::User,
-                fault: ApiError::InvalidChar { field: "ks".to_owned() },
-            });
+            let fault = ApiError::InvalidChar { field: "ks".to_owned() };
+            return Err((SessionFailure::User, fault));
         }
         self.links.check_not_revoked(&session).map_err(invalid)?;
         session.check_expiry(self.links.clock().now()).map_err(invalid)?;
@@ -61,33 +53,22 @@ impl Api {
         let session = self.session(params, caller).await?;
         match session.kind {
             Kind::Admin => Ok(session),
-            Kind::User => Err(ApiError::ServiceForbidden {
-                service: service.to_owned(),
-                action: action.to_owned(),
-            }),
+            Kind::User => Err(ApiError::forbidden(service, action)),
         }
     }
 }
 
-/// Why a session was not accepted: as it is counted, and as the client is told.
-#[derive(Debug)]
-pub(super) struct Refused {
-    why: SessionFailure,
-    fault: ApiError,
-}
+/// Why a session was not accepted: for the metrics, and for the client.
+pub(super) type Refused = (SessionFailure, ApiError);
 
-impl Refused {
-    fn invalid(params: &Params, why: InvalidKs) -> Self {
-        let text = params.text("ks").ok().flatten().unwrap_or("");
-        Self {
-            why: counted_as(why),
-            fault: ApiError::InvalidKs {
-                end: session::redact(text).to_owned(),
-                number: why.number(),
-                description: why.to_string(),
-            },
-        }
-    }
+fn invalid_ks(params: &Params, why: InvalidKs) -> Refused {
+    let text = params.text("ks").ok().flatten().unwrap_or("");
+    let fault = ApiError::InvalidKs {
+        end: session::redact(text).to_owned(),
+        number: why as i8,
+        description: why.to_string(),
+    };
+    (counted_as(why), fault)
 }
 
 const fn counted_as(why: InvalidKs) -> SessionFailure {

@@ -7,15 +7,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-use crate::api::params::{PARAMETERS_MAX, Params};
-use crate::api::{First, json};
+use crate::api::json;
+use crate::api::params::{PARAMETERS_MAX, Params, text_of, too_many_parameters};
 use crate::http::Reservation;
 use crate::kaltura::{ApiError, ParameterSource};
-use crate::model::validate::without_byte_order_mark;
 
-/// The name under which a body is spoken of in errors.
+/// The name of a body in errors.
 const BODY: &str = "body";
-/// The media type of JSON.
 const JSON: &str = "application/json";
 /// Enough of a content coding to recognise it; the registered names have up to 14 bytes.
 const CODING_SHOWN_BYTES: usize = 32;
@@ -25,9 +23,8 @@ const ARRIVING_FACTOR: usize = 1;
 /// The same once it is there: the body itself, what is made of it, and what growing costs meanwhile.
 const MEMORY_FACTOR: usize = 4;
 
-/// Reads a body into memory, up to a limit. What it takes is reserved as it comes, so that who only announces much
-/// has nothing. Its pieces are copied together: kept as they come, those of a byte each would take fifty times as
-/// much.
+/// Reads a body into memory, up to a limit. Reserves memory as it comes, so that announcing much gains nothing. Copies
+/// its pieces together: kept as they come, those of a byte each would take fifty times as much.
 pub(super) async fn read<B>(
     mut incoming: B,
     limit_bytes: usize,
@@ -60,7 +57,7 @@ where
     Ok(body.into())
 }
 
-/// Reads the parameters of a body. Where one of them is wrong, those that are not are read all the same.
+/// Reads the parameters of a body. Reads on after a fault.
 pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), ApiError> {
     if body.is_empty() {
         return Ok(());
@@ -68,7 +65,7 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
     check_encoding(headers)?;
     match media_type(headers).as_deref() {
         None | Some("application/x-www-form-urlencoded") => parse_form(&body, params),
-        Some(JSON) => json::insert(params, BODY, without_byte_order_mark(&body)),
+        Some(JSON) => json::insert(params, BODY, &body),
         Some("multipart/form-data") => parse_multipart(headers, body, params).await,
         Some(other) => {
             let reason = format!(
@@ -87,11 +84,11 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     match codings.map(<[u8]>::trim_ascii).find(|coding| !is_none(coding)) {
         None => Ok(()),
         Some(coding) => {
-            let shown = coding.iter().take(CODING_SHOWN_BYTES);
-            let coding = shown
-                .filter(|byte| byte.is_ascii_graphic())
-                .map(|&byte| char::from(byte))
-                .collect();
+            let shown = coding
+                .iter()
+                .take(CODING_SHOWN_BYTES)
+                .filter(|byte| byte.is_ascii_graphic());
+            let coding = shown.map(|&byte| char::from(byte)).collect();
             Err(ApiError::ContentEncoding { coding })
         }
     }
@@ -104,48 +101,50 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 
 /// The media type in lower case, without its parameters.
 fn media_type(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+    Some(content_type(headers)?.split(';').next()?.trim().to_ascii_lowercase())
 }
 
-fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
-    let text = std::str::from_utf8(without_byte_order_mark(body))
-        .map_err(|_| ApiError::InvalidChar { field: BODY.to_owned() })?;
-    let mut all = First(None);
-    for pair in text
-        .trim_end_matches(['\r', '\n'])
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-    {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        all.note(params.insert_encoded(ParameterSource::Query, key, value));
+pub(super) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()
+}
+
+pub(super) fn broken(error: multer::Error) -> ApiError {
+    match &error {
+        multer::Error::StreamReadFailed(cause) if cause.is::<NoMemory>() => ApiError::Overloaded,
+        _ => ApiError::invalid(BODY, format!("broken multipart: {error}")),
     }
-    all.into_result()
+}
+
+/// The budget has no room for what comes before the file of an import.
+#[derive(Debug, thiserror::Error)]
+#[error("no memory")]
+pub(super) struct NoMemory;
+
+fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
+    let text = text_of(BODY, body)?.trim_end_matches(['\r', '\n']);
+    let mut all = Ok(());
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        all = all.and(params.insert_encoded(ParameterSource::Query, key, value));
+    }
+    all
 }
 
 async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), ApiError> {
-    let broken = |error: multer::Error| ApiError::invalid(BODY, format!("broken multipart: {error}"));
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    let boundary = multer::parse_boundary(content_type).map_err(broken)?;
+    let boundary = multer::parse_boundary(content_type(headers).unwrap_or("")).map_err(broken)?;
     let stream = futures_util::stream::once(async move { Ok::<_, Infallible>(body) });
     let mut multipart = multer::Multipart::new(stream, boundary);
     let mut fields = 0;
     while let Some(field) = multipart.next_field().await.map_err(broken)? {
         fields += 1;
         if fields > PARAMETERS_MAX {
-            return Err(ApiError::invalid(
-                BODY,
-                format!("a request has at most {PARAMETERS_MAX} parameters"),
-            ));
+            return Err(too_many_parameters(BODY));
         }
         let name = field.name().unwrap_or("").to_owned();
         let value = field.bytes().await.map_err(broken)?;
         // Clients that upload files put everything else into one field.
         if name == "json" {
-            json::insert(params, &name, without_byte_order_mark(&value))?;
+            json::insert(params, &name, &value)?;
             continue;
         }
         let value = String::from_utf8(value.into()).map_err(|_| ApiError::InvalidChar { field: name.clone() })?;

@@ -38,7 +38,6 @@ struct Own {
 /// Why a destination makes no new link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotNew {
-    /// For what it is by itself.
     #[error(transparent)]
     Refused(#[from] RefusedDestination),
     /// It is one of the appliance's own links.
@@ -49,7 +48,6 @@ pub enum NotNew {
 impl NewDestinations {
     /// Accepts destinations up to `max_bytes`, unless they are short links of the appliance that people know as
     /// `public_url` and that listens at these public addresses.
-    #[must_use]
     pub fn new(max_bytes: usize, public_url: Option<&str>, listeners: &[SocketAddr]) -> Self {
         let mut own: Vec<Own> = listeners.iter().flat_map(|address| names_of(*address)).collect();
         if let Some(url) = public_url.and_then(|url| Url::parse(url).ok())
@@ -71,10 +69,6 @@ impl NewDestinations {
         Self { max_bytes, own }
     }
 
-    /// Checks a destination.
-    ///
-    /// # Errors
-    /// When it makes no new link.
     pub fn check(&self, destination: &Destination) -> Result<(), NotNew> {
         destination.check_new(self.max_bytes)?;
         if self.leads_home(destination.as_str()) {
@@ -83,7 +77,6 @@ impl NewDestinations {
         Ok(())
     }
 
-    /// The same, as the API's fault.
     pub(super) fn require(&self, destination: &Destination) -> Result<(), ApiError> {
         self.check(destination).map_err(|why| match why {
             NotNew::Refused(RefusedDestination::TooLong { limit, .. }) => too_long(limit),
@@ -91,7 +84,7 @@ impl NewDestinations {
         })
     }
 
-    /// Notes which of these lines the API would refuse, and passes all of them on.
+    /// Notes the lines that the API would refuse, and passes all lines on.
     pub fn watch(
         self,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
@@ -103,18 +96,16 @@ impl NewDestinations {
             first,
         };
         let watched = lines.inspect(move |line| {
-            let link = line
-                .as_ref()
-                .ok()
-                .and_then(|line| Some((line.number, line.link.as_ref().ok()?)));
-            if let Some((number, link)) = link
+            if let Ok(Line {
+                number, link: Ok(link), ..
+            }) = line
                 && let Ok(destination) = Destination::parse(&link.full_url)
                 && let Err(why) = self.check(&destination)
             {
                 warned.fetch_add(1, Ordering::Relaxed);
-                // Where there is no room, there are enough.
+                // A full channel has enough.
                 let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
-                let _ = sender.try_send(LineProblem { line: number, reason });
+                let _ = sender.try_send(LineProblem { line: *number, reason });
             }
         });
         (watched, warnings)
@@ -135,7 +126,7 @@ impl NewDestinations {
 
 /// A path as it is read in the end: decoded, and without empty segments.
 fn plain_path(path: &str) -> String {
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
     kaltura::merge_slashes(&decoded).into_owned()
 }
 
@@ -145,7 +136,6 @@ fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
     rest.starts_with('/').then_some(rest)
 }
 
-/// Warnings about lines of an import.
 #[derive(Debug)]
 pub struct Warnings {
     warned: Arc<AtomicU64>,

@@ -5,21 +5,17 @@ use crate::kaltura::ApiError;
 use crate::model::validate;
 use crate::model::{PartnerId, whole_number};
 
-/// What a request says about a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field<'a> {
-    /// Nothing: leave it as it is.
     Absent,
-    /// `NAME__null`: set it to null.
+    /// `NAME__null`.
     Null,
-    /// A value.
     Text(&'a str),
 }
 
 /// The fields of one object parameter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a> {
-    /// The parameter's name, for errors.
     object: &'a str,
     params: Option<&'a Params>,
 }
@@ -38,7 +34,6 @@ impl<'a> Fields<'a> {
         Ok(Self { object, params })
     }
 
-    /// Whether the parameter is there at all.
     pub(super) const fn is_present(&self) -> bool {
         self.params.is_some()
     }
@@ -48,7 +43,6 @@ impl<'a> Fields<'a> {
         format!("{}:{field}", self.object)
     }
 
-    /// What is said about a text.
     pub(super) fn field(&self, name: &str) -> Result<Field<'a>, ApiError> {
         let Some(params) = self.params else {
             return Ok(Field::Absent);
@@ -56,12 +50,8 @@ impl<'a> Fields<'a> {
         if params.get(&format!("{name}__null")).is_some() {
             return Ok(Field::Null);
         }
-        match params.get(name) {
-            None => Ok(Field::Absent),
-            Some(Param::Text(text)) => Ok(Field::Text(text)),
-            Some(Param::Object(_)) => Err(ApiError::invalid(self.name(name), "expected a text, not an object")),
-            Some(Param::Refused(fault)) => Err((**fault).clone()),
-        }
+        let text = params.get(name).map(|param| param.text(&self.name(name))).transpose()?;
+        Ok(text.map_or(Field::Absent, Field::Text))
     }
 
     /// The text of a field, if it is given, not null and not empty.
@@ -72,7 +62,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The number of a field, if it is given, not null and not empty.
+    /// Likewise, its number.
     pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.text(name)?
             .map(|text| parse_integer(&self.name(name), text))
@@ -80,7 +70,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads a whole number.
 pub(super) fn parse_integer(name: &str, text: &str) -> Result<i64, ApiError> {
     whole_number(text).ok_or_else(|| ApiError::invalid(name, "expected a whole number of at most 64 bits"))
 }

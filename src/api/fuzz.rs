@@ -6,7 +6,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::api::{Params, body, multirequest};
 use crate::kaltura::ParameterSource;
-use crate::kaltura::format::{Object, Value};
+use crate::kaltura::format::Value;
 
 /// Reads parameters in the form and place that the first byte chooses.
 pub fn fuzz_parameters(data: &[u8]) {
@@ -46,7 +46,6 @@ pub fn fuzz_references(text: &str) {
         ("status", Value::Int(2)),
         ("name", Value::Null),
     ];
-    let class = "KalturaShortLink";
-    let link = Value::Object(Object { class, fields });
+    let link = Value::object("KalturaShortLink", fields);
     multirequest::fuzz(text, &[Value::text("ks"), link.clone(), Value::List(vec![link])]);
 }

@@ -7,20 +7,12 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use crate::api::First;
-use crate::api::params::{Params, check_characters, check_depth, check_name, split_key};
+use crate::api::params::{Param, Params, check_characters, check_depth, check_name, split_key, text_of};
 use crate::kaltura::ApiError;
 
-/// Adds what a JSON object holds. `name` is what the text is called in errors. Where one value is wrong, the others
-/// are there all the same.
-///
-/// # Errors
-/// When it is no JSON object, or as [`Params::insert`].
+/// Adds the fields of a JSON object, which errors call `name`. Reads on after a fault.
 pub(super) fn insert(params: &mut Params, name: &str, text: &[u8]) -> Result<(), ApiError> {
-    if std::str::from_utf8(text).is_err() {
-        return Err(ApiError::InvalidChar { field: name.to_owned() });
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text_of(name, text)?);
     let read = deserializer.deserialize_map(Root(params));
     match read.and_then(|inserted| deserializer.end().map(|()| inserted)) {
         Ok(inserted) => inserted,
@@ -44,7 +36,7 @@ impl<'de> Visitor<'de> for Root<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Inserted, A::Error> {
-        let mut all = First(None);
+        let mut all = Ok(());
         while let Some(key) = map.next_key::<String>()? {
             let mut above = Vec::new();
             let node = Node {
@@ -52,9 +44,9 @@ impl<'de> Visitor<'de> for Root<'_> {
                 above: &mut above,
                 key,
             };
-            all.note(map.next_value_seed(node)?);
+            all = all.and(map.next_value_seed(node)?);
         }
-        Ok(all.into_result())
+        Ok(all)
     }
 }
 
@@ -80,7 +72,7 @@ impl Node<'_> {
         self.enter()?;
         check_characters(&self.key, text)?;
         let path: Vec<&str> = self.above.iter().map(String::as_str).collect();
-        self.params.insert_at(&path, &self.key, text.to_owned())
+        self.params.insert_param(&path, &self.key, Param::Text(text.to_owned()))
     }
 }
 

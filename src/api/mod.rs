@@ -1,7 +1,6 @@
-//! The API: request → parameters → action → result, and who may do what.
+//! The API: request → parameters → action → result, and the permissions of sessions.
 //!
-//! Owns the meaning of every parameter. Decides about sessions with what `ks` reads and `links` remembers; how links
-//! are kept is not its business.
+//! Owns the meaning of every parameter.
 
 mod access;
 mod body;
@@ -18,7 +17,6 @@ mod session;
 mod short_link;
 mod start_limit;
 mod stream;
-mod system;
 mod transfer;
 
 use std::net::IpAddr;
@@ -46,10 +44,9 @@ use crate::kaltura::session::Partners;
 use crate::kaltura::{ApiError, Requested, Target};
 use crate::links::{LinkError, Links, READ_TIMEOUT, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
-use crate::redirect::{Client, Public};
+use crate::redirect::{Client, Redirects};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 
-/// What a call does.
 #[derive(Debug, Clone, Copy)]
 enum Action {
     Add,
@@ -72,41 +69,33 @@ enum Action {
 }
 
 impl Action {
-    /// Whether it is no use to refuse the answer: what it was about has been done.
+    /// Whether refusing the answer is of no use: the action has done its work.
     const fn changes_something(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Add
-            | Self::Update
-            | Self::Delete
-            | Self::Restore
-            | Self::RestoreMany
-            | Self::DeleteUser
-            | Self::EndSession
-            | Self::Import => true,
-            Self::Get
-            | Self::List
-            | Self::Goto
-            | Self::StartSession
-            | Self::Backup
-            | Self::Export
-            | Self::Ping
-            | Self::GetTime
-            | Self::GetVersion => false,
-        }
+                | Self::Update
+                | Self::Delete
+                | Self::Restore
+                | Self::RestoreMany
+                | Self::DeleteUser
+                | Self::EndSession
+                | Self::Import
+        )
     }
 }
 
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
 /// service `tinyd` are ours).
 const ACTIONS: [(&str, &str, Action); 17] = [
-    ("shortlink_shortlink", "add", Action::Add),
-    ("shortlink_shortlink", "get", Action::Get),
-    ("shortlink_shortlink", "list", Action::List),
-    ("shortlink_shortlink", "update", Action::Update),
-    ("shortlink_shortlink", "delete", Action::Delete),
-    ("shortlink_shortlink", "restore", Action::Restore),
-    ("shortlink_shortlink", "restoremany", Action::RestoreMany),
-    ("shortlink_shortlink", "goto", Action::Goto),
+    (short_link::SERVICE, "add", Action::Add),
+    (short_link::SERVICE, "get", Action::Get),
+    (short_link::SERVICE, "list", Action::List),
+    (short_link::SERVICE, "update", Action::Update),
+    (short_link::SERVICE, "delete", Action::Delete),
+    (short_link::SERVICE, "restore", Action::Restore),
+    (short_link::SERVICE, "restoremany", Action::RestoreMany),
+    (short_link::SERVICE, "goto", Action::Goto),
     ("session", "start", Action::StartSession),
     ("session", "end", Action::EndSession),
     ("user", "delete", Action::DeleteUser),
@@ -118,17 +107,15 @@ const ACTIONS: [(&str, &str, Action); 17] = [
     ("system", "getversion", Action::GetVersion),
 ];
 
-/// How long a part of an import may take to arrive, or to be taken.
+/// How long a part of an import may take, on its way in or out.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client waits for a call, whose work goes on: longer than imports hold the writer. While a disk does not
-/// answer, those who have gone would otherwise hold all places.
+/// How long a client waits for a call, whose work goes on: longer than imports hold the writer. Without it, a disk that
+/// does not answer would hold all places.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What bodies may take.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
-    /// Largest body that is read.
     pub max_bytes: usize,
     /// How long one may take to arrive.
     pub timeout: Duration,
@@ -138,7 +125,7 @@ pub struct BodyLimits {
 #[derive(Debug)]
 pub struct Api {
     links: Arc<Links>,
-    public: Arc<Public>,
+    redirects: Arc<Redirects>,
     partners: watch::Receiver<Arc<Partners>>,
     start_limit: StartLimit,
     bodies: BodyLimits,
@@ -151,13 +138,21 @@ pub struct Api {
     metrics: Arc<Metrics>,
 }
 
-/// What a call leads to.
+/// A request whose parameters have been read.
+struct Running {
+    params: Params,
+    caller: Caller,
+    reservation: Reservation,
+    started: Instant,
+}
+
+/// The result of a call.
 #[derive(Debug)]
 enum Outcome {
-    /// A result, with the turn in which it was read: kept until it has been written.
+    /// With the turn in which it was read: kept until it has been written.
     Value(Value, Option<Turn>),
-    /// Results that have been written already.
-    Written(Vec<u8>),
+    /// The results of a multirequest.
+    Written(Vec<u8>, StatusCode),
     /// A redirect: the whole response, also out of a multirequest.
     Response(Response),
 }
@@ -169,24 +164,21 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// An API on these links. `partners` may change while it runs. Bodies beyond their limits, those for which
-    /// `budget` has no room, and links to what is no new destination are refused.
-    #[must_use]
+    /// `partners` may change while the API runs.
     pub fn new(
         links: Arc<Links>,
-        public: Arc<Public>,
+        redirects: Arc<Redirects>,
         partners: watch::Receiver<Arc<Partners>>,
         bodies: BodyLimits,
         budget: Arc<Budget>,
         destinations: NewDestinations,
         metrics: Arc<Metrics>,
     ) -> Self {
-        metrics
-            .calls
-            .expect(ACTIONS.iter().map(|(service, name, _)| (*service, *name)));
+        let names = ACTIONS.iter().map(|(service, name, _)| (*service, *name));
+        metrics.calls.expect(names);
         Self {
             links,
-            public,
+            redirects,
             partners,
             start_limit: StartLimit::default(),
             bodies,
@@ -217,29 +209,28 @@ impl Api {
             return refuse(&ApiError::Overloaded, &params, &head.headers, started);
         };
         // A copy of it is kept for the calls.
-        let head_bytes: usize = head
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        reservation.grow_anyway(head_bytes);
+        let lines = head.headers.iter();
+        reservation.grow_anyway(lines.map(|(name, value)| name.as_str().len() + value.len()).sum());
         if let Err(fault) = self.read_params(&head, incoming, &mut params, &mut reservation).await {
             self.count(UNKNOWN_ACTION, Some(&fault), started);
             return refuse(&fault, &params, &head.headers, started);
         }
-        let (caller, presence) = caller_of(&head, address, started);
+        let (caller, _presence) = caller_of(&head, address, started);
         let attendance = head.extensions.get::<ClientPresence>().cloned().unwrap_or_default();
         let mut is_awaited = caller.reading.is_awaited.subscribe();
+        let running = Running {
+            params,
+            caller,
+            reservation,
+            started,
+        };
         // A task of its own: a client that goes away does not stop half-way what it has begun.
-        let mut task = tokio::spawn(self.run_and_write(params, caller, reservation, started));
+        let mut task = tokio::spawn(self.run_and_write(running));
         let patience = started + CALL_TIMEOUT;
         let fault = loop {
             tokio::select! {
                 done = &mut task => match done {
-                    Ok(response) => {
-                        drop(presence);
-                        return response;
-                    }
+                    Ok(response) => return response,
                     Err(error) => {
                         tracing::error!(%error, "API call did not end");
                         break ApiError::Internal;
@@ -247,8 +238,8 @@ impl Api {
                 },
                 // The task goes on, but reads no more.
                 () = tokio::time::sleep_until(patience.into()) => break ApiError::OutcomeUnknown,
+                // Here, so that the task of the connection looks at it once more.
                 Ok(()) = is_awaited.changed() => {
-                    // Here, so that whoever serves the connection looks at it once more.
                     if *is_awaited.borrow_and_update() {
                         attendance.require_until(patience);
                     } else {
@@ -257,49 +248,50 @@ impl Api {
                 }
             }
         };
-        drop(presence);
         fault.respond(&Format::DEFAULT, started.elapsed())
     }
 
-    /// Runs the calls of a request and writes their results.
-    async fn run_and_write(
-        self: Arc<Self>,
-        params: Params,
-        caller: Caller,
-        mut reservation: Reservation,
-        started: Instant,
-    ) -> Response {
-        let format = match requested(&params).and_then(Requested::format_or_default) {
+    async fn run_and_write(self: Arc<Self>, running: Running) -> Response {
+        let started = running.started;
+        let format = match requested(&running.params).and_then(Requested::format_or_default) {
             Ok(format) => format,
             Err(fault) => {
                 self.count(UNKNOWN_ACTION, Some(&fault), started);
                 return fault.respond(&Format::DEFAULT, started.elapsed());
             }
         };
-        let written = match self.run(&params, &caller, &format, &mut reservation, started).await {
-            Ok((Outcome::Response(response), _)) => return response,
-            // The turn lasts until the result is written.
-            Ok((Outcome::Value(value, _turn), status)) => {
-                let body = format.render(&value, started.elapsed());
-                self.reserve_result(&params, &mut reservation, body.len())
-                    .map(|()| (body, status))
-            }
-            Ok((Outcome::Written(body), status)) => Ok((body, status)),
-            Err(fault) => Err(fault),
+        let written = self.run(running, &format).await;
+        written.unwrap_or_else(|fault| fault.respond(&format, started.elapsed()))
+    }
+
+    /// Runs the calls of a request and writes their results.
+    async fn run(&self, mut running: Running, format: &Format) -> Result<Response, ApiError> {
+        let service = running.params.given("service")?.ok_or(ApiError::ServiceNotSpecified)?;
+        let outcome = if service.eq_ignore_ascii_case("multirequest") {
+            self.run_multirequest(&mut running, format).await?
+        } else {
+            check_room(&running.reservation)?;
+            self.call(&running.params, &running.caller).await?
         };
-        let (body, status) = match written {
-            Ok(written) => written,
-            Err(fault) => return fault.respond(&format, started.elapsed()),
+        let mut reservation = running.reservation;
+        let (body, status) = match outcome {
+            Outcome::Response(response) => return Ok(response),
+            Outcome::Written(body, status) => (body, status),
+            // The turn lasts until the result is written.
+            Outcome::Value(value, _turn) => {
+                let body = format.render(&value, running.started.elapsed());
+                self.reserve_result(&running.params, &mut reservation, body.len())?;
+                (body, StatusCode::OK)
+            }
         };
         reservation.shrink_to(body.len());
-        let mut response = kaltura::api_bytes(status, &format, body);
+        let mut response = kaltura::respond(status, format, body);
         reservation.leave_to(&mut response);
-        response
+        Ok(response)
     }
 
     /// All parameters of a request: those of the body, overridden by those of the query, overridden by those of the
-    /// path. Where something is wrong, what could be read is there all the same, so that the answer can be in the
-    /// format that was asked for.
+    /// path. Reads on after a fault, so that the answer can be in the requested format.
     async fn read_params(
         &self,
         head: &hyper::http::request::Parts,
@@ -308,37 +300,34 @@ impl Api {
         reservation: &mut Reservation,
     ) -> Result<(), ApiError> {
         let reading = body::read(incoming, self.bodies.max_bytes, reservation);
-        let read = match tokio::time::timeout(self.bodies.timeout, reading).await {
+        let mut all = match tokio::time::timeout(self.bodies.timeout, reading).await {
             Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
             Ok(Err(fault)) => Err(fault),
             Err(_) => Err(ApiError::TooSlow),
         };
-        let mut all = First(read.err());
         let mut of_target = Params::default();
-        all.note(Self::read_target(head, &mut of_target));
+        all = all.and(Self::read_target(head, &mut of_target));
         if !reservation.grow(params.memory_bytes() + of_target.memory_bytes()) {
-            all.note(Err(ApiError::Overloaded));
+            all = all.and(Err(ApiError::Overloaded));
         }
         params.merge(of_target);
-        all.into_result()
+        all
     }
 
-    /// The parameters of a request's target. Where something is wrong, the others are read all the same.
+    /// The parameters of a request's target. Reads on after a fault.
     fn read_target(head: &hyper::http::request::Parts, of_target: &mut Params) -> Result<(), ApiError> {
-        let mut all = First(None);
-        let by_precedence: Vec<_> = Target::from_uri(&head.uri)
-            .into_iter()
-            .flat_map(Target::parameters)
-            .collect();
-        // What is inserted later replaces what was there.
+        let target = Target::from_uri(&head.uri).into_iter();
+        let by_precedence: Vec<_> = target.flat_map(Target::parameters).collect();
+        let mut all = Ok(());
+        // A later parameter replaces an earlier one.
         for (place, key, value) in by_precedence.into_iter().rev() {
-            all.note(of_target.insert_of_url(place, key, value));
+            all = all.and(of_target.insert_of_url(place, key, value));
         }
-        all.into_result()
+        all
     }
 
-    /// Reserves memory for the result of a call. That of a read is refused if there is no room for it; that something
-    /// was changed is answered in any case, and is short.
+    /// Reserves memory for the result of a call. Refuses a read for which there is no room; the result of a change is
+    /// short, and is answered in any case.
     fn reserve_result(&self, call: &Params, reservation: &mut Reservation, bytes: usize) -> Result<(), ApiError> {
         if reservation.grow(bytes) {
             return Ok(());
@@ -351,42 +340,18 @@ impl Api {
         Ok(())
     }
 
-    /// Runs a request, and says with which status its result is answered.
-    async fn run(
-        &self,
-        params: &Params,
-        caller: &Caller,
-        format: &Format,
-        reservation: &mut Reservation,
-        started: Instant,
-    ) -> Result<(Outcome, StatusCode), ApiError> {
-        let service = params.given("service")?.ok_or(ApiError::ServiceNotSpecified)?;
-        if service.eq_ignore_ascii_case("multirequest") {
-            return self
-                .run_multirequest(params, caller, format, reservation, started)
-                .await;
-        }
-        check_room(reservation)?;
-        Ok((self.call(params, caller).await?, StatusCode::OK))
-    }
-
     /// Runs one action.
     async fn call(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let started = Instant::now();
-        let meant = meant_action(params);
         // The names are those of the table: what the client sent could be anything, a session among others.
-        let action = meant
-            .as_ref()
-            .map_or(UNKNOWN_ACTION, |(service, name, _)| (*service, *name));
-        let result = match meant {
-            Ok((.., meant)) => self.dispatch_with_profile(meant, params, caller).await,
-            Err(fault) => Err(fault),
+        let (name, result) = match meant_action(params) {
+            Ok((service, name, action)) => ((service, name), self.dispatch(action, params, caller).await),
+            Err(fault) => (UNKNOWN_ACTION, Err(fault)),
         };
-        self.count(action, result.as_ref().err(), started);
+        self.count(name, result.as_ref().err(), started);
         result
     }
 
-    /// Counts a call that has ended.
     fn count(&self, action: ActionName, fault: Option<&ApiError>, started: Instant) {
         let code = fault.map_or("", |fault| fault.code());
         let elapsed = started.elapsed();
@@ -401,24 +366,10 @@ impl Api {
         tracing::debug!(service, action, code, ?elapsed, "call");
     }
 
-    /// Runs an action, and leaves those fields of links away that its caller does not want.
-    async fn dispatch_with_profile(
-        &self,
-        action: Action,
-        params: &Params,
-        caller: &Caller,
-    ) -> Result<Outcome, ApiError> {
-        // First, so that what is wrong with it stops the action.
-        let profile = Profile::of(params)?;
-        let mut outcome = self.dispatch(action, params, caller).await?;
-        if let (Some(profile), Outcome::Value(value, _)) = (profile, &mut outcome) {
-            profile.apply(value);
-        }
-        Ok(outcome)
-    }
-
     async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
-        match action {
+        // First, so that a broken profile stops the action.
+        let profile = Profile::of(params)?;
+        let mut outcome = match action {
             Action::Add => self.add(params, caller).await,
             Action::Get => self.get(params, caller).await,
             Action::List => self.list(params, caller).await,
@@ -428,16 +379,21 @@ impl Api {
             Action::RestoreMany => self.restore_many(params, caller).await,
             Action::Backup => self.backup(params, caller).await,
             Action::Export => self.export(params, caller).await,
-            // With service and action in the URL it is recognised before the body is read.
+            // With service and action in the URL, `respond` recognises it before it reads the body.
             Action::Import => Err(ApiError::invalid("import", "service and action must be in the URL")),
             Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,
             Action::DeleteUser => self.delete_user(params, caller).await,
-            Action::Ping => Ok(system::ping()),
-            Action::GetTime => Ok(system::get_time(self.links.clock())),
-            Action::GetVersion => Ok(system::get_version()),
+            Action::Ping => Ok(Value::Bool(true).into()),
+            Action::GetTime => Ok(Value::Int(self.links.clock().now().as_unix()).into()),
+            // tinyd's own: no number says which version of Kaltura it is like.
+            Action::GetVersion => Ok(Value::text(env!("CARGO_PKG_VERSION")).into()),
+        }?;
+        if let (Some(profile), Outcome::Value(value, _)) = (profile, &mut outcome) {
+            profile.apply(value);
         }
+        Ok(outcome)
     }
 
     /// `goto` by POST, or in a multirequest: the same answer as by GET.
@@ -448,12 +404,15 @@ impl Api {
             address: caller.address,
             presence: None,
         };
-        let response = self.public.goto(params.text("id")?, requested, client).await;
+        let response = self
+            .redirects
+            .goto(&Method::POST, params.text("id")?, requested, client)
+            .await;
         Ok(Outcome::Response(response))
     }
 }
 
-/// Nothing is begun where there is no memory for its answer.
+/// Begins nothing without memory for its answer.
 fn check_room(reservation: &Reservation) -> Result<(), ApiError> {
     if reservation.is_exhausted() {
         return Err(ApiError::Overloaded);
@@ -481,38 +440,28 @@ fn meant_action(params: &Params) -> Result<(&'static str, &'static str, Action),
     })
 }
 
-/// The first fault of several steps that are all taken.
-struct First(Option<ApiError>);
-
-impl First {
-    fn note(&mut self, result: Result<(), ApiError>) {
-        if self.0.is_none() {
-            self.0 = result.err();
-        }
-    }
-
-    fn into_result(self) -> Result<(), ApiError> {
-        self.0.map_or(Ok(()), Err)
-    }
-}
-
-/// The answer to a request whose parameters cannot be read: in the format that is asked for as far as they could be,
-/// else as the body is written.
+/// The answer to a request whose parameters cannot be read: in the requested format as far as known, else in that of
+/// the body.
 fn refuse(fault: &ApiError, params: &Params, headers: &HeaderMap, started: Instant) -> Response {
     let mut requested = requested(params).unwrap_or_default();
     if requested.format.is_none() && body::is_json(headers) {
         requested.format = Some("1");
     }
     let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
-    if matches!(
+    let is_unread = matches!(
         fault,
         ApiError::TooLarge { .. } | ApiError::TooSlow | ApiError::Overloaded
-    ) {
-        // What is left of the body is not read, so nothing can come after it.
-        let close = header::HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
+    );
+    if is_unread {
+        close_after(&mut response);
     }
     response
+}
+
+/// Ends the connection where the body has not been read to its end: nothing can come after it.
+fn close_after(response: &mut Response) {
+    let close = header::HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
 }
 
 fn requested(params: &Params) -> Result<Requested<'_>, ApiError> {
@@ -527,7 +476,7 @@ fn requested(params: &Params) -> Result<Requested<'_>, ApiError> {
 impl From<LinkError> for ApiError {
     fn from(error: LinkError) -> Self {
         match error {
-            // Those who know the id turn this into INVALID_OBJECT_ID.
+            // Actions that know the id name it.
             LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
             LinkError::Write(error) => error.into(),
@@ -536,17 +485,15 @@ impl From<LinkError> for ApiError {
     }
 }
 
-const fn unavailable() -> ApiError {
-    ApiError::Unavailable {
-        retry_after_seconds: REOPEN_SECONDS_MAX,
-    }
-}
+const UNAVAILABLE: ApiError = ApiError::Unavailable {
+    retry_after_seconds: REOPEN_SECONDS_MAX,
+};
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            // That has been logged, once, when it failed.
-            StoreError::Closed => unavailable(),
+            // The store has logged that, once, when it failed.
+            StoreError::Closed => UNAVAILABLE,
             // If the client has left, nobody sees it.
             StoreError::Stopped(_) => Self::TookTooLong {
                 seconds: READ_TIMEOUT.as_secs(),
@@ -562,7 +509,7 @@ impl From<StoreError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Unavailable => unavailable(),
+            WriteError::Unavailable => UNAVAILABLE,
             WriteError::ReadOnly => Self::ReadOnly,
             WriteError::OutcomeUnknown => Self::OutcomeUnknown,
         }

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 
 use crate::api::caller::REQUEST_TIMEOUT;
 use crate::api::params::{Param, Params};
-use crate::api::{Api, Caller, Outcome, check_room, transfer};
+use crate::api::{Api, Caller, Outcome, Running, check_room, transfer};
 use crate::http::Reservation;
 use crate::kaltura::ApiError;
 use crate::kaltura::format::{Format, ListWriter, Value};
@@ -37,14 +37,13 @@ const NUMBER_MAX_DIGITS: usize = 20;
 const PATH_MAX_BYTES: usize = 256;
 
 impl Api {
-    pub(super) async fn run_multirequest(
-        &self,
-        params: &Params,
-        caller: &Caller,
-        format: &Format,
-        reservation: &mut Reservation,
-        started: Instant,
-    ) -> Result<(Outcome, StatusCode), ApiError> {
+    pub(super) async fn run_multirequest(&self, running: &mut Running, format: &Format) -> Result<Outcome, ApiError> {
+        let Running {
+            params,
+            caller,
+            reservation,
+            started,
+        } = running;
         let calls = groups(params)?;
         let mut shared = Shared::of(params)?;
         let has_references = shared.has_reference() || calls.iter().any(has_reference);
@@ -62,9 +61,7 @@ impl Api {
             let ready = check_time(caller)
                 .and_then(|()| results.check_room(reservation))
                 .and_then(|()| self.prepare(&mut call, caller, earlier, &mut resolved_bytes));
-            let is_stream = call
-                .text("service")
-                .is_ok_and(|service| service.is_some_and(transfer::is_service));
+            let is_stream = is(&call, "service", transfer::SERVICE);
             let outcome = match ready {
                 // What it sends is no result among others.
                 Ok(()) if is_stream => Err(ApiError::invalid("service", "tinyd is not served in a multirequest")),
@@ -72,9 +69,13 @@ impl Api {
                 Err(fault) => Err(fault),
             };
             let kept = match outcome {
-                Ok(Outcome::Value(value, _turn)) => self.keep(&call, &mut results, value, reservation),
+                Ok(Outcome::Value(value, _turn)) => {
+                    let item = results.written.item(&value);
+                    let kept = self.reserve_result(&call, reservation, item.len() + results.memory_of(&value));
+                    kept.map(|()| results.push(&item, value))
+                }
                 // A redirect is the whole response.
-                Ok(response) => return Ok((response, StatusCode::OK)),
+                Ok(response) => return Ok(response),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = kept {
@@ -85,26 +86,12 @@ impl Api {
                 }
                 let exception = Value::Exception(fault.exception());
                 let item = results.written.item(&exception);
-                // It is short, and nobody would know without it what became of the other calls.
+                // It is short, and the client needs it to read the results of the other calls.
                 reservation.grow_anyway(item.len() + results.memory_of(&exception));
                 results.push(&item, exception);
             }
         }
-        Ok((Outcome::Written(results.written.finish(started.elapsed())), status))
-    }
-
-    /// Keeps a result, if there is memory for it.
-    fn keep(
-        &self,
-        call: &Params,
-        results: &mut Results<'_>,
-        result: Value,
-        reservation: &mut Reservation,
-    ) -> Result<(), ApiError> {
-        let item = results.written.item(&result);
-        self.reserve_result(call, reservation, item.len() + results.memory_of(&result))?;
-        results.push(&item, result);
-        Ok(())
+        Ok(Outcome::Written(results.written.finish(started.elapsed()), status))
     }
 
     /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once
@@ -121,7 +108,8 @@ impl Api {
         {
             call.set("ks", Param::Text(resolved));
         }
-        let may_resolve = || is_session_start(call) || self.check_session(call, caller).is_ok();
+        let is_session_start = is(call, "service", "session") && is(call, "action", "start");
+        let may_resolve = || is_session_start || self.check_session(call, caller).is_ok();
         if has_reference(call) && may_resolve() {
             resolve(call, results, resolved_bytes, &["ks"])?;
         }
@@ -229,17 +217,15 @@ impl Shared {
     }
 }
 
-fn is_session_start(call: &Params) -> bool {
-    let is = |name, value: &str| {
-        call.text(name)
-            .is_ok_and(|text| text.is_some_and(|text| text.eq_ignore_ascii_case(value)))
-    };
-    is("service", "session") && is("action", "start")
+/// Whether a call names this service or action.
+fn is(call: &Params, name: &str, value: &str) -> bool {
+    let text = call.text(name);
+    text.is_ok_and(|text| text.is_some_and(|text| text.eq_ignore_ascii_case(value)))
 }
 
 /// Whether a text of the call may hold a reference.
 fn has_reference(params: &Params) -> bool {
-    params.values().any(|param| match param {
+    params.named.values().any(|param| match param {
         Param::Object(object) => has_reference(object),
         Param::Text(text) => text.contains('{'),
         Param::Refused(_) => false,
@@ -263,7 +249,11 @@ fn groups(params: &Params) -> Result<Vec<Params>, ApiError> {
 
 /// Puts earlier results in the place of references, in every text but those under the names of `left`.
 fn resolve(params: &mut Params, results: &[Value], resolved_bytes: &mut usize, left: &[&str]) -> Result<(), ApiError> {
-    for (name, param) in params.values_mut().filter(|(name, _)| !left.contains(name)) {
+    for (name, param) in params
+        .named
+        .iter_mut()
+        .filter(|(name, _)| !left.contains(&name.as_str()))
+    {
         match param {
             Param::Object(object) => resolve(object, results, resolved_bytes, &[])?,
             Param::Refused(_) => {}
@@ -369,27 +359,22 @@ fn look_up(number: usize, path: &str, results: &[Value]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kaltura::format::Object;
     use proptest::prelude::*;
 
     fn results() -> Vec<Value> {
         let link = |id: &str| {
-            Value::Object(Object {
-                class: "KalturaShortLink",
-                fields: vec![
-                    ("id", Value::text(id)),
-                    ("status", Value::Int(2)),
-                    ("name", Value::Null),
-                ],
-            })
+            let fields = vec![
+                ("id", Value::text(id)),
+                ("status", Value::Int(2)),
+                ("name", Value::Null),
+            ];
+            Value::object("KalturaShortLink", fields)
         };
-        let listing = Value::Object(Object {
-            class: "KalturaShortLinkListResponse",
-            fields: vec![
-                ("objects", Value::List(vec![link("{1:result}")])),
-                ("totalCount", Value::Int(1)),
-            ],
-        });
+        let fields = vec![
+            ("objects", Value::List(vec![link("{1:result}")])),
+            ("totalCount", Value::Int(1)),
+        ];
+        let listing = Value::object("KalturaShortLinkListResponse", fields);
         vec![Value::text("ks"), link("abcd"), listing]
     }
 

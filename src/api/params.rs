@@ -1,11 +1,13 @@
 //! Parameters: a tree of texts, in any spelling (docs/kaltura-api.md#parameters).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
 use crate::kaltura::{ApiError, ParameterSource};
 use crate::model::is_xml_char;
+use crate::model::validate::without_byte_order_mark;
 
 /// Parameters of one request at most: a multirequest of 200 calls with 25 each.
 pub(super) const PARAMETERS_MAX: usize = 5_000;
@@ -22,18 +24,28 @@ const NAME_SHOWN_BYTES: usize = 64;
 /// A parameter: a text, or parameters of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Param {
-    /// A value.
     Text(String),
     /// An object or a list; a list's keys are its positions.
     Object(Params),
-    /// What cannot be read, and why: that refuses those only who need it.
+    /// Broken, and why: refuses only the actions that read it.
     Refused(Box<ApiError>),
+}
+
+impl Param {
+    /// Its text; `name` is for errors.
+    pub(super) fn text(&self, name: &str) -> Result<&str, ApiError> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Object(_) => Err(ApiError::invalid(name, "expected a text, not an object")),
+            Self::Refused(fault) => Err((**fault).clone()),
+        }
+    }
 }
 
 /// Parameters by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
-    named: BTreeMap<String, Param>,
+    pub(super) named: BTreeMap<String, Param>,
     // Counted where the tree is built; objects inside have none of their own.
     count: usize,
 }
@@ -41,27 +53,18 @@ pub struct Params {
 impl Params {
     /// Adds a parameter whose name and value are percent-encoded as in its place. A parameter of the same name is
     /// replaced; objects are merged.
-    ///
-    /// # Errors
-    /// When the encoding is broken, a character is not allowed, or there are too many parameters or levels.
     pub fn insert_encoded(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
         let key = decode(place, key, key)?;
         let value = decode(place, &key, value)?;
         self.insert(&key, value)
     }
 
-    /// As [`Params::insert_encoded`], for a parameter of a URL: what is broken in it refuses only the action that
-    /// reads it, because URLs come with much that none does.
-    ///
-    /// # Errors
-    /// When there are too many parameters or levels.
+    /// As [`Params::insert_encoded`], for a parameter of a URL: a broken one refuses only the actions that read it,
+    /// because URLs come with many that none does.
     pub fn insert_of_url(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
-        let Ok(key) = decode(place, key, key) else {
+        let Ok(key) = decode(place, key, key).and_then(|key| check_name(&key).map(|()| key)) else {
             return Ok(());
         };
-        if check_name(&key).is_err() {
-            return Ok(());
-        }
         let value = decode(place, &key, value).and_then(|value| check_characters(&key, &value).map(|()| value));
         let param = match value {
             Ok(text) => Param::Text(text),
@@ -71,29 +74,19 @@ impl Params {
     }
 
     /// Adds a parameter whose name may be nested: `a[b]` and `a:b` are one.
-    ///
-    /// # Errors
-    /// As [`Params::insert_encoded`].
     pub fn insert(&mut self, key: &str, value: String) -> Result<(), ApiError> {
         check_name(key)?;
         check_characters(key, &value)?;
-        self.insert_at(&split_key(key), key, value)
+        self.insert_param(&split_key(key), key, Param::Text(value))
     }
 
-    pub(super) fn insert_at(&mut self, path: &[&str], key: &str, value: String) -> Result<(), ApiError> {
-        self.insert_param(path, key, Param::Text(value))
-    }
-
-    fn insert_param(&mut self, path: &[&str], key: &str, param: Param) -> Result<(), ApiError> {
+    pub(super) fn insert_param(&mut self, path: &[&str], key: &str, param: Param) -> Result<(), ApiError> {
         check_depth(path.len(), key)?;
         self.count_one(key)?;
         let Some((last, objects)) = path.split_last() else {
             return Ok(());
         };
-        let mut at = self;
-        for name in objects {
-            at = at.object_at(name);
-        }
+        let at = objects.iter().fold(self, |at, name| at.object_at(name));
         // `a[]` is the next position of a list.
         let name = if last.is_empty() {
             at.named.len().to_string()
@@ -107,8 +100,7 @@ impl Params {
     fn count_one(&mut self, key: &str) -> Result<(), ApiError> {
         self.count += 1;
         if self.count > PARAMETERS_MAX {
-            let reason = format!("a request has at most {PARAMETERS_MAX} parameters");
-            return Err(ApiError::invalid(key, reason));
+            return Err(too_many_parameters(key));
         }
         Ok(())
     }
@@ -116,25 +108,18 @@ impl Params {
     /// Adds an object without fields.
     pub(super) fn insert_object(&mut self, path: &[String], key: &str) -> Result<(), ApiError> {
         self.count_one(key)?;
-        let mut at = self;
-        for name in path {
-            at = at.object_at(name);
-        }
+        path.iter().fold(self, |at, name| at.object_at(name));
         Ok(())
     }
 
-    /// The object with this name, made if there is none; a text in its place gives way.
+    /// The object with this name. Makes one in the place of anything else.
     fn object_at(&mut self, name: &str) -> &mut Self {
-        let slot = self
-            .named
-            .entry(name.to_owned())
-            .or_insert_with(|| Param::Object(Self::default()));
-        if !matches!(slot, Param::Object(_)) {
-            *slot = Param::Object(Self::default());
+        if !matches!(self.get(name), Some(Param::Object(_))) {
+            self.set(name, Param::Object(Self::default()));
         }
-        match slot {
-            Param::Object(object) => object,
-            Param::Text(_) | Param::Refused(_) => unreachable!("what is no object has just been replaced"),
+        match self.named.get_mut(name) {
+            Some(Param::Object(object)) => object,
+            _ => unreachable!("an object has just taken the place of anything else"),
         }
     }
 
@@ -153,8 +138,6 @@ impl Params {
         }
     }
 
-    /// The parameter with this name.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.named.get(name)
     }
@@ -164,41 +147,16 @@ impl Params {
         self.named.insert(name.to_owned(), param);
     }
 
-    /// Parameters of this level.
-    pub(super) fn values(&self) -> impl Iterator<Item = &Param> {
-        self.named.values()
-    }
-
-    /// Parameters of this level, to be changed in place.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = (&str, &mut Param)> {
-        self.named.iter_mut().map(|(name, param)| (name.as_str(), param))
-    }
-
-    /// The text with this name, if it is there.
-    ///
-    /// # Errors
-    /// When an object stands in its place.
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Param::Text(text)) => Ok(Some(text)),
-            Some(Param::Object(_)) => Err(ApiError::invalid(name, "expected a text, not an object")),
-            Some(Param::Refused(fault)) => Err((**fault).clone()),
-        }
+        self.get(name).map(|param| param.text(name)).transpose()
     }
 
     /// The text with this name, if it is there and not empty.
-    ///
-    /// # Errors
-    /// When an object stands in its place.
     pub fn given(&self, name: &str) -> Result<Option<&str>, ApiError> {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
     /// Whether a switch of our own is on; it is off if it is not there.
-    ///
-    /// # Errors
-    /// [`ApiError::InvalidValue`] if it is neither on nor off.
     pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.text(name)?.map(str::to_ascii_lowercase).as_deref() {
             Some("1" | "true") => Ok(true),
@@ -208,10 +166,7 @@ impl Params {
         }
     }
 
-    /// The text with this name.
-    ///
-    /// # Errors
-    /// When it is absent or empty, or an object stands in its place.
+    /// The text with this name, which must not be empty.
     pub fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.given(name)?.ok_or_else(|| ApiError::missing(name))
     }
@@ -244,12 +199,9 @@ pub(super) fn check_depth(levels: usize, key: &str) -> Result<(), ApiError> {
 
 pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.len() > NAME_MAX_BYTES {
-        let shown = name
-            .get(..name.floor_char_boundary(NAME_SHOWN_BYTES))
-            .unwrap_or_default();
-        let shown = shown.chars().filter(|&c| is_xml_char(c)).collect::<String>();
+        let (shown, _) = name.split_at(name.floor_char_boundary(NAME_SHOWN_BYTES));
         let reason = format!("its name has {} bytes, more than {NAME_MAX_BYTES}", name.len());
-        return Err(ApiError::invalid(shown, reason));
+        return Err(ApiError::invalid(printable(shown), reason));
     }
     check_characters(name, name)
 }
@@ -258,9 +210,27 @@ pub(super) fn check_characters(field: &str, text: &str) -> Result<(), ApiError> 
     if text.chars().all(is_xml_char) {
         return Ok(());
     }
-    // The name itself may be what cannot be shown.
-    let field = field.chars().filter(|&c| is_xml_char(c)).collect();
-    Err(ApiError::InvalidChar { field })
+    Err(invalid_char(field))
+}
+
+fn invalid_char(name: &str) -> ApiError {
+    let field = printable(name);
+    ApiError::InvalidChar { field }
+}
+
+/// The name without what cannot be shown.
+fn printable(name: &str) -> String {
+    name.chars().filter(|&c| is_xml_char(c)).collect()
+}
+
+pub(super) fn too_many_parameters(name: &str) -> ApiError {
+    ApiError::invalid(name, format!("a request has at most {PARAMETERS_MAX} parameters"))
+}
+
+/// The text of a parameter or body, without the byte order mark that some clients put before it.
+pub(super) fn text_of<'t>(name: &str, bytes: &'t [u8]) -> Result<&'t str, ApiError> {
+    let text = std::str::from_utf8(without_byte_order_mark(bytes));
+    text.map_err(|_| ApiError::InvalidChar { field: name.to_owned() })
 }
 
 /// Undoes percent-encoding, and in a query or form `+`. Unlike the public listener, the API is strict: a value that
@@ -272,21 +242,15 @@ fn decode(place: ParameterSource, field: &str, text: &str) -> Result<String, Api
         byte == b'%' && !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     if broken {
-        return Err(ApiError::invalid(
-            field,
-            "broken percent-encoding: % must be followed by two hexadecimal digits",
-        ));
+        let reason = "broken percent-encoding: % must be followed by two hexadecimal digits";
+        return Err(ApiError::invalid(field, reason));
     }
     let spaced = match place {
         ParameterSource::Query => text.replace('+', " "),
         ParameterSource::Path => text.to_owned(),
     };
     let decoded = percent_decode_str(&spaced).decode_utf8();
-    decoded
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| ApiError::InvalidChar {
-            field: field.chars().filter(|&c| is_xml_char(c)).collect(),
-        })
+    decoded.map(Cow::into_owned).map_err(|_| invalid_char(field))
 }
 
 #[cfg(test)]

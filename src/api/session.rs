@@ -3,7 +3,7 @@
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
-use crate::kaltura::format::{Object, Value};
+use crate::kaltura::format::Value;
 use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
 use crate::metrics::{Listener, Refusal, StartFailure};
 use crate::model::validate::USER_ID;
@@ -94,7 +94,6 @@ impl Api {
             ("partnerId", Value::Int(session.partner.0.into())),
             ("status", Value::Int(USER_DELETED)),
         ];
-        let class = "KalturaUser";
-        Ok(Value::Object(Object { class, fields }).into())
+        Ok(Value::object("KalturaUser", fields).into())
     }
 }

@@ -27,7 +27,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that a stream holds: the piece that is written, the one that is read, and those that wait for the client.
 const HELD_BYTES: usize = 8 * PIECE_BYTES;
 /// Bytes of a stream between two looks at the space that is left.
-const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a client may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pieces that may wait for the client.

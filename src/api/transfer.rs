@@ -1,4 +1,4 @@
-//! The service `tinyd`: what Kaltura's API has no words for. Backups of the whole store, and links as lines of a file.
+//! The service `tinyd`, which Kaltura's API lacks: backups of the whole store, and links as lines of a file.
 
 use std::error::Error;
 use std::io::{self, BufReader, BufWriter, Seek as _, Write as _};
@@ -13,17 +13,17 @@ use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use multer::{Field, Multipart};
 use tokio::sync::mpsc;
 
+use crate::api::body::{NoMemory, broken};
 use crate::api::fields::parse_partner;
 use crate::api::places::FilePlace;
-use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, requested, stream};
+use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, close_after, requested, stream};
 use crate::http::{self, PieceSender, Reservation, Response};
-use crate::kaltura;
 use crate::kaltura::session::Session;
-use crate::kaltura::{ApiError, Target};
+use crate::kaltura::{ApiError, Call, Target};
 use crate::links::Links;
 use crate::links::file::{self, FileFormat};
 use crate::links::file::{Conflict, ImportEvent, ImportOptions, export, import};
@@ -43,8 +43,6 @@ pub(super) const IMPORTS_MAX: usize = 2;
 const BEFORE_SESSION_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of memory for each byte of the fields: as the parser has it, and as a parameter.
 const FIELDS_MEMORY_FACTOR: usize = 3;
-/// Bytes of a file between two looks at the space that is left.
-const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a file may pause: it may come out of a pipe.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a file may take to arrive.
@@ -55,14 +53,13 @@ const X_TINYD_DAMAGED: HeaderName = HeaderName::from_static("x-tinyd-damaged");
 
 /// Largest field of an import that is not the file, in bytes: a session is the longest.
 const FIELD_MAX_BYTES: usize = 16 * 1024;
-/// How often the progress of an import is told.
+/// How often the client hears of the progress of an import.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Pieces of a file that may wait to be written.
 const SPOOL_PIECES: usize = 16;
 
-/// A file that is to be imported, and how.
-struct Received {
-    file: std::fs::File,
+/// How a file is to be imported.
+struct Import {
     format: FileFormat,
     defaults: file::Defaults,
     options: ImportOptions,
@@ -81,7 +78,7 @@ impl Api {
     pub(super) async fn backup(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "backup").await?;
         if !self.is_operator(&session) {
-            return Err(forbidden("backup"));
+            return Err(ApiError::forbidden(SERVICE, "backup"));
         }
         let permit = stream::Permit::of(&self.backups, &self.budget)?;
         let snapshot = self.snapshot().await?;
@@ -135,14 +132,10 @@ impl Api {
         Ok(Outcome::Response(response))
     }
 
-    /// Whether this request is an import, whose body is not to be held in memory.
+    /// Whether this request is an import, whose body must not be held in memory.
     pub(super) fn is_import(request: &Request<Incoming>) -> bool {
-        let Some(target) = Target::from_uri(request.uri()) else {
-            return false;
-        };
-        let call = kaltura::Call::from_target(target);
-        let is_import = |action: &str| action.eq_ignore_ascii_case("import");
-        call.service.as_deref().is_some_and(is_service) && call.action.as_deref().is_some_and(is_import)
+        let target = Target::from_uri(request.uri());
+        target.is_some_and(|target| Call::from_target(target).is(SERVICE, "import"))
     }
 
     /// Brings in the links of a file. The answer is JSON Lines: how far it is, then the report or what went wrong.
@@ -156,15 +149,13 @@ impl Api {
             Err(fault) => Err(fault),
         };
         match received {
-            Ok(received) => self.run_import(received, started),
+            Ok((file, import)) => self.run_import(file, import, started),
             Err(fault) => {
                 params.merge(of_target);
                 self.count(IMPORT, Some(&fault), started);
                 let requested = requested(&params).unwrap_or_default();
                 let mut response = fault.respond(&requested.format_of_faults(), started.elapsed());
-                // What is left of the body is not read, so nothing can come after it.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(hyper::header::CONNECTION, close);
+                close_after(&mut response);
                 response
             }
         }
@@ -179,17 +170,16 @@ impl Api {
         address: IpAddr,
         of_target: &Params,
         params: &mut Params,
-    ) -> Result<Received, ApiError> {
+    ) -> Result<(std::fs::File, Import), ApiError> {
         body::check_encoding(&head.headers)?;
-        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let boundary = multer::parse_boundary(content_type.unwrap_or(""))
+        let boundary = multer::parse_boundary(body::content_type(&head.headers).unwrap_or(""))
             .map_err(|_| ApiError::invalid("Content-Type", "expected multipart/form-data, with the field file last"))?;
         let is_accepted = Arc::new(AtomicBool::new(false));
         let held = self.budget.reserve(0).ok_or(ApiError::Overloaded)?;
         let body = until_accepted(incoming, Arc::clone(&is_accepted), held);
         let mut multipart = Multipart::new(body, boundary);
         let (caller, _presence) = caller_of(head, address, Instant::now());
-        // For all fields before the file together: nobody knows yet who sends them.
+        // For all fields before the file together: their sender is still unknown.
         let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
         loop {
             let next = tokio::time::timeout_at(deadline, multipart.next_field()).await;
@@ -205,18 +195,12 @@ impl Api {
             }
             params.merge(of_target.clone());
             let checked = self.check_import(params, &caller).await;
-            // If it is not accepted, what comes is read all the same, and forgotten.
+            // Reads on without acceptance too, and forgets it.
             is_accepted.store(true, Ordering::Relaxed);
             let received = match checked {
-                Ok((format, defaults, options, place)) => {
-                    let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field, place)).await;
-                    spooled.unwrap_or(Err(ApiError::TooSlow)).map(|(file, place)| Received {
-                        file,
-                        format,
-                        defaults,
-                        options,
-                        place,
-                    })
+                Ok(import) => {
+                    let spooled = tokio::time::timeout(FILE_TIMEOUT, self.spool(&mut field, import)).await;
+                    spooled.unwrap_or(Err(ApiError::TooSlow))
                 }
                 Err(fault) => Err(fault),
             };
@@ -227,12 +211,8 @@ impl Api {
         }
     }
 
-    /// Whether the session may import as the fields say. Only one that may has a place for its file.
-    async fn check_import(
-        &self,
-        params: &Params,
-        caller: &Caller,
-    ) -> Result<(FileFormat, file::Defaults, ImportOptions, FilePlace), ApiError> {
+    /// Whether the session may import as the fields say. Only then does the file get a place.
+    async fn check_import(&self, params: &Params, caller: &Caller) -> Result<Import, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "import").await?;
         let options = ImportOptions {
             conflict: match params.given("conflict")? {
@@ -248,13 +228,16 @@ impl Api {
             now: self.links.clock().now(),
             partner: options.partner.or(Some(session.partner)),
         };
-        let format = file_format(params)?;
-        let place = self.files.take(session.partner).ok_or(ApiError::Busy)?;
-        Ok((format, defaults, options, place))
+        Ok(Import {
+            format: file_format(params)?,
+            defaults,
+            options,
+            place: self.files.take(session.partner).ok_or(ApiError::Busy)?,
+        })
     }
 
     /// Writes the file into one without a name beside the store.
-    async fn spool(&self, field: &mut Field<'_>, mut place: FilePlace) -> Result<(std::fs::File, FilePlace), ApiError> {
+    async fn spool(&self, field: &mut Field<'_>, mut import: Import) -> Result<(std::fs::File, Import), ApiError> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "cannot spool the file of an import");
             let reason = format!("cannot buffer the upload on disk: {error}");
@@ -265,11 +248,11 @@ impl Api {
         let (pieces, mut received) = mpsc::channel::<Bytes>(SPOOL_PIECES);
         let writing = tokio::task::spawn_blocking(move || {
             let mut writer = BufWriter::new(file);
-            let mut since_look = SPACE_INTERVAL_BYTES;
+            let mut since_look = stream::SPACE_INTERVAL_BYTES;
             while let Some(piece) = received.blocking_recv() {
                 since_look += piece.len() as u64;
-                let all = place.grow(piece.len() as u64);
-                if since_look >= SPACE_INTERVAL_BYTES {
+                let all = import.place.grow(piece.len() as u64);
+                if since_look >= stream::SPACE_INTERVAL_BYTES {
                     since_look = 0;
                     // A full disk would stop all writes, other partners' too.
                     links.store().check_space(stream::SPACE_LEFT_BYTES + all)?;
@@ -278,18 +261,16 @@ impl Api {
             }
             let mut file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             file.rewind()?;
-            Ok((file, place))
+            Ok((file, import))
         });
         loop {
             let chunk = tokio::time::timeout(PAUSE_TIMEOUT, field.chunk()).await;
-            match chunk.map_err(|_| ApiError::TooSlow)?.map_err(broken)? {
-                // If it is not taken, writing has failed, and says why below.
-                Some(chunk) => {
-                    if pieces.send(chunk).await.is_err() {
-                        break;
-                    }
-                }
-                None => break,
+            let Some(chunk) = chunk.map_err(|_| ApiError::TooSlow)?.map_err(broken)? else {
+                break;
+            };
+            // An error means that writing has failed; the reason follows below.
+            if pieces.send(chunk).await.is_err() {
+                break;
             }
         }
         drop(pieces);
@@ -297,19 +278,17 @@ impl Api {
     }
 
     /// Imports, whether or not the client stays to see how it ends.
-    fn run_import(self: Arc<Self>, received: Received, started: Instant) -> Response {
+    fn run_import(self: Arc<Self>, file: std::fs::File, wanted: Import, started: Instant) -> Response {
         let (sender, response) = http::stream("application/x-ndjson");
-        let Received {
-            file,
-            format,
-            defaults,
-            options,
-            place,
-        } = received;
         tokio::spawn(async move {
-            let _place = place;
+            let Import {
+                format,
+                defaults,
+                options,
+                place: _place,
+            } = wanted;
             let lines_read = Arc::new(AtomicU64::new(0));
-            let told = Arc::clone(&lines_read);
+            let counted = Arc::clone(&lines_read);
             let importing = async {
                 // The semaphore is never closed.
                 let _turn = self.imports.acquire().await;
@@ -323,7 +302,7 @@ impl Api {
                     Ok(Err(reason)) => return failed(reason, false),
                     Err(_) => return failed("cannot read the file".to_owned(), false),
                 };
-                let on_lines = Arc::new(move |lines| told.store(lines, Ordering::Relaxed));
+                let on_lines = Arc::new(move |lines| counted.store(lines, Ordering::Relaxed));
                 let (lines, warnings) = self.destinations.clone().watch(lines);
                 match import(self.links.store(), lines, options, on_lines).await {
                     Ok(mut report) => {
@@ -348,15 +327,11 @@ impl Api {
                 };
                 is_listening = send(&sender, &line).await;
             };
-            // What is wrong with a file is in the report, and concerns its sender.
-            let failed = matches!(
-                end,
-                ImportEvent::Failed {
-                    is_of_the_store: true,
-                    ..
-                }
-            );
-            let fault = failed.then_some(ApiError::Internal);
+            // Faults of the file concern its sender, and stand in the report.
+            let fault = match end {
+                ImportEvent::Failed { is_of_the_store, .. } => is_of_the_store.then_some(ApiError::Internal),
+                _ => None,
+            };
             self.count(IMPORT, fault.as_ref(), started);
             if send(&sender, &end).await {
                 sender.end().await;
@@ -372,45 +347,16 @@ impl Api {
 
     /// The partner whose links are meant: the one named, else the session's, and for operators all (`None`).
     fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, ApiError> {
-        let named = match params.given("partnerId")? {
-            None => None,
-            Some(text) => {
-                Some(parse_partner(text).ok_or_else(|| ApiError::invalid("partnerId", "expected a whole number"))?)
-            }
+        let Some(text) = params.given("partnerId")? else {
+            return Ok((!self.is_operator(session)).then_some(session.partner));
         };
-        match named {
-            None if self.is_operator(session) => Ok(None),
-            None => Ok(Some(session.partner)),
-            Some(partner) if partner == session.partner || self.is_operator(session) => Ok(Some(partner)),
-            Some(_) => Err(forbidden(action)),
+        let invalid = || ApiError::invalid("partnerId", "expected a whole number");
+        let partner = parse_partner(text).ok_or_else(invalid)?;
+        if partner != session.partner && !self.is_operator(session) {
+            return Err(ApiError::forbidden(SERVICE, action));
         }
+        Ok(Some(partner))
     }
-}
-
-/// Whether a call means this service.
-pub(super) fn is_service(name: &str) -> bool {
-    name.eq_ignore_ascii_case(SERVICE)
-}
-
-fn forbidden(action: &str) -> ApiError {
-    ApiError::ServiceForbidden {
-        service: SERVICE.to_owned(),
-        action: action.to_owned(),
-    }
-}
-
-/// There is no memory for what comes before the file.
-#[derive(Debug, thiserror::Error)]
-#[error("no memory")]
-struct NoMemory;
-
-fn broken(error: multer::Error) -> ApiError {
-    if let multer::Error::StreamReadFailed(cause) = &error
-        && cause.is::<NoMemory>()
-    {
-        return ApiError::Overloaded;
-    }
-    ApiError::invalid("body", format!("broken multipart: {error}"))
 }
 
 fn file_format(params: &Params) -> Result<FileFormat, ApiError> {
@@ -422,11 +368,7 @@ fn file_format(params: &Params) -> Result<FileFormat, ApiError> {
 
 async fn read_text(name: &str, field: &mut Field<'_>) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
-    loop {
-        let chunk = tokio::time::timeout(BODY_TIMEOUT, field.chunk()).await;
-        let Some(chunk) = chunk.map_err(|_| ApiError::TooSlow)?.map_err(broken)? else {
-            break;
-        };
+    while let Some(chunk) = field.chunk().await.map_err(broken)? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > FIELD_MAX_BYTES {
             return Err(ApiError::invalid(name, format!("longer than {FIELD_MAX_BYTES} bytes")));
@@ -439,7 +381,7 @@ fn failed(error: String, is_of_the_store: bool) -> ImportEvent {
     ImportEvent::Failed { error, is_of_the_store }
 }
 
-/// Sends a line; false if nobody takes it any more.
+/// Sends a line; false if the client takes no more.
 async fn send(sender: &PieceSender, event: &ImportEvent) -> bool {
     let Ok(mut line) = serde_json::to_vec(event) else {
         return false;
@@ -449,9 +391,8 @@ async fn send(sender: &PieceSender, event: &ImportEvent) -> bool {
     matches!(sent, Ok(Ok(())))
 }
 
-/// The body of a request, of which no more than a little is read until it has been accepted: the parser takes
-/// whatever it can get. Whoever accepts it reads on; whoever does not find the file within that much waits in vain,
-/// for a while.
+/// The body of a request, of which the parser, which takes all it can get, gets only a little until its session has
+/// been accepted. A request whose file comes later than that waits in vain, until its time is over.
 fn until_accepted(
     incoming: Incoming,
     is_accepted: Arc<AtomicBool>,
@@ -475,7 +416,7 @@ fn until_accepted(
     })
 }
 
-/// A file that cannot be read any more once the appliance is ending, which does not wait for millions of lines.
+/// Stops the reading of a file once the appliance is ending, which does not wait for millions of lines.
 struct UntilEnding {
     file: std::fs::File,
     links: Arc<Links>,

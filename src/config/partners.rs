@@ -85,7 +85,7 @@ impl Reader {
             self.warnings
                 .push("no [[partner]]: tinyd serves redirects only, nobody can use the API".to_owned());
         }
-        Ok(Partners::new(partners))
+        Ok(Partners(partners))
     }
 
     /// The secrets under `KEY` (one or a list), in the file under `KEY_file`, or in the credential under

@@ -6,13 +6,13 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::{Position, Url};
 
 use crate::fetch::FetchError;
+use crate::http;
 use crate::model::Destination;
 
 /// Marks a request of a proxied link, as Kaltura's server does.
 const X_KALTURA_PROXY: HeaderName = HeaderName::from_static("x-kaltura-proxy");
 const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const X_KALTURA: HeaderName = HeaderName::from_static("x-kaltura");
-const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// The value of both on Kaltura's server.
 const DUMP_URL: HeaderValue = HeaderValue::from_static("dumpUrl");
@@ -156,7 +156,7 @@ pub(super) fn to_return(destination: &HeaderMap, status: StatusCode, url: &Url, 
     }
     returned.insert(header::VIA, VIA);
     returned.insert(X_KALTURA, DUMP_URL);
-    returned.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+    http::forbid_indexing(&mut returned);
     if !is_trusted {
         // Foreign content must not run as our origin. Appended: the destination's own policy holds too.
         returned.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));

@@ -18,8 +18,9 @@ pub use limits::Limits;
 pub use peer::{Peer, Proxies};
 pub use presence::ClientPresence;
 pub use response::{
-    API_METHODS, Body, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, date, is_about_server,
-    is_empty, no_store, passed_on, permit_any_origin, refusal, stream, text, turned_away,
+    API_METHODS, Body, READ_METHODS, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, date,
+    forbid_indexing, is_about_server, is_empty, no_store, passed_on, permit_any_origin, refusal, stream, text,
+    turned_away,
 };
 pub use rewrite::rewrite_request_line;
 pub use stream::{Interrupted, PieceSender};

@@ -21,6 +21,7 @@ pub fn is_empty(response: &Response) -> bool {
     matches!(response.body(), Either::Left(body) if body.is_end_stream())
 }
 
+pub const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 /// The methods of the API (docs/kaltura-api.md#methods).
 pub const API_METHODS: &str = "POST, GET, HEAD, OPTIONS";
 
@@ -102,6 +103,10 @@ pub fn date(now: Timestamp) -> String {
 
 pub fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+pub fn forbid_indexing(headers: &mut HeaderMap) {
+    headers.insert("x-robots-tag", HeaderValue::from_static("noindex"));
 }
 
 pub fn permit_any_origin(headers: &mut HeaderMap) {

@@ -23,15 +23,11 @@ pub enum LoggedAddress {
     /// The first 24 bits of IPv4, the first 48 of IPv6.
     #[default]
     Prefix,
-    /// Nothing.
     None,
-    /// All of it.
     Full,
 }
 
 impl LoggedAddress {
-    /// What is logged of an address.
-    #[must_use]
     pub fn redact(self, client: IpAddr) -> Option<IpAddr> {
         match self {
             Self::None => None,
@@ -41,7 +37,6 @@ impl LoggedAddress {
     }
 }
 
-/// What is logged, and of how many requests.
 #[derive(Debug)]
 pub struct AccessLog {
     every: Option<NonZero<usize>>,
@@ -49,22 +44,16 @@ pub struct AccessLog {
     seen: AtomicUsize,
 }
 
-/// What a request was for, with nothing in it that a client could have put there.
+/// The subject of a request, free of anything that a client made up.
 #[derive(Debug)]
 pub enum Subject<'a> {
-    /// `/tiny` with this id.
     Tiny(LinkId),
-    /// `goto` of this id.
     Goto(LinkId),
-    /// A call of the API.
     Call(Call<'a>),
-    /// Something else.
     Other,
 }
 
 impl<'a> Subject<'a> {
-    /// What a target is for.
-    #[must_use]
     pub fn from_uri(uri: &'a Uri) -> Self {
         if let Some(id) = merge_slashes(uri.path()).strip_prefix("/tiny/") {
             let id = decode_lossy(ParameterSource::Path, id);
@@ -89,14 +78,9 @@ impl fmt::Display for Subject<'_> {
         match self {
             Self::Tiny(id) => write!(out, "tiny {id}"),
             Self::Goto(id) => write!(out, "goto {id}"),
-            Self::Call(call) => {
-                let name = |name: Option<&str>| name.filter(is_name).unwrap_or("-").to_owned();
-                write!(
-                    out,
-                    "{} {}",
-                    name(call.service.as_deref()),
-                    name(call.action.as_deref())
-                )
+            Self::Call(Call { service, action, .. }) => {
+                let [service, action] = [service, action].map(|name| name.as_deref().filter(is_name).unwrap_or("-"));
+                write!(out, "{service} {action}")
             }
             Self::Other => out.write_str("other"),
         }
@@ -105,7 +89,6 @@ impl fmt::Display for Subject<'_> {
 
 impl AccessLog {
     /// Logs one of so many requests; `None`: none at all.
-    #[must_use]
     pub const fn new(every: Option<NonZero<usize>>, addresses: LoggedAddress) -> Self {
         Self {
             every,
@@ -114,15 +97,13 @@ impl AccessLog {
         }
     }
 
-    /// Whether the next request is one that is logged.
     #[inline]
-    #[must_use]
     pub fn takes_next(&self) -> bool {
         let Some(every) = self.every else { return false };
         self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.get())
     }
 
-    /// Logs a request that was taken. `elapsed` is how long the answer took, where that was measured.
+    /// `elapsed` is how long the answer took, where that was measured.
     pub fn write(
         &self,
         listener: &'static str,

@@ -7,8 +7,8 @@ use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_A
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::Response;
+use crate::kaltura;
 use crate::kaltura::format::{Exception, Format, Value};
-use crate::kaltura::response;
 
 /// Longest message in a header, in bytes. Clients and proxies refuse headers of more than about 8,192.
 const HEADER_MESSAGE_MAX_BYTES: usize = 256;
@@ -16,12 +16,8 @@ const HEADER_MESSAGE_MAX_BYTES: usize = 256;
 const ECHO_MAX_BYTES: usize = 256;
 /// Longest reason, in bytes. A reason may repeat a part of the input.
 const REASON_MAX_BYTES: usize = 1024;
-/// `Retry-After` of [`ApiError::Busy`], in seconds.
-const BUSY_SECONDS: u64 = 30;
 /// `Retry-After` of [`ApiError::Overloaded`], in seconds.
 const OVERLOADED_SECONDS: u64 = 1;
-/// `Retry-After` of [`ApiError::TooManyFetches`], in seconds.
-const FETCHES_SECONDS: u64 = 5;
 
 /// What several errors share: code and message.
 const INVALID_VALUE: (&str, &str) = (
@@ -38,16 +34,19 @@ struct Entry {
     args: Vec<(&'static str, String)>,
     api_status: StatusCode,
     goto_status: StatusCode,
+    /// `Retry-After`, in seconds.
+    retry: Option<u64>,
 }
 
-/// Declares the variants of [`ApiError`], each with its code, message and arguments, and its status where that differs
-/// from 200 in the API (`api`) or 404 of goto (`goto`). Kaltura's messages have no room for a reason: `REASON` is an
-/// argument of tinyd's own.
+/// Declares the variants of [`ApiError`], each with its code, message and arguments, its status where that differs
+/// from 200 in the API (`api`) or 404 of goto (`goto`), and the seconds to wait before a retry. Kaltura's messages have
+/// no room for a reason: `REASON` is an argument of tinyd's own.
 macro_rules! catalogue {
     ($(
         $(#[$doc:meta])*
         $name:ident $({ $($field:ident: $kind:ty),* })? => $text:expr
-            $(, args [$($arg:ident: $value:expr),*])? $(, api $api:ident)? $(, goto $goto:expr)?;
+            $(, args [$($arg:ident: $value:expr),*])?
+            $(, api $api:ident)? $(, goto $goto:expr)? $(, retry $retry:expr)?;
     )*) => {
         /// Why a request failed. Holds only what the client may know; causes are logged where they arise.
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +65,7 @@ macro_rules! catalogue {
                             args: vec![$($((stringify!($arg), ToString::to_string(&$value))),*)?],
                             api_status: [$(StatusCode::$api,)? StatusCode::OK][0],
                             goto_status: [$($goto,)? StatusCode::NOT_FOUND][0],
+                            retry: [$(Some($retry),)? None][0],
                         }
                     })*
                 }
@@ -99,10 +99,10 @@ catalogue! {
     StartSession { partner: String } =>
         ("START_SESSION_ERROR", "Error while starting session for partner [@PID@]"), args [PID: partner];
     InvalidUserId => ("INVALID_USER_ID", "Invalid user id");
-    AnotherUsersShortLink { user: String } => (
-            "CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK",
-            "cannot retrieve another user's [\"@USER_ID@\"] short link using non-admin session",
-        ), args [USER_ID: user];
+    AnotherUsersShortLink { user: String } =>
+        ("CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK",
+         "cannot retrieve another user's [\"@USER_ID@\"] short link using non-admin session"),
+        args [USER_ID: user];
 
     // A parameter.
     MissingParameter { name: String } =>
@@ -112,28 +112,26 @@ catalogue! {
         ("INVALID_PARAMETER_CHAR", "Invalid char in \"@XML_FIELD@\" field"), args [XML_FIELD: field];
     /// `reason` says what is wrong and what would be right.
     InvalidValue { name: String, reason: String } => INVALID_VALUE, args [PARAM_NAME: name, REASON: reason];
-    InvalidEnum { value: String, name: String, kind: &'static str } => (
-            "INVALID_ENUM_VALUE",
-            "Invalid enumeration value \"@ENUM_VAL@\" for parameter \"@PARAM_NAME@\", \
-             expecting enumeration type \"@ENUM_TYPE@\"",
-        ), args [ENUM_VAL: value, PARAM_NAME: name, ENUM_TYPE: kind];
+    InvalidEnum { value: String, name: String, kind: &'static str } =>
+        ("INVALID_ENUM_VALUE",
+         "Invalid enumeration value \"@ENUM_VAL@\" for parameter \"@PARAM_NAME@\", \
+          expecting enumeration type \"@ENUM_TYPE@\""),
+        args [ENUM_VAL: value, PARAM_NAME: name, ENUM_TYPE: kind];
 
     // A property of a link.
-    MinLength { property: &'static str, length: usize } => (
-            "PROPERTY_VALIDATION_MIN_LENGTH",
-            "The property \"@PROP_NAME@\" must have a min length of @MIN_LEN@ characters",
-        ), args [PROP_NAME: qualified(property), MIN_LEN: length];
-    MaxLength { property: &'static str, length: usize } => (
-            "PROPERTY_VALIDATION_MAX_LENGTH",
-            "The property \"@PROP_NAME@\" cannot have more than @MAX_LEN@ characters",
-        ), args [PROP_NAME: qualified(property), MAX_LEN: length];
+    MinLength { property: &'static str, length: usize } =>
+        ("PROPERTY_VALIDATION_MIN_LENGTH",
+         "The property \"@PROP_NAME@\" must have a min length of @MIN_LEN@ characters"),
+        args [PROP_NAME: qualified(property), MIN_LEN: length];
+    MaxLength { property: &'static str, length: usize } =>
+        ("PROPERTY_VALIDATION_MAX_LENGTH", "The property \"@PROP_NAME@\" cannot have more than @MAX_LEN@ characters"),
+        args [PROP_NAME: qualified(property), MAX_LEN: length];
     NotUpdatable { property: &'static str } =>
         ("PROPERTY_VALIDATION_NOT_UPDATABLE", "The property \"@PROP_NAME@\" cannot be updated"),
         args [PROP_NAME: qualified(property)];
-    AdminProperty { property: &'static str } => (
-            "PROPERTY_VALIDATION_ADMIN_PROPERTY",
-            "The property \"@PROP_NAME@\" is updatable with admin session only",
-        ), args [PROP_NAME: qualified(property)];
+    AdminProperty { property: &'static str } =>
+        ("PROPERTY_VALIDATION_ADMIN_PROPERTY", "The property \"@PROP_NAME@\" is updatable with admin session only"),
+        args [PROP_NAME: qualified(property)];
     WrongFormat { property: &'static str, format: String } =>
         ("PROPERTY_VALIDATION_WRONG_FORMAT", "The property \"@PROP_NAME@\" must match format @FORMAT@"),
         args [PROP_NAME: qualified(property), FORMAT: format];
@@ -146,10 +144,9 @@ catalogue! {
         goto if *deleted { StatusCode::GONE } else { StatusCode::NOT_FOUND };
     ExpiredShortLink { id: String } =>
         ("EXPIRED_SHORT_LINK", "Expired short link [@ID@]"), args [ID: id], goto StatusCode::GONE;
-    UniqueIdExists { unique_id: String } => (
-            "SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS",
-            "Short link unique id [@UNIQUE_ID@] already exists",
-        ), args [UNIQUE_ID: unique_id];
+    UniqueIdExists { unique_id: String } =>
+        ("SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS", "Short link unique id [@UNIQUE_ID@] already exists"),
+        args [UNIQUE_ID: unique_id];
 
     // The body.
     TooLarge { limit_bytes: usize } =>
@@ -169,11 +166,12 @@ catalogue! {
     Unavailable { retry_after_seconds: u64 } =>
         INTERNAL, args [
             REASON: format!("store unavailable, nothing was written: retry after {retry_after_seconds} seconds")
-        ], api SERVICE_UNAVAILABLE;
+        ], api SERVICE_UNAVAILABLE, retry *retry_after_seconds;
     /// The disk is too full for the upload.
     NoSpace { reason: String } =>
         INTERNAL, args [REASON: format!("nothing was written: {reason}")], api SERVICE_UNAVAILABLE;
-    Busy => INTERNAL, args [REASON: "too many backups, exports or imports at a time"], api SERVICE_UNAVAILABLE;
+    Busy => INTERNAL, args [REASON: "too many backups, exports or imports at a time"], api SERVICE_UNAVAILABLE,
+        retry 30;
     /// The calls made before the deadline stay in effect.
     TookTooLong { seconds: u64 } =>
         INTERNAL, args [
@@ -183,7 +181,7 @@ catalogue! {
     Overloaded =>
         INTERNAL, args [
             REASON: format!("server overloaded, nothing was done: retry after {OVERLOADED_SECONDS} second")
-        ], api SERVICE_UNAVAILABLE;
+        ], api SERVICE_UNAVAILABLE, retry OVERLOADED_SECONDS;
     ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
     OutcomeUnknown =>
         INTERNAL, args [REASON: "outcome unknown: the write may or may not have been stored"], api SERVICE_UNAVAILABLE;
@@ -206,7 +204,7 @@ catalogue! {
         args [ID: id], goto StatusCode::LOOP_DETECTED;
     TooManyFetches =>
         ("TOO_MANY_FETCHES", "Too many destinations are being fetched at the moment, please try again"),
-        goto StatusCode::SERVICE_UNAVAILABLE;
+        goto StatusCode::SERVICE_UNAVAILABLE, retry 5;
 }
 
 impl ApiError {
@@ -221,40 +219,41 @@ impl ApiError {
         Self::MissingParameter { name: name.into() }
     }
 
+    pub fn forbidden(service: impl Into<String>, action: impl Into<String>) -> Self {
+        Self::ServiceForbidden {
+            service: service.into(),
+            action: action.into(),
+        }
+    }
+
     pub fn code(&self) -> &'static str {
         self.entry().code
     }
 
     pub fn exception(&self) -> Exception {
-        let Entry {
-            code,
-            template,
-            mut args,
-            ..
-        } = self.entry();
+        let entry = self.entry();
+        let mut args = entry.args;
         for (name, value) in &mut args {
             cut(value, argument_max_bytes(name));
         }
-        let mut message = String::with_capacity(template.len() + 32);
-        // One pass, so that an argument that looks like a placeholder stays what it is.
-        let mut pieces = template.split('@');
-        message.push_str(pieces.next().unwrap_or_default());
-        while let (Some(name), Some(text)) = (pieces.next(), pieces.next()) {
-            if let Some((_, value)) = args.iter().find(|(known, _)| *known == name) {
-                message.push_str(value);
-            }
-            message.push_str(text);
+        // One pass, so that an argument that looks like a placeholder stays what it is. Every second piece is a name.
+        let pieces = entry.template.split('@').enumerate().map(|(position, piece)| {
+            let named = args.iter().find(|(name, _)| position % 2 == 1 && *name == piece);
+            named.map_or(piece, |(_, value)| value)
+        });
+        let message = pieces.collect();
+        Exception {
+            code: entry.code,
+            message,
+            args,
         }
-        Exception { code, message, args }
     }
 
-    /// The status of an API answer: an exception is a success to HTTP, because clients parse the body and some reject
-    /// other codes.
+    /// 200 for most: clients parse the body, and some reject other codes.
     pub fn api_status(&self) -> StatusCode {
         self.entry().api_status
     }
 
-    /// The status of an answer of goto to a visitor.
     pub fn goto_status(&self) -> StatusCode {
         self.entry().goto_status
     }
@@ -270,20 +269,18 @@ impl ApiError {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        let (name, value) = match self {
-            Self::Unavailable { retry_after_seconds } => (RETRY_AFTER, HeaderValue::from(*retry_after_seconds)),
-            Self::Busy => (RETRY_AFTER, HeaderValue::from(BUSY_SECONDS)),
-            Self::Overloaded => (RETRY_AFTER, HeaderValue::from(OVERLOADED_SECONDS)),
-            Self::TooManyFetches => (RETRY_AFTER, HeaderValue::from(FETCHES_SECONDS)),
+        if let Some(seconds) = self.entry().retry {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Self::ContentEncoding { .. } = self {
             // The accepted coding (RFC 9110, section 15.5.16).
-            Self::ContentEncoding { .. } => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            _ => return,
-        };
-        headers.insert(name, value);
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
     }
 
     pub fn respond(&self, format: &Format, elapsed: Duration) -> Response {
-        let mut response = response::api(self.api_status(), format, &Value::Exception(self.exception()), elapsed);
+        let body = format.render(&Value::Exception(self.exception()), elapsed);
+        let mut response = kaltura::respond(self.api_status(), format, body);
         self.write_headers(response.headers_mut());
         response
     }

@@ -8,13 +8,10 @@ use crate::model::whole_number;
 /// The parameters that decide how an answer is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Requested<'a> {
-    /// `format`.
     pub format: Option<&'a str>,
-    /// `callback`.
     pub callback: Option<&'a str>,
-    /// `ignoreNull`.
     pub ignore_null: bool,
-    /// `proxy`: whether the destination's content is wanted in place of a redirect.
+    /// Whether the destination's content is wanted in place of a redirect.
     pub proxy: bool,
 }
 
@@ -30,48 +27,34 @@ impl<'a> From<&'a Call<'_>> for Requested<'a> {
 }
 
 impl Requested<'_> {
-    /// The format of an API answer: what is asked for, else XML.
-    ///
-    /// # Errors
-    /// As [`Requested::format`].
+    /// The format of an API answer: the requested one, else XML.
     pub fn format_or_default(self) -> Result<Format, ApiError> {
-        let xml = Format::Xml {
-            ignore_null: self.ignore_null,
-        };
-        Ok(self.format()?.unwrap_or(xml))
+        let ignore_null = self.ignore_null;
+        Ok(self.format()?.unwrap_or(Format::Xml { ignore_null }))
     }
 
-    /// The format in which to complain about anything, itself included.
-    #[must_use]
+    /// The format of an error, also of one about the format.
     pub fn format_of_faults(self) -> Format {
         self.format_or_default().unwrap_or(Format::DEFAULT)
     }
 
-    /// The format that is asked for; `None` if none is.
-    ///
-    /// # Errors
-    /// [`ApiError::UnknownFormat`] for another number, [`ApiError::MissingParameter`] and [`ApiError::InvalidValue`]
-    /// for the callback of JSONP.
     pub fn format(self) -> Result<Option<Format>, ApiError> {
+        let ignore_null = self.ignore_null;
         let Some(text) = self.format.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let format = match whole_number(text) {
             Some(1) => Format::Json,
-            Some(2) => Format::Xml {
-                ignore_null: self.ignore_null,
-            },
+            Some(2) => Format::Xml { ignore_null },
             Some(3) => Format::Php,
             Some(9) => {
-                let name = || "callback".to_owned();
-                let callback = self.callback.ok_or_else(|| ApiError::missing(name()))?;
-                Format::jsonp(callback)
-                    .ok_or_else(|| ApiError::invalid(name(), "a callback has 1 to 256 characters of 0-9A-Za-z_."))?
+                let callback = self.callback.ok_or_else(|| ApiError::missing("callback"))?;
+                let reason = "a callback has 1 to 256 characters of 0-9A-Za-z_.";
+                Format::jsonp(callback).ok_or_else(|| ApiError::invalid("callback", reason))?
             }
             _ => {
-                return Err(ApiError::UnknownFormat {
-                    format: text.to_owned(),
-                });
+                let format = text.to_owned();
+                return Err(ApiError::UnknownFormat { format });
             }
         };
         Ok(Some(format))

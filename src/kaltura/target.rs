@@ -22,8 +22,6 @@ pub enum ParameterSource {
 }
 
 impl<'a> Target<'a> {
-    /// The target, if its path is one of the API's.
-    #[must_use]
     pub fn from_uri(uri: &'a Uri) -> Option<Self> {
         let rest = uri.path().trim_start_matches('/').strip_prefix("api_v3")?;
         let rest = match rest.as_bytes().first() {
@@ -58,29 +56,20 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What a target says about which action is meant, with what the public listener needs of its parameters. Anything
-/// else in the target, however malformed, is passed over.
+/// The action that a target names, and those of its parameters that the public listener needs. Anything else in the
+/// target, however malformed, is ignored.
 #[derive(Debug, Default)]
 pub struct Call<'a> {
-    /// The service, in any case.
     pub service: Option<Cow<'a, str>>,
-    /// The action, in any case.
     pub action: Option<Cow<'a, str>>,
-    /// The link's id.
     pub id: Option<Cow<'a, str>>,
-    /// The number of the answer's format.
     pub format: Option<Cow<'a, str>>,
-    /// The name of the JSONP callback.
     pub callback: Option<Cow<'a, str>>,
-    /// Whether null elements are left out of XML.
     pub ignore_null: Option<Cow<'a, str>>,
-    /// Whether the destination's content is wanted in place of a redirect.
     pub proxy: Option<Cow<'a, str>>,
 }
 
 impl<'a> Call<'a> {
-    /// Reads a target.
-    #[must_use]
     pub fn from_target(target: Target<'a>) -> Self {
         let mut call = Self::default();
         for (place, key, value) in target.parameters() {
@@ -101,18 +90,19 @@ impl<'a> Call<'a> {
         call
     }
 
-    /// Whether the redirect of a short link is meant.
-    #[must_use]
     pub fn is_goto(&self) -> bool {
-        let is =
-            |text: &Option<Cow<'_, str>>, name: &str| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
-        is(&self.service, "shortlink_shortlink") && is(&self.action, "goto")
+        self.is("shortlink_shortlink", "goto")
+    }
+
+    /// Whether the target names this action, in any case.
+    pub fn is(&self, service: &str, action: &str) -> bool {
+        let is = |text: &Option<Cow<'_, str>>, name| text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(name));
+        is(&self.service, service) && is(&self.action, action)
     }
 }
 
 /// A path in which each run of slashes is one. An empty segment means nothing: Kaltura's web server merges slashes, and
 /// its clients send `//api_v3` where their `serviceUrl` ends in a slash.
-#[must_use]
 pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     if !path.contains("//") {
         return Cow::Borrowed(path);
@@ -126,15 +116,12 @@ pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     Cow::Owned(merged)
 }
 
-/// Whether the text of a boolean parameter is true: `1`, `true` and `True` are, everything else is not.
-#[must_use]
+/// Whether the text of a boolean parameter is true: everything else is false.
 pub fn is_true(text: &str) -> bool {
     matches!(text, "1" | "true" | "True")
 }
 
-/// Decodes percent-encoding, and `+` in a query. What is malformed stays as it is. Allocates only if there is
-/// something to decode.
-#[must_use]
+/// Decodes percent-encoding, and `+` in a query. What is malformed stays. Allocates only to decode.
 pub fn decode_lossy(place: ParameterSource, text: &str) -> Cow<'_, str> {
     if place == ParameterSource::Query && text.contains('+') {
         let spaced = text.replace('+', " ");

@@ -26,7 +26,7 @@ pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
 pub use process::ProcessReport;
 pub use prometheus::Exposition;
-pub use redirects::{RedirectOutcome, Redirects, ThreadRedirects};
+pub use redirects::{RedirectCounts, RedirectOutcome, ThreadRedirects};
 pub use report::{MapReport, Report, StoreReport};
 pub use store::StoreMetrics;
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub use store::WriterReport;
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    pub redirects: Redirects,
+    pub redirects: RedirectCounts,
     pub calls: Calls,
     pub fetches: Arc<Fetches>,
     public: Arc<Connections>,

@@ -61,12 +61,12 @@ impl ThreadRedirects {
 }
 
 #[derive(Debug, Default)]
-pub struct Redirects {
+pub struct RedirectCounts {
     threads: Mutex<Vec<Arc<Counters>>>,
     shared: Counters,
 }
 
-impl Redirects {
+impl RedirectCounts {
     pub fn for_thread(&self) -> ThreadRedirects {
         let counters = Arc::new(Counters::default());
         self.threads.lock().push(Arc::clone(&counters));
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn counts_of_threads_are_added_up() {
-        let redirects = Redirects::default();
+        let redirects = RedirectCounts::default();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 let own = redirects.for_thread();
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn outcomes_are_in_the_order_in_which_they_are_read() {
         for (number, outcome) in RedirectOutcome::ALL.into_iter().enumerate() {
-            let redirects = Redirects::default();
+            let redirects = RedirectCounts::default();
             redirects.for_thread().count(outcome);
             assert_eq!(redirects.read().0[number], 1, "{outcome:?}");
         }

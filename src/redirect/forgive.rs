@@ -14,7 +14,7 @@ pub(super) fn id_in(text: &str) -> Option<LinkId> {
     LinkId::from_bytes(id.to_ascii_lowercase().as_bytes()).ok()
 }
 
-/// Control characters but line breaks and tabs are nobody's slip, and stay.
+/// No slip adds control characters but line breaks and tabs: the others stay.
 fn is_outside(character: char) -> bool {
     !character.is_ascii_alphanumeric() && (!character.is_control() || character.is_whitespace())
 }
@@ -22,6 +22,7 @@ fn is_outside(character: char) -> bool {
 /// The text without what no id has at its end. A character reference of HTML, such as `&gt;` and `&#39;`, goes as a
 /// whole: programs that look for links in HTML take it for a part of them.
 fn without_end(mut text: &str) -> &str {
+    let is_of_reference = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'#';
     loop {
         let rest = text.trim_end_matches(is_outside);
         let is_reference_over = text.get(rest.len()..).is_some_and(|end| end.starts_with(';'));
@@ -30,10 +31,6 @@ fn without_end(mut text: &str) -> &str {
             _ => return rest,
         }
     }
-}
-
-const fn is_of_reference(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'#'
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::fetch::Fetcher;
@@ -30,15 +30,10 @@ use crate::model::{LinkId, Timestamp};
 use crate::redirect::guesses::Guess;
 use crate::redirect::previews::{PURPOSES, Visitor, Visitors, is_unasked};
 
-/// What the public listener serves, in `Allow`.
-const METHODS: &str = "GET, HEAD, OPTIONS";
-
-const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
-
 /// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
 const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
-/// How long a crawler may keep `/robots.txt`: without a word, it could keep it for as long as it likes.
+/// Without it, a crawler may keep `/robots.txt` as long as it likes.
 const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
 /// A link that is handed to someone must not be found by anyone else (docs/kaltura-api.md#tiny).
@@ -57,67 +52,58 @@ pub enum Tiny {
     Direct,
 }
 
-/// The redirects.
+/// Redirects to the destinations of links.
 #[derive(Debug)]
-pub struct Public {
+pub struct Redirects {
     links: Arc<Links>,
     tiny: Tiny,
+    /// Whether a text that is no id counts as the id in it, if there is such a link.
     forgiving: bool,
     guesses: Arc<UnknownIdLimit>,
+    /// With it, goto answers the content of a destination to clients that want that.
+    fetcher: Option<Fetcher>,
     metrics: Arc<Metrics>,
     recorder: ClickRecorder,
     visitors: Visitors,
-    fetcher: Option<Fetcher>,
 }
 
-/// Who asks.
+/// The client that sent a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'r> {
-    /// The headers of the request.
     pub headers: &'r HeaderMap,
-    /// The address of the client.
     pub address: IpAddr,
-    /// What is told if the client has to be there until it has its answer.
+    /// Notified if the client has to stay until it has its answer.
     pub presence: Option<&'r ClientPresence>,
 }
 
-impl Public {
-    /// Redirects to where these links lead. `guesses` are the ids that were asked for in vain.
-    #[must_use]
-    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, metrics: Arc<Metrics>) -> Self {
-        let recorder = links.recorder();
-        Self {
-            links,
+impl Redirects {
+    pub fn new(
+        links: &Arc<Links>,
+        tiny: Tiny,
+        forgiving: bool,
+        guesses: &Arc<UnknownIdLimit>,
+        fetcher: Option<Fetcher>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            links: Arc::clone(links),
             tiny,
-            forgiving: true,
-            guesses,
-            metrics,
-            recorder,
+            forgiving,
+            guesses: Arc::clone(guesses),
+            fetcher,
+            metrics: Arc::clone(metrics),
+            recorder: links.recorder(),
             visitors: Visitors::default(),
-            fetcher: None,
-        }
-    }
-
-    /// With it, goto answers the content of a destination to those who want that; without, it redirects them.
-    #[must_use]
-    pub fn fetching(self, fetcher: Option<Fetcher>) -> Self {
-        Self { fetcher, ..self }
-    }
-
-    /// Whether a text that is no id is answered as the id in it would be, if there is such a link.
-    #[must_use]
-    pub fn forgiving(self, forgiving: bool) -> Self {
-        Self { forgiving, ..self }
+        })
     }
 
     /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
     pub async fn respond(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
         let mut response = self.answer(method, uri, client).await?;
         if method == Method::HEAD && http::is_empty(&response) {
-            // Only of a GET is it known without being told.
-            response
-                .headers_mut()
-                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            // hyper adds it to answers of GET only.
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Some(response)
     }
@@ -126,45 +112,39 @@ impl Public {
         let path = kaltura::merge_slashes(uri.path());
         if let Some(id) = self.after_tiny(&path) {
             if !matches!(*method, Method::GET | Method::HEAD) {
-                return Some(http::allow(method, METHODS));
+                return Some(http::allow(method, http::READ_METHODS));
             }
             let id = kaltura::decode_lossy(ParameterSource::Path, id);
             return Some(match self.tiny {
                 Tiny::Hop => self.hop_from(&id, client).await,
-                Tiny::Direct => self.goto_by(method, Some(&id), Requested::default(), client).await,
+                Tiny::Direct => self.goto(method, Some(&id), Requested::default(), client).await,
             });
         }
         if path == "/robots.txt" {
             return Some(match *method {
                 Method::GET | Method::HEAD => robots(),
-                _ => http::allow(method, METHODS),
+                _ => http::allow(method, http::READ_METHODS),
             });
         }
         let call = Call::from_target(Target::from_uri(uri)?);
-        if !call.is_goto() {
-            return None;
+        match *method {
+            _ if !call.is_goto() => return None,
+            Method::GET | Method::HEAD => {}
+            // The id of a POST may be in the body, which is not read here.
+            Method::POST if call.id.is_some() => {}
+            _ => return None,
         }
-        let is_mine = match *method {
-            Method::GET | Method::HEAD => true,
-            // The id of a POST may be in the body, which is not looked at here.
-            Method::POST => call.id.is_some(),
-            _ => false,
-        };
-        if !is_mine {
-            return None;
-        }
-        let requested = Requested::from(&call);
-        let id = call.id.as_deref();
-        Some(self.goto_by(method, id, requested, client).await)
+        let (id, requested) = (call.id.as_deref(), Requested::from(&call));
+        Some(self.goto(method, id, requested, client).await)
     }
 
-    /// What stands behind `/tiny/`, which whoever types the whole address in capitals has in capitals too.
+    /// The text behind `/tiny/`. People who type the whole address in capitals type that in capitals too.
     fn after_tiny<'p>(&self, path: &'p str) -> Option<&'p str> {
         let (tiny, id) = path.split_at_checked(TINY.len())?;
         (tiny == TINY || self.forgiving && tiny.eq_ignore_ascii_case(TINY)).then_some(id)
     }
 
-    /// The way to goto. Whether there is such a link is asked only where the text is no id: goto says it of ids.
+    /// The way to goto. Looks for a link only where the text is no id: goto does that for ids.
     async fn hop_from(&self, text: &str, client: Client<'_>) -> Response {
         let began = Instant::now();
         let (outcome, response) = match LinkId::from_bytes(text.as_bytes()) {
@@ -173,12 +153,8 @@ impl Public {
                 Judgement::TooManyGuesses => (RedirectOutcome::Refused, too_many_guesses()),
                 Judgement::Link(id, _) => (RedirectOutcome::Hop, hop(id.as_str())),
                 Judgement::Nothing => {
-                    let unknown = respond_to(
-                        Verdict::Unknown,
-                        text,
-                        Requested::default(),
-                        accepts_html(client.headers),
-                    );
+                    let accepts_html = accepts_html(client.headers);
+                    let unknown = respond_to(Verdict::Unknown, text, Requested::default(), accepts_html);
                     (RedirectOutcome::Unknown, unknown)
                 }
             },
@@ -187,7 +163,7 @@ impl Public {
         response
     }
 
-    /// Which link a text means, and what becomes of that. If the text is no id but one is in it, that is one guess too.
+    /// The link that a text means, and its verdict. An id in a text that is none counts as one guess too.
     async fn judge(&self, text: &str, client: IpAddr, now: Timestamp) -> Judgement {
         let in_text = || self.forgiving.then(|| forgive::id_in(text)).flatten();
         let Some(id) = LinkId::from_bytes(text.as_bytes()).ok().or_else(in_text) else {
@@ -203,12 +179,8 @@ impl Public {
         }
     }
 
-    /// The answer of `goto` (docs/kaltura-api.md#goto) by POST or in a multirequest.
-    pub async fn goto(&self, id: Option<&str>, requested: Requested<'_>, client: Client<'_>) -> Response {
-        self.goto_by(&Method::POST, id, requested, client).await
-    }
-
-    async fn goto_by(
+    /// The answer of `goto` (docs/kaltura-api.md#goto).
+    pub async fn goto(
         &self,
         method: &Method,
         text: Option<&str>,
@@ -217,8 +189,7 @@ impl Public {
     ) -> Response {
         let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
         let Some(text) = text else {
-            let fault = ApiError::missing("id");
-            return no_redirect(&fault, requested, accepts_html);
+            return no_redirect(&ApiError::missing("id"), requested, accepts_html);
         };
         let now = self.links.clock().now();
         let (outcome, response) = match self.judge(text, client.address, now).await {
@@ -249,16 +220,12 @@ impl Public {
     }
 }
 
-/// What becomes of a request for a link.
 enum Judgement {
     Link(LinkId, Verdict),
-    /// There is no such link.
     Nothing,
-    /// The client has asked for too many that there are none of.
     TooManyGuesses,
 }
 
-/// How a verdict about a link is counted.
 const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
     match verdict {
         Verdict::Redirect(_) => RedirectOutcome::Found,
@@ -271,7 +238,6 @@ const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
     }
 }
 
-/// The answer to a verdict about a link.
 fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html: bool) -> Response {
     let invalid = |deleted| ApiError::InvalidShortLink {
         id: id.to_owned(),
@@ -289,7 +255,6 @@ fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html
     no_redirect(&fault, requested, accepts_html)
 }
 
-/// The redirect itself.
 fn found(location: HeaderValue) -> Response {
     let mut response = http::answer(StatusCode::FOUND);
     let headers = response.headers_mut();
@@ -298,7 +263,7 @@ fn found(location: HeaderValue) -> Response {
     response
 }
 
-/// 301 to goto: documented behaviour, and what clients of Kaltura know.
+/// 301 to goto, as clients of Kaltura know it.
 fn hop(id: &str) -> Response {
     let mut response = http::answer(StatusCode::MOVED_PERMANENTLY);
     let headers = response.headers_mut();
@@ -313,32 +278,31 @@ fn hop(id: &str) -> Response {
 
 fn robots() -> Response {
     let mut response = http::text(StatusCode::OK, ROBOTS);
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, ROBOTS_CACHE_CONTROL);
-    response
-}
-
-/// Nobody knows at the moment where the link leads: better to come again than a false 404.
-fn unavailable(text: &'static str) -> Response {
-    let mut response = http::text(StatusCode::SERVICE_UNAVAILABLE, text);
     let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(http::RETRY_AFTER_SECONDS));
-    keep_private(headers);
+    headers.insert(header::CACHE_CONTROL, ROBOTS_CACHE_CONTROL);
     response
 }
 
-/// The answer to who has asked for too many ids that there are none of. It says nothing about the id.
+/// A text for visitors who should come again.
+fn later(status: StatusCode, text: &'static str, seconds: impl Into<HeaderValue>) -> Response {
+    let mut response = http::text(status, text);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    keep_private(response.headers_mut());
+    response
+}
+
+/// Better to come again than a false 404.
+fn unavailable(text: &'static str) -> Response {
+    later(StatusCode::SERVICE_UNAVAILABLE, text, http::RETRY_AFTER_SECONDS)
+}
+
+/// Says nothing about the id.
 fn too_many_guesses() -> Response {
     let text = "too many unknown short links were asked for, please come again in a minute\n";
-    let mut response = http::text(StatusCode::TOO_MANY_REQUESTS, text);
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(guesses::WINDOW_SECONDS));
-    keep_private(headers);
-    response
+    later(StatusCode::TOO_MANY_REQUESTS, text, guesses::WINDOW_SECONDS)
 }
 
-/// The answer for a link that does not redirect, in the format asked for, else as a page or as text.
+/// The answer for a link that does not redirect, in the requested format, else as a page or as text.
 fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -> Response {
     let exception = fault.exception();
     let status = fault.goto_status();
@@ -347,7 +311,7 @@ fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -
             let body = format.render(&Value::Exception(exception), std::time::Duration::ZERO);
             http::bytes(status, format.content_type(), body)
         }
-        // A format that is not known is ignored here, like everything else that clients add to goto.
+        // goto ignores an unknown format, like everything else that clients add.
         Ok(None) | Err(_) if accepts_html => page::of(status, &exception),
         Ok(None) | Err(_) => {
             let Exception { code, message, .. } = exception;
@@ -361,8 +325,7 @@ fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -
     response
 }
 
-/// The answer to a path at which there is nothing.
-#[must_use]
+/// The answer to a path that the server does not serve.
 pub fn not_found(headers: &HeaderMap) -> Response {
     let mut response = if accepts_html(headers) {
         page::not_found()
@@ -385,9 +348,8 @@ fn visitor<'r>(method: &Method, headers: &'r HeaderMap) -> Visitor<'r> {
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::ACCEPT)
-        .is_some_and(|accept| is_html_in(accept.as_bytes()))
+    let accept = headers.get(header::ACCEPT);
+    accept.is_some_and(|accept| is_html_in(accept.as_bytes()))
 }
 
 /// Whether the value of an `Accept` header names HTML.
@@ -398,5 +360,5 @@ fn is_html_in(accept: &[u8]) -> bool {
 /// No cache may keep it, and no search engine list it.
 fn keep_private(headers: &mut HeaderMap) {
     http::no_store(headers);
-    headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+    http::forbid_indexing(headers);
 }

@@ -10,54 +10,37 @@ use crate::kaltura::format::Exception;
 const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *");
 
-/// The page for a path at which there is nothing.
 pub(super) fn not_found() -> Response {
-    page(
-        StatusCode::NOT_FOUND,
-        "There is nothing at this address",
-        "This server redirects short links. Check the address of your link: a part of it may be missing.",
-        "NOT_FOUND",
-    )
+    let explanation = "This server redirects short links. Check the address for typos.";
+    page(StatusCode::NOT_FOUND, "Page not found", explanation, "NOT_FOUND")
 }
 
 pub(super) fn of(status: StatusCode, exception: &Exception) -> Response {
     let (title, explanation) = match exception.code {
-        "EXPIRED_SHORT_LINK" => (
-            "This link has expired",
-            "It was made to work for a limited time, which is over.",
-        ),
-        "INVALID_SHORT_LINK" if status == StatusCode::GONE => ("This link is gone", "Whoever made it has deleted it."),
-        "INVALID_SHORT_LINK" => ("This link is switched off", "Whoever made it has disabled it for now."),
+        "EXPIRED_SHORT_LINK" => ("Link expired", "This link was valid for a limited time."),
+        "INVALID_SHORT_LINK" if status == StatusCode::GONE => ("Link deleted", "The owner has deleted this link."),
+        "INVALID_SHORT_LINK" => ("Link disabled", "The owner has disabled this link."),
         "DESTINATION_FORBIDDEN" => (
-            "This cannot be shown here",
-            "What this link leads to is not passed on by this server. Opened directly, it may work.",
+            "Page not available here",
+            "This server does not pass on the destination of this link. Opened directly, it may work.",
         ),
         "DESTINATION_UNREACHABLE" => (
-            "What this link leads to is not there",
-            "The link is right, but the server that it leads to does not answer as it should. Please try again later.",
+            "Page unavailable",
+            "The link is valid, but its destination is not responding correctly. Try again later.",
         ),
         "DESTINATION_TIMEOUT" => (
-            "What this link leads to takes too long",
-            "The link is right, but the server that it leads to does not answer in time. Please try again later.",
+            "Page not responding",
+            "The link is valid, but its destination is not responding in time. Try again later.",
         ),
-        "PROXY_LOOP" => (
-            "This link leads in circles",
-            "What it leads to is fetched by a server that fetches it from here.",
-        ),
-        "TOO_MANY_FETCHES" => (
-            "Many people are here at the moment",
-            "The link is right. Please try again in some seconds.",
-        ),
-        _ => (
-            "There is no such link",
-            "It may have been cut off or mistyped: look at the address once more.",
-        ),
+        "PROXY_LOOP" => ("Redirect loop", "This link points back to itself."),
+        "TOO_MANY_FETCHES" => ("Server busy", "Try again in a few seconds."),
+        _ => ("Link not found", "Check the address for typos."),
     };
     page(status, title, explanation, exception.code)
 }
 
 fn page(status: StatusCode, title: &str, explanation: &str, code: &str) -> Response {
-    // Only texts of our own stand in the page; what the visitor sent is not repeated.
+    // The page repeats nothing that the visitor sent.
     let body = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\

@@ -1,5 +1,5 @@
-//! Who asks: people, or programs that look at links before people do. Told by what a request says of itself, and by
-//! nothing else; what nobody knows is taken for a person.
+//! Tells people from programs that look at links before people do, by what a request says of itself. Unknown clients
+//! count as people.
 
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ const SEARCHED_MAX_BYTES: usize = 1024;
 /// Answers that are remembered: most visitors have one of a few dozen browsers. A power of two.
 const REMEMBERED: usize = 128;
 
-/// Where a word must stand to mean something.
+/// Where a word must stand to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WordPosition {
     Anywhere,
@@ -27,7 +27,7 @@ enum WordPosition {
     WordEnd,
 }
 
-/// What programs call themselves, in lower case; see the file for how it is written.
+/// The names of programs, in lower case; the file explains its format.
 const LIST: &str = include_str!("previews.txt");
 
 /// The words of a list, each with where it must stand.
@@ -45,7 +45,6 @@ fn words_of(list: &str) -> impl Iterator<Item = (&str, WordPosition)> {
 /// Telephones whose name ends as those of programs do.
 const TELEPHONE: &[u8] = b"cubot";
 
-/// Finds the words, all at once, and says where each must stand.
 static AUTOMATON: LazyLock<Option<(AhoCorasick, Vec<WordPosition>)>> = LazyLock::new(|| {
     let mut builder = AhoCorasick::builder();
     builder
@@ -56,34 +55,30 @@ static AUTOMATON: LazyLock<Option<(AhoCorasick, Vec<WordPosition>)>> = LazyLock:
     Some((builder.build(words).ok()?, places))
 });
 
-/// Whether a program calls itself this.
 fn is_program(user_agent: &[u8]) -> bool {
     let Some((automaton, places)) = AUTOMATON.as_ref() else {
         return false;
     };
     let mut state = OverlappingState::start();
     loop {
-        // An error would mean that the automaton cannot search so, which does not depend on the text.
-        if automaton
-            .try_find_overlapping(Input::new(user_agent), &mut state)
-            .is_err()
-        {
+        // The automaton supports this search, whatever the text.
+        let search = automaton.try_find_overlapping(Input::new(user_agent), &mut state);
+        if search.is_err() {
             return false;
         }
         let Some(found) = state.get_match() else { return false };
-        let is_meant = match places.get(found.pattern().as_usize()) {
-            Some(WordPosition::Anywhere) => true,
-            Some(WordPosition::Beginning) => found.start() == 0,
-            Some(WordPosition::WordEnd) => is_name_until(user_agent, found.end()),
-            None => false,
-        };
+        let is_meant = places.get(found.pattern().as_usize()).is_some_and(|place| match place {
+            WordPosition::Anywhere => true,
+            WordPosition::Beginning => found.start() == 0,
+            WordPosition::WordEnd => is_name_until(user_agent, found.end()),
+        });
         if is_meant {
             return true;
         }
     }
 }
 
-/// Whether a word ends here that is the name of a program.
+/// Whether a program's name ends here.
 fn is_name_until(text: &[u8], end: usize) -> bool {
     let (before, after) = text.split_at_checked(end).unwrap_or((text, &[]));
     let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphabetic);
@@ -95,8 +90,7 @@ fn is_name_until(text: &[u8], end: usize) -> bool {
     !word.eq_ignore_ascii_case(TELEPHONE) || is_letter(front.last())
 }
 
-/// Headers by which browsers say that nobody has asked for a page yet: the standard's, those of older Chrome and
-/// Safari, and Firefox's.
+/// Headers by which browsers mark prefetches: the standard's, those of older Chrome and Safari, and Firefox's.
 pub(super) static PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("sec-purpose"),
     HeaderName::from_static("purpose"),
@@ -104,7 +98,7 @@ pub(super) static PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("x-moz"),
 ];
 
-/// Whether the value of such a header says so, as in `prefetch;prerender`.
+/// Whether the value of such a header marks a prefetch, as in `prefetch;prerender`.
 pub(super) fn is_unasked(purpose: &[u8]) -> bool {
     let words = purpose.split(|byte| matches!(byte, b',' | b';' | b' '));
     let unasked: [&[u8]; 4] = [b"prefetch", b"prerender", b"preview", b"instant"];
@@ -113,19 +107,18 @@ pub(super) fn is_unasked(purpose: &[u8]) -> bool {
         .any(|word| unasked.iter().any(|one| word.eq_ignore_ascii_case(one)))
 }
 
-/// What a request says of who asks. Of `User-Agent` headers that come twice, the first.
+/// The marks of a client. Of several `User-Agent` headers, the first.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Visitor<'r> {
     pub(super) head_only: bool,
     pub(super) user_agent: Option<&'r [u8]>,
-    /// Whether nobody has asked for it yet.
     pub(super) is_unasked: bool,
 }
 
-/// Tells people from programs, and remembers what it has told.
+/// Tells people from programs, and remembers its answers.
 #[derive(Debug)]
 pub(super) struct Visitors {
-    // Seeded at random, so that nobody can choose a text that is taken for another one.
+    // Seeded at random, so that nobody can forge a collision.
     hasher: RandomState,
     /// Hashes of texts, with the answer in the lowest bit.
     remembered: [AtomicU64; REMEMBERED],
@@ -142,7 +135,6 @@ impl Default for Visitors {
 }
 
 impl Visitors {
-    /// As what a redirect is to be counted.
     pub(super) fn visit_of(&self, visitor: &Visitor<'_>) -> Visit {
         let is_preview = visitor.head_only
             || visitor.is_unasked

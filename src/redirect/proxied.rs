@@ -8,7 +8,6 @@ use crate::kaltura::ApiError;
 use crate::model::LinkId;
 use crate::redirect::Client;
 
-/// Fetches where a link leads.
 pub(super) async fn fetch(
     fetcher: &Fetcher,
     id: LinkId,
@@ -18,7 +17,7 @@ pub(super) async fn fetch(
 ) -> Result<Response, ApiError> {
     let wanted = Wanted {
         link: id,
-        // What is rendered for a header is visible ASCII.
+        // `Location` is visible ASCII.
         destination: location.to_str().unwrap_or_default(),
         head_only,
         headers: client.headers,
@@ -40,8 +39,8 @@ pub(super) async fn fetch(
     })
 }
 
-/// Whether a request is for the content from its first byte on. Players ask for the rest in many parts, which are one
-/// visit, and some ask for two bytes first, to see whether they can.
+/// Whether a request wants the content from its first byte on. Players request the rest in many parts, which are one
+/// visit, and some request two bytes first, as a trial.
 pub(super) fn is_from_the_beginning(headers: &HeaderMap) -> bool {
     let range = headers.get(header::RANGE).map(HeaderValue::as_bytes);
     range.is_none_or(|range| {

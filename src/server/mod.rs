@@ -36,7 +36,7 @@ use crate::kaltura::AccessLog;
 use crate::kaltura::session::Partners;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
-use crate::redirect::{FastPath, Public, UnknownIdLimit};
+use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
 use crate::server::general::General;
 use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Worker, Workers};
@@ -108,11 +108,11 @@ fn build(
     let guesses = Arc::new(guesses.logging(settings.access_addresses));
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
-    let public = Arc::new(redirects(links, settings, &guesses, &metrics).fetching(fetcher));
+    let redirects = Redirects::new(links, settings.tiny, settings.forgiving, &guesses, fetcher, &metrics);
     let budget = Budget::new(settings.buffered_bytes);
     let api = Arc::new(Api::new(
         Arc::clone(links),
-        Arc::clone(&public),
+        Arc::clone(&redirects),
         reloader.partners.subscribe(),
         body_limits(settings),
         Arc::clone(&budget),
@@ -131,7 +131,7 @@ fn build(
         fast_path: Arc::new(fast_path),
         general: general.handle().clone(),
         service: PublicService {
-            public: Arc::clone(&public),
+            redirects: Arc::clone(&redirects),
             access_log: Arc::clone(&access_log),
         },
         metrics: Arc::clone(&metrics),
@@ -145,7 +145,7 @@ fn build(
     let admin = Admin {
         service: AdminService {
             api,
-            public,
+            redirects,
             monitor: Arc::clone(&monitor),
             access_log,
             budget,
@@ -177,11 +177,6 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>) -> JoinSet<()> {
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });
     background
-}
-
-fn redirects(links: &Arc<Links>, settings: &Settings, guesses: &Arc<UnknownIdLimit>, metrics: &Arc<Metrics>) -> Public {
-    let (guesses, metrics) = (Arc::clone(guesses), Arc::clone(metrics));
-    Public::new(Arc::clone(links), settings.tiny, guesses, metrics).forgiving(settings.forgiving)
 }
 
 fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {

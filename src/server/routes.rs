@@ -15,19 +15,19 @@ use crate::http::connection::serve::Service;
 use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
 use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
-use crate::redirect::{self, Client, Public};
+use crate::redirect::{self, Client, Redirects};
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
 pub(super) struct PublicService {
-    pub(super) public: Arc<Public>,
+    pub(super) redirects: Arc<Redirects>,
     pub(super) access_log: Arc<AccessLog>,
 }
 
 impl PublicService {
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let answered = self
-            .public
+            .redirects
             .respond(request.method(), request.uri(), client_of(&request, client));
         let mut response = match answered.await {
             Some(response) => response,
@@ -58,7 +58,10 @@ impl PublicService {
         let requested = Requested::from(&call);
         if call.is_goto() {
             // A POST has the id in its body, if at all.
-            return self.public.goto(None, requested, client_of(request, client)).await;
+            return self
+                .redirects
+                .goto(&Method::POST, None, requested, client_of(request, client))
+                .await;
         }
         let fault = ApiError::ServiceForbidden {
             service: call.service.as_deref().unwrap_or("").to_owned(),
@@ -81,7 +84,7 @@ impl Service for PublicService {
 #[derive(Debug, Clone)]
 pub(super) struct AdminService {
     pub(super) api: Arc<Api>,
-    pub(super) public: Arc<Public>,
+    pub(super) redirects: Arc<Redirects>,
     pub(super) monitor: Arc<Monitor>,
     pub(super) access_log: Arc<AccessLog>,
     pub(super) budget: Arc<Budget>,
@@ -105,7 +108,7 @@ impl AdminService {
         let is_of_api = target.is_some();
         if request.body().is_end_stream() || !is_of_api {
             let redirect = self
-                .public
+                .redirects
                 .respond(request.method(), request.uri(), client_of(&request, client));
             if let Some(response) = redirect.await {
                 return response;

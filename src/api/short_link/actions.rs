@@ -7,10 +7,10 @@ use crate::api::fields::{Field, Fields};
 use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
 use crate::api::short_link::patch::{Patch, draft};
 use crate::api::short_link::query::query;
-use crate::api::short_link::{IN_VALUES_MAX, LINK};
+use crate::api::short_link::{IN_VALUES_MAX, LINK, SERVICE};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
-use crate::kaltura::format::{Object, Value};
+use crate::kaltura::format::Value;
 use crate::links::{LinkError, RestoreOutcome, UpdateError};
 use crate::model::validate::{FULL_URL, SYSTEM_NAME};
 use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
@@ -27,13 +27,14 @@ impl Api {
     pub(in crate::api) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
-        if wants_clicks(params)? {
-            let found = self.links.get_with_usage(id, scope_of(&session)).await;
-            let (link, usage) = found.map_err(|error| naming(text, error))?;
-            return Ok(object_with_usage(&link, &usage).into());
-        }
-        let found = self.links.get(id, &scope_of(&session)).await;
-        Ok(object(&found.map_err(|error| naming(text, error))?).into())
+        let scope = scope_of(&session);
+        let found = if wants_clicks(params)? {
+            let found = self.links.get_with_usage(id, scope).await;
+            found.map(|(link, usage)| object_with_usage(&link, &usage))
+        } else {
+            self.links.get(id, &scope).await.map(|link| object(&link))
+        };
+        Ok(found.map_err(|error| naming(text, error))?.into())
     }
 
     pub(in crate::api) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
@@ -76,9 +77,7 @@ impl Api {
 
     /// tinyd's own: Kaltura's operators edit their database.
     pub(in crate::api) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
-        let session = self
-            .admin_session(params, caller, "shortlink_shortlink", "restore")
-            .await?;
+        let session = self.admin_session(params, caller, SERVICE, "restore").await?;
         let (text, id) = link_id(params)?;
         let restored = self.links.restore(id, session.partner).await;
         Ok(object(&restored.map_err(|error| naming(text, error))?).into())
@@ -86,9 +85,7 @@ impl Api {
 
     /// tinyd's own: as `restore`, for several links. A link that cannot be restored does not stop the others.
     pub(in crate::api) async fn restore_many(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
-        let session = self
-            .admin_session(params, caller, "shortlink_shortlink", "restoreMany")
-            .await?;
+        let session = self.admin_session(params, caller, SERVICE, "restoreMany").await?;
         let texts: Vec<_> = params
             .required("ids")?
             .split(',')
@@ -116,20 +113,15 @@ impl Api {
                 RestoreOutcome::Unknown => ("unknown", None),
                 RestoreOutcome::Damaged => ("damaged", None),
             };
+            // An id that is too long is cut.
+            let (id, _) = text.split_at(text.floor_char_boundary(ID_MAX_BYTES));
+            let status = status.map_or(Value::Null, |status| Value::Int(status.number().into()));
             let fields = vec![
-                // What is longer than an id is shown as far as it goes.
-                (
-                    "id",
-                    Value::text(text.get(..text.floor_char_boundary(ID_MAX_BYTES)).unwrap_or("")),
-                ),
+                ("id", Value::text(id)),
                 ("outcome", Value::text(outcome)),
-                (
-                    "status",
-                    status.map_or(Value::Null, |status| Value::Int(status.number().into())),
-                ),
+                ("status", status),
             ];
-            let class = "TinydRestoredLink";
-            Value::Object(Object { class, fields })
+            Value::object("TinydRestoredLink", fields)
         };
         Ok(Value::List(texts.iter().map(result).collect()).into())
     }
@@ -150,8 +142,8 @@ impl Api {
             ("objects", Value::List(objects)),
             ("totalCount", Value::Int(i64::try_from(total).unwrap_or(i64::MAX))),
         ];
-        let class = "KalturaShortLinkListResponse";
-        Ok(Outcome::Value(Value::Object(Object { class, fields }), Some(turn)))
+        let listing = Value::object("KalturaShortLinkListResponse", fields);
+        Ok(Outcome::Value(listing, Some(turn)))
     }
 }
 

@@ -10,9 +10,9 @@ use crate::api::fields::Fields;
 use crate::kaltura::ApiError;
 use crate::model::{Status, whole_number};
 
+pub const SERVICE: &str = "shortlink_shortlink";
 /// The parameter that holds a link.
 const LINK: &str = "shortLink";
-const STATUS_ENUM: &str = "KalturaShortLinkStatus";
 
 /// Values that a filter may list at most.
 const IN_VALUES_MAX: usize = 1_000;
@@ -25,6 +25,6 @@ fn status(fields: &Fields<'_>, name: &str) -> Result<Option<Status>, ApiError> {
     status.map(Some).ok_or_else(|| ApiError::InvalidEnum {
         value: text.to_owned(),
         name: fields.name(name),
-        kind: STATUS_ENUM,
+        kind: "KalturaShortLinkStatus",
     })
 }

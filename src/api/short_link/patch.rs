@@ -2,8 +2,9 @@
 
 use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
-use crate::api::short_link::{LINK, status};
+use crate::api::short_link::{LINK, object, status};
 use crate::kaltura::ApiError;
+use crate::kaltura::format::Value;
 use crate::kaltura::session::{Kind, Session};
 use crate::links::Draft;
 use crate::model::validate::{self, FULL_URL, InvalidText, NAME, SYSTEM_NAME, TextRule, UNIQUE_ID, USER_ID};
@@ -43,7 +44,7 @@ pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, Api
     })
 }
 
-/// What a request says about a link: outer `None` = absent, inner `None` = null.
+/// The fields of a link in a request: outer `None` = absent, inner `None` = null.
 #[derive(Debug, Default)]
 pub(super) struct Patch {
     user_id: Option<Option<String>>,
@@ -55,15 +56,8 @@ pub(super) struct Patch {
     unique_id: Option<Option<String>>,
     status: Option<Status>,
     expires_at: Option<Option<Timestamp>>,
-    /// What the request says about read-only fields. A request may repeat what is stored.
-    claims: Vec<(&'static str, Claim)>,
-}
-
-#[derive(Debug)]
-enum Claim {
-    Null,
-    Text(String),
-    Number(i64),
+    /// The read-only fields. A request may repeat what is stored.
+    claims: Vec<(&'static str, Value)>,
 }
 
 impl Patch {
@@ -81,9 +75,9 @@ impl Patch {
         for property in ["id", "createdAt", "updatedAt", "partnerId"] {
             let claim = match fields.field(property)? {
                 Field::Absent | Field::Text("") => continue,
-                Field::Null => Claim::Null,
-                Field::Text(text) if property == "id" => Claim::Text(text.to_owned()),
-                Field::Text(text) => Claim::Number(parse_integer(&fields.name(property), text)?),
+                Field::Null => Value::Null,
+                Field::Text(text) if property == "id" => Value::text(text),
+                Field::Text(text) => Value::Int(parse_integer(&fields.name(property), text)?),
             };
             patch.claims.push((property, claim));
         }
@@ -92,17 +86,9 @@ impl Patch {
 
     /// The changed link.
     pub(super) fn apply(self, stored: &ShortLink, kind: Kind) -> Result<ShortLink, ApiError> {
-        for (property, claim) in &self.claims {
-            let repeats = match (*property, claim) {
-                ("id", Claim::Text(id)) => id == stored.id.as_str(),
-                ("createdAt", Claim::Number(time)) => *time == stored.created_at.as_unix(),
-                ("updatedAt", Claim::Number(time)) => *time == stored.updated_at.as_unix(),
-                ("partnerId", Claim::Number(id)) => *id == i64::from(stored.partner_id.0),
-                _ => false,
-            };
-            if !repeats {
-                return Err(ApiError::NotUpdatable { property });
-            }
+        let repeated = object::fields(stored);
+        if let Some((property, _)) = self.claims.iter().find(|claim| !repeated.contains(claim)) {
+            return Err(ApiError::NotUpdatable { property });
         }
         if self.unique_id.is_some_and(|unique_id| unique_id != stored.unique_id) {
             return Err(ApiError::NotUpdatable { property: "uniqueId" });
@@ -116,21 +102,13 @@ impl Patch {
             }
             link.user_id = user_id;
         }
-        if let Some(name) = self.name {
-            link.name = name;
-        }
-        if let Some(system_name) = self.system_name {
-            link.system_name = system_name;
-        }
+        link.name = self.name.unwrap_or(link.name);
+        link.system_name = self.system_name.unwrap_or(link.system_name);
+        link.status = self.status.unwrap_or(link.status);
+        link.expires_at = self.expires_at.unwrap_or(link.expires_at);
         if let Some(full_url) = self.full_url.filter(|url| url.as_str() != stored.full_url) {
             self.refusal.map_or(Ok(()), Err)?;
             link.full_url = full_url.into_string();
-        }
-        if let Some(status) = self.status {
-            link.status = status;
-        }
-        if let Some(expires_at) = self.expires_at {
-            link.expires_at = expires_at;
         }
         Ok(link)
     }

@@ -14,12 +14,12 @@ const PROFILE: &str = "responseProfile";
 const INCLUDE_FIELDS: i64 = 1;
 const EXCLUDE_FIELDS: i64 = 2;
 
-/// The fields of links that are answered.
-/// Names of fields that are looked at.
+/// Names of fields that a profile may list; those behind have no effect.
 const NAMES_MAX: usize = 1_000;
 /// Longer than the name of any field of a link.
 const NAME_MAX_BYTES: usize = 32;
 
+/// The fields of links that a client wants, or does not.
 #[derive(Debug)]
 pub struct Profile {
     fields: BTreeSet<String>,

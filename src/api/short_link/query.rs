@@ -1,4 +1,4 @@
-//! What `list` is asked for: filter, order and page (docs/kaltura-api.md#lists).
+//! The parameters of `list`: filter, order and page (docs/kaltura-api.md#lists).
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,6 @@ const PAGE_SIZE_MAX: i64 = 500;
 /// Filter values for createdAt and updatedAt within this many seconds of zero are relative to now: ten years.
 const RELATIVE_MAX_SECONDS: i64 = 315_360_000;
 
-/// What `list` makes of its parameters.
 pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, ApiError> {
     let filter = Fields::of(params, "filter")?;
     let pager = Fields::of(params, "pager")?;
@@ -57,11 +56,7 @@ pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query
             return Err(ApiError::AnotherUsersShortLink { user: other.to_owned() });
         }
         let allowed = query.users.is_none_or(|users| users.contains(&user));
-        query.users = Some(if allowed {
-            BTreeSet::from([user])
-        } else {
-            BTreeSet::new()
-        });
+        query.users = Some(allowed.then_some(user).into_iter().collect());
     }
     Ok(query)
 }
@@ -74,45 +69,36 @@ fn set_of(filter: &Fields<'_>, equal: &str, within: &str) -> Result<Option<BTree
         values.map(str::to_owned).collect::<BTreeSet<_>>()
     });
     if listed.as_ref().is_some_and(|values| values.len() > IN_VALUES_MAX) {
-        return Err(ApiError::invalid(
-            filter.name(within),
-            format!("at most {IN_VALUES_MAX} values"),
-        ));
+        let reason = format!("at most {IN_VALUES_MAX} values");
+        return Err(ApiError::invalid(filter.name(within), reason));
     }
-    Ok(match (equal, listed) {
-        (Some(equal), Some(listed)) => Some(&equal & &listed),
-        (equal, listed) => equal.or(listed),
-    })
+    Ok(intersection(equal, listed))
+}
+
+fn intersection<T: Ord + Clone>(one: Option<BTreeSet<T>>, other: Option<BTreeSet<T>>) -> Option<BTreeSet<T>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(&one & &other),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The numbers that `NAMEIn` lists.
 fn integers(filter: &Fields<'_>, within: &str) -> Result<Option<BTreeSet<i64>>, ApiError> {
-    let texts = set_of(filter, "", within)?;
-    texts
-        .map(|texts| {
-            texts
-                .iter()
-                .map(|text| parse_integer(&filter.name(within), text))
-                .collect()
-        })
-        .transpose()
+    let Some(texts) = set_of(filter, "", within)? else {
+        return Ok(None);
+    };
+    let name = filter.name(within);
+    let numbers = texts.iter().map(|text| parse_integer(&name, text));
+    numbers.collect::<Result<_, _>>().map(Some)
 }
 
 /// Deleted links are seen only by a filter that names their status.
 fn statuses(filter: &Fields<'_>) -> Result<BTreeSet<Status>, ApiError> {
     let equal = status(filter, "statusEqual")?.map(|status| BTreeSet::from([status]));
     // A number that is no status is the status of no link.
-    let listed = integers(filter, "statusIn")?.map(|numbers| {
-        numbers
-            .into_iter()
-            .filter_map(Status::from_number)
-            .collect::<BTreeSet<_>>()
-    });
-    Ok(match (equal, listed) {
-        (Some(equal), Some(listed)) => &equal & &listed,
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => BTreeSet::from([Status::Disabled, Status::Enabled]),
-    })
+    let listed = integers(filter, "statusIn")?;
+    let listed = listed.map(|numbers| numbers.into_iter().filter_map(Status::from_number).collect());
+    Ok(intersection(equal, listed).unwrap_or_else(|| BTreeSet::from([Status::Disabled, Status::Enabled])))
 }
 
 fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Result<TimeRange, ApiError> {
@@ -126,18 +112,15 @@ fn range(filter: &Fields<'_>, field: &str, relative_to: Option<Timestamp>) -> Re
     })
 }
 
-/// The keys of an order, separated by commas; without a sign, a key is ascending. A key that is not known is ignored,
-/// as is one that comes again: what it could decide is decided. Nothing can come after the id, of which there are no
-/// two.
+/// The keys of an order, separated by commas; without a sign, a key is ascending. Unknown and repeated keys have no
+/// effect, nor have keys behind the id, which no two links share.
 fn order(text: Option<&str>) -> Order {
     let mut times = [None; OrderField::COUNT];
     let mut ids_descend = None;
-    let keys = text.unwrap_or("").split(',').map(str::trim);
-    for (descending, name) in keys.map(|key| match key.strip_prefix('-') {
-        Some(name) => (true, name),
+    for key in text.unwrap_or("").split(',').map(str::trim) {
+        let descending = key.starts_with('-');
         // A form parser may have turned the plus into a space, which is trimmed.
-        None => (false, key.strip_prefix('+').unwrap_or(key)),
-    }) {
+        let name = key.strip_prefix(['-', '+']).unwrap_or(key);
         let field = match name {
             "createdAt" => OrderField::Created,
             "updatedAt" => OrderField::Updated,
@@ -164,13 +147,10 @@ fn order(text: Option<&str>) -> Order {
 }
 
 fn page(pager: &Fields<'_>) -> Result<Page, ApiError> {
-    let size = pager
-        .integer("pageSize")?
-        .unwrap_or(PAGE_SIZE_DEFAULT)
-        .clamp(0, PAGE_SIZE_MAX);
+    let size = pager.integer("pageSize")?.unwrap_or(PAGE_SIZE_DEFAULT);
     let index = pager.integer("pageIndex")?.unwrap_or(1).max(1);
     Ok(Page {
-        size: usize::try_from(size).unwrap_or(0),
+        size: usize::try_from(size.clamp(0, PAGE_SIZE_MAX)).unwrap_or(0),
         index: usize::try_from(index).unwrap_or(usize::MAX),
     })
 }

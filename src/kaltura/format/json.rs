@@ -1,6 +1,6 @@
 //! JSON and JSONP.
 
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
 use super::value::{Exception, Object, Value};
 
@@ -29,26 +29,6 @@ pub(super) fn item(before: usize, mut json: Vec<u8>) -> Vec<u8> {
         json.insert(0, b',');
     }
     json
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(flag) => serializer.serialize_bool(*flag),
-            Self::Int(number) => serializer.serialize_i64(*number),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::List(items) => {
-                let mut list = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    list.serialize_element(item)?;
-                }
-                list.end()
-            }
-            Self::Object(object) => object.serialize(serializer),
-            Self::Exception(exception) => exception.serialize(serializer),
-        }
-    }
 }
 
 impl Serialize for Object {
@@ -80,7 +60,7 @@ struct Args<'a>(&'a [(&'static str, String)]);
 impl Serialize for Args<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0.is_empty() {
-            // PHP writes an empty array as a list.
+            // As PHP writes an empty array.
             return serializer.serialize_seq(Some(0))?.end();
         }
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))

@@ -12,7 +12,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use value::{Exception, Object, Value};
+pub use value::{Exception, Value};
 
 /// Longest JSONP callback name, in bytes; jQuery's have about 40.
 const CALLBACK_MAX_BYTES: usize = 256;
@@ -20,11 +20,9 @@ const CALLBACK_MAX_BYTES: usize = 256;
 /// The format of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// `format=1`.
     Json,
     /// `format=2`, and where none is given. `ignore_null` leaves null fields out instead of writing an empty element.
     Xml {
-        /// The request's `ignoreNull`.
         ignore_null: bool,
     },
     /// `format=3`: PHP's `serialize()`.
@@ -37,24 +35,18 @@ pub enum Format {
 }
 
 impl Format {
-    /// What is used where no format is given.
+    /// For requests that name no format.
     pub const DEFAULT: Self = Self::Xml { ignore_null: false };
 
     /// JSONP for a callback, if its name has only characters of `[0-9A-Za-z_.]` and is not empty.
-    #[must_use]
     pub fn jsonp(callback: &str) -> Option<Self> {
-        let fits = !callback.is_empty()
-            && callback.len() <= CALLBACK_MAX_BYTES
-            && callback
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+        let fits = (1..=CALLBACK_MAX_BYTES).contains(&callback.len()) && callback.bytes().all(is_of_name);
         fits.then(|| Self::Jsonp {
             callback: callback.to_owned(),
         })
     }
 
-    /// The value of `Content-Type`.
-    #[must_use]
     pub const fn content_type(&self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -65,7 +57,6 @@ impl Format {
     }
 
     /// Writes a result. `elapsed` is the time the request has taken so far, which XML answers carry.
-    #[must_use]
     pub fn render(&self, value: &Value, elapsed: Duration) -> Vec<u8> {
         match self {
             Self::Json => json::document(value),
@@ -85,8 +76,6 @@ pub struct ListWriter<'f> {
 }
 
 impl<'f> ListWriter<'f> {
-    /// An empty list.
-    #[must_use]
     pub const fn new(format: &'f Format) -> Self {
         Self {
             format,
@@ -96,13 +85,11 @@ impl<'f> ListWriter<'f> {
     }
 
     /// Bytes of the items so far.
-    #[must_use]
     pub const fn bytes(&self) -> usize {
         self.items.len()
     }
 
     /// The next item, as it will be written.
-    #[must_use]
     pub fn item(&self, item: &Value) -> Vec<u8> {
         match self.format {
             Format::Json => json::item(self.count, json::document(item)),
@@ -112,7 +99,6 @@ impl<'f> ListWriter<'f> {
         }
     }
 
-    /// Writes it.
     pub fn push(&mut self, item: &[u8]) {
         // No more than is needed: it may become long.
         self.items.reserve_exact(item.len());
@@ -120,8 +106,6 @@ impl<'f> ListWriter<'f> {
         self.count += 1;
     }
 
-    /// The whole answer.
-    #[must_use]
     pub fn finish(mut self, elapsed: Duration) -> Vec<u8> {
         let (begin, end) = match self.format {
             Format::Json => ("[".to_owned(), "]".to_owned()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::value::Object;
 use super::*;
 
 /// A multirequest's result with everything that an answer can hold.

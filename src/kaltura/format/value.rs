@@ -1,19 +1,15 @@
 //! The tree of which every answer consists.
 
 /// A result, before it is written in a format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
 pub enum Value {
-    /// No value.
     Null,
-    /// True or false; 1 or 0 in XML.
+    /// 1 or 0 in XML.
     Bool(bool),
-    /// A whole number.
     Int(i64),
-    /// A text.
     Text(String),
-    /// Results one after the other.
     List(Vec<Value>),
-    /// One of the API's objects.
     Object(Object),
     /// An API exception, which stands where a result would.
     Exception(Exception),
@@ -28,36 +24,33 @@ pub struct Object {
     pub fields: Vec<(&'static str, Value)>,
 }
 
-/// An API exception as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exception {
     /// A code of docs/kaltura-api.md#error-codes.
     pub code: &'static str,
     /// The message with its arguments filled in.
     pub message: String,
-    /// The arguments by name.
     pub args: Vec<(&'static str, String)>,
 }
 
 impl Value {
-    /// A text.
+    pub const fn object(class: &'static str, fields: Vec<(&'static str, Self)>) -> Self {
+        Self::Object(Object { class, fields })
+    }
+
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    /// Bytes of memory that it takes.
-    #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let held = match self {
             Self::Null | Self::Bool(_) | Self::Int(_) => 0,
             Self::Text(text) => text.len(),
             Self::List(items) => items.iter().map(Self::memory_bytes).sum(),
-            Self::Object(object) => {
-                let fields = object.fields.iter();
-                fields
-                    .map(|(name, value)| size_of_val(*name) + value.memory_bytes())
-                    .sum()
-            }
+            Self::Object(Object { fields, .. }) => fields
+                .iter()
+                .map(|(name, value)| size_of_val(*name) + value.memory_bytes())
+                .sum(),
             Self::Exception(exception) => {
                 exception.message.len() + exception.args.iter().map(|(_, value)| value.len()).sum::<usize>()
             }
@@ -65,8 +58,6 @@ impl Value {
         size_of::<Self>() + held
     }
 
-    /// A text, or null.
-    #[must_use]
     pub fn optional_text(text: Option<&str>) -> Self {
         text.map_or(Self::Null, Self::text)
     }

@@ -18,6 +18,8 @@ use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
 pub use privileges::Privileges;
+pub use v1::mint as mint_v1;
+pub use v2::mint;
 
 use crate::model::{Digest, PartnerId, Timestamp, whole_number};
 
@@ -37,66 +39,38 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a session may do.
+/// What a session may do, with the number in its KS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Type 0: its own links.
-    User,
-    /// Type 2 and above: every link of its partner.
-    Admin,
+    /// Its own links.
+    User = 0,
+    /// Every link of its partner. Higher numbers mean the same.
+    Admin = 2,
 }
 
-impl Kind {
-    /// The number in the KS.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::User => 0,
-            Self::Admin => 2,
-        }
-    }
-}
-
-/// Why a KS is not accepted. The numbers are those of docs/kaltura-api.md#session-checks.
+/// Why a KS is not accepted, with the numbers of docs/kaltura-api.md#session-checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKs {
     /// Not decodable, not signed by the partner it names, or of a partner who is not known.
     #[error("INVALID_STR")]
-    Malformed,
+    Malformed = -1,
     /// Of a type that is not served (1 = widget).
     #[error("INVALID_TYPE")]
-    Type,
-    /// Past its expiry.
+    Type = -4,
     #[error("EXPIRED")]
-    Expired,
+    Expired = -5,
     /// Ended by `session.end`.
     #[error("LOGOUT")]
-    Revoked,
+    Revoked = -6,
     /// More calls than its `actionslimit`.
     #[error("EXCEEDED_ACTIONS_LIMIT")]
-    ActionsLimit,
+    ActionsLimit = -8,
     /// Called from another address than its `iprestrict`.
     #[error("EXCEEDED_RESTRICTED_IP")]
-    RestrictedIp,
+    RestrictedIp = -9,
     /// Called for another URI than its `urirestrict`.
     #[error("EXCEEDED_RESTRICTED_URI")]
-    RestrictedUri,
-}
-
-impl InvalidKs {
-    /// The error number in `INVALID_KS`.
-    #[must_use]
-    pub const fn number(self) -> i8 {
-        match self {
-            Self::Malformed => -1,
-            Self::Type => -4,
-            Self::Expired => -5,
-            Self::Revoked => -6,
-            Self::ActionsLimit => -8,
-            Self::RestrictedIp => -9,
-            Self::RestrictedUri => -11,
-        }
-    }
+    RestrictedUri = -11,
 }
 
 /// A text that must not be shown: its `Debug` says only that it is there.
@@ -104,8 +78,6 @@ impl InvalidKs {
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a secret in.
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
@@ -115,7 +87,6 @@ impl Secret {
     }
 
     /// Compares in a time that depends on the lengths alone.
-    #[must_use]
     pub fn matches(&self, candidate: &str) -> bool {
         // Digests have one length, so that not even the secret's own is told.
         let (own, other) = (Sha1::digest(self.as_bytes()), Sha1::digest(candidate.as_bytes()));
@@ -142,28 +113,19 @@ pub struct Partner {
 
 /// The partners that are served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Partners(HashMap<PartnerId, Partner>);
+pub struct Partners(pub HashMap<PartnerId, Partner>);
 
 impl Partners {
-    /// The partners of a configuration.
-    #[must_use]
-    pub fn new(partners: HashMap<PartnerId, Partner>) -> Self {
-        Self(partners)
-    }
-
-    /// The partner with this number.
-    #[must_use]
     pub fn get(&self, id: PartnerId) -> Option<&Partner> {
         self.0.get(&id)
     }
 
-    /// All numbers, in no order.
+    /// In no order.
     pub fn ids(&self) -> impl Iterator<Item = PartnerId> {
         self.0.keys().copied()
     }
 
     /// Whether `secret` may start a session of this kind: the admin secret any, the user secret only `User`.
-    #[must_use]
     pub fn may_start(&self, id: PartnerId, kind: Kind, secret: &str) -> bool {
         let Some(partner) = self.get(id) else {
             // As much work as for a partner who exists, so that the time does not tell which ones do.
@@ -171,59 +133,35 @@ impl Partners {
             return false;
         };
         // No early exit: every secret is compared.
-        let admin = partner
-            .admin_secrets
-            .iter()
-            .fold(false, |any, own| any | own.matches(secret));
-        let user = partner
-            .user_secrets
-            .iter()
-            .fold(false, |any, own| any | own.matches(secret));
-        admin | (user & (kind == Kind::User))
+        let any = |secrets: &[Secret]| secrets.iter().fold(false, |any, own| any | own.matches(secret));
+        any(&partner.admin_secrets) | (any(&partner.user_secrets) & (kind == Kind::User))
     }
 }
 
 /// A session as its KS says it, with the signature verified and nothing else checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The partner who signed.
     pub partner: PartnerId,
-    /// The user, if the KS has one.
     pub user: Option<String>,
-    /// What it may do.
     pub kind: Kind,
     /// The first second in which it is no longer valid.
     pub expiry: Timestamp,
-    /// What else it says.
     pub privileges: Privileges,
-    /// By which it is recognised.
     pub digest: Digest,
 }
 
 impl Session {
     /// The key under which all sessions with the same `sessionid` privilege are revoked.
-    #[must_use]
     pub fn session_id_digest(&self) -> Option<Digest> {
         let id = self.privileges.get("sessionid").filter(|id| !id.is_empty())?;
         Some(Sha1::digest(format!("{}_{id}", self.partner)).into())
     }
 
-    /// Whether the session is still good at `now`.
-    ///
-    /// # Errors
-    /// [`InvalidKs::Expired`].
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), InvalidKs> {
-        if self.expiry > now {
-            Ok(())
-        } else {
-            Err(InvalidKs::Expired)
-        }
+        (self.expiry > now).then_some(()).ok_or(InvalidKs::Expired)
     }
 
     /// Whether the session may be used from `address` for the request target `uri` (path and query).
-    ///
-    /// # Errors
-    /// [`InvalidKs::RestrictedIp`] or [`InvalidKs::RestrictedUri`], in this order.
     pub fn check_restrictions(&self, address: IpAddr, uri: &str) -> Result<(), InvalidKs> {
         if let Some(allowed) = self.privileges.get("iprestrict") {
             // Kaltura separates several addresses with slashes.
@@ -249,21 +187,18 @@ impl Session {
     }
 
     /// The number of calls that the session allows. An `actionslimit` that is not a number allows none.
-    #[must_use]
     pub fn actions_limit(&self) -> Option<u64> {
         let limit = self.privileges.get("actionslimit")?;
         Some(whole_number(limit).map_or(0, |limit| limit.try_into().unwrap_or(0)))
     }
 }
 
-/// What a new KS shall say.
+/// The content of a new KS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims<'a> {
-    /// The partner whose secret signs.
     pub partner: PartnerId,
-    /// The user; may be empty.
+    /// May be empty.
     pub user: &'a str,
-    /// What it may do.
     pub kind: Kind,
     /// The first second in which it is no longer valid.
     pub expiry: Timestamp,
@@ -271,27 +206,7 @@ pub struct Claims<'a> {
     pub privileges: &'a str,
 }
 
-/// Mints a KS of version 2. `salt` makes it different from any other with the same claims; take it from a CSPRNG.
-///
-/// `None` if the partner has no admin secret.
-#[must_use]
-pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: [u8; 16]) -> Option<String> {
-    Some(v2::mint(claims, partner.admin_secrets.first()?, salt))
-}
-
-/// Mints a KS of version 1, for clients that know no other. `salt` as in [`mint`].
-///
-/// `None` if the partner has no admin secret, or the user or the privileges hold a `;`, which separates the fields.
-#[must_use]
-pub fn mint_v1(claims: &Claims<'_>, partner: &Partner, salt: u64) -> Option<String> {
-    v1::mint(claims, partner.admin_secrets.first()?, salt)
-}
-
 /// Decodes a KS and verifies its signature against the admin secrets of the partner it names.
-///
-/// # Errors
-/// [`InvalidKs::Malformed`] when it cannot be read or was not signed by that partner, [`InvalidKs::Type`] when it is
-/// of a type that is not served.
 pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
     if ks.is_empty() || ks.len() > KS_MAX_BYTES {
         return Err(InvalidKs::Malformed);
@@ -316,7 +231,6 @@ pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
 }
 
 /// The end of a KS, by which people can tell which one is meant without being able to use it.
-#[must_use]
 pub fn redact(ks: &str) -> &str {
     let skipped = ks.chars().count().saturating_sub(SHOWN_CHARACTERS);
     let start = ks.char_indices().nth(skipped).map_or(ks.len(), |(index, _)| index);
@@ -338,12 +252,17 @@ fn parse_kind(text: &str) -> Result<Kind, InvalidKs> {
     }
 }
 
-fn parse_partner(bytes: &[u8]) -> Option<PartnerId> {
-    std::str::from_utf8(bytes).ok()?.parse().ok().map(PartnerId)
+/// What stands before and behind the first `|`.
+fn split_once(bytes: &[u8]) -> Result<(&[u8], &[u8]), InvalidKs> {
+    let mut parts = bytes.splitn(2, |&byte| byte == b'|');
+    parts.next().zip(parts.next()).ok_or(InvalidKs::Malformed)
 }
 
-fn none_if_empty(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+/// The partner with this number in a KS, and the secrets that may have signed it.
+fn signer<'p>(number: &[u8], partners: &'p Partners) -> Result<(PartnerId, &'p [Secret]), InvalidKs> {
+    let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+    let id = PartnerId(number.ok_or(InvalidKs::Malformed)?);
+    Ok((id, &partners.get(id).ok_or(InvalidKs::Malformed)?.admin_secrets))
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 /// Privileges by name. Unknown ones are kept and ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Privileges(BTreeMap<String, String>);
+pub struct Privileges(pub(super) BTreeMap<String, String>);
 
 impl Privileges {
     /// Reads `name`, `name:value`, separated by commas; white space around each is dropped. `*` is `all:*`.
-    #[must_use]
     pub fn parse(text: &str) -> Self {
         let named = text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(|one| {
             let one = if one == "*" { "all:*" } else { one };
@@ -19,14 +18,8 @@ impl Privileges {
     }
 
     /// The value of a privilege, empty if it has none; `None` if it is absent.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
-    }
-
-    /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -35,14 +28,11 @@ impl FromIterator<(String, String)> for Privileges {
         let mut all = BTreeMap::<String, String>::new();
         for (name, value) in named {
             // A name that comes twice allows what either of them allows; Kaltura joins the values with slashes.
-            all.entry(name)
-                .and_modify(|joined| {
-                    if !joined.is_empty() && !value.is_empty() {
-                        joined.push('/');
-                    }
-                    joined.push_str(&value);
-                })
-                .or_insert(value);
+            let joined = all.entry(name).or_default();
+            if !joined.is_empty() && !value.is_empty() {
+                joined.push('/');
+            }
+            joined.push_str(&value);
         }
         Self(all)
     }

@@ -7,7 +7,7 @@ const SECRET: &str = "f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0";
 
 fn partners() -> Partners {
     let secrets = |texts: &[&str]| texts.iter().map(|&text| Secret::new(text.into())).collect();
-    Partners::new(HashMap::from([(
+    Partners(HashMap::from([(
         PartnerId(1_234_567),
         Partner {
             admin_secrets: secrets(&[SECRET, "the secret before it"]),
@@ -56,7 +56,7 @@ fn any_admin_secret_verifies_and_the_first_one_signs() {
     ] {
         assert!(verify(&ks, &partners()).is_ok());
     }
-    let new_only = Partners::new(HashMap::from([(
+    let new_only = Partners(HashMap::from([(
         PartnerId(1_234_567),
         Partner {
             admin_secrets: vec![Secret::new(SECRET.into())],

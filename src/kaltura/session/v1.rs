@@ -4,15 +4,17 @@ use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
-use super::{BASE64, Claims, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
-use super::{parse_kind, parse_partner};
-use crate::model::Digest;
-use crate::model::{Timestamp, whole_number};
+use super::{BASE64, Claims, InvalidKs, Partner, Partners, Privileges, Secret, Session};
+use super::{parse_kind, signer, split_once};
+use crate::model::{Digest, Timestamp, whole_number};
 
 /// Fields that a KS must have: `partnerId;partnerId;expiry;type`. Those after them may be missing.
 const FIELDS_MIN: usize = 4;
 
-pub(super) fn mint(claims: &Claims<'_>, secret: &Secret, salt: u64) -> Option<String> {
+/// Mints a KS for clients that know no other version. `salt` as in [`super::mint`].
+///
+/// `None` if the partner has no admin secret, or the user or the privileges hold a `;`, which separates the fields.
+pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: u64) -> Option<String> {
     if claims.user.contains(';') || claims.privileges.contains(';') {
         return None;
     }
@@ -20,25 +22,18 @@ pub(super) fn mint(claims: &Claims<'_>, secret: &Secret, salt: u64) -> Option<St
         "{partner};{partner};{expiry};{kind};{salt};{user};{privileges};;",
         partner = claims.partner,
         expiry = claims.expiry,
-        kind = claims.kind.number(),
+        kind = claims.kind as u8,
         user = claims.user,
         privileges = claims.privileges,
     );
-    let signature = hex(&sign(secret, info.as_bytes()));
+    let signature = hex(&sign(partner.admin_secrets.first()?, info.as_bytes()));
     Some(BASE64.encode(format!("{signature}|{info}")))
 }
 
 pub(super) fn verify(decoded: &[u8], partners: &Partners) -> Result<Session, InvalidKs> {
-    let separator = decoded
-        .iter()
-        .position(|&byte| byte == b'|')
-        .ok_or(InvalidKs::Malformed)?;
-    let (signature, rest) = decoded.split_at(separator);
-    let info = rest.get(1..).unwrap_or(&[]);
+    let (signature, info) = split_once(decoded)?;
     let partner_field = info.split(|&byte| byte == b';').next().unwrap_or(&[]);
-    let partner = parse_partner(partner_field).ok_or(InvalidKs::Malformed)?;
-    let secrets = &partners.get(partner).ok_or(InvalidKs::Malformed)?.admin_secrets;
-
+    let (partner, secrets) = signer(partner_field, partners)?;
     let digest = secrets
         .iter()
         .map(|secret| sign(secret, info))
@@ -53,7 +48,7 @@ pub(super) fn verify(decoded: &[u8], partners: &Partners) -> Result<Session, Inv
     let field = |index: usize| fields.get(index).copied().unwrap_or("");
     Ok(Session {
         partner,
-        user: none_if_empty(field(5).to_owned()),
+        user: Some(field(5).to_owned()).filter(|user| !user.is_empty()),
         kind: parse_kind(field(3))?,
         expiry: whole_number(field(2))
             .map(Timestamp::from_unix)
@@ -64,11 +59,7 @@ pub(super) fn verify(decoded: &[u8], partners: &Partners) -> Result<Session, Inv
 }
 
 fn sign(secret: &Secret, info: &[u8]) -> Digest {
-    Sha1::new()
-        .chain_update(secret.as_bytes())
-        .chain_update(info)
-        .finalize()
-        .into()
+    Sha1::digest([secret.as_bytes(), info].concat()).into()
 }
 
 fn hex(digest: &Digest) -> String {

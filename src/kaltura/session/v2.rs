@@ -7,10 +7,9 @@ use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
-use super::{BASE64, Claims, InvalidKs, Partners, Privileges, Secret, Session, none_if_empty};
-use super::{parse_kind, parse_partner};
-use crate::model::Digest;
-use crate::model::{Timestamp, whole_number};
+use super::{BASE64, Claims, InvalidKs, Partner, Partners, Privileges, Secret, Session};
+use super::{parse_kind, signer, split_once};
+use crate::model::{Digest, Timestamp, whole_number};
 
 /// The cipher's block, in bytes.
 const BLOCK_BYTES: usize = 16;
@@ -27,14 +26,17 @@ const USER: &str = "_u";
 /// `_m`, the impersonating partner, and `_d`, data for other services: neither is a privilege.
 const IGNORED: [&str; 2] = ["_m", "_d"];
 
-pub(super) fn mint(claims: &Claims<'_>, secret: &Secret, salt: [u8; SALT_BYTES]) -> String {
+/// Mints a KS. `salt` makes it different from any other with the same claims; take it from a CSPRNG.
+///
+/// `None` if the partner has no admin secret.
+pub fn mint(claims: &Claims<'_>, partner: &Partner, salt: [u8; SALT_BYTES]) -> Option<String> {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in Privileges::parse(claims.privileges).iter() {
+    for (name, value) in &Privileges::parse(claims.privileges).0 {
         query.append_pair(name, value);
     }
     query
         .append_pair(EXPIRY, &claims.expiry.to_string())
-        .append_pair(TYPE, &claims.kind.number().to_string())
+        .append_pair(TYPE, &(claims.kind as u8).to_string())
         .append_pair(USER, claims.user);
 
     let body = [&salt, query.finish().as_bytes()].concat();
@@ -42,24 +44,20 @@ pub(super) fn mint(claims: &Claims<'_>, secret: &Secret, salt: [u8; SALT_BYTES])
     message.extend_from_slice(&body);
     message.resize(message.len().next_multiple_of(BLOCK_BYTES), 0);
     let length = message.len();
-    let encrypted = cbc::Encryptor::<Aes128>::new(&key(secret).into(), &IV.into())
+    let encrypted = cbc::Encryptor::<Aes128>::new(&key(partner.admin_secrets.first()?).into(), &IV.into())
         .encrypt_padded::<NoPadding>(&mut message, length)
         // Whole blocks always encrypt.
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default();
+        .ok()?;
 
     let mut ks = format!("v2|{}|", claims.partner).into_bytes();
-    ks.extend_from_slice(&encrypted);
-    BASE64.encode(ks).replace('+', "-").replace('/', "_")
+    ks.extend_from_slice(encrypted);
+    Some(BASE64.encode(ks).replace('+', "-").replace('/', "_"))
 }
 
 /// Reads what stands after `v2|`.
 pub(super) fn verify(rest: &[u8], partners: &Partners) -> Result<Session, InvalidKs> {
-    let separator = rest.iter().position(|&byte| byte == b'|').ok_or(InvalidKs::Malformed)?;
-    let (partner_field, encrypted) = rest.split_at(separator);
-    let encrypted = encrypted.get(1..).unwrap_or(&[]);
-    let partner = parse_partner(partner_field).ok_or(InvalidKs::Malformed)?;
-    let secrets = &partners.get(partner).ok_or(InvalidKs::Malformed)?.admin_secrets;
+    let (partner_field, encrypted) = split_once(rest)?;
+    let (partner, secrets) = signer(partner_field, partners)?;
     let (digest, query) = secrets
         .iter()
         .find_map(|secret| open(secret, encrypted))
@@ -78,7 +76,7 @@ pub(super) fn verify(rest: &[u8], partners: &Partners) -> Result<Session, Invali
     }
     Ok(Session {
         partner,
-        user: none_if_empty(user),
+        user: Some(user).filter(|user| !user.is_empty()),
         kind: kind.ok_or(InvalidKs::Malformed)?,
         expiry: expiry.ok_or(InvalidKs::Malformed)?,
         privileges: privileges.into_iter().collect(),

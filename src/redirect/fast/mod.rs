@@ -66,13 +66,11 @@ pub struct Waiting {
 
 impl Waiting {
     /// The length of the request, in bytes.
-    #[must_use]
     pub const fn consumed(&self) -> usize {
         self.consumed
     }
 
     /// Whether the client wants the connection to end.
-    #[must_use]
     pub const fn close(&self) -> bool {
         self.close
     }
@@ -98,7 +96,6 @@ impl Default for Now {
 
 impl Now {
     /// The second it stands at.
-    #[must_use]
     pub const fn time(&self) -> Timestamp {
         self.time
     }
@@ -170,7 +167,6 @@ pub struct FastPath {
 
 impl FastPath {
     /// Answers from these links, on one thread; what it counts nobody sees.
-    #[must_use]
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
@@ -203,7 +199,6 @@ impl FastPath {
     }
 
     /// The same for another thread, which counts its redirects here, and records clicks by itself.
-    #[must_use]
     pub fn for_thread(&self, redirects: ThreadRedirects) -> Self {
         Self {
             links: Arc::clone(&self.links),
@@ -225,7 +220,6 @@ impl FastPath {
     }
 
     /// The clock by which links expire.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         self.links.clock().now()
     }
@@ -365,6 +359,8 @@ impl FastPath {
 
 #[cfg(test)]
 mod tests {
+    use hyper::Method;
+
     use super::*;
     use crate::http::HeadLimits;
     use crate::kaltura::LoggedAddress;
@@ -373,7 +369,7 @@ mod tests {
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
     use crate::redirect::TINY;
     use crate::redirect::fast::request::GOTO;
-    use crate::redirect::{Client, Public};
+    use crate::redirect::{Client, Redirects};
     use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {
@@ -516,12 +512,8 @@ mod tests {
         let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) else {
             panic!("it must be looked for");
         };
-        let public = Public::new(
-            links,
-            Tiny::Hop,
-            Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default())),
-            Arc::clone(&metrics),
-        );
+        let guesses = Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default()));
+        let redirects = Redirects::new(&links, Tiny::Hop, true, &guesses, None, &metrics);
         runtime.block_on(async {
             fast_path.wait(waiting, &now, &mut out).await;
             let client = Client {
@@ -529,7 +521,8 @@ mod tests {
                 address: peer.address(),
                 presence: None,
             };
-            public.goto(Some(damaged.as_str()), Requested::default(), client).await;
+            let id = Some(damaged.as_str());
+            redirects.goto(&Method::POST, id, Requested::default(), client).await;
         });
         assert!(out.starts_with(b"HTTP/1.1 503"));
         let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);

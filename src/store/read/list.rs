@@ -378,8 +378,8 @@ impl Snapshot {
         Ok(Listing { links, total })
     }
 
-    /// The candidates come in order, but each must be looked at. A walk ends once the page is full; `None` if that takes
-    /// too long, or if a record on the way cannot be read.
+    /// Reads the candidates in order until the page is full. `None` if that takes too long, or if a record cannot be
+    /// read.
     fn filter_in_order(
         &self,
         query: &Query,

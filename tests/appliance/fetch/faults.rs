@@ -204,11 +204,11 @@ fn fetches_are_counted_by_outcome() {
 /// The page that a browser gets.
 fn title_of(code: &str) -> &'static str {
     match code {
-        "DESTINATION_FORBIDDEN" => "This cannot be shown here",
-        "DESTINATION_UNREACHABLE" => "What this link leads to is not there",
-        "DESTINATION_TIMEOUT" => "What this link leads to takes too long",
-        "PROXY_LOOP" => "This link leads in circles",
-        "TOO_MANY_FETCHES" => "Many people are here at the moment",
+        "DESTINATION_FORBIDDEN" => "Page not available here",
+        "DESTINATION_UNREACHABLE" => "Page unavailable",
+        "DESTINATION_TIMEOUT" => "Page not responding",
+        "PROXY_LOOP" => "Redirect loop",
+        "TOO_MANY_FETCHES" => "Server busy",
         other => panic!("{other}"),
     }
 }

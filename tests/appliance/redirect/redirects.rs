@@ -136,7 +136,7 @@ fn error_body_suits_the_client() {
     assert_eq!(plain.text(), "Invalid object id [zzzzzzzz] (INVALID_OBJECT_ID)\n");
     let page = with("", "text/html,application/xhtml+xml,*/*;q=0.8");
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    assert!(page.text().contains("There is no such link") && !page.text().contains("zzzzzzzz"));
+    assert!(page.text().contains("Link not found") && !page.text().contains("zzzzzzzz"));
     assert_eq!(page.header("vary"), "Accept");
     let json = with("?format=1", "text/html");
     assert_eq!(json.json()["code"], "INVALID_OBJECT_ID");
