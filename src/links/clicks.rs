@@ -8,8 +8,8 @@
 //! writes do not wait long. Recording takes a lock that only its thread wants but for a moment, and allocates nothing
 //! unless links are used in hundreds at a time.
 
+use std::collections::VecDeque;
 use std::mem;
-use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -53,20 +53,20 @@ type Table = HashMap<LinkId, Usage, RandomState>;
 /// Records the redirects of one thread, or nothing if counting is off. Clones share the table.
 #[derive(Debug, Clone, Default)]
 pub struct ClickRecorder {
-    target: Option<(Arc<Mutex<Table>>, Arc<Shared>)>,
+    target: Option<(Arc<Mutex<Table>>, Arc<Clicks>)>,
 }
 
 impl ClickRecorder {
     pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
-        let Some((table, shared)) = &self.target else { return };
+        let Some((table, clicks)) = &self.target else { return };
         let mut table = table.lock();
         if let Some(usage) = table.get_mut(&id) {
             usage.note(visit, now);
             return;
         }
-        let most = shared.recorded_max.load(Ordering::Relaxed);
+        let most = clicks.recorded_max.load(Ordering::Relaxed);
         if table.len() >= most {
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            clicks.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut usage = Usage::default();
@@ -75,7 +75,7 @@ impl ClickRecorder {
         let is_many = table.len() == most / MANY_PARTS;
         drop(table);
         if is_many {
-            shared.many.notify_one();
+            clicks.many.notify_one();
         }
     }
 
@@ -87,42 +87,34 @@ impl ClickRecorder {
 /// Clicks that the store does not have yet.
 #[derive(Debug)]
 pub(super) struct Clicks {
-    shared: Arc<Shared>,
     is_counting: bool,
-    /// Held during a flush. Readers never wait for it.
-    flushing: AsyncMutex<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
     recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
     pending: Mutex<Pending>,
     /// Links that a recorder takes between two gatherings.
     recorded_max: AtomicUsize,
     pending_max: AtomicUsize,
-    written: AtomicU64,
     /// Notified by a recorder that is filling up.
     many: Notify,
     dropped: AtomicU64,
+    /// Batches written.
+    written: AtomicU64,
+    /// Held during a flush. Readers never wait for it.
+    flushing: AsyncMutex<()>,
 }
 
 #[derive(Debug)]
 struct Pending {
     table: Table,
-    /// Empty; `gather` swaps it with a recorder's.
-    spare: Table,
-    /// What is being written, by id.
-    flush: Arc<Vec<(LinkId, Usage)>>,
-    /// Links at its start that the store has acknowledged.
-    flushed: usize,
-    /// The next links of it: queued, or of unknown outcome.
+    /// The rest of a flush, by id.
+    flush: VecDeque<(LinkId, Usage)>,
+    /// Taken from the flush: queued, or of unknown outcome.
     batch: Option<Batch>,
 }
 
+/// Links of a flush that are written in one transaction.
 #[derive(Debug, Clone)]
 struct Batch {
-    flush: Arc<Vec<(LinkId, Usage)>>,
-    range: Range<usize>,
+    counts: Arc<Vec<(LinkId, Usage)>>,
     /// The first total after the write. A store or snapshot with this total contains the batch.
     total: Arc<Mutex<Option<(LinkId, Usage)>>>,
 }
@@ -136,9 +128,8 @@ impl Batch {
         {
             return Ok(());
         }
-        let counts = self.flush.get(self.range.clone()).unwrap_or_default();
         // Readers need the lock, so it is not held here.
-        let total = transaction.add_usage(counts)?;
+        let total = transaction.add_usage(&self.counts)?;
         *self.total.lock() = total;
         Ok(())
     }
@@ -147,69 +138,108 @@ impl Batch {
         let total = *self.total.lock();
         total.map_or(Ok(false), |(id, total)| Ok(snapshot.usage(id)? == total))
     }
+
+    fn visits(&self) -> u64 {
+        self.counts.iter().map(|(_, usage)| usage.visits()).sum()
+    }
+
+    fn usage(&self, id: &LinkId) -> Option<Usage> {
+        let found = self.counts.binary_search_by_key(id, |(id, _)| *id).ok()?;
+        self.counts.get(found).map(|(_, usage)| *usage)
+    }
 }
 
 impl Pending {
-    fn unflushed(&self) -> &[(LinkId, Usage)] {
-        self.flush.get(self.flushed..).unwrap_or_default()
+    fn usage_in_flush(&self, id: &LinkId) -> Option<Usage> {
+        let found = self.flush.binary_search_by_key(id, |(id, _)| *id).ok()?;
+        self.flush.get(found).map(|(_, usage)| *usage)
     }
 
     /// What a reader adds to the totals of a snapshot.
     fn missing(&self, ids: &[LinkId], snapshot: &Snapshot) -> Result<Vec<Usage>, StoreError> {
-        let is_batch_in = self.batch.as_ref().map_or(Ok(false), |batch| batch.is_in(snapshot))?;
-        let in_batch = self
-            .batch
-            .as_ref()
-            .filter(|_| is_batch_in)
-            .map_or(0, |batch| batch.range.end);
-        let of_flush = |id: &LinkId| {
-            let found = self.flush.binary_search_by_key(id, |(id, _)| *id).ok();
-            let found = found.filter(|place| *place >= self.flushed.max(in_batch));
-            found.and_then(|place| self.flush.get(place)).map(|(_, usage)| *usage)
+        let batch = match &self.batch {
+            Some(batch) if !batch.is_in(snapshot)? => Some(batch),
+            _ => None,
         };
         let usage = |id: &LinkId| {
             let mut usage = self.table.get(id).copied().unwrap_or_default();
-            usage.add(&of_flush(id).unwrap_or_default());
+            let of_batch = batch.and_then(|batch| batch.usage(id));
+            for more in [self.usage_in_flush(id), of_batch].iter().flatten() {
+                usage.add(more);
+            }
             usage
         };
         Ok(ids.iter().map(usage).collect())
     }
-}
 
-fn with_room(hasher: &RandomState) -> Table {
-    Table::with_capacity_and_hasher(ROOM_LINKS, hasher.clone())
-}
-
-/// Shrinks a table that a burst has grown.
-fn give_back(table: &mut Table, used: usize) {
-    if table.is_empty() && table.capacity() > 4 * ROOM_LINKS && used < table.capacity() / 8 {
-        *table = with_room(table.hasher());
+    fn visits(&self) -> u64 {
+        let flush = self.flush.iter().map(|(_, usage)| usage);
+        let visits: u64 = self.table.values().chain(flush).map(Usage::visits).sum();
+        visits + self.batch.as_ref().map_or(0, Batch::visits)
     }
 }
 
 /// Links that fit in a table of so many bytes: hashbrown allocates a power of two of slots, fills seven eighths, and
 /// needs half as much again while it grows.
 fn links_within(bytes: usize) -> usize {
-    let places = (bytes / ENTRY_BYTES * 2 / 3)
+    let slots = (bytes / ENTRY_BYTES * 2 / 3)
         .checked_ilog2()
         .map_or(0, |exponent| 1 << exponent);
-    places / 8 * 7
+    slots / 8 * 7
 }
 
 /// Links that each recorder takes, and that are pending, at most.
 pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
     let bytes = LEAST_BYTES.max(links.saturating_mul(BYTES_FOR_EACH_LINK));
     let of_recorders = bytes / PART_OF_RECORDERS;
-    // One more is the spare.
+    // One more is being gathered.
     (
         links_within(of_recorders / (recorders + 1)),
         links_within(bytes - of_recorders),
     )
 }
 
-impl Shared {
-    fn set_limits(&self, recorders: usize, links: usize) {
-        let (recorded, pending) = limits(recorders, links);
+impl Clicks {
+    pub(super) fn new(is_counting: bool) -> Arc<Self> {
+        let pending = Pending {
+            // A random seed, against ids chosen to collide.
+            table: Table::with_hasher(RandomState::default()),
+            flush: VecDeque::new(),
+            batch: None,
+        };
+        Arc::new(Self {
+            is_counting,
+            recorders: Mutex::default(),
+            pending: Mutex::new(pending),
+            recorded_max: AtomicUsize::new(0),
+            pending_max: AtomicUsize::new(0),
+            many: Notify::new(),
+            dropped: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            flushing: AsyncMutex::new(()),
+        })
+    }
+
+    fn recorder(self: &Arc<Self>) -> ClickRecorder {
+        if !self.is_counting {
+            return ClickRecorder::default();
+        }
+        let table = Arc::new(Mutex::new(self.new_table(ROOM_LINKS)));
+        self.recorders.lock().push(Arc::clone(&table));
+        // The next flush sets the limit for the number of links.
+        self.set_limits(0);
+        ClickRecorder {
+            target: Some((table, Arc::clone(self))),
+        }
+    }
+
+    fn new_table(&self, room: usize) -> Table {
+        let hasher = self.pending.lock().table.hasher().clone();
+        Table::with_capacity_and_hasher(room, hasher)
+    }
+
+    fn set_limits(&self, links: usize) {
+        let (recorded, pending) = limits(self.recorders.lock().len(), links);
         self.recorded_max.store(recorded, Ordering::Relaxed);
         self.pending_max.store(pending, Ordering::Relaxed);
     }
@@ -217,30 +247,25 @@ impl Shared {
     /// Moves recorded clicks into the pending table. Each recorder is locked only for a swap.
     fn gather(&self) {
         let recorders = self.recorders.lock();
-        let mut pending = self.pending.lock();
-        let most = self
-            .pending_max
-            .load(Ordering::Relaxed)
-            .saturating_sub(pending.unflushed().len());
-        let Pending { table, spare, .. } = &mut *pending;
         for recorder in recorders.iter() {
-            let mut recorded = recorder.lock();
-            if recorded.is_empty() {
+            let links = recorder.lock().len();
+            if links == 0 {
                 continue;
             }
-            mem::swap(&mut *recorded, spare);
-            drop(recorded);
-            let used = spare.len();
-            for (id, usage) in spare.drain() {
-                if let Some(before) = table.get_mut(&id) {
+            let mut recorded = self.new_table(links.max(ROOM_LINKS));
+            mem::swap(&mut *recorder.lock(), &mut recorded);
+            let mut pending = self.pending.lock();
+            let most = self.pending_max.load(Ordering::Relaxed);
+            let most = most.saturating_sub(pending.flush.len());
+            for (id, usage) in recorded {
+                if let Some(before) = pending.table.get_mut(&id) {
                     before.add(&usage);
-                } else if table.len() < most {
-                    table.insert(id, usage);
+                } else if pending.table.len() < most {
+                    pending.table.insert(id, usage);
                 } else {
                     self.dropped.fetch_add(usage.visits(), Ordering::Relaxed);
                 }
             }
-            give_back(spare, used);
         }
     }
 
@@ -248,87 +273,28 @@ impl Shared {
         (self.pending_max.load(Ordering::Relaxed) / FLUSH_PARTS).max(1)
     }
 
-    /// Begins a flush of the pending table, up to [`Shared::flush_max`]. The previous flush has ended.
+    /// Begins a flush of the pending table, up to `flush_max`. The previous flush has ended.
     fn begin_flush(&self) {
         let mut pending = self.pending.lock();
-        let table = &mut pending.table;
-        let used = table.len();
-        let mut flush: Vec<_> = table.extract_if(|_, _| true).take(self.flush_max()).collect();
-        give_back(table, used);
+        let taken = pending.table.extract_if(|_, _| true).take(self.flush_max());
+        let mut flush: Vec<_> = taken.collect();
+        let left = pending.table.len();
+        pending.table.shrink_to(left);
         flush.sort_unstable_by_key(|(id, _)| *id);
-        (pending.flush, pending.flushed) = (Arc::new(flush), 0);
+        pending.flush = flush.into();
     }
 
     /// The next batch to write; a batch of unknown outcome first.
     fn next_batch(&self, links: usize) -> Option<Batch> {
         let mut pending = self.pending.lock();
-        if pending.batch.is_none() {
-            let left = pending.unflushed().len();
-            pending.batch = (left > 0).then(|| Batch {
-                flush: Arc::clone(&pending.flush),
-                range: pending.flushed..pending.flushed + left.min(links),
+        if pending.batch.is_none() && !pending.flush.is_empty() {
+            let links = links.min(pending.flush.len());
+            pending.batch = Some(Batch {
+                counts: Arc::new(pending.flush.drain(..links).collect()),
                 total: Arc::default(),
             });
         }
         pending.batch.clone()
-    }
-
-    fn acknowledge(&self, batch: &Batch) {
-        let mut pending = self.pending.lock();
-        pending.batch = None;
-        pending.flushed = batch.range.end;
-        if pending.unflushed().is_empty() {
-            (pending.flush, pending.flushed) = (Arc::default(), 0);
-        }
-        self.written.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Clicks {
-    pub(super) fn new(is_counting: bool) -> Self {
-        // A random seed, against ids chosen to collide.
-        let hasher = RandomState::default();
-        let pending = Pending {
-            table: Table::with_hasher(hasher.clone()),
-            spare: if is_counting {
-                with_room(&hasher)
-            } else {
-                Table::with_hasher(hasher)
-            },
-            flush: Arc::default(),
-            flushed: 0,
-            batch: None,
-        };
-        let shared = Shared {
-            recorders: Mutex::new(Vec::new()),
-            pending: Mutex::new(pending),
-            recorded_max: AtomicUsize::new(0),
-            pending_max: AtomicUsize::new(0),
-            written: AtomicU64::new(0),
-            many: Notify::new(),
-            dropped: AtomicU64::new(0),
-        };
-        Self {
-            shared: Arc::new(shared),
-            is_counting,
-            flushing: AsyncMutex::new(()),
-        }
-    }
-
-    fn recorder(&self) -> ClickRecorder {
-        if !self.is_counting {
-            return ClickRecorder::default();
-        }
-        let table = with_room(self.shared.pending.lock().spare.hasher());
-        let table = Arc::new(Mutex::new(table));
-        let mut recorders = self.shared.recorders.lock();
-        recorders.push(Arc::clone(&table));
-        // The next flush sets the limit for the number of links.
-        self.shared.set_limits(recorders.len(), 0);
-        drop(recorders);
-        ClickRecorder {
-            target: Some((table, Arc::clone(&self.shared))),
-        }
     }
 }
 
@@ -347,7 +313,7 @@ impl Links {
 
     /// Clicks and previews dropped since the start: too many links in use, or no writes for too long.
     pub fn dropped_clicks(&self) -> u64 {
-        self.clicks.shared.dropped.load(Ordering::Relaxed)
+        self.clicks.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes what has been recorded until now. What cannot be written stays pending while there is room.
@@ -356,35 +322,32 @@ impl Links {
     }
 
     async fn flush_in_batches(&self, links: usize) -> Result<(), WriteError> {
-        let shared = &self.clicks.shared;
-        let _flushing = self.clicks.flushing.lock().await;
-        let recorders = shared.recorders.lock().len();
-        shared.set_limits(recorders, self.index.links());
-        shared.gather();
+        let clicks = &self.clicks;
+        let _flushing = clicks.flushing.lock().await;
+        clicks.set_limits(self.index.links());
+        clicks.gather();
+        // Later clicks have time until the next flush.
+        let flushes = clicks.pending.lock().table.len().div_ceil(clicks.flush_max());
         // First, a flush that was interrupted.
         self.write_flush(links).await?;
-        // Later clicks have time until the next flush.
-        let mut left = shared.pending.lock().table.len();
-        while left > 0 {
-            left = left.saturating_sub(shared.flush_max());
-            shared.begin_flush();
+        for _ in 0..flushes {
+            clicks.begin_flush();
             self.write_flush(links).await?;
         }
         Ok(())
     }
 
     async fn write_flush(&self, links: usize) -> Result<(), WriteError> {
-        let shared = &self.clicks.shared;
-        while let Some(batch) = shared.next_batch(links) {
-            let to_write = batch.clone();
+        let clicks = &self.clicks;
+        while let Some(batch) = clicks.next_batch(links) {
+            let (links, visits) = (batch.counts.len(), batch.visits());
             // If this future is dropped here, the batch stays and is written again.
-            self.store.write(move |transaction| to_write.write(transaction)).await?;
-            shared.acknowledge(&batch);
-            let counts = batch.flush.get(batch.range.clone()).unwrap_or_default();
-            let visits: u64 = counts.iter().map(|(_, usage)| usage.visits()).sum();
-            tracing::debug!(links = counts.len(), visits, "clicks written");
+            self.store.write(move |transaction| batch.write(transaction)).await?;
+            clicks.pending.lock().batch = None;
+            clicks.written.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(links, visits, "clicks written");
             // Recorders do not wait for the remaining batches.
-            shared.gather();
+            clicks.gather();
         }
         Ok(())
     }
@@ -392,58 +355,49 @@ impl Links {
     /// Writes all recorded clicks. Gives up after `patience` without progress, unless the store accepts writes and is
     /// only slow.
     pub async fn flush_all_clicks(&self, patience: Duration) {
-        let shared = &self.clicks.shared;
-        let (mut written, mut since) = (shared.written.load(Ordering::Relaxed), Instant::now());
-        loop {
+        let written = || self.clicks.written.load(Ordering::Relaxed);
+        let (mut before, mut since) = (written(), Instant::now());
+        while before != written() || since.elapsed() < patience {
+            if before != written() {
+                (before, since) = (written(), Instant::now());
+            }
             let flushing = self.flush_in_batches(DRAIN_BATCH_LINKS);
-            let is_slow = match tokio::time::timeout(patience, flushing).await {
+            match tokio::time::timeout(patience, flushing).await {
                 Ok(Ok(())) => return,
-                Ok(Err(_)) => {
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                    false
+                Ok(Err(_)) => tokio::time::sleep(RETRY_INTERVAL).await,
+                Err(_) if self.health() == Health::Accepting => {
+                    tracing::warn!("shutdown waiting for click counts to be written");
+                    since = Instant::now();
                 }
-                Err(_) => self.health() == Health::Accepting,
-            };
-            let written_now = shared.written.load(Ordering::Relaxed);
-            if written_now > written {
-                (written, since) = (written_now, Instant::now());
-            } else if is_slow {
-                tracing::warn!("shutdown waiting for click counts to be written");
-            } else if since.elapsed() >= patience {
-                break;
+                Err(_) => {}
             }
         }
-        let pending = shared.pending.lock();
-        let usages = pending
-            .table
-            .values()
-            .chain(pending.unflushed().iter().map(|(_, usage)| usage));
-        let visits: u64 = usages.map(Usage::visits).sum();
+        let visits = self.clicks.pending.lock().visits();
         tracing::error!(visits, "clicks lost: the store takes no writes");
     }
 
     pub async fn keep_flushing_clicks(&self) {
-        if !self.clicks.is_counting {
+        let clicks = &self.clicks;
+        if !clicks.is_counting {
             return;
         }
-        let shared = &self.clicks.shared;
         let mut interval = tokio::time::interval(FLUSH_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut logged, mut logged_at) = (0, None::<tokio::time::Instant>);
+        let (mut logged, mut logged_at) = (0, None::<Instant>);
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
-                () = shared.many.notified() => {
-                    shared.gather();
-                    if shared.pending.lock().table.len() < shared.flush_max() {
+                () = clicks.many.notified() => {
+                    clicks.gather();
+                    if clicks.pending.lock().table.len() < clicks.flush_max() {
                         continue;
                     }
                 }
             }
             let mut flush = pin!(self.flush_clicks());
             // Recorders do not wait for a slow flush.
-            while let Either::Right(((), _)) = select(&mut flush, pin!(shared.many.notified())).await {
-                shared.gather();
+            while let Either::Right(((), _)) = select(&mut flush, pin!(clicks.many.notified())).await {
+                clicks.gather();
             }
             let dropped = self.dropped_clicks();
             if dropped > logged && logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -451,29 +405,27 @@ impl Links {
                     dropped = dropped - logged,
                     "dropping clicks: too many links used since the last flush"
                 );
-                (logged, logged_at) = (dropped, Some(tokio::time::Instant::now()));
+                (logged, logged_at) = (dropped, Some(Instant::now()));
             }
         }
     }
 
     #[cfg(test)]
     pub(super) fn bytes_for_clicks(&self) -> usize {
-        let shared = &self.clicks.shared;
-        let recorders = shared.recorders.lock();
+        let recorders = self.clicks.recorders.lock();
         let recorded: usize = recorders.iter().map(|table| table.lock().allocation_size()).sum();
-        let pending = shared.pending.lock();
-        let flush = pending.flush.capacity() * size_of::<(LinkId, Usage)>();
-        recorded + pending.table.allocation_size() + pending.spare.allocation_size() + flush
+        let pending = self.clicks.pending.lock();
+        recorded + pending.table.allocation_size() + pending.flush.capacity() * size_of::<(LinkId, Usage)>()
     }
 
     #[cfg(test)]
     pub(super) fn has_clicks_in_flight(&self) -> bool {
-        self.clicks.shared.pending.lock().batch.is_some()
+        self.clicks.pending.lock().batch.is_some()
     }
 
     #[cfg(test)]
     pub(super) fn gather_clicks(&self) {
-        self.clicks.shared.gather();
+        self.clicks.gather();
     }
 
     pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
@@ -511,13 +463,13 @@ impl Links {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
     {
-        let shared = Arc::clone(&self.clicks.shared);
+        let clicks = Arc::clone(&self.clicks);
         let job = move |snapshot: &Snapshot| {
             let (result, ids) = read(snapshot)?;
             let mut usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
             // After the snapshot, so that a flush in between is missing from the sum and not in it twice.
-            shared.gather();
-            let missing = shared.pending.lock().missing(&ids, snapshot)?;
+            clicks.gather();
+            let missing = clicks.pending.lock().missing(&ids, snapshot)?;
             for (usage, missing) in usages.iter_mut().zip(&missing) {
                 usage.add(missing);
             }

@@ -116,7 +116,7 @@ pub struct Links {
     store: Store,
     index: Arc<LinkMap>,
     sessions: Arc<Sessions>,
-    clicks: Clicks,
+    clicks: Arc<Clicks>,
     turns: Turns,
     clock: Clock,
     ids: IdSource,

@@ -177,6 +177,29 @@ fn abandoned_flush_loses_nothing_and_counts_nothing_twice() {
     }
 }
 
+/// The excess: a batch is in the store, and its flush has not been polled since.
+#[test]
+fn written_batch_counts_once_before_it_is_acknowledged() {
+    let disk = Disk::with_store();
+    let (links, ids) = with_links(&disk, 5);
+    let recorder = links.recorder();
+    ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
+    block_on(async {
+        let mut flush = Box::pin(links.flush_clicks());
+        assert!(poll!(&mut flush).is_pending());
+        while links.store.snapshot().unwrap().usage(ids[4]).unwrap() != clicks(1) {
+            std::thread::yield_now();
+        }
+        assert!(links.has_clicks_in_flight());
+        for id in &ids {
+            let (_, usage) = links.get_with_usage(*id, everybody()).await.unwrap();
+            assert_eq!(usage, clicks(1));
+        }
+        flush.await.unwrap();
+    });
+    assert_eq!(told(&links, ids[0]), clicks(1));
+}
+
 /// Has the writer do nothing until what this returns is dropped.
 async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
     let (release, released) = std::sync::mpsc::channel();
