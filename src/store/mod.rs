@@ -96,8 +96,8 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens or creates the store; a failure leaves the file as it was. Beside the journal of another store, a store that
-    /// was not closed cleanly is read-only.
+    /// Opens or creates the store; a failure leaves the file as it was. Beside the journal of another store, an unclean
+    /// store is read-only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         file.create_if_missing()?;
