@@ -11,7 +11,7 @@ use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
 
 /// Problems that are listed; beyond it they are only counted.
-const PROBLEMS_TOLD_MAX: usize = 100;
+const PROBLEMS_LISTED_MAX: usize = 100;
 
 /// What a look at everything has found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Verification {
 
     fn problem(&mut self, text: impl FnOnce() -> String) {
         self.found += 1;
-        if self.problems.len() < PROBLEMS_TOLD_MAX {
+        if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(text());
         }
     }
@@ -57,9 +57,6 @@ impl Sum {
 
 impl Snapshot {
     /// Looks at every record, index entry and counter. `progress` follows the records.
-    ///
-    /// # Errors
-    /// When the file cannot be read; what is merely wrong in it is in the result.
     pub fn verify(&self, mut progress: impl FnMut()) -> Result<Verification, StoreError> {
         let mut found = Verification::default();
         let hashers = [RandomState::new(), RandomState::new()];
@@ -77,11 +74,8 @@ impl Snapshot {
         }
         found.counters = self.counters.len()?;
         let mut counted = 0;
-        for (index, counter) in Index::ALL
-            .into_iter()
-            .filter_map(|index| Some((index, CounterKind::of(index)?)))
-        {
-            counted += self.verify_counters(index, counter, &mut found)?;
+        for index in Index::ALL {
+            counted += self.verify_counters(index, &mut found)?;
         }
         self.verify_unique_ids(&mut found)?;
         self.verify_clicks(&mut found)?;
@@ -160,15 +154,16 @@ impl Snapshot {
     }
 
     /// Compares the counters of a kind with what its index holds, and returns how many scopes that has.
-    fn verify_counters(&self, index: Index, counter: CounterKind, found: &mut Verification) -> Result<u64, StoreError> {
+    fn verify_counters(&self, index: Index, found: &mut Verification) -> Result<u64, StoreError> {
         let mut scopes = 0;
+        let Some(counter) = CounterKind::of(index) else {
+            return Ok(0);
+        };
         self.for_each_scope(index, |scope, counts| {
             scopes += 1;
             let key = counter.key(scope);
-            let stored = match self.counters.get(key.as_slice())? {
-                Some(bytes) => decode_counts(&key, bytes.value()).ok(),
-                None => None,
-            };
+            let stored = self.counters.get(key.as_slice())?;
+            let stored = stored.and_then(|bytes| decode_counts(&key, bytes.value()).ok());
             if stored != Some(counts) {
                 let scope = shown(scope);
                 found.problem(|| format!("{} {scope} has {counts:?} links, counted are {stored:?}", index.name()));
