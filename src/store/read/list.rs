@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::format::keys::{self, CounterKind, Index};
+use crate::store::format::keys::{self, Index};
 use crate::store::format::record;
 use crate::store::format::values::Counts;
 use crate::store::read::limit::{Meter, ReadLimit};
@@ -256,18 +256,18 @@ impl<'a> Lister<'a> {
 
     /// The entries of a span: from the counters where they know, else counted, up to `limit`.
     fn count(&self, span: &mut Span, limit: u64) -> Result<u64, StoreError> {
-        let counter = match span.index {
-            Index::Updated | Index::Expires => Some(CounterKind::Partner),
-            index => CounterKind::of(index),
+        let counted_in = match span.index {
+            Index::Updated | Index::Expires => Index::Created,
+            index => index,
         };
         let mut entries = 0;
         let mut counted: Option<(Vec<u8>, Counts)> = None;
         for (scope, status) in std::mem::take(&mut span.runs) {
-            if let Some(counter) = counter
+            if let Some(counter) = counted_in.counter_key(&scope)
                 && counted.as_ref().is_none_or(|(of, _)| *of != scope)
             {
                 self.meter.step(RECORD_COST)?;
-                counted = Some((scope.clone(), self.snapshot.counts(counter, &scope)?));
+                counted = Some((scope.clone(), self.snapshot.counts(&counter)?));
             }
             let known = counted
                 .as_ref()
