@@ -96,8 +96,8 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens the store in a file, or creates one; leaves the file as it was if that fails. Beside the journal of another
-    /// store, one that was not closed cleanly is opened for reading only.
+    /// Opens the store in a file, or creates one; leaves the file as it was if that fails. A store that was not closed
+    /// cleanly is opened for reading only beside the journal of another one.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         file.create_if_missing()?;

@@ -1,8 +1,5 @@
-//! Keys of the indexes and counters. Compared as bytes, so numbers are big-endian.
-//!
-//! An index key is `scope | status (1) | time (8) | id (4 to 20)`; a scope is the partner (4) and, for indexes by a
-//! text, its length (2) and the text. Within one scope and status, then, an index is in the order of its time, ties by
-//! id. The length before a text keeps one text from being the beginning of another's entries.
+//! Keys of the indexes and counters, which docs/store-format.md describes. Within one scope and status, an index is in
+//! the order of its time, ties by id.
 
 use redb::TableDefinition;
 
@@ -147,6 +144,7 @@ pub fn partner_scope(partner: PartnerId) -> Vec<u8> {
     partner.0.to_be_bytes().to_vec()
 }
 
+/// The length before a text keeps one text from being the beginning of another's entries.
 pub fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
     // Every indexed text is far shorter; a longer one would only share its scope with others of its kind.
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);

@@ -373,8 +373,8 @@ impl<'a> Lister<'a> {
         Ok(Listing { links, total })
     }
 
-    /// The candidates come in order, but each must be looked at. A walk ends once the page is full; `None` if that takes
-    /// too long, or if a record on the way cannot be read.
+    /// The candidates come in order, but each must be looked at. A walk ends once the page is full; `None` if that
+    /// takes too long, or if a record on the way cannot be read.
     fn filter_in_order(&self, span: &Span, walk: Option<Walk>) -> Result<Option<Listing>, StoreError> {
         let mut listing = Listing::default();
         let (page, mut read) = (self.query.page, 0);
