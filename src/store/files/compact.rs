@@ -9,19 +9,15 @@ use crate::store::files::medium::StoreFile;
 use crate::store::read::verify::Verification;
 use crate::store::{Medium as _, Progress, Snapshot};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Compaction {
     pub before: u64,
     pub after: u64,
 }
 
 /// Copies a store into a new file, without what deleted and replaced entries have left, and puts it in the old one's
-/// place once it has been verified. redb's own compaction works in place, where a crash or a mistake has nothing to
-/// go back to.
-///
-/// # Errors
-/// When the file is in use, something in it is damaged, the disk has too little space, or it cannot be read or
-/// written. The old file is then as it was.
+/// place once it has been verified; else leaves that as it was. redb's own compaction works in place, where a crash or
+/// a mistake has nothing to go back to.
 pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, CopyError> {
     let old = fs::metadata(path)?;
     let before = old.len();

@@ -1,9 +1,6 @@
 //! The whole store as a stream of bytes, and a store made of such a stream: how backups travel.
 //!
-//! `tinyd dump 2\n`, the number of entries (8 bytes), the entries, then a byte of 255 and the SHA-1 of all that came
-//! before it; or, where something is damaged, a byte of 254 and why. An entry is the number of its table (1 byte),
-//! the lengths of key and value (4 bytes each), key and value. Numbers are big-endian. Without its end, a dump is no
-//! dump.
+//! docs/store-format.md describes the bytes. Without its end, a dump is no dump.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,6 +1,7 @@
 //! A file that is read but never written: what redb changes in it, such as a repair after a crash, stays in memory.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
@@ -48,23 +49,20 @@ struct Changes {
 impl<B: Base> Overlay<B> {
     /// Lays an overlay on the first `length` bytes of a base.
     pub fn new(base: B, length: u64) -> Self {
-        let changes = Changes {
+        let changes = RwLock::new(Changes {
             length,
             base_length: length,
             blocks: HashMap::new(),
-        };
-        Self {
-            base,
-            changes: RwLock::new(changes),
-        }
+        });
+        Self { base, changes }
     }
 
     /// The part of a block that the base shows, zeros after it.
     fn of_base(&self, number: u64, base_length: u64) -> io::Result<[u8; BLOCK_BYTES]> {
         let mut block = [0; BLOCK_BYTES];
         let start = number * BLOCK_BYTES as u64;
-        let shown =
-            usize::try_from(base_length.saturating_sub(start)).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
+        let shown = usize::try_from(base_length.saturating_sub(start)).unwrap_or(usize::MAX);
+        let shown = shown.min(BLOCK_BYTES);
         if let Some(shown) = block.get_mut(..shown).filter(|shown| !shown.is_empty()) {
             self.base.read_at(start, shown)?;
         }
@@ -156,15 +154,11 @@ impl<B: Base> StorageBackend for Overlay<B> {
         for (number, start, bytes) in pieces(offset, data.len()) {
             let (piece, after) = rest.split_at(bytes);
             let block = match changes.blocks.entry(number) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => {
-                    entry.insert(Box::new(self.of_base(number, base_length)?))
-                }
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(Box::new(self.of_base(number, base_length)?)),
             };
-            block
-                .get_mut(start..start + bytes)
-                .ok_or_else(outside)?
-                .copy_from_slice(piece);
+            let changed = block.get_mut(start..start + bytes).ok_or_else(outside)?;
+            changed.copy_from_slice(piece);
             rest = after;
         }
         changes.length = changes.length.max(offset + data.len() as u64);

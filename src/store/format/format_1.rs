@@ -1,6 +1,6 @@
 //! Format 1, which had no checksums of its own, and the way from it to format 2.
 
-use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable as _, Table, TableDefinition, Value, WriteTransaction};
 
 use crate::model::Timestamp;
 use crate::store::error::StoreError;
@@ -40,7 +40,12 @@ pub fn seal_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
         &mut transaction.open_table(CLICKS)?,
         sealed(size_of::<clicks::Stored>()),
     )?;
-    seal_sessions(transaction)?;
+    seal_sessions(transaction, REVOCATIONS_1, REVOCATIONS, |digest, until| {
+        values::encode_until(digest, Timestamp::from_unix(until))
+    })?;
+    seal_sessions(transaction, ACTIONS_1, ACTIONS, |digest, (calls, expiry)| {
+        values::encode_calls(digest, calls, Timestamp::from_unix(expiry))
+    })?;
     if damaged > 0 {
         tracing::error!(
             damaged,
@@ -84,27 +89,22 @@ fn rewrite(
     }
 }
 
-/// These had values of redb's own types, which a table cannot change.
-fn seal_sessions(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    let mut revocations = Vec::new();
-    for entry in transaction.open_table(REVOCATIONS_1)?.iter()? {
-        let (digest, until) = entry?;
-        let until = Timestamp::from_unix(until.value());
-        revocations.push((digest.value().to_vec(), values::encode_until(digest.value(), until)));
+/// Replaces a table whose values have a type of redb's own, which a table cannot change.
+fn seal_sessions<V: Value + 'static>(
+    transaction: &WriteTransaction,
+    old: TableDefinition<'_, Bytes, V>,
+    new: TableDefinition<'_, Bytes, Bytes>,
+    seal: impl Fn(&[u8], V::SelfType<'_>) -> Vec<u8>,
+) -> Result<(), StoreError> {
+    let mut entries = Vec::new();
+    for entry in transaction.open_table(old)?.iter()? {
+        let (digest, value) = entry?;
+        entries.push((digest.value().to_vec(), seal(digest.value(), value.value())));
     }
-    let mut actions = Vec::new();
-    for entry in transaction.open_table(ACTIONS_1)?.iter()? {
-        let (digest, counted) = entry?;
-        let (calls, expiry) = counted.value();
-        let sealed = values::encode_calls(digest.value(), calls, Timestamp::from_unix(expiry));
-        actions.push((digest.value().to_vec(), sealed));
-    }
-    for (table, entries) in [(REVOCATIONS, revocations), (ACTIONS, actions)] {
-        transaction.delete_table(table)?;
-        let mut table = transaction.open_table(table)?;
-        for (digest, sealed) in entries {
-            table.insert(digest.as_slice(), sealed.as_slice())?;
-        }
+    transaction.delete_table(old)?;
+    let mut table = transaction.open_table(new)?;
+    for (digest, sealed) in entries {
+        table.insert(digest.as_slice(), sealed.as_slice())?;
     }
     Ok(())
 }

@@ -1,8 +1,5 @@
-//! Keys of the indexes and counters. Compared as bytes, so numbers are big-endian.
-//!
-//! An index key is `scope | status (1) | time (8) | id (4 to 20)`; a scope is the partner (4) and, for indexes by a
-//! text, its length (2) and the text. Within one scope and status, then, an index is in the order of its time, ties by
-//! id. The length before a text keeps one text from being the beginning of another's entries.
+//! Keys of the indexes and counters, which docs/store-format.md describes. Within one scope and status, an index is in
+//! the order of its time, ties by id.
 
 use redb::TableDefinition;
 
@@ -19,6 +16,9 @@ const SIGN: u64 = 1 << 63;
 
 /// In place of an id: after all of them, which are ASCII.
 const AFTER_IDS: &[u8] = &[u8::MAX];
+
+/// How the keys of the counters of partners begin.
+pub const OF_PARTNERS: u8 = b'P';
 
 const STATUS_BYTES: usize = 1;
 const TIME_BYTES: usize = 8;
@@ -72,6 +72,29 @@ impl Index {
         };
         Some(key(&scope, link.status, encode_time(time), link.id.as_bytes()))
     }
+
+    /// How the keys of the counters of its scopes begin, if these are counted.
+    pub const fn counter_kind(self) -> Option<u8> {
+        match self {
+            Self::Created => Some(OF_PARTNERS),
+            Self::User => Some(b'U'),
+            Self::SystemName => Some(b'S'),
+            Self::Updated | Self::Expires | Self::UniqueId => None,
+        }
+    }
+
+    pub fn counter_key(self, scope: &[u8]) -> Option<Vec<u8>> {
+        Some([&[self.counter_kind()?], scope].concat())
+    }
+
+    /// The index whose entries the counter with this key counts, and its scope.
+    pub fn of_counter(key: &[u8]) -> Option<(Self, &[u8])> {
+        let (kind, scope) = key.split_first()?;
+        let index = Self::ALL
+            .into_iter()
+            .find(|index| index.counter_kind() == Some(*kind))?;
+        Some((index, scope))
+    }
 }
 
 fn key(scope: &[u8], status: Status, time: u64, id: &[u8]) -> Vec<u8> {
@@ -105,62 +128,23 @@ impl<T> PerIndex<T> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CounterKind {
-    Partner,
-    User,
-    SystemName,
-}
-
-impl CounterKind {
-    /// What is counted in the scopes of an index.
-    pub const fn of(index: Index) -> Option<Self> {
-        match index {
-            Index::Created => Some(Self::Partner),
-            Index::User => Some(Self::User),
-            Index::SystemName => Some(Self::SystemName),
-            Index::Updated | Index::Expires | Index::UniqueId => None,
-        }
-    }
-
-    /// The index whose entries the counter with this key counts, and its scope.
-    pub fn counted_by(key: &[u8]) -> Option<(Index, &[u8])> {
-        let (kind, scope) = key.split_first()?;
-        let mut indexes = Index::ALL.into_iter();
-        let index = indexes.find(|index| Self::of(*index).is_some_and(|counter| counter.kind() == *kind))?;
-        Some((index, scope))
-    }
-
-    pub const fn kind(self) -> u8 {
-        match self {
-            Self::Partner => b'P',
-            Self::User => b'U',
-            Self::SystemName => b'S',
-        }
-    }
-
-    pub fn key(self, scope: &[u8]) -> Vec<u8> {
-        [&[self.kind()], scope].concat()
-    }
-}
-
 /// The keys of the counters that a link is counted in.
 pub fn counters_of(link: &ShortLink) -> impl Iterator<Item = Vec<u8>> {
     let partner = link.partner_id;
-    let user = link.user_id.as_deref();
-    [
-        Some(CounterKind::Partner.key(&partner_scope(partner))),
-        user.map(|user| CounterKind::User.key(&text_scope(partner, user))),
-        Some(CounterKind::SystemName.key(&text_scope(partner, &link.system_name))),
-    ]
-    .into_iter()
-    .flatten()
+    let user = link.user_id.as_deref().map(|user| text_scope(partner, user));
+    let counters = [
+        Index::Created.counter_key(&partner_scope(partner)),
+        user.and_then(|scope| Index::User.counter_key(&scope)),
+        Index::SystemName.counter_key(&text_scope(partner, &link.system_name)),
+    ];
+    counters.into_iter().flatten()
 }
 
 pub fn partner_scope(partner: PartnerId) -> Vec<u8> {
     partner.0.to_be_bytes().to_vec()
 }
 
+/// The length before a text keeps one text from being the beginning of another's entries.
 pub fn text_scope(partner: PartnerId, text: &str) -> Vec<u8> {
     // Every indexed text is far shorter; a longer one would only share its scope with others of its kind.
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);

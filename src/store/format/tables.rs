@@ -1,8 +1,4 @@
-//! The tables of the store and what they hold. Format 2.
-//!
-//! Every value but those of `meta` and `journal` has a checksum of itself and its key: a record in its fifth byte
-//! from the second on, the others at their end (`checksum.rs`). Format 1 had none, and the numbers of `revocations` and
-//! `actions` were of redb's own types.
+//! The tables of the store; docs/store-format.md describes what they hold. Format 2.
 
 use redb::{
     Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable as _, Table, TableDefinition,
@@ -21,31 +17,23 @@ pub const FORMAT: u64 = 2;
 /// id → record, as `record.rs` says.
 pub const LINKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links");
 
-/// scope → how many links of it are disabled, enabled and deleted: three u64, big-endian, sealed. Scopes without
-/// links have no entry. Key: one byte of kind (`P` partner, `U` user, `S` system name), then the scope as in the
-/// indexes.
+/// Kind and scope → how many links are disabled, enabled and deleted. Scopes without links have no entry.
 pub const COUNTERS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("counters");
 
-/// SHA-1 of a revoked session or session id → unix second until which it is kept: an i64, big-endian, sealed.
+/// SHA-1 of a revoked session or session id → unix second until which it is kept.
 pub const REVOCATIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("revocations");
 
-/// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds: a u64
-/// and an i64, big-endian, sealed.
+/// SHA-1 of a session with an `actionslimit` → calls counted so far, and the session's expiry in unix seconds.
 pub const ACTIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("actions");
 
-/// id → how the link has been used: clicks and previews, two u64, and the unix second of the last click, an i64 that
-/// is zero where there was no click; all big-endian, sealed. Links without either have no entry, and a deleted link
-/// keeps its own. The table is made when first something is counted.
+/// id → how the link has been used, in all. The table is made when first something is counted.
 pub const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
 
-/// `identity` → a number that no other store has, by which a journal is known as this one's. `salt` → what the
-/// records of the journal are sealed with, `bytes` → the length of its file, `check` → the checksum of all three.
-/// Without a salt no journal is in use. A table of its own, because it concerns the file and is no part of what a
-/// copy holds. Format 1 had neither identity nor checksum; a store with a salt and no identity was upgraded, and its
-/// journal is one of format 1.
+/// What ties the journal to the store. Without a salt no journal is in use. A table of its own, because it concerns the
+/// file and is no part of what a copy holds.
 pub const JOURNAL: TableDefinition<'_, &'static str, u64> = TableDefinition::new("journal");
 
 const JOURNAL_IDENTITY: &str = "identity";
@@ -55,12 +43,10 @@ const JOURNAL_CHECK: &str = "check";
 
 pub const META_FORMAT: &str = "format";
 pub const META_SEQUENCE: &str = "sequence";
-/// How the keys begin of users whose links are being deleted; then come the partner, a space and the user. Their
-/// value is the unix second since when.
+/// How the keys begin of users whose links are being deleted.
 pub const META_DELETION: &str = "deleting ";
 
-/// The value of such a key: the unix second, below a checksum of both, so that no damaged key deletes the links of
-/// another.
+/// The value of such a key, sealed, so that no damaged key deletes the links of another.
 pub fn seal_deletion(key: &str, at: Timestamp) -> u64 {
     let at = u32::try_from(at.as_unix()).unwrap_or(u32::MAX);
     let sum = u32::from_be_bytes(checksum(&[key.as_bytes(), &at.to_be_bytes()]));

@@ -7,14 +7,7 @@
 //! belonged to a store that was replaced, never does. Without a salt no journal is in use, and the store is whole
 //! without one.
 //!
-//! The file begins with a sector that names the store that it belongs to: `tinyd journal 2\n`, the identity (8
-//! bytes), and the CRC32C of both. Records follow: the length of the payload (4 bytes), a checksum (4 bytes), the
-//! number of the commit (8 bytes) and the payload, which `redo.rs` describes, filled up with zeros to whole sectors.
-//! Numbers are big-endian. The checksum is CRC32C over identity, salt, number and payload. The first record that is
-//! not sealed as it should be, or does not continue the count, ends them.
-//!
-//! The journal of a store of format 1 has no first sector and names no store; its checksum is the first 8 bytes of a
-//! SHA-1 over salt, number and payload. It is read when such a store is upgraded, and never written.
+//! docs/store-format.md describes the bytes. Journals of format 1 are only read, when their store is upgraded.
 
 pub mod record;
 pub mod redo;

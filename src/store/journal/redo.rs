@@ -1,7 +1,6 @@
 //! What a transaction has changed, as bytes from which it can be done again: the payload of a record in the journal.
 //!
-//! One byte of version, then the changes in their order: a byte that says which kind, and its parts. Numbers are
-//! big-endian. Only what was decided is kept; indexes and counters follow from it when it is applied.
+//! Only decisions are kept; indexes and counters follow from them. docs/store-format.md describes the bytes.
 
 use crate::model::{Digest, LinkId, Timestamp};
 use crate::store::format::clicks;
@@ -10,17 +9,12 @@ use crate::store::journal::record::PAYLOAD_MAX_BYTES;
 /// The version that is written.
 pub const VERSION: u8 = 1;
 
-/// Length of the id (1 byte), the id, length of the record (4 bytes), and the record as the store has it, or as one
-/// of format 1 had it.
+/// Its record is as the store has it, or as one of format 1 had it.
 pub const LINK: u8 = 1;
-/// Digest, and the unix second until which it is kept.
 pub const REVOKED: u8 = 2;
-/// Digest, calls counted so far (8 bytes), and the session's expiry in unix seconds.
 pub const COUNTED: u8 = 3;
-/// The unix second at which expired sessions were dropped.
 pub const DROPPED: u8 = 4;
-/// Length of the id (1 byte), the id, and its clicks as the store has them from then on: the sum and not what was
-/// added, so that making the change again changes nothing.
+/// The sum and not what was added, so that making the change again changes nothing.
 pub const USED: u8 = 5;
 
 /// The changes of one transaction, unless nobody wants them or they are too many for the journal.

@@ -7,7 +7,7 @@ use crate::model::Timestamp;
 use crate::store::Store;
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, CounterKind, Index};
+use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, count_scope, id_of};
@@ -174,17 +174,20 @@ fn check_index(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
 
 /// Whether there is a counter for the scope of an entry. What it says is compared where the counters are looked at.
 fn check_scope(snapshot: &Snapshot, index: Index, key: &[u8]) -> Checked {
-    let Some((counter, (scope, _))) = CounterKind::of(index).zip(keys::split_scope(index, key)) else {
+    let Some((scope, _)) = keys::split_scope(index, key) else {
         return Ok(None);
     };
-    let is_there = snapshot.counters.get(counter.key(scope).as_slice())?.is_some();
+    let Some(counter) = index.counter_key(scope) else {
+        return Ok(None);
+    };
+    let is_there = snapshot.counters.get(counter.as_slice())?.is_some();
     let scope = scope.escape_ascii();
     Ok((!is_there).then(|| format!("{} has links in {scope}, which has no counter", index.name())))
 }
 
 fn check_counter(snapshot: &Snapshot, key: &[u8], value: &[u8]) -> Checked {
     let stored = values::decode_counts(key, value)?;
-    let Some((index, scope)) = CounterKind::counted_by(key) else {
+    let Some((index, scope)) = Index::of_counter(key) else {
         return Ok(Some(format!("{} counts nothing", key.escape_ascii())));
     };
     let counted = count_scope(snapshot.index(index), index, scope)?;

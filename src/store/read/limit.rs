@@ -60,7 +60,7 @@ impl ReadLimit {
 /// Counts the steps of one thread of a read.
 #[derive(Debug)]
 pub struct Meter<'l> {
-    limit: &'l ReadLimit,
+    pub limit: &'l ReadLimit,
     pending: Cell<u64>,
 }
 

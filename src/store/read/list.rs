@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::format::keys::{self, CounterKind, Index};
+use crate::store::format::keys::{self, Index};
 use crate::store::format::record;
 use crate::store::format::values::Counts;
 use crate::store::read::limit::{Meter, ReadLimit};
@@ -148,25 +148,38 @@ fn spans(query: &Query) -> Vec<Span> {
 impl Snapshot {
     /// Answers a query. The total is exact.
     pub fn list(&self, query: &Query, limit: &ReadLimit) -> Result<Listing, StoreError> {
-        let meter = &Meter::new(limit);
+        let meter = Meter::new(limit);
         if query.is_impossible() {
             return Ok(Listing::default());
         }
+        let snapshot = self;
+        Lister { snapshot, query, meter }.list()
+    }
+}
+
+struct Lister<'a> {
+    snapshot: &'a Snapshot,
+    query: &'a Query,
+    meter: Meter<'a>,
+}
+
+impl<'a> Lister<'a> {
+    fn list(&self) -> Result<Listing, StoreError> {
         let (mut may_walk, mut may_scan) = (true, true);
         loop {
-            let choice = self.choose(query, may_walk, may_scan, meter)?;
+            let choice = self.choose(may_walk, may_scan)?;
             // Both read records of other partners; where one of those is damaged, the indexes help.
             let listing = match choice.driver {
                 Driver::Walk(span, walk) => {
                     may_walk = false;
-                    self.filter_in_order(query, &span, Some(walk), meter)?
+                    self.filter_in_order(&span, Some(walk))?
                 }
                 Driver::Scan => {
                     may_scan = false;
-                    self.scan_and_sort(query, limit)?
+                    self.scan_and_sort()?
                 }
-                Driver::Ids(ids) => Some(self.filter_and_sort(query, ids.iter().copied().map(Ok), meter)?),
-                Driver::Index(span) => self.list_by(query, &span, choice.entries, meter)?,
+                Driver::Ids(ids) => Some(self.filter_and_sort(ids.iter().copied().map(Ok))?),
+                Driver::Index(span) => self.list_by(&span, choice.entries)?,
             };
             if let Some(listing) = listing {
                 return Ok(listing);
@@ -174,34 +187,23 @@ impl Snapshot {
         }
     }
 
-    fn list_by(
-        &self,
-        query: &Query,
-        span: &Span,
-        entries: u64,
-        meter: &Meter<'_>,
-    ) -> Result<Option<Listing>, StoreError> {
-        if span.has_order(query.order) {
-            if span.decides_all(query) {
-                return self.take_page(query, span, entries, meter).map(Some);
+    fn list_by(&self, span: &Span, entries: u64) -> Result<Option<Listing>, StoreError> {
+        if span.has_order(self.query.order) {
+            if span.decides_all(self.query) {
+                return self.take_page(span, entries).map(Some);
             }
-            return self.filter_in_order(query, span, None, meter);
+            return self.filter_in_order(span, None);
         }
-        if entries.min(query.page.end() as u64) > SORT_MAX_LINKS {
-            return self.filter_in_order(query, &Span::in_order(query), None, meter);
+        if entries.min(self.query.page.end() as u64) > SORT_MAX_LINKS {
+            return self.filter_in_order(&Span::in_order(self.query), None);
         }
-        let ids = self.candidates(query, span)?.map(|one| Ok(one?.1));
-        self.filter_and_sort(query, ids, meter).map(Some)
+        let ids = self.candidates(span)?.map(|one| Ok(one?.1));
+        self.filter_and_sort(ids).map(Some)
     }
 
     /// The driver with the least work.
-    fn choose<'q>(
-        &self,
-        query: &'q Query,
-        may_walk: bool,
-        may_scan: bool,
-        meter: &Meter<'_>,
-    ) -> Result<Choice<'q>, StoreError> {
+    fn choose(&self, may_walk: bool, may_scan: bool) -> Result<Choice<'a>, StoreError> {
+        let query = self.query;
         // Costs more than any other, so that it gives way to the first offer.
         let mut choice = Choice {
             driver: Driver::Index(Span::in_order(query)),
@@ -212,7 +214,7 @@ impl Snapshot {
             choice.offer(Driver::Ids(ids), ids.len() as u64, RECORD_COST);
         }
         if may_scan && query.page.end() as u64 <= SORT_MAX_LINKS {
-            let stored = self.totals()?.iter().sum();
+            let stored = self.snapshot.totals()?.iter().sum();
             choice.offer(Driver::Scan, stored, RECORD_STEPS);
         }
         let mut total = None;
@@ -226,7 +228,7 @@ impl Snapshot {
                 // With so many entries it is no longer worth being chosen.
                 (choice.cost / cost_per_entry).saturating_add(1)
             };
-            let entries = self.count(&mut span, limit, meter)?;
+            let entries = self.count(&mut span, limit)?;
             choice.offer(Driver::Index(span), entries, cost_per_entry);
             if decides_all && entries < limit {
                 if has_order {
@@ -241,7 +243,7 @@ impl Snapshot {
             && query.order.of_index().is_some()
         {
             let mut span = Span::in_order(query);
-            let entries = self.count(&mut span, u64::MAX, meter)?;
+            let entries = self.count(&mut span, u64::MAX)?;
             // If those that fit are spread evenly.
             let until_full = (query.page.end() as u64).saturating_mul(entries) / total.max(1);
             let until_full = until_full.clamp(1, entries.max(1));
@@ -253,57 +255,51 @@ impl Snapshot {
     }
 
     /// The entries of a span: from the counters where they know, else counted, up to `limit`.
-    fn count(&self, span: &mut Span, limit: u64, meter: &Meter<'_>) -> Result<u64, StoreError> {
-        let counter = match span.index {
-            Index::Created | Index::Updated | Index::Expires => Some(CounterKind::Partner),
-            Index::User => Some(CounterKind::User),
-            Index::SystemName => Some(CounterKind::SystemName),
-            Index::UniqueId => None,
+    fn count(&self, span: &mut Span, limit: u64) -> Result<u64, StoreError> {
+        let counted_in = match span.index {
+            Index::Updated | Index::Expires => Index::Created,
+            index => index,
         };
-        let Span { index, runs, range } = span;
         let mut entries = 0;
         let mut counted: Option<(Vec<u8>, Counts)> = None;
-        let mut kept = Vec::new();
-        for (scope, status) in runs.drain(..) {
-            if let Some(counter) = counter
+        for (scope, status) in std::mem::take(&mut span.runs) {
+            if let Some(counter) = counted_in.counter_key(&scope)
                 && counted.as_ref().is_none_or(|(of, _)| *of != scope)
             {
-                meter.step(RECORD_COST)?;
-                counted = Some((scope.clone(), self.counts(counter, &scope)?));
+                self.meter.step(RECORD_COST)?;
+                counted = Some((scope.clone(), self.snapshot.counts(&counter)?));
             }
             let known = counted
                 .as_ref()
                 .and_then(|(_, counts)| counts.get(usize::from(status.number() - 1)).copied());
             let of_run = match known {
-                Some(count) if count == 0 || !range.is_bounded() => count,
+                Some(count) if count == 0 || !span.range.is_bounded() => count,
                 _ if entries >= limit => 1,
                 _ => {
-                    meter.step(RECORD_COST)?;
-                    self.count_run(*index, (&scope, status), *range, known, limit - entries, meter)?
+                    self.meter.step(RECORD_COST)?;
+                    self.count_run(span, &scope, status, known, limit - entries)?
                 }
             };
             if of_run > 0 {
                 entries += of_run;
-                kept.push((scope, status));
+                span.runs.push((scope, status));
             }
         }
-        *runs = kept;
         Ok(entries)
     }
 
-    /// The entries of a run within a time range, up to `limit`. Where it is known how many there are at all times,
-    /// those outside the range are counted alongside, and whichever come to their end first decide.
+    /// The entries of a run, up to `limit`. Where it is known how many there are at all times, those outside the time
+    /// range are counted alongside, and whichever come to their end first decide.
     fn count_run(
         &self,
-        index: Index,
-        (scope, status): (&[u8], Status),
-        range: TimeRange,
+        span: &Span,
+        scope: &[u8],
+        status: Status,
         known: Option<u64>,
         limit: u64,
-        meter: &Meter<'_>,
     ) -> Result<u64, StoreError> {
-        let table = self.index(index);
-        let (first, last) = keys::bounds(scope, status, range.from, range.to);
+        let table = self.snapshot.index(span.index);
+        let (first, last) = keys::bounds(scope, status, span.range.from, span.range.to);
         let (start, end) = keys::bounds(scope, status, None, None);
         let mut inside = table.range(first.as_slice()..=last.as_slice())?;
         let before = table.range(start.as_slice()..first.as_slice())?;
@@ -311,7 +307,7 @@ impl Snapshot {
         let mut outside = before.chain(after);
         let (mut within, mut without) = (0, 0);
         while within < limit {
-            meter.step(1)?;
+            self.meter.step(1)?;
             match inside.next() {
                 Some(entry) => drop(entry?),
                 None => break,
@@ -329,18 +325,17 @@ impl Snapshot {
     }
 
     /// The links of a span in the order that the query asks for, if the span's index has it; else in some order.
-    fn candidates(&self, query: &Query, span: &Span) -> Result<Candidates, StoreError> {
-        let (order, is_descending) = (query.order, query.order.first().descending);
-        let table = self.index(span.index);
+    fn candidates(&self, span: &Span) -> Result<Candidates, StoreError> {
+        let (order, is_descending) = (self.query.order, self.query.order.first().descending);
+        let table = self.snapshot.index(span.index);
         let mut runs: Vec<Candidates> = Vec::new();
         for &(ref scope, status) in &span.runs {
-            let all = keys::bounds(scope, status, span.range.from, span.range.to);
             // Going backwards, links that never expire would come first; they are read after the others.
             let spans = if span.index == Index::Expires && is_descending && !span.range.is_bounded() {
                 let expiring = keys::bounds(scope, status, Some(Timestamp::from_unix(i64::MIN)), None);
                 vec![expiring, keys::never_bounds(scope, status)]
             } else {
-                vec![all]
+                vec![keys::bounds(scope, status, span.range.from, span.range.to)]
             };
             let (index, scope_bytes) = (span.index, scope.len());
             let mut run: Candidates = Box::new(std::iter::empty());
@@ -362,15 +357,15 @@ impl Snapshot {
     }
 
     /// Every candidate fits and they come in order: skip, take, done.
-    fn take_page(&self, query: &Query, span: &Span, total: u64, meter: &Meter<'_>) -> Result<Listing, StoreError> {
+    fn take_page(&self, span: &Span, total: u64) -> Result<Listing, StoreError> {
         let mut links = Vec::new();
-        if (query.page.offset() as u64) < total {
-            let upto = self.candidates(query, span)?.take(query.page.end());
-            for (number, candidate) in upto.enumerate() {
-                meter.step(1)?;
+        let page = self.query.page;
+        if (page.offset() as u64) < total {
+            for (number, candidate) in self.candidates(span)?.take(page.end()).enumerate() {
+                self.meter.step(1)?;
                 let (_, id) = candidate?;
-                if number >= query.page.offset() {
-                    meter.step(RECORD_COST)?;
+                if number >= page.offset() {
+                    self.meter.step(RECORD_COST)?;
                     links.push(self.existing(id)?);
                 }
             }
@@ -378,21 +373,15 @@ impl Snapshot {
         Ok(Listing { links, total })
     }
 
-    /// Reads the candidates in order until the page is full. `None` if that takes too long, or if a record cannot be
-    /// read.
-    fn filter_in_order(
-        &self,
-        query: &Query,
-        span: &Span,
-        walk: Option<Walk>,
-        meter: &Meter<'_>,
-    ) -> Result<Option<Listing>, StoreError> {
+    /// The candidates come in order, but each must be looked at. A walk ends once the page is full; `None` if that
+    /// takes too long, or if a record on the way cannot be read.
+    fn filter_in_order(&self, span: &Span, walk: Option<Walk>) -> Result<Option<Listing>, StoreError> {
         let mut listing = Listing::default();
-        let (offset, mut read) = (query.page.offset() as u64, 0);
-        for candidate in self.candidates(query, span)? {
-            let is_full = listing.links.len() >= query.page.size;
+        let (page, mut read) = (self.query.page, 0);
+        for candidate in self.candidates(span)? {
+            let is_full = listing.links.len() >= page.size;
             if let Some(Walk { total, patience }) = walk {
-                if is_full || listing.total.max(offset) >= total {
+                if is_full || listing.total.max(page.offset() as u64) >= total {
                     break;
                 }
                 if read >= patience {
@@ -400,13 +389,13 @@ impl Snapshot {
                 }
                 read += 1;
             }
-            meter.step(RECORD_COST)?;
+            self.meter.step(RECORD_COST)?;
             let link = match self.existing(candidate?.1) {
                 Err(StoreError::Damaged { .. }) if walk.is_some() => return Ok(None),
                 link => link?,
             };
-            if query.matches(&(&link).into()) {
-                if listing.total >= offset && !is_full {
+            if self.query.matches(&(&link).into()) {
+                if listing.total >= page.offset() as u64 && !is_full {
                     listing.links.push(link);
                 }
                 listing.total += 1;
@@ -421,26 +410,24 @@ impl Snapshot {
     /// The candidates come in no useful order.
     fn filter_and_sort(
         &self,
-        query: &Query,
         mut ids: impl Iterator<Item = Result<LinkId, StoreError>>,
-        meter: &Meter<'_>,
     ) -> Result<Listing, StoreError> {
-        let mut picker = Picker::new(query);
+        let mut picker = Picker::new(self.query);
         loop {
             let mut some = Vec::new();
             for id in ids.by_ref().take(READ_TOGETHER_MAX) {
-                meter.step(1)?;
+                self.meter.step(1)?;
                 some.push(id?);
             }
             if some.is_empty() {
-                return self.page_of(query, picker, meter);
+                return self.page_of(picker);
             }
             // Neighbours in the table are on the same page of the file.
             some.sort_unstable();
             for id in some {
-                meter.step(RECORD_COST)?;
+                self.meter.step(RECORD_COST)?;
                 // The index says that the link exists; an id that the client names need not.
-                if let Some(bytes) = self.links.get(id.as_bytes())? {
+                if let Some(bytes) = self.snapshot.links.get(id.as_bytes())? {
                     picker.look_at(&record::read(id, bytes.value())?);
                 }
             }
@@ -448,21 +435,26 @@ impl Snapshot {
     }
 
     /// Looks at every record; `None` if one cannot be read.
-    fn scan_and_sort(&self, query: &Query, limit: &ReadLimit) -> Result<Option<Listing>, StoreError> {
+    fn scan_and_sort(&self) -> Result<Option<Listing>, StoreError> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let scanned = self.scan(threads.min(SCAN_THREADS_MAX), limit, || Picker::new(query))?;
+        let (threads, query) = (threads.min(SCAN_THREADS_MAX), self.query);
+        let scanned = self.snapshot.scan(threads, self.meter.limit, || Picker::new(query))?;
         let mut all = Picker::new(query);
         scanned.visitors.into_iter().for_each(|picker| all.merge(picker));
         if all.met_damage || scanned.unread > 0 {
             return Ok(None);
         }
-        self.page_of(query, all, &Meter::new(limit)).map(Some)
+        self.page_of(all).map(Some)
     }
 
-    fn page_of(&self, query: &Query, picker: Picker<'_>, meter: &Meter<'_>) -> Result<Listing, StoreError> {
-        let page = picker.first.into_sorted_vec().into_iter().skip(query.page.offset());
+    fn page_of(&self, picker: Picker<'_>) -> Result<Listing, StoreError> {
+        let page = picker
+            .first
+            .into_sorted_vec()
+            .into_iter()
+            .skip(self.query.page.offset());
         let read = |(_, id)| {
-            meter.step(RECORD_COST)?;
+            self.meter.step(RECORD_COST)?;
             self.existing(id)
         };
         let links = page.map(read).collect::<Result<_, _>>()?;
@@ -473,7 +465,8 @@ impl Snapshot {
     }
 
     fn existing(&self, id: LinkId) -> Result<ShortLink, StoreError> {
-        self.get(id)?
+        self.snapshot
+            .get(id)?
             .ok_or_else(|| StoreError::damaged("links", format!("{id} is in an index but has no record")))
     }
 }

@@ -35,9 +35,6 @@ impl Snapshot {
     /// Reads every link of the store in several threads, each with a visitor of its own, and returns the visitors. A
     /// thread takes one piece of the table after the other, each in the order of the ids. A damaged page costs the
     /// links of its piece.
-    ///
-    /// # Errors
-    /// When the file cannot be read; [`StoreError::Stopped`] if it takes more than it may.
     pub fn scan<V: Visitor>(
         &self,
         threads: usize,

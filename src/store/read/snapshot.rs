@@ -5,7 +5,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable};
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, CounterKind, Index, PerIndex};
+use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{
     self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
@@ -66,14 +66,15 @@ impl Snapshot {
         let mut links = 0;
         for entry in self.iter()? {
             match entry {
-                Ok((id, record)) => visit(id, record),
+                Ok((id, record)) => {
+                    visit(id, record);
+                    links += 1;
+                }
                 Err(error @ StoreError::Damaged { .. }) => {
                     tracing::error!(%error, "a link has a damaged id: run tinyd verify on a copy");
-                    continue;
                 }
                 Err(error) => return Err(error),
             }
-            links += 1;
         }
         Ok(links)
     }
@@ -156,7 +157,7 @@ impl Snapshot {
 
     fn counted_totals(&self) -> Result<Counts, StoreError> {
         let mut totals = Counts::default();
-        let partners = [CounterKind::Partner.kind()];
+        let partners = [OF_PARTNERS];
         for entry in self.counters.range(partners.as_slice()..)? {
             let (key, counts) = entry?;
             if !key.value().starts_with(&partners) {
@@ -169,11 +170,10 @@ impl Snapshot {
         Ok(totals)
     }
 
-    /// How many links of a scope have each status.
-    pub fn counts(&self, counter: CounterKind, scope: &[u8]) -> Result<Counts, StoreError> {
-        let key = counter.key(scope);
-        match self.counters.get(key.as_slice())? {
-            Some(bytes) => decode_counts(&key, bytes.value()),
+    /// What the counter with this key says.
+    pub fn counts(&self, key: &[u8]) -> Result<Counts, StoreError> {
+        match self.counters.get(key)? {
+            Some(bytes) => decode_counts(key, bytes.value()),
             None => Ok(Counts::default()),
         }
     }

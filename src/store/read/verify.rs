@@ -7,7 +7,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use crate::model::PROBLEMS_LISTED_MAX;
 use crate::store::error::StoreError;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, CounterKind, Index, PerIndex};
+use crate::store::format::keys::{self, Index, PerIndex};
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
 
@@ -55,9 +55,6 @@ impl Sum {
 
 impl Snapshot {
     /// Looks at every record, index entry and counter. `progress` follows the records.
-    ///
-    /// # Errors
-    /// When the file cannot be read; what is merely wrong in it is in the result.
     pub fn verify(&self, mut progress: impl FnMut()) -> Result<Verification, StoreError> {
         let mut found = Verification::default();
         let hashers = [RandomState::new(), RandomState::new()];
@@ -75,11 +72,8 @@ impl Snapshot {
         }
         found.counters = self.counters.len()?;
         let mut counted = 0;
-        for (index, counter) in Index::ALL
-            .into_iter()
-            .filter_map(|index| Some((index, CounterKind::of(index)?)))
-        {
-            counted += self.verify_counters(index, counter, &mut found)?;
+        for index in Index::ALL.into_iter().filter(|index| index.counter_kind().is_some()) {
+            counted += self.verify_counters(index, &mut found)?;
         }
         self.verify_unique_ids(&mut found)?;
         self.verify_clicks(&mut found)?;
@@ -158,15 +152,15 @@ impl Snapshot {
     }
 
     /// Compares the counters of a kind with what its index holds, and returns how many scopes that has.
-    fn verify_counters(&self, index: Index, counter: CounterKind, found: &mut Verification) -> Result<u64, StoreError> {
+    fn verify_counters(&self, index: Index, found: &mut Verification) -> Result<u64, StoreError> {
         let mut scopes = 0;
         self.for_each_scope(index, |scope, counts| {
-            scopes += 1;
-            let key = counter.key(scope);
-            let stored = match self.counters.get(key.as_slice())? {
-                Some(bytes) => decode_counts(&key, bytes.value()).ok(),
-                None => None,
+            let Some(key) = index.counter_key(scope) else {
+                return Ok(());
             };
+            scopes += 1;
+            let stored = self.counters.get(key.as_slice())?;
+            let stored = stored.and_then(|bytes| decode_counts(&key, bytes.value()).ok());
             if stored != Some(counts) {
                 let scope = shown(scope);
                 found.problem(|| format!("{} {scope} has {counts:?} links, counted are {stored:?}", index.name()));

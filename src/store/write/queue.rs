@@ -83,7 +83,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for an item until the queue ends, at most for `patience`, or until `is_wanted` after this thread was unparked.
+/// Waits for an item until the queue ends, for `patience` at most, or until `is_wanted` after an unpark of this thread.
 pub fn receive<T>(
     queue: &mut mpsc::Receiver<T>,
     patience: Option<Duration>,

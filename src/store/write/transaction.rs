@@ -9,7 +9,7 @@ use crate::model::{Digest, LinkId, PartnerId, ShortLink, Status, Timestamp, Usag
 use crate::store::error::StoreError;
 use crate::store::format::checksum::seal;
 use crate::store::format::clicks;
-use crate::store::format::keys::{self, Bytes, CounterKind, Index};
+use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS};
 use crate::store::format::record;
 use crate::store::format::tables::{self, CLICKS, META_SEQUENCE, Tables};
 use crate::store::format::values::{self, Counts};
@@ -178,7 +178,7 @@ impl<'t> Transaction<'t> {
                 && table.insert(key.as_slice(), ())?.is_some()
                 && old.is_none()
             {
-                counted.extend(CounterKind::of(index).map(CounterKind::kind));
+                counted.push(index);
             }
         }
         if let Some(old) = old {
@@ -187,7 +187,7 @@ impl<'t> Transaction<'t> {
             }
         }
         for key in keys::counters_of(&new) {
-            if !key.first().is_some_and(|kind| counted.contains(kind)) {
+            if !Index::of_counter(&key).is_some_and(|(index, _)| counted.contains(&index)) {
                 self.count_at(key, new.status.number(), 1);
             }
         }
@@ -216,8 +216,10 @@ impl<'t> Transaction<'t> {
             if let Some((_, table)) = self.tables.indexes.iter_mut().find(|(of, _)| *of == index) {
                 table.remove(key.as_slice())?;
             }
-            if let Some((counter, (scope, status))) = CounterKind::of(index).zip(keys::split_scope(index, &key)) {
-                self.count_at(counter.key(scope), status, -1);
+            if let Some((scope, status)) = keys::split_scope(index, &key)
+                && let Some(counter) = index.counter_key(scope)
+            {
+                self.count_at(counter, status, -1);
             }
         }
         self.put(None, new)?;
@@ -311,7 +313,7 @@ impl<'t> Transaction<'t> {
     pub fn finish(mut self, sequence: u64) -> Result<Finished, StoreError> {
         let mut links = [0; Status::ALL.len()];
         for (key, deltas) in std::mem::take(&mut self.counted) {
-            if key.starts_with(&[CounterKind::Partner.kind()]) {
+            if key.starts_with(&[OF_PARTNERS]) {
                 for (total, delta) in links.iter_mut().zip(deltas) {
                     *total += delta;
                 }
@@ -329,7 +331,7 @@ impl<'t> Transaction<'t> {
                 // Nobody could write to its scope any more.
                 Err(error) => {
                     tracing::error!(%error, "recounting a damaged counter");
-                    let counted = CounterKind::counted_by(&key);
+                    let counted = Index::of_counter(&key);
                     counted.map_or(Ok(Counts::default()), |(index, scope)| {
                         snapshot::count_scope(self.tables.indexes.get(index), index, scope)
                     })?
