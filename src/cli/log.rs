@@ -24,7 +24,6 @@ const RESOLVER: &str = "hickory";
 pub(super) struct LogLevels(Handle<EnvFilter, Registry>);
 
 impl LogLevels {
-    /// Starts the log of this process.
     pub(super) fn start(settings: &Settings) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(filter_of(settings)?);
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

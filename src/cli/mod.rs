@@ -206,7 +206,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_args(without).mut_subcommands(without_empty_variables)
 }
 
-/// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let mut arguments = without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&arguments.get_matches_mut()).map_err(|error| error.format(&mut arguments));

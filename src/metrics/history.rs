@@ -12,7 +12,6 @@ use crate::metrics::report::Report;
 
 /// How often a sample is to be taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
-/// How far back the samples go.
 pub const HISTORY_LENGTH: Duration = Duration::from_secs(5 * 60);
 /// Samples that are kept: those of this time, and the one before it.
 const SAMPLES_MAX: usize = (HISTORY_LENGTH.as_secs() / SAMPLE_INTERVAL.as_secs()) as usize + 2;
@@ -30,7 +29,6 @@ pub struct Sample {
     pub failed_redirects: u64,
     /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
-    /// Fetches of destinations that have ended.
     pub fetches: u64,
     /// Those of them that were refused because as many were going on as may.
     pub busy_fetches: u64,
@@ -80,7 +78,6 @@ impl Sample {
     }
 }
 
-/// The samples of the last minutes.
 #[derive(Debug)]
 pub struct History {
     samples: Mutex<VecDeque<Sample>>,
