@@ -208,18 +208,15 @@ impl Client {
 }
 
 fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {
-    let partner = chosen_partner(settings, args.partner)?;
     let claims = Claims {
-        partner,
+        partner: chosen_partner(settings, args.partner)?,
         user: &args.user,
         kind: Kind::Admin,
         expiry: Clock::system().now().plus(SESSION_SECONDS),
         privileges: "disableentitlement",
     };
-    let minted = settings
-        .partners
-        .get(partner)
-        .and_then(|partner| session::mint(&claims, partner, rand::random()));
+    let partner = settings.partners.get(claims.partner);
+    let minted = partner.and_then(|partner| session::mint(&claims, partner, rand::random()));
     minted.ok_or_else(|| Failure::Usage.error("the partner has no admin secret"))
 }
 

@@ -63,11 +63,15 @@ impl Key {
     }
 
     pub fn path(&self, section: &str) -> String {
-        if section.is_empty() {
-            self.name.to_owned()
-        } else {
-            format!("{section}.{}", self.name)
-        }
+        path(section, self.name)
+    }
+}
+
+pub fn path(section: &str, key: &str) -> String {
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
     }
 }
 
