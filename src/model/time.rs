@@ -47,6 +47,16 @@ impl Clock {
         Self::default()
     }
 
+    pub fn now(&self) -> Timestamp {
+        match &self.set_by_test {
+            Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
+            None => system_now(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Clock {
     /// A clock that stands at `start` until [`Clock::set`] moves it. Clones move together.
     pub fn manual(start: Timestamp) -> Self {
         Self {
@@ -58,13 +68,6 @@ impl Clock {
     pub fn set(&self, now: Timestamp) {
         if let Some(seconds) = &self.set_by_test {
             seconds.store(now.as_unix(), Ordering::SeqCst);
-        }
-    }
-
-    pub fn now(&self) -> Timestamp {
-        match &self.set_by_test {
-            Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
-            None => system_now(),
         }
     }
 }
