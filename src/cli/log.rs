@@ -41,15 +41,13 @@ impl LogLevels {
             }
             (LogFormat::Json, false) => {
                 let format = format.json().flatten_event(true);
-                registry
-                    .with(layer.fmt_fields(JsonFields::new()).event_format(format))
-                    .init();
+                let layer = layer.fmt_fields(JsonFields::new()).event_format(format);
+                registry.with(layer).init();
             }
             (LogFormat::Json, true) => {
                 let format = ForJournal(format.json().flatten_event(true).without_time());
-                registry
-                    .with(layer.fmt_fields(JsonFields::new()).event_format(format))
-                    .init();
+                let layer = layer.fmt_fields(JsonFields::new()).event_format(format);
+                registry.with(layer).init();
             }
         }
         Ok(Self(handle))

@@ -62,6 +62,12 @@ impl Key {
         self.flag.map(name)
     }
 
+    /// The default in the first section, without quotes.
+    pub fn default_text(&self) -> Option<&'static str> {
+        let (_, default) = self.sections.first()?;
+        Some(default.trim_matches('"')).filter(|default| !default.is_empty())
+    }
+
     pub fn path(&self, section: &str) -> String {
         path(section, self.name)
     }

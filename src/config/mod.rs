@@ -32,8 +32,6 @@ use crate::kaltura::session::Partners;
 use crate::model::PartnerId;
 use crate::redirect::Tiny;
 
-/// As the table of settings has it, without its quotes: it is needed before a file is read.
-const DATA_DIR_DEFAULT: &str = "./tinyd-data";
 /// In the data folder.
 pub const FILE_NAME: &str = "tinyd.toml";
 
@@ -234,6 +232,7 @@ fn without_default_port(url: &str) -> String {
 }
 
 fn config_path(overrides: &Overrides) -> PathBuf {
-    let data = || overrides.data.as_deref().unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT));
-    overrides.config.clone().unwrap_or_else(|| data().join(FILE_NAME))
+    let default = keys::DATA_DIR.default_text().unwrap_or_default();
+    let data = overrides.data.as_deref().unwrap_or_else(|| Path::new(default));
+    overrides.config.clone().unwrap_or_else(|| data.join(FILE_NAME))
 }
