@@ -8,13 +8,12 @@ use crate::store::Health;
 
 /// How long the disk may take before that is ill health.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The share of the disk that should be free, if that is between the bounds: a large disk is not full with some
-/// gigabytes left.
+/// One part of so many of the disk should be free, within the bounds: gigabytes suffice on a large disk.
 const DISK_FREE_SHARE: u64 = 20;
 const DISK_FREE_LEAST_BYTES: u64 = 64 * MEBIBYTE;
 const DISK_FREE_MOST_BYTES: u64 = 2048 * MEBIBYTE;
 const MEBIBYTE: u64 = 1024 * 1024;
-/// After so long a backup is asked for.
+/// An older backup is worth a hint.
 const BACKUP_AGE_MAX_SECONDS: i64 = 7 * SECONDS_IN_A_DAY;
 const SECONDS_IN_A_DAY: i64 = 24 * 60 * 60;
 

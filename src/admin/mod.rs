@@ -1,4 +1,4 @@
-//! What the appliance tells of itself: the numbers for Prometheus, and the samples and looks at the disk behind them.
+//! The appliance about itself: metrics for Prometheus, health, and the samples of the disk behind them.
 
 mod health;
 mod readiness;
@@ -67,7 +67,7 @@ impl Monitor {
         loop {
             interval.tick().await;
             let links = Arc::clone(&self.links);
-            // A disk that does not answer holds up nobody but this.
+            // A disk that does not answer holds up this task only.
             let looked = tokio::task::spawn_blocking(move || links.store().disk_space()).await;
             if let Ok(space) = looked {
                 self.disk.send_replace(space.ok());
@@ -79,7 +79,6 @@ impl Monitor {
         self.started.elapsed()
     }
 
-    /// All numbers as they are now.
     fn report(&self) -> Report {
         let (store, index) = (self.links.store(), self.links.index());
         let (writer, health) = (store.metrics().read(), store.health());

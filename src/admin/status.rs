@@ -15,7 +15,6 @@ use crate::metrics::{
 };
 use crate::store::Health;
 
-/// Short and long rates.
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 

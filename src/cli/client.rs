@@ -18,9 +18,8 @@ use crate::config::{ConfigError, Settings};
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::Clock;
 
-/// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the session of one command lasts, in seconds.
+/// Of the session of one command.
 const SESSION_SECONDS: i64 = 300;
 
 #[derive(Debug, Args)]
@@ -74,7 +73,7 @@ pub(super) struct Client {
     agent: ureq::Agent,
     url: String,
     ks: String,
-    /// The base of short URLs, if the configuration tells.
+    /// The base of short URLs, if the configuration names it.
     pub(super) short_url_base: Option<String>,
 }
 
@@ -104,7 +103,6 @@ impl Client {
         })
     }
 
-    /// Calls an action and returns its result.
     pub(super) fn call(&self, service: &str, action: &str, params: Value) -> Result<Value, CliError> {
         let sent = self
             .agent
@@ -145,7 +143,7 @@ impl Client {
         Ok(response.into_body().into_reader())
     }
 
-    /// A request that may take as long as it goes on.
+    /// A request whose answer may go on for ever once it has begun.
     fn streaming(&self, action: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
         let request = self.agent.post(self.url_of("tinyd", action)).config();
         request
@@ -159,7 +157,6 @@ impl Client {
         format!("{}/api_v3/service/{service}/action/{action}?format=1", self.url)
     }
 
-    /// Parameters with the session.
     fn signed(&self, mut params: Value) -> String {
         if let Value::Object(params) = &mut params {
             params.insert("ks".to_owned(), json!(self.ks));
@@ -211,22 +208,18 @@ impl Client {
 }
 
 fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {
-    let partner = chosen_partner(settings, args.partner)?;
     let claims = Claims {
-        partner,
+        partner: chosen_partner(settings, args.partner)?,
         user: &args.user,
         kind: Kind::Admin,
         expiry: Clock::system().now().plus(SESSION_SECONDS),
         privileges: "disableentitlement",
     };
-    let minted = settings
-        .partners
-        .get(partner)
-        .and_then(|partner| session::mint(&claims, partner, rand::random()));
+    let partner = settings.partners.get(claims.partner);
+    let minted = partner.and_then(|partner| session::mint(&claims, partner, rand::random()));
     minted.ok_or_else(|| Failure::Usage.error("the partner has no admin secret"))
 }
 
-/// An API exception as a failure of the command.
 fn refusal(exception: &Value, status: u16) -> CliError {
     let text = |name: &str| exception[name].as_str().unwrap_or("");
     let code = text("code");

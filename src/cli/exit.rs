@@ -16,9 +16,7 @@ pub(super) enum Failure {
     NotFound = 3,
     /// The session is not accepted or may not do this.
     NotAllowed = 4,
-    /// A value is refused.
     Refused = 5,
-    /// The appliance cannot be reached.
     Unreachable = 6,
     /// Nothing was written, or that is not known.
     Unavailable = 7,

@@ -52,9 +52,8 @@ pub(super) struct KsArgs {
 
 pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
     let settings = Settings::load(&args.config.overrides())?;
-    let partner = chosen_partner(&settings, args.partner)?;
     let claims = Claims {
-        partner,
+        partner: chosen_partner(&settings, args.partner)?,
         user: &args.user,
         kind: match args.r#type.as_str() {
             "admin" => Kind::Admin,
@@ -63,13 +62,11 @@ pub(super) fn run(args: &KsArgs) -> Result<(), CliError> {
         expiry: Clock::system().now().plus(args.expiry),
         privileges: &args.privileges,
     };
-    let minted = settings
-        .partners
-        .get(partner)
-        .and_then(|partner| match args.ks_version {
-            1 => session::mint_v1(&claims, partner, rand::random()),
-            _ => session::mint(&claims, partner, rand::random()),
-        });
+    let partner = settings.partners.get(claims.partner);
+    let minted = partner.and_then(|partner| match args.ks_version {
+        1 => session::mint_v1(&claims, partner, rand::random()),
+        _ => session::mint(&claims, partner, rand::random()),
+    });
     let minted = minted.ok_or_else(|| {
         Failure::Usage.error("a KS of version 1 cannot hold a semicolon in the user or the privileges")
     })?;

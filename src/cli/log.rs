@@ -24,7 +24,6 @@ const RESOLVER: &str = "hickory";
 pub(super) struct LogLevels(Handle<EnvFilter, Registry>);
 
 impl LogLevels {
-    /// Starts the log of this process.
     pub(super) fn start(settings: &Settings) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(filter_of(settings)?);
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
@@ -42,15 +41,13 @@ impl LogLevels {
             }
             (LogFormat::Json, false) => {
                 let format = format.json().flatten_event(true);
-                registry
-                    .with(layer.fmt_fields(JsonFields::new()).event_format(format))
-                    .init();
+                let layer = layer.fmt_fields(JsonFields::new()).event_format(format);
+                registry.with(layer).init();
             }
             (LogFormat::Json, true) => {
                 let format = ForJournal(format.json().flatten_event(true).without_time());
-                registry
-                    .with(layer.fmt_fields(JsonFields::new()).event_format(format))
-                    .init();
+                let layer = layer.fmt_fields(JsonFields::new()).event_format(format);
+                registry.with(layer).init();
             }
         }
         Ok(Self(handle))

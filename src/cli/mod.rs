@@ -148,9 +148,8 @@ fn setting_flags() -> impl Iterator<Item = (&'static str, &'static Key)> {
 impl Args for SettingArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let argument = |(flag, key): (&'static str, &'static Key)| {
-            let default = key.sections.iter().map(|(_, default)| default.trim_matches('"'));
-            let default = default.filter(|default| !default.is_empty());
-            let default: String = default.map(|default| format!(" [default: {default}]")).collect();
+            let default = key.default_text().map(|default| format!(" [default: {default}]"));
+            let default = default.unwrap_or_default();
             let value_name = match key.kind {
                 ValueKind::Number(..) => "NUMBER",
                 ValueKind::Choice(_) => "CHOICE",
@@ -206,7 +205,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_args(without).mut_subcommands(without_empty_variables)
 }
 
-/// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let mut arguments = without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&arguments.get_matches_mut()).map_err(|error| error.format(&mut arguments));

@@ -28,7 +28,6 @@ Examples:
   tinyd status --config /etc/tinyd/tinyd.toml
   tinyd status --url http://10.0.0.5:8081 --json";
 
-/// How long the answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Width of the column with names.

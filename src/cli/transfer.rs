@@ -129,9 +129,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     let unfinished = Unfinished::new(path);
     let file = unfinished.create().with_context(unwritable)?;
     let exported = export_to(&args.file, &file);
-    // What is not whole is of use if it is said what is missing.
-    let is_of_use = |failure| failure == Failure::Incomplete;
-    if exported.as_ref().err().is_none_or(|error| is_of_use(error.failure)) {
+    let failure = exported.as_ref().err().map(|error| error.failure);
+    // A file that lacks damaged links is of use too.
+    if matches!(failure, None | Some(Failure::Incomplete)) {
         let named = file.sync_all().and_then(|()| unfinished.publish());
         named.with_context(unwritable)?;
     }

@@ -21,7 +21,7 @@ const LOOPBACKS: [IpNet; 4] = [
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128),
 ];
-/// Where clouds tell a machine its credentials.
+/// Where machines in clouds read their credentials.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),

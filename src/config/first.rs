@@ -10,7 +10,7 @@ use crate::config::ConfigError;
 /// The number of the first partner; the one that Kaltura's guide uses in its examples.
 const FIRST_PARTNER: u32 = 1_234_567;
 
-/// Makes the file, and the folder it is in, if there is none; says whether it did.
+/// Makes a missing file and its folder; returns whether it did.
 pub(super) fn create(path: &Path) -> Result<bool, ConfigError> {
     let failed = |action| {
         move |cause| ConfigError::File {

@@ -62,12 +62,22 @@ impl Key {
         self.flag.map(name)
     }
 
+    /// The default in the first section, without quotes.
+    pub fn default_text(&self) -> Option<&'static str> {
+        let (_, default) = self.sections.first()?;
+        Some(default.trim_matches('"')).filter(|default| !default.is_empty())
+    }
+
     pub fn path(&self, section: &str) -> String {
-        if section.is_empty() {
-            self.name.to_owned()
-        } else {
-            format!("{section}.{}", self.name)
-        }
+        path(section, self.name)
+    }
+}
+
+pub fn path(section: &str, key: &str) -> String {
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
     }
 }
 

@@ -32,9 +32,7 @@ use crate::kaltura::session::Partners;
 use crate::model::PartnerId;
 use crate::redirect::Tiny;
 
-/// As the table of settings has it, without its quotes: it is needed before a file is read.
-const DATA_DIR_DEFAULT: &str = "./tinyd-data";
-/// The configuration file's name in a data folder.
+/// In the data folder.
 pub const FILE_NAME: &str = "tinyd.toml";
 
 /// What a fetch has open at a time: its connection, before that two questions for addresses, or two attempts to
@@ -57,6 +55,7 @@ pub enum LogFormat {
     Json,
 }
 
+/// The table in [`keys`] says what each is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub config: PathBuf,
@@ -64,40 +63,28 @@ pub struct Settings {
     pub public_listen: Vec<SocketAddr>,
     /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
     pub public_url: Option<String>,
-    /// What `/tiny/{id}` answers.
     pub tiny: Tiny,
-    /// Unknown ids that a client may ask for in a minute; 0: any number.
+    /// 0: any number.
     pub guesses_per_minute: u32,
-    /// Whether a client that asks for twice as many is refused everything for the rest of the minute.
     pub shut_out_guessers: bool,
-    /// Whether `/tiny` and goto find the link in a text that is more than its id.
     pub forgiving: bool,
     pub public_limits: Limits,
     pub admin_limits: Limits,
-    /// How long requests in flight may take once the appliance has been asked to end.
     pub drain: Duration,
-    /// Threads that serve redirects, at least one.
     pub threads: usize,
     pub admin_listen: Vec<SocketAddr>,
-    /// Largest body that the API reads, in bytes.
     pub body_max_bytes: usize,
-    /// Bytes that the admin listener holds for requests and answers at a time, at most.
     pub buffered_bytes: usize,
-    /// How long such a body may take to arrive.
     pub body_timeout: Duration,
-    /// Length of new ids, 4 to 20.
     pub id_length: usize,
-    /// Longest destination of a new link, in bytes, as it is stored and as it is rendered.
     pub destination_max_bytes: usize,
     pub count_clicks: bool,
-    /// What is fetched for `goto` with `proxy=true`; `None`: nothing, such a request is redirected as any other.
+    /// `None`: `goto` with `proxy=true` redirects as without.
     pub fetch: Option<FetchSettings>,
-    /// Levels of the log, as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
     pub log_format: LogFormat,
-    /// Of how many requests one is logged; `None`: of any number none.
+    /// tinyd logs one request of so many; `None`: none at all.
     pub access_log: Option<NonZero<usize>>,
-    /// How much of a client's address stands there.
     pub access_addresses: LoggedAddress,
     pub partners: Partners,
     /// What is allowed but perhaps not meant, a sentence each.
@@ -167,7 +154,7 @@ impl Settings {
             fetch.fetches.min(most)
         });
         let room = room.saturating_sub(fetches * FILES_OF_A_FETCH);
-        // The admin listener keeps its places, so that it can be asked what is going on.
+        // The admin listener keeps its places, so that operators can see what is going on.
         let admin = self.admin_limits.connections.min(room.div_ceil(2));
         let public = self.public_limits.connections.min((room - admin).max(1));
         let key = &keys::MAX_CONNECTIONS;
@@ -202,7 +189,6 @@ impl Settings {
         }
     }
 
-    /// The base of short URLs as people see them.
     pub fn short_url_base(&self) -> String {
         self.public_url
             .clone()
@@ -246,6 +232,7 @@ fn without_default_port(url: &str) -> String {
 }
 
 fn config_path(overrides: &Overrides) -> PathBuf {
-    let data = || overrides.data.as_deref().unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT));
-    overrides.config.clone().unwrap_or_else(|| data().join(FILE_NAME))
+    let default = keys::DATA_DIR.default_text().unwrap_or_default();
+    let data = overrides.data.as_deref().unwrap_or_else(|| Path::new(default));
+    overrides.config.clone().unwrap_or_else(|| data.join(FILE_NAME))
 }

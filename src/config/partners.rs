@@ -52,13 +52,11 @@ impl Reader {
             };
             let section = Section { name, table };
             self.check_keys("partner", &section.name, table)?;
-            let id = match table.get("id") {
-                Some(Value::Integer(number)) => u32::try_from(*number).ok().filter(|id| *id > 0),
-                _ => None,
-            };
-            let shown = table
-                .get("id")
-                .map_or_else(|| "(missing)".to_owned(), ToString::to_string);
+            let id = table.get("id");
+            let shown = id.map_or_else(|| "(missing)".to_owned(), ToString::to_string);
+            let id = id
+                .and_then(|id| u32::try_from(id.as_integer()?).ok())
+                .filter(|id| *id > 0);
             let id = id.ok_or_else(|| self.wrong(section.key("id"), shown, "expected the partner's number, from 1"))?;
             let admin_secrets = self.secrets(&section, "admin_secret")?;
             if admin_secrets.is_empty() {
@@ -110,11 +108,8 @@ impl Reader {
                     action: "cannot read the secret",
                     cause,
                 })?;
-                text.lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty())
-                    .map(str::to_owned)
-                    .collect()
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                lines.map(str::to_owned).collect()
             }
             _ => {
                 let reason = format!("give one of {key}, {file_key} and {credential_key}, not several");

@@ -27,7 +27,6 @@ pub fn settings(path: &Path, overrides: &Overrides) -> Result<Settings, ConfigEr
     parse(&text, path, overrides)
 }
 
-/// The settings of a file with this text.
 pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings, ConfigError> {
     let root: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),

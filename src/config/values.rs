@@ -48,11 +48,7 @@ impl Reader {
             None => Ok(()),
             Some(key) => Err(ConfigError::UnknownKey {
                 origin: self.file.display().to_string(),
-                key: if name.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{name}.{key}")
-                },
+                key: keys::path(name, key),
                 known: known.join(", "),
             }),
         }
@@ -108,12 +104,9 @@ impl Reader {
             return Ok((section, root));
         }
         let (old, new) = RENAMED;
-        let name = if section == new && root.contains_key(old) {
-            old
-        } else {
-            section
-        };
-        if name == old {
+        let mut name = section;
+        if section == new && root.contains_key(old) {
+            name = old;
             if root.contains_key(new) {
                 let reason = format!("this section is named [{new}] now, and the file has both: move its keys there");
                 return Err(self.wrong(old.to_owned(), "(section)", reason));

@@ -21,23 +21,18 @@ labels! {
         AddressConnections = "address_connections",
         /// The limit of unknown ids that one address may ask for.
         UnknownIdLimit = "guesses",
-        /// The head of a request took too long.
         HeadTimeout = "head_timeout",
-        /// No request came for too long.
         IdleTimeout = "idle_timeout",
         /// The client took too long to receive an answer.
         WriteTimeout = "write_timeout",
         /// The connection was open for as long as one may be.
         Lifetime = "lifetime",
-        /// The limit of requests on one connection.
         Requests = "requests",
         /// Not a request, or one whose framing is in doubt.
         Malformed = "malformed",
-        /// The head of a request was too large.
         HeadTooLarge = "head_too_large",
         /// The PROXY header was missing or malformed, or no trusted proxy sent it.
         ProxyHeader = "proxy_header",
-        /// The body of a request took too long.
         BodyTimeout = "body_timeout",
         /// Too many failed attempts of one address to start a session.
         StartSession = "start_session",

@@ -11,11 +11,10 @@ labels! {
         Complete = "complete",
         /// The destination is none that is fetched.
         Forbidden = "forbidden",
-        /// Its name was not found, or nobody answered there, or with a certificate that does not hold.
+        /// No name server knew it, no server answered, or its certificate does not hold.
         Unreachable = "unreachable",
         /// The answer was broken, or broke off.
         Broken = "broken",
-        /// The answer was larger than allowed.
         TooLarge = "too_large",
         TimedOut = "timed_out",
         /// The request had been fetched by a proxy like this one.

@@ -54,7 +54,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Histogram<FIRST, BUCKETS> {
         }
     }
 
-    /// Counts a duration, in nanoseconds.
     pub fn observe_duration(&self, duration: Duration) {
         self.observe(nanoseconds(duration));
     }
@@ -67,7 +66,6 @@ impl<const FIRST: u32, const BUCKETS: usize> Histogram<FIRST, BUCKETS> {
         }
     }
 
-    /// What has been counted so far.
     pub fn read(&self) -> Distribution {
         Distribution {
             first: FIRST,
@@ -107,7 +105,6 @@ impl Distribution {
         self.sum
     }
 
-    /// Adds what another histogram of this kind has counted.
     pub fn add(&mut self, other: &Self) {
         if self.buckets.is_empty() {
             self.clone_from(other);

@@ -12,7 +12,6 @@ use crate::metrics::report::Report;
 
 /// How often a sample is to be taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
-/// How far back the samples go.
 pub const HISTORY_LENGTH: Duration = Duration::from_secs(5 * 60);
 /// Samples that are kept: those of this time, and the one before it.
 const SAMPLES_MAX: usize = (HISTORY_LENGTH.as_secs() / SAMPLE_INTERVAL.as_secs()) as usize + 2;
@@ -30,7 +29,6 @@ pub struct Sample {
     pub failed_redirects: u64,
     /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
-    /// Fetches of destinations that have ended.
     pub fetches: u64,
     /// Those of them that were refused because as many were going on as may.
     pub busy_fetches: u64,
@@ -48,7 +46,8 @@ impl Sample {
     /// What a report says, so long after the start of the program.
     pub fn new(report: &Report, at: Duration) -> Self {
         let failed = |outcome| matches!(outcome, RedirectOutcome::Loading | RedirectOutcome::Damaged);
-        let by_outcome = RedirectOutcome::ALL.into_iter().zip(report.redirects);
+        let failed_redirects = RedirectOutcome::ALL.into_iter().zip(report.redirects);
+        let failed_redirects = failed_redirects.filter(|(outcome, _)| failed(*outcome));
         let codes = || report.actions.iter().flat_map(|action| action.codes.iter());
         let calls = |is_meant: fn(&str) -> bool| {
             let meant = codes().filter(|(code, _)| is_meant(code));
@@ -57,10 +56,7 @@ impl Sample {
         Self {
             at,
             redirects: report.redirects.iter().sum(),
-            failed_redirects: by_outcome
-                .filter(|(outcome, _)| failed(*outcome))
-                .map(|(_, count)| count)
-                .sum(),
+            failed_redirects: failed_redirects.map(|(_, count)| count).sum(),
             redirect_durations: report.redirect_durations.clone(),
             fetches: report.fetches.outcomes.iter().sum(),
             busy_fetches: report.fetches.ended(FetchOutcome::Busy),
@@ -80,24 +76,19 @@ impl Sample {
     }
 }
 
-/// The samples of the last minutes.
 #[derive(Debug)]
-pub struct History {
-    samples: Mutex<VecDeque<Sample>>,
-}
+pub struct History(Mutex<VecDeque<Sample>>);
 
 impl Default for History {
     /// At the start, nothing had been counted.
     fn default() -> Self {
-        Self {
-            samples: Mutex::new([Sample::default()].into()),
-        }
+        Self(Mutex::new([Sample::default()].into()))
     }
 }
 
 impl History {
     pub fn push(&self, sample: Sample) {
-        let mut samples = self.samples.lock();
+        let mut samples = self.0.lock();
         if samples.len() >= SAMPLES_MAX {
             samples.pop_front();
         }
@@ -106,15 +97,9 @@ impl History {
 
     /// The newest sample that is at least so old at `now`, or the oldest there is.
     pub fn before(&self, now: Duration, age: Duration) -> Sample {
-        let samples = self.samples.lock();
-        let is_old = |sample: &&Sample| sample.at + age <= now;
-        samples
-            .iter()
-            .rev()
-            .find(is_old)
-            .or_else(|| samples.front())
-            .cloned()
-            .unwrap_or_default()
+        let samples = self.0.lock();
+        let old = samples.iter().rev().find(|sample| sample.at + age <= now);
+        old.or_else(|| samples.front()).cloned().unwrap_or_default()
     }
 }
 

@@ -5,14 +5,11 @@ use procfs::{page_size, ticks_per_second};
 
 use crate::metrics::histogram::as_f64;
 
-/// What the process uses. What the operating system does not tell is `None`, and nothing else for that.
+/// What the process uses; `None` where the operating system does not say.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProcessReport {
-    /// CPU time, user and kernel, in seconds.
     pub cpu_seconds: Option<f64>,
-    /// Memory that is in RAM, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Address space, in bytes.
     pub virtual_bytes: Option<u64>,
     pub open_fds: Option<u64>,
     /// How many may be open; `None` also if there is no limit.
@@ -23,8 +20,7 @@ pub struct ProcessReport {
 }
 
 impl ProcessReport {
-    /// Reads `/proc/self` only: a sandbox may hide the rest of `/proc`, such as the time of the boot. `started_at` is
-    /// in seconds since 1970.
+    /// Reads `/proc/self` only: a sandbox may hide the rest of `/proc`, such as the time of the boot.
     pub fn read(started_at: i64) -> Self {
         let process = Process::myself().ok();
         let process = process.as_ref();

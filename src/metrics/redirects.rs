@@ -27,7 +27,7 @@ labels! {
         Loading = "loading",
         /// The link's record is damaged: 503.
         Damaged = "damaged",
-        /// The client has asked for too many ids that there are none of: 429.
+        /// The client has requested too many unknown ids: 429.
         Refused = "refused",
     }
 }
@@ -51,8 +51,7 @@ impl ThreadRedirects {
         }
     }
 
-    /// Notes that so many redirects, whose requests came together, took so long: from when they had been read until
-    /// their answers had been handed to the kernel.
+    /// Counts redirects whose requests came together: the time from their reading until the kernel had their answers.
     pub fn took(&self, duration: Duration, redirects: u64) {
         if redirects > 0 {
             self.0.durations.observe_own(nanoseconds(duration), redirects);

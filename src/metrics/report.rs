@@ -20,13 +20,11 @@ pub struct StoreReport {
     pub queued: u64,
     /// Links by the name of their status.
     pub links: [(&'static str, u64); 3],
-    /// The size of its file, what is free on its disk, and how large that is, in bytes; `None` if that is not known.
+    /// Bytes of its file, free bytes and size of its disk; `None` if unknown.
     pub disk: Option<[u64; 3]>,
-    /// When a backup was last taken, in seconds since 1970.
+    /// In seconds since 1970, as is `verified`.
     pub last_backup: Option<i64>,
-    /// When the last verification of the store ended, in seconds since 1970.
     pub verified: Option<i64>,
-    /// Problems that verification has found in the store.
     pub problems: u64,
     /// Clicks and previews that could not be counted.
     pub dropped_clicks: u64,
@@ -42,19 +40,16 @@ pub struct MapReport {
     pub bytes: u64,
 }
 
+/// Counts by label are in the order of the label's `ALL`, durations in nanoseconds.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub version: &'static str,
-    /// Redirects, in the order of [`RedirectOutcome::ALL`].
     pub redirects: [u64; RedirectOutcome::ALL.len()],
-    /// How long they took, in nanoseconds.
     pub redirect_durations: Distribution,
     pub fetches: FetchesReport,
     pub connections: [ConnectionsReport; 2],
     pub actions: Vec<ActionReport>,
-    /// Sessions that were not accepted, in the order of [`SessionFailure::ALL`].
     pub session_failures: [u64; SessionFailure::ALL.len()],
-    /// Sessions that were not started, in the order of [`StartFailure::ALL`].
     pub start_failures: [u64; StartFailure::ALL.len()],
     pub store: StoreReport,
     pub map: MapReport,
@@ -62,8 +57,7 @@ pub struct Report {
 }
 
 impl Metrics {
-    /// What has been counted so far, beside what others know: `started_at` is when the program was started, in seconds
-    /// since 1970.
+    /// What has been counted so far, beside what others know.
     pub fn report(&self, store: StoreReport, map: MapReport, started_at: i64) -> Report {
         let (redirects, redirect_durations) = self.redirects.read();
         Report {

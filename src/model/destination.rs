@@ -82,8 +82,8 @@ impl Destination {
         Ok(())
     }
 
-    /// Whether some version may have accepted this text. If not, what holds it is damaged. Hardly more than a look at
-    /// each byte, because ten million are asked about at a start.
+    /// Whether some version may have accepted this text; if not, its record is damaged. Hardly more than a look at each
+    /// byte: a start checks ten million.
     pub fn was_ever_accepted(full_url: &str) -> bool {
         if !(FULL_URL_MIN_BYTES..=FULL_URL_MAX_BYTES).contains(&full_url.len()) {
             return false;
@@ -93,12 +93,10 @@ impl Destination {
         is_visible && has_plain_host(full_url.as_bytes()) || Self::parse(full_url).is_ok()
     }
 
-    /// The destination as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The destination as it was given.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -140,7 +138,6 @@ impl Destination {
         }
     }
 
-    /// What [`Destination::write_location`] writes.
     pub fn location_of(full_url: &str) -> String {
         let mut location = Vec::new();
         Self::write_location(full_url, &mut location);
@@ -188,7 +185,7 @@ struct Parts<'u> {
     scheme: &'u str,
     user: Option<&'u str>,
     host: &'u str,
-    /// With its colon; empty where there is none.
+    /// With its colon; may be empty.
     port: &'u str,
     rest: &'u str,
 }

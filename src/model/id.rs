@@ -24,7 +24,6 @@ pub struct LinkId {
 pub struct InvalidId;
 
 impl LinkId {
-    /// Reads an id from its bytes.
     pub fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
         if !(ID_MIN_BYTES..=ID_MAX_BYTES).contains(&text.len()) {
             return Err(InvalidId);
@@ -42,7 +41,6 @@ impl LinkId {
         })
     }
 
-    /// The id as bytes, without padding.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
     }

@@ -8,7 +8,7 @@ use crate::model::{LinkId, PartnerId, Timestamp};
 pub enum Status {
     Disabled = 1,
     Enabled = 2,
-    /// Soft-deleted: does not redirect and is seen only by a list that asks for it.
+    /// Soft-deleted: does not redirect, and lists show it only on request.
     Deleted = 3,
 }
 
@@ -16,7 +16,6 @@ impl Status {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Disabled, Self::Enabled, Self::Deleted];
 
-    /// The status with this number, if there is one.
     pub const fn from_number(number: i64) -> Option<Self> {
         match number {
             1 => Some(Self::Disabled),
@@ -35,7 +34,6 @@ impl Status {
         }
     }
 
-    /// The number of the status on the wire and in the store.
     pub const fn number(self) -> u8 {
         self as u8
     }

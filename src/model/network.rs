@@ -13,7 +13,7 @@ pub fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address without what tells people apart: the first 24 bits of IPv4, the first 48 of IPv6.
+/// An address without what identifies people: the first 24 bits of IPv4, the first 48 of IPv6.
 pub fn without_host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -27,7 +27,7 @@ pub fn without_host(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether many may stand behind an address, because it is no public one: a proxy nobody has declared, for instance.
+/// Whether many clients may stand behind an address because it is not public: an undeclared proxy, for instance.
 pub fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

@@ -1,4 +1,4 @@
-//! Unix time in whole seconds, and the one place that asks the operating system for it.
+//! Unix time in whole seconds, and the one place that reads the clock of the operating system.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,18 +36,27 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where the program asks for the time: the system's clock, or one that a test sets.
+/// The clock of the operating system, or one that a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     set_by_test: Option<Arc<AtomicI64>>,
 }
 
 impl Clock {
-    /// The clock of the operating system.
     pub fn system() -> Self {
         Self::default()
     }
 
+    pub fn now(&self) -> Timestamp {
+        match &self.set_by_test {
+            Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
+            None => system_now(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Clock {
     /// A clock that stands at `start` until [`Clock::set`] moves it. Clones move together.
     pub fn manual(start: Timestamp) -> Self {
         Self {
@@ -59,14 +68,6 @@ impl Clock {
     pub fn set(&self, now: Timestamp) {
         if let Some(seconds) = &self.set_by_test {
             seconds.store(now.as_unix(), Ordering::SeqCst);
-        }
-    }
-
-    /// The present second.
-    pub fn now(&self) -> Timestamp {
-        match &self.set_by_test {
-            Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
-            None => system_now(),
         }
     }
 }

@@ -32,7 +32,6 @@ impl Usage {
         }
     }
 
-    /// Counts all of another one's too.
     pub fn add(&mut self, other: &Self) {
         self.clicks = self.clicks.saturating_add(other.clicks);
         self.previews = self.previews.saturating_add(other.previews);

@@ -13,7 +13,7 @@ pub struct TextRule {
     pub field: &'static str,
     pub min_bytes: usize,
     pub max_chars: usize,
-    /// Whether an empty text means that there is none.
+    /// Whether an empty text is null.
     empty_is_null: bool,
 }
 

@@ -293,7 +293,6 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
     show(args, None, &serde_json::to_value(&link)?)
 }
 
-/// Shows one link: JSON on a line, or its fields one below the other.
 fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Result<(), CliError> {
     args.print(answer, || {
         let UsedLinkJson { link, usage } = UsedLinkJson::deserialize(answer)?;
