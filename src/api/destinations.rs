@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use hyper::Uri;
+use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
@@ -16,7 +16,7 @@ use crate::kaltura::{ApiError, Call, Target};
 use crate::links::file::{ImportReport, Line, LineProblem};
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 
-/// Lines of an import whose warnings are kept; of those beyond it, only the number is known.
+/// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
 
 /// The rules for destinations of new links.
@@ -89,12 +89,8 @@ impl NewDestinations {
         self,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
     ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
-        let (sender, first) = sync_channel(WARNINGS_MAX);
-        let warned = Arc::new(AtomicU64::new(0));
-        let warnings = Warnings {
-            warned: Arc::clone(&warned),
-            first,
-        };
+        let warnings = Warnings::default();
+        let Warnings(noted) = warnings.clone();
         let watched = lines.inspect(move |line| {
             if let Ok(Line {
                 number, link: Ok(link), ..
@@ -102,10 +98,15 @@ impl NewDestinations {
                 && let Ok(destination) = Destination::parse(&link.full_url)
                 && let Err(why) = self.check(&destination)
             {
-                warned.fetch_add(1, Ordering::Relaxed);
-                // A full channel has enough.
-                let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
-                let _ = sender.try_send(LineProblem { line: *number, reason });
+                let (warned, first) = &mut *noted.lock();
+                *warned += 1;
+                if first.len() < WARNINGS_MAX {
+                    let (line, reason) = (
+                        *number,
+                        format!("fullUrl: {why}; add would refuse it, the import keeps it"),
+                    );
+                    first.push(LineProblem { line, reason });
+                }
             }
         });
         (watched, warnings)
@@ -136,16 +137,13 @@ fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
     rest.starts_with('/').then_some(rest)
 }
 
-#[derive(Debug)]
-pub struct Warnings {
-    warned: Arc<AtomicU64>,
-    first: Receiver<LineProblem>,
-}
+/// How many lines of an import the API would refuse, and the first of them.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<(u64, Vec<LineProblem>)>>);
 
 impl Warnings {
     pub fn add_to(self, report: &mut ImportReport) {
-        report.warned = self.warned.load(Ordering::Relaxed);
-        report.warnings = self.first.try_iter().collect();
+        (report.warned, report.warnings) = mem::take(&mut *self.0.lock());
     }
 }
 
