@@ -1,4 +1,4 @@
-//! Which destinations make new links. Links that were made before these rules keep working, also through an import.
+//! The destinations of new links. Older links keep theirs, also through an import.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,7 +19,6 @@ use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedD
 /// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
 
-/// The rules for destinations of new links.
 #[derive(Debug, Clone)]
 pub struct NewDestinations {
     max_bytes: usize,
@@ -40,7 +39,6 @@ struct Own {
 pub enum NotNew {
     #[error(transparent)]
     Refused(#[from] RefusedDestination),
-    /// It is one of the appliance's own links.
     #[error("a short link of this appliance redirects in a circle (use the page that it leads to)")]
     Loop,
 }
@@ -125,13 +123,13 @@ impl NewDestinations {
     }
 }
 
-/// A path as it is read in the end: decoded, and without empty segments.
+/// A path as its last reader sees it: decoded, and without empty segments.
 fn plain_path(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     kaltura::merge_slashes(&decoded).into_owned()
 }
 
-/// What is left of a path below a base.
+/// The rest of a path below a base.
 fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(base.trim_end_matches('/'))?;
     rest.starts_with('/').then_some(rest)
@@ -147,7 +145,7 @@ impl Warnings {
     }
 }
 
-/// A destination that some version would have accepted.
+/// A destination that some version has accepted.
 pub(super) fn destination(text: &str) -> Result<Destination, ApiError> {
     Destination::parse(text).map_err(|why| match why {
         InvalidDestination::TooLong => too_long(FULL_URL_MAX_BYTES),
@@ -174,7 +172,7 @@ fn host_of(url: &Url) -> Option<String> {
     Some(url.host_str()?.trim_end_matches('.').to_owned())
 }
 
-/// How a listener is called in URLs. One that listens everywhere is reached on this machine, too.
+/// The names of a listener in URLs. One that listens everywhere also listens on this machine.
 fn names_of(address: SocketAddr) -> Vec<Own> {
     let own = |host: String| Own {
         host,
