@@ -52,12 +52,8 @@ impl NewDestinations {
             && let Some(host) = host_of(&url)
         {
             // A proxy serves both schemes, and passes requests on to the listener's port.
-            let listening = listeners.iter().map(SocketAddr::port);
-            let ports = url
-                .port_or_known_default()
-                .into_iter()
-                .chain([80, 443])
-                .chain(listening);
+            let ports = listeners.iter().map(SocketAddr::port).chain([80, 443]);
+            let ports = ports.chain(url.port_or_known_default());
             own.extend(ports.map(|port| Own {
                 host: host.clone(),
                 port,
@@ -90,19 +86,16 @@ impl NewDestinations {
         let warnings = Warnings::default();
         let Warnings(noted) = warnings.clone();
         let watched = lines.inspect(move |line| {
-            if let Ok(Line {
-                number, link: Ok(link), ..
-            }) = line
+            if let Ok(line) = line
+                && let Ok(link) = &line.link
                 && let Ok(destination) = Destination::parse(&link.full_url)
                 && let Err(why) = self.check(&destination)
             {
                 let (warned, first) = &mut *noted.lock();
                 *warned += 1;
                 if first.len() < WARNINGS_MAX {
-                    let (line, reason) = (
-                        *number,
-                        format!("fullUrl: {why}; add would refuse it, the import keeps it"),
-                    );
+                    let line = line.number;
+                    let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
                     first.push(LineProblem { line, reason });
                 }
             }
@@ -131,7 +124,7 @@ fn plain_path(path: &str) -> String {
 
 /// The rest of a path below a base.
 fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
-    let rest = path.strip_prefix(base.trim_end_matches('/'))?;
+    let rest = path.strip_prefix(base)?;
     rest.starts_with('/').then_some(rest)
 }
 
