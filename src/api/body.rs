@@ -20,7 +20,7 @@ const CODING_SHOWN_BYTES: usize = 32;
 
 /// Bytes of memory for each byte of a body while it arrives.
 const ARRIVING_FACTOR: usize = 1;
-/// The same once it is there: the body itself, what is made of it, and what growing costs meanwhile.
+/// The same once it is there: the body itself, its parameters, and the cost of growing meanwhile.
 const MEMORY_FACTOR: usize = 4;
 
 /// Reads a body into memory, up to a limit. Reserves memory as it comes, so that announcing much gains nothing. Copies
@@ -35,7 +35,6 @@ where
     B::Error: std::fmt::Display,
 {
     let too_large = || ApiError::TooLarge { limit_bytes };
-    // What is announced as too large is not even begun.
     if incoming.size_hint().lower() > limit_bytes as u64 {
         return Err(too_large());
     }
@@ -76,7 +75,7 @@ pub(super) async fn parse(headers: &HeaderMap, body: Bytes, params: &mut Params)
     }
 }
 
-/// Refuses a body in a content coding: none is decoded, because a few bytes could unpack to gigabytes.
+/// Refuses a body in a content coding: a few bytes could unpack to gigabytes.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter();
     let codings = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
@@ -94,7 +93,6 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Whether the body says that it is JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     media_type(headers).as_deref() == Some(JSON)
 }

@@ -1,4 +1,4 @@
-//! What a call may know of the request it came in, and of the client who waits for it.
+//! The context of a call: its request, and the client that waits for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use crate::kaltura;
 use crate::links::ReadContext;
 
-/// How long the calls of a request may take together: no more are begun then.
+/// How long the calls of a request may take together: none begins later.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a call may know of the request it came in.
+/// The request of a call.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) address: IpAddr,
@@ -25,8 +25,7 @@ pub(super) struct Caller {
     pub(super) reading: ReadContext,
 }
 
-/// The client of a request, as those see it who work for it. When it is dropped, the client has left, or has its
-/// answer.
+/// The client of a request, as its calls see it. Dropping it means that the client has left, or has its answer.
 pub(super) struct ClientPresence {
     left: watch::Sender<bool>,
     has_left: Arc<AtomicBool>,

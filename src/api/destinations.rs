@@ -1,13 +1,13 @@
-//! Which destinations make new links. Links that were made before these rules keep working, also through an import.
+//! The destinations of new links. Older links keep theirs, also through an import.
 
 use std::borrow::Cow;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use hyper::Uri;
+use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Url, form_urlencoded};
 
@@ -16,10 +16,9 @@ use crate::kaltura::{ApiError, Call, Target};
 use crate::links::file::{ImportReport, Line, LineProblem};
 use crate::model::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 
-/// Lines of an import whose warnings are kept; of those beyond it, only the number is known.
+/// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
 
-/// The rules for destinations of new links.
 #[derive(Debug, Clone)]
 pub struct NewDestinations {
     max_bytes: usize,
@@ -40,7 +39,6 @@ struct Own {
 pub enum NotNew {
     #[error(transparent)]
     Refused(#[from] RefusedDestination),
-    /// It is one of the appliance's own links.
     #[error("a short link of this appliance redirects in a circle (use the page that it leads to)")]
     Loop,
 }
@@ -54,12 +52,8 @@ impl NewDestinations {
             && let Some(host) = host_of(&url)
         {
             // A proxy serves both schemes, and passes requests on to the listener's port.
-            let listening = listeners.iter().map(SocketAddr::port);
-            let ports = url
-                .port_or_known_default()
-                .into_iter()
-                .chain([80, 443])
-                .chain(listening);
+            let ports = listeners.iter().map(SocketAddr::port).chain([80, 443]);
+            let ports = ports.chain(url.port_or_known_default());
             own.extend(ports.map(|port| Own {
                 host: host.clone(),
                 port,
@@ -89,23 +83,21 @@ impl NewDestinations {
         self,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
     ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
-        let (sender, first) = sync_channel(WARNINGS_MAX);
-        let warned = Arc::new(AtomicU64::new(0));
-        let warnings = Warnings {
-            warned: Arc::clone(&warned),
-            first,
-        };
+        let warnings = Warnings::default();
+        let Warnings(noted) = warnings.clone();
         let watched = lines.inspect(move |line| {
-            if let Ok(Line {
-                number, link: Ok(link), ..
-            }) = line
+            if let Ok(line) = line
+                && let Ok(link) = &line.link
                 && let Ok(destination) = Destination::parse(&link.full_url)
                 && let Err(why) = self.check(&destination)
             {
-                warned.fetch_add(1, Ordering::Relaxed);
-                // A full channel has enough.
-                let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
-                let _ = sender.try_send(LineProblem { line: *number, reason });
+                let (warned, first) = &mut *noted.lock();
+                *warned += 1;
+                if first.len() < WARNINGS_MAX {
+                    let line = line.number;
+                    let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
+                    first.push(LineProblem { line, reason });
+                }
             }
         });
         (watched, warnings)
@@ -124,32 +116,29 @@ impl NewDestinations {
     }
 }
 
-/// A path as it is read in the end: decoded, and without empty segments.
+/// A path as its last reader sees it: decoded, and without empty segments.
 fn plain_path(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     kaltura::merge_slashes(&decoded).into_owned()
 }
 
-/// What is left of a path below a base.
+/// The rest of a path below a base.
 fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
-    let rest = path.strip_prefix(base.trim_end_matches('/'))?;
+    let rest = path.strip_prefix(base)?;
     rest.starts_with('/').then_some(rest)
 }
 
-#[derive(Debug)]
-pub struct Warnings {
-    warned: Arc<AtomicU64>,
-    first: Receiver<LineProblem>,
-}
+/// How many lines of an import the API would refuse, and the first of them.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<(u64, Vec<LineProblem>)>>);
 
 impl Warnings {
     pub fn add_to(self, report: &mut ImportReport) {
-        report.warned = self.warned.load(Ordering::Relaxed);
-        report.warnings = self.first.try_iter().collect();
+        (report.warned, report.warnings) = mem::take(&mut *self.0.lock());
     }
 }
 
-/// A destination that some version would have accepted.
+/// A destination that some version has accepted.
 pub(super) fn destination(text: &str) -> Result<Destination, ApiError> {
     Destination::parse(text).map_err(|why| match why {
         InvalidDestination::TooLong => too_long(FULL_URL_MAX_BYTES),
@@ -176,7 +165,7 @@ fn host_of(url: &Url) -> Option<String> {
     Some(url.host_str()?.trim_end_matches('.').to_owned())
 }
 
-/// How a listener is called in URLs. One that listens everywhere is reached on this machine, too.
+/// The names of a listener in URLs. One that listens everywhere also listens on this machine.
 fn names_of(address: SocketAddr) -> Vec<Own> {
     let own = |host: String| Own {
         host,

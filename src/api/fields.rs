@@ -34,8 +34,11 @@ impl<'a> Fields<'a> {
         Ok(Self { object, params })
     }
 
-    pub(super) const fn is_present(&self) -> bool {
-        self.params.is_some()
+    /// The fields of the parameter `object`, which must be there.
+    pub(super) fn required(params: &'a Params, object: &'a str) -> Result<Self, ApiError> {
+        let fields = Self::of(params, object)?;
+        fields.params.ok_or_else(|| ApiError::missing(object))?;
+        Ok(fields)
     }
 
     /// The name of a field as errors give it.

@@ -22,10 +22,10 @@ pub(super) fn insert(params: &mut Params, name: &str, text: &[u8]) -> Result<(),
     }
 }
 
-/// What becomes of a value: whether it could be put into the tree. Errors of the syntax are serde's.
+/// Whether the tree took a value. Errors of the syntax are serde's.
 type Inserted = Result<(), ApiError>;
 
-/// Takes the object that is the whole text.
+/// The whole text.
 struct Root<'p>(&'p mut Params);
 
 impl<'de> Visitor<'de> for Root<'_> {
@@ -50,10 +50,10 @@ impl<'de> Visitor<'de> for Root<'_> {
     }
 }
 
-/// Takes a value, whose place is known.
+/// A value and its place.
 struct Node<'p> {
     params: &'p mut Params,
-    /// The names of the objects that it is in.
+    /// The names of the objects around it.
     above: &'p mut Vec<String>,
     key: String,
 }
@@ -135,7 +135,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             self.above.truncate(inner);
             (inserted, position) = (item, position + 1);
         }
-        // What is left after an error is read for its syntax only.
+        // After an error, reads the rest for its syntax only.
         while items.next_element::<IgnoredAny>()?.is_some() {}
         self.above.truncate(depth);
         Ok(inserted)

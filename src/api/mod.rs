@@ -192,7 +192,6 @@ impl Api {
         }
     }
 
-    /// Answers a request whose target is one of the API's.
     pub async fn respond(self: Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
         let started = Instant::now();
         match *request.method() {
@@ -208,7 +207,7 @@ impl Api {
         let Some(mut reservation) = self.budget.reserve(0) else {
             return refuse(&ApiError::Overloaded, &params, &head.headers, started);
         };
-        // A copy of it is kept for the calls.
+        // The calls keep a copy of the headers.
         let lines = head.headers.iter();
         reservation.grow_anyway(lines.map(|(name, value)| name.as_str().len() + value.len()).sum());
         if let Err(fault) = self.read_params(&head, incoming, &mut params, &mut reservation).await {

@@ -15,13 +15,11 @@ use crate::links::ReadContext;
 /// Calls in one request at most.
 const CALLS_MAX: usize = 200;
 
-/// Results of one request at most, in bytes as they are written and in bytes of memory: a page of 500 links with the
-/// longest destinations has four million, in XML up to six times as many. They are held until the last call has been
-/// made.
+/// Results of one request at most, in bytes as written and in bytes of memory: a page of 500 links with the longest
+/// destinations has four million, in XML up to six times as many. The last call ends before they are sent.
 const RESULTS_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What references may stand for in one request, in bytes in all: as much as the largest body where nothing else is
-/// set.
+/// Bytes that the references of one request may stand for: as many as the default of the largest body.
 const RESOLVED_MAX_BYTES: usize = 1024 * 1024;
 
 /// Parameters outside the groups that hold for every call without its own. `clientTag` is not among them: no action
@@ -94,8 +92,8 @@ impl Api {
         Ok(Outcome::Written(results.written.finish(started.elapsed()), status))
     }
 
-    /// Puts earlier results in the place of references in a call: in its session first, and in the rest only once
-    /// that session is accepted, so that strangers can have nothing resolved. Starting a session needs none.
+    /// Puts earlier results in the place of references in a call: in its session first, and in the rest only if that
+    /// session is valid, so that strangers make no work. Starting a session needs none.
     fn prepare(
         &self,
         call: &mut Params,
@@ -117,8 +115,7 @@ impl Api {
     }
 }
 
-/// No more calls are begun once the time of the request is over, or when its client has left while something was read
-/// for it.
+/// Begins no more calls once the time of the request is over, or its client has left.
 fn check_time(caller: &Caller) -> Result<(), ApiError> {
     let ReadContext { deadline, left, .. } = &caller.reading;
     if Instant::now() >= *deadline || *left.borrow() {
@@ -129,19 +126,18 @@ fn check_time(caller: &Caller) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The results so far.
 struct Results<'f> {
-    /// As they are answered.
+    /// For the client.
     written: ListWriter<'f>,
-    /// As later calls refer to them, if any does.
+    /// For the references of later calls, if any.
     kept: Option<Vec<Value>>,
     kept_bytes: usize,
-    /// Whether there was no memory for one. What comes later is not begun, because it would be in vain again.
+    /// Whether memory for one was missing: then later calls would be in vain.
     is_refused: bool,
 }
 
 impl Results<'_> {
-    /// Bytes of memory that a result takes beside what is written of it.
+    /// Bytes of memory that a result takes beside its written form.
     fn memory_of(&self, result: &Value) -> usize {
         self.kept.as_ref().map_or(0, |_| result.memory_bytes())
     }
@@ -173,7 +169,7 @@ struct Shared(Vec<SharedText>);
 struct SharedText {
     name: &'static str,
     text: String,
-    /// Whether there is nothing to resolve in it (any more).
+    /// Whether nothing is left to resolve.
     is_final: bool,
 }
 

@@ -18,7 +18,7 @@ const DEPTH_MAX: usize = 10;
 
 /// Longest name of a parameter, in bytes. A long one would be copied for everything that is nested in it.
 const NAME_MAX_BYTES: usize = 256;
-/// So much of a longer one is repeated in an error.
+/// The part of a longer one that an error repeats.
 const NAME_SHOWN_BYTES: usize = 64;
 
 /// A parameter: a text, or parameters of its own.
@@ -46,7 +46,7 @@ impl Param {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params {
     pub(super) named: BTreeMap<String, Param>,
-    // Counted where the tree is built; objects inside have none of their own.
+    // At the root only.
     count: usize,
 }
 
@@ -142,7 +142,6 @@ impl Params {
         self.named.get(name)
     }
 
-    /// Puts a parameter under a name of this level.
     pub fn set(&mut self, name: &str, param: Param) {
         self.named.insert(name.to_owned(), param);
     }
@@ -156,12 +155,12 @@ impl Params {
         Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
-    /// Whether a switch of our own is on; it is off if it is not there.
+    /// Whether a switch of tinyd's own is on; without a value it is off.
     pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.text(name)?.map(str::to_ascii_lowercase).as_deref() {
             Some("1" | "true") => Ok(true),
             None | Some("" | "0" | "false") => Ok(false),
-            // Kaltura would take it for false, and a dry run that writes is worse than none.
+            // Kaltura takes it for false, but a dry run must never write.
             Some(_) => Err(ApiError::invalid(name, "expected true or false, 1 or 0")),
         }
     }
@@ -218,7 +217,7 @@ fn invalid_char(name: &str) -> ApiError {
     ApiError::InvalidChar { field }
 }
 
-/// The name without what cannot be shown.
+/// The name without characters that cannot be shown.
 fn printable(name: &str) -> String {
     name.chars().filter(|&c| is_xml_char(c)).collect()
 }

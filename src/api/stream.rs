@@ -1,4 +1,4 @@
-//! Answers that are made while they are sent: by a thread that may read the store, as fast as the client takes them.
+//! Answers that a thread writes while the client takes them.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,38 +14,35 @@ use crate::http::{self, Budget, Reservation, Response};
 use crate::kaltura::ApiError;
 use crate::links::Links;
 
-/// Space that files put aside must leave on the store's disk, in bytes, and as much again as they have, because the
-/// store grows by about that.
+/// Space that spooled files must leave on the store's disk, in bytes, beside as much again as they take: the store grows
+/// by about that.
 pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
-/// Exports that go on at a time; each holds a view of the store and a thread. Backups have places of their own, so that
-/// no partner is in an operator's way.
+/// Exports at a time; each holds a view of the store and a thread. Backups have places of their own, so that no partner
+/// is in an operator's way.
 pub(super) const EXPORTS_MAX: usize = 4;
-/// Backups that go on at a time.
 pub(super) const BACKUPS_MAX: usize = 2;
-/// Bytes that are sent together.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that a stream holds: the piece that is written, the one that is read, and those that wait for the client.
 const HELD_BYTES: usize = 8 * PIECE_BYTES;
-/// Bytes of a stream between two looks at the space that is left.
+/// Bytes between two looks at the space on the disk.
 pub(super) const SPACE_INTERVAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a client may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pieces that may wait for the client.
 const PIECES_MAX: usize = 4;
-/// How long a client may take for all of them where there is no file: the store can give no space back meanwhile.
+/// How long a client may take for a stream without a file: the store can give no space back meanwhile.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The same where there is one.
+/// Likewise for one with a file.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Where the thread writes to.
 pub(super) struct Sink {
     piece: Vec<u8>,
     target: Target,
 }
 
 enum Target {
-    /// A file without a name, from which the client takes it at its own pace. The store can give no space back that a
-    /// view of it needs, so a view lasts no longer than it takes to write the file.
+    /// A file without a name, from which the client reads at its own pace. A view of the store, which can give no space
+    /// back meanwhile, lasts only until the file is written.
     File {
         file: File,
         links: Arc<Links>,
@@ -96,7 +93,6 @@ impl Write for Sink {
     }
 }
 
-/// Where the client's pieces come from.
 enum Source {
     File {
         file: Arc<File>,
@@ -107,11 +103,11 @@ enum Source {
 }
 
 impl Source {
-    /// The next piece; none once there will be no more.
+    /// The next piece; none at the end.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         match self {
             Self::File { file, written, sent } => {
-                // An error means that all is written that will be.
+                // An error means that the thread has ended.
                 let is_ended = written.wait_for(|written| written > sent).await.is_err();
                 let until = *written.borrow();
                 if is_ended && until <= *sent {
@@ -126,7 +122,7 @@ impl Source {
     }
 }
 
-/// A sink and what comes out of it, by way of a file where the disk of the store has room for one.
+/// A sink and its source, by way of a file where the disk of the store has room for one.
 fn channel(links: &Arc<Links>) -> (Sink, Source, Duration) {
     let made = links.store().check_space(SPACE_LEFT_BYTES);
     let made = made.and_then(|()| links.store().temporary_file());
@@ -157,13 +153,11 @@ fn channel(links: &Arc<Links>) -> (Sink, Source, Duration) {
     }
 }
 
-/// What has been written from here on, up to a piece; at least a byte.
+/// The next bytes of the file, at most a piece.
 async fn piece_at(file: &Arc<File>, offset: u64, written: u64) -> io::Result<Vec<u8>> {
     let file = Arc::clone(file);
     let reading = move || {
-        let length = usize::try_from(written - offset)
-            .unwrap_or(PIECE_BYTES)
-            .min(PIECE_BYTES);
+        let length = usize::try_from(written - offset).map_or(PIECE_BYTES, |length| length.min(PIECE_BYTES));
         let mut piece = vec![0; length];
         file.read_exact_at(&mut piece, offset)?;
         Ok(piece)
@@ -173,20 +167,12 @@ async fn piece_at(file: &Arc<File>, offset: u64, written: u64) -> io::Result<Vec
 }
 
 /// The right to stream, with the memory for it.
-#[derive(Debug)]
-pub(super) struct Permit {
-    _place: OwnedSemaphorePermit,
-    _held: Reservation,
-}
+pub(super) type Permit = (OwnedSemaphorePermit, Reservation);
 
-impl Permit {
-    /// The right to be one of these streams, if not too many are.
-    pub(super) fn of(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Self, ApiError> {
-        Ok(Self {
-            _place: Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?,
-            _held: budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?,
-        })
-    }
+/// None if too many of these streams go on.
+pub(super) fn permit(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Permit, ApiError> {
+    let place = Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+    Ok((place, budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?))
 }
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once
@@ -215,8 +201,7 @@ pub(super) fn respond<E: std::fmt::Display + Send + 'static>(
             };
             let taken = tokio::time::timeout(PIECE_TIMEOUT, sender.send(piece)).await;
             if !matches!(taken, Ok(Ok(()))) || Instant::now() > end {
-                tracing::info!("client did not take a stream, or not in time");
-                return;
+                return tracing::info!("client did not take a stream, or not in time");
             }
         }
         match producing.await {
@@ -250,7 +235,7 @@ mod tests {
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.unwrap().block_on(async {
-            let permit = Permit::of(&Arc::new(Semaphore::new(1)), &Budget::new(HELD_BYTES)).unwrap();
+            let permit = permit(&Arc::new(Semaphore::new(1)), &Budget::new(HELD_BYTES)).unwrap();
             let (ended, has_ended) = oneshot::channel();
             let (noted, was_taken) = oneshot::channel();
             let produce = |sink: &mut Sink| {

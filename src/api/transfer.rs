@@ -32,11 +32,11 @@ use crate::model::PartnerId;
 use crate::store::{CopyError, Lane, Snapshot, StoreError};
 
 pub(super) const SERVICE: &str = "tinyd";
-/// As imports are counted, which do not come the way of other calls.
+/// For the metrics: imports bypass `call`.
 const IMPORT: ActionName = (SERVICE, "import");
 
-/// Imports that are carried out at a time: each takes a core while it reads, and then waits for the one writer.
-/// Others wait for their turn with their files put aside.
+/// Imports at a time: each takes a core while it reads, and then waits for the one writer. Others wait with their files
+/// spooled.
 pub(super) const IMPORTS_MAX: usize = 2;
 /// Bytes of a request that are read before the session in it has been accepted: room for all fields but the file. The
 /// parser searches all of them again with each piece that arrives.
@@ -48,14 +48,14 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a file may take to arrive.
 const FILE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// How many links are left out because their records are damaged.
+/// The number of links that an export leaves out because their records are damaged.
 const X_TINYD_DAMAGED: HeaderName = HeaderName::from_static("x-tinyd-damaged");
 
 /// Largest field of an import that is not the file, in bytes: a session is the longest.
 const FIELD_MAX_BYTES: usize = 16 * 1024;
 /// How often the client hears of the progress of an import.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// Pieces of a file that may wait to be written.
+/// Pieces of a file that may wait for the disk.
 const SPOOL_PIECES: usize = 16;
 
 /// How a file is to be imported.
@@ -67,7 +67,7 @@ struct Import {
 }
 
 impl Api {
-    /// The store as it is now. Taking it can wait for a commit, so not on a thread of the runtime.
+    /// Can wait for a commit, so not on a thread of the runtime.
     async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         let links = Arc::clone(&self.links);
         let taken = tokio::task::spawn_blocking(move || links.store().snapshot()).await;
@@ -80,13 +80,13 @@ impl Api {
         if !self.is_operator(&session) {
             return Err(ApiError::forbidden(SERVICE, "backup"));
         }
-        let permit = stream::Permit::of(&self.backups, &self.budget)?;
+        let permit = stream::permit(&self.backups, &self.budget)?;
         let snapshot = self.snapshot().await?;
         tracing::info!(partner = session.partner.0, "backup started");
         let is_damaged = Arc::new(AtomicBool::new(false));
         let found = Arc::clone(&is_damaged);
         let produce = move |sink: &mut stream::Sink| match snapshot.dump(sink) {
-            // The dump says so at its end, which is not to be cut off.
+            // The dump says so at its end, which must reach the client.
             Err(CopyError::Damaged(reason)) => {
                 tracing::error!(reason, "cannot back up a damaged store");
                 found.store(true, Ordering::Relaxed);
@@ -109,8 +109,8 @@ impl Api {
         let session = self.admin_session(params, caller, SERVICE, "export").await?;
         let partner = self.partner_meant(params, &session, "export")?;
         let format = file_format(params)?;
-        let permit = stream::Permit::of(&self.exports, &self.budget)?;
-        // How many cannot be read must be said before the first one is sent.
+        let permit = stream::permit(&self.exports, &self.budget)?;
+        // The header must count the damaged records before the first link is sent.
         let counting = |snapshot: &Snapshot| {
             let mut damaged = 0_u64;
             snapshot.for_each(|_, record| damaged += u64::from(record.is_err()))?;
@@ -138,7 +138,7 @@ impl Api {
         target.is_some_and(|target| Call::from_target(target).is(SERVICE, "import"))
     }
 
-    /// Brings in the links of a file. The answer is JSON Lines: how far it is, then the report or what went wrong.
+    /// Imports the links of a file. The answer is JSON Lines: the progress, then the report or the failure.
     pub(super) async fn import(self: Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
@@ -161,8 +161,7 @@ impl Api {
         }
     }
 
-    /// Reads the fields, checks the session, and puts the file aside, so that no client, however slow, holds up the
-    /// writer.
+    /// Reads the fields, checks the session, and spools the file, so that no slow client holds up the writer.
     async fn receive(
         &self,
         head: &hyper::http::request::Parts,
@@ -236,7 +235,7 @@ impl Api {
         })
     }
 
-    /// Writes the file into one without a name beside the store.
+    /// Writes the file to one without a name beside the store.
     async fn spool(&self, field: &mut Field<'_>, mut import: Import) -> Result<(std::fs::File, Import), ApiError> {
         let unwritable = |error: std::io::Error| {
             tracing::error!(%error, "cannot spool the file of an import");
@@ -277,7 +276,7 @@ impl Api {
         writing.await.map_err(|_| ApiError::Internal)?.map_err(unwritable)
     }
 
-    /// Imports, whether or not the client stays to see how it ends.
+    /// Imports, also after the client has left.
     fn run_import(self: Arc<Self>, file: std::fs::File, wanted: Import, started: Instant) -> Response {
         let (sender, response) = http::stream("application/x-ndjson");
         tokio::spawn(async move {
@@ -345,7 +344,7 @@ impl Api {
         partners.get(session.partner).is_some_and(|partner| partner.is_operator)
     }
 
-    /// The partner whose links are meant: the one named, else the session's, and for operators all (`None`).
+    /// The named partner, else the session's; for operators, `None` for all.
     fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, ApiError> {
         let Some(text) = params.given("partnerId")? else {
             return Ok((!self.is_operator(session)).then_some(session.partner));
@@ -407,7 +406,7 @@ fn until_accepted(
         let polled = body.poll_next_unpin(context);
         if let Poll::Ready(Some(Ok(chunk))) = &polled {
             read += chunk.len();
-            // What has been accepted does not stay in memory.
+            // An accepted file does not stay in memory.
             if !is_accepted.load(Ordering::Relaxed) && !held.grow(chunk.len() * FIELDS_MEMORY_FACTOR) {
                 return Poll::Ready(Some(Err(NoMemory.into())));
             }
@@ -432,7 +431,7 @@ impl io::Read for UntilEnding {
     }
 }
 
-/// Reads what is left of a file, for a while: a client that is still sending would not see an answer.
+/// Reads the rest of a file, for a while: a client that is still sending would not see an answer.
 async fn discard(field: &mut Field<'_>) {
     let discarding = async { while let Ok(Some(_)) = field.chunk().await {} };
     let _ = tokio::time::timeout(BODY_TIMEOUT, discarding).await;

@@ -14,7 +14,7 @@ use crate::model::{LinkId, without_host};
 /// The target of its lines, as `log.level` names it.
 pub const ACCESS_LOG: &str = "access";
 
-/// Longest name of a service or an action that is logged: anything longer is none, and could be a session.
+/// Longest name of a service or an action: anything longer could be a session.
 const NAME_MAX_BYTES: usize = 32;
 
 /// How much of a client's address is logged.
@@ -88,7 +88,7 @@ impl fmt::Display for Subject<'_> {
 }
 
 impl AccessLog {
-    /// Logs one of so many requests; `None`: none at all.
+    /// Logs one of `every` requests, or none.
     pub const fn new(every: Option<NonZero<usize>>, addresses: LoggedAddress) -> Self {
         Self {
             every,

@@ -19,14 +19,13 @@ const REASON_MAX_BYTES: usize = 1024;
 /// `Retry-After` of [`ApiError::Overloaded`], in seconds.
 const OVERLOADED_SECONDS: u64 = 1;
 
-/// What several errors share: code and message.
+/// Codes and messages that several errors share.
 const INVALID_VALUE: (&str, &str) = (
     "INVALID_PARAMETER_VALUE",
     "invalid value for parameter \"@PARAM_NAME@\"",
 );
 const INTERNAL: (&str, &str) = ("INTERNAL_SERVERL_ERROR", "Internal server error occurred");
 
-/// What the catalogue says about an error.
 struct Entry {
     code: &'static str,
     /// With `@NAME@` in the place of arguments.
@@ -110,7 +109,7 @@ catalogue! {
         goto StatusCode::BAD_REQUEST;
     InvalidChar { field: String } =>
         ("INVALID_PARAMETER_CHAR", "Invalid char in \"@XML_FIELD@\" field"), args [XML_FIELD: field];
-    /// `reason` says what is wrong and what would be right.
+    /// `reason` says what the value should be.
     InvalidValue { name: String, reason: String } => INVALID_VALUE, args [PARAM_NAME: name, REASON: reason];
     InvalidEnum { value: String, name: String, kind: &'static str } =>
         ("INVALID_ENUM_VALUE",
@@ -298,7 +297,7 @@ fn argument_max_bytes(name: &str) -> usize {
     }
 }
 
-/// Cuts a text to `most` bytes, with a mark where something is missing.
+/// Cuts a text to `most` bytes, with a mark at the cut.
 fn cut(text: &mut String, most: usize) {
     const MARK: char = '…';
     if text.len() > most {

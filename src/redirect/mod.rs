@@ -1,5 +1,5 @@
-//! `/tiny`, `goto` and `/robots.txt`, answered from memory; only while the links are being loaded is one looked up
-//! elsewhere. Never sees sessions.
+//! `/tiny`, `goto` and `/robots.txt`, answered from memory, or from the store while the links are still loading. Never
+//! sees sessions.
 
 mod fast;
 mod forgive;
@@ -26,29 +26,30 @@ use crate::kaltura::format::{Exception, Value};
 use crate::kaltura::{ApiError, Call, ParameterSource, Requested, Target};
 use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
-use crate::model::{LinkId, Timestamp};
+use crate::model::LinkId;
 use crate::redirect::guesses::Guess;
 use crate::redirect::previews::{PURPOSES, Visitor, Visitors, is_unasked};
 
-/// How long a browser may keep the 301 of `/tiny`, in seconds. It says nothing about the link, only where goto is.
+/// A browser may keep the 301 of `/tiny`: it only says where goto is.
 const HOP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
 /// Without it, a crawler may keep `/robots.txt` as long as it likes.
 const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=86400");
 
-/// A link that is handed to someone must not be found by anyone else (docs/kaltura-api.md#tiny).
+/// Search engines must not find links (docs/kaltura-api.md#tiny).
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
 
-/// The path of short URLs, before the ID.
+/// The paths before the ID.
 const TINY: &str = "/tiny/";
+const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
-/// What `/tiny/{id}` answers.
+/// The answer to `/tiny/{id}`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tiny {
     /// 301 to goto, as Kaltura does.
     #[default]
     Hop,
-    /// What goto would answer: one round trip fewer.
+    /// The answer of goto: one round trip fewer.
     Direct,
 }
 
@@ -97,7 +98,7 @@ impl Redirects {
         })
     }
 
-    /// The answer to a client's request for one of its own resources; `None` for any other. Bodies are not looked at.
+    /// The answer to a client's request for one of its own resources; `None` for any other. Reads no body.
     pub async fn respond(&self, method: &Method, uri: &Uri, client: Client<'_>) -> Option<Response> {
         let mut response = self.answer(method, uri, client).await?;
         if method == Method::HEAD && http::is_empty(&response) {
@@ -149,33 +150,33 @@ impl Redirects {
         let began = Instant::now();
         let (outcome, response) = match LinkId::from_bytes(text.as_bytes()) {
             Ok(id) => (RedirectOutcome::Hop, hop(id.as_str())),
-            Err(_) => match self.judge(text, client.address, self.links.clock().now()).await {
-                Judgement::TooManyGuesses => (RedirectOutcome::Refused, too_many_guesses()),
-                Judgement::Link(id, _) => (RedirectOutcome::Hop, hop(id.as_str())),
-                Judgement::Nothing => {
-                    let accepts_html = accepts_html(client.headers);
-                    let unknown = respond_to(Verdict::Unknown, text, Requested::default(), accepts_html);
-                    (RedirectOutcome::Unknown, unknown)
-                }
+            Err(_) => match self.judge(text, Requested::default(), client).await {
+                Ok((id, _)) => (RedirectOutcome::Hop, hop(id.as_str())),
+                Err(refused) => refused,
             },
         };
         self.metrics.redirects.count(outcome, began.elapsed());
         response
     }
 
-    /// The link that a text means, and its verdict. An id in a text that is none counts as one guess too.
-    async fn judge(&self, text: &str, client: IpAddr, now: Timestamp) -> Judgement {
-        let in_text = || self.forgiving.then(|| forgive::id_in(text)).flatten();
-        let Some(id) = LinkId::from_bytes(text.as_bytes()).ok().or_else(in_text) else {
-            return Judgement::Nothing;
+    /// The link that a text means, and its verdict; else the answer. An id in a text that is none counts as one guess.
+    async fn judge(&self, text: &str, requested: Requested<'_>, client: Client<'_>) -> Result<Judged, Refused> {
+        let unknown = || {
+            let response = respond_to(Verdict::Unknown, text, requested, accepts_html(client.headers));
+            (RedirectOutcome::Unknown, response)
         };
-        if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client, now) {
-            return Judgement::TooManyGuesses;
+        let too_many = || (RedirectOutcome::Refused, too_many_guesses());
+        let in_text = || self.forgiving.then(|| forgive::id_in(text)).flatten();
+        let id = LinkId::from_bytes(text.as_bytes()).ok().or_else(in_text);
+        let id = id.ok_or_else(unknown)?;
+        let now = self.links.clock().now();
+        if self.guesses.is_anybody_shut_out(now) && self.guesses.is_shut_out(client.address, now) {
+            return Err(too_many());
         }
         match self.links.look_up(id).await {
-            Verdict::Unknown if self.guesses.note(client, id, now) == Guess::TooMany => Judgement::TooManyGuesses,
-            Verdict::Unknown => Judgement::Nothing,
-            verdict => Judgement::Link(id, verdict),
+            Verdict::Unknown if self.guesses.note(client.address, id, now) == Guess::TooMany => Err(too_many()),
+            Verdict::Unknown => Err(unknown()),
+            verdict => Ok((id, verdict)),
         }
     }
 
@@ -191,15 +192,11 @@ impl Redirects {
         let Some(text) = text else {
             return no_redirect(&ApiError::missing("id"), requested, accepts_html);
         };
-        let now = self.links.clock().now();
-        let (outcome, response) = match self.judge(text, client.address, now).await {
-            Judgement::TooManyGuesses => (RedirectOutcome::Refused, too_many_guesses()),
-            Judgement::Nothing => {
-                let response = respond_to(Verdict::Unknown, text, requested, accepts_html);
-                (RedirectOutcome::Unknown, response)
-            }
-            Judgement::Link(id, verdict) => {
+        let (outcome, response) = match self.judge(text, requested, client).await {
+            Err(refused) => refused,
+            Ok((id, verdict)) => {
                 if let Verdict::Redirect(location) = &verdict {
+                    let now = self.links.clock().now();
                     let visit = self.visitors.visit_of(&visitor(method, client.headers));
                     if let Some(fetcher) = self.fetcher.as_ref().filter(|_| requested.proxy) {
                         let head_only = method == Method::HEAD;
@@ -220,11 +217,8 @@ impl Redirects {
     }
 }
 
-enum Judgement {
-    Link(LinkId, Verdict),
-    Nothing,
-    TooManyGuesses,
-}
+type Judged = (LinkId, Verdict);
+type Refused = (RedirectOutcome, Response);
 
 const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
     match verdict {
@@ -267,8 +261,7 @@ fn found(location: HeaderValue) -> Response {
 fn hop(id: &str) -> Response {
     let mut response = http::answer(StatusCode::MOVED_PERMANENTLY);
     let headers = response.headers_mut();
-    let location = format!("/api_v3/service/shortlink_shortlink/action/goto/id/{id}");
-    if let Ok(location) = HeaderValue::try_from(location) {
+    if let Ok(location) = HeaderValue::try_from(format!("{GOTO}{id}")) {
         headers.insert(header::LOCATION, location);
     }
     keep_private(headers);

@@ -18,7 +18,7 @@ use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
 impl Api {
     pub(in crate::api) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
-        let fields = Fields::of(params, LINK)?;
+        let fields = Fields::required(params, LINK)?;
         let draft = draft(&fields, &session)?;
         self.destinations.require(&draft.full_url)?;
         Ok(object(&self.links.add(draft).await?).into())
@@ -40,10 +40,7 @@ impl Api {
     pub(in crate::api) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
-        let fields = Fields::of(params, LINK)?;
-        if !fields.is_present() {
-            return Err(ApiError::missing(LINK));
-        }
+        let fields = Fields::required(params, LINK)?;
         // What is too short for a text is too short for null.
         for rule in [SYSTEM_NAME, FULL_URL] {
             if fields.field(rule.field)? == Field::Null {

@@ -2,7 +2,7 @@
 
 use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
-use crate::api::short_link::{LINK, object, status};
+use crate::api::short_link::{object, status};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::kaltura::session::{Kind, Session};
@@ -11,9 +11,6 @@ use crate::model::validate::{self, FULL_URL, InvalidText, NAME, SYSTEM_NAME, Tex
 use crate::model::{Destination, ShortLink, Status, Timestamp};
 
 pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, ApiError> {
-    if !fields.is_present() {
-        return Err(ApiError::missing(LINK));
-    }
     let patch = Patch::from_fields(fields)?;
     // Nothing is stored that these could repeat.
     if let Some((property, _)) = patch.claims.first() {

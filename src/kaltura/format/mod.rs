@@ -1,6 +1,5 @@
-//! What an answer is made of, and the four formats it can be written in (docs/kaltura-api.md#formats).
-//!
-//! Knows nothing of links, sessions or HTTP: a [`Value`] goes in, bytes come out.
+//! The values of answers, and the four formats for them (docs/kaltura-api.md#formats). Knows nothing of links, sessions
+//! or HTTP.
 
 mod json;
 mod php;
@@ -56,7 +55,7 @@ impl Format {
         }
     }
 
-    /// Writes a result. `elapsed` is the time the request has taken so far, which XML answers carry.
+    /// `elapsed` is the time of the request so far, which XML answers carry.
     pub fn render(&self, value: &Value, elapsed: Duration) -> Vec<u8> {
         match self {
             Self::Json => json::document(value),
@@ -67,7 +66,7 @@ impl Format {
     }
 }
 
-/// A list that is written item by item, so that no item has to be kept.
+/// Writes a list item by item, so that no item has to be kept.
 #[derive(Debug)]
 pub struct ListWriter<'f> {
     format: &'f Format,

@@ -11,14 +11,14 @@ pub enum Value {
     Text(String),
     List(Vec<Value>),
     Object(Object),
-    /// An API exception, which stands where a result would.
+    /// In the place of a result.
     Exception(Exception),
 }
 
 /// An object of the API: its class name and its fields in output order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// The value of `objectType`.
+    /// `objectType`.
     pub class: &'static str,
     /// Names and values, in the order of docs/kaltura-api.md#kalturashortlink.
     pub fields: Vec<(&'static str, Value)>,

@@ -23,17 +23,17 @@ pub use v2::mint;
 
 use crate::model::{Digest, PartnerId, Timestamp, whole_number};
 
-/// Longest KS that is read, in bytes. The clients' own have a few hundred; longer ones are hashed for nobody.
+/// Longest KS, in bytes. The clients' own have a few hundred.
 pub const KS_MAX_BYTES: usize = 8192;
 
 /// How long a session may last and an ended session id is remembered, in seconds: ten years. One length for both, so
 /// that no session outlives the revocation of its id.
 pub const SESSION_MAX_SECONDS: i64 = 10 * 365 * 24 * 60 * 60;
 
-/// How many characters of a KS may be shown to say which one is meant (docs/kaltura-api.md#sessions).
+/// Characters of a KS that identify it in errors and logs (docs/kaltura-api.md#sessions).
 const SHOWN_CHARACTERS: usize = 6;
 
-/// Base64 that does not mind missing padding. `-` and `_` are turned into `+` and `/` before it is used.
+/// Base64 with or without padding, after `-` and `_` have become `+` and `/`.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -51,29 +51,25 @@ pub enum Kind {
 /// Why a KS is not accepted, with the numbers of docs/kaltura-api.md#session-checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKs {
-    /// Not decodable, not signed by the partner it names, or of a partner who is not known.
+    /// Not decodable, of an unknown partner, or not signed by the partner it names.
     #[error("INVALID_STR")]
     Malformed = -1,
-    /// Of a type that is not served (1 = widget).
+    /// Such as 1, a widget's.
     #[error("INVALID_TYPE")]
     Type = -4,
     #[error("EXPIRED")]
     Expired = -5,
-    /// Ended by `session.end`.
     #[error("LOGOUT")]
     Revoked = -6,
-    /// More calls than its `actionslimit`.
     #[error("EXCEEDED_ACTIONS_LIMIT")]
     ActionsLimit = -8,
-    /// Called from another address than its `iprestrict`.
     #[error("EXCEEDED_RESTRICTED_IP")]
     RestrictedIp = -9,
-    /// Called for another URI than its `urirestrict`.
     #[error("EXCEEDED_RESTRICTED_URI")]
     RestrictedUri = -11,
 }
 
-/// A text that must not be shown: its `Debug` says only that it is there.
+/// A text that must not be shown, not even by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -88,7 +84,7 @@ impl Secret {
 
     /// Compares in a time that depends on the lengths alone.
     pub fn matches(&self, candidate: &str) -> bool {
-        // Digests have one length, so that not even the secret's own is told.
+        // Digests have one length, so that the time does not reveal the secret's own.
         let (own, other) = (Sha1::digest(self.as_bytes()), Sha1::digest(candidate.as_bytes()));
         own.ct_eq(&other).into()
     }
@@ -111,7 +107,6 @@ pub struct Partner {
     pub is_operator: bool,
 }
 
-/// The partners that are served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partners(pub HashMap<PartnerId, Partner>);
 
@@ -128,7 +123,7 @@ impl Partners {
     /// Whether `secret` may start a session of this kind: the admin secret any, the user secret only `User`.
     pub fn may_start(&self, id: PartnerId, kind: Kind, secret: &str) -> bool {
         let Some(partner) = self.get(id) else {
-            // As much work as for a partner who exists, so that the time does not tell which ones do.
+            // As much work as for a known partner, so that the time does not reveal the known ones.
             let _ = Secret::new(String::new()).matches(secret);
             return false;
         };
@@ -138,7 +133,7 @@ impl Partners {
     }
 }
 
-/// A session as its KS says it, with the signature verified and nothing else checked yet.
+/// A session from its KS, with the signature verified and nothing else checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub partner: PartnerId,
@@ -230,19 +225,14 @@ pub fn verify(ks: &str, partners: &Partners) -> Result<Session, InvalidKs> {
     }
 }
 
-/// The end of a KS, by which people can tell which one is meant without being able to use it.
+/// The end of a KS, by which people can recognise but not use it.
 pub fn redact(ks: &str) -> &str {
     let skipped = ks.chars().count().saturating_sub(SHOWN_CHARACTERS);
     let start = ks.char_indices().nth(skipped).map_or(ks.len(), |(index, _)| index);
-    // What is no longer than the mark itself would be shown whole.
-    if skipped == 0 {
-        ""
-    } else {
-        ks.get(start..).unwrap_or("")
-    }
+    // A KS that is no longer than its end would be shown whole.
+    ks.get(start..).filter(|_| skipped > 0).unwrap_or("")
 }
 
-/// Reads the number of a type: 0 user, 2 and above admin, 1 and everything else refused.
 fn parse_kind(text: &str) -> Result<Kind, InvalidKs> {
     match whole_number(text) {
         Some(0) => Ok(Kind::User),

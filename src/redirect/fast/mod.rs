@@ -27,28 +27,26 @@ use crate::redirect::guesses::{Guess, UnknownIdLimit};
 use crate::redirect::previews::Visitors;
 use crate::redirect::{Tiny, found, hop, no_redirect, outcome_of, respond_to, too_many_guesses};
 
-/// How the access log calls the listener.
+/// The listener in the access log.
 const LISTENER: &str = "public";
 
-/// An id that stands for all of its length; cut to that. In no text of ours is anything like it.
+/// An id that stands for all of its length, when cut to that. No answer holds anything like it.
 const ANY_ID: &str = "zq9xj7zq9xj7zq9xj7zq";
 const ANY_LOCATION: &str = "https://location.invalid/";
 
-/// What became of the bytes that a client has sent.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The request, so many bytes long, is answered.
     Answered {
-        /// Its length in bytes.
+        /// The length of the request, in bytes.
         consumed: usize,
         /// Whether the client wants the connection to end.
         close: bool,
     },
-    /// The link is not in memory yet: the answer must be waited for.
+    /// The link is not in memory yet.
     Waiting(Waiting),
     /// The head of the request is not whole yet.
     Partial,
-    /// Not a plain request for a redirect, or not a request at all: for the general server to answer.
+    /// Anything but a plain request for a redirect: for the general server to answer.
     Other,
 }
 
@@ -65,12 +63,10 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The length of the request, in bytes.
     pub const fn consumed(&self) -> usize {
         self.consumed
     }
 
-    /// Whether the client wants the connection to end.
     pub const fn close(&self) -> bool {
         self.close
     }
@@ -95,12 +91,10 @@ impl Default for Now {
 }
 
 impl Now {
-    /// The second it stands at.
     pub const fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// Moves to another time.
     pub fn set(&mut self, time: Timestamp) {
         if self.time == time {
             return;
@@ -131,7 +125,6 @@ impl Refusals {
     }
 }
 
-/// The refusals for ids of one length.
 #[derive(Debug)]
 struct RefusalsOfLength {
     unknown: Refusals,
@@ -140,7 +133,7 @@ struct RefusalsOfLength {
     expired: Refusals,
 }
 
-/// What the fast paths of all threads answer.
+/// The answers of all threads.
 #[derive(Debug)]
 struct Answers {
     too_many_guesses: Template,
@@ -166,7 +159,7 @@ pub struct FastPath {
 }
 
 impl FastPath {
-    /// Answers from these links, on one thread; what it counts nobody sees.
+    /// For one thread, whose counts stay unread.
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
@@ -213,13 +206,11 @@ impl FastPath {
         }
     }
 
-    /// Notes how long so many redirects took, whose requests came together: from when they had been read until their
-    /// answers had been handed to the kernel.
+    /// Notes how long redirects took whose requests came together: from reading them to writing their answers.
     pub fn took(&self, duration: Duration, redirects: u64) {
         self.redirects.took(duration, redirects);
     }
 
-    /// The clock by which links expire.
     pub fn now(&self) -> Timestamp {
         self.links.clock().now()
     }
@@ -309,7 +300,7 @@ impl FastPath {
         answered
     }
 
-    /// Answers a request once its link has been looked for in the store.
+    /// Looks for the link in the store, and answers.
     pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
         let Waiting { id, accepts_html, .. } = waiting;
         let verdict = self.links.look_up(id).await;
@@ -368,8 +359,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
     use crate::redirect::TINY;
-    use crate::redirect::fast::request::GOTO;
-    use crate::redirect::{Client, Redirects};
+    use crate::redirect::{Client, GOTO, Redirects};
     use crate::store::Transaction;
 
     fn fast_path(folder: &std::path::Path) -> (FastPath, Vec<LinkId>) {

@@ -7,28 +7,21 @@ use httparse::{Header, Status};
 
 use crate::http::{self, HeadLimits, Peer};
 use crate::model::LinkId;
-use crate::redirect::TINY;
 use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
-use crate::redirect::{Tiny, is_html_in};
-
-/// The path of goto, as `/tiny` gives it.
-pub const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
+use crate::redirect::{GOTO, TINY, Tiny, is_html_in};
 
 /// Header lines of a request that is answered here, whatever the operator allows. Browsers send about fifteen.
 const HEADERS_MAX: usize = 64;
 
-/// Who sends requests on a connection, and under which conditions they are answered.
+/// The client of a connection, and the conditions for answering it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
-    /// The other end.
     pub peer: &'a Peer,
-    /// How large the head of a request may be.
     pub head: &'a HeadLimits,
     /// Whether the connection ends with the next answer.
     pub is_last: bool,
 }
 
-/// What is needed of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'i> {
     pub id: LinkId,
@@ -37,27 +30,25 @@ pub struct Request<'i> {
     /// Whether it leads to goto rather than to the destination.
     pub is_hop: bool,
     pub visitor: Visitor<'i>,
-    /// The value of `Accept`, if it has one.
     accept: Option<&'i [u8]>,
-    /// The value of `X-Forwarded-For`, if it has one.
     forwarded: Option<&'i [u8]>,
     pub close: bool,
     pub consumed: usize,
 }
 
 impl Request<'_> {
-    /// Asked only where it matters, which is not where links redirect.
+    /// Not needed where links redirect.
     pub fn accepts_html(&self) -> bool {
         self.accept.is_some_and(is_html_in)
     }
 
-    /// Asked only where it matters, likewise.
+    /// Likewise.
     pub fn client(&self, peer: &Peer) -> IpAddr {
         peer.client(self.forwarded.into_iter())
     }
 }
 
-/// What the bytes that a client has sent begin with.
+/// The beginning of the bytes that a client has sent.
 pub enum Parsed<'i> {
     Whole(Request<'i>),
     Partial,

@@ -8,33 +8,25 @@ use crate::http::Response;
 /// An HTTP date (RFC 9110, section 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub type Date = [u8; 29];
 
-/// What stands in a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Text(Vec<u8>),
-    /// The id of the link.
     Id,
-    /// Where the link leads.
     Location,
-    /// The date of the response.
     Date,
     /// `Connection: close`, if the connection ends with this response.
     Close,
 }
 
-/// What is put into a template.
 #[derive(Debug, Clone, Copy)]
 pub struct Filling<'f> {
     pub id: &'f [u8],
     pub location: &'f [u8],
     pub date: &'f Date,
-    /// Whether the connection ends with this response.
     pub close: bool,
-    /// Whether only the head is wanted, as for HEAD.
     pub head_only: bool,
 }
 
-/// A response, rendered.
 #[derive(Debug)]
 pub struct Template {
     head: Vec<Piece>,
@@ -42,8 +34,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// Renders a response as hyper does, with slots where `id` and `location` stand in it. Its body must be whole, in
-    /// memory; of another nothing is sent.
+    /// Renders a response as hyper does, with slots in the place of `id` and `location`. Drops a body that is not in
+    /// memory as a whole.
     pub fn new(response: Response, id: &[u8], location: &[u8]) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().now_or_never().and_then(Result::ok);
@@ -70,7 +62,6 @@ impl Template {
         }
     }
 
-    /// Appends the response to `out`.
     pub fn write(&self, filling: &Filling<'_>, out: &mut Vec<u8>) {
         let body = if filling.head_only { &[] } else { self.body.as_slice() };
         for piece in self.head.iter().chain(body) {
@@ -102,7 +93,7 @@ impl Pieces {
         self.0.push(piece);
     }
 
-    /// Text with a slot wherever what belongs into one stands.
+    /// Text, with slots in the place of their contents.
     fn split(&mut self, mut text: &[u8], slots: &[(&[u8], Piece)]) {
         while let Some((&first, rest)) = text.split_first() {
             let slot = slots
