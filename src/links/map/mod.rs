@@ -41,7 +41,7 @@ pub enum Verdict<L = HeaderValue> {
 
 #[derive(Debug, Default)]
 struct Shard {
-    places: HashTable<ChunkOffset>,
+    positions: HashTable<ChunkOffset>,
     records: Records,
 }
 
@@ -71,31 +71,31 @@ impl Default for LinkMap {
 
 impl Shard {
     fn find(&self, hash: u64, id: LinkId) -> Option<Record<'_>> {
-        let is_it = |place: &ChunkOffset| is_of(&self.records, *place, id);
-        self.records.get(*self.places.find(hash, is_it)?)
+        let is_it = |position: &ChunkOffset| is_of(&self.records, *position, id);
+        self.records.get(*self.positions.find(hash, is_it)?)
     }
 
     /// Inserts a record, or replaces the one with its id if `may_replace` and they differ.
     fn put(&mut self, hasher: &RandomState, hash: u64, id: LinkId, record: &[u8], replace: bool) -> bool {
-        let Self { places, records } = self;
-        let is_it = |place: &ChunkOffset| is_of(records, *place, id);
-        match places.entry(hash, is_it, |place| hash_at(hasher, records, *place)) {
+        let Self { positions, records } = self;
+        let is_it = |position: &ChunkOffset| is_of(records, *position, id);
+        match positions.entry(hash, is_it, |position| hash_at(hasher, records, *position)) {
             Entry::Occupied(mut present) => {
                 let old = *present.get();
                 if !replace || records.get(old).is_some_and(|old| old.bytes() == record) {
                     return false;
                 }
-                let Some(place) = records.push(record) else {
+                let Some(position) = records.push(record) else {
                     return false;
                 };
-                *present.get_mut() = place;
+                *present.get_mut() = position;
                 records.release(old);
             }
             Entry::Vacant(vacant) => {
-                let Some(place) = records.push(record) else {
+                let Some(position) = records.push(record) else {
                     return false;
                 };
-                vacant.insert(place);
+                vacant.insert(position);
             }
         }
         self.pack(hasher);
@@ -103,11 +103,11 @@ impl Shard {
     }
 
     fn remove(&mut self, hasher: &RandomState, hash: u64, id: LinkId) {
-        let Self { places, records } = self;
-        let is_it = |place: &ChunkOffset| is_of(records, *place, id);
-        if let Ok(entry) = places.find_entry(hash, is_it) {
-            let (place, _) = entry.remove();
-            records.release(place);
+        let Self { positions, records } = self;
+        let is_it = |position: &ChunkOffset| is_of(records, *position, id);
+        if let Ok(entry) = positions.find_entry(hash, is_it) {
+            let (position, _) = entry.remove();
+            records.release(position);
             self.pack(hasher);
         }
     }
@@ -118,7 +118,9 @@ impl Shard {
             for (from, record) in taken.records() {
                 let Some(id) = record.id() else { continue };
                 // Dead records are in no slot.
-                let slot = self.places.find_mut(hash_of(hasher, id), |place| *place == from);
+                let slot = self
+                    .positions
+                    .find_mut(hash_of(hasher, id), |position| *position == from);
                 if let (Some(slot), Some(to)) = (slot, self.records.push(record.bytes())) {
                     *slot = to;
                 }
@@ -195,13 +197,13 @@ fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
     hasher.hash_one(id.padded())
 }
 
-fn is_of(records: &Records, place: ChunkOffset, id: LinkId) -> bool {
-    let record = records.get(place);
+fn is_of(records: &Records, position: ChunkOffset, id: LinkId) -> bool {
+    let record = records.get(position);
     record.is_some_and(|record| record.id_bytes() == id.as_bytes())
 }
 
-fn hash_at(hasher: &RandomState, records: &Records, place: ChunkOffset) -> u64 {
-    let id = records.get(place).and_then(Record::id);
+fn hash_at(hasher: &RandomState, records: &Records, position: ChunkOffset) -> u64 {
+    let id = records.get(position).and_then(Record::id);
     id.map_or(0, |id| hash_of(hasher, id))
 }
 
@@ -249,13 +251,13 @@ impl LinkMap {
     }
 
     pub fn links(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.read().places.len()).sum()
+        self.shards.iter().map(|shard| shard.0.read().positions.len()).sum()
     }
 
     pub fn memory_bytes(&self) -> u64 {
         let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
-            (links.places.allocation_size() + links.records.memory_bytes()) as u64
+            (links.positions.allocation_size() + links.records.memory_bytes()) as u64
         };
         self.shards.iter().map(of_shard).sum()
     }
@@ -278,10 +280,10 @@ impl LinkMap {
         let each = usize::try_from(links).unwrap_or(usize::MAX) / SHARDS;
         for shard in &self.shards {
             let mut of_shard = shard.0.write();
-            let Shard { places, records } = &mut *of_shard;
+            let Shard { positions, records } = &mut *of_shard;
             // Links spread nearly evenly.
-            let wanted = (each + each / 32).saturating_sub(places.len());
-            places.reserve(wanted, |place| hash_at(&self.hasher, records, *place));
+            let wanted = (each + each / 32).saturating_sub(positions.len());
+            positions.reserve(wanted, |position| hash_at(&self.hasher, records, *position));
         }
     }
 
@@ -293,7 +295,10 @@ impl LinkMap {
     pub fn ids(&self) -> Vec<LinkId> {
         let of_shard = |shard: &LockedShard| {
             let links = shard.0.read();
-            let ids = links.places.iter().filter_map(|place| links.records.get(*place)?.id());
+            let ids = links
+                .positions
+                .iter()
+                .filter_map(|position| links.records.get(*position)?.id());
             ids.collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(of_shard).collect()

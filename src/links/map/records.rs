@@ -142,8 +142,8 @@ pub struct Records {
 }
 
 impl Records {
-    pub fn get(&self, place: ChunkOffset) -> Option<Record<'_>> {
-        Record::at(self.chunks.get(place.chunk())?.bytes.get(place.offset()..)?)
+    pub fn get(&self, position: ChunkOffset) -> Option<Record<'_>> {
+        Record::at(self.chunks.get(position.chunk())?.bytes.get(position.offset()..)?)
     }
 
     /// `None`: a shard holds at most four gigabytes.
@@ -151,13 +151,13 @@ impl Records {
         if let Some(number) = self.current
             && let Some(chunk) = self.chunks.get_mut(number)
             && chunk.bytes.len() + record.len() <= chunk.bytes.capacity()
-            && let Some(place) = ChunkOffset::new(number, chunk.bytes.len())
+            && let Some(position) = ChunkOffset::new(number, chunk.bytes.len())
         {
             chunk.bytes.extend_from_slice(record);
-            return Some(place);
+            return Some(position);
         }
         let number = self.empty.pop().unwrap_or(self.chunks.len());
-        let place = ChunkOffset::new(number, 0)?;
+        let position = ChunkOffset::new(number, 0)?;
         // A record that is longer than a chunk has one of its own.
         let mut bytes = Vec::with_capacity(record.len().max(CHUNK_BYTES));
         bytes.extend_from_slice(record);
@@ -170,7 +170,7 @@ impl Records {
             None => self.chunks.push(chunk),
         }
         self.current = Some(number);
-        Some(place)
+        Some(position)
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -179,13 +179,13 @@ impl Records {
     }
 
     /// Marks a record as dead.
-    pub fn release(&mut self, place: ChunkOffset) {
-        let length = self.get(place).map_or(0, |record| record.bytes().len());
-        if let Some(chunk) = self.chunks.get_mut(place.chunk()) {
+    pub fn release(&mut self, position: ChunkOffset) {
+        let length = self.get(position).map_or(0, |record| record.bytes().len());
+        if let Some(chunk) = self.chunks.get_mut(position.chunk()) {
             chunk.dead_bytes += length;
         }
-        if self.current != Some(place.chunk()) {
-            self.note_if_sparse(place.chunk());
+        if self.current != Some(position.chunk()) {
+            self.note_if_sparse(position.chunk());
         }
     }
 
@@ -223,9 +223,9 @@ impl TakenChunk {
         let mut offset = 0;
         std::iter::from_fn(move || {
             let record = Record::at(self.bytes.get(offset..)?)?;
-            let place = ChunkOffset::new(self.number, offset)?;
+            let position = ChunkOffset::new(self.number, offset)?;
             offset += record.bytes().len();
-            Some((place, record))
+            Some((position, record))
         })
     }
 }
@@ -278,17 +278,17 @@ mod tests {
     fn memory_of_records_that_are_no_longer_in_use_is_used_again() {
         let mut records = Records::default();
         let record = rendered("abcd", Status::Enabled, None, &[b'x'; 1_000]);
-        let mut places: Vec<ChunkOffset> = (0..200).map(|_| records.push(&record).unwrap()).collect();
+        let mut positions: Vec<ChunkOffset> = (0..200).map(|_| records.push(&record).unwrap()).collect();
         let chunks = records.chunks.len();
         for _ in 0..20 {
-            for changed in 0..places.len() {
-                records.release(places[changed]);
-                places[changed] = records.push(&record).unwrap();
+            for changed in 0..positions.len() {
+                records.release(positions[changed]);
+                positions[changed] = records.push(&record).unwrap();
                 // As the map does it: what is in use moves out of a chunk that is mostly unused.
                 while let Some(taken) = records.take_sparse() {
                     for (from, moving) in taken.records() {
-                        if let Some(place) = places.iter_mut().find(|place| **place == from) {
-                            *place = records.push(moving.bytes()).unwrap();
+                        if let Some(position) = positions.iter_mut().find(|position| **position == from) {
+                            *position = records.push(moving.bytes()).unwrap();
                         }
                     }
                 }
@@ -303,9 +303,9 @@ mod tests {
         let mut records = Records::default();
         let long = rendered("long", Status::Enabled, None, &[b'x'; 3 * CHUNK_BYTES]);
         let short = rendered("shrt", Status::Deleted, Some(7), b"y");
-        let places = [&short, &long, &short].map(|record| records.push(record).unwrap());
-        for (place, expected) in places.into_iter().zip([&short, &long, &short]) {
-            assert_eq!(records.get(place).unwrap().bytes(), expected);
+        let positions = [&short, &long, &short].map(|record| records.push(record).unwrap());
+        for (position, expected) in positions.into_iter().zip([&short, &long, &short]) {
+            assert_eq!(records.get(position).unwrap().bytes(), expected);
         }
     }
 }
