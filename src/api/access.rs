@@ -15,9 +15,10 @@ impl Api {
             fault
         };
         let session = self.check_session(params, caller).map_err(failed)?;
-        if let Some(limit) = session.actions_limit() {
-            let counted = self.links.count_action(&session, limit).await?;
-            counted.map_err(|why| failed(invalid_ks(params, why)))?;
+        if let Some(limit) = session.actions_limit()
+            && !self.links.count_action(&session, limit).await?
+        {
+            return Err(failed(invalid_ks(params, InvalidKs::ActionsLimit)));
         }
         Ok(session)
     }

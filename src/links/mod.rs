@@ -450,12 +450,11 @@ impl Links {
     }
 
     /// Counts a call of a session that allows `limit` calls. The count is on disk before the call runs, so that a
-    /// restart gives none back.
-    pub async fn count_action(&self, session: &Session, limit: u64) -> Result<Result<(), InvalidKs>, WriteError> {
+    /// restart gives none back. False: the limit was reached before.
+    pub async fn count_action(&self, session: &Session, limit: u64) -> Result<bool, WriteError> {
         let (digest, expiry) = (session.digest, session.expiry);
         let job = move |transaction: &mut Transaction<'_>| transaction.count_action(digest, limit, expiry);
-        let counted = self.store.write(job).await?;
-        Ok(if counted { Ok(()) } else { Err(InvalidKs::ActionsLimit) })
+        self.store.write(job).await
     }
 
     /// Revokes a session, and every session of the partner with the same session id.

@@ -21,9 +21,9 @@ impl Links {
         let clock = self.clock.clone();
         let job = move |transaction: &mut Transaction<'_>| {
             Ok(match restore(transaction, id, partner, clock.now())? {
-                Ok(link) => Ok(link),
-                Err(Kept::UniqueIdTaken(unique_id)) => Err(LinkError::UniqueIdTaken(unique_id)),
-                Err(Kept::Already(_) | Kept::Unknown) => Err(LinkError::NotFound),
+                Attempt::Restored(link) => Ok(link),
+                Attempt::UniqueIdTaken(unique_id) => Err(LinkError::UniqueIdTaken(unique_id)),
+                Attempt::Already(_) | Attempt::Unknown => Err(LinkError::NotFound),
             })
         };
         self.store.write(job).await?
@@ -40,10 +40,10 @@ impl Links {
         let job = move |transaction: &mut Transaction<'_>| {
             let outcomes = ids.into_iter().map(|id| {
                 let outcome = match restore(transaction, id, partner, now) {
-                    Ok(Ok(_)) => RestoreOutcome::Restored,
-                    Ok(Err(Kept::Already(status))) => RestoreOutcome::Already(status),
-                    Ok(Err(Kept::UniqueIdTaken(_))) => RestoreOutcome::UniqueIdTaken,
-                    Ok(Err(Kept::Unknown)) => RestoreOutcome::Unknown,
+                    Ok(Attempt::Restored(_)) => RestoreOutcome::Restored,
+                    Ok(Attempt::Already(status)) => RestoreOutcome::Already(status),
+                    Ok(Attempt::UniqueIdTaken(_)) => RestoreOutcome::UniqueIdTaken,
+                    Ok(Attempt::Unknown) => RestoreOutcome::Unknown,
                     // Found while reading; the others go on.
                     Err(StoreError::Damaged { .. }) => RestoreOutcome::Damaged,
                     Err(error) => return Err(error),
@@ -64,7 +64,8 @@ impl Links {
     }
 }
 
-enum Kept {
+enum Attempt {
+    Restored(ShortLink),
     Already(Status),
     UniqueIdTaken(String),
     Unknown,
@@ -75,17 +76,17 @@ fn restore(
     id: LinkId,
     partner: PartnerId,
     now: Timestamp,
-) -> Result<Result<ShortLink, Kept>, StoreError> {
+) -> Result<Attempt, StoreError> {
     let Some(old) = transaction.get(id)?.filter(|link| link.partner_id == partner) else {
-        return Ok(Err(Kept::Unknown));
+        return Ok(Attempt::Unknown);
     };
     if old.status != Status::Deleted {
-        return Ok(Err(Kept::Already(old.status)));
+        return Ok(Attempt::Already(old.status));
     }
     if let Some(unique_id) = &old.unique_id
         && transaction.holder_of_unique_id(partner, unique_id)?.is_some()
     {
-        return Ok(Err(Kept::UniqueIdTaken(unique_id.clone())));
+        return Ok(Attempt::UniqueIdTaken(unique_id.clone()));
     }
     let new = ShortLink {
         status: Status::Enabled,
@@ -93,5 +94,5 @@ fn restore(
         ..old.clone()
     };
     transaction.put(Some(&old), new.clone())?;
-    Ok(Ok(new))
+    Ok(Attempt::Restored(new))
 }

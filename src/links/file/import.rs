@@ -149,18 +149,17 @@ pub async fn import(
     }
     let job = move |transaction: &mut Transaction<'_>| {
         let mut report = report;
-        let written = put_all(transaction, prepared, &options, &mut report)?;
-        let is_right = written.is_ok() && report.refused == 0;
-        report.applied = is_right;
-        let ending = if is_right {
-            TransactionEnd::Commit
-        } else {
-            TransactionEnd::Abort
-        };
-        Ok((ending, written.map(|()| report)))
+        match put_all(transaction, prepared, &options, &mut report) {
+            Ok(()) if report.refused == 0 => {
+                report.applied = true;
+                Ok((TransactionEnd::Commit, Ok(report)))
+            }
+            Ok(()) => Ok((TransactionEnd::Abort, Ok(report))),
+            Err(PutError::File(error)) => Ok((TransactionEnd::Abort, Err(ImportError::File(error)))),
+            Err(PutError::Store(error)) => Err(error),
+        }
     };
-    let written = store.write_alone(job).await?;
-    written.map_err(ImportError::File)
+    store.write_alone(job).await?
 }
 
 async fn import_in_batches(
@@ -180,9 +179,15 @@ async fn import_in_batches(
             return Ok(lines.report);
         }
         let mut report = lines.report;
-        let job = move |transaction: &mut Transaction<'_>| {
-            put_all(transaction, batch.into_iter().map(Ok), &options, &mut report)?.map_err(StoreError::from)?;
-            Ok((TransactionEnd::Commit, report))
+        let job = move |transaction: &mut Transaction<'_>| match put_all(
+            transaction,
+            batch.into_iter().map(Ok),
+            &options,
+            &mut report,
+        ) {
+            Ok(()) => Ok((TransactionEnd::Commit, report)),
+            Err(PutError::File(error)) => Err(error.into()),
+            Err(PutError::Store(error)) => Err(error),
         };
         lines.report = store.write_alone(job).await?;
     }
@@ -197,13 +202,17 @@ async fn rehearse(
     let file = store.temporary_file().map_err(ImportError::File)?;
     let job = move |snapshot: &Snapshot| {
         let mut rehearsal = Rehearsal::new(snapshot, file)?;
-        let read = put_all(&mut rehearsal, prepared, &options, &mut report)?;
+        match put_all(&mut rehearsal, prepared, &options, &mut report) {
+            Err(PutError::Store(error)) => return Err(error),
+            Err(PutError::File(error)) => return Ok(Err(ImportError::File(error))),
+            Ok(()) => {}
+        }
         report.problems.sort();
         report.problems.truncate(PROBLEMS_LISTED_MAX);
-        Ok(read.map(|()| report))
+        Ok(Ok(report))
     };
     match store.read(job).await {
-        Ok(rehearsed) => rehearsed.map_err(ImportError::File),
+        Ok(rehearsed) => rehearsed,
         Err(error) if error.is_of_the_file() => Err(ImportError::Write(WriteError::Unavailable)),
         Err(error) => Err(ImportError::File(io::Error::other(error))),
     }
@@ -347,18 +356,20 @@ impl Target for Rehearsal<'_> {
     }
 }
 
-/// Puts links. The inner error is the file's.
+/// The links cannot be read, or cannot be put.
+enum PutError {
+    File(io::Error),
+    Store(StoreError),
+}
+
 fn put_all(
     target: &mut impl Target,
     links: impl Iterator<Item = io::Result<Prepared>>,
     options: &ImportOptions,
     report: &mut ImportReport,
-) -> Result<io::Result<()>, StoreError> {
+) -> Result<(), PutError> {
     for prepared in links {
-        let Prepared { number, is_dated, link } = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Ok(Err(error)),
-        };
+        let Prepared { number, is_dated, link } = prepared.map_err(PutError::File)?;
         let (id, refused_before) = (link.id, report.refused);
         match put(target, link, is_dated, options) {
             Ok(Outcome::Added) => report.added += 1,
@@ -368,13 +379,13 @@ fn put_all(
             Ok(Outcome::Refused(reason)) => report.refuse(number, reason),
             // Found while reading, before any change.
             Err(error @ StoreError::Damaged { .. }) => report.refuse(number, error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(PutError::Store(error)),
         }
         if options.dry_run && report.refused == refused_before && report.first_ids.len() < FIRST_IDS_MAX {
             report.first_ids.push(id.to_string());
         }
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 enum Outcome {
