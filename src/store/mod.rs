@@ -52,6 +52,8 @@ use crate::store::files::disk;
 use crate::store::files::last_backup::LastBackup;
 use crate::store::files::medium::{Medium, StoreFile};
 use crate::store::files::unfinished::folder_of;
+#[cfg(fuzzing)]
+use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
 use crate::store::write::writer::{Handle, RetryTiming, Writer};
 

@@ -32,6 +32,13 @@ pub trait Progress {
     fn advance(&mut self, parts: u64);
 }
 
+#[cfg(any(test, fuzzing))]
+impl Progress for () {
+    fn begin(&mut self, _: &'static str, _: u64) {}
+
+    fn advance(&mut self, _: u64) {}
+}
+
 /// Is given the table, the key and the value of an entry.
 type Visit<'v> = &'v mut dyn FnMut(u8, &[u8], &[u8]) -> Result<(), CopyError>;
 
