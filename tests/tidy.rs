@@ -43,7 +43,7 @@ const OWNED: [(&str, &[&str]); 18] = [
     ("hickory_resolver", &["fetch"]),
     ("httparse", &["redirect/fast"]),
     ("listenfd", &["http/connection"]),
-    ("parking_lot", &["metrics", "http", "store", "links", "fetch"]),
+    ("parking_lot", &["metrics", "http", "store", "links", "fetch", "api"]),
     ("ppp", &["http/connection"]),
     ("procfs", &["metrics"]),
     ("prometheus_client", &["metrics/prometheus.rs"]),

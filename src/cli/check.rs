@@ -7,8 +7,8 @@ use crate::cli::exit::CliError;
 use crate::config::Settings;
 
 pub(super) const EXAMPLES: &str = "\
-Exits with 0 if the settings are valid, else with 2. Starts nothing and changes
-nothing. Flags and variables are those of tinyd serve.
+Exits with 0 if the settings are valid, else with 2. Starts nothing and
+changes nothing. Flags and variables are those of tinyd serve.
 
 Example:
   tinyd check --config /etc/tinyd/tinyd.toml";

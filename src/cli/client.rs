@@ -27,19 +27,25 @@ pub(super) struct ClientArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// The admin listener [default: as the configuration says]
-    #[arg(long, value_name = "URL", env = "TINYD_URL", global = true)]
+    /// URL of the admin listener [default: from the configuration]
+    #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true, global = true)]
     url: Option<String>,
 
-    /// The partner whose links are meant [default: the only one of the configuration, or its only operator]
+    /// Partner ID [default: the only partner, or the only operator]
     #[arg(long, value_name = "ID", global = true)]
     pub(super) partner: Option<u32>,
 
     /// User ID of the session; owns new links [default: none]
-    #[arg(long = "as", value_name = "USER", default_value = "", global = true)]
+    #[arg(
+        long = "as",
+        value_name = "USER",
+        default_value = "",
+        hide_default_value = true,
+        global = true
+    )]
     user: String,
 
-    /// Print the API's JSON instead of a table
+    /// Print JSON, as the API returns it
     #[arg(long, global = true)]
     pub(super) json: bool,
 }

@@ -11,13 +11,13 @@ use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::{Clock, PartnerId};
 
 const EXAMPLES: &str = "\
-The secret comes from the configuration; it never is an argument.
+The secret comes from the configuration, never from an argument.
 
 Examples:
   tinyd ks --partner 1234567 --user me --type admin
-  tinyd ks --user editor@example.com --type user --expiry 3600 --privileges actionslimit:10,sessionid:abc
-  tinyd ks --type admin | curl -s http://127.0.0.1:8081/api_v3/service/shortlink_shortlink/action/list \\
-    --data-urlencode ks@- -d format=1";
+  tinyd ks --user editor@example.com --expiry 3600 --privileges actionslimit:10
+  tinyd ks --type admin | curl -s --data-urlencode ks@- -d format=1 \\
+    http://127.0.0.1:8081/api_v3/service/shortlink_shortlink/action/list";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -25,27 +25,27 @@ pub(super) struct KsArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// The partner who signs [default: the only one of the configuration, or its only operator]
+    /// Partner ID [default: the only partner, or the only operator]
     #[arg(long, value_name = "ID")]
     partner: Option<u32>,
 
-    /// The user whose session it is
-    #[arg(long, value_name = "NAME", default_value = "")]
+    /// User ID of the session
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     user: String,
 
-    /// What the session may do: its user's links, or all of the partner's
+    /// Access to the user's own links, or to all of the partner's
     #[arg(long, value_name = "TYPE", value_parser = ["user", "admin"], default_value = "user")]
     r#type: String,
 
-    /// Seconds from now until it expires
+    /// Lifetime in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(i64).range(1..))]
     expiry: i64,
 
-    /// Names, each with or without a value: sessionid:X,actionslimit:N,iprestrict:ADDRESS,urirestrict:/PATH*
-    #[arg(long, value_name = "PRIVILEGES", default_value = "")]
+    /// Privileges: sessionid:X,actionslimit:N,iprestrict:ADDRESS,urirestrict:/PATH*
+    #[arg(long, value_name = "PRIVILEGES", default_value = "", hide_default_value = true)]
     privileges: String,
 
-    /// Version of the format
+    /// Version of the KS format
     #[arg(long, value_name = "VERSION", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     ks_version: u8,
 }
@@ -84,12 +84,9 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
     let config = settings.config.display();
     match named.map(PartnerId) {
         Some(id) if settings.partners.get(id).is_some() => Ok(id),
-        Some(id) => Err(Failure::Usage.error(format!("--partner {id}: not in {config}; known there: {}", known()))),
-        None => settings.default_partner().ok_or_else(|| {
-            Failure::Usage.error(format!(
-                "--partner is needed: {config} has not exactly one; known there: {}",
-                known()
-            ))
-        }),
+        Some(id) => Err(Failure::Usage.error(format!("--partner {id}: not in {config}, which defines {}", known()))),
+        None => settings
+            .default_partner()
+            .ok_or_else(|| Failure::Usage.error(format!("--partner is required: {config} defines {}", known()))),
     }
 }

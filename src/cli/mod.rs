@@ -30,9 +30,9 @@ use crate::config::keys::{self, Key, ValueKind};
 
 const EXAMPLES: &str = "\
 Examples:
-  tinyd serve                                  start, with a new data folder here
+  tinyd serve                                  start with a new data folder here
   tinyd link add https://example.com/video --system-name PREVIEW
-  tinyd status                                 health of a running server
+  tinyd status                                 show health of a running server
   tinyd link list --status enabled --order -createdAt
   tinyd link update 67mk41xj --status disabled
   tinyd backup /backup/links.redb
@@ -41,14 +41,13 @@ Examples:
   tinyd completions bash > /etc/bash_completion.d/tinyd
 
 Exit codes:
-  0 done   1 failed   2 wrong usage or settings   3 no such link   4 not allowed
-  5 value refused   6 appliance not reached   7 store unavailable, or outcome unknown
-  8 done, but not for everything";
+  0 success   1 failure   2 usage or settings invalid   3 no such link
+  4 not allowed   5 value rejected   6 server not reached
+  7 store unavailable, or outcome unknown   8 partial success";
 
 const CLIENT_HELP: &str = "\
-Signs a session of its own with the secret of the configuration. TINYD_KS in the
-environment gives it another one, and --url another appliance; with both, no
-configuration is needed.
+Signs a session with the secret in the configuration, or uses the one in
+TINYD_KS. --url selects another server. With both, no configuration is needed.
 
 Examples:
   tinyd link add https://example.com/video --system-name PREVIEW
@@ -57,7 +56,7 @@ Examples:
 
 /// A redirect appliance for short links that speaks Kaltura's Short Link API.
 #[derive(Debug, Parser)]
-#[command(name = "tinyd", version, about, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "tinyd", version, about, after_help = EXAMPLES, propagate_version = true, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -95,25 +94,25 @@ enum Command {
     /// Generate shell completions.
     #[command(after_help = generated::COMPLETIONS_EXAMPLES)]
     Completions {
-        /// The shell
+        /// Shell
         shell: Shell,
     },
     /// Write the man pages into a folder.
     #[command(after_help = generated::MAN_EXAMPLES)]
     Man {
-        /// The folder, which exists
+        /// An existing folder
         folder: PathBuf,
     },
 }
 
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
-    /// The configuration file [default: tinyd.toml in the data folder]
-    #[arg(long, value_name = "FILE", env = "TINYD_CONFIG")]
+    /// Configuration file [default: tinyd.toml in the data folder]
+    #[arg(long, value_name = "FILE", env = "TINYD_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 
-    /// The data folder [default: as the file says, else ./tinyd-data]
-    #[arg(long, value_name = "DIR", env = "TINYD_DATA")]
+    /// Data folder [default: from the file, else ./tinyd-data]
+    #[arg(long, value_name = "DIR", env = "TINYD_DATA", hide_env_values = true)]
     data: Option<PathBuf>,
 }
 
@@ -161,7 +160,7 @@ impl Args for SettingArgs {
                 .value_name(value_name)
                 .help(format!("{}{default}", key.doc.replace('`', "")));
             match key.variable() {
-                Some(variable) => argument.env(variable),
+                Some(variable) => argument.env(variable).hide_env_values(true),
                 None => argument,
             }
         };

@@ -20,13 +20,13 @@ use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
 const EXAMPLES: &str = "\
-A flag overrides its environment variable, which overrides the file, which overrides
-the default. Without a file, tinyd creates a data folder (./tinyd-data, or --data)
-with a configuration and new secrets.
+A flag overrides its environment variable, which overrides the file, which
+overrides the default. Without a file, tinyd creates a data folder
+(./tinyd-data, or --data) with a configuration and new secrets.
 
-SIGTERM and SIGINT drain: requests in flight end first; a second signal aborts them.
-SIGHUP reloads the configuration. Sockets from systemd (tinyd.socket) are used for
-the addresses that they listen on.
+SIGTERM and SIGINT drain: requests in flight end first; a second signal aborts
+them. SIGHUP reloads the configuration. Sockets from systemd (tinyd.socket)
+are used for the addresses that they listen on.
 
 Examples:
   tinyd serve
@@ -68,7 +68,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     tracing::debug!(version, config = %settings.config.display(), "starting");
     tracing::debug!(settings = settings.effective().join(", "), "effective settings");
     for warning in &settings.warnings {
-        tracing::warn!("{warning}");
+        // The first start prints the addresses and what to do next, nothing else.
+        if created {
+            tracing::debug!("{warning}");
+        } else {
+            tracing::warn!("{warning}");
+        }
     }
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
@@ -82,7 +87,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     };
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
     let (stored, read_only) = (links.stored(), args.read_only);
-    // The first start prints the addresses and what to do next, nothing else.
     if created {
         tracing::debug!(version, store = %store.display(), bytes, links = stored, read_only, "store opened");
     } else {

@@ -1,4 +1,4 @@
-//! `tinyd status`: the health of a running server on one screen.
+//! `tinyd status`: the show health of a running server on one screen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,8 +20,8 @@ use crate::config::Settings;
 use crate::model::grouped;
 
 const EXAMPLES: &str = "\
-Asks the admin listener; needs no session. Ends with 0 if the appliance is healthy, with 1
-if it is not, with the reason, and with 6 if it cannot be reached.
+Reads the admin listener, without a session. Exits with 0 if the server is
+healthy, with 1 and the reasons if not, and with 6 if it cannot be reached.
 
 Examples:
   tinyd status
@@ -39,11 +39,11 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// The admin listener [default: as the configuration says]
-    #[arg(long, value_name = "URL", env = "TINYD_URL")]
+    /// URL of the admin listener [default: from the configuration]
+    #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true)]
     url: Option<String>,
 
-    /// Print what the appliance says as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

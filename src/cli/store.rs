@@ -16,13 +16,13 @@ use crate::config::Settings;
 use crate::store::{self, CopyError, FILE_NAME, OpenError, Progress as _, Store, Verification};
 
 const BACKUP_EXAMPLES: &str = "\
-The file is a store of its own: it has its name only once it is whole, synced and
-verified, and `tinyd serve --read-only --store FILE` serves it. To restore it, end
-tinyd and copy it over links.redb in the data folder.
+The backup is a store. It gets its name only when it is complete, synced and
+verified. `tinyd serve --read-only --store FILE` serves it. To restore it,
+stop tinyd and copy it over links.redb in the data folder.
 
-A running appliance gives its backup through the admin listener, while redirects and
-writes go on, to an administrator of a partner that is an operator: the only one of
-the configuration, or one with operator = true.
+Without --store, the running server sends the backup through its admin
+listener, while redirects and writes go on. That takes an administrator of an
+operator: the only partner, or one with operator = true.
 
 Examples:
   tinyd backup /backup/links-$(date +%F).redb
@@ -30,33 +30,34 @@ Examples:
   tinyd backup --store /var/lib/tinyd/links.redb /backup/links.redb";
 
 pub(super) const VERIFY_EXAMPLES: &str = "\
-Reads every record, index entry and counter of a store that no appliance has open, and
-compares them with each other. Changes nothing; what a crash has left is repaired in
-memory. Ends with 0 if all is well, with 1 if not.
+Reads every record, index entry and counter of a store that no server has
+open, and compares them. Changes nothing: it repairs the traces of a crash in
+memory only. Exits with 0 if the store is intact, else with 1.
 
 Examples:
   tinyd verify --store /backup/links.redb
   tinyd verify --config /etc/tinyd/tinyd.toml";
 
 pub(super) const COMPACT_EXAMPLES: &str = "\
-Makes the file of a store that no appliance has open as small as it can be, by copying
-it. The old file stays until the new one has been verified, so the disk needs room for
-both.
+Copies a store that no server has open to the smallest file possible. The old
+file stays until the new one is verified, so the disk needs room for both.
 
 Example:
-  systemctl stop tinyd && tinyd compact --config /etc/tinyd/tinyd.toml && systemctl start tinyd";
+  systemctl stop tinyd
+  tinyd compact --config /etc/tinyd/tinyd.toml
+  systemctl start tinyd";
 
 #[derive(Debug, Args)]
 #[command(after_help = BACKUP_EXAMPLES)]
 pub(super) struct BackupArgs {
-    /// Where to write it
+    /// Output file
     file: PathBuf,
 
-    /// Replace the file if there is one
+    /// Replace an existing file
     #[arg(long)]
     overwrite: bool,
 
-    /// Copy this store, which no appliance has open
+    /// Copy this store, which no server has open
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 
@@ -66,7 +67,7 @@ pub(super) struct BackupArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct FileArgs {
-    /// The store's file [default: links.redb in the data folder of the configuration]
+    /// Store file [default: links.redb in the data folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 
@@ -126,7 +127,7 @@ pub(super) fn verify(file: &FileArgs) -> Result<(), CliError> {
 pub(super) fn compact(file: &FileArgs) -> Result<(), CliError> {
     let path = file.path()?;
     if !path.try_exists()? {
-        return Err(Failure::Usage.error(format!("{}: there is no such file", path.display())));
+        return Err(Failure::Usage.error(format!("{}: no such file", path.display())));
     }
     let done = store::compact(&path, &mut Bars::default()).map_err(|error| match error {
         CopyError::Open(error) => not_opened(error),

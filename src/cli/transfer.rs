@@ -29,9 +29,9 @@ use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
 use crate::store::{Health, Store, Unfinished};
 
 const EXPORT_EXAMPLES: &str = "\
-Each line has every field of a link, deleted links included, in the order of the ids.
-Only the links of --partner if that is given; else an operator's export has those of
-every partner.
+Writes every field of every link, deleted ones too, ordered by ID. With
+--partner, only that partner's links; otherwise an operator exports the links
+of all partners.
 
 Examples:
   tinyd export links.jsonl
@@ -39,16 +39,16 @@ Examples:
   tinyd export --store /backup/links.redb - | jq -r .fullUrl";
 
 const IMPORT_EXAMPLES: &str = "\
-Ids are kept as they are. id, systemName and fullUrl are needed; for the rest, a line
-may leave to tinyd what the API would. What the API's list returns can be imported.
-CSV may have commas, semicolons or tabs between values; the first line is the names.
-A dry run shows the first ids: a spreadsheet may have cut zeros off.
+Keeps IDs. Requires id, systemName and fullUrl; other fields have the API's
+defaults. Reads what the API's list returns. CSV has a header line, and
+commas, semicolons or tabs. A dry run shows the first IDs: a spreadsheet may
+have cut off zeros.
 
-All lines are imported, in one transaction, or none; with --keep-going those that are
-right. Other writes wait for the transaction; with --keep-going there are many
-short ones. A line whose link is there already, the same in every field, changes
-nothing, so an import that was cut off can be done again. With --on-conflict update a
-line takes the place of the whole link: what it does not say is no longer there.
+Imports all lines in one transaction, or none; with --keep-going, all valid
+lines in many short transactions, so that other writes wait less. An import
+can be repeated: a line that equals the stored link changes nothing. With
+--on-conflict update, a line replaces the whole link, with every field that it
+leaves out.
 
 Examples:
   tinyd import links.jsonl --dry-run
@@ -58,14 +58,14 @@ Examples:
 
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// The file; - for standard input or output
+    /// File, or - for standard input or output
     file: PathBuf,
 
-    /// JSON Lines or CSV [default: as the file's name ends, else jsonl]
+    /// Format [default: by the file extension, else jsonl]
     #[arg(long, value_name = "FORMAT", value_parser = ["jsonl", "csv"])]
     format: Option<String>,
 
-    /// Use this store, which no appliance has open, instead of a running appliance
+    /// Use this store, which no server has open, instead of a running server
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 
@@ -79,7 +79,7 @@ pub(super) struct ExportArgs {
     #[command(flatten)]
     file: FileArgs,
 
-    /// Replace the file if there is one
+    /// Replace an existing file
     #[arg(long)]
     overwrite: bool,
 }
@@ -90,15 +90,15 @@ pub(super) struct ImportArgs {
     #[command(flatten)]
     file: FileArgs,
 
-    /// What to do with a line whose id another link has: fail, skip the line, or update the link
+    /// Action for a line whose ID is taken
     #[arg(long, value_name = "POLICY", value_parser = ["fail", "skip", "update"], default_value = "fail")]
     on_conflict: String,
 
-    /// Find out what would happen, and change nothing
+    /// Report what would change; change nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Import the lines that are right even if others are wrong
+    /// Import valid lines even if others are invalid
     #[arg(long)]
     keep_going: bool,
 }
@@ -125,7 +125,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
         return export_to(&args.file, io::stdout().lock());
     }
     check_target(path, args.overwrite)?;
-    let unwritable = || format!("{} cannot be written", path.display());
+    let unwritable = || format!("cannot write {}", path.display());
     let unfinished = Unfinished::new(path);
     let file = unfinished.create().with_context(unwritable)?;
     let exported = export_to(&args.file, &file);
@@ -175,7 +175,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
         (Box::new(io::stdin()), None)
     } else {
         let path = &args.file.file;
-        let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
             return Err(Failure::Usage.error(format!("{} is a folder", path.display())));

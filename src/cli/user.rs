@@ -8,18 +8,18 @@ use crate::cli::exit::CliError;
 use crate::cli::shown;
 
 const EXAMPLES: &str = "\
-Every link that the user owns becomes deleted, in one transaction; `tinyd link restore`
-brings single ones back.
+Deletes every link that the user owns. `tinyd link restore` restores single
+ones.
 
 Example:
   tinyd user delete editor@example.com";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
-    /// Delete a user's links, as Kaltura does when a user is deleted
+    /// Delete all links of a user, as Kaltura's user.delete does
     #[command(after_help = EXAMPLES)]
     Delete {
-        /// The user
+        /// User ID
         name: String,
         #[command(flatten)]
         client: ClientArgs,

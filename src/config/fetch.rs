@@ -102,11 +102,11 @@ fn warning_of_network(network: &IpNet) -> Option<String> {
     let overlaps = |loopback: &IpNet| loopback.contains(network) || network.contains(loopback);
     let is_v6 = matches!(network, IpNet::V6(_));
     let what = if network.prefix_len() < if is_v6 { v6 } else { v4 } {
-        "is larger than any private network: everybody who may create links can read what this machine reaches"
+        "is larger than any private network: every link author can read what this machine reaches"
     } else if LOOPBACKS.iter().any(overlaps) {
-        "has addresses of this machine: everybody who may create links can read what its services serve, tinyd excepted"
+        "has addresses of this machine: every link author can read what its services serve, tinyd excepted"
     } else if METADATA.into_iter().any(holds) {
-        "has the metadata address of clouds: everybody who may create links can read the credentials there"
+        "has the metadata address of clouds: every link author can read the credentials there"
     } else {
         return None;
     };

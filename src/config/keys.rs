@@ -158,7 +158,7 @@ keys! {
         "Threads for redirects. As many more serve all other requests. Default: one for each core.", ""), "threads");
     GUESSES: key(&[("public", "600")], "max_guesses_per_minute", ANY, AtReload,
         "Requests for unknown IDs allowed per client address and minute; more get 429. `0` disables the limit.",
-        "People request a few unknown IDs a day; at this rate nobody finds a link.");
+        "People request a few unknown IDs a day; at this rate, no client finds a link by trying.");
     SHUT_OUT: key(&[("public", "true")], "shut_out_guessers", ValueKind::Flag, AfterRestart,
         "Whether a client address with twice as many gets 429 for every request until the minute ends.",
         "429 beside 302 would reveal which IDs exist.");
@@ -240,7 +240,7 @@ keys! {
     ALLOW: key(&[("fetch", "[]")], "allow", ValueKind::Texts("IP addresses or \
         networks", checks::allowed_network), AfterRestart,
         "Private networks that tinyd may fetch from. Its own listeners stay forbidden.",
-        "Everybody who may create links can read what these networks serve.");
+        "Every link author can read what these networks serve.");
     PORTS: key(&[("fetch", "[80, 443]")], "ports", ValueKind::Ports, AfterRestart,
         "Ports that tinyd may fetch from.", "");
     FOLLOW: key(&[("fetch", "0")], "follow", ValueKind::Number(0..=FOLLOW_MAX as u64, ""), AfterRestart,

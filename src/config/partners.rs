@@ -81,7 +81,7 @@ impl Reader {
         }
         if partners.is_empty() {
             self.warnings
-                .push("no [[partner]]: tinyd serves redirects only, nobody can use the API".to_owned());
+                .push("no [[partner]]: tinyd serves redirects only, and the API accepts no session".to_owned());
         }
         Ok(Partners(partners))
     }
@@ -150,7 +150,7 @@ impl Reader {
         const OTHERS: u32 = 0o007;
         if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
             let path = path.display();
-            let warning = format!("{path} can be read by everybody on this machine: chmod 600 {path}");
+            let warning = format!("{path} is readable by other users: run chmod 600 {path}");
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
             }

@@ -300,7 +300,7 @@ fn readable_files_with_secrets_are_warned_of_once() {
         let warnings = Settings::load(&overrides).unwrap().warnings;
         let expected = warned.map(|path| {
             let path = path.display();
-            format!("{path} can be read by everybody on this machine: chmod 600 {path}")
+            format!("{path} is readable by other users: run chmod 600 {path}")
         });
         assert_eq!(warnings, Vec::from_iter(expected), "{text}");
     }

@@ -29,7 +29,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 pub(super) async fn connect(addresses: &[Checked]) -> Result<TcpStream, FetchError> {
     let mut untried = in_turns(addresses).into_iter().take(ADDRESSES_MAX);
     let mut attempts = FuturesUnordered::new();
-    let mut failure = FetchError::Unreachable("there is no address".into());
+    let mut failure = FetchError::Unreachable("no address".into());
     loop {
         match untried.next() {
             Some(address) => attempts.push(TcpStream::connect(address.address())),

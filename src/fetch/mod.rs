@@ -138,7 +138,7 @@ impl Fetcher {
         if headers::is_for_service_worker(wanted.headers) {
             return Err(FetchError::forbidden("a service worker would act for the whole host"));
         }
-        let unparsed = FetchError::forbidden("the destination is no URL");
+        let unparsed = FetchError::forbidden("the destination is not a URL");
         let url = Url::parse(wanted.destination).map_err(|_| unparsed)?;
         let FetchSettings {
             fetches,
@@ -187,7 +187,7 @@ impl Inner {
             followed += 1;
         };
         if !headers::is_framing_known(response.headers()) {
-            return Err(FetchError::Broken("a transfer coding that nobody has asked for".into()));
+            return Err(FetchError::Broken("unrequested Transfer-Encoding".into()));
         }
         match response.body().size_hint().exact() {
             Some(length) if length > self.settings.bytes => Err(FetchError::TooLarge(length)),

@@ -133,7 +133,7 @@ impl Policy {
     }
 
     fn judge(&self, address: IpAddr, port: u16) -> Result<(), FetchError> {
-        let unknown = || FetchError::forbidden(format!("it cannot be told whether {address} is this machine's"));
+        let unknown = || FetchError::forbidden(format!("unknown whether {address} belongs to this machine"));
         if self.is_listener(address.to_canonical(), port).ok_or_else(unknown)? {
             return Err(FetchError::forbidden(format!(
                 "{address} with port {port} is a listener of this appliance"

@@ -204,7 +204,7 @@ impl Fields {
                 .ok()
                 .filter(|_| value.iter().all(u8::is_ascii_digit));
             let length = digits.and_then(|digits| digits.parse().ok());
-            let length = length.ok_or(BadHead::malformed("Content-Length is no number"))?;
+            let length = length.ok_or(BadHead::malformed("invalid Content-Length"))?;
             if self.length.replace(length).is_some() {
                 return Err(BadHead::malformed("Content-Length comes twice"));
             }
@@ -258,7 +258,7 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, BadHead>
     if method.len() > METHOD_MAX_BYTES {
         return Err(BadHead {
             status: StatusCode::NOT_IMPLEMENTED,
-            reason: "there is no such method",
+            reason: "unknown method",
         });
     }
     let is_http_10 = match version {
@@ -296,7 +296,7 @@ fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(),
         return Err(BadHead::TARGET_TOO_LONG);
     }
     if target.contains(&b'#') || target.iter().any(is_control) || Uri::try_from(&*encoded).is_err() {
-        return Err(BadHead::malformed("the target holds what cannot be in one"));
+        return Err(BadHead::malformed("invalid request target"));
     }
     let path = path_of(target).ok_or(BadHead::malformed("the target is neither a path nor an http URL"))?;
     let path = target.get(path).unwrap_or_default();

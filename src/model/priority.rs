@@ -10,6 +10,6 @@ pub const SCAN_NICE: i32 = 10;
 pub fn lower(nice: i32) {
     // On Linux, what is meant by "this process" is the thread. Where it is forbidden, everything works as it is.
     if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::debug!(%error, "a thread's priority cannot be lowered");
+        tracing::debug!(%error, "cannot lower a thread's priority");
     }
 }

@@ -240,7 +240,7 @@ fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html
     let fault = match verdict {
         Verdict::Redirect(location) => return found(location),
         Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
-        Verdict::Damaged => return unavailable("this link cannot be read at the moment\n"),
+        Verdict::Damaged => return unavailable("this link is temporarily unavailable\n"),
         Verdict::Unknown => ApiError::InvalidObjectId { id: id.to_owned() },
         Verdict::Disabled => invalid(false),
         Verdict::Deleted => invalid(true),

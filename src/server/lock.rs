@@ -18,7 +18,7 @@ pub struct DataLock {
 pub enum LockError {
     #[error("the data folder {} is already in use by {holder}", folder.display())]
     InUse { folder: PathBuf, holder: String },
-    #[error("the data folder {} cannot be used: {cause}", folder.display())]
+    #[error("cannot use the data folder {}: {cause}", folder.display())]
     Io { folder: PathBuf, cause: io::Error },
 }
 

@@ -165,7 +165,7 @@ fn client_of(request: &Request<Incoming>, address: IpAddr) -> Client<'_> {
 
 /// The response to our own fetch: a destination must not lead to the admin listener.
 fn from_proxy() -> Response {
-    let mut response = http::text(StatusCode::LOOP_DETECTED, "this is no destination of short links\n");
+    let mut response = http::text(StatusCode::LOOP_DETECTED, "short links cannot lead here\n");
     http::no_store(response.headers_mut());
     response
 }

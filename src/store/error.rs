@@ -125,11 +125,11 @@ pub enum OpenError {
         path.display(), journal.display(), journal.display()
     )]
     ForeignJournal { path: PathBuf, journal: PathBuf },
-    #[error("{} cannot be opened as a store", path.display())]
+    #[error("cannot open {} as a store", path.display())]
     Unreadable { path: PathBuf, source: StoreError },
-    #[error("the store cannot be read")]
+    #[error("cannot read the store")]
     Read(#[from] StoreError),
-    #[error("the writer's thread cannot be started")]
+    #[error("cannot start the writer thread")]
     Thread(#[from] std::io::Error),
 }
 

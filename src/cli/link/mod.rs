@@ -33,16 +33,16 @@ const DESTINATION_SHOWN_CHARS: usize = 72;
 const ADD_EXAMPLES: &str = "\
 Examples:
   tinyd link add https://example.com/video --system-name PREVIEW
-  tinyd link add https://example.com/sale --system-name CAMPAIGN-Q4 --expires 30d --name 'Winter sale'";
+  tinyd link add https://example.com/sale --system-name SALE --expires 30d";
 const LIST_EXAMPLES: &str = "\
 Examples:
   tinyd link list
-  tinyd link list --system-name CAMPAIGN-Q4 --status enabled
+  tinyd link list --system-name SALE --status enabled
   tinyd link list --expires-before now --order +expiresAt --page-size 500 --json";
 const UPDATE_EXAMPLES: &str = "\
 Examples:
   tinyd link update 67mk41xj --status disabled
-  tinyd link update 67mk41xj --to https://example.com/new --expires never --clear name";
+  tinyd link update 67mk41xj --to https://example.com/new --expires never";
 const GET_EXAMPLES: &str = "\
 Examples:
   tinyd link get 67mk41xj
@@ -51,12 +51,13 @@ Examples:
 const DELETE_EXAMPLES: &str = "\
 Examples:
   tinyd link delete 67mk41xj
-  tinyd link list --status disabled --json | jq -r '.objects[].id' | xargs tinyd link delete";
-pub(super) const ID_HELP: &str = "The link's id, or its short URL";
+  tinyd link list --status disabled --json | jq -r '.objects[].id' |
+    xargs tinyd link delete";
+pub(super) const ID_HELP: &str = "ID or short URL";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LinkCommand {
-    /// Make a link
+    /// Add a link
     #[command(after_help = ADD_EXAMPLES)]
     Add(AddArgs),
     /// Show a link
@@ -65,7 +66,7 @@ pub(super) enum LinkCommand {
         #[arg(help = ID_HELP, value_parser = id_of)]
         id: String,
 
-        /// Read it from this store, a backup for instance, that no appliance has open
+        /// Read it from this store, such as a backup, which no server has open
         #[arg(long, value_name = "FILE")]
         store: Option<PathBuf>,
 
@@ -75,10 +76,10 @@ pub(super) enum LinkCommand {
     /// List links
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
-    /// Change a link
+    /// Update a link
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(UpdateArgs),
-    /// Delete links; they can be restored
+    /// Delete links (undo with restore)
     #[command(after_help = DELETE_EXAMPLES)]
     Delete {
         #[arg(help = ID_HELP, value_parser = id_of, required = true)]
@@ -86,7 +87,7 @@ pub(super) enum LinkCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Make deleted links redirect again
+    /// Restore deleted links
     Restore(restore::RestoreArgs),
 }
 
@@ -99,17 +100,17 @@ enum LinkStatus {
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// Where the link leads
+    /// Destination URL
     to: String,
 
-    /// A name for programs, 3 to 63 characters
+    /// Name for programs, 3 to 63 characters
     #[arg(long, value_name = "NAME")]
     system_name: String,
 
     #[command(flatten)]
     fields: FieldArgs,
 
-    /// A key of your own, unique among the partner's links
+    /// Your own key, unique among the partner's links
     #[arg(long, value_name = "KEY")]
     unique_id: Option<String>,
 
@@ -122,11 +123,11 @@ pub(super) struct UpdateArgs {
     #[arg(help = ID_HELP, value_parser = id_of)]
     id: String,
 
-    /// Where the link leads
+    /// Destination URL
     #[arg(long, value_name = "URL")]
     to: Option<String>,
 
-    /// A name for programs, 3 to 63 characters
+    /// Name for programs, 3 to 63 characters
     #[arg(long, value_name = "NAME")]
     system_name: Option<String>,
 
@@ -143,70 +144,70 @@ pub(super) struct UpdateArgs {
 
 #[derive(Debug, Args)]
 struct FieldArgs {
-    /// A name for people
+    /// Name for people
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// The user who owns it
+    /// User ID of the owner
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
 
-    /// When it expires: 7d, 12h, 2027-01-31T12:00:00Z, unix seconds, or never
+    /// Expiry: 7d, 12h, 2027-01-31T12:00:00Z, Unix seconds, or never
     #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
     expires: Option<i64>,
 
-    /// Whether it redirects
+    /// Status; only enabled links redirect
     #[arg(long, value_name = "STATUS", value_enum)]
     status: Option<LinkStatus>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Only with these statuses; deleted links are listed only if asked for
+    /// Only links with this status (repeatable); deleted ones need it
     #[arg(long, value_name = "STATUS", value_enum, value_delimiter = ',')]
     status: Vec<LinkStatus>,
 
-    /// Only of these owners
+    /// Only links of this owner (repeatable)
     #[arg(long, value_name = "USER", value_delimiter = ',')]
     owner: Vec<String>,
 
-    /// Only with these system names
+    /// Only links with this system name (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     system_name: Vec<String>,
 
-    /// Only these links
+    /// Only this link (repeatable)
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = id_of)]
     id: Vec<String>,
 
-    /// Only with this unique id
+    /// Only the link with this unique ID
     #[arg(long, value_name = "KEY")]
     unique_id: Option<String>,
 
-    /// Only made since then: 7d means seven days ago
+    /// Only links created after TIME: 7d (ago) or 2026-01-31
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_past)]
     created_after: Option<Timestamp>,
 
-    /// Only made until then: 7d means seven days ago
+    /// Only links created before TIME: 7d (ago) or 2026-01-31
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_past)]
     created_before: Option<Timestamp>,
 
-    /// Only expiring since then: now, or 7d for in seven days
+    /// Only links that expire after TIME: now or 7d (from now)
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_future)]
     expires_after: Option<Timestamp>,
 
-    /// Only expiring until then: now, or 7d for in seven days
+    /// Only links that expire before TIME: now or 7d (from now)
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time::parse_future)]
     expires_before: Option<Timestamp>,
 
-    /// The order: + or - and createdAt, updatedAt or expiresAt
+    /// Sort order
     #[arg(long, value_name = "ORDER", default_value = "-createdAt", allow_hyphen_values = true, value_parser = ORDERS)]
     order: String,
 
-    /// Links on a page, up to 500
+    /// Links per page, up to 500
     #[arg(long, value_name = "LINKS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=500))]
     page_size: u64,
 
-    /// The page, from 1
+    /// Page number, from 1
     #[arg(long, value_name = "PAGE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     page: u64,
 

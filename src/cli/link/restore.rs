@@ -23,13 +23,14 @@ use crate::model::validate::without_byte_order_mark;
 const CALL_LINKS: usize = 500;
 
 const EXAMPLES: &str = "\
-A file has one id or short URL a line; what follows a # is a comment. Ends with 3 if
-there are links that nobody knows, and restores the others all the same.
+A file has one ID or short URL per line; # begins a comment. Exits with 3 if
+some links do not exist, and restores the others.
 
 Examples:
   tinyd link restore 67mk41xj https://go.example.com/tiny/8gjenojs
   tinyd link restore --from deleted.txt --dry-run
-  tinyd link list --status deleted --json | jq -r '.objects[].id' | tinyd link restore --from -";
+  tinyd link list --status deleted --json | jq -r '.objects[].id' |
+    tinyd link restore --from -";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -37,11 +38,11 @@ pub struct RestoreArgs {
     #[arg(help = ID_HELP, value_parser = id_of, required_unless_present = "from")]
     ids: Vec<String>,
 
-    /// Take them from this file; - for standard input
+    /// Read IDs from this file, or - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "ids")]
     from: Option<PathBuf>,
 
-    /// Say what would happen, and change nothing
+    /// Report what would change; change nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -110,7 +111,7 @@ fn text_of(path: &Path) -> Result<String, CliError> {
     } else {
         std::fs::read_to_string(path).map(|read| text = read)
     };
-    read.with_context(|| format!("{} cannot be read", path.display()))?;
+    read.with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text)
 }
 

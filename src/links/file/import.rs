@@ -112,7 +112,7 @@ impl ImportReport {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read; without `keep_going`, nothing was written.
-    #[error("the file cannot be read")]
+    #[error("cannot read the file")]
     File(#[source] io::Error),
     #[error(transparent)]
     Write(#[from] WriteError),

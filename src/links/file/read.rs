@@ -372,7 +372,7 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
             "fullUrl" => value.clone_into(&mut row.full_url),
             "uniqueId" => row.unique_id = Some(value.to_owned()),
             "status" => row.status = Some(number()?),
-            other => return Err(format!("{other} is no field")),
+            other => return Err(format!("unknown field {other}")),
         }
     }
     Ok(row)

@@ -31,12 +31,12 @@ impl CommitObserver for Publisher {
         let (mut differing, mut damaged) = (0_u64, HashSet::new());
         let links = snapshot.for_each(|id, record| match record {
             Ok(link) if !Destination::was_ever_accepted(&link.full_url) => {
-                tracing::error!(error = %StoreError::never_accepted(id), "a link cannot be read");
+                tracing::error!(error = %StoreError::never_accepted(id), "cannot read a link");
                 damaged.insert(id);
             }
             Ok(link) => differing += u64::from(self.index.publish(&(&link).into())),
             Err(error) => {
-                tracing::error!(%error, "a link cannot be read");
+                tracing::error!(%error, "cannot read a link");
                 damaged.insert(id);
             }
         })?;

@@ -92,7 +92,7 @@ impl Snapshot {
         let written = match catch_unwind(AssertUnwindSafe(|| self.for_each_entry(&mut visit))) {
             Ok(Err(CopyError::Store(error))) if error.is_corruption() => Err(CopyError::Damaged(error.to_string())),
             Ok(written) => written,
-            Err(_) => Err(CopyError::Damaged("a page of the file cannot be read".to_owned())),
+            Err(_) => Err(CopyError::Damaged("unreadable page".to_owned())),
         };
         if let Err(CopyError::Damaged(reason)) = &written {
             // So that the reader can say why there is no copy.

@@ -177,7 +177,7 @@ impl StoreFile {
             Err(error) => return Err(error),
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("the journal is no ordinary file"));
+            return Err(io::Error::other("the journal is not a regular file"));
         }
         let mut content = Vec::new();
         file.take(JOURNAL_MAX_BYTES).read_to_end(&mut content)?;

@@ -133,7 +133,7 @@ pub fn journal_of(database: &impl ReadableDatabase) -> Result<Option<(Tie, u64)>
         return Err(StoreError::damaged("journal", "the identity of the store is missing"));
     }
     if identity.is_some_and(|identity| noted != Some(check(identity, salt, bytes))) {
-        let reason = "wrong checksum: without its salt, what was acknowledged last cannot be found in the journal";
+        let reason = "wrong checksum of the salt, without which the journal cannot be read";
         return Err(StoreError::damaged("journal", reason));
     }
     Ok(Some((Tie { identity, salt }, bytes)))

@@ -66,7 +66,7 @@ impl Inspection {
         let from = self.last.clone();
         let looked = unless_corrupt(|| look(&store.snapshot()?, part, from.as_deref(), &mut found))?;
         if looked.is_none() {
-            found.push(format!("{part:?}: a page cannot be read"));
+            found.push(format!("{part:?}: unreadable page"));
         }
         let (seen, last) = looked.unwrap_or_default();
         self.entries += seen as u64;

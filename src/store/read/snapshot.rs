@@ -152,7 +152,7 @@ impl Snapshot {
             return Ok(totals);
         }
         let totals = unless_corrupt(|| count(self.index(Index::Created).iter()?, Index::Created))?;
-        totals.ok_or_else(|| StoreError::damaged(Index::Created.name(), "a page cannot be read"))
+        totals.ok_or_else(|| StoreError::damaged(Index::Created.name(), "unreadable page"))
     }
 
     fn counted_totals(&self) -> Result<Counts, StoreError> {

@@ -151,7 +151,7 @@ fn exit_code_tells_the_kind_of_error() {
     let (exit, said) = failed(&appliance.tinyd(&["link", "list"]));
     assert_eq!(exit, 2);
     assert!(
-        said.contains("--partner is needed") && said.contains("1234567, 7654321"),
+        said.contains("--partner is required") && said.contains("1234567, 7654321"),
         "{said}"
     );
     assert_eq!(run(&["list", "--url", "http://127.0.0.1:1"]).0, 6);
