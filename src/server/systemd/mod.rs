@@ -1,22 +1,25 @@
 //! Notifies systemd (sd_notify(3)) that tinyd serves, reloads and ends, of its status, and of its heartbeat. Without
 //! `NOTIFY_SOCKET` in the environment, it does nothing.
 //!
-//! A thread of its own does it, so that no runtime waits for systemd, and a store that takes long to open or to close
-//! does not keep tinyd from asking for more time.
+//! It has a thread of its own: no runtime waits for systemd, and a store that opens or closes slowly does not keep
+//! tinyd from extending the timeout.
+
+mod watchdog;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::sync::watch;
 
 use crate::links::Links;
 use crate::model::grouped;
+use crate::server::systemd::watchdog::{Questions, heartbeat};
 use crate::store::Health;
+
+pub(super) use watchdog::Heartbeat;
 
 /// While links are loading.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -325,61 +328,6 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
 
 fn extension() -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX))
-}
-
-#[derive(Debug, Default)]
-struct Question {
-    answers: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Questions {
-    last: watch::Sender<Arc<Question>>,
-    runtimes: Arc<AtomicUsize>,
-}
-
-/// The heartbeat of a runtime. A runtime whose threads all hang has none.
-#[derive(Debug, Clone)]
-pub(super) struct Heartbeat {
-    last: watch::Receiver<Arc<Question>>,
-    runtimes: Arc<AtomicUsize>,
-}
-
-fn heartbeat() -> (Questions, Heartbeat) {
-    let (sender, receiver) = watch::channel(Arc::default());
-    let runtimes = Arc::default();
-    let questions = Questions {
-        last: sender,
-        runtimes: Arc::clone(&runtimes),
-    };
-    let heartbeat = Heartbeat {
-        last: receiver,
-        runtimes,
-    };
-    (questions, heartbeat)
-}
-
-impl Questions {
-    fn ask(&self) {
-        self.last.send_replace(Arc::default());
-    }
-
-    fn are_all_answered(&self) -> bool {
-        self.last.borrow().answers.load(Ordering::Relaxed) >= self.runtimes.load(Ordering::Relaxed)
-    }
-}
-
-impl Heartbeat {
-    /// Answers each question once for this runtime, until the notifier ends.
-    pub(super) async fn run(mut self) {
-        self.runtimes.fetch_add(1, Ordering::Relaxed);
-        loop {
-            self.last.borrow_and_update().answers.fetch_add(1, Ordering::Relaxed);
-            if self.last.changed().await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
