@@ -41,18 +41,17 @@ impl Api {
             return Err(ApiError::invalid("expiry", reason));
         }
 
-        let now = self.links.clock().now();
-        if !self.start_limit.allows(caller.address, id, now) {
+        let (now, at) = (self.links.clock().now(), self.start_limit.now());
+        if !self.start_limit.allows(caller.address, id, at) {
             self.metrics.refused(Listener::Admin, Refusal::StartSession);
             return Err(failed(StartFailure::Throttled));
         }
         let partners = self.partners.borrow().clone();
         if !partners.may_start(id, kind, secret) {
-            // Partners that there are none of have no secret to be guessed, and would only crowd out those that are
-            // counted.
+            // An unknown partner has no secret to guess, and would only take the place of a known one.
             let is_partner = partners.get(id).is_some();
-            // Told once, not at every refusal: who guesses must not write the log.
-            if is_partner && self.start_limit.failed(caller.address, id, now) {
+            // Logged once, so that a client cannot fill the log.
+            if is_partner && self.start_limit.failed(caller.address, id, at) {
                 tracing::warn!(
                     partner = id.0,
                     "too many failed attempts to start a session; refused for a minute"

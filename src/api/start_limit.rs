@@ -1,12 +1,13 @@
 //! The limit of failed attempts to start a session.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::http::per_client::Windows;
 use crate::model::{PartnerId, Timestamp, client_network};
 
-/// Failed attempts that one address may make for one partner within a window. A person who mistypes needs fewer; at
-/// this rate a secret of 32 hexadecimal digits outlasts everybody.
+/// Failed attempts per address and partner within a window. People who mistype need fewer, and a search for 32
+/// hexadecimal digits at this rate is hopeless.
 const FAILURES_MAX: u32 = 10;
 const WINDOW_SECONDS: i64 = 60;
 
@@ -15,17 +16,24 @@ const WINDOW_SECONDS: i64 = 60;
 #[derive(Debug)]
 pub(super) struct StartLimit {
     failures: Windows<(IpAddr, PartnerId), u32>,
+    origin: Instant,
 }
 
 impl Default for StartLimit {
     fn default() -> Self {
         Self {
             failures: Windows::new(WINDOW_SECONDS),
+            origin: Instant::now(),
         }
     }
 }
 
 impl StartLimit {
+    /// A monotonic time: with the wall clock, a jump would grant further attempts.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_unix(i64::try_from(self.origin.elapsed().as_secs()).unwrap_or(i64::MAX))
+    }
+
     pub(super) fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
         let client = (client_network(address), partner);
         let is_below = self.failures.get(&client, now, |failures| *failures < FAILURES_MAX);

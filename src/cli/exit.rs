@@ -67,7 +67,6 @@ pub(super) fn report(result: Result<(), CliError>) -> ExitCode {
         } else {
             text + "\n"
         };
-        // Nobody may be reading.
         let _ = io::stderr().write_all(text.as_bytes());
     }
     ExitCode::from(error.failure as u8)

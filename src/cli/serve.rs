@@ -62,14 +62,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     } else {
         Settings::load_or_create(&overrides)?
     };
+    let configured = settings.warnings.len();
     settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_levels = LogLevels::start(&settings)?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::debug!(version, config = %settings.config.display(), "starting");
     tracing::debug!(settings = settings.effective().join(", "), "effective settings");
-    for warning in &settings.warnings {
-        // The first start prints the addresses and what to do next, nothing else.
-        if created {
+    for (number, warning) in settings.warnings.iter().enumerate() {
+        // The first start prints the addresses and what to do next. Default limits that are lowered can wait.
+        if created && number >= configured {
             tracing::debug!("{warning}");
         } else {
             tracing::warn!("{warning}");

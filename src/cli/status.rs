@@ -1,4 +1,4 @@
-//! `tinyd status`: the show health of a running server on one screen.
+//! `tinyd status`: the health of a running server on one screen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

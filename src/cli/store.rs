@@ -141,7 +141,7 @@ pub(super) fn compact(file: &FileArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether a file may be written there: never in place of a store that somebody has open, or of what is no file.
+/// Whether a file may be written there: not over a store that is open, nor over anything but a regular file.
 pub(super) fn check_target(path: &Path, overwrite: bool) -> Result<(), CliError> {
     let reason = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

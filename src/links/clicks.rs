@@ -172,6 +172,11 @@ impl Pending {
         Ok(ids.iter().map(usage).collect())
     }
 
+    /// Links that are not in the table any more.
+    fn in_flush(&self) -> usize {
+        self.flush.len() + self.batch.as_ref().map_or(0, |batch| batch.counts.len())
+    }
+
     fn visits(&self) -> u64 {
         let flush = self.flush.iter().map(|(_, usage)| usage);
         let visits: u64 = self.table.values().chain(flush).map(Usage::visits).sum();
@@ -256,7 +261,7 @@ impl Clicks {
             mem::swap(&mut *recorder.lock(), &mut recorded);
             let mut pending = self.pending.lock();
             let most = self.pending_max.load(Ordering::Relaxed);
-            let most = most.saturating_sub(pending.flush.len());
+            let most = most.saturating_sub(pending.in_flush());
             for (id, usage) in recorded {
                 if let Some(before) = pending.table.get_mut(&id) {
                     before.add(&usage);
@@ -293,6 +298,9 @@ impl Clicks {
                 counts: Arc::new(pending.flush.drain(..links).collect()),
                 total: Arc::default(),
             });
+            if pending.flush.is_empty() {
+                pending.flush = VecDeque::new();
+            }
         }
         pending.batch.clone()
     }
@@ -365,7 +373,7 @@ impl Links {
             match tokio::time::timeout(patience, flushing).await {
                 Ok(Ok(())) => return,
                 Ok(Err(_)) => tokio::time::sleep(RETRY_INTERVAL).await,
-                Err(_) if self.health() == Health::Accepting => {
+                Err(_) if before == written() && self.health() == Health::Accepting => {
                     tracing::warn!("shutdown waiting for click counts to be written");
                     since = Instant::now();
                 }
@@ -415,7 +423,8 @@ impl Links {
         let recorders = self.clicks.recorders.lock();
         let recorded: usize = recorders.iter().map(|table| table.lock().allocation_size()).sum();
         let pending = self.clicks.pending.lock();
-        recorded + pending.table.allocation_size() + pending.flush.capacity() * size_of::<(LinkId, Usage)>()
+        let in_flush = pending.flush.capacity() + pending.in_flush() - pending.flush.len();
+        recorded + pending.table.allocation_size() + in_flush * size_of::<(LinkId, Usage)>()
     }
 
     #[cfg(test)]

@@ -261,6 +261,7 @@ pub(super) async fn serve(
     // A busy connection may have used up the task's budget when it gets here.
     let mut stopped = context.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
+    let alarm = progress.deadlines.alarm(&policy.limits);
     let mut connection = Connection {
         stream: &mut handover.stream,
         fast_path,
@@ -268,7 +269,7 @@ pub(super) async fn serve(
         context,
         activity,
         progress,
-        alarm: pin!(tokio::time::sleep_until(Deadlines::first(&policy.limits))),
+        alarm: pin!(tokio::time::sleep_until(alarm)),
     };
     connection.send(&unsent).await?;
     loop {

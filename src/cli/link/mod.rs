@@ -252,6 +252,10 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
                 };
                 link[name] = json!("");
             }
+            if let Value::Object(fields) = &mut link {
+                // An empty object changes nothing; the API takes an object of nulls for none.
+                fields.retain(|_, value| !value.is_null());
+            }
             show_result(&args.client, "update", json!({ "id": args.id, "shortLink": link }))
         }
         LinkCommand::Delete { ids, client } => each(client, "delete", ids),

@@ -36,9 +36,10 @@ impl Deadlines {
         }
     }
 
-    /// When to poll first.
-    pub fn first(limits: &Limits) -> Instant {
-        Instant::now() + limits.head_timeout.min(limits.idle_timeout)
+    /// When to look at the deadlines next: not later than a head or an idle time that begins now would be overdue.
+    pub fn alarm(&self, limits: &Limits) -> Instant {
+        let soon = Instant::now() + limits.head_timeout.min(limits.idle_timeout);
+        self.grace_ends.unwrap_or_else(|| self.next(limits).0.min(soon))
     }
 
     pub fn note_partial_head(&mut self, now: Instant) {
@@ -105,8 +106,7 @@ impl Deadlines {
             if deadline <= Instant::now() {
                 return Poll::Ready(Some(reason));
             }
-            // A head or idle time that begins now may be due earlier.
-            alarm.as_mut().reset(deadline.min(Self::first(limits)));
+            alarm.as_mut().reset(self.alarm(limits));
         }
     }
 }
@@ -151,6 +151,11 @@ mod tests {
         deadlines.note_request();
         deadlines.wait(began + seconds(90), false);
         assert_eq!(deadlines.next(&limits), (began + seconds(100), Refusal::Lifetime));
+        let short = Limits {
+            lifetime: seconds(1),
+            ..limits.clone()
+        };
+        assert!(Deadlines::new().alarm(&short) <= Instant::now() + seconds(1));
         deadlines.wait(began + seconds(105), false);
         assert_eq!(deadlines.next(&limits), (began + seconds(106), Refusal::Lifetime));
     }
@@ -171,7 +176,10 @@ mod tests {
         deadlines.drain(alarm.as_mut());
         let grace = alarm.deadline() - Instant::now();
         assert!(grace > seconds(0) && grace <= DRAIN_GRACE, "{grace:?}");
-        deadlines.waiting_since -= DRAIN_GRACE;
+        // Handed over to hyper, it ends at the same time.
+        deadlines.wait(Instant::now(), true);
+        assert_eq!(deadlines.alarm(&limits()), alarm.deadline());
+        deadlines.wait(Instant::now() - DRAIN_GRACE, false);
         deadlines.drain(alarm.as_mut());
         assert!(alarm.deadline() <= Instant::now());
         let ended = std::future::poll_fn(|cx| deadlines.poll(alarm.as_mut(), &limits(), cx));

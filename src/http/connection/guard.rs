@@ -201,7 +201,7 @@ impl<S: Depart> Guard<S> {
                 // Without a sender, the program ends too.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }),
-            alarm: Box::pin(tokio::time::sleep_until(Deadlines::first(&context.policy.limits))),
+            alarm: Box::pin(tokio::time::sleep_until(deadlines.alarm(&context.policy.limits))),
             deadlines,
             held: unread,
             reader: HeadReader::default(),

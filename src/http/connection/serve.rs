@@ -30,7 +30,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Connections accepted in a row from the queue during a drain.
 const ACCEPTED_TOGETHER: i32 = 32;
 /// Least time between log lines about it.
-const ACCEPT_TELL_INTERVAL: Duration = Duration::from_secs(60);
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The smallest buffer that hyper accepts.
 const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
@@ -90,16 +90,16 @@ pub async fn accept(
 /// Limits log lines about accept errors. Connections accepted in between, as others close, do not reset it.
 #[derive(Debug, Default)]
 struct AcceptTrouble {
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl AcceptTrouble {
     fn is_news(&mut self, now: Instant) -> bool {
         let is_news = self
-            .told
-            .is_none_or(|told| now.saturating_duration_since(told) >= ACCEPT_TELL_INTERVAL);
+            .logged
+            .is_none_or(|logged| now.saturating_duration_since(logged) >= ACCEPT_LOG_INTERVAL);
         if is_news {
-            self.told = Some(now);
+            self.logged = Some(now);
         }
         is_news
     }
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn accept_errors_are_logged_once_a_minute() {
         let (mut trouble, start) = (AcceptTrouble::default(), Instant::now());
-        let told = (0..1_500).filter(|tries| trouble.is_news(start + ACCEPT_BACKOFF * *tries));
-        assert_eq!(told.collect::<Vec<_>>(), [0, 600, 1_200]);
+        let logged = (0..1_500).filter(|tries| trouble.is_news(start + ACCEPT_BACKOFF * *tries));
+        assert_eq!(logged.collect::<Vec<_>>(), [0, 600, 1_200]);
     }
 }

@@ -128,6 +128,8 @@ fn cli_adds_shows_changes_and_deletes_links() {
     assert_eq!(out(&run(&["restore", second])), restored);
     assert_eq!(appliance.goto(second).status, 302);
 
+    // Without options, it changes nothing and shows the link.
+    assert_eq!(out(&run(&["update", second])).lines().count(), 8);
     assert_eq!(out(&run(&["update", second, "--owner", "them"])).lines().count(), 9);
     let user = appliance.tinyd(&["user", "delete", "them", "--partner", PARTNER]);
     assert_eq!(out(&user), "them: all links deleted\n");
