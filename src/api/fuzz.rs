@@ -8,7 +8,7 @@ use crate::api::{Params, body, multirequest};
 use crate::kaltura::ParameterSource;
 use crate::kaltura::format::Value;
 
-/// Reads parameters in the form and place that the first byte chooses.
+/// Reads parameters in the form, and from the source, that the first byte chooses.
 pub fn fuzz_parameters(data: &[u8]) {
     let Some((&form, data)) = data.split_first() else {
         return;
@@ -26,7 +26,7 @@ pub fn fuzz_parameters(data: &[u8]) {
             assert!(parsing.now_or_never().is_some(), "it waits for something");
         }
         None => {
-            let place = if form % 5 == 3 {
+            let source = if form % 5 == 3 {
                 ParameterSource::Path
             } else {
                 ParameterSource::Query
@@ -34,12 +34,12 @@ pub fn fuzz_parameters(data: &[u8]) {
             let text = String::from_utf8_lossy(data);
             let (key, value) = text.split_once('=').unwrap_or((&text, ""));
             // A refusal is as good as an acceptance here.
-            let _ = params.insert_encoded(place, key, value);
+            let _ = params.insert_encoded(source, key, value);
         }
     }
 }
 
-/// Puts results in the place of references in a text.
+/// Puts results in place of references in a text.
 pub fn fuzz_references(text: &str) {
     let fields = vec![
         ("id", Value::text("abcd")),

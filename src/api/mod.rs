@@ -9,10 +9,10 @@ mod destinations;
 mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
+mod import_slots;
 mod json;
 mod multirequest;
 mod params;
-mod places;
 mod session;
 mod short_link;
 mod start_limit;
@@ -34,7 +34,7 @@ pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::Params;
 
 use crate::api::caller::{Caller, caller_of};
-use crate::api::places::Places;
+use crate::api::import_slots::ImportSlots;
 use crate::api::short_link::profile::Profile;
 use crate::api::start_limit::StartLimit;
 use crate::http::{self, Budget, ClientPresence, Reservation, Response};
@@ -134,7 +134,7 @@ pub struct Api {
     exports: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     imports: Semaphore,
-    files: Places,
+    files: ImportSlots,
     metrics: Arc<Metrics>,
 }
 
@@ -187,7 +187,7 @@ impl Api {
             exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
             backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
             imports: Semaphore::new(transfer::IMPORTS_MAX),
-            files: Places::default(),
+            files: ImportSlots::default(),
             metrics,
         }
     }
@@ -319,8 +319,8 @@ impl Api {
         let by_precedence: Vec<_> = target.flat_map(Target::parameters).collect();
         let mut all = Ok(());
         // A later parameter replaces an earlier one.
-        for (place, key, value) in by_precedence.into_iter().rev() {
-            all = all.and(of_target.insert_of_url(place, key, value));
+        for (source, key, value) in by_precedence.into_iter().rev() {
+            all = all.and(of_target.insert_of_url(source, key, value));
         }
         all
     }
@@ -493,7 +493,6 @@ impl From<StoreError> for ApiError {
         match error {
             // The store has logged that, once, when it failed.
             StoreError::Closed => UNAVAILABLE,
-            // If the client has left, nobody sees it.
             StoreError::Stopped(_) => Self::TookTooLong {
                 seconds: READ_TIMEOUT.as_secs(),
             },

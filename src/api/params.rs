@@ -51,21 +51,21 @@ pub struct Params {
 }
 
 impl Params {
-    /// Adds a parameter whose name and value are percent-encoded as in its place. A parameter of the same name is
+    /// Adds a parameter whose name and value are percent-encoded as where it came from. A parameter of the same name is
     /// replaced; objects are merged.
-    pub fn insert_encoded(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
-        let key = decode(place, key, key)?;
-        let value = decode(place, &key, value)?;
+    pub fn insert_encoded(&mut self, source: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
+        let key = decode(source, key, key)?;
+        let value = decode(source, &key, value)?;
         self.insert(&key, value)
     }
 
     /// As [`Params::insert_encoded`], for a parameter of a URL: a broken one refuses only the actions that read it,
     /// because URLs come with many that none does.
-    pub fn insert_of_url(&mut self, place: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
-        let Ok(key) = decode(place, key, key).and_then(|key| check_name(&key).map(|()| key)) else {
+    pub fn insert_of_url(&mut self, source: ParameterSource, key: &str, value: &str) -> Result<(), ApiError> {
+        let Ok(key) = decode(source, key, key).and_then(|key| check_name(&key).map(|()| key)) else {
             return Ok(());
         };
-        let value = decode(place, &key, value).and_then(|value| check_characters(&key, &value).map(|()| value));
+        let value = decode(source, &key, value).and_then(|value| check_characters(&key, &value).map(|()| value));
         let param = match value {
             Ok(text) => Param::Text(text),
             Err(fault) => Param::Refused(Box::new(fault)),
@@ -112,14 +112,14 @@ impl Params {
         Ok(())
     }
 
-    /// The object with this name. Makes one in the place of anything else.
+    /// The object with this name. Replaces anything else.
     fn object_at(&mut self, name: &str) -> &mut Self {
         if !matches!(self.get(name), Some(Param::Object(_))) {
             self.set(name, Param::Object(Self::default()));
         }
         match self.named.get_mut(name) {
             Some(Param::Object(object)) => object,
-            _ => unreachable!("an object has just taken the place of anything else"),
+            _ => unreachable!("an object has just replaced anything else"),
         }
     }
 
@@ -128,7 +128,7 @@ impl Params {
         self.count * PARAMETER_BYTES
     }
 
-    /// Puts other parameters over these: texts replace what is in their place, objects are merged.
+    /// Puts other parameters over these: texts replace, objects are merged.
     pub fn merge(&mut self, over: Self) {
         for (name, param) in over.named {
             match (self.named.get_mut(&name), param) {
@@ -234,7 +234,7 @@ pub(super) fn text_of<'t>(name: &str, bytes: &'t [u8]) -> Result<&'t str, ApiErr
 
 /// Undoes percent-encoding, and in a query or form `+`. Unlike the public listener, the API is strict: a value that
 /// was cut off or encoded wrongly must not be stored.
-fn decode(place: ParameterSource, field: &str, text: &str) -> Result<String, ApiError> {
+fn decode(source: ParameterSource, field: &str, text: &str) -> Result<String, ApiError> {
     let bytes = text.as_bytes();
     let broken = bytes.iter().enumerate().any(|(position, &byte)| {
         let digits = bytes.get(position + 1..position + 3);
@@ -244,7 +244,7 @@ fn decode(place: ParameterSource, field: &str, text: &str) -> Result<String, Api
         let reason = "broken percent-encoding: % must be followed by two hexadecimal digits";
         return Err(ApiError::invalid(field, reason));
     }
-    let spaced = match place {
+    let spaced = match source {
         ParameterSource::Query => text.replace('+', " "),
         ParameterSource::Path => text.to_owned(),
     };

@@ -171,8 +171,8 @@ pub(super) type Permit = (OwnedSemaphorePermit, Reservation);
 
 /// None if too many of these streams go on.
 pub(super) fn permit(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Permit, ApiError> {
-    let place = Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?;
-    Ok((place, budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?))
+    let slot = Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?;
+    Ok((slot, budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?))
 }
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once

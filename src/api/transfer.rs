@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::api::body::{NoMemory, broken};
 use crate::api::fields::parse_partner;
-use crate::api::places::FilePlace;
+use crate::api::import_slots::ImportSlot;
 use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, close_after, requested, stream};
 use crate::http::{self, PieceSender, Reservation, Response};
 use crate::kaltura::session::Session;
@@ -63,7 +63,7 @@ struct Import {
     format: FileFormat,
     defaults: file::Defaults,
     options: ImportOptions,
-    place: FilePlace,
+    slot: ImportSlot,
 }
 
 impl Api {
@@ -231,7 +231,7 @@ impl Api {
             format: file_format(params)?,
             defaults,
             options,
-            place: self.files.take(session.partner).ok_or(ApiError::Busy)?,
+            slot: self.files.take(session.partner).ok_or(ApiError::Busy)?,
         })
     }
 
@@ -250,7 +250,7 @@ impl Api {
             let mut since_look = stream::SPACE_INTERVAL_BYTES;
             while let Some(piece) = received.blocking_recv() {
                 since_look += piece.len() as u64;
-                let all = import.place.grow(piece.len() as u64);
+                let all = import.slot.grow(piece.len() as u64);
                 if since_look >= stream::SPACE_INTERVAL_BYTES {
                     since_look = 0;
                     // A full disk would stop all writes, other partners' too.
@@ -284,7 +284,7 @@ impl Api {
                 format,
                 defaults,
                 options,
-                place: _place,
+                slot: _slot,
             } = wanted;
             let lines_read = Arc::new(AtomicU64::new(0));
             let counted = Arc::clone(&lines_read);

@@ -107,8 +107,7 @@ impl Settings {
         Ok((read::settings(&path, overrides)?, created))
     }
 
-    /// As [`Settings::load`], but where no file is named and the data folder has none, the settings are the defaults,
-    /// and nobody may use the API.
+    /// As [`Settings::load`], but without a file the settings are the defaults, and the API accepts no session.
     pub fn load_or_default(overrides: &Overrides) -> Result<Self, ConfigError> {
         let path = config_path(overrides);
         if overrides.config.is_none() && !path.exists() {

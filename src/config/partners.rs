@@ -145,7 +145,7 @@ impl Reader {
         Ok(folder.join(name))
     }
 
-    /// Warns of a file with secrets that everybody can read.
+    /// Warns if other users can read a file with secrets.
     fn check_mode(&mut self, path: &Path) {
         const OTHERS: u32 = 0o007;
         if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {

@@ -155,7 +155,7 @@ fn warnings_of_listeners(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
-    // Where strangers reach the public listener, one of them may be a proxy that nobody has declared.
+    // An exposed listener may be behind a proxy that is not configured.
     let is_exposed = settings.public_listen.iter().any(|address| !address.ip().is_loopback());
     let shuts_out = settings.shut_out_guessers && settings.guesses_per_minute > 0;
     let is_decided = settings.values.is_set("public", &keys::SHUT_OUT);

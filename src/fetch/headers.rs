@@ -1,5 +1,4 @@
-//! Which headers go to a destination, and which come back. Lists of what is let through, so that a header nobody
-//! thought of stays where it is.
+//! Allow lists of the headers that go to a destination and come back, so that an unknown header does neither.
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};

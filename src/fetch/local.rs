@@ -1,7 +1,7 @@
 //! Whether an address is one of this machine's.
 //!
-//! The kernel is asked each time, so that addresses that come and go are known. Nothing is sent for that, and no list
-//! of interfaces is needed, for which a sandbox would have to let netlink through.
+//! Asks the kernel each time, because addresses come and go. That sends no packet and needs no list of interfaces, for
+//! which a sandbox would have to allow netlink.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};

@@ -1,7 +1,6 @@
 //! Looking up the addresses of a host.
 //!
-//! Not by the system's own resolver: that tells nothing of how long an answer holds, keeps a thread for each
-//! question, and goes on when nobody wants the answer any more.
+//! Not by the system's resolver, which returns no TTL, blocks a thread for each query, and cannot be cancelled.
 
 use std::collections::HashMap;
 use std::fs;

@@ -72,7 +72,7 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     pub fn from_target(target: Target<'a>) -> Self {
         let mut call = Self::default();
-        for (place, key, value) in target.parameters() {
+        for (source, key, value) in target.parameters() {
             let slot = match key {
                 "service" => &mut call.service,
                 "action" => &mut call.action,
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
                 _ => continue,
             };
             if slot.is_none() {
-                *slot = Some(decode_lossy(place, value));
+                *slot = Some(decode_lossy(source, value));
             }
         }
         call
@@ -122,8 +122,8 @@ pub fn is_true(text: &str) -> bool {
 }
 
 /// Decodes percent-encoding, and `+` in a query. What is malformed stays. Allocates only to decode.
-pub fn decode_lossy(place: ParameterSource, text: &str) -> Cow<'_, str> {
-    if place == ParameterSource::Query && text.contains('+') {
+pub fn decode_lossy(source: ParameterSource, text: &str) -> Cow<'_, str> {
+    if source == ParameterSource::Query && text.contains('+') {
         let spaced = text.replace('+', " ");
         return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
     }
@@ -141,7 +141,7 @@ mod tests {
         let target = Target::from_uri(&uri)?;
         let decoded = target
             .parameters()
-            .map(|(place, key, value)| (key.into(), decode_lossy(place, value).into()));
+            .map(|(source, key, value)| (key.into(), decode_lossy(source, value).into()));
         Some(decoded.collect())
     }
 
@@ -236,7 +236,7 @@ mod tests {
                 let _ = Call::from_target(target).is_goto();
                 // What counts for a call is what comes first of its name.
                 let named = |name| target.parameters().find(|(_, key, _)| *key == name);
-                let id = named("id").map(|(place, _, value)| decode_lossy(place, value));
+                let id = named("id").map(|(source, _, value)| decode_lossy(source, value));
                 prop_assert_eq!(Call::from_target(target).id, id);
             }
         }

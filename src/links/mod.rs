@@ -1,6 +1,6 @@
 //! The domain: what happens to links and sessions, written through from the store to the map.
 //!
-//! Owns the sharded index from which redirects are answered, and decides inside write transactions who may change what.
+//! Owns the map from which redirects are answered, and decides inside write transactions which changes are allowed.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
 mod cascade;

@@ -122,7 +122,7 @@ impl Destination {
             .and_then(|_| Url::parse(full_url).ok()?.host_str().map(str::to_owned));
         encode(ascii_host.as_deref().unwrap_or(parts.host), is_in_uri, out);
         encode(parts.port, is_in_uri, out);
-        // Where a browser sees a path begin, one begins for everybody.
+        // Browsers take `\` for `/`, so every other parser must see the path begin there too.
         let rest = match parts.rest.strip_prefix('\\') {
             Some(rest) => {
                 out.push(b'/');

@@ -2,7 +2,7 @@
 
 /// Threads that serve the API, or write.
 pub const API_NICE: i32 = 5;
-/// Threads that read much of the store for one request, or for nobody.
+/// Threads that read much of the store, for one request or in the background.
 pub const SCAN_NICE: i32 = 10;
 
 /// Gives this thread, and those that it starts, a lower priority than those that redirect; the higher the number, the

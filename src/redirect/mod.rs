@@ -139,7 +139,7 @@ impl Redirects {
         Some(self.goto(method, id, requested, client).await)
     }
 
-    /// The text behind `/tiny/`. People who type the whole address in capitals type that in capitals too.
+    /// The text after `/tiny/`, in any case: some people type the whole URL in capitals.
     fn after_tiny<'p>(&self, path: &'p str) -> Option<&'p str> {
         let (tiny, id) = path.split_at_checked(TINY.len())?;
         (tiny == TINY || self.forgiving && tiny.eq_ignore_ascii_case(TINY)).then_some(id)
@@ -276,7 +276,7 @@ fn robots() -> Response {
     response
 }
 
-/// A text for visitors who should come again.
+/// A text with `Retry-After`.
 fn later(status: StatusCode, text: &'static str, seconds: impl Into<HeaderValue>) -> Response {
     let mut response = http::text(status, text);
     response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

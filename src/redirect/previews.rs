@@ -118,7 +118,7 @@ pub(super) struct Visitor<'r> {
 /// Tells people from programs, and remembers its answers.
 #[derive(Debug)]
 pub(super) struct Visitors {
-    // Seeded at random, so that nobody can forge a collision.
+    // A random seed, against forged collisions.
     hasher: RandomState,
     /// Hashes of texts, with the answer in the lowest bit.
     remembered: [AtomicU64; REMEMBERED],

@@ -1,7 +1,7 @@
 //! The links on disk: tables, the record format, and the one writer with group commit.
 //!
-//! Alone names redb and bincode. Knows what a link is and keeps its indexes and counters true; who may change a link
-//! and how is decided in `links`, by closures that run inside the write transaction.
+//! The only room that names redb and bincode. Keeps indexes and counters consistent with the links. `links` decides
+//! which changes are allowed, in closures that run inside the write transaction.
 
 mod error;
 mod files;
@@ -90,7 +90,7 @@ pub struct DiskSpace {
 impl Drop for Store {
     fn drop(&mut self) {
         if self.writer.is_none() {
-            // redb tidies up what nobody will see, and panics in some files that something else has changed.
+            // redb cleans up in memory, and panics in some files that were changed meanwhile.
             let database = self.handle.send_replace(None);
             let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
         }
@@ -386,7 +386,6 @@ fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Re
     let (sender, result) = oneshot::channel();
     let run = move || {
         priority::lower(priority::SCAN_NICE);
-        // Nobody may wait for it any more.
         let _ = sender.send(work());
     };
     thread::Builder::new().name("tinyd-scan".into()).spawn(run)?;

@@ -143,14 +143,14 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
                         Ok(text)
                     }
                 })
-                .and_then(|text| serde_json::from_str::<Row>(text).map_err(|error| told(&error)));
+                .and_then(|text| serde_json::from_str::<Row>(text).map_err(|error| describe(&error)));
             return Some(Ok(line_of(number, row, defaults)));
         }
     })
 }
 
 /// Only the column of serde_json's position means something here.
-fn told(error: &serde_json::Error) -> String {
+fn describe(error: &serde_json::Error) -> String {
     let text = shortened(&error.to_string(), REASON_MAX_BYTES).to_owned();
     match text.split_once(" at line 1 column ") {
         Some((what, column)) => format!("{what} (column {column})"),

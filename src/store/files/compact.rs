@@ -1,4 +1,4 @@
-//! Making the file of a store that nobody has open as small as it can be.
+//! Compacting the file of a store that is not open.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
     disk::check_space(path, before)?;
     // A copy has checksums of its own, which would hide that those of the original are wrong.
     drop(StoreFile::new(path).open_verified()?);
-    // Opened for writing, so that nobody else has it open meanwhile, and whatever a crash has left is repaired first.
+    // For writing, which locks it and repairs the traces of a crash first.
     let database = StoreFile::new(path).open()?;
     let snapshot = Snapshot::new(&database)?;
     let check = |found: &Verification, copy: &File| match found.problems.first() {

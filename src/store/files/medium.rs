@@ -154,7 +154,7 @@ impl StoreFile {
             }
             PathBuf::from(name)
         };
-        // One that was kept before may be all that somebody has.
+        // An earlier one may be the only copy.
         let to = (1..=u32::MAX)
             .map(named)
             .find(|name| matches!(name.try_exists(), Ok(false)));
@@ -247,7 +247,7 @@ impl StoreFile {
     fn open_overlay(&self, verified: bool) -> Result<Database, OpenError> {
         let file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
         match file.try_lock_shared() {
-            // Where nothing can be locked, nobody can have it locked either.
+            // A file system without locks has no lock to respect.
             Ok(()) => {}
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(self.path.clone())),
@@ -330,8 +330,8 @@ impl Medium for StoreFile {
 
     fn probe(&self) -> io::Result<()> {
         let unfinished = Unfinished::new(&self.path.with_extension("probe"));
-        // Not zeros, for which some file systems take no space. Made before the file is opened: as long as one is
-        // open for writing, nobody can make the file system read-only.
+        // Not zeros, for which some file systems allocate nothing. Before the file is opened, because a file open for
+        // writing blocks remounting read-only.
         let content = vec![0xa5; PROBE_BYTES];
         let written = unfinished.create().and_then(|mut file| {
             file.write_all(&content)?;

@@ -51,8 +51,7 @@ impl Formats {
     }
 }
 
-/// Copies the file of a store that nobody has open, and before it that of its journal if there is one, so that the
-/// program that wrote them can be gone back to.
+/// Copies the journal, if any, and then the file of a store that is not open, so that a downgrade is possible.
 pub fn set_aside(path: &Path, format: u64) -> io::Result<PathBuf> {
     let target = path.with_extension(format!("format-{format}.redb"));
     // The copy, and as much again for what the upgrade writes anew.

@@ -75,8 +75,8 @@ impl Journal {
         sequence == self.next && payload.len() + self.end - START <= record::PAYLOAD_MAX_BYTES
     }
 
-    /// Appends a commit, and returns once it is on disk. After an error, nobody knows whether it is, and the journal
-    /// must not be written to before it has been replayed.
+    /// Appends a commit, and returns once it is on disk. After an error its outcome is unknown, and the journal must
+    /// be replayed before the next write.
     pub fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let tie = Tie {
             identity: Some(self.identity),

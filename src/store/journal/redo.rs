@@ -17,7 +17,7 @@ pub const DROPPED: u8 = 4;
 /// The sum and not what was added, so that making the change again changes nothing.
 pub const USED: u8 = 5;
 
-/// The changes of one transaction, unless nobody wants them or they are too many for the journal.
+/// The changes of one transaction, unless there is no journal or they are too many for it.
 #[derive(Debug)]
 pub struct Redo(Option<Vec<u8>>);
 

@@ -26,15 +26,14 @@ impl Visibility {
         }
     }
 
-    /// Says that this thread is the writer; once that ends, nobody waits for it any more.
+    /// Makes this thread the writer. When the result is dropped, no reader waits for it any more.
     pub fn serve(&self) -> Released<'_> {
         // There is one writer.
         let _ = self.writer.set(thread::current());
         Released(self)
     }
 
-    /// Waits until what is acknowledged now can be seen, or nobody can tell when that will be. The writer wakes up
-    /// for it.
+    /// Wakes the writer and waits until what is acknowledged now is visible, or the writer cannot make it so.
     pub fn wait_for_acknowledged(&self, acknowledged: &watch::Receiver<u64>) {
         // Never borrowed while this waits: the writer could not publish what is waited for.
         let sequence = *acknowledged.borrow();
@@ -61,7 +60,7 @@ impl Visibility {
         self.changed.notify_all();
     }
 
-    /// Nobody need wait until a commit is reached again.
+    /// Lets readers pass until the next commit.
     pub fn release(&self) {
         self.reach(u64::MAX);
     }

@@ -1,4 +1,4 @@
-//! How much a read may do: so that none goes on for ever, or for nobody.
+//! How much a read may do, so that none runs for ever or without a client.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -105,7 +105,7 @@ impl Snapshot {
             let (id, bytes) = entry?;
             match id_of(id.value()) {
                 Ok(id) => visitor.visit(id, record::read(id, bytes.value())),
-                // Which link it was, nobody can tell.
+                // The link cannot be identified.
                 Err(error) => tracing::error!(%error, "a link has a damaged id: run tinyd verify on a copy"),
             }
         }

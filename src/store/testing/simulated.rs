@@ -40,8 +40,8 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    fn of(&mut self, place: Side) -> &mut Vec<u8> {
-        match place {
+    fn of(&mut self, side: Side) -> &mut Vec<u8> {
+        match side {
             Side::Store => &mut self.store,
             Side::Journal => &mut self.journal,
         }
@@ -57,9 +57,9 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const fn place(&self) -> Side {
+    const fn side(&self) -> Side {
         match self {
-            Self::Write(place, ..) | Self::SetLength(place, _) | Self::Sync(place) => *place,
+            Self::Write(side, ..) | Self::SetLength(side, _) | Self::Sync(side) => *side,
         }
     }
 }
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Disk {
 }
 
 fn apply(content: &mut Content, operation: &Operation) {
-    let content = content.of(operation.place());
+    let content = content.of(operation.side());
     match operation {
         Operation::Write(_, offset, data) => {
             let start = usize::try_from(*offset).unwrap();
@@ -119,15 +119,15 @@ fn apply(content: &mut Content, operation: &Operation) {
 }
 
 /// Takes from what is pending that which concerns a file.
-fn take_pending(pending: &mut Vec<Operation>, place: Side) -> Vec<Operation> {
-    pending.extract_if(.., |operation| operation.place() == place).collect()
+fn take_pending(pending: &mut Vec<Operation>, side: Side) -> Vec<Operation> {
+    pending.extract_if(.., |operation| operation.side() == side).collect()
 }
 
 /// What an operation that is carried out makes of what is on the disk and what is pending.
 pub(crate) fn carry_out(content: &mut Content, pending: &mut Vec<Operation>, operation: &Operation) {
     match operation {
-        Operation::Sync(place) => {
-            for operation in take_pending(pending, *place) {
+        Operation::Sync(side) => {
+            for operation in take_pending(pending, *side) {
                 apply(content, &operation);
             }
         }
@@ -138,10 +138,10 @@ pub(crate) fn carry_out(content: &mut Content, pending: &mut Vec<Operation>, ope
 /// What a crash leaves of operations that were not synced: of each file any of their sectors, each as any of the
 /// writes to it left it, and any of the lengths.
 pub(crate) fn crash(content: &mut Content, pending: &[Operation], rng: &mut StdRng) {
-    for place in [Side::Store, Side::Journal] {
+    for side in [Side::Store, Side::Journal] {
         crash_file(
-            content.of(place),
-            pending.iter().filter(|operation| operation.place() == place),
+            content.of(side),
+            pending.iter().filter(|operation| operation.side() == side),
             rng,
         );
     }
@@ -172,8 +172,8 @@ fn crash_file<'p>(content: &mut Vec<u8>, pending: impl Iterator<Item = &'p Opera
     content.resize(length, 0);
     for (offset, sector) in sectors {
         let start = usize::try_from(offset).unwrap();
-        if let Some(place) = content.get_mut(start..start + sector.len()) {
-            place.copy_from_slice(sector);
+        if let Some(side) = content.get_mut(start..start + sector.len()) {
+            side.copy_from_slice(sector);
         }
     }
 }
@@ -258,13 +258,13 @@ impl Disk {
         Ok(())
     }
 
-    fn sync(&self, place: Side) -> io::Result<()> {
+    fn sync(&self, side: Side) -> io::Result<()> {
         match self.operate(false) {
             Ok(mut state) => {
                 let State {
                     durable, pending, log, ..
                 } = &mut *state;
-                let operation = Operation::Sync(place);
+                let operation = Operation::Sync(side);
                 carry_out(durable, pending, &operation);
                 log.push(operation);
                 Ok(())
@@ -274,9 +274,9 @@ impl Disk {
                 // it is shown until its memory is needed for something else.
                 let mut state = self.state();
                 let state = &mut *state;
-                let pending = take_pending(&mut state.pending, place);
+                let pending = take_pending(&mut state.pending, side);
                 if let Some(rng) = &mut state.rng {
-                    let (durable, shown) = (state.durable.of(place), state.shown.of(place));
+                    let (durable, shown) = (state.durable.of(side), state.shown.of(side));
                     crash_file(durable, pending.iter(), rng);
                     shown.resize(durable.len(), 0);
                     let evicted = [0.0, 0.5, 1.0][rng.random_range(0..3)];

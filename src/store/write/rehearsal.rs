@@ -17,8 +17,7 @@ const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("wr
 /// Which of them has a unique id of a partner.
 const HOLDERS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("holders");
 
-/// A snapshot with changes over it that nobody else sees. They are in a file of their own, because there may be
-/// millions.
+/// A snapshot with private changes over it, in a temporary file because there may be millions.
 pub struct Rehearsal<'s> {
     snapshot: &'s Snapshot,
     changes: WriteTransaction,

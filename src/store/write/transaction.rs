@@ -39,7 +39,7 @@ pub struct Transaction<'t> {
     clicks: Option<Table<'t, Bytes, Bytes>>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
-    // None if nobody keeps a copy, or if there are too many to keep.
+    // None without an observer, or if there are too many.
     changes: Option<Vec<Change>>,
     pub redo: Redo,
     /// How many changes have been made or begun.
@@ -328,7 +328,7 @@ impl<'t> Transaction<'t> {
                 .and_then(|before| add(before.unwrap_or_default(), deltas))
             {
                 Ok(after) => after,
-                // Nobody could write to its scope any more.
+                // Otherwise no write to its scope would succeed any more.
                 Err(error) => {
                     tracing::error!(%error, "recounting a damaged counter");
                     let counted = Index::of_counter(&key);

@@ -27,7 +27,7 @@ use crate::store::write::transaction::{Change, Finished, Transaction};
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// How long to wait before trying again to make a journal where that has failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
-/// Jobs that may wait. Those who come later wait for a place, which slows them down instead of refusing them.
+/// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
 
 /// The longest pause between attempts to open the store again, in seconds.
@@ -150,7 +150,7 @@ impl Writer {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         let sent = queue.send(Job::new(is_alone, job, sender)).await;
         sent.map_err(|_| WriteError::Unavailable)?;
-        // Every way through the writer answers, unless it panics, and then nobody knows how far it was.
+        // The writer answers unless it panics, and then the outcome is unknown.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
@@ -164,8 +164,8 @@ impl Writer {
     }
 
     pub fn queued(&self) -> usize {
-        let places = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
-        QUEUE_MAX_JOBS.saturating_sub(places)
+        let slots = self.queue.as_ref().map_or(QUEUE_MAX_JOBS, mpsc::Sender::capacity);
+        QUEUE_MAX_JOBS.saturating_sub(slots)
     }
 
     pub fn health(&self) -> Health {
@@ -218,7 +218,7 @@ impl WriterState {
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(first) => {
                     self.write(batch_of(first, &mut jobs, &mut next))?;
-                    // While nobody waits for an answer.
+                    // Now, while no caller waits.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()
                     } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {

@@ -1,4 +1,4 @@
-//! How many files of imports there are at a time.
+//! The limit of import files that are spooled at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::http::per_client::{Slot, Slots};
 use crate::model::PartnerId;
 
-/// Files at a time that are being received, wait for their turn, or are imported.
+/// Files that are being received, wait for their turn, or are imported.
 const FILES_MAX: usize = 16;
-/// The same of one partner, so that there are some for every other.
+/// The same for one partner, so that others have slots too.
 const FILES_OF_PARTNER_MAX: usize = 4;
 
-/// The files that have been put aside.
+/// The spooled files.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct ImportSlots {
     slots: Arc<Slots<PartnerId>>,
     bytes: Arc<AtomicU64>,
 }
 
-impl Places {
-    /// A place for a file of a partner whose session has been accepted, if one is free.
-    pub(super) fn take(&self, partner: PartnerId) -> Option<FilePlace> {
-        Some(FilePlace {
+impl ImportSlots {
+    /// A slot for the file of a partner whose session has been accepted, if one is free.
+    pub(super) fn take(&self, partner: PartnerId) -> Option<ImportSlot> {
+        Some(ImportSlot {
             _slot: self.slots.take(partner, FILES_OF_PARTNER_MAX, FILES_MAX)?,
             of_all: Arc::clone(&self.bytes),
             bytes: 0,
@@ -30,13 +30,13 @@ impl Places {
 }
 
 #[derive(Debug)]
-pub(super) struct FilePlace {
+pub(super) struct ImportSlot {
     _slot: Slot<PartnerId>,
     of_all: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl FilePlace {
+impl ImportSlot {
     /// Notes that the file has grown by so many bytes, and returns how many all files have.
     pub(super) fn grow(&mut self, bytes: u64) -> u64 {
         self.bytes += bytes;
@@ -44,7 +44,7 @@ impl FilePlace {
     }
 }
 
-impl Drop for FilePlace {
+impl Drop for ImportSlot {
     fn drop(&mut self) {
         self.of_all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -56,26 +56,26 @@ mod tests {
 
     #[test]
     fn no_partner_takes_all_places() {
-        let places = Places::default();
+        let slots = ImportSlots::default();
         let mut taken: Vec<_> = (0..FILES_OF_PARTNER_MAX)
-            .map(|_| places.take(PartnerId(1)).unwrap())
+            .map(|_| slots.take(PartnerId(1)).unwrap())
             .collect();
-        assert!(places.take(PartnerId(1)).is_none());
+        assert!(slots.take(PartnerId(1)).is_none());
         for partner in 2.. {
-            match places.take(PartnerId(partner)) {
-                Some(place) => taken.push(place),
+            match slots.take(PartnerId(partner)) {
+                Some(slot) => taken.push(slot),
                 None => break,
             }
         }
         assert_eq!(taken.len(), FILES_MAX);
         drop(taken);
-        assert!(places.take(PartnerId(1)).is_some());
+        assert!(slots.take(PartnerId(1)).is_some());
     }
 
     #[test]
     fn the_bytes_of_all_files_are_counted() {
-        let places = Places::default();
-        let (mut one, mut other) = (places.take(PartnerId(1)).unwrap(), places.take(PartnerId(2)).unwrap());
+        let slots = ImportSlots::default();
+        let (mut one, mut other) = (slots.take(PartnerId(1)).unwrap(), slots.take(PartnerId(2)).unwrap());
         assert_eq!((one.grow(10), other.grow(5), one.grow(1)), (10, 15, 16));
         drop(one);
         assert_eq!(other.grow(0), 5);
