@@ -237,17 +237,24 @@ fn client_disconnect_cancels_the_fetch() {
 #[test]
 fn fetch_slot_is_held_until_sent_or_total_timeout() {
     // More than the client's connection holds, and so little that tinyd has read all of it.
-    let source = Source::of(170_000);
-    let settings = "max_fetches = 1\ntotal_timeout_seconds = 3\n[public]\nwrite_timeout_seconds = 3600\n";
+    let source = Source::of(200_000);
+    const TOTAL: Duration = Duration::from_secs(5);
+    let settings = "max_fetches = 1\ntotal_timeout_seconds = 5\n[public]\nwrite_timeout_seconds = 3600\n";
     let proxy = Proxy::with(&[&source.origin], settings);
     let id = proxy.link(&source.origin.url("/counted"));
     let mut client = connect_with_little_room(address(&proxy.appliance.public));
+    let other = proxy.link(&source.origin.url("/"));
+    let began = Instant::now();
     client.write_all(request("GET", &proxied(&id), "").as_bytes()).unwrap();
     poll("the destination has sent all", || source.has_ended());
-    let other = proxy.link(&source.origin.url("/"));
-    for _ in 0..20 {
+    for number in 0..20 {
         proxy.assert_redirects();
-        assert_fault(&proxy.ask(&other, "GET", "").finish(), 503, "TOO_MANY_FETCHES");
+        let answer = proxy.ask(&other, "GET", "").finish();
+        // On a busy machine, the time of the first fetch may be over by now.
+        if number > 0 && began.elapsed() >= TOTAL {
+            break;
+        }
+        assert_fault(&answer, 503, "TOO_MANY_FETCHES");
     }
     poll("its time is over", || {
         proxy.ask(&other, "GET", "").finish().status == 200
