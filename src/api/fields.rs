@@ -22,7 +22,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of the parameter `object`, which may be absent.
-    pub(super) fn of(params: &'a Params, object: &'a str) -> Result<Self, ApiError> {
+    pub(super) fn new(params: &'a Params, object: &'a str) -> Result<Self, ApiError> {
         let params = match params.get(object) {
             None => None,
             Some(Param::Object(params)) => Some(params),
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
 
     /// The fields of the parameter `object`, which must be there.
     pub(super) fn required(params: &'a Params, object: &'a str) -> Result<Self, ApiError> {
-        let fields = Self::of(params, object)?;
+        let fields = Self::new(params, object)?;
         fields.params.ok_or_else(|| ApiError::missing(object))?;
         Ok(fields)
     }

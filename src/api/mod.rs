@@ -367,7 +367,7 @@ impl Api {
 
     async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         // First, so that a broken profile stops the action.
-        let profile = Profile::of(params)?;
+        let profile = Profile::from_params(params)?;
         let mut outcome = match action {
             Action::Add => self.add(params, caller).await,
             Action::Get => self.get(params, caller).await,

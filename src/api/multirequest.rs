@@ -43,7 +43,7 @@ impl Api {
             started,
         } = running;
         let calls = groups(params)?;
-        let mut shared = Shared::of(params)?;
+        let mut shared = Shared::from_params(params)?;
         let has_references = shared.has_reference() || calls.iter().any(has_reference);
         let mut results = Results {
             written: ListWriter::new(format),
@@ -174,7 +174,7 @@ struct SharedText {
 }
 
 impl Shared {
-    fn of(params: &Params) -> Result<Self, ApiError> {
+    fn from_params(params: &Params) -> Result<Self, ApiError> {
         let mut shared = Vec::new();
         for name in SHARED {
             let Some(text) = params.text(name)? else { continue };

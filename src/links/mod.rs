@@ -160,7 +160,7 @@ impl Links {
         let file = folder.join(FILE_NAME);
         unless_damaged(&file, || {
             let store = Store::open(&file, Some(Arc::new(publisher.clone())))?;
-            Self::on(store, publisher, clock, IdSource::unguessable(id_length))
+            Self::from_store(store, publisher, clock, IdSource::unguessable(id_length))
         })
     }
 
@@ -168,12 +168,12 @@ impl Links {
     pub fn open_read_only(file: &Path, clock: Clock) -> Result<Self, OpenError> {
         let ids = IdSource::unguessable(ID_MAX_BYTES);
         unless_damaged(file, || {
-            let links = Self::on(Store::open_read_only(file)?, Publisher::default(), clock, ids)?;
+            let links = Self::from_store(Store::open_read_only(file)?, Publisher::default(), clock, ids)?;
             Ok(links.counting_clicks(false))
         })
     }
 
-    fn on(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
+    fn from_store(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
         let snapshot = store.snapshot()?;
         let Publisher { index, sessions } = publisher;
         sessions.replace_revocations(snapshot.revocations()?);

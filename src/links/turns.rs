@@ -56,7 +56,7 @@ impl ReadContext {
 struct Awaited<'c>(&'c ReadContext);
 
 impl<'c> Awaited<'c> {
-    fn by(context: &'c ReadContext) -> Self {
+    fn new(context: &'c ReadContext) -> Self {
         context.is_awaited.send_replace(true);
         Self(context)
     }
@@ -203,7 +203,7 @@ impl Links {
                 done => return Ok((done?, turn)),
             }
         }
-        let _awaited = Awaited::by(context);
+        let _awaited = Awaited::new(context);
         let turn = self.turns.long.turn(partner, context).await?;
         // Its time begins with its turn.
         let deadline = context.deadline.min(Instant::now() + READ_TIMEOUT);

@@ -109,7 +109,7 @@ impl Destination {
             out.extend_from_slice(full_url.as_bytes());
             return;
         }
-        let Some(parts) = Parts::of(full_url) else {
+        let Some(parts) = Parts::parse(full_url) else {
             return encode(full_url, is_in_uri, out);
         };
         encode(parts.scheme, is_in_uri, out);
@@ -191,7 +191,7 @@ struct Parts<'u> {
 }
 
 impl<'u> Parts<'u> {
-    fn of(url: &'u str) -> Option<Self> {
+    fn parse(url: &'u str) -> Option<Self> {
         let (scheme, after) = url.split_at_checked(url.find("://")? + "://".len())?;
         let (authority, rest) = after.split_at_checked(after.find(['/', '\\', '?', '#']).unwrap_or(after.len()))?;
         let (user, host) = authority.rsplit_once('@').unzip();
@@ -245,7 +245,7 @@ fn has_plain_host(url: &[u8]) -> bool {
 
 /// Whether RFC 3986 and browsers find the same user, host and port in a URL, by its text alone.
 fn is_unambiguous(url: &str) -> bool {
-    let (Some(parts), Ok(parsed)) = (Parts::of(url), Url::parse(url)) else {
+    let (Some(parts), Ok(parsed)) = (Parts::parse(url), Url::parse(url)) else {
         return false;
     };
     let is_of_user = |byte: u8| is_of_name(byte) || matches!(byte, b'%' | b':');
@@ -525,7 +525,7 @@ mod tests {
                 prop_assert_eq!(decoded(stored.path()), decoded(rendered.path()));
             }
             if is_unambiguous(&text) {
-                let parts = Parts::of(&location).unwrap();
+                let parts = Parts::parse(&location).unwrap();
                 prop_assert!(!parts.user.is_some_and(|user| user.contains('@')));
                 let host = Host::parse(parts.host).unwrap();
                 prop_assert_eq!(Some(host), stored.host().map(|host| host.to_owned()));

@@ -305,7 +305,7 @@ fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -
             http::bytes(status, format.content_type(), body)
         }
         // goto ignores an unknown format, like everything else that clients add.
-        Ok(None) | Err(_) if accepts_html => page::of(status, &exception),
+        Ok(None) | Err(_) if accepts_html => page::respond(status, &exception),
         Ok(None) | Err(_) => {
             let Exception { code, message, .. } = exception;
             http::text(status, format!("{message} ({code})\n"))

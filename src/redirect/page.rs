@@ -15,7 +15,7 @@ pub(super) fn not_found() -> Response {
     page(StatusCode::NOT_FOUND, "Page not found", explanation, "NOT_FOUND")
 }
 
-pub(super) fn of(status: StatusCode, exception: &Exception) -> Response {
+pub(super) fn respond(status: StatusCode, exception: &Exception) -> Response {
     let (title, explanation) = match exception.code {
         "EXPIRED_SHORT_LINK" => ("Link expired", "This link was valid for a limited time."),
         "INVALID_SHORT_LINK" if status == StatusCode::GONE => ("Link deleted", "The owner has deleted this link."),

@@ -29,11 +29,11 @@ pub struct Profile {
 impl Profile {
     /// The profile of a call; `None` if it has none of its own. One that is kept on Kaltura's server, by its id or
     /// name, is not known here.
-    pub fn of(params: &Params) -> Result<Option<Self>, ApiError> {
+    pub fn from_params(params: &Params) -> Result<Option<Self>, ApiError> {
         if !matches!(params.get(PROFILE), Some(Param::Object(_))) {
             return Ok(None);
         }
-        let profile = Fields::of(params, PROFILE)?;
+        let profile = Fields::new(params, PROFILE)?;
         let includes = match profile.integer("type")? {
             None => return Ok(None),
             Some(INCLUDE_FIELDS) => true,

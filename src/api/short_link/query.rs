@@ -18,8 +18,8 @@ const PAGE_SIZE_MAX: i64 = 500;
 const RELATIVE_MAX_SECONDS: i64 = 315_360_000;
 
 pub fn query(params: &Params, session: &Session, now: Timestamp) -> Result<Query, ApiError> {
-    let filter = Fields::of(params, "filter")?;
-    let pager = Fields::of(params, "pager")?;
+    let filter = Fields::new(params, "filter")?;
+    let pager = Fields::new(params, "pager")?;
     let mut query = Query {
         partner: session.partner,
         ids: set_of(&filter, "idEqual", "idIn")?
@@ -198,7 +198,7 @@ mod tests {
             ("-name,updatedAt", OrderField::Updated, false),
             ("-updatedAt,+updatedAt,-id", OrderField::Updated, true),
         ] {
-            assert_eq!(keys(text), Order::by(field, descending), "{text}");
+            assert_eq!(keys(text), Order::new(field, descending), "{text}");
         }
     }
 

@@ -317,7 +317,8 @@ impl LinkMap {
         if let Some(shard) = hashes.first().and_then(|hash| self.shard(*hash)) {
             let mut links = shard.0.write();
             for hash in hashes.iter() {
-                let Some((record, id)) = Record::at(rest).and_then(|record| Some((record, record.id()?))) else {
+                let Some((record, id)) = Record::from_bytes(rest).and_then(|record| Some((record, record.id()?)))
+                else {
                     break;
                 };
                 links.put(&self.hasher, *hash, id, record.bytes(), false);

@@ -53,7 +53,7 @@ pub fn render(
 
 impl<'r> Record<'r> {
     /// The record at the start of `bytes`.
-    pub fn at(bytes: &'r [u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &'r [u8]) -> Option<Self> {
         let (&[head, a, b, c, d], _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let location_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
         let expiry_bytes = if head & EXPIRES == 0 { 0 } else { EXPIRY_BYTES };
@@ -143,7 +143,7 @@ pub struct Records {
 
 impl Records {
     pub fn get(&self, position: ChunkOffset) -> Option<Record<'_>> {
-        Record::at(self.chunks.get(position.chunk())?.bytes.get(position.offset()..)?)
+        Record::from_bytes(self.chunks.get(position.chunk())?.bytes.get(position.offset()..)?)
     }
 
     /// `None`: a shard holds at most four gigabytes.
@@ -222,7 +222,7 @@ impl TakenChunk {
     pub fn records(&self) -> impl Iterator<Item = (ChunkOffset, Record<'_>)> {
         let mut offset = 0;
         std::iter::from_fn(move || {
-            let record = Record::at(self.bytes.get(offset..)?)?;
+            let record = Record::from_bytes(self.bytes.get(offset..)?)?;
             let position = ChunkOffset::new(self.number, offset)?;
             offset += record.bytes().len();
             Some((position, record))
@@ -258,7 +258,7 @@ mod tests {
             let mut bytes = rendered(&id, status, expires_at, &location);
             let length = bytes.len();
             bytes.extend_from_slice(b"what follows");
-            let record = Record::at(&bytes).unwrap();
+            let record = Record::from_bytes(&bytes).unwrap();
             prop_assert_eq!(record.bytes().len(), length);
             prop_assert_eq!(record.id_bytes(), id.as_bytes());
             prop_assert_eq!(record.status(), Some(status));
@@ -268,7 +268,7 @@ mod tests {
 
         #[test]
         fn reading_a_record_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            if let Some(record) = Record::at(&bytes) {
+            if let Some(record) = Record::from_bytes(&bytes) {
                 let _ = (record.id(), record.status(), record.expires_at(), record.location());
             }
         }

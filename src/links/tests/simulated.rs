@@ -318,7 +318,7 @@ pub fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, Str
     let publisher = Publisher::default();
     let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
     let ids = IdSource::repeatable(4, seed);
-    Links::on(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
+    Links::from_store(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
 }
 
 /// Reads the store, again if that is the moment in which a failure of the disk is found out: a commit that readers

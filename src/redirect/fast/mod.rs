@@ -111,7 +111,7 @@ impl Now {
 struct Refusals([Template; 2]);
 
 impl Refusals {
-    fn of(id: &str, fault: impl Fn(String) -> ApiError) -> Self {
+    fn new(id: &str, fault: impl Fn(String) -> ApiError) -> Self {
         let render = |accepts_html| {
             let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
             Template::new(response, id.as_bytes(), b"")
@@ -163,12 +163,12 @@ impl FastPath {
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
         let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
             let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
-            let invalid = |deleted| Refusals::of(id, move |id| ApiError::InvalidShortLink { id, deleted });
+            let invalid = |deleted| Refusals::new(id, move |id| ApiError::InvalidShortLink { id, deleted });
             RefusalsOfLength {
-                unknown: Refusals::of(id, |id| ApiError::InvalidObjectId { id }),
+                unknown: Refusals::new(id, |id| ApiError::InvalidObjectId { id }),
                 disabled: invalid(false),
                 deleted: invalid(true),
-                expired: Refusals::of(id, |id| ApiError::ExpiredShortLink { id }),
+                expired: Refusals::new(id, |id| ApiError::ExpiredShortLink { id }),
             }
         });
         let location = HeaderValue::from_static(ANY_LOCATION);

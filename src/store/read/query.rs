@@ -68,7 +68,7 @@ pub struct TimeOrder {
 
 impl Order {
     /// By one time, ties by id in the same direction.
-    pub const fn by(field: OrderField, descending: bool) -> Self {
+    pub const fn new(field: OrderField, descending: bool) -> Self {
         Self {
             times: [Some(TimeOrder { field, descending }), None, None],
             ids_descend: descending,
@@ -96,7 +96,7 @@ impl Order {
 impl Default for Order {
     /// `-createdAt`.
     fn default() -> Self {
-        Self::by(OrderField::Created, true)
+        Self::new(OrderField::Created, true)
     }
 }
 

@@ -158,7 +158,7 @@ fn any_texts(pattern: &'static str) -> impl Strategy<Value = Option<BTreeSet<Str
 
 fn any_order() -> impl Strategy<Value = Order> {
     let fields = || Just(vec![OrderField::Created, OrderField::Updated, OrderField::Expires]).prop_shuffle();
-    let one = (fields(), any::<bool>()).prop_map(|(fields, descending)| Order::by(fields[0], descending));
+    let one = (fields(), any::<bool>()).prop_map(|(fields, descending)| Order::new(fields[0], descending));
     let several = (
         fields(),
         0..=OrderField::COUNT,
