@@ -318,8 +318,8 @@ fn ranges() -> Vec<Condition> {
     .concat()
 }
 
-/// Asks for pairs and triples of conditions on different fields, in every order, on both pages, for as long as it may
-/// take; what was asked, and the slowest ones, which are asked for again.
+/// Sends pairs and triples of conditions on different fields, in every order, on both pages, until the time is over.
+/// Returns their number in words, and the slowest ones, measured again.
 fn worst(client: &mut Client, options: &Options) -> Result<(String, Vec<Timed>)> {
     // An id or a unique id leaves next to nothing to do, whatever it is combined with.
     let fields = ["status", "user", "name", "createdAt", "updatedAt", "expiresAt"];

@@ -115,8 +115,7 @@ struct Visitor<'c> {
 }
 
 impl Visitor<'_> {
-    /// Sends requests and looks at so many answers. Who is new may be turned away in a flood; who has not asked for a
-    /// while may have given way.
+    /// Sends requests and checks the answers. A flood may refuse a new connection, and evict an idle one.
     fn ask(&mut self, requests: &[u8], answers: usize, what: &str, is_right: impl Fn(&Answer) -> bool) {
         let asks = Instant::now();
         if self.connection.is_none() {
