@@ -243,8 +243,12 @@ fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
     let addresses = bound.addresses()?;
     let admin = addresses.iter().find(|(name, _)| *name == "admin");
     let url = admin.map(|(_, address)| format!("http://{address}"));
-    // Port 0 is another one by now.
-    let url = url.filter(|url| *url != settings.admin_url());
+    // Flags, variables and port 0 are not in the file, which is all that the command reads.
+    let file = Settings::load(&Overrides {
+        config: Some(settings.config.clone()),
+        ..Overrides::default()
+    })?;
+    let url = url.filter(|url| *url != file.admin_url());
     let url = url.map_or_else(String::new, |url| format!(" --url {url}"));
     writeln!(
         io::stderr(),
