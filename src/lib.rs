@@ -5,6 +5,7 @@
 mod model;
 mod metrics;
 mod http;
+mod tls;
 mod kaltura;
 mod store;
 mod links;

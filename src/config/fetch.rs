@@ -10,7 +10,8 @@ use crate::config::ConfigError;
 use crate::config::checks::parse_network;
 use crate::config::keys::{self, Key};
 use crate::config::values::{Reader, Values};
-use crate::fetch::{Authorities, FetchSettings, HostPattern};
+use crate::fetch::{FetchSettings, HostPattern};
+use crate::tls::Authorities;
 
 const SECTION: &str = "fetch";
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::{IpAddr as CertifiedIp, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -17,7 +17,7 @@ use url::Host;
 
 use crate::fetch::FetchError;
 use crate::fetch::policy::{Checked, Origin};
-use crate::fetch::settings::Authorities;
+use crate::tls::{self, Authorities};
 
 /// Before the next address is tried in parallel (RFC 8305, section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -82,22 +82,11 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Trusts the authorities of the system, or Mozilla's if it has none, and those of the settings.
     pub(super) fn new(more: &Authorities) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        let of_machine = rustls_native_certs::load_native_certs();
-        for error in of_machine.errors {
-            tracing::warn!(%error, "cannot read a CA certificate of this system");
-        }
-        let (count, _) = roots.add_parsable_certificates(of_machine.certs);
-        if count == 0 {
-            tracing::info!("no system CA certificates found; using Mozilla's bundled roots");
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        // Checked when they were read.
-        roots.add_parsable_certificates(more.0.iter().cloned());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = builder
+            .with_root_certificates(more.with_those_of_system())
+            .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A resumed session would not be verified again.
         config.resumption = Resumption::disabled();

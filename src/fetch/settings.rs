@@ -5,10 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use url::Host;
+
+use crate::tls::Authorities;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchSettings {
@@ -107,29 +106,6 @@ impl FromStr for HostPattern {
             name: name.to_owned(),
             is_wildcard,
         })
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Authorities(pub(super) Vec<CertificateDer<'static>>);
-
-impl Authorities {
-    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let certificates = certificates.map_err(|error| error.to_string())?;
-        if certificates.is_empty() {
-            return Err("holds no certificate; expected PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned());
-        }
-        let mut roots = RootCertStore::empty();
-        for certificate in &certificates {
-            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
-        }
-        Ok(Self(certificates))
-    }
-
-    #[cfg(test)]
-    pub fn count(&self) -> usize {
-        self.0.len()
     }
 }
 

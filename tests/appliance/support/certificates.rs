@@ -80,7 +80,7 @@ fn params(names: &[&str]) -> CertificateParams {
 }
 
 fn config(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -1,0 +1,46 @@
+//! Certificate authorities that are trusted.
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+/// Authorities that the operator names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authorities(Vec<CertificateDer<'static>>);
+
+impl Authorities {
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let certificates = certificates.map_err(|error| error.to_string())?;
+        if certificates.is_empty() {
+            return Err("holds no certificate; expected PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned());
+        }
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
+        Ok(Self(certificates))
+    }
+
+    /// These beside the authorities of the system, or beside Mozilla's if it has none.
+    pub fn with_those_of_system(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let of_machine = rustls_native_certs::load_native_certs();
+        for error in of_machine.errors {
+            tracing::warn!(%error, "cannot read a CA certificate of this system");
+        }
+        let (count, _) = roots.add_parsable_certificates(of_machine.certs);
+        if count == 0 {
+            tracing::info!("no system CA certificates found; using Mozilla's bundled roots");
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        // Checked when they were read.
+        roots.add_parsable_certificates(self.0.iter().cloned());
+        roots
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
