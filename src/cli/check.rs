@@ -3,8 +3,10 @@
 use std::io::{self, Write as _};
 
 use crate::cli::SettingArgs;
-use crate::cli::exit::CliError;
+use crate::cli::exit::{CliError, Failure};
 use crate::config::Settings;
+use crate::model::Clock;
+use crate::tls::{Certificate, CertificateError, PairFiles, TlsServer, UtcTime};
 
 pub(super) const EXAMPLES: &str = "\
 Exits with 0 if the settings are valid, else with 2. Starts nothing and
@@ -19,15 +21,26 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     writeln!(out, "{}: ok", settings.config.display())?;
     let base = settings.short_url_base();
     writeln!(out, "short URLs: {base}/tiny/ID")?;
-    for (what, addresses) in [("redirects", &settings.public_listen), ("API", &settings.admin_listen)] {
-        for address in addresses {
+    let addresses = settings.addresses();
+    for (what, addresses) in [("redirects", &addresses.public), ("API", &addresses.admin)] {
+        for (scheme, address) in addresses {
+            let scheme = scheme.name();
             let is_local = address.ip().is_loopback();
             let reach = if is_local {
                 "this machine only"
             } else {
                 "other machines can reach it"
             };
-            writeln!(out, "{what}: {address}, {reach}")?;
+            writeln!(out, "{what}: {scheme}://{address}, {reach}")?;
+        }
+    }
+    for (section, tls) in [("public.tls", &settings.public_tls), ("admin.tls", &settings.admin_tls)] {
+        for files in tls.iter().flat_map(|tls| &tls.certificates) {
+            judge(&mut out, section, files)?;
+        }
+        // What else TLS needs, such as client_ca.
+        if let Some(tls) = tls {
+            TlsServer::new(tls, Clock::system()).map_err(|error| wrong(section, &error))?;
         }
     }
     for warning in &settings.warnings {
@@ -41,4 +54,23 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
         writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+/// Reads a certificate, and says what it is and what clients will object to.
+fn judge(out: &mut impl io::Write, section: &str, files: &PairFiles) -> Result<(), CliError> {
+    let certificate = Certificate::read(files).map_err(|error| wrong(section, &error))?;
+    let (file, names) = (&certificate.source, certificate.names.join(", "));
+    let valid_until = UtcTime(certificate.not_after);
+    writeln!(
+        out,
+        "certificate of {section}: {file}, valid until {valid_until}, for {names}"
+    )?;
+    for fault in certificate.faults(Clock::system().now()) {
+        writeln!(out, "warning: {file}: {fault}")?;
+    }
+    Ok(())
+}
+
+fn wrong(section: &str, error: &CertificateError) -> CliError {
+    Failure::Usage.error(format!("{section}: {error}"))
 }

@@ -120,9 +120,9 @@ async fn serve(
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
-    let (public, admin) = (&settings.public_listen, &settings.admin_listen);
-    let bound = connection::inherited().and_then(|sockets| connection::bind(public, settings.threads, admin, sockets));
-    let bound = bound.map_err(anyhow::Error::from)?;
+    let reloader = Reloader::new(settings).map_err(anyhow::Error::from)?;
+    let bind = |sockets| connection::bind(&settings.addresses(), settings.threads, sockets);
+    let bound = connection::inherited().and_then(bind).map_err(anyhow::Error::from)?;
     announce(&bound)?;
     if is_new {
         print_next_step(settings, &bound)?;
@@ -135,7 +135,6 @@ async fn serve(
         }
     });
 
-    let reloader = Reloader::new(settings);
     let reload = async {
         while hangup.recv().await.is_some() {
             manager.reloading();
@@ -165,9 +164,10 @@ async fn serve(
 /// One line for each listener on standard output, so that port 0 can be used.
 fn announce(bound: &Bound) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (name, address) in bound.addresses()? {
-        tracing::debug!(%address, "{name} listener");
-        writeln!(out, "{name} http://{address}")?;
+    for (name, scheme, address) in bound.addresses()? {
+        let scheme = scheme.name();
+        tracing::debug!(%address, scheme, "{name} listener");
+        writeln!(out, "{name} {scheme}://{address}")?;
     }
     out.flush()
 }
@@ -241,8 +241,8 @@ fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
     let program = quoted(&std::env::current_exe()?.to_string_lossy());
     let config = quoted(&std::fs::canonicalize(&settings.config)?.to_string_lossy());
     let addresses = bound.addresses()?;
-    let admin = addresses.iter().find(|(name, _)| *name == "admin");
-    let url = admin.map(|(_, address)| format!("http://{address}"));
+    let admin = addresses.iter().find(|(name, ..)| *name == "admin");
+    let url = admin.map(|(_, scheme, address)| format!("{}://{address}", scheme.name()));
     // Flags, variables and port 0 are not in the file, which is all that the command reads.
     let file = Settings::load(&Overrides {
         config: Some(settings.config.clone()),

@@ -38,6 +38,8 @@ pub enum ValueKind {
     Path,
     /// A port or a list of them.
     Ports,
+    /// A certificate with its key, or a list of them.
+    Pairs,
     /// `off`, `all`, or one request of so many.
     Sample,
     /// A key of `[[partner]]`, which reads itself: its form.
@@ -82,7 +84,25 @@ pub fn path(section: &str, key: &str) -> String {
 }
 
 /// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
-pub const SECTIONS: [&str; 6] = ["", "public", "admin", "links", "fetch", "log"];
+pub const SECTIONS: [&str; 8] = [
+    "",
+    "public",
+    "public.tls",
+    "admin",
+    "admin.tls",
+    "links",
+    "fetch",
+    "log",
+];
+
+/// The sections that stand in a section, by their last names.
+pub fn subsections(section: &str) -> impl Iterator<Item = &'static str> {
+    let inside = SECTIONS.into_iter().filter(|other| !other.is_empty());
+    inside.filter_map(move |other| match section {
+        "" => (!other.contains('.')).then_some(other),
+        section => other.strip_prefix(section)?.strip_prefix('.'),
+    })
+}
 
 /// The keys of a section, in their order here.
 pub fn of_section(section: &str) -> impl Iterator<Item = (&'static Key, &'static str)> {
@@ -223,6 +243,30 @@ keys! {
         "Any other client could spoof an address.");
     PROXY_PROTOCOL: key(&[("public", "false"), ("admin", "false")], "proxy_protocol", ValueKind::Flag, ToNewConnections,
         "Whether trusted proxies begin each connection with the PROXY header, version 1 or 2.", "");
+
+    TLS_LISTEN: key(&[("public.tls", "[]"), ("admin.tls", "[]")], "listen", ADDRESSES, AfterRestart,
+        "Addresses that serve HTTPS, beside those of `listen`, which serve HTTP. Without one, there is no TLS.", "");
+    CERTIFICATES: key(&[("public.tls", "[]"), ("admin.tls", "[]")], "certificates", ValueKind::Pairs, ToNewConnections,
+        "Certificates with their keys, PEM files. `cert` has the full chain. tinyd chooses by the name that the client \
+        asks for (SNI); the first is for all others. `cert_credential` and `key_credential` name credentials of \
+        systemd. Changed files apply within ten seconds, without a reload.",
+        "Two of the same names, ECDSA and RSA, serve old clients too.");
+    MIN_VERSION: key(&[("public.tls", "\"1.2\""), ("admin.tls", "\"1.2\"")], "min_version",
+        ValueKind::Choice(&["1.2", "1.3"]), ToNewConnections,
+        "Oldest version of TLS.",
+        "1.2 has no known flaw with the ciphers that tinyd has.");
+    HANDSHAKE_TIMEOUT: key(&[("public.tls", "10"), ("admin.tls", "10")], "handshake_timeout_seconds", SECONDS,
+        ToNewConnections,
+        "Time for a TLS handshake.",
+        "It takes two round trips.");
+    HSTS: key(&[("public.tls", "0"), ("admin.tls", "0")], "hsts_seconds", ValueKind::Number(0..=63_072_000, "seconds"),
+        AfterRestart,
+        "`max-age` of `Strict-Transport-Security`, by which browsers use HTTPS only for that long. `0` sends no such \
+        header.",
+        "Browsers would not come back to plain HTTP.");
+    CLIENT_CA: key(&[("admin.tls", "")], "client_ca", ValueKind::Path, ToNewConnections,
+        "PEM file with the authorities of client certificates. With it, clients without a certificate are refused.",
+        "");
 
     ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
         ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),

@@ -7,6 +7,7 @@ mod first;
 pub mod keys;
 mod partners;
 mod read;
+mod tls;
 mod values;
 
 #[cfg(test)]
@@ -27,10 +28,12 @@ pub use error::ConfigError;
 use crate::config::values::Values;
 use crate::fetch::FetchSettings;
 use crate::http::Limits;
+use crate::http::connection::{Addresses, Scheme};
 use crate::kaltura::LoggedAddress;
 use crate::kaltura::session::Partners;
 use crate::model::PartnerId;
 use crate::redirect::Tiny;
+use crate::tls::TlsSettings;
 
 /// In the data folder.
 pub const FILE_NAME: &str = "tinyd.toml";
@@ -61,6 +64,7 @@ pub struct Settings {
     pub config: PathBuf,
     pub data_dir: PathBuf,
     pub public_listen: Vec<SocketAddr>,
+    pub public_tls: Option<TlsSettings>,
     /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
     pub public_url: Option<String>,
     pub tiny: Tiny,
@@ -73,6 +77,7 @@ pub struct Settings {
     pub drain: Duration,
     pub threads: usize,
     pub admin_listen: Vec<SocketAddr>,
+    pub admin_tls: Option<TlsSettings>,
     pub body_max_bytes: usize,
     pub buffered_bytes: usize,
     pub body_timeout: Duration,
@@ -192,6 +197,18 @@ impl Settings {
         self.public_url
             .clone()
             .unwrap_or_else(|| url_of(self.public_listen.first()))
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        let of = |plain: &[SocketAddr], tls: &Option<TlsSettings>| {
+            let plain = plain.iter().map(|address| (Scheme::Http, *address));
+            let secure = tls.iter().flat_map(|tls| &tls.listen);
+            plain.chain(secure.map(|address| (Scheme::Https, *address))).collect()
+        };
+        Addresses {
+            public: of(&self.public_listen, &self.public_tls),
+            admin: of(&self.admin_listen, &self.admin_tls),
+        }
     }
 
     /// The base of the API's URLs, as seen from this machine.

@@ -129,7 +129,7 @@ impl Reader {
     }
 
     /// The file of a credential that the service manager gives (`LoadCredential=` of systemd).
-    fn credential(&self, key: String, name: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn credential(&self, key: String, name: &str) -> Result<PathBuf, ConfigError> {
         // What systemd takes for a name.
         let is_name =
             !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && ![".", ".."].contains(&name);
@@ -146,7 +146,7 @@ impl Reader {
     }
 
     /// Warns if other users can read a file with secrets.
-    fn check_mode(&mut self, path: &Path) {
+    pub(super) fn check_mode(&mut self, path: &Path) {
         const OTHERS: u32 = 0o007;
         if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & OTHERS != 0) {
             let path = path.display();

@@ -10,7 +10,7 @@ use toml::Table;
 use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
-use crate::config::{ConfigError, LogFormat, Overrides, Settings, fetch, without_default_port};
+use crate::config::{ConfigError, LogFormat, Overrides, Settings, fetch, tls, without_default_port};
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -40,9 +40,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     };
     let mut values = reader.values(&root, overrides)?;
     if !values.is_set("public", &keys::THREADS) {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = cores.min(THREADS_DEFAULT_MAX);
-        values.set("public", &keys::THREADS, i64::try_from(threads).unwrap_or(1));
+        values.set("public", &keys::THREADS, default_threads());
     }
     let addresses = |section| values.list(section, &keys::PUBLIC_LISTEN, |text| text.parse::<SocketAddr>().ok());
     let url = values.text("public", &keys::URL);
@@ -54,6 +52,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
         public_listen: addresses("public"),
+        public_tls: tls::read(&values, &mut reader, "public.tls")?,
         public_url: url.map(|url| without_default_port(url.trim_end_matches('/'))),
         tiny: match values.text("public", &keys::TINY) {
             Some("direct") => Tiny::Direct,
@@ -67,6 +66,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         drain: values.seconds("", &keys::DRAIN),
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
+        admin_tls: tls::read(&values, &mut reader, "admin.tls")?,
         body_max_bytes: values.size("admin", &keys::BODY_BYTES),
         buffered_bytes: values.size("admin", &keys::BUFFERED_BYTES),
         body_timeout: values.seconds("admin", &keys::BODY_TIMEOUT),
@@ -107,6 +107,11 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     })
 }
 
+fn default_threads() -> i64 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    i64::try_from(cores.min(THREADS_DEFAULT_MAX)).unwrap_or(1)
+}
+
 fn limits(values: &Values, reader: &Reader, section: &'static str) -> Result<Limits, ConfigError> {
     let limits = Limits {
         head_timeout: values.seconds(section, &keys::HEAD_TIMEOUT),
@@ -130,7 +135,9 @@ fn limits(values: &Values, reader: &Reader, section: &'static str) -> Result<Lim
 }
 
 fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {
-    let mut addresses: Vec<_> = settings.public_listen.iter().chain(&settings.admin_listen).collect();
+    let plain = settings.public_listen.iter().chain(&settings.admin_listen);
+    let secure = [&settings.public_tls, &settings.admin_tls].into_iter().flatten();
+    let mut addresses: Vec<_> = plain.chain(secure.flat_map(|tls| &tls.listen)).collect();
     addresses.sort();
     let twice = |pair: &&[&SocketAddr; 2]| pair[0] == pair[1] && pair[0].port() != 0;
     match addresses.array_windows().find(twice) {
@@ -156,7 +163,12 @@ fn warnings_of_listeners(settings: &Settings) -> Vec<String> {
         );
     }
     // An exposed listener may be behind a proxy that is not configured.
-    let is_exposed = settings.public_listen.iter().any(|address| !address.ip().is_loopback());
+    let secure = settings.public_tls.iter().flat_map(|tls| &tls.listen);
+    let is_exposed = settings
+        .public_listen
+        .iter()
+        .chain(secure)
+        .any(|address| !address.ip().is_loopback());
     let shuts_out = settings.shut_out_guessers && settings.guesses_per_minute > 0;
     let is_decided = settings.values.is_set("public", &keys::SHUT_OUT);
     if is_exposed && shuts_out && !is_decided && public.trusted_proxies.is_empty() {
@@ -166,6 +178,12 @@ fn warnings_of_listeners(settings: &Settings) -> Vec<String> {
              together if one of them guesses IDs; name the proxies, or set shut_out_guessers = true if there are none"
                 .to_owned(),
         );
+    }
+    if settings.public_tls.is_some() && !settings.values.is_set("public", &keys::URL) {
+        warnings.push(format!(
+            "public.url: not set, so short URLs are shown as {}/tiny/ID; set it to the https URL that clients use",
+            settings.short_url_base()
+        ));
     }
     warnings
 }

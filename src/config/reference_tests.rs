@@ -11,11 +11,13 @@ const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
-const SECTIONS: [(&str, &[&str]); 8] = [
+const SECTIONS: [(&str, &[&str]); 10] = [
     ("Top of the file", &[""]),
     ("`[public]`", &["public"]),
     ("`[admin]`", &["admin"]),
     ("`[public]` and `[admin]`", &["public", "admin"]),
+    ("`[public.tls]` and `[admin.tls]`", &["public.tls", "admin.tls"]),
+    ("`[admin.tls]`", &["admin.tls"]),
     ("`[links]`", &["links"]),
     ("`[fetch]`", &["fetch"]),
     ("`[log]`", &["log"]),
@@ -60,6 +62,7 @@ fn form(kind: &ValueKind) -> String {
         ValueKind::Text(form, _) | ValueKind::Partner(form) => (*form).to_owned(),
         ValueKind::Texts(form, _) => format!("{form}: a string or a list"),
         ValueKind::Path => "a path".to_owned(),
+        ValueKind::Pairs => "`{ cert = \"FILE\", key = \"FILE\" }` or a list".to_owned(),
         ValueKind::Ports => "a port or a list".to_owned(),
         ValueKind::Sample => "`off`, `all`, or a number".to_owned(),
     }

@@ -40,9 +40,9 @@ impl Reader {
     pub fn check_keys(&self, section: &str, name: &str, table: &Table) -> Result<(), ConfigError> {
         let mut known: Vec<_> = keys::of_section(section).map(|(key, _)| key.name).collect();
         if section.is_empty() {
-            known.extend(keys::SECTIONS.into_iter().filter(|section| !section.is_empty()));
             known.push("partner");
         }
+        known.extend(keys::subsections(section));
         let is_known = |key: &str| known.contains(&key) || section.is_empty() && key == RENAMED.0;
         match table.keys().find(|key| !is_known(key)) {
             None => Ok(()),
@@ -114,7 +114,19 @@ impl Reader {
             self.warnings
                 .push(format!("[{old}]: this section is named [{new}] now; rename it"));
         }
-        match root.get(name) {
+        let mut parts = name.split('.').peekable();
+        let mut found = None;
+        let mut table = root;
+        while let Some(part) = parts.next() {
+            found = table.get(part);
+            match found {
+                Some(Value::Table(of_part)) => table = of_part,
+                // What is no table is said of the section itself.
+                _ if parts.peek().is_some() => return Ok((name, empty)),
+                _ => {}
+            }
+        }
+        match found {
             None => Ok((name, empty)),
             Some(Value::Table(table)) => Ok((name, table)),
             Some(other) => Err(self.wrong(
@@ -176,6 +188,11 @@ fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
             let is_right = !ports.is_empty() && ports.iter().all(|port| *port > 0);
             expect(is_right, "at least one port from 1 to 65535, such as [80, 443]")
         }
+        ValueKind::Pairs => {
+            const FORM: &str = "{ cert = \"FILE\", key = \"FILE\" } or a list of them; in place of a FILE, the name of \
+                                a credential of systemd as cert_credential or key_credential";
+            expect(pairs(value).is_some(), FORM)
+        }
         ValueKind::Sample if value.is_integer() => number_in(&(1..=1_000_000_000)),
         ValueKind::Sample => expect(matches!(text()?, "off" | "all"), "one of off, all, or a number"),
         ValueKind::Partner(_) => Ok(()),
@@ -198,6 +215,33 @@ fn ports(value: &Value) -> Vec<u16> {
         .as_array()
         .map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
     items.iter().map(|item| port(item).unwrap_or(0)).collect()
+}
+
+/// A file or a credential.
+#[derive(Debug, Clone, Copy)]
+pub enum FileName<'v> {
+    Path(&'v str),
+    Credential(&'v str),
+}
+
+/// Certificates and keys.
+fn pairs(value: &Value) -> Option<Vec<[FileName<'_>; 2]>> {
+    let items = value
+        .as_array()
+        .map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+    items.iter().map(pair).collect()
+}
+
+fn pair(item: &Value) -> Option<[FileName<'_>; 2]> {
+    let table = item.as_table()?;
+    let text = |name: &str| table.get(name)?.as_str().filter(|text| !text.is_empty());
+    let name = |path: &str, credential: &str| match (text(path), text(credential)) {
+        (Some(path), None) => Some(FileName::Path(path)),
+        (None, Some(name)) => Some(FileName::Credential(name)),
+        _ => None,
+    };
+    let pair = [name("cert", "cert_credential")?, name("key", "key_credential")?];
+    (table.len() == pair.len()).then_some(pair)
 }
 
 impl Values {
@@ -250,6 +294,10 @@ impl Values {
 
     pub fn ports(&self, section: &'static str, key: &Key) -> Vec<u16> {
         self.get(section, key).map(ports).unwrap_or_default()
+    }
+
+    pub fn pairs(&self, section: &'static str, key: &Key) -> Vec<[FileName<'_>; 2]> {
+        self.get(section, key).and_then(pairs).unwrap_or_default()
     }
 
     pub fn path(&self, section: &'static str, key: &Key, reader: &Reader) -> Option<PathBuf> {

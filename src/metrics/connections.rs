@@ -38,6 +38,20 @@ labels! {
         StartSession = "start_session",
         /// The limit of bytes that are held for requests and answers.
         BufferedBytes = "buffered_bytes",
+        TlsTimeout = "tls_timeout",
+        /// A TLS handshake that failed.
+        TlsHandshake = "tls_handshake",
+        /// Plain HTTP on a port for HTTPS.
+        PlainHttp = "plain_http",
+    }
+}
+
+labels! {
+    /// How a connection was secured by TLS.
+    pub enum Handshake {
+        Full = "full",
+        /// With the keys of an earlier connection, which costs less.
+        Resumed = "resumed",
     }
 }
 
@@ -46,6 +60,7 @@ pub struct Connections {
     accepted: Counter,
     open: Gauge,
     refused: [Counter; Refusal::ALL.len()],
+    handshakes: [Counter; Handshake::ALL.len()],
     shut_outs: Counter,
 }
 
@@ -56,6 +71,8 @@ pub struct ConnectionsReport {
     pub open: u64,
     /// In the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
+    /// In the order of [`Handshake::ALL`].
+    pub handshakes: [u64; Handshake::ALL.len()],
     /// How often a client was refused everything for a while.
     pub shut_outs: u64,
 }
@@ -70,6 +87,12 @@ impl Connections {
 
     pub fn refused(&self, refusal: Refusal) {
         if let Some(counter) = self.refused.get(refusal as usize) {
+            counter.increment();
+        }
+    }
+
+    pub fn shook_hands(&self, handshake: Handshake) {
+        if let Some(counter) = self.handshakes.get(handshake as usize) {
             counter.increment();
         }
     }
@@ -89,6 +112,7 @@ impl Connections {
             accepted: self.accepted.get(),
             open: self.open.get(),
             refused: self.refused.each_ref().map(Counter::get),
+            handshakes: self.handshakes.each_ref().map(Counter::get),
             shut_outs: self.shut_outs.get(),
         }
     }

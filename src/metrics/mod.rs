@@ -19,7 +19,7 @@ mod store;
 use std::sync::Arc;
 
 pub use calls::{ActionName, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
-pub use connections::{Connections, ConnectionsReport, Listener, OpenConnection, Refusal};
+pub use connections::{Connections, ConnectionsReport, Handshake, Listener, OpenConnection, Refusal};
 pub use fetches::{FetchOutcome, Fetches, OpenFetch};
 pub use histogram::{Distribution, NANOSECONDS_IN_A_SECOND};
 pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};

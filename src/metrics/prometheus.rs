@@ -13,7 +13,9 @@ use crate::metrics::calls::UNKNOWN_ACTION;
 use crate::metrics::connections::ConnectionsReport;
 use crate::metrics::histogram::{Distribution, NANOSECONDS_IN_A_SECOND, as_f64};
 use crate::metrics::report::Report;
-use crate::metrics::{ActionName, FetchOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure};
+use crate::metrics::{
+    ActionName, FetchOutcome, Handshake, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
@@ -93,6 +95,7 @@ tinyd_guessers_shut_out How often a client asked for so many unknown ids that it
     minute was over.
 tinyd_refusals Connections and requests that were refused, and connections that were closed, for a reason of the \
     appliance's.
+tinyd_tls_handshakes TLS handshakes that succeeded, by listener: full ones, and resumed ones, which cost less.
 tinyd_api_calls Calls of the API by action and error code, those in a multirequest each; no code means success.
 tinyd_api_call_duration_seconds Time that calls of the API took, by action.
 tinyd_ks_failures Calls whose session (KS) was not accepted, by reason.
@@ -245,6 +248,16 @@ impl Report {
             for (reason, number) in Refusal::labelled(of.refused) {
                 let labels = [("listener", of.listener.label()), ("reason", reason)];
                 count(&mut metric, &labels, number)?;
+            }
+        }
+        let mut metric = to.describe("tinyd_tls_handshakes", MetricType::Counter)?;
+        for of in &self.connections {
+            for (kind, number) in Handshake::labelled(of.handshakes) {
+                count(
+                    &mut metric,
+                    &[("listener", of.listener.label()), ("kind", kind)],
+                    number,
+                )?;
             }
         }
         Ok(())

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::connection::guard::Handover;
+use crate::http::connection::guard::{Depart, Handover, Migrate};
 use crate::http::connection::serve;
 use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::server::routes::PublicService;
@@ -55,17 +55,20 @@ impl Drop for General {
 }
 
 /// Moves a connection to these threads. It ends with the returned handle.
-pub(super) fn serve(
+pub(super) fn serve<S>(
     general: &Handle,
-    connection: Handover<TcpStream>,
+    connection: Handover<S>,
     service: PublicService,
     context: ConnectionContext,
     activity: &Arc<LastUsed>,
-) -> io::Result<AbortOnDropHandle<()>> {
-    let connection = connection.try_map(TcpStream::into_std)?;
+) -> io::Result<AbortOnDropHandle<()>>
+where
+    S: AsyncRead + AsyncWrite + Depart + Migrate + Send + Unpin + 'static,
+{
+    let connection = connection.try_map(Migrate::detach)?;
     let activity = Arc::clone(activity);
     let serving = async move {
-        match connection.try_map(TcpStream::from_std) {
+        match connection.try_map(S::attach) {
             Ok(connection) => serve::serve(connection, service, context, &activity).await,
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }

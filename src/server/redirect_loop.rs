@@ -13,18 +13,19 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::connection::deadlines::Deadlines;
-use crate::http::connection::guard::{Handover, linger};
+use crate::http::connection::guard::{Depart, Handover, linger};
 use crate::http::connection::proxy_protocol;
 use crate::http::connection::set::{ConnectionContext, ConnectionPolicy, ConnectionSlot, LastUsed};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
+use crate::tls::TlsStream;
 
 /// Read at a time, and so the longest head that the fast path answers.
 const INPUT_BYTES: usize = 16 * 1024;
@@ -222,8 +223,8 @@ impl NewConnection {
     }
 }
 
-struct Connection<'c> {
-    stream: &'c mut TcpStream,
+struct Connection<'c, S> {
+    stream: &'c mut S,
     fast_path: &'c FastPath,
     peer: &'c Peer,
     context: &'c ConnectionContext,
@@ -258,6 +259,28 @@ pub(super) async fn serve(
         progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
     }
+    go_on(handover, progress, unsent, fast_path, context, activity).await
+}
+
+/// The same for a connection that is secured.
+pub(super) async fn serve_secured(
+    connection: Handover<TlsStream>,
+    fast_path: &FastPath,
+    context: &ConnectionContext,
+    activity: &LastUsed,
+) -> io::Result<Option<Handover<TlsStream>>> {
+    go_on(connection, Progress::new(), Vec::new(), fast_path, context, activity).await
+}
+
+async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
+    mut handover: Handover<S>,
+    progress: Progress,
+    unsent: Vec<u8>,
+    fast_path: &FastPath,
+    context: &ConnectionContext,
+    activity: &LastUsed,
+) -> io::Result<Option<Handover<S>>> {
+    let policy = &context.policy;
     // A busy connection may have used up the task's budget when it gets here.
     let mut stopped = context.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
@@ -271,7 +294,9 @@ pub(super) async fn serve(
         progress,
         alarm: pin!(tokio::time::sleep_until(alarm)),
     };
-    connection.send(&unsent).await?;
+    if !unsent.is_empty() {
+        connection.send(&unsent).await?;
+    }
     loop {
         let next = std::future::poll_fn(|cx| {
             let polled = connection.poll(cx);
@@ -294,6 +319,8 @@ pub(super) async fn serve(
             Next::Close => {
                 if connection.progress.is_cut {
                     Box::pin(linger(&mut handover.stream)).await?;
+                } else if S::SAYS_GOODBYE {
+                    connection.shut_down().await?;
                 }
                 return Ok(None);
             }
@@ -301,7 +328,7 @@ pub(super) async fn serve(
     }
 }
 
-impl Connection<'_> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn wait(&mut self, waiting: Waiting) -> io::Result<()> {
         let (mut now, since) = (Now::default(), Instant::now());
         now.set(self.fast_path.now());
@@ -331,12 +358,10 @@ impl Connection<'_> {
                 if self.progress.deadlines.requests > before {
                     self.activity.rest(self.progress.deadlines.waiting_since.into_std());
                 }
-                let sent = self.try_send(cx, output);
+                let unsent = self.try_send(cx, output);
                 self.progress.note_duration(self.fast_path);
-                let unsent = sent.map(|sent| output.get(sent..).unwrap_or_default().to_vec());
                 output.clear();
-                let unsent = unsent?;
-                if !unsent.is_empty() {
+                if let Some(unsent) = unsent? {
                     return Poll::Ready(Ok(Next::Send(unsent)));
                 }
                 if let Some(next) = next {
@@ -400,22 +425,32 @@ impl Connection<'_> {
         }
     }
 
-    /// Sends what the socket's buffer takes, and returns how much.
-    fn try_send(&mut self, cx: &mut Context<'_>, output: &[u8]) -> io::Result<usize> {
+    /// Sends what the socket's buffer takes, and returns the rest: of TLS, what is not secured yet.
+    fn try_send(&mut self, cx: &mut Context<'_>, output: &[u8]) -> io::Result<Option<Vec<u8>>> {
         if output.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
-        match Pin::new(&mut *self.stream).poll_write(cx, output) {
-            Poll::Ready(sent) => sent,
-            Poll::Pending => Ok(0),
-        }
+        let mut stream = Pin::new(&mut *self.stream);
+        let sent = match stream.as_mut().poll_write(cx, output) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        let rest = output.get(sent..).unwrap_or_default();
+        let is_sent = rest.is_empty() && stream.poll_flush(cx)?.is_ready();
+        Ok((!is_sent).then(|| rest.to_vec()))
+    }
+
+    async fn shut_down(&mut self) -> io::Result<()> {
+        let shutting_down = tokio::time::timeout(self.context.policy.limits.write_timeout, self.stream.shutdown());
+        shutting_down.await?
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let sending = tokio::time::timeout(self.context.policy.limits.write_timeout, self.stream.write_all(bytes));
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let sending = tokio::time::timeout(self.context.policy.limits.write_timeout, sending);
         sending.await.unwrap_or_else(|elapsed| {
             self.context.counts.refused(Refusal::WriteTimeout);
             Err(elapsed.into())
@@ -435,6 +470,7 @@ impl Connection<'_> {
 mod tests {
     use super::*;
     use crate::http::Limits;
+    use crate::http::connection::Scheme;
     use crate::http::connection::set::{Admission, ConnectionSet, Gate};
     use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
@@ -454,6 +490,7 @@ mod tests {
             policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
             clock: Clock::system(),
             stopped,
+            hsts: None,
         };
         runtime.unwrap().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -461,9 +498,11 @@ mod tests {
             client.set_nodelay(true).unwrap();
             let (stream, address) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let accepted = gate.admit(&stream, address.ip(), &ConnectionSet::default()).unwrap();
+            let accepted = gate
+                .admit(&stream, address.ip(), Scheme::Http, &ConnectionSet::default())
+                .unwrap();
             let connection = NewConnection::new(stream, accepted.peer, accepted.slot);
-            let context = gate.context(accepted.policy);
+            let context = gate.context(accepted.policy, Scheme::Http);
             let activity = Arc::new(LastUsed::default());
             let serving = serve(connection, fast_path, &context, &activity);
             let sending = async {

@@ -8,22 +8,29 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
-use crate::http::connection::serve;
-use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::set::{
+    AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate, LastUsed,
+};
+use crate::http::connection::{Scheme, proxy_protocol, serve};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
 use crate::server::redirect_loop::NewConnection;
 use crate::server::routes::PublicService;
 use crate::server::systemd::Heartbeat;
 use crate::server::{general, redirect_loop};
+use crate::tls::{self, Protocol, Secure, TlsServer, TlsStream};
 
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
+    /// Of HTTPS.
+    pub(super) secured: Option<Secured>,
     /// The general threads.
     pub(super) general: Handle,
     pub(super) service: PublicService,
@@ -31,6 +38,21 @@ pub(super) struct Worker {
     pub(super) gate: Gate,
     pub(super) drain: Duration,
     pub(super) heartbeat: Heartbeat,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Secured {
+    fast_path: Arc<FastPath>,
+    tls: watch::Receiver<Arc<Secure>>,
+}
+
+impl Secured {
+    pub(super) fn new(fast_path: FastPath, gate: &Gate, tls: &TlsServer) -> Self {
+        Self {
+            fast_path: Arc::new(fast_path.with_hsts(gate.hsts.as_ref())),
+            tls: tls.subscribe(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +105,10 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
         let ending = ThreadExitSignal(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
         let worker = Arc::new(Worker {
+            secured: worker.secured.as_ref().map(|secured| Secured {
+                fast_path: Arc::new(secured.fast_path.for_thread(worker.metrics.redirects.for_thread())),
+                tls: secured.tls.clone(),
+            }),
             fast_path: Arc::new(worker.fast_path.for_thread(counters)),
             ..worker.clone()
         });
@@ -108,7 +134,7 @@ impl Worker {
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let (worker, connections) = (Arc::clone(&self), connections.clone());
-            let serve = move |stream, address| worker.take(stream, address, &connections);
+            let serve = move |stream, address, scheme| worker.take(stream, address, scheme, &connections);
             accepting.spawn(serve::accept(listener, self.gate.stopped.clone(), serve));
         }
         let mut stopped = self.gate.stopped.clone();
@@ -131,17 +157,22 @@ impl Worker {
     }
 
     /// Often answers the only request at once.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, connections: &ConnectionSet) {
-        let Some(accepted) = self.gate.admit(&stream, address, connections) else {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, scheme: Scheme, connections: &ConnectionSet) {
+        let Some(accepted) = self.gate.admit(&stream, address, scheme, connections) else {
             return;
         };
         let AcceptedConnection { peer, slot, policy, at } = accepted;
+        if scheme == Scheme::Https {
+            let (connection, context) = (Handover::new(stream, peer, slot), self.gate.context(policy, scheme));
+            connections.spawn(at, |entry| Arc::clone(self).serve_secured(connection, context, entry));
+            return;
+        }
         let is_announced = policy.is_announced_by(&peer);
         let mut connection = NewConnection::new(stream, peer, slot);
         if !is_announced && connection.answer(&self.fast_path, &policy) {
             return;
         }
-        let context = self.gate.context(policy);
+        let context = self.gate.context(policy, scheme);
         connections.spawn(at, |entry| Arc::clone(self).serve(connection, context, entry));
     }
 
@@ -152,10 +183,49 @@ impl Worker {
             Ok(None) => return,
             Err(error) => Err(error),
         };
-        match served {
-            // The connection keeps its entry in this thread's set and ends with it. A panic is logged.
-            Ok(connection) => drop(connection.await),
-            Err(error) => tracing::trace!(%error, "connection ended"),
-        }
+        finish(served).await;
+    }
+
+    async fn serve_secured(
+        self: Arc<Self>,
+        connection: Handover<TcpStream>,
+        context: ConnectionContext,
+        entry: ConnectionEntry,
+    ) {
+        let Some(secured) = &self.secured else { return };
+        let activity = entry.activity();
+        let served = async {
+            let (connection, _) = secure(connection, &secured.tls, &context, activity).await?;
+            redirect_loop::serve_secured(connection, &secured.fast_path, &context, activity).await
+        };
+        let served = match served.await {
+            Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), context, activity),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        finish(served).await;
+    }
+}
+
+/// Reads the PROXY header of a new connection, if it has one, and secures the connection.
+pub(super) async fn secure(
+    connection: Handover<TcpStream>,
+    tls: &watch::Receiver<Arc<Secure>>,
+    context: &ConnectionContext,
+    activity: &LastUsed,
+) -> io::Result<(Handover<TlsStream>, Protocol)> {
+    let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
+    if context.policy.is_announced_by(&connection.peer) {
+        proxy_protocol::introduce(&mut connection, context).await?;
+    }
+    let secure = Arc::clone(&tls.borrow());
+    tls::accept(connection, &secure, context, activity).await
+}
+
+async fn finish(served: io::Result<AbortOnDropHandle<()>>) {
+    match served {
+        // The connection keeps its entry in this thread's set and ends with it. A panic is logged.
+        Ok(connection) => drop(connection.await),
+        Err(error) => tracing::trace!(%error, "connection ended"),
     }
 }

@@ -1,12 +1,26 @@
-//! TLS: the crypto provider, and the certificates that are trusted.
+//! TLS: the crypto provider, the certificates that are served and those that are trusted, and handshakes.
 
+mod certificate;
+mod certificates;
+mod handshake;
 mod roots;
+mod server;
+mod settings;
+mod stream;
+#[cfg(test)]
+pub mod testing;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub use certificate::{Certificate, CertificateError, PairFiles, UtcTime};
+pub use certificates::Certificates;
+pub use handshake::accept;
 pub use roots::Authorities;
+pub use server::{Protocol, Secure, TlsServer};
+pub use settings::{MinVersion, TlsSettings};
+pub use stream::TlsStream;
 
 /// The only crypto provider of the program. With it, full handshakes take less CPU than with ring, and the key exchange
 /// of browsers that withstands quantum computers is there.

@@ -39,6 +39,10 @@ impl Authorities {
         roots
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.0.iter()
+    }
+
     #[cfg(test)]
     pub fn count(&self) -> usize {
         self.0.len()

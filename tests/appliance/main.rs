@@ -20,3 +20,4 @@ mod fetch;
 mod process;
 mod redirect;
 mod support;
+mod tls;

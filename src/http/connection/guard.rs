@@ -68,6 +68,17 @@ impl<S> Handover<S> {
     }
 }
 
+impl<S> Handover<S> {
+    /// With the time for a first request beginning now.
+    #[must_use]
+    pub fn restarted(self) -> Self {
+        Self {
+            deadlines: Deadlines::new(),
+            ..self
+        }
+    }
+}
+
 /// State shared by the stream below hyper and the service above it.
 #[derive(Debug)]
 pub struct Exchange {
@@ -127,8 +138,32 @@ impl Exchange {
     }
 }
 
+/// A stream that can move to another runtime.
+pub trait Migrate: Sized {
+    type Detached: Send + 'static;
+
+    fn detach(self) -> io::Result<Self::Detached>;
+
+    fn attach(detached: Self::Detached) -> io::Result<Self>;
+}
+
+impl Migrate for TcpStream {
+    type Detached = std::net::TcpStream;
+
+    fn detach(self) -> io::Result<Self::Detached> {
+        self.into_std()
+    }
+
+    fn attach(detached: Self::Detached) -> io::Result<Self> {
+        Self::from_std(detached)
+    }
+}
+
 /// A stream whose other end may close, or that can be aborted.
 pub trait Depart {
+    /// Whether it must be shut down before it is closed, so that the client knows that it has everything.
+    const SAYS_GOODBYE: bool;
+
     /// Ready when the peer has closed. Not seen while unread bytes are there.
     fn poll_departed(&self, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -137,6 +172,8 @@ pub trait Depart {
 }
 
 impl Depart for TcpStream {
+    const SAYS_GOODBYE: bool = false;
+
     fn poll_departed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut room = [MaybeUninit::uninit(); 1];
         match ready!(self.poll_peek(cx, &mut ReadBuf::uninit(&mut room))) {

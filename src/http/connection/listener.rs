@@ -13,8 +13,31 @@ pub const BACKLOG: i32 = 4096;
 /// for its own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
 const PUBLIC_SEND_BYTES: usize = 64 * 1024;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    pub public: Vec<(Scheme, SocketAddr)>,
+    pub admin: Vec<(Scheme, SocketAddr)>,
+}
+
 #[derive(Debug)]
 pub struct Listening {
+    pub scheme: Scheme,
     /// Non-blocking.
     pub listener: TcpListener,
     /// Whether a parent process owns the socket.
@@ -34,8 +57,8 @@ pub enum BindError {
     Refused { address: SocketAddr, cause: io::Error },
     /// A socket was inherited, as from tinyd.socket, that is for none of the addresses in the settings.
     #[error(
-        "the inherited socket {description} is in neither public.listen nor admin.listen: both must name the same \
-         addresses as the socket unit"
+        "the inherited socket {description} is in no listen of public, public.tls, admin or admin.tls: they must name \
+         the same addresses as the socket unit"
     )]
     Unexpected {
         /// Its address or type.
@@ -45,12 +68,12 @@ pub enum BindError {
 
 impl Bound {
     /// Each listener, `public` or `admin`, with its bound address.
-    pub fn addresses(&self) -> io::Result<Vec<(&'static str, SocketAddr)>> {
+    pub fn addresses(&self) -> io::Result<Vec<(&'static str, Scheme, SocketAddr)>> {
         let public = self.public.iter().filter_map(|of_address| of_address.first());
-        let public = public.map(|bound| Ok(("public", bound.listener.local_addr()?)));
-        let admin = self.admin.iter();
-        let admin = admin.map(|bound| Ok(("admin", bound.listener.local_addr()?)));
-        public.chain(admin).collect()
+        let public = public.map(|bound| ("public", bound));
+        let all = public.chain(self.admin.iter().map(|bound| ("admin", bound)));
+        all.map(|(name, bound)| Ok((name, bound.scheme, bound.listener.local_addr()?)))
+            .collect()
     }
 }
 
@@ -72,18 +95,15 @@ pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
 }
 
 /// Binds all addresses, the public ones for each thread, except those of inherited sockets.
-pub fn bind(
-    public: &[SocketAddr],
-    threads: usize,
-    admin: &[SocketAddr],
-    inherited: Vec<TcpListener>,
-) -> Result<Bound, BindError> {
+pub fn bind(addresses: &Addresses, threads: usize, inherited: Vec<TcpListener>) -> Result<Bound, BindError> {
+    let Addresses { public, admin } = addresses;
+    let is_named = |address: &SocketAddr| public.iter().chain(admin).any(|(_, named)| named == address);
     let mut of_address: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
     for listener in inherited {
         let local = listener.local_addr();
         let prepared = local.and_then(|address| prepare(&listener).map(|()| address));
         match prepared {
-            Ok(address) if public.contains(&address) || admin.contains(&address) => {
+            Ok(address) if is_named(&address) => {
                 of_address.entry(address).or_default().push(listener);
             }
             other => {
@@ -97,10 +117,10 @@ pub fn bind(
         public: Vec::new(),
         admin: Vec::new(),
     };
-    for &address in public {
+    for &(scheme, address) in public {
         let of_threads = match of_address.remove(&address) {
-            Some(sockets) => share(sockets, threads).map_err(refused(address))?,
-            None => own(bind_for_threads(address, threads).map_err(refused(address))?),
+            Some(sockets) => share(scheme, sockets, threads).map_err(refused(address))?,
+            None => own(scheme, bind_for_threads(address, threads).map_err(refused(address))?),
         };
         for Listening { listener, .. } in &of_threads {
             // Linux applies it to accepted connections.
@@ -109,17 +129,18 @@ pub fn bind(
         }
         bound.public.push(of_threads);
     }
-    for &address in admin {
+    for &(scheme, address) in admin {
         bound.admin.extend(match of_address.remove(&address) {
-            Some(sockets) => share(sockets, 1).map_err(refused(address))?,
-            None => own(vec![bind_one(address, false).map_err(refused(address))?]),
+            Some(sockets) => share(scheme, sockets, 1).map_err(refused(address))?,
+            None => own(scheme, vec![bind_one(address, false).map_err(refused(address))?]),
         });
     }
     Ok(bound)
 }
 
-fn own(listeners: Vec<TcpListener>) -> Vec<Listening> {
+fn own(scheme: Scheme, listeners: Vec<TcpListener>) -> Vec<Listening> {
     let own = |listener| Listening {
+        scheme,
         listener,
         is_inherited: false,
     };
@@ -134,7 +155,7 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 
 /// Gives each thread a socket of an address. Threads share sockets if there are fewer, and have several if there are
 /// more.
-fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>> {
+fn share(scheme: Scheme, sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>> {
     let mut listeners = Vec::new();
     for number in sockets.len()..threads {
         if let Some(socket) = sockets.get(number % sockets.len()) {
@@ -142,6 +163,7 @@ fn share(sockets: Vec<TcpListener>, threads: usize) -> io::Result<Vec<Listening>
         }
     }
     let shared = sockets.into_iter().chain(listeners).map(|listener| Listening {
+        scheme,
         listener,
         is_inherited: true,
     });

@@ -9,4 +9,4 @@ pub mod serve;
 pub mod set;
 
 pub use descriptors::room_for_connections;
-pub use listener::{Bound, bind, inherited};
+pub use listener::{Addresses, Bound, Scheme, bind, inherited};

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Version};
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::sync::watch;
 
 use crate::http::connection::guard::{Depart, Exchange, Guard, Handover};
-use crate::http::connection::listener::{BACKLOG, Listening};
+use crate::http::connection::listener::{BACKLOG, Listening, Scheme};
 use crate::http::connection::set::ConnectionContext;
 use crate::http::connection::set::LastUsed;
 use crate::http::{Body, Response};
@@ -43,9 +43,13 @@ pub trait Service: Clone + Send + Sync + 'static {
 /// Accepts connections until `stopped`, and hands them to `serve`. They are non-blocking and not registered with a
 /// runtime, which costs two system calls that `serve` may not need.
 pub async fn accept(
-    Listening { listener, is_inherited }: Listening,
+    Listening {
+        scheme,
+        listener,
+        is_inherited,
+    }: Listening,
     mut stopped: watch::Receiver<bool>,
-    serve: impl Fn(TcpStream, IpAddr),
+    serve: impl Fn(TcpStream, IpAddr, Scheme),
 ) -> io::Result<()> {
     #[allow(
         deprecated,
@@ -59,7 +63,7 @@ pub async fn accept(
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, address)) => serve(stream, address),
+            Ok((stream, address)) => serve(stream, address, scheme),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if trouble.is_news(Instant::now()) {
@@ -76,7 +80,7 @@ pub async fn accept(
     // Bounded, because clients go on connecting.
     for number in 1..=BACKLOG {
         match accept_one(listener.get_ref()) {
-            Ok((stream, address)) => serve(stream, address),
+            Ok((stream, address)) => serve(stream, address, scheme),
             Err(error) if concerns_one_connection(&error) => {}
             Err(_) => break,
         }
@@ -136,10 +140,12 @@ pub async fn serve(
         slot: _slot,
     } = handover;
     let exchange = Exchange::new(Arc::clone(activity));
+    let hsts = context.hsts.clone();
     let buffer_bytes = context.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
     let stream = Guard::new(stream, unread, deadlines, context, Arc::clone(&exchange));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let (service, peer, exchange) = (service.clone(), peer.clone(), Arc::clone(&exchange));
+        let hsts = hsts.clone();
         async move {
             request.extensions_mut().insert(exchange.presence().clone());
             // HTTP/1.0 has no chunks: the end of the connection delimits a body of unknown length.
@@ -147,6 +153,9 @@ pub async fn serve(
             let forwarded = request.headers().get_all(X_FORWARDED_FOR);
             let client = peer.client(forwarded.iter().map(HeaderValue::as_bytes));
             let mut response = service.respond(request, client).await;
+            if let Some(hsts) = hsts {
+                response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+            }
             if exchange.is_last() {
                 response
                     .headers_mut()

@@ -7,11 +7,13 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::http::connection::listener::Scheme;
 use crate::http::per_client::{Slot, Slots};
 use crate::http::{self, HeadLimits, Limits, Peer, Proxies};
 use crate::metrics::{Connections, OpenConnection, Refusal};
@@ -21,6 +23,9 @@ use crate::model::{Clock, Timestamp, client_network};
 const IDLE_SECONDS: u32 = 2;
 /// Connections examined for an eviction: enough to find one of the idlest tenth nearly always.
 const LOOKED_AT: usize = 32;
+/// A connection in its TLS handshake counts as idle for so many seconds longer: whoever never finishes it gives way
+/// before a client that has sent requests.
+const HANDSHAKE_SECONDS: u32 = 100_000;
 /// The time of a connection with a request in flight.
 const BUSY: u32 = u32::MAX;
 
@@ -71,6 +76,8 @@ pub struct Gate {
     pub policy: watch::Receiver<Arc<ConnectionPolicy>>,
     pub clock: Clock,
     pub stopped: watch::Receiver<bool>,
+    /// `Strict-Transport-Security` of HTTPS.
+    pub hsts: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -87,11 +94,19 @@ impl Gate {
         &self,
         stream: &TcpStream,
         address: IpAddr,
+        scheme: Scheme,
         connections: &ConnectionSet,
     ) -> Option<AcceptedConnection> {
         let policy = Arc::clone(&self.policy.borrow());
         let (peer, now) = (Peer::new(address, &policy.proxies), self.clock.now());
-        let slot = self.admission.admit(stream, &peer, &policy.limits, connections, now)?;
+        let slot = self.admission.admit(&peer, &policy.limits, connections);
+        let slot = slot.inspect_err(|answer| {
+            // Before a handshake, there is nothing that a client would understand.
+            if scheme == Scheme::Http {
+                refuse(stream, &answer(now));
+            }
+        });
+        let slot = slot.ok()?;
         Some(AcceptedConnection {
             peer,
             slot,
@@ -100,12 +115,13 @@ impl Gate {
         })
     }
 
-    pub fn context(&self, policy: Arc<ConnectionPolicy>) -> ConnectionContext {
+    pub fn context(&self, policy: Arc<ConnectionPolicy>, scheme: Scheme) -> ConnectionContext {
         ConnectionContext {
             policy,
             counts: Arc::clone(&self.admission.counts),
             clock: self.clock.clone(),
             stopped: self.stopped.clone(),
+            hsts: self.hsts.clone().filter(|_| scheme == Scheme::Https),
         }
     }
 }
@@ -116,6 +132,8 @@ pub struct ConnectionContext {
     pub counts: Arc<Connections>,
     pub clock: Clock,
     pub stopped: watch::Receiver<bool>,
+    /// A header of each response.
+    pub hsts: Option<HeaderValue>,
 }
 
 /// The limits of a listener, shared by its threads.
@@ -134,16 +152,14 @@ impl Admission {
         })
     }
 
-    /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the thread. `None`:
-    /// refused, with a response.
+    /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the thread. An error is
+    /// the response to a connection that is refused.
     fn admit(
         self: &Arc<Self>,
-        stream: &TcpStream,
         peer: &Peer,
         limits: &Limits,
         connections: &ConnectionSet,
-        now: Timestamp,
-    ) -> Option<ConnectionSlot> {
+    ) -> Result<ConnectionSlot, fn(Timestamp) -> Vec<u8>> {
         // A proxy has the connections of many clients.
         let network = (!peer.is_proxy()).then(|| peer.address());
         let mut slot = ConnectionSlot {
@@ -152,18 +168,16 @@ impl Admission {
             _open: self.counts.accepted(),
         };
         if !network.is_none_or(|address| slot.belong_to(address, limits)) {
-            refuse(stream, &full_for_address(now));
-            return None;
+            return Err(full_for_address);
         }
         // The connection itself is counted already.
         if self.counts.open() > limits.connections as u64 {
             self.counts.refused(Refusal::Connections);
             if !connections.close_idlest(Instant::now()) {
-                refuse(stream, &full(now));
-                return None;
+                return Err(full);
             }
         }
-        Some(slot)
+        Ok(slot)
     }
 }
 
@@ -222,6 +236,10 @@ impl LastUsed {
         self.last.store(seconds(now), Ordering::Relaxed);
     }
 
+    pub fn begin_handshake(&self, now: Instant) {
+        self.last.store(seconds(now) - HANDSHAKE_SECONDS, Ordering::Relaxed);
+    }
+
     /// A request is in flight.
     pub fn work(&self) {
         self.last.store(BUSY, Ordering::Relaxed);
@@ -231,7 +249,8 @@ impl LastUsed {
 /// Monotonic seconds. With the wall clock, setting it would make connections idle.
 fn seconds(time: Instant) -> u32 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let since = time.saturating_duration_since(*FIRST) + Duration::from_secs(u64::from(IDLE_SECONDS) + 1);
+    const START: u64 = HANDSHAKE_SECONDS as u64 + IDLE_SECONDS as u64 + 1;
+    let since = time.saturating_duration_since(*FIRST) + Duration::from_secs(START);
     u32::try_from(since.as_secs()).unwrap_or(BUSY).min(BUSY - 1)
 }
 
@@ -343,5 +362,36 @@ mod tests {
         });
         assert!(!connections.close_idlest(at(1)));
         assert!(connections.close_idlest(at(3)));
+    }
+
+    #[test]
+    fn handshakes_give_way_first() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _in_runtime = runtime.enter();
+        let (connections, began) = (ConnectionSet::default(), Instant::now());
+        let mut entries = Vec::new();
+        for is_in_handshake in [false, true, true, false] {
+            connections.spawn(began, |entry| {
+                let activity = Arc::clone(entry.activity());
+                if is_in_handshake {
+                    activity.begin_handshake(began);
+                }
+                entries.push((is_in_handshake, activity));
+                async move {
+                    let _member = entry;
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+        let is_open = |entries: &[(bool, Arc<LastUsed>)]| {
+            let is_open = |activity: &LastUsed| activity.last.load(Ordering::Relaxed) != BUSY;
+            entries
+                .iter()
+                .map(|(_, activity)| is_open(activity))
+                .collect::<Vec<_>>()
+        };
+        assert!(connections.close_idlest(began) && connections.close_idlest(began));
+        assert_eq!(is_open(&entries), [true, false, false, true]);
+        assert!(!connections.close_idlest(began));
     }
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
 
-use crate::http::{self, Peer};
+use crate::http::{self, Peer, Response};
 use crate::kaltura::{AccessLog, Subject};
 use crate::kaltura::{ApiError, Requested};
 use crate::links::{ClickRecorder, Links, Verdict};
@@ -111,14 +111,6 @@ impl Now {
 struct Refusals([Template; 2]);
 
 impl Refusals {
-    fn new(id: &str, fault: impl Fn(String) -> ApiError) -> Self {
-        let render = |accepts_html| {
-            let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
-            Template::new(response, id.as_bytes(), b"")
-        };
-        Self([render(false), render(true)])
-    }
-
     const fn get(&self, accepts_html: bool) -> &Template {
         let [text, page] = &self.0;
         if accepts_html { page } else { text }
@@ -143,6 +135,40 @@ struct Answers {
     refusals: Vec<RefusalsOfLength>,
 }
 
+impl Answers {
+    fn new(hsts: Option<&HeaderValue>) -> Self {
+        let render = |mut response: Response, id: &str, location: &str| {
+            if let Some(hsts) = hsts {
+                response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+            }
+            Template::new(response, id.as_bytes(), location.as_bytes())
+        };
+        let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
+            let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
+            let refusals = |fault: &dyn Fn(String) -> ApiError| {
+                let of_kind = |accepts_html| {
+                    let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
+                    render(response, id, "")
+                };
+                Refusals([of_kind(false), of_kind(true)])
+            };
+            let invalid = |deleted| refusals(&|id| ApiError::InvalidShortLink { id, deleted });
+            RefusalsOfLength {
+                unknown: refusals(&|id| ApiError::InvalidObjectId { id }),
+                disabled: invalid(false),
+                deleted: invalid(true),
+                expired: refusals(&|id| ApiError::ExpiredShortLink { id }),
+            }
+        });
+        Self {
+            too_many_guesses: render(too_many_guesses(), "", ""),
+            found: render(found(HeaderValue::from_static(ANY_LOCATION)), "", ANY_LOCATION),
+            hop: render(hop(ANY_ID), ANY_ID, ""),
+            refusals: refusals.collect(),
+        }
+    }
+}
+
 /// The fast path of one thread.
 #[derive(Debug)]
 pub struct FastPath {
@@ -161,33 +187,25 @@ pub struct FastPath {
 impl FastPath {
     /// For one thread, whose counts stay unread.
     pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
-        let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
-            let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
-            let invalid = |deleted| Refusals::new(id, move |id| ApiError::InvalidShortLink { id, deleted });
-            RefusalsOfLength {
-                unknown: Refusals::new(id, |id| ApiError::InvalidObjectId { id }),
-                disabled: invalid(false),
-                deleted: invalid(true),
-                expired: Refusals::new(id, |id| ApiError::ExpiredShortLink { id }),
-            }
-        });
-        let location = HeaderValue::from_static(ANY_LOCATION);
-        let answers = Answers {
-            too_many_guesses: Template::new(too_many_guesses(), b"", b""),
-            found: Template::new(found(location), b"", ANY_LOCATION.as_bytes()),
-            hop: Template::new(hop(ANY_ID), ANY_ID.as_bytes(), b""),
-            refusals: refusals.collect(),
-        };
         Self {
             recorder: links.recorder(),
             links,
             guesses,
             access_log,
             tiny,
-            answers: Arc::new(answers),
+            answers: Arc::new(Answers::new(None)),
             redirects: ThreadRedirects::default(),
             visitors: Visitors::default(),
             is_off: cfg!(debug_assertions) && std::env::var_os("TINYD_FAST_PATH").is_some_and(|value| value == "off"),
+        }
+    }
+
+    /// With this `Strict-Transport-Security` in each response.
+    #[must_use]
+    pub fn with_hsts(self, hsts: Option<&HeaderValue>) -> Self {
+        Self {
+            answers: Arc::new(Answers::new(hsts)),
+            ..self
         }
     }
 

@@ -32,6 +32,16 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
+    /// A certificate with its chain, and its key, as PEM.
+    pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+        let mut params = params(names);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = certificate.pem() + &std::fs::read_to_string(self.file()).unwrap();
+        (chain, key.serialize_pem())
+    }
+
     /// The configuration line that trusts it.
     pub fn setting(&self) -> String {
         format!("ca_file = {:?}\n", self.file())

@@ -36,6 +36,9 @@ pub struct Appliance {
     pub folder: TempDir,
     pub public: String,
     pub admin: String,
+    /// Addresses of HTTPS, without a scheme; empty without TLS.
+    pub public_tls: String,
+    pub admin_tls: String,
     process: Process,
 }
 
@@ -115,11 +118,13 @@ impl Appliance {
 
     /// The same, without waiting until all links are loaded.
     pub fn spawn_by(command: Command, folder: TempDir) -> Self {
-        let (process, public, admin) = spawn(command, folder.path());
+        let (process, [public, admin, public_tls, admin_tls]) = spawn(command, folder.path());
         Self {
             folder,
             public,
             admin,
+            public_tls,
+            admin_tls,
             process,
         }
     }
@@ -170,7 +175,9 @@ impl Appliance {
 
     /// Starts it again in the same folder, on other ports.
     pub fn restart(&mut self) {
-        (self.process, self.public, self.admin) = spawn(serve(), self.folder.path());
+        let addresses;
+        (self.process, addresses) = spawn(serve(), self.folder.path());
+        [self.public, self.admin, self.public_tls, self.admin_tls] = addresses;
         self.wait_until_ready();
     }
 
@@ -293,7 +300,9 @@ impl Drop for Appliance {
     }
 }
 
-fn spawn(mut command: Command, folder: &Path) -> (Process, String, String) {
+/// Starts it, and reads the addresses of the listeners: public, admin, and both with TLS.
+fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 4]) {
+    let configured = fs::read_to_string(folder.join("tinyd.toml")).unwrap();
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -322,8 +331,17 @@ fn spawn(mut command: Command, folder: &Path) -> (Process, String, String) {
         let line = lines.next().expect("a line for each listener").unwrap();
         line.strip_prefix(name).unwrap_or_else(|| panic!("{line}")).to_owned()
     };
-    let (public, admin) = (address("public "), address("admin "));
-    (process, public, admin)
+    let mut addresses = [const { String::new() }; 4];
+    for (position, (name, section)) in [("public", "[public.tls]"), ("admin", "[admin.tls]")]
+        .into_iter()
+        .enumerate()
+    {
+        addresses[position] = address(&format!("{name} "));
+        if configured.contains(section) {
+            addresses[position + 2] = address(&format!("{name} https://"));
+        }
+    }
+    (process, addresses)
 }
 
 /// Waits for a condition; fails after a timeout.

@@ -1,7 +1,7 @@
 //! One request per connection, and checks for every response.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -31,6 +31,18 @@ impl Answer {
 /// Sends a request and reads the response. `base` is `http://HOST:PORT`.
 pub fn request(base: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let host = base.strip_prefix("http://").unwrap();
+    request_over(connect(host), host, method, target, headers, body)
+}
+
+/// The same on a connection, which may be secured.
+pub fn request_over(
+    stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -43,16 +55,25 @@ pub fn request(base: &str, method: &str, target: &str, headers: &[(&str, &str)],
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    let answer = exchange(host, &[head.as_bytes(), body].concat());
+    let answer = exchange_over(stream, &[head.as_bytes(), body].concat());
     assert_what_is_true_of_every_answer(method, &answer);
     answer
 }
 
 /// Sends raw bytes and reads until the server closes.
 pub fn exchange(host: &str, bytes: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(host).unwrap();
+    exchange_over(connect(host), bytes)
+}
+
+pub fn connect(host: &str) -> TcpStream {
+    let stream = TcpStream::connect(host).unwrap();
     // Long enough for a busy machine.
     stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+    stream
+}
+
+/// The same on a connection, which may be secured.
+pub fn exchange_over(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
     // A server that rejects a request may close before everything is sent.
     let _ = stream.write_all(bytes);
     let mut received = Vec::new();

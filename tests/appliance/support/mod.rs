@@ -14,5 +14,6 @@ pub mod scrape;
 pub mod slow;
 pub mod stage;
 pub mod status;
+pub mod tls;
 pub mod transfer;
 pub mod wire;

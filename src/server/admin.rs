@@ -1,0 +1,87 @@
+//! The connections of the admin listener.
+
+use std::io;
+use std::net::{IpAddr, TcpStream as StdStream};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::http::connection::guard::Handover;
+use crate::http::connection::listener::Listening;
+use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::{Scheme, proxy_protocol, serve};
+use crate::server::routes::AdminService;
+use crate::server::workers;
+use crate::tls::Secure;
+
+#[derive(Debug, Clone)]
+pub(super) struct Admin {
+    pub(super) service: AdminService,
+    pub(super) gate: Gate,
+    pub(super) tls: Option<watch::Receiver<Arc<Secure>>>,
+    pub(super) connections: ConnectionSet,
+}
+
+impl Admin {
+    pub(super) fn accept(&self, listeners: Vec<Listening>, stopped: &watch::Receiver<bool>) -> JoinSet<io::Result<()>> {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let admin = self.clone();
+            let serve = move |stream, address, scheme| admin.take(stream, address, scheme);
+            accepting.spawn(serve::accept(listener, stopped.clone(), serve));
+        }
+        accepting
+    }
+
+    fn take(&self, stream: StdStream, address: IpAddr, scheme: Scheme) {
+        let Some(accepted) = self.gate.admit(&stream, address, scheme, &self.connections) else {
+            return;
+        };
+        let AcceptedConnection { peer, slot, policy, at } = accepted;
+        let (service, context) = (self.service.clone(), self.gate.context(policy, scheme));
+        let connection = Handover::new(stream, peer, slot);
+        match &self.tls {
+            Some(tls) if scheme == Scheme::Https => {
+                let tls = tls.clone();
+                let serve = |entry| serve_secured(connection, tls, service, context, entry);
+                self.connections.spawn(at, serve);
+            }
+            _ => self
+                .connections
+                .spawn(at, |entry| serve_admin(connection, service, context, entry)),
+        }
+    }
+}
+
+async fn serve_secured(
+    connection: Handover<StdStream>,
+    tls: watch::Receiver<Arc<Secure>>,
+    service: AdminService,
+    context: ConnectionContext,
+    entry: ConnectionEntry,
+) {
+    match workers::secure(connection, &tls, &context, entry.activity()).await {
+        Ok((connection, _)) => serve::serve(connection, service, context, entry.activity()).await,
+        Err(error) => tracing::trace!(%error, "connection ended"),
+    }
+}
+
+async fn serve_admin(
+    connection: Handover<StdStream>,
+    service: AdminService,
+    context: ConnectionContext,
+    entry: ConnectionEntry,
+) {
+    let mut connection = match connection.try_map(TcpStream::from_std) {
+        Ok(connection) => connection,
+        Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
+    };
+    if context.policy.is_announced_by(&connection.peer)
+        && let Err(error) = proxy_protocol::introduce(&mut connection, &context).await
+    {
+        return tracing::trace!(%error, "connection ended");
+    }
+    serve::serve(connection, service, context, entry.activity()).await;
+}

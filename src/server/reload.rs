@@ -1,0 +1,62 @@
+//! What can change while the server runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::watch;
+
+use crate::config::Settings;
+use crate::http::connection::set::ConnectionPolicy;
+use crate::kaltura::session::Partners;
+use crate::model::Clock;
+use crate::tls::{CertificateError, TlsServer, TlsSettings};
+
+/// What a reload changes while the server runs.
+#[derive(Debug)]
+pub struct Reloader {
+    pub(super) guesses_per_minute: Arc<AtomicU32>,
+    pub(super) partners: watch::Sender<Arc<Partners>>,
+    pub(super) public: watch::Sender<Arc<ConnectionPolicy>>,
+    pub(super) admin: watch::Sender<Arc<ConnectionPolicy>>,
+    pub(super) public_tls: Option<Arc<TlsServer>>,
+    pub(super) admin_tls: Option<Arc<TlsServer>>,
+}
+
+impl Reloader {
+    /// Reads the certificates.
+    pub fn new(settings: &Settings) -> Result<Self, CertificateError> {
+        let tls = |settings: &Option<TlsSettings>| {
+            let server = settings
+                .as_ref()
+                .map(|settings| TlsServer::new(settings, Clock::system()));
+            server.map(|server| server.map(Arc::new)).transpose()
+        };
+        Ok(Self {
+            public_tls: tls(&settings.public_tls)?,
+            admin_tls: tls(&settings.admin_tls)?,
+            guesses_per_minute: Arc::new(AtomicU32::new(settings.guesses_per_minute)),
+            partners: watch::Sender::new(Arc::new(settings.partners.clone())),
+            public: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.public_limits))),
+            admin: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.admin_limits))),
+        })
+    }
+
+    /// Applies the partners and the limit of guesses at once, limits and proxies to new connections.
+    pub fn reload(&self, settings: &Settings) {
+        let guesses = settings.guesses_per_minute;
+        self.guesses_per_minute.store(guesses, Ordering::Relaxed);
+        self.partners.send_replace(Arc::new(settings.partners.clone()));
+        self.public
+            .send_replace(Arc::new(ConnectionPolicy::from(&settings.public_limits)));
+        self.admin
+            .send_replace(Arc::new(ConnectionPolicy::from(&settings.admin_limits)));
+        for (running, settings) in [
+            (&self.public_tls, &settings.public_tls),
+            (&self.admin_tls, &settings.admin_tls),
+        ] {
+            if let (Some(running), Some(settings)) = (running, settings) {
+                running.reload(settings);
+            }
+        }
+    }
+}

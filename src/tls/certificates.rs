@@ -1,0 +1,145 @@
+//! The certificates of a listener, and which of them a client gets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, SignatureScheme};
+
+use crate::tls::Certificate;
+
+/// Chosen by the name that a client asks for; the first is for clients that name none of them.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    all: Vec<Arc<Certificate>>,
+    /// Positions by name or, below a `*`, by the domain after it. What costs less to sign comes first.
+    by_name: HashMap<String, Vec<usize>>,
+    by_domain: HashMap<String, Vec<usize>>,
+    default: Vec<usize>,
+}
+
+impl Certificates {
+    pub fn new(all: Vec<Arc<Certificate>>) -> Self {
+        let (mut by_name, mut by_domain) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut order: Vec<_> = (0..all.len()).collect();
+        order.sort_by_key(|&position| all.get(position).is_some_and(|certificate| certificate.is_rsa()));
+        let of = |position: usize| all.get(position).map(|certificate| certificate.names.as_slice());
+        for &position in &order {
+            for name in of(position).unwrap_or_default() {
+                let positions = match name.strip_prefix("*.") {
+                    Some(domain) => by_domain.entry(domain.to_owned()),
+                    None => by_name.entry(name.clone()),
+                };
+                positions.or_default().push(position);
+            }
+        }
+        // One of the same names for clients that cannot verify the first.
+        let is_like_first = |position: &usize| of(*position) == of(0);
+        Self {
+            default: order.into_iter().filter(is_like_first).collect(),
+            all,
+            by_name,
+            by_domain,
+        }
+    }
+
+    pub fn all(&self) -> &[Arc<Certificate>] {
+        &self.all
+    }
+
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], takes_ecdsa: bool) -> Option<&Arc<Certificate>> {
+        let named = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
+        let of_domain = |name: &str| self.by_domain.get(name.split_once('.')?.1);
+        let positions = named.and_then(|name| self.by_name.get(&name).or_else(|| of_domain(&name)));
+        let candidates = || {
+            let positions = positions.unwrap_or(&self.default).iter();
+            positions.filter_map(|&position| self.all.get(position))
+        };
+        let fits = |certificate: &&Arc<Certificate>| {
+            (takes_ecdsa || certificate.is_rsa()) && certificate.can_sign_any_of(schemes)
+        };
+        // Where none fits, the client says best why.
+        candidates().find(fits).or_else(|| candidates().next())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let takes_ecdsa = hello.cipher_suites().iter().any(is_for_ecdsa);
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes(), takes_ecdsa);
+        chosen.map(|certificate| Arc::clone(certificate.certified()))
+    }
+}
+
+/// Cipher suites of TLS 1.2 are for one kind of key, those of TLS 1.3 for each.
+fn is_for_ecdsa(suite: &CipherSuite) -> bool {
+    let is_of_tls_1_3 = u16::from(*suite) >> 8 == 0x13;
+    let name = suite.as_str().unwrap_or_default();
+    is_of_tls_1_3 || name.starts_with("TLS_ECDHE_ECDSA_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::{Authority, files};
+
+    const BOTH: [SignatureScheme; 2] = [SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
+
+    fn certificates(of: &[(&str, bool)]) -> Certificates {
+        let root = Authority::new("root");
+        let certificates = of.iter().map(|(name, is_rsa)| {
+            let algorithm = if *is_rsa {
+                &rcgen::PKCS_RSA_SHA256
+            } else {
+                &rcgen::PKCS_ECDSA_P256_SHA256
+            };
+            let (chain, key) = root.issue_for(algorithm, &[name], 0, 9);
+            Arc::new(Certificate::from_pem(&files(), chain.as_bytes(), key.as_bytes()).unwrap())
+        });
+        Certificates::new(certificates.collect())
+    }
+
+    #[test]
+    fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
+        let certificates = certificates(&[
+            ("first.example", false),
+            ("second.example", false),
+            ("*.second.example", false),
+        ]);
+        for (name, chosen) in [
+            (None, "first.example"),
+            (Some("unknown.example"), "first.example"),
+            (Some("second.example"), "second.example"),
+            (Some("SECOND.example."), "second.example"),
+            (Some("a.second.example"), "*.second.example"),
+            (Some("a.a.second.example"), "first.example"),
+        ] {
+            let certificate = certificates.choose(name, &BOTH, true).unwrap();
+            assert_eq!(certificate.names, [chosen], "{name:?}");
+        }
+        assert!(Certificates::default().choose(None, &BOTH, true).is_none());
+    }
+
+    #[test]
+    fn of_two_for_a_name_a_client_gets_the_one_that_it_can_verify() {
+        let certificates = certificates(&[("a.example", true), ("a.example", false), ("b.example", false)]);
+        let rsa = [SignatureScheme::RSA_PSS_SHA256];
+        for name in [Some("a.example"), None] {
+            let is_rsa = |schemes: &[_], takes_ecdsa| certificates.choose(name, schemes, takes_ecdsa).unwrap().is_rsa();
+            assert!(!is_rsa(&BOTH, true));
+            assert!(is_rsa(&rsa, true));
+            assert!(is_rsa(&BOTH, false));
+        }
+        let only = certificates.choose(Some("b.example"), &rsa, false).unwrap();
+        assert_eq!(only.names, ["b.example"]);
+    }
+
+    #[test]
+    fn cipher_suites_say_which_keys_a_client_takes() {
+        assert!(is_for_ecdsa(&CipherSuite::TLS13_AES_128_GCM_SHA256));
+        assert!(is_for_ecdsa(&CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256));
+        assert!(!is_for_ecdsa(&CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256));
+        assert!(!is_for_ecdsa(&CipherSuite::TLS_RSA_WITH_AES_128_GCM_SHA256));
+    }
+}

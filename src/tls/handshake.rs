@@ -1,0 +1,93 @@
+//! From an accepted connection to one that is secured by TLS.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use rustls::HandshakeKind;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::http;
+use crate::http::connection::guard::{Handover, linger};
+use crate::http::connection::set::{ConnectionContext, LastUsed};
+use crate::metrics::{Handshake, Refusal};
+use crate::tls::stream::{TlsStream, Transport};
+use crate::tls::{Protocol, Secure};
+
+/// The type of a record with which each handshake begins.
+const HANDSHAKE: u8 = 22;
+/// Time for a handshake that is going on when the server begins to drain.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+const PLAIN_HTTP: &str = "This is a port for HTTPS, and the request was plain HTTP: use an https URL.";
+
+/// Secures a connection. While that takes, it gives way to others before any idle connection does.
+pub async fn accept(
+    connection: Handover<TcpStream>,
+    secure: &Secure,
+    context: &ConnectionContext,
+    activity: &LastUsed,
+) -> io::Result<(Handover<TlsStream>, Protocol)> {
+    let mut stopped = context.stopped.clone();
+    let drained = async {
+        // Without a sender, the program ends too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        tokio::time::sleep(DRAIN_GRACE).await;
+    };
+    activity.begin_handshake(std::time::Instant::now());
+    let timeout = secure.handshake_timeout;
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(timeout, shake_hands(connection, secure, context)) => accepted,
+        () = drained => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    let accepted = accepted.unwrap_or_else(|elapsed| {
+        context.counts.refused(Refusal::TlsTimeout);
+        Err(elapsed.into())
+    })?;
+    activity.rest(std::time::Instant::now());
+    Ok(accepted)
+}
+
+async fn shake_hands(
+    mut connection: Handover<TcpStream>,
+    secure: &Secure,
+    context: &ConnectionContext,
+) -> io::Result<(Handover<TlsStream>, Protocol)> {
+    let held = std::mem::take(&mut connection.unread);
+    let mut transport = None;
+    let connection = connection.try_map(|stream| {
+        transport = Some(Transport::new(stream, held));
+        Ok(())
+    })?;
+    let mut transport = transport.ok_or(io::ErrorKind::NotConnected)?;
+    match transport.first_byte().await? {
+        // A port scan, or the health check of a load balancer.
+        None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(byte) if byte != HANDSHAKE && byte.is_ascii_uppercase() => {
+            context.counts.refused(Refusal::PlainHttp);
+            let answer = http::refusal(StatusCode::BAD_REQUEST, PLAIN_HTTP, context.clock.now());
+            let mut stream = transport.into_stream()?;
+            stream.write_all(&answer).await?;
+            linger(&mut stream).await?;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Some(_) => {}
+    }
+    let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&secure.config));
+    let secured = acceptor.accept(transport).await.inspect_err(|_| {
+        context.counts.refused(Refusal::TlsHandshake);
+        if secure.certificates.all().is_empty() {
+            secure.warn_of_no_certificate();
+        }
+    })?;
+    let session = secured.get_ref().1;
+    context.counts.shook_hands(match session.handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        _ => Handshake::Full,
+    });
+    let protocol = Protocol::agreed(session.alpn_protocol());
+    let connection = connection.try_map(|()| Ok(TlsStream::new(secured)))?;
+    Ok((connection.restarted(), protocol))
+}

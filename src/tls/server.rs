@@ -1,0 +1,346 @@
+//! TLS of a listener while it runs: its certificates, which are read again when their files change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::sync::watch;
+
+use crate::model::{Clock, Timestamp};
+use crate::tls::{
+    Authorities, Certificate, CertificateError, Certificates, MinVersion, TlsSettings, UtcTime, provider,
+};
+
+/// In the order of preference.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// A client that uses a ticket gets another.
+const TICKETS: usize = 1;
+
+/// How new connections are secured.
+#[derive(Debug)]
+pub struct Secure {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) handshake_timeout: Duration,
+    pub certificates: Arc<Certificates>,
+    /// Whether it was logged that there is no certificate.
+    has_warned: AtomicBool,
+}
+
+impl Secure {
+    pub(super) fn warn_of_no_certificate(&self) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("refusing TLS handshakes: there is no certificate yet");
+        }
+    }
+}
+
+/// What client and server have agreed to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+}
+
+impl Protocol {
+    /// By its name (ALPN); clients that name none speak HTTP/1.1.
+    pub(super) fn agreed(_name: Option<&[u8]>) -> Self {
+        Self::Http1
+    }
+}
+
+#[derive(Debug)]
+pub struct TlsServer {
+    clock: Clock,
+    tickets: Arc<dyn ProducesTickets>,
+    secure: watch::Sender<Arc<Secure>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: TlsSettings,
+    /// Of the files that were read last, whether they could be used or not.
+    fingerprint: Vec<Option<Fingerprint>>,
+    /// Why what the files hold now is not used.
+    problem: Option<String>,
+    failures: u64,
+}
+
+/// Changes whenever a file does, or another takes its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fingerprint {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Fingerprint {
+    /// `None`: there is no file. Follows symbolic links.
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+
+    fn of_all(settings: &TlsSettings) -> Vec<Option<Self>> {
+        let of_pairs = settings
+            .certificates
+            .iter()
+            .flat_map(|pair| [&pair.certificate, &pair.key]);
+        of_pairs.chain(&settings.client_ca).map(|path| Self::of(path)).collect()
+    }
+}
+
+/// What is known of the certificates of a listener.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct TlsReport {
+    pub certificates: Arc<Certificates>,
+    /// Why the files as they are now are not used.
+    pub problem: Option<String>,
+    /// How often files could not be used.
+    pub failures: u64,
+}
+
+impl TlsServer {
+    /// Reads all files.
+    pub fn new(settings: &TlsSettings, clock: Clock) -> Result<Self, CertificateError> {
+        let tickets = Ticketer::new().map_err(|error| refused("TLS", error))?;
+        let fingerprint = Fingerprint::of_all(settings);
+        let secure = secure(settings, &tickets)?;
+        log(&secure, clock.now());
+        Ok(Self {
+            clock,
+            tickets,
+            secure: watch::Sender::new(Arc::new(secure)),
+            state: Mutex::new(State {
+                settings: settings.clone(),
+                fingerprint,
+                problem: None,
+                failures: 0,
+            }),
+        })
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Secure>> {
+        self.secure.subscribe()
+    }
+
+    /// Takes other settings, and reads all files again.
+    pub fn reload(&self, settings: &TlsSettings) {
+        let mut state = self.state.lock();
+        state.settings.clone_from(settings);
+        self.read(&mut state);
+    }
+
+    /// Reads the files again if they have changed. Blocks on the disk.
+    pub fn refresh(&self) {
+        let mut state = self.state.lock();
+        if Fingerprint::of_all(&state.settings) != state.fingerprint {
+            self.read(&mut state);
+        }
+    }
+
+    /// Keeps what is served if the files cannot be used, and logs the reason once.
+    fn read(&self, state: &mut State) {
+        state.fingerprint = Fingerprint::of_all(&state.settings);
+        match secure(&state.settings, &self.tickets) {
+            Ok(secure) => {
+                log(&secure, self.clock.now());
+                self.secure.send_replace(Arc::new(secure));
+                state.problem = None;
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if state.problem.as_ref() != Some(&problem) {
+                    tracing::error!("cannot use the certificates; serving those of before: {problem}");
+                }
+                state.problem = Some(problem);
+                state.failures += 1;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn report(&self) -> TlsReport {
+        let state = self.state.lock();
+        TlsReport {
+            certificates: Arc::clone(&self.secure.borrow().certificates),
+            problem: state.problem.clone(),
+            failures: state.failures,
+        }
+    }
+}
+
+fn log(secure: &Secure, now: Timestamp) {
+    for certificate in secure.certificates.all() {
+        let (file, names) = (&certificate.source, certificate.names.join(" "));
+        tracing::info!(file, names, valid_until = %UtcTime(certificate.not_after), "certificate loaded");
+        for fault in certificate.faults(now) {
+            tracing::warn!(file, "certificate: {fault}");
+        }
+    }
+}
+
+fn refused(what: impl Into<PathBuf>, error: impl ToString) -> CertificateError {
+    CertificateError::Unusable {
+        path: what.into(),
+        reason: error.to_string(),
+    }
+}
+
+fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, CertificateError> {
+    let read = settings.certificates.iter().map(Certificate::read);
+    let certificates = read
+        .map(|certificate| certificate.map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    let certificates = Arc::new(Certificates::new(certificates));
+    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+        MinVersion::Tls12 => &[&TLS13, &TLS12],
+        MinVersion::Tls13 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions);
+    let builder = builder.map_err(|error| refused("TLS", error))?;
+    let mut config = match &settings.client_ca {
+        None => builder
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificates) as _),
+        Some(path) => {
+            let pem = fs::read(path).map_err(|cause| CertificateError::Unreadable {
+                path: path.clone(),
+                cause,
+            })?;
+            let authorities = Authorities::from_pem(&pem).map_err(|reason| refused(path, reason))?;
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(authorities.iter().cloned());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+            let verifier = verifier.map_err(|error| refused(path, error))?;
+            builder
+                .with_client_cert_verifier(verifier)
+                .with_cert_resolver(Arc::clone(&certificates) as _)
+        }
+    };
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    // A resumed session would not have its client's certificate verified again.
+    if settings.client_ca.is_none() {
+        config.ticketer = Arc::clone(tickets);
+        config.send_tls13_tickets = TICKETS;
+    }
+    Ok(Secure {
+        config: Arc::new(config),
+        handshake_timeout: settings.handshake_timeout,
+        certificates,
+        has_warned: AtomicBool::new(false),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::PairFiles;
+    use crate::tls::testing::Authority;
+
+    fn settings(folder: &Path) -> TlsSettings {
+        TlsSettings {
+            listen: Vec::new(),
+            certificates: vec![PairFiles {
+                certificate: folder.join("cert.pem"),
+                key: folder.join("key.pem"),
+            }],
+            min_version: MinVersion::Tls12,
+            handshake_timeout: Duration::from_secs(10),
+            hsts_seconds: 0,
+            client_ca: None,
+        }
+    }
+
+    fn names(server: &TlsServer) -> Vec<String> {
+        let report = server.report();
+        let names = report
+            .certificates
+            .all()
+            .iter()
+            .flat_map(|certificate| certificate.names.clone());
+        names.collect()
+    }
+
+    #[test]
+    fn pair_replaced_file_by_file_is_taken_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let link = |generation: &str| {
+            // As certbot does: a link each, one after the other.
+            for name in ["cert.pem", "key.pem"] {
+                let path = folder.path().join(name);
+                let _ = fs::remove_file(&path);
+                std::os::unix::fs::symlink(folder.path().join(format!("{generation}-{name}")), path).unwrap();
+                if generation == "2" && name == "cert.pem" {
+                    break;
+                }
+            }
+        };
+        let root = Authority::new("root");
+        for generation in ["1", "2"] {
+            let (chain, key) = root.issue(&[&format!("{generation}.example")], 0, 9);
+            write(&format!("{generation}-cert.pem"), &chain);
+            write(&format!("{generation}-key.pem"), &key);
+        }
+        link("1");
+        let server = TlsServer::new(&settings(folder.path()), Clock::system()).unwrap();
+        assert_eq!(names(&server), ["1.example"]);
+        server.refresh();
+        assert_eq!(server.report().failures, 0);
+        link("2");
+        server.refresh();
+        server.refresh();
+        let report = server.report();
+        assert_eq!((names(&server), report.failures), (vec!["1.example".to_owned()], 1));
+        let problem = report.problem.unwrap();
+        assert!(problem.contains("is not that of the certificate in"), "{problem}");
+        let key = folder.path().join("key.pem");
+        fs::remove_file(&key).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("2-key.pem"), key).unwrap();
+        server.refresh();
+        assert_eq!(
+            (names(&server), server.report().problem),
+            (vec!["2.example".to_owned()], None)
+        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_end_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = TlsServer::new(&settings(folder.path()), Clock::system())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("cannot read ") && error.contains("cert.pem"),
+            "{error}"
+        );
+        let (chain, key) = Authority::new("root").issue(&["a"], 0, 9);
+        fs::write(folder.path().join("cert.pem"), chain).unwrap();
+        fs::write(folder.path().join("key.pem"), key).unwrap();
+        let with_client_ca = TlsSettings {
+            client_ca: Some(folder.path().join("key.pem")),
+            ..settings(folder.path())
+        };
+        let error = TlsServer::new(&with_client_ca, Clock::system())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("key.pem: holds no certificate"), "{error}");
+    }
+}

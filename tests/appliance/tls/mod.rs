@@ -1,0 +1,3 @@
+//! HTTPS.
+
+mod handshakes;
