@@ -38,6 +38,8 @@ labels! {
         StartSession = "start_session",
         /// The limit of bytes that are held for requests and answers.
         BufferedBytes = "buffered_bytes",
+        /// Frames of HTTP/2 that ask for nothing, or requests that are taken back, beyond what any client needs.
+        FrameFlood = "frame_flood",
         TlsTimeout = "tls_timeout",
         /// A TLS handshake that failed.
         TlsHandshake = "tls_handshake",

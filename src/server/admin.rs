@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
-use crate::http::connection::{Scheme, proxy_protocol, serve};
+use crate::http::connection::{Scheme, http2, proxy_protocol, serve};
 use crate::server::routes::AdminService;
 use crate::server::workers;
-use crate::tls::Secure;
+use crate::tls::{Protocol, Secure};
 
 #[derive(Debug, Clone)]
 pub(super) struct Admin {
@@ -63,7 +63,8 @@ async fn serve_secured(
     entry: ConnectionEntry,
 ) {
     match workers::secure(connection, &tls, &context, entry.activity()).await {
-        Ok((connection, _)) => serve::serve(connection, service, context, entry.activity()).await,
+        Ok((connection, Protocol::Http1)) => serve::serve(connection, service, context, entry.activity()).await,
+        Ok((connection, Protocol::Http2)) => http2::serve(connection, service, context, entry.activity()).await,
         Err(error) => tracing::trace!(%error, "connection ended"),
     }
 }

@@ -10,9 +10,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::connection::guard::{Depart, Handover, Migrate};
-use crate::http::connection::serve;
 use crate::http::connection::set::{ConnectionContext, LastUsed};
+use crate::http::connection::{http2, serve};
 use crate::server::routes::PublicService;
+use crate::tls::TlsStream;
 
 #[derive(Debug)]
 pub(super) struct General {
@@ -54,7 +55,7 @@ impl Drop for General {
     }
 }
 
-/// Moves a connection to these threads. It ends with the returned handle.
+/// Serves a connection on these threads. It ends with the returned handle.
 pub(super) fn serve<S>(
     general: &Handle,
     connection: Handover<S>,
@@ -65,11 +66,35 @@ pub(super) fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Depart + Migrate + Send + Unpin + 'static,
 {
-    let connection = connection.try_map(Migrate::detach)?;
     let activity = Arc::clone(activity);
+    move_to(general, connection, |connection| async move {
+        serve::serve(connection, service, context, &activity).await;
+    })
+}
+
+/// The same for HTTP/2.
+pub(super) fn serve_http2(
+    general: &Handle,
+    connection: Handover<TlsStream>,
+    service: PublicService,
+    context: ConnectionContext,
+    activity: &Arc<LastUsed>,
+) -> io::Result<AbortOnDropHandle<()>> {
+    let activity = Arc::clone(activity);
+    move_to(general, connection, |connection| async move {
+        http2::serve(connection, service, context, &activity).await;
+    })
+}
+
+fn move_to<S: Migrate + Send, F: Future<Output = ()> + Send>(
+    general: &Handle,
+    connection: Handover<S>,
+    serve: impl FnOnce(Handover<S>) -> F + Send + 'static,
+) -> io::Result<AbortOnDropHandle<()>> {
+    let connection = connection.try_map(Migrate::detach)?;
     let serving = async move {
         match connection.try_map(S::attach) {
-            Ok(connection) => serve::serve(connection, service, context, &activity).await,
+            Ok(connection) => serve(connection).await,
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }
     };

@@ -195,11 +195,22 @@ impl Worker {
         let Some(secured) = &self.secured else { return };
         let activity = entry.activity();
         let served = async {
-            let (connection, _) = secure(connection, &secured.tls, &context, activity).await?;
-            redirect_loop::serve_secured(connection, &secured.fast_path, &context, activity).await
+            let (connection, protocol) = secure(connection, &secured.tls, &context, activity).await?;
+            Ok(match protocol {
+                Protocol::Http1 => {
+                    let served = redirect_loop::serve_secured(connection, &secured.fast_path, &context, activity);
+                    served.await?.map(|connection| (connection, protocol))
+                }
+                Protocol::Http2 => Some((connection, protocol)),
+            })
         };
         let served = match served.await {
-            Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), context, activity),
+            Ok(Some((handover, Protocol::Http2))) => {
+                general::serve_http2(&self.general, handover, self.service.clone(), context, activity)
+            }
+            Ok(Some((handover, Protocol::Http1))) => {
+                general::serve(&self.general, handover, self.service.clone(), context, activity)
+            }
             Ok(None) => return,
             Err(error) => Err(error),
         };

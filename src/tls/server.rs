@@ -19,7 +19,8 @@ use crate::tls::{
 };
 
 /// In the order of preference.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP_2, b"http/1.1"];
+const HTTP_2: &[u8] = b"h2";
 /// A client that uses a ticket gets another.
 const TICKETS: usize = 1;
 
@@ -45,12 +46,13 @@ impl Secure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
+    Http2,
 }
 
 impl Protocol {
     /// By its name (ALPN); clients that name none speak HTTP/1.1.
-    pub(super) fn agreed(_name: Option<&[u8]>) -> Self {
-        Self::Http1
+    pub(super) fn agreed(name: Option<&[u8]>) -> Self {
+        if name == Some(HTTP_2) { Self::Http2 } else { Self::Http1 }
     }
 }
 

@@ -2,11 +2,14 @@
 
 pub mod deadlines;
 pub mod descriptors;
+mod frames;
 pub mod guard;
+pub mod http2;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod serve;
 pub mod set;
+mod streams;
 
 pub use descriptors::room_for_connections;
 pub use listener::{Addresses, Bound, Scheme, bind, inherited};

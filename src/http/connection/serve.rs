@@ -34,7 +34,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The smallest buffer that hyper accepts.
 const BUFFER_MIN_BYTES: usize = 16 * 1024;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 pub trait Service: Clone + Send + Sync + 'static {
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod connections;
 pub mod fixture;
 pub mod http;
+pub mod http2;
 pub mod linearizability;
 pub mod manager;
 pub mod name_server;

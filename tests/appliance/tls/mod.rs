@@ -1,3 +1,4 @@
 //! HTTPS.
 
 mod handshakes;
+mod http2;
