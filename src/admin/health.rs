@@ -15,6 +15,11 @@ const DISK_FREE_MOST_BYTES: u64 = 2048 * MEBIBYTE;
 const MEBIBYTE: u64 = 1024 * 1024;
 /// An older backup is worth a hint.
 const BACKUP_AGE_MAX_SECONDS: i64 = 7 * SECONDS_IN_A_DAY;
+/// Of the life of a certificate, one part of so many should be left, or so much time. The alerts have the same bounds.
+const SOON_SHARE: i64 = 5;
+const SOON_SECONDS: i64 = 14 * SECONDS_IN_A_DAY;
+const URGENT_SHARE: i64 = 20;
+const URGENT_SECONDS: i64 = 3 * SECONDS_IN_A_DAY;
 const SECONDS_IN_A_DAY: i64 = 24 * 60 * 60;
 
 pub struct State<'s> {
@@ -76,12 +81,48 @@ impl State<'_> {
                 "the disk of the store is nearly full: {free} of {total} MiB are free"
             ));
         }
+        problems.extend(self.certificates().0);
         problems
+    }
+
+    /// What is wrong with the certificates, and what will be.
+    fn certificates(&self) -> (Vec<String>, Vec<String>) {
+        let (mut problems, mut hints) = (Vec::new(), Vec::new());
+        for tls in &self.report.tls {
+            let listener = tls.listener.label();
+            if let Some(problem) = &tls.problem {
+                problems.push(format!(
+                    "the certificates of the {listener} listener cannot be used, and those of before are served: \
+                    {problem}"
+                ));
+            }
+            for of in &tls.certificates {
+                let (left, life) = (of.not_after - self.now.as_unix(), of.not_after - of.not_before);
+                let file = &of.file;
+                if left <= 0 {
+                    problems.push(format!("the certificate {file} has expired"));
+                } else if left < (life / URGENT_SHARE).min(URGENT_SECONDS) {
+                    problems.push(format!("the certificate {file} expires in {} hours", left / 3_600));
+                } else if left < (life / SOON_SHARE).min(SOON_SECONDS) {
+                    let days = left / SECONDS_IN_A_DAY;
+                    hints.push(format!(
+                        "the certificate {file} expires in {days} days: it should have been renewed"
+                    ));
+                }
+                hints.extend(
+                    of.faults
+                        .iter()
+                        .filter(|_| left > 0)
+                        .map(|fault| format!("certificate {file}: {fault}")),
+                );
+            }
+        }
+        (problems, hints)
     }
 
     /// What is worth knowing, and no ill health.
     pub fn hints(&self) -> Vec<String> {
-        let mut hints = Vec::new();
+        let (_, mut hints) = self.certificates();
         if self.busy_fetches > 0 {
             let busy = self.busy_fetches;
             hints.push(format!(
@@ -110,7 +151,9 @@ impl State<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{MapReport, Metrics, ProcessReport, StoreReport, WriterReport};
+    use crate::metrics::{
+        CertificateReport, Listener, MapReport, Metrics, ProcessReport, StoreReport, TlsReport, WriterReport,
+    };
 
     const NOW: i64 = 1_800_000_000;
 
@@ -214,6 +257,69 @@ mod tests {
         }
         let (problems, _) = state(&well(), Health::Refusing("No space left".into()));
         assert_eq!(problems, ["the store refuses writes: No space left"]);
+    }
+
+    #[test]
+    fn certificates_are_judged_by_what_is_left_of_their_lives() {
+        const HOUR: i64 = 60 * 60;
+        for (life, left, problem, hint) in [
+            (90 * SECONDS_IN_A_DAY, SOON_SECONDS, "", ""),
+            (90 * SECONDS_IN_A_DAY, SOON_SECONDS - 1, "", "expires in 13 days"),
+            (
+                90 * SECONDS_IN_A_DAY,
+                URGENT_SECONDS - 1,
+                "cert.pem expires in 71 hours",
+                "",
+            ),
+            (6 * SECONDS_IN_A_DAY, 2 * SECONDS_IN_A_DAY, "", ""),
+            (6 * SECONDS_IN_A_DAY, SECONDS_IN_A_DAY, "", "expires in 1 days"),
+            (6 * SECONDS_IN_A_DAY, 7 * HOUR, "cert.pem expires in 7 hours", ""),
+            (90 * SECONDS_IN_A_DAY, 0, "cert.pem has expired", ""),
+        ] {
+            let certificate = CertificateReport {
+                file: "cert.pem".to_owned(),
+                names: vec!["a.example".to_owned()],
+                not_before: NOW + left - life,
+                not_after: NOW + left,
+                faults: Vec::new(),
+            };
+            let tls = |problem: Option<&str>, faults: &[&str]| TlsReport {
+                listener: Listener::Public,
+                problem: problem.map(str::to_owned),
+                failures: 0,
+                certificates: vec![CertificateReport {
+                    faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+                    ..certificate.clone()
+                }],
+            };
+            let judge = |tls| {
+                let report = Report {
+                    tls: vec![tls],
+                    ..well()
+                };
+                state(&report, Health::Accepting)
+            };
+            let (problems, hints) = judge(tls(None, &[]));
+            for (found, expected) in [(problems, problem), (hints, hint)] {
+                let is_right = if expected.is_empty() {
+                    found.is_empty()
+                } else {
+                    found[0].contains(expected)
+                };
+                assert!(is_right, "{left} of {life}: {found:?}");
+            }
+            let (problems, hints) = judge(tls(Some("gone"), &["no chain"]));
+            assert!(
+                problems[0].ends_with("those of before are served: gone"),
+                "{problems:?}"
+            );
+            assert_eq!(
+                hints
+                    .last()
+                    .is_some_and(|hint| hint == "certificate cert.pem: no chain"),
+                left > 0
+            );
+        }
     }
 
     #[test]

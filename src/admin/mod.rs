@@ -6,7 +6,7 @@ mod status;
 
 pub use status::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
-    RefusalStatus, StoreStatus,
+    RefusalStatus, StoreStatus, TlsStatus,
 };
 
 use std::sync::Arc;
@@ -18,15 +18,17 @@ use tokio::sync::watch;
 
 use crate::http::{self, Response};
 use crate::links::Links;
-use crate::metrics::{Exposition, History, MapReport, Metrics, Report, SAMPLE_INTERVAL, Sample, StoreReport};
+use crate::metrics::{Exposition, History, Listener, MapReport, Metrics, Report, SAMPLE_INTERVAL, Sample, StoreReport};
 use crate::model::{Status, Timestamp};
 use crate::store::{DiskSpace, Health};
+use crate::tls::TlsServer;
 
 /// Reads the state of the server for metrics and status.
 #[derive(Debug)]
 pub struct Monitor {
     metrics: Arc<Metrics>,
     links: Arc<Links>,
+    tls: Vec<(Listener, Arc<TlsServer>)>,
     started: Instant,
     /// The same by the clock, once and for all: a clock that is set later has not restarted the program.
     started_at: Timestamp,
@@ -36,12 +38,13 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub fn new(metrics: Arc<Metrics>, links: Arc<Links>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, links: Arc<Links>, tls: Vec<(Listener, Arc<TlsServer>)>) -> Self {
         Self {
             metrics,
             started: Instant::now(),
             started_at: links.clock().now(),
             links,
+            tls,
             history: History::default(),
             disk: watch::Sender::new(None),
         }
@@ -104,7 +107,10 @@ impl Monitor {
             damaged: index.damaged() as u64,
             bytes: index.memory_bytes(),
         };
-        self.metrics.report(store, map, self.started_at.as_unix())
+        Report {
+            tls: self.tls.iter().map(|(listener, tls)| tls.report(*listener)).collect(),
+            ..self.metrics.report(store, map, self.started_at.as_unix())
+        }
     }
 
     /// The answer to a question about the appliance itself; `None` where the path is no such question.

@@ -10,8 +10,8 @@ use crate::admin::Monitor;
 use crate::admin::health::State;
 use crate::http::{self, Response};
 use crate::metrics::{
-    ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, NANOSECONDS_IN_A_SECOND, RedirectOutcome, Refusal,
-    Report, Sample,
+    CertificateReport, ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, NANOSECONDS_IN_A_SECOND,
+    RedirectOutcome, Refusal, Report, Sample, TlsReport,
 };
 use crate::store::Health;
 
@@ -36,6 +36,8 @@ pub struct ApplianceStatus {
     pub api: ApiStatus,
     pub refusals: RefusalStatus,
     pub connections: ConnectionStatus,
+    /// Listeners with TLS.
+    pub tls: Vec<TlsStatus>,
     pub store: StoreStatus,
     pub links: LinksStatus,
     pub process: ProcessStatus,
@@ -117,6 +119,27 @@ pub struct ConnectionStatus {
 pub struct ListenerStatus {
     pub open: u64,
     pub accepted: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TlsStatus {
+    pub listener: String,
+    /// Why the files of certificates as they are now are not used.
+    pub problem: Option<String>,
+    pub certificates: Vec<CertificateStatus>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateStatus {
+    pub file: String,
+    pub names: Vec<String>,
+    /// Unix time, both.
+    pub not_before: i64,
+    pub not_after: i64,
+    /// What clients will object to.
+    pub faults: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -230,6 +253,7 @@ fn describe(monitor: &Monitor) -> ApplianceStatus {
             reasons: refusals(&report.connections),
         },
         connections: connections(&report.connections),
+        tls: report.tls.iter().map(tls).collect(),
         store: store(
             &report,
             state.health,
@@ -273,6 +297,21 @@ fn connections(connections: &[ConnectionsReport; 2]) -> ConnectionStatus {
         accepted: of.accepted,
     });
     ConnectionStatus { public, admin }
+}
+
+fn tls(report: &TlsReport) -> TlsStatus {
+    let certificate = |of: &CertificateReport| CertificateStatus {
+        file: of.file.clone(),
+        names: of.names.clone(),
+        not_before: of.not_before,
+        not_after: of.not_after,
+        faults: of.faults.clone(),
+    };
+    TlsStatus {
+        listener: report.listener.label().to_owned(),
+        problem: report.problem.clone(),
+        certificates: report.certificates.iter().map(certificate).collect(),
+    }
 }
 
 fn store(report: &Report, health: Health, commits_per_second: Rates, commit_durations: Quantiles) -> StoreStatus {

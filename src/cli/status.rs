@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::admin::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
-    RefusalStatus, StoreStatus,
+    RefusalStatus, StoreStatus, TlsStatus,
 };
 use crate::cli::client::agent;
 use crate::cli::exit::{CliError, Failure};
@@ -109,6 +109,9 @@ fn screen(url: &str, status: &ApplianceStatus) -> String {
         ("", format!("refused {}", counts(&status.api.refused))),
         ("refusals", refusals(&status.refusals)),
         ("connections", connections(&status.connections)),
+    ]);
+    rows.extend(status.tls.iter().flat_map(certificates));
+    rows.extend([
         ("commits", rates(&status.store.commits_per_second)),
         ("", quantiles(&status.store.commit_durations)),
         ("store", store(&status.store)),
@@ -209,6 +212,13 @@ fn connections(connections: &ConnectionStatus) -> String {
     let [public, admin] = [("public", &connections.public), ("admin", &connections.admin)]
         .map(|(name, of)| format!("{} {name} open ({} accepted)", grouped(of.open), grouped(of.accepted)));
     format!("{public}, {admin}")
+}
+
+fn certificates(tls: &TlsStatus) -> impl Iterator<Item = (&'static str, String)> {
+    tls.certificates.iter().map(|certificate| {
+        let (names, until) = (certificate.names.join(" "), time::show(certificate.not_after));
+        ("certificate", format!("{} {names}, valid until {until}", tls.listener))
+    })
 }
 
 fn store(store: &StoreStatus) -> String {

@@ -1,7 +1,7 @@
 //! What the appliance counts of itself, in plain atomics that every room may count into.
 //!
 //! Knows no links and no requests. No address, ID, URL, user, partner or session ever comes here: labels are words of
-//! this room and names of actions.
+//! this room, names of actions, and the names and files of certificates.
 
 mod calls;
 mod connections;
@@ -27,7 +27,7 @@ pub use number::{Counter, Gauge};
 pub use process::ProcessReport;
 pub use prometheus::Exposition;
 pub use redirects::{RedirectCounts, RedirectOutcome, ThreadRedirects};
-pub use report::{MapReport, Report, StoreReport};
+pub use report::{CertificateReport, MapReport, Report, StoreReport, TlsReport};
 pub use store::StoreMetrics;
 #[cfg(test)]
 pub use store::WriterReport;

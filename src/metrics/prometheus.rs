@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::metrics::calls::UNKNOWN_ACTION;
 use crate::metrics::connections::ConnectionsReport;
 use crate::metrics::histogram::{Distribution, NANOSECONDS_IN_A_SECOND, as_f64};
-use crate::metrics::report::Report;
+use crate::metrics::report::{CertificateReport, Report, TlsReport};
 use crate::metrics::{
     ActionName, FetchOutcome, Handshake, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure,
 };
@@ -96,6 +96,12 @@ tinyd_guessers_shut_out How often a client asked for so many unknown ids that it
 tinyd_refusals Connections and requests that were refused, and connections that were closed, for a reason of the \
     appliance's.
 tinyd_tls_handshakes TLS handshakes that succeeded, by listener: full ones, and resumed ones, which cost less.
+tinyd_certificate_not_before_timestamp_seconds When a certificate that is served begins to be valid, in seconds \
+    since 1970.
+tinyd_certificate_not_after_timestamp_seconds When a certificate that is served expires, in seconds since 1970.
+tinyd_certificate_unusable Whether the files of certificates cannot be used as they are now, so that those of before \
+    are served: 1 or 0.
+tinyd_certificate_failures How often the files of certificates were read and could not be used.
 tinyd_api_calls Calls of the API by action and error code, those in a multirequest each; no code means success.
 tinyd_api_call_duration_seconds Time that calls of the API took, by action.
 tinyd_ks_failures Calls whose session (KS) was not accepted, by reason.
@@ -214,6 +220,7 @@ impl Collector for Report {
         to.gauges("tinyd_build_info", "version", [(self.version, 1)])?;
         self.encode_redirects(&mut to)?;
         self.encode_connections(&mut to)?;
+        self.encode_tls(&mut to)?;
         self.encode_calls(&mut to)?;
         self.encode_store(&mut to)?;
         self.encode_map(&mut to)?;
@@ -258,6 +265,36 @@ impl Report {
                     &[("listener", of.listener.label()), ("kind", kind)],
                     number,
                 )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing without TLS.
+    fn encode_tls(&self, to: &mut Writer<'_>) -> fmt::Result {
+        if self.tls.is_empty() {
+            return Ok(());
+        }
+        self.encode_certificates(to, "tinyd_certificate_not_before_timestamp_seconds", |of| of.not_before)?;
+        self.encode_certificates(to, "tinyd_certificate_not_after_timestamp_seconds", |of| of.not_after)?;
+        let unusable = |of: &TlsReport| (of.listener.label(), u64::from(of.problem.is_some()));
+        to.gauges("tinyd_certificate_unusable", "listener", self.tls.iter().map(unusable))?;
+        let failures = |of: &TlsReport| (of.listener.label(), of.failures);
+        to.counters("tinyd_certificate_failures", "listener", self.tls.iter().map(failures))
+    }
+
+    fn encode_certificates(
+        &self,
+        to: &mut Writer<'_>,
+        name: &'static str,
+        number: fn(&CertificateReport) -> i64,
+    ) -> fmt::Result {
+        let mut metric = to.describe(name, MetricType::Gauge)?;
+        for tls in &self.tls {
+            for of in &tls.certificates {
+                let listener = tls.listener.label();
+                let labels: Labels<'_> = &[("listener", listener), ("file", &of.file), ("name", of.name())];
+                metric.encode_family(&labels)?.encode_gauge(&number(of))?;
             }
         }
         Ok(())

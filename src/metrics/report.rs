@@ -40,6 +40,36 @@ pub struct MapReport {
     pub bytes: u64,
 }
 
+/// TLS of a listener.
+#[derive(Debug, Clone)]
+pub struct TlsReport {
+    pub listener: Listener,
+    /// Why the files as they are now are not used.
+    pub problem: Option<String>,
+    /// How often files could not be used.
+    pub failures: u64,
+    pub certificates: Vec<CertificateReport>,
+}
+
+/// A certificate that is served.
+#[derive(Debug, Clone)]
+pub struct CertificateReport {
+    pub file: String,
+    pub names: Vec<String>,
+    /// In seconds since 1970, both.
+    pub not_before: i64,
+    pub not_after: i64,
+    /// What clients will object to.
+    pub faults: Vec<String>,
+}
+
+impl CertificateReport {
+    /// The name that it is known by.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+}
+
 /// Counts by label are in the order of the label's `ALL`, durations in nanoseconds.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -48,6 +78,7 @@ pub struct Report {
     pub redirect_durations: Distribution,
     pub fetches: FetchesReport,
     pub connections: [ConnectionsReport; 2],
+    pub tls: Vec<TlsReport>,
     pub actions: Vec<ActionReport>,
     pub session_failures: [u64; SessionFailure::ALL.len()],
     pub start_failures: [u64; StartFailure::ALL.len()],
@@ -66,6 +97,7 @@ impl Metrics {
             redirect_durations,
             fetches: self.fetches.read(),
             connections: Listener::ALL.map(|listener| self.connections(listener).read(listener)),
+            tls: Vec::new(),
             actions: self.calls.read(),
             session_failures: self.calls.session_failures(),
             start_failures: self.calls.start_failures(),

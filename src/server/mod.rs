@@ -144,7 +144,7 @@ fn build(
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links)));
+    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
     let admin = Admin {
         service: AdminService {
             api: Arc::new(api),
@@ -192,8 +192,8 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>, reloader: &Reloader) ->
     background.spawn(inspection::run(Arc::clone(links)));
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });
-    for tls in [&reloader.public_tls, &reloader.admin_tls].into_iter().flatten() {
-        background.spawn(refresh_certificates(Arc::clone(tls)));
+    for (_, tls) in reloader.tls() {
+        background.spawn(refresh_certificates(tls));
     }
     background
 }

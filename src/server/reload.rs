@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::http::connection::set::ConnectionPolicy;
 use crate::kaltura::session::Partners;
+use crate::metrics::Listener;
 use crate::model::Clock;
 use crate::tls::{CertificateError, TlsServer, TlsSettings};
 
@@ -39,6 +40,16 @@ impl Reloader {
             public: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.public_limits))),
             admin: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.admin_limits))),
         })
+    }
+
+    /// The listeners with TLS.
+    pub(super) fn tls(&self) -> Vec<(Listener, Arc<TlsServer>)> {
+        let of = |listener, tls: &Option<Arc<TlsServer>>| tls.as_ref().map(|tls| (listener, Arc::clone(tls)));
+        let (public, admin) = (
+            of(Listener::Public, &self.public_tls),
+            of(Listener::Admin, &self.admin_tls),
+        );
+        public.into_iter().chain(admin).collect()
     }
 
     /// Applies the partners and the limit of guesses at once, limits and proxies to new connections.

@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
+use crate::metrics::{CertificateReport, Listener, TlsReport};
 use crate::model::{Clock, Timestamp};
 use crate::tls::{
     Authorities, Certificate, CertificateError, Certificates, MinVersion, TlsSettings, UtcTime, provider,
@@ -105,17 +106,6 @@ impl Fingerprint {
     }
 }
 
-/// What is known of the certificates of a listener.
-#[cfg(test)]
-#[derive(Debug, Clone)]
-pub struct TlsReport {
-    pub certificates: Arc<Certificates>,
-    /// Why the files as they are now are not used.
-    pub problem: Option<String>,
-    /// How often files could not be used.
-    pub failures: u64,
-}
-
 impl TlsServer {
     /// Reads all files.
     pub fn new(settings: &TlsSettings, clock: Clock) -> Result<Self, CertificateError> {
@@ -175,13 +165,22 @@ impl TlsServer {
         }
     }
 
-    #[cfg(test)]
-    pub fn report(&self) -> TlsReport {
+    /// What is known of its certificates.
+    pub fn report(&self, listener: Listener) -> TlsReport {
+        let (certificates, now) = (Arc::clone(&self.secure.borrow().certificates), self.clock.now());
+        let certificates = certificates.all().iter().map(|certificate| CertificateReport {
+            file: certificate.source.clone(),
+            names: certificate.names.clone(),
+            not_before: certificate.not_before.as_unix(),
+            not_after: certificate.not_after.as_unix(),
+            faults: certificate.faults(now),
+        });
         let state = self.state.lock();
         TlsReport {
-            certificates: Arc::clone(&self.secure.borrow().certificates),
+            listener,
             problem: state.problem.clone(),
             failures: state.failures,
+            certificates: certificates.collect(),
         }
     }
 }
@@ -271,13 +270,12 @@ mod tests {
     }
 
     fn names(server: &TlsServer) -> Vec<String> {
-        let report = server.report();
-        let names = report
+        let report = server.report(Listener::Public);
+        report
             .certificates
-            .all()
-            .iter()
-            .flat_map(|certificate| certificate.names.clone());
-        names.collect()
+            .into_iter()
+            .flat_map(|certificate| certificate.names)
+            .collect()
     }
 
     #[test]
@@ -305,11 +303,11 @@ mod tests {
         let server = TlsServer::new(&settings(folder.path()), Clock::system()).unwrap();
         assert_eq!(names(&server), ["1.example"]);
         server.refresh();
-        assert_eq!(server.report().failures, 0);
+        assert_eq!(server.report(Listener::Public).failures, 0);
         link("2");
         server.refresh();
         server.refresh();
-        let report = server.report();
+        let report = server.report(Listener::Public);
         assert_eq!((names(&server), report.failures), (vec!["1.example".to_owned()], 1));
         let problem = report.problem.unwrap();
         assert!(problem.contains("is not that of the certificate in"), "{problem}");
@@ -318,7 +316,7 @@ mod tests {
         std::os::unix::fs::symlink(folder.path().join("2-key.pem"), key).unwrap();
         server.refresh();
         assert_eq!(
-            (names(&server), server.report().problem),
+            (names(&server), server.report(Listener::Public).problem),
             (vec!["2.example".to_owned()], None)
         );
     }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, code, poll};
+use crate::support::certificates::Authority;
+use crate::support::fixture::{
+    ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, code, configuration_with_operator, folder, poll,
+};
 use crate::support::http::request;
 use crate::support::scrape::{Scrape, monitoring, open_metrics};
+use crate::support::tls::{NAME, settings, write_pair};
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
@@ -333,7 +337,9 @@ fn named_metrics(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn dashboard_and_alerts_name_existing_metrics() {
-    let appliance = Appliance::start_with_operator();
+    let folder = folder(&(settings("") + &configuration_with_operator()));
+    write_pair(folder.path(), &Authority::new().issue(&[NAME], |_| {}));
+    let appliance = Appliance::start_in(folder);
     appliance.add(&appliance.admin_ks(), &[]);
     // The sample exists only after the first backup.
     let copy = appliance.folder.path().join("backup.redb");
