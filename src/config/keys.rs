@@ -186,6 +186,11 @@ keys! {
         "Whether `/tiny/ID.`, `/tiny/ID)` and capitals find the link `ID`.",
         "People and chat programs add such characters.");
 
+    PLAIN: key(&[("public", "\"serve\"")], "plain", ValueKind::Choice(&["serve", "redirect"]), AfterRestart,
+        "What plain HTTP answers where there is HTTPS: `serve` the same, `redirect` a 308 to the host of `url` or, \
+        without `url`, to the requested host if a certificate has its name. Without a valid certificate, it serves.",
+        "Kaltura's clients ask for `http://` links, and each redirect more takes time.");
+
     ADMIN_LISTEN: with_flag(key(&[("admin", "\"127.0.0.1:8081\"")], "listen", ADDRESSES, AfterRestart,
         "Addresses that serve the API.",
         "Keep it on the loopback address or in a private network."), "admin");

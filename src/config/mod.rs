@@ -65,6 +65,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub public_listen: Vec<SocketAddr>,
     pub public_tls: Option<TlsSettings>,
+    /// Whether plain HTTP redirects to HTTPS.
+    pub redirects_plain: bool,
     /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
     pub public_url: Option<String>,
     pub tiny: Tiny,

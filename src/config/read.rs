@@ -52,6 +52,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
         public_listen: addresses("public"),
+        redirects_plain: values.text("public", &keys::PLAIN) == Some("redirect"),
         public_tls: tls::read(&values, &mut reader, "public.tls")?,
         public_url: url.map(|url| without_default_port(url.trim_end_matches('/'))),
         tiny: match values.text("public", &keys::TINY) {
@@ -93,7 +94,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         warnings: Vec::new(),
         values,
     };
-    check_listeners(&settings)?;
+    check_listeners(&settings, &reader)?;
     reader.warnings.extend(warnings_of_listeners(&settings));
     let mut values = settings.values.clone();
     values.set("", &keys::DATA_DIR, settings.data_dir.to_string_lossy().into_owned());
@@ -134,7 +135,11 @@ fn limits(values: &Values, reader: &Reader, section: &'static str) -> Result<Lim
     Ok(limits)
 }
 
-fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {
+fn check_listeners(settings: &Settings, reader: &Reader) -> Result<(), ConfigError> {
+    if settings.redirects_plain && settings.public_tls.is_none() {
+        let reason = "there is no HTTPS to redirect to: expected \"serve\", or public.tls.listen";
+        return Err(reader.wrong(keys::PLAIN.path("public"), "\"redirect\"", reason));
+    }
     let plain = settings.public_listen.iter().chain(&settings.admin_listen);
     let secure = [&settings.public_tls, &settings.admin_tls].into_iter().flatten();
     let mut addresses: Vec<_> = plain.chain(secure.flat_map(|tls| &tls.listen)).collect();

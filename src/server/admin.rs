@@ -14,17 +14,26 @@ use crate::http::connection::set::{AcceptedConnection, ConnectionContext, Connec
 use crate::http::connection::{Scheme, http2, proxy_protocol, serve};
 use crate::server::routes::AdminService;
 use crate::server::workers;
-use crate::tls::{Protocol, Secure};
+use crate::tls::{Protocol, Secure, TlsServer};
 
 #[derive(Debug, Clone)]
 pub(super) struct Admin {
-    pub(super) service: AdminService,
-    pub(super) gate: Gate,
-    pub(super) tls: Option<watch::Receiver<Arc<Secure>>>,
+    service: AdminService,
+    gate: Gate,
+    tls: Option<watch::Receiver<Arc<Secure>>>,
     pub(super) connections: ConnectionSet,
 }
 
 impl Admin {
+    pub(super) fn new(service: AdminService, gate: Gate, tls: Option<&TlsServer>) -> Self {
+        Self {
+            service,
+            gate,
+            tls: tls.map(TlsServer::subscribe),
+            connections: ConnectionSet::default(),
+        }
+    }
+
     pub(super) fn accept(&self, listeners: Vec<Listening>, stopped: &watch::Receiver<bool>) -> JoinSet<io::Result<()>> {
         let mut accepting = JoinSet::new();
         for listener in listeners {

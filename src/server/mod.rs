@@ -8,6 +8,7 @@ mod redirect_loop;
 mod reload;
 mod routes;
 mod systemd;
+mod upgrade;
 mod workers;
 
 use std::io;
@@ -27,15 +28,17 @@ use crate::api::{Api, BodyLimits, NewDestinations};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::Budget;
-use crate::http::connection::Bound;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
+use crate::http::connection::{Bound, Scheme};
 use crate::kaltura::AccessLog;
 use crate::links::Links;
 use crate::metrics::{Listener, Metrics};
+use crate::model::Clock;
 use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
 use crate::server::admin::Admin;
 use crate::server::general::General;
 use crate::server::routes::{AdminService, PublicService};
+use crate::server::upgrade::Upgrade;
 use crate::server::workers::{Secured, Worker, Workers};
 use crate::store::Health;
 use crate::tls::{TlsServer, TlsSettings};
@@ -115,29 +118,28 @@ fn build(
         Arc::clone(&metrics),
     );
     let (stop, stopped) = watch::channel(false);
-    let gate = |listener, policy: &watch::Sender<_>, tls: &Option<TlsSettings>| Gate {
-        admission: Admission::new(Arc::clone(metrics.connections(listener))),
-        policy: policy.subscribe(),
-        clock: links.clock().clone(),
-        stopped: stopped.clone(),
-        hsts: tls.as_ref().and_then(hsts),
+    let [of_plain, of_tls] = [(); 2].map(|()| {
+        FastPath::new(
+            Arc::clone(links),
+            settings.tiny,
+            Arc::clone(&guesses),
+            Arc::clone(&access_log),
+        )
+    });
+    let [gate_of_public, gate_of_admin] = gates(settings, reloader, &metrics, links.clock(), &stopped);
+    let service = PublicService {
+        redirects: Arc::clone(&redirects),
+        access_log: Arc::clone(&access_log),
+        upgrade: None,
     };
-    let fast_path = || {
-        let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(&guesses), Arc::clone(&access_log));
-        FastPath::new(links, settings.tiny, guesses, access_log)
-    };
-    let gate_of_public = gate(Listener::Public, &reloader.public, &settings.public_tls);
-    let gate_of_admin = gate(Listener::Admin, &reloader.admin, &settings.admin_tls);
     let secured = reloader.public_tls.as_ref();
-    let secured = secured.map(|tls| Secured::new(fast_path(), &gate_of_public, tls));
+    let secured =
+        secured.map(|tls| Secured::new(of_tls, &gate_of_public, tls, upgrade(settings, &bound, tls, &service)));
     let worker = Worker {
-        fast_path: Arc::new(fast_path()),
+        fast_path: Arc::new(of_plain),
         secured,
         general: general.handle().clone(),
-        service: PublicService {
-            redirects: Arc::clone(&redirects),
-            access_log: Arc::clone(&access_log),
-        },
+        service,
         metrics: Arc::clone(&metrics),
         gate: gate_of_public,
         drain: settings.drain,
@@ -145,30 +147,49 @@ fn build(
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
-    let admin = Admin {
-        service: AdminService {
-            api: Arc::new(api),
-            redirects,
-            monitor: Arc::clone(&monitor),
-            access_log,
-            budget,
-        },
-        gate: gate_of_admin,
-        tls: reloader.admin_tls.as_ref().map(|tls| tls.subscribe()),
-        connections: ConnectionSet::default(),
+    let service = AdminService {
+        api: Arc::new(api),
+        redirects,
+        monitor: Arc::clone(&monitor),
+        access_log,
+        budget,
     };
+    let admin = Admin::new(service, gate_of_admin, reloader.admin_tls.as_deref());
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
+    let serving = Serving {
+        accepting: admin.accept(bound.admin, &stopped),
+        admin: admin.connections,
+        workers,
+        general,
+    };
+    let background = background(links, monitor, reloader);
     Ok(Running {
-        serving: Serving {
-            accepting: admin.accept(bound.admin, &stopped),
-            admin: admin.connections,
-            workers,
-            general,
-        },
-        background: background(links, monitor, reloader),
+        serving,
+        background,
         stop,
     })
+}
+
+/// Of the public and the admin listener.
+fn gates(
+    settings: &Settings,
+    reloader: &Reloader,
+    metrics: &Metrics,
+    clock: &Clock,
+    stopped: &watch::Receiver<bool>,
+) -> [Gate; 2] {
+    let gate = |listener, policy: &watch::Sender<_>, tls: &Option<TlsSettings>| Gate {
+        admission: Admission::new(Arc::clone(metrics.connections(listener))),
+        policy: policy.subscribe(),
+        clock: clock.clone(),
+        stopped: stopped.clone(),
+        hsts: tls.as_ref().and_then(hsts),
+    };
+    [
+        gate(Listener::Public, &reloader.public, &settings.public_tls),
+        gate(Listener::Admin, &reloader.admin, &settings.admin_tls),
+    ]
 }
 
 fn unknown_id_limit(settings: &Settings, reloader: &Reloader, metrics: &Metrics) -> Arc<UnknownIdLimit> {
@@ -178,6 +199,18 @@ fn unknown_id_limit(settings: &Settings, reloader: &Reloader, metrics: &Metrics)
         Arc::clone(metrics.connections(Listener::Public)),
     );
     Arc::new(limit.logging(settings.access_addresses))
+}
+
+/// The service of plain HTTP that redirects to HTTPS, if it does.
+fn upgrade(settings: &Settings, bound: &Bound, tls: &TlsServer, service: &PublicService) -> Option<PublicService> {
+    let addresses = bound.addresses().ok()?.into_iter();
+    let mut secure = addresses.filter(|(name, scheme, _)| *name == "public" && *scheme == Scheme::Https);
+    let port = secure.next().map(|(.., address)| address.port())?;
+    let upgrade = Upgrade::new(settings.public_url.as_deref(), port, tls.subscribe());
+    settings.redirects_plain.then(|| PublicService {
+        upgrade: Some(Arc::new(upgrade)),
+        ..service.clone()
+    })
 }
 
 fn hsts(settings: &TlsSettings) -> Option<HeaderValue> {

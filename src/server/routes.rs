@@ -16,22 +16,23 @@ use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
 use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
 use crate::redirect::{self, Client, Redirects};
+use crate::server::upgrade::Upgrade;
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
 pub(super) struct PublicService {
     pub(super) redirects: Arc<Redirects>,
     pub(super) access_log: Arc<AccessLog>,
+    /// Of plain HTTP that sends clients to HTTPS.
+    pub(super) upgrade: Option<Arc<Upgrade>>,
 }
 
 impl PublicService {
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
-        let answered = self
-            .redirects
-            .respond(request.method(), request.uri(), client_of(&request, client));
-        let mut response = match answered.await {
+        let upgraded = self.upgrade.as_ref();
+        let mut response = match upgraded.and_then(|upgrade| upgrade.respond(request.uri(), request.headers())) {
             Some(response) => response,
-            None => self.refuse(&request, client).await,
+            None => self.redirect(&request, client).await,
         };
         if !request.body().is_end_stream() {
             // The body is not read, so no request can follow it.
@@ -40,6 +41,16 @@ impl PublicService {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    async fn redirect(&self, request: &Request<Incoming>, client: IpAddr) -> Response {
+        let answered = self
+            .redirects
+            .respond(request.method(), request.uri(), client_of(request, client));
+        match answered.await {
+            Some(response) => response,
+            None => self.refuse(request, client).await,
+        }
     }
 
     async fn refuse(&self, request: &Request<Incoming>, client: IpAddr) -> Response {

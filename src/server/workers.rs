@@ -44,13 +44,16 @@ pub(super) struct Worker {
 pub(super) struct Secured {
     fast_path: Arc<FastPath>,
     tls: watch::Receiver<Arc<Secure>>,
+    /// Serves plain HTTP where that redirects to HTTPS.
+    upgrade: Option<PublicService>,
 }
 
 impl Secured {
-    pub(super) fn new(fast_path: FastPath, gate: &Gate, tls: &TlsServer) -> Self {
+    pub(super) fn new(fast_path: FastPath, gate: &Gate, tls: &TlsServer, upgrade: Option<PublicService>) -> Self {
         Self {
             fast_path: Arc::new(fast_path.with_hsts(gate.hsts.as_ref())),
             tls: tls.subscribe(),
+            upgrade,
         }
     }
 }
@@ -108,6 +111,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
             secured: worker.secured.as_ref().map(|secured| Secured {
                 fast_path: Arc::new(secured.fast_path.for_thread(worker.metrics.redirects.for_thread())),
                 tls: secured.tls.clone(),
+                upgrade: secured.upgrade.clone(),
             }),
             fast_path: Arc::new(worker.fast_path.for_thread(counters)),
             ..worker.clone()
@@ -167,6 +171,13 @@ impl Worker {
             connections.spawn(at, |entry| Arc::clone(self).serve_secured(connection, context, entry));
             return;
         }
+        if let Some(service) = self.secured.as_ref().and_then(|secured| secured.upgrade.clone()) {
+            let (connection, context) = (Handover::new(stream, peer, slot), self.gate.context(policy, scheme));
+            connections.spawn(at, |entry| {
+                Arc::clone(self).serve_upgrade(connection, service, context, entry)
+            });
+            return;
+        }
         let is_announced = policy.is_announced_by(&peer);
         let mut connection = NewConnection::new(stream, peer, slot);
         if !is_announced && connection.answer(&self.fast_path, &policy) {
@@ -181,6 +192,20 @@ impl Worker {
         let served = match redirect_loop::serve(connection, &self.fast_path, &context, activity).await {
             Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), context, activity),
             Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        finish(served).await;
+    }
+
+    async fn serve_upgrade(
+        self: Arc<Self>,
+        connection: Handover<TcpStream>,
+        service: PublicService,
+        context: ConnectionContext,
+        entry: ConnectionEntry,
+    ) {
+        let served = match introduced(connection, &context).await {
+            Ok(connection) => general::serve(&self.general, connection, service, context, entry.activity()),
             Err(error) => Err(error),
         };
         finish(served).await;
@@ -225,12 +250,20 @@ pub(super) async fn secure(
     context: &ConnectionContext,
     activity: &LastUsed,
 ) -> io::Result<(Handover<TlsStream>, Protocol)> {
+    let connection = introduced(connection, context).await?;
+    let secure = Arc::clone(&tls.borrow());
+    tls::accept(connection, &secure, context, activity).await
+}
+
+async fn introduced(
+    connection: Handover<TcpStream>,
+    context: &ConnectionContext,
+) -> io::Result<Handover<tokio::net::TcpStream>> {
     let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
     if context.policy.is_announced_by(&connection.peer) {
         proxy_protocol::introduce(&mut connection, context).await?;
     }
-    let secure = Arc::clone(&tls.borrow());
-    tls::accept(connection, &secure, context, activity).await
+    Ok(connection)
 }
 
 async fn finish(served: io::Result<AbortOnDropHandle<()>>) {

@@ -7,6 +7,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureScheme};
 
+use crate::model::Timestamp;
 use crate::tls::Certificate;
 
 /// Chosen by the name that a client asks for; the first is for clients that name none of them.
@@ -48,6 +49,17 @@ impl Certificates {
         &self.all
     }
 
+    pub fn covers(&self, host: &str) -> bool {
+        let mut names = self.all.iter().flat_map(|certificate| &certificate.names);
+        names.any(|name| covers(name, host))
+    }
+
+    pub fn is_any_valid(&self, now: Timestamp) -> bool {
+        self.all
+            .iter()
+            .any(|certificate| (certificate.not_before..=certificate.not_after).contains(&now))
+    }
+
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], takes_ecdsa: bool) -> Option<&Arc<Certificate>> {
         let named = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let of_domain = |name: &str| self.by_domain.get(name.split_once('.')?.1);
@@ -61,6 +73,19 @@ impl Certificates {
         };
         // Where none fits, the client says best why.
         candidates().find(fits).or_else(|| candidates().next())
+    }
+}
+
+/// Whether a name of a certificate is for a host. `*` stands for one label (RFC 9525, section 6.3).
+fn covers(name: &str, host: &str) -> bool {
+    // Addresses of IPv6 have brackets in URLs only.
+    let host = host.trim_matches(['[', ']']);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match name.strip_prefix("*.") {
+        Some(domain) => host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(domain)),
+        None => name.eq_ignore_ascii_case(host),
     }
 }
 
@@ -101,6 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn names_cover_hosts() {
+        for (name, host, is_covered) in [
+            ("go.example.org", "go.example.org", true),
+            ("go.example.org", "GO.example.org.", true),
+            ("go.example.org", "example.org", false),
+            ("*.example.org", "go.example.org", true),
+            ("*.example.org", "a.go.example.org", false),
+            ("*.example.org", ".example.org", false),
+            ("*.example.org", "example.org", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("2001:db8::7", "[2001:db8::7]", true),
+        ] {
+            assert_eq!(covers(name, host), is_covered, "{name} {host}");
+        }
+    }
+
+    #[test]
     fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
         let certificates = certificates(&[
             ("first.example", false),
@@ -118,6 +160,9 @@ mod tests {
             let certificate = certificates.choose(name, &BOTH, true).unwrap();
             assert_eq!(certificate.names, [chosen], "{name:?}");
         }
+        assert!(certificates.covers("b.second.example") && !certificates.covers("third.example"));
+        let is_valid = |second| certificates.is_any_valid(Timestamp::from_unix(second));
+        assert!(is_valid(0) && is_valid(9) && !is_valid(10) && !is_valid(-1));
         assert!(Certificates::default().choose(None, &BOTH, true).is_none());
     }
 

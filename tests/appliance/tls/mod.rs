@@ -2,3 +2,4 @@
 
 mod handshakes;
 mod http2;
+mod upgrade;

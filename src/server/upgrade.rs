@@ -1,0 +1,80 @@
+//! `public.plain = "redirect"`: from plain HTTP to HTTPS.
+
+use std::sync::Arc;
+
+use hyper::header::{HOST, HeaderMap, HeaderValue, LOCATION};
+use hyper::{StatusCode, Uri};
+use tokio::sync::watch;
+
+use crate::http::{self, Response};
+use crate::model::Clock;
+use crate::tls::Secure;
+
+/// Answered here, because whoever asks has no certificate for us yet.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+const HTTPS_PORT: u16 = 443;
+
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    /// Host and port of `public.url`.
+    authority: Option<String>,
+    /// Of the listener, for clients that name the host.
+    port: u16,
+    tls: watch::Receiver<Arc<Secure>>,
+}
+
+impl Upgrade {
+    /// `url` is the base of short URLs, `port` that of the listener for HTTPS.
+    pub(super) fn new(url: Option<&str>, port: u16, tls: watch::Receiver<Arc<Secure>>) -> Self {
+        let url = url.and_then(|url| url.parse::<Uri>().ok());
+        let authority = url.and_then(|url| {
+            let is_https = url.scheme_str() == Some("https");
+            let authority = url.authority()?;
+            Some(if is_https {
+                authority.as_str().to_owned()
+            } else {
+                with_port(authority.host(), port)
+            })
+        });
+        Self { authority, port, tls }
+    }
+
+    /// The response that sends a client to HTTPS. `None`: serve it here, because there is no valid certificate or it
+    /// asks for a host of which we know nothing.
+    pub(super) fn respond(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+        if uri.path().starts_with(CHALLENGES) {
+            return None;
+        }
+        let certificates = Arc::clone(&self.tls.borrow().certificates);
+        if !certificates.is_any_valid(Clock::system().now()) {
+            return None;
+        }
+        let of_client = || {
+            let host = headers
+                .get(HOST)?
+                .to_str()
+                .ok()?
+                .parse::<hyper::http::uri::Authority>()
+                .ok()?;
+            certificates
+                .covers(host.host())
+                .then(|| with_port(host.host(), self.port))
+        };
+        let authority = self.authority.clone().or_else(of_client)?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let location = HeaderValue::try_from(format!("https://{authority}{target}")).ok()?;
+        let mut response = http::answer(StatusCode::PERMANENT_REDIRECT);
+        response.headers_mut().insert(LOCATION, location);
+        // Browsers would keep it for ever, even when there is no HTTPS any more.
+        http::no_store(response.headers_mut());
+        Some(response)
+    }
+}
+
+fn with_port(host: &str, port: u16) -> String {
+    if port == HTTPS_PORT {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    }
+}
