@@ -66,13 +66,24 @@ impl Client {
     }
 
     pub(crate) fn connect(&self, address: SocketAddr) -> Result<Connection> {
+        let http = http::Connection::over(self.handshake(address, self.config.clone())?);
+        Ok(Connection { http })
+    }
+
+    fn handshake(&self, address: SocketAddr, config: Arc<ClientConfig>) -> Result<Stream> {
         let mut stream = http::connect(address)?;
-        let mut session = ClientConnection::new(self.config.clone(), self.name.clone())?;
+        let mut session = ClientConnection::new(config, self.name.clone())?;
         while session.is_handshaking() {
             session.complete_io(&mut stream).context("handshake")?;
         }
-        let http = http::Connection::over(StreamOwned::new(session, stream));
-        Ok(Connection { http })
+        Ok(StreamOwned::new(session, stream))
+    }
+
+    pub(crate) fn can_use_http2(&self, address: SocketAddr) -> Result<bool> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let stream = self.handshake(address, Arc::new(config))?;
+        Ok(stream.conn.alpn_protocol() == Some(b"h2"))
     }
 
     /// One request on a connection of its own.

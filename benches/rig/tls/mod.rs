@@ -132,7 +132,16 @@ impl<'f> Field<'f> {
                 Ok(Vec::new())
             }
             Task::Http2 => {
-                let paths = &self.paths;
+                let (client, paths) = (Client::new(&self.certificate)?, &self.paths);
+                for server in &self.servers {
+                    if !client.can_use_http2(server.address)? {
+                        say(&format!(
+                            "{} does not offer HTTP/2; {title} is left out",
+                            server.kind.name()
+                        ));
+                        return Ok(Vec::new());
+                    }
+                }
                 let lanes = servers.map(|server| h2load::Lane { server, paths });
                 contest::measure(title, &lanes.collect::<Vec<_>>(), rounds, seconds)
             }
