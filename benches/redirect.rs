@@ -1,5 +1,5 @@
-//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, and latency at a fixed rate,
-//! alone and beside downloads.
+//! What a redirect costs: CPU a request of tinyd, nginx, HAProxy and a floor, in turns, over TLS with Caddy too, and
+//! latency at a fixed rate, alone and beside downloads.
 //!
 //! `cargo bench --bench redirect`; `-- --quick` for a look, `-- --help` for the rest.
 
@@ -23,6 +23,7 @@ use rig::plot;
 use rig::proxies::{self, Proxy};
 use rig::report::{self, Goal, say};
 use rig::tinyd::{Setup, Tinyd};
+use rig::tls::{self, Task};
 use rig::wrk::{self, Manner};
 use rig::{interrupt, stores};
 
@@ -78,6 +79,10 @@ struct Options {
     #[arg(long, default_value_t = 2_000)]
     rate_beside: u64,
 
+    /// Connections whose memory is measured over TLS
+    #[arg(long, default_value_t = 2_000)]
+    idle_connections: u64,
+
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -115,9 +120,46 @@ enum Work {
     Latency,
     /// Latencies beside downloads through goto with proxy=true, against those without
     Downloads,
+    /// All that follow
+    Tls,
+    /// goto over TLS, keep-alive
+    TlsKeepAlive,
+    /// goto over TLS, a new connection with a full handshake each time
+    TlsFull,
+    /// goto over TLS, a new connection with a resumed session each time
+    TlsResumed,
+    /// goto over TLS with HTTP/2, 10 streams a connection
+    TlsH2,
+    /// Memory of an idle connection over TLS
+    TlsIdle,
 }
 
 impl Work {
+    /// The works that are chosen, in the order of this list; all if none is.
+    fn chosen(named: &[Self]) -> Vec<Self> {
+        let is_chosen = |work: &Self| {
+            let is_named = named.contains(work) || (work.is_over_tls() && named.contains(&Self::Tls));
+            *work != Self::Tls && (named.is_empty() || is_named)
+        };
+        let all = Self::value_variants().iter().copied();
+        all.filter(is_chosen).collect()
+    }
+
+    /// What is measured in CPU over TLS.
+    const fn task(self) -> Option<Task> {
+        match self {
+            Self::TlsKeepAlive => Some(Task::KeepAlive),
+            Self::TlsFull => Some(Task::Full),
+            Self::TlsResumed => Some(Task::Resumed),
+            Self::TlsH2 => Some(Task::Http2),
+            _ => None,
+        }
+    }
+
+    fn is_over_tls(self) -> bool {
+        self.task().is_some() || self == Self::TlsIdle
+    }
+
     const fn title(self) -> &'static str {
         match self {
             Self::Goto => "goto 302",
@@ -130,12 +172,18 @@ impl Work {
             Self::Cores => "cores",
             Self::Latency => "latency",
             Self::Downloads => "downloads",
+            Self::Tls => "TLS",
+            Self::TlsKeepAlive => "TLS keep-alive",
+            Self::TlsFull => "TLS full handshakes",
+            Self::TlsResumed => "TLS resumed",
+            Self::TlsH2 => "TLS HTTP/2",
+            Self::TlsIdle => "TLS idle",
         }
     }
 
-    /// Whether what is measured is no CPU.
-    const fn is_about_latency(self) -> bool {
-        matches!(self, Self::Latency | Self::Downloads)
+    /// Whether CPU is measured.
+    const fn is_about_cpu(self) -> bool {
+        !matches!(self, Self::Latency | Self::Downloads | Self::Tls | Self::TlsIdle)
     }
 
     /// The goals: against whom, what of it, and how many times as much it may be.
@@ -150,7 +198,10 @@ impl Work {
             Self::Pipelined => &[("nginx", Measure::AllCpu, 0.17), ("floor", Measure::AllCpu, 1.4)],
             Self::Hop | Self::Direct | Self::Unknown => &[("goto", Measure::AllCpu, 1.10)],
             Self::Close => &[("nginx", Measure::AllCpu, 0.90)],
-            Self::Log | Self::Cores | Self::Latency | Self::Downloads => &[],
+            Self::TlsKeepAlive => &[("nginx", Measure::AllCpu, 0.85)],
+            Self::TlsFull | Self::TlsH2 => &[("nginx", Measure::AllCpu, 1.0)],
+            Self::TlsResumed => &[("nginx", Measure::AllCpu, 0.9)],
+            _ => &[],
         }
     }
 }
@@ -178,16 +229,22 @@ fn main() -> Result<()> {
     if options.quick {
         (options.rounds, options.seconds, options.latency_seconds) = (1, 1, 2);
     }
-    if options.work.is_empty() {
-        options.work = Work::value_variants().to_vec();
-    }
+    options.work = Work::chosen(&options.work);
     interrupt::watch()?;
     machine::require("wrk")?;
     say(&machine::summary());
     let field = Field::set_up(options.links)?;
+    let is_over_tls = options.work.iter().any(|work| work.is_over_tls());
+    let secure = is_over_tls.then(|| tls::Field::set_up(field.scratch.path(), &field.store, field.links));
+    let secure = secure.transpose()?;
     let (mut results, mut goals, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-    for &work in options.work.iter().filter(|work| !work.is_about_latency()) {
-        let measured = field.measure(work, &options)?;
+    for &work in options.work.iter().filter(|work| work.is_about_cpu()) {
+        let measured = match (work.task(), &secure) {
+            (Some(task), Some(secure)) => {
+                secure.measure(task, work.title(), &field.ids, options.rounds, options.seconds)?
+            }
+            _ => field.measure(work, &options)?,
+        };
         if measured.is_empty() {
             continue;
         }
@@ -204,7 +261,7 @@ fn main() -> Result<()> {
         seconds: options.latency_seconds,
         connections: CONNECTIONS as usize,
     };
-    let (mut latencies, mut downloads) = (Value::Null, Value::Null);
+    let (mut latencies, mut downloads, mut idle) = (Value::Null, Value::Null, Value::Null);
     if options.work.contains(&Work::Latency) {
         latencies = latency::compare(&field.servers(), plan)?;
     }
@@ -222,10 +279,15 @@ fn main() -> Result<()> {
         downloads = compared.0;
         goals.extend(compared.1);
     }
+    if let Some(secure) = secure.filter(|_| options.work.contains(&Work::TlsIdle)) {
+        let compared = secure.idle(Work::TlsIdle.title(), options.idle_connections, options.rounds)?;
+        idle = compared.0;
+        goals.extend(compared.1);
+    }
     report::goals(&goals);
     report::write_json(
         "redirect",
-        &json!({ "works": results, "goals": goals, "latency": latencies, "downloads": downloads }),
+        &json!({ "works": results, "goals": goals, "latency": latencies, "downloads": downloads, "idle": idle }),
     )?;
     if !groups.is_empty() {
         let title = "CPU a request: user (dark) and system (light)";
@@ -247,8 +309,8 @@ impl Field {
         let tinyd = Tinyd::start(Setup::new(&data, folder))?;
         let mut others = Vec::new();
         let optional = [
-            ("nginx", proxies::nginx(folder, count)?),
-            ("HAProxy", proxies::haproxy(folder, count)?),
+            ("nginx", proxies::nginx(folder, count, None)?),
+            ("HAProxy", proxies::haproxy(folder, count, None)?),
         ];
         for (name, proxy) in optional {
             match proxy {
@@ -335,7 +397,7 @@ impl Field {
                 vec![mine("debug", &second, &goto), mine("info", &self.tinyd, &goto)]
             }
             Work::Cores => return self.cores(options, &goto),
-            Work::Latency | Work::Downloads => Vec::new(),
+            _ => bail!("{work:?} is measured otherwise"),
         };
         contest::measure(work.title(), &lanes, options.rounds, options.seconds)
     }

@@ -16,7 +16,25 @@ const STOLEN_MAX: f64 = 0.01;
 /// How often a turn is taken at most.
 const TURNS_MAX: usize = 4;
 
-/// A server and what it is asked.
+/// What is driven in turns with others.
+pub(crate) trait Driven {
+    fn name(&self) -> &str;
+
+    /// The process whose CPU counts, with its descendants.
+    fn process(&self) -> u32;
+
+    /// Drives it for so long. An answer that is not as expected is an error.
+    fn drive(&self, seconds: u64, seed: u64) -> Result<Served>;
+}
+
+/// What was answered in a turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Served {
+    pub(crate) requests: u64,
+    pub(crate) seconds: f64,
+}
+
+/// A server and what wrk asks it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     pub(crate) name: String,
@@ -91,9 +109,9 @@ impl Measured {
 }
 
 /// Drives the lanes in turns, every second round backwards.
-pub(crate) fn measure(what: &str, lanes: &[Lane], rounds: u64, seconds: u64) -> Result<Vec<Measured>> {
-    let empty = |lane: &Lane| Measured {
-        name: lane.name.clone(),
+pub(crate) fn measure(what: &str, lanes: &[impl Driven], rounds: u64, seconds: u64) -> Result<Vec<Measured>> {
+    let empty = |lane: &_| Measured {
+        name: Driven::name(lane).to_owned(),
         samples: Vec::new(),
     };
     let mut measured: Vec<_> = lanes.iter().map(empty).collect();
@@ -104,7 +122,7 @@ pub(crate) fn measure(what: &str, lanes: &[Lane], rounds: u64, seconds: u64) -> 
             turns.reverse();
         }
         for (lane, measured) in turns {
-            let sample = undisturbed(lane, seconds, round).with_context(|| format!("{what}: {}", lane.name))?;
+            let sample = undisturbed(lane, seconds, round).with_context(|| format!("{what}: {}", lane.name()))?;
             measured.samples.push(sample);
         }
     }
@@ -113,7 +131,7 @@ pub(crate) fn measure(what: &str, lanes: &[Lane], rounds: u64, seconds: u64) -> 
 
 /// A sample of a turn in which the machine under this one has had its cores, or of the least disturbed of some: what
 /// the hypervisor takes away is counted as the server's time.
-fn undisturbed(lane: &Lane, seconds: u64, seed: u64) -> Result<Sample> {
+fn undisturbed(lane: &impl Driven, seconds: u64, seed: u64) -> Result<Sample> {
     let mut least: Option<(f64, Sample)> = None;
     for _ in 0..TURNS_MAX {
         let before = cpu::stolen_seconds();
@@ -127,32 +145,50 @@ fn undisturbed(lane: &Lane, seconds: u64, seed: u64) -> Result<Sample> {
         }
         say(&format!(
             "{}: {:.0} % of the turn were stolen; once more",
-            lane.name,
+            lane.name(),
             stolen * 100.0
         ));
     }
     least.map(|(_, sample)| sample).context("no turn was taken")
 }
 
-fn sample(lane: &Lane, seconds: u64, seed: u64) -> Result<Sample> {
-    let before = Usage::of(lane.process)?;
-    let run = wrk::run(lane.load, &lane.url, &lane.script, lane.connections, seconds, seed + 1)?;
-    let spent = Usage::of(lane.process)?.since(&before);
-    let expected = if lane.is_refused { run.requests } else { 0 };
-    if run.refused != expected || run.socket_errors > 0 {
-        bail!(
-            "of {} answers {} were refusals, {} socket errors",
-            run.requests,
-            run.refused,
-            run.socket_errors
-        );
-    }
-    let requests = run.requests as f64;
+fn sample(lane: &impl Driven, seconds: u64, seed: u64) -> Result<Sample> {
+    let before = Usage::of(lane.process())?;
+    let served = lane.drive(seconds, seed + 1)?;
+    let spent = Usage::of(lane.process())?.since(&before);
+    let requests = served.requests as f64;
     Ok(Sample {
         cpu_us: spent.total_us / requests,
         user_us: spent.user_us / requests,
-        requests_a_second: requests / run.seconds,
+        requests_a_second: requests / served.seconds,
     })
+}
+
+impl Driven for Lane {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn process(&self) -> u32 {
+        self.process
+    }
+
+    fn drive(&self, seconds: u64, seed: u64) -> Result<Served> {
+        let run = wrk::run(self.load, &self.url, &self.script, self.connections, seconds, seed)?;
+        let expected = if self.is_refused { run.requests } else { 0 };
+        if run.refused != expected || run.socket_errors > 0 {
+            bail!(
+                "of {} answers {} were refusals, {} socket errors",
+                run.requests,
+                run.refused,
+                run.socket_errors
+            );
+        }
+        Ok(Served {
+            requests: run.requests,
+            seconds: run.seconds,
+        })
+    }
 }
 
 /// Prints what was measured, with ratios of the first lane to each.

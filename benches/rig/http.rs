@@ -1,6 +1,6 @@
 //! A plain HTTP/1.1 client: one connection, one request at a time.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub(crate) struct Answer {
 
 /// A connection that is kept.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection<S = TcpStream> {
+    stream: S,
     received: Vec<u8>,
 }
 
@@ -70,15 +70,31 @@ impl Head {
     }
 }
 
+/// Connects, without delays when sending and with a timeout when reading.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self {
+        Ok(Self::over(connect(address)?))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// A connection that uses a stream which is open.
+    pub(crate) const fn over(stream: S) -> Self {
+        Self {
             stream,
             received: Vec::new(),
-        })
+        }
+    }
+
+    pub(crate) const fn stream(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     pub(crate) fn get(&mut self, target: &str) -> Result<Answer> {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::rig::interrupt;
 
 /// What Debian calls the packages that are compared with or needed.
-pub(crate) const INSTALL: &str = "apt-get install nginx-light haproxy wrk";
+pub(crate) const INSTALL: &str = "apt-get install nginx-light haproxy caddy wrk nghttp2-client";
 
 /// Where a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,7 @@ pub(crate) mod report;
 pub(crate) mod slow;
 pub(crate) mod stores;
 pub(crate) mod tinyd;
+pub(crate) mod tls;
 pub(crate) mod wrk;
 
 /// What every benchmark takes besides its own options.

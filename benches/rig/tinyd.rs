@@ -14,6 +14,7 @@ use crate::rig::http;
 use crate::rig::links::PARTNER;
 use crate::rig::machine::Place;
 use crate::rig::process::Running;
+use crate::rig::tls::certificate::Certificate;
 
 /// How long loading may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
@@ -39,6 +40,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) public: &'s str,
     /// More sections.
     pub(crate) more: &'s str,
+    /// The certificate with which it listens for TLS too.
+    pub(crate) certificate: Option<&'s Certificate>,
     /// The file that valgrind writes the number of instructions to; without one, it is not run under valgrind.
     pub(crate) counted_in: Option<&'s Path>,
 }
@@ -55,6 +58,7 @@ impl<'s> Setup<'s> {
             log: "info",
             public: "",
             more: "",
+            certificate: None,
             counted_in: None,
         }
     }
@@ -64,6 +68,8 @@ impl<'s> Setup<'s> {
 #[derive(Debug)]
 pub(crate) struct Tinyd {
     pub(crate) public: SocketAddr,
+    /// Where it listens for TLS.
+    pub(crate) secure: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) process: Running,
     config: PathBuf,
@@ -84,8 +90,15 @@ impl Tinyd {
     /// Starts it and waits only until it has said where it listens.
     pub(crate) fn exec(setup: Setup<'_>) -> Result<Self> {
         let config = setup.scratch.join("tinyd.toml");
+        let tls = setup
+            .certificate
+            .map_or_else(String::new, |Certificate { cert, key, .. }| {
+                format!(
+                    "[public.tls]\nlisten = \"127.0.0.1:0\"\ncertificates = [{{ cert = {cert:?}, key = {key:?} }}]\n"
+                )
+            });
         let settings = format!(
-            "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n[admin]\n{UNLIMITED}{}\
+            "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n{tls}[admin]\n{UNLIMITED}{}\
              [[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n",
             setup.public, setup.more
         );
@@ -116,24 +129,34 @@ impl Tinyd {
             .stderr(File::create(&log)?);
         let mut process = Running::start("tinyd", &mut command)?;
         let output = process.child().stdout.take().context("tinyd's standard output")?;
-        let mut lines = BufReader::new(output).lines();
-        let mut address = |listener: &str| -> Result<SocketAddr> {
-            for line in lines.by_ref() {
-                let line = line?;
-                if let Some(address) = line.strip_prefix(listener) {
-                    return address.parse().with_context(|| format!("tinyd says {line:?}"));
+        let (mut public, mut secure, mut admin) = (None, None, None);
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            for (listener, address) in [
+                ("public http://", &mut public),
+                ("public https://", &mut secure),
+                ("admin http://", &mut admin),
+            ] {
+                if let Some(said) = line.strip_prefix(listener) {
+                    *address = Some(said.parse().with_context(|| format!("tinyd says {line:?}"))?);
                 }
             }
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            bail!("tinyd ended before it listened:\n{said}");
-        };
-        Ok(Self {
-            public: address("public http://")?,
-            admin: address("admin http://")?,
-            process,
-            config,
-            log,
-        })
+            let (Some(public), Some(admin)) = (public, admin) else {
+                continue;
+            };
+            if secure.is_some() || setup.certificate.is_none() {
+                return Ok(Self {
+                    public,
+                    secure,
+                    admin,
+                    process,
+                    config,
+                    log,
+                });
+            }
+        }
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        bail!("tinyd ended before it listened:\n{said}");
     }
 
     /// Waits until the store has been verified, as it is after each start.

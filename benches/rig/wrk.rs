@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::rig::http::{GOTO, TINY};
 use crate::rig::machine::{self, Place};
 
+/// What wrk offers to servers over TLS.
+const OPENSSL_CONF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rig/tls/openssl.cnf");
+
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -107,6 +110,7 @@ fn written(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
 pub(crate) fn run(place: Place, url: &str, script: &Path, connections: u32, seconds: u64, seed: u64) -> Result<Run> {
     let mut command = place.command(machine::require("wrk")?);
     command
+        .env("OPENSSL_CONF", OPENSSL_CONF)
         .args([
             "-t",
             "1",
