@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::ks::chosen_partner;
+use crate::cli::secure::TlsArgs;
 use crate::cli::{ConfigArgs, shown};
 use crate::config::{ConfigError, Settings};
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::Clock;
+use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Of the session of one command.
@@ -30,6 +32,9 @@ pub(super) struct ClientArgs {
     /// URL of the admin listener [default: from the configuration]
     #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true, global = true)]
     url: Option<String>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Partner ID [default: the only partner, or the only operator]
     #[arg(long, value_name = "ID", global = true)]
@@ -68,12 +73,6 @@ impl ClientArgs {
 
 type Response = ureq::http::Response<ureq::Body>;
 
-/// A client that waits so long for an answer, and takes every status for one.
-pub(super) fn agent(timeout: Duration) -> ureq::Agent {
-    let config = ureq::Agent::config_builder().timeout_global(Some(timeout));
-    config.http_status_as_error(false).proxy(None).build().into()
-}
-
 /// A session on the admin listener.
 pub(super) struct Client {
     agent: ureq::Agent,
@@ -101,9 +100,10 @@ impl Client {
             }
         };
         let url = args.url.clone().or_else(|| settings.as_ref().map(Settings::admin_url));
+        let url = url.unwrap_or_default().trim_end_matches('/').to_owned();
         Ok(Self {
-            agent: agent(TIMEOUT),
-            url: url.unwrap_or_default().trim_end_matches('/').to_owned(),
+            agent: args.tls.agent(&url, TIMEOUT)?,
+            url,
             ks,
             short_url_base: settings.map(|settings| settings.short_url_base()),
         })
@@ -175,6 +175,9 @@ impl Client {
             return Failure::Unavailable
                 .error(format!("no response from {} in {TIMEOUT:?}: outcome unknown", self.url));
         }
+        if let Some(reason) = untrusted(error) {
+            return Failure::Unreachable.error(not_secured(&self.url, &reason));
+        }
         let is_unsent = match error {
             ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,
@@ -211,6 +214,18 @@ impl Client {
         }
         Ok(result)
     }
+}
+
+/// Why a connection could not be secured, if that is the error.
+pub(super) fn untrusted(error: &ureq::Error) -> Option<String> {
+    match error {
+        ureq::Error::Io(error) => tls::failure(error),
+        _ => None,
+    }
+}
+
+pub(super) fn not_secured(url: &str, reason: &str) -> String {
+    format!("no secure connection to tinyd at {url}: {reason} (--ca, --client-cert)")
 }
 
 fn mint(settings: &Settings, args: &ClientArgs) -> Result<String, CliError> {

@@ -8,6 +8,7 @@ mod ks;
 mod link;
 mod log;
 mod progress;
+mod secure;
 mod serve;
 mod shown;
 mod status;

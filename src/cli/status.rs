@@ -13,8 +13,9 @@ use crate::admin::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus, TlsStatus,
 };
-use crate::cli::client::agent;
+use crate::cli::client::{not_secured, untrusted};
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::secure::TlsArgs;
 use crate::cli::{ConfigArgs, shown, time};
 use crate::config::Settings;
 use crate::model::grouped;
@@ -43,6 +44,9 @@ pub(super) struct StatusArgs {
     #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true)]
     url: Option<String>,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,7 +58,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
         None => Settings::load(&args.config.overrides())?.admin_url(),
     };
     let url = url.trim_end_matches('/');
-    let answer = fetch(url)?;
+    let answer = fetch(&args.tls, url)?;
     if !answer.get("healthy").is_some_and(Value::is_boolean) {
         return Err(not_tinyd(url));
     }
@@ -73,10 +77,14 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CliError> {
     Err(Failure::Other.error(format!("tinyd at {url} is not healthy")))
 }
 
-fn fetch(url: &str) -> Result<Value, CliError> {
-    let response = agent(TIMEOUT).get(format!("{url}/status")).call();
-    let mut response =
-        response.map_err(|error| Failure::Unreachable.error(format!("cannot reach tinyd at {url}: {error}")))?;
+fn fetch(tls: &TlsArgs, url: &str) -> Result<Value, CliError> {
+    let response = tls.agent(url, TIMEOUT)?.get(format!("{url}/status")).call();
+    let mut response = response.map_err(|error| {
+        Failure::Unreachable.error(match untrusted(&error) {
+            Some(reason) => not_secured(url, &reason),
+            None => format!("cannot reach tinyd at {url}: {error}"),
+        })
+    })?;
     let body = response.body_mut().read_to_string().map_err(|_| not_tinyd(url))?;
     serde_json::from_str(&body).map_err(|_| not_tinyd(url))
 }

@@ -17,7 +17,7 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::{Certificate, CertificateError, PairFiles, UtcTime};
 pub use certificates::Certificates;
 pub use handshake::accept;
-pub use roots::Authorities;
+pub use roots::{Authorities, failure};
 pub use server::{Protocol, Secure, TlsServer};
 pub use settings::{MinVersion, TlsSettings};
 pub use stream::TlsStream;

@@ -22,6 +22,12 @@ impl Authorities {
         Ok(Self(certificates))
     }
 
+    /// These beside the authorities of the system.
+    pub fn certificates_with_those_of_system(&self) -> Vec<CertificateDer<'static>> {
+        let of_machine = rustls_native_certs::load_native_certs();
+        of_machine.certs.into_iter().chain(self.0.iter().cloned()).collect()
+    }
+
     /// These beside the authorities of the system, or beside Mozilla's if it has none.
     pub fn with_those_of_system(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
@@ -47,4 +53,15 @@ impl Authorities {
     pub fn count(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Why TLS failed, if that is what an error of a client is about.
+pub fn failure(error: &std::io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            "its certificate is of an authority that is not trusted here".to_owned()
+        }
+        error => error.to_string(),
+    })
 }

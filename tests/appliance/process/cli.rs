@@ -206,7 +206,7 @@ fn check_prints_effective_settings() {
     let said = out(&appliance.tinyd(&["check", "--public", "127.0.0.1:9999"]));
     for part in [
         "tinyd.toml: ok",
-        "redirects: 127.0.0.1:9999, this machine only",
+        "redirects: http://127.0.0.1:9999, this machine only",
         "short URLs: http://127.0.0.1:9999/tiny/ID",
         "warning: ",
         "\npublic.listen = 127.0.0.1:9999\npublic.tiny = hop\n",

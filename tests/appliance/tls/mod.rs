@@ -1,5 +1,6 @@
 //! HTTPS.
 
+mod command_line;
 mod handshakes;
 mod http2;
 mod upgrade;
