@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
 
 use crate::metrics::{CertificateReport, Listener, TlsReport};
@@ -212,7 +212,11 @@ fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<
         MinVersion::Tls12 => &[&TLS13, &TLS12],
         MinVersion::Tls13 => &[&TLS13],
     };
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions);
+    let mut provider_of_server = (*provider()).clone();
+    provider_of_server
+        .cipher_suites
+        .sort_by_key(|suite| !is_short(suite.suite()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider_of_server)).with_protocol_versions(versions);
     let builder = builder.map_err(|error| refused("TLS", error))?;
     let mut config = match &settings.client_ca {
         None => builder
@@ -233,6 +237,9 @@ fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<
                 .with_cert_resolver(Arc::clone(&certificates) as _)
         }
     };
+    // What costs least comes first: no client prefers a longer key for a redirect. Clients that list 256 bits first, such
+    // as curl, would take a quarter more CPU for a handshake.
+    config.ignore_client_order = true;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -247,6 +254,11 @@ fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<
         certificates,
         has_warned: AtomicBool::new(false),
     })
+}
+
+/// With keys of 128 bits.
+fn is_short(suite: CipherSuite) -> bool {
+    suite.as_str().is_some_and(|name| name.contains("AES_128"))
 }
 
 #[cfg(test)]
