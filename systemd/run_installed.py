@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -165,9 +166,11 @@ def destination():
         threading.Thread(target=serve, daemon=True).start()
     with open(SETTINGS) as file:
         installed = file.read()
+    # HTTPS, with a key that only the service manager can read.
+    tls = '[public.tls]\nlisten = "127.0.0.1:0"\ncertificates = { cert_credential = "cert", key_credential = "key" }\n'
     more = f'allow = "127.0.0.1"\nports = {server.server_port}\nname_servers = "127.0.0.1:{names.getsockname()[1]}"\n'
     with open(SETTINGS, "w") as file:
-        file.write(installed.replace("[fetch]\n", "[fetch]\n" + more))
+        file.write(installed.replace("[fetch]\n", tls + "[fetch]\n" + more))
     try:
         yield f"http://destination.example:{server.server_port}/"
     finally:
@@ -194,8 +197,20 @@ def with_proc():
     return ["unshare", "--mount", "sh", "-c", mount, "sh"]
 
 
-def get(address, target):
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+def make_certificate(folder):
+    """A certificate for this machine and its key, as the credentials of a drop-in."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", os.path.join(folder, "key"), "-out", os.path.join(folder, "cert")]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command.split() + files + names, check=True, capture_output=True)
+
+
+def get(address, target, certificate=None):
+    if certificate:
+        context = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection(address, timeout=PATIENCE, context=context)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     connection.request("GET", target)
     return connection.getresponse()
 
@@ -209,6 +224,7 @@ def main():
         name, path = setting.split(":", 1)
         shutil.copyfile(ROOT + path, os.path.join(credentials, name))
         os.chmod(os.path.join(credentials, name), 0o400)
+    make_certificate(credentials)
     if owner:
         for path in (state, credentials, *(entry.path for entry in os.scandir(credentials))):
             os.chown(path, *owner)
@@ -237,7 +253,7 @@ def main():
             text=True,
         )
         try:
-            exercise(process, manager, url)
+            exercise(process, manager, url, os.path.join(credentials, "cert"))
         except BaseException:
             process.kill()
             log.seek(0)
@@ -252,9 +268,10 @@ def main():
     check_trace()
 
 
-def exercise(process, manager, url):
-    addresses = dict(process.stdout.readline().split(" http://") for _ in range(2))
-    addresses = {name: address.strip() for name, address in addresses.items()}
+def exercise(process, manager, url, certificate):
+    lines = [process.stdout.readline().split() for _ in range(3)]
+    addresses = {name: address.removeprefix("http://") for name, address in lines if address.startswith("http://")}
+    secure = next(address.removeprefix("https://") for _, address in lines if address.startswith("https://"))
     manager.wait_for("READY=1")
 
     def tinyd_admin(*arguments):
@@ -267,9 +284,10 @@ def exercise(process, manager, url):
 
     added = tinyd_admin("link", "add", "https://example.com/video", "--system-name", "CHECK")
     link = re.search(r"^id +(\w+)$", added, re.M).group(1)
-    answer = get(addresses["public"], f"/api_v3/service/shortlink_shortlink/action/goto/id/{link}")
-    if (answer.status, answer.getheader("location")) != (302, "https://example.com/video"):
-        fail(f"the link answers {answer.status}")
+    for address, trusted in ((addresses["public"], None), (secure, certificate)):
+        answer = get(address, f"/api_v3/service/shortlink_shortlink/action/goto/id/{link}", trusted)
+        if (answer.status, answer.getheader("location")) != (302, "https://example.com/video"):
+            fail(f"the link answers {answer.status}")
     added = tinyd_admin("link", "add", url, "--system-name", "FETCH")
     fetched = re.search(r"^id +(\w+)$", added, re.M).group(1)
     answer = get(addresses["public"], f"/api_v3/service/shortlink_shortlink/action/goto/id/{fetched}/proxy/true")
