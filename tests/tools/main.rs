@@ -15,6 +15,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod browser;
 mod clients;
 mod copies;
 mod faults;
@@ -42,6 +43,9 @@ use std::process::ExitCode;
 use harness::{Test, test};
 
 const TESTS: &[Test] = &[
+    test!(browser::chromium_is_redirected_over_http2, Chromium),
+    test!(browser::h2load_gets_every_redirect, Nghttp2),
+    test!(browser::nghttp_is_redirected, Nghttp2),
     test!(clients::python_client_works_unchanged, Python),
     test!(clients::node_client_and_kmc_work_unchanged, Node),
     test!(clients::typescript_client_works_unchanged_in_a_browser, Node, Chromium),

@@ -17,6 +17,8 @@ pub enum Tool {
     Mount,
     /// A network namespace with a mount namespace.
     Network,
+    /// h2load and nghttp.
+    Nghttp2,
     Nginx,
     Node,
     Php,
@@ -39,6 +41,7 @@ impl Tool {
             Self::Network => {
                 "network namespaces: run as root or allow user namespaces; apt-get install util-linux mount iproute2"
             }
+            Self::Nghttp2 => "h2load and nghttp: apt-get install nghttp2-client",
             Self::Nginx => "nginx: apt-get install nginx-light",
             Self::Node => "Node.js 20 and npm: apt-get install nodejs npm",
             Self::Php => "PHP 8.2: apt-get install php-cli",
@@ -82,6 +85,7 @@ impl Tool {
                 succeeds(wrapper[0], &args)
             }
             Self::Network => network::works(),
+            Self::Nghttp2 => succeeds("h2load", &["--version"]) && succeeds("nghttp", &["--version"]),
             Self::Nginx => succeeds("nginx", &["-v"]),
             Self::Node => {
                 succeeds(

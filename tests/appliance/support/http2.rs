@@ -133,7 +133,7 @@ pub fn get_block(target: &str) -> Vec<u8> {
     ])
 }
 
-/// Sends bytes until the server closes or there are no more, and reads to the end; false if the server did not close.
+/// Sends bytes until the server closes or there are no more, and reads to the end.
 pub fn flood(stream: &mut Secured, bytes: &[u8]) -> Vec<u8> {
     for part in bytes.chunks(16 * 1024) {
         if stream.write_all(part).is_err() {
@@ -141,6 +141,11 @@ pub fn flood(stream: &mut Secured, bytes: &[u8]) -> Vec<u8> {
         }
     }
     let _ = stream.flush();
+    read_until_end(stream)
+}
+
+/// What arrives until the server closes, whether it says so or not.
+pub fn read_until_end(stream: &mut Secured) -> Vec<u8> {
     let mut received = Vec::new();
     let _ = stream.read_to_end(&mut received);
     received

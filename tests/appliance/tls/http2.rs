@@ -7,7 +7,7 @@ use crate::support::certificates::Authority;
 use crate::support::fixture::{Appliance, poll};
 use crate::support::http2::{
     CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, flood, frame, get_block, kinds, raw, request,
+    WINDOW_UPDATE, flood, frame, get_block, kinds, raw, read_until_end, request,
 };
 use crate::support::scrape::{Scrape, refusals};
 use crate::support::tls::{Client, settings, start_with};
@@ -165,8 +165,8 @@ fn client_that_takes_nothing_is_cut_off() {
         let get = frame(HEADERS, END_STREAM | END_HEADERS, stream_id, &get_block("/robots.txt"));
         stream.write_all(&get).unwrap();
     }
-    let (since, mut received) = (Instant::now(), Vec::new());
-    let _ = stream.read_to_end(&mut received);
+    let since = Instant::now();
+    let received = read_until_end(&mut stream);
     assert!(since.elapsed() < Duration::from_secs(60));
     let kinds = kinds(&received);
     assert_eq!(kinds.iter().filter(|kind| **kind == HEADERS).count(), 3, "{kinds:?}");
@@ -187,8 +187,7 @@ fn idle_connections_and_open_heads_have_their_timeouts() {
         let before = refusals(&appliance, "public", reason);
         let mut stream = raw(&client, &appliance.public_tls);
         stream.write_all(bytes).unwrap();
-        let mut received = Vec::new();
-        let _ = stream.read_to_end(&mut received);
+        let received = read_until_end(&mut stream);
         assert_eq!(refusals(&appliance, "public", reason), before + 1, "{reason}");
         assert_eq!(kinds(&received).contains(&GOAWAY), bytes != unfinished, "{reason}");
     }
@@ -209,7 +208,6 @@ fn connection_ends_after_its_requests_and_at_a_drain() {
     let mut first = [0; 9];
     stream.read_exact(&mut first).unwrap();
     assert!(appliance.terminate().success());
-    let mut received = Vec::new();
-    let _ = stream.read_to_end(&mut received);
+    let received = read_until_end(&mut stream);
     assert!([&first[..], &received].concat().len() > 9 && kinds(&[&first[..], &received].concat()).contains(&GOAWAY));
 }
