@@ -52,7 +52,7 @@ labels! {
     /// How a connection was secured by TLS.
     pub enum Handshake {
         Full = "full",
-        /// With the keys of an earlier connection, which costs less.
+        /// With the keys of an earlier connection, and without a certificate.
         Resumed = "resumed",
     }
 }

@@ -95,7 +95,7 @@ tinyd_guessers_shut_out How often a client asked for so many unknown ids that it
     minute was over.
 tinyd_refusals Connections and requests that were refused, and connections that were closed, for a reason of the \
     appliance's.
-tinyd_tls_handshakes TLS handshakes that succeeded, by listener: full ones, and resumed ones, which cost less.
+tinyd_tls_handshakes TLS handshakes that succeeded, by listener: full ones, and resumed ones, which need no certificate.
 tinyd_certificate_not_before_timestamp_seconds When a certificate that is served begins to be valid, in seconds \
     since 1970.
 tinyd_certificate_not_after_timestamp_seconds When a certificate that is served expires, in seconds since 1970.
