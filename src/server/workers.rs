@@ -216,7 +216,7 @@ pub(super) async fn secure(
 ) -> io::Result<(Handover<TlsStream>, Protocol)> {
     let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
     if context.policy.is_announced_by(&connection.peer) {
-        proxy_protocol::introduce(&mut connection, context).await?;
+        proxy_protocol::introduce(&mut connection, Scheme::Https, context).await?;
     }
     let secure = Arc::clone(&tls.borrow());
     tls::accept(connection, &secure, context, activity).await
