@@ -17,8 +17,12 @@ use crate::cli::progress::LogWriter;
 use crate::config::{LogFormat, Settings};
 use crate::kaltura::ACCESS_LOG;
 
-/// The start of the log targets of the DNS resolver.
-const RESOLVER: &str = "hickory";
+/// Libraries that log what strangers send, who could flood the log: hickory malformed replies, rustls malformed
+/// handshakes. Each with the start of its log targets, by which an operator asks for them all the same.
+const QUIET: [(&str, &[&str]); 2] = [
+    ("hickory", &["hickory_net", "hickory_proto", "hickory_resolver"]),
+    ("rustls", &["rustls"]),
+];
 
 /// The levels of the log, which a reload may change.
 pub(super) struct LogLevels(Handle<EnvFilter, Registry>);
@@ -60,10 +64,9 @@ impl LogLevels {
 
 fn filter_of(settings: &Settings) -> anyhow::Result<EnvFilter> {
     let mut filter: EnvFilter = settings.log.parse().context("log levels")?;
-    if !settings.log.contains(RESOLVER) {
-        // hickory logs malformed replies with the queried name; a hostile name server could flood the log.
-        for part in ["net", "proto", "resolver"] {
-            filter = filter.add_directive(format!("{RESOLVER}_{part}=off").parse()?);
+    for (_, targets) in QUIET.into_iter().filter(|(name, _)| !settings.log.contains(name)) {
+        for target in targets {
+            filter = filter.add_directive(format!("{target}=off").parse()?);
         }
     }
     if settings.access_log.is_some() {

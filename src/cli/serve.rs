@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::SettingArgs;
-use crate::cli::exit::CliError;
+use crate::cli::exit::{CliError, Failure};
 use crate::cli::log::{self, LogLevels};
 use crate::cli::progress::bar;
 use crate::config::{Overrides, Settings};
@@ -120,7 +120,7 @@ async fn serve(
     // Before anything is announced, so that no signal finds its default.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
-    let reloader = Reloader::new(settings).map_err(anyhow::Error::from)?;
+    let reloader = Reloader::new(settings).map_err(|error| Failure::Usage.error(error))?;
     let bind = |sockets| connection::bind(&settings.addresses(), settings.threads, sockets);
     let bound = connection::inherited().and_then(bind).map_err(anyhow::Error::from)?;
     announce(&bound)?;

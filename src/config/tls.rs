@@ -14,6 +14,10 @@ pub fn read(values: &Values, reader: &mut Reader, section: &'static str) -> Resu
             let reason = "expected the addresses that serve HTTPS, such as 0.0.0.0:443";
             return Err(reader.wrong(keys::TLS_LISTEN.path(section), "(missing)", reason));
         }
+        if let Some(path) = values.path(section, &keys::CLIENT_CA, reader) {
+            let reason = "without listen there is no HTTPS, and clients need no certificate";
+            return Err(reader.wrong(keys::CLIENT_CA.path(section), path.display(), reason));
+        }
         return Ok(None);
     }
     if pairs.is_empty() {

@@ -89,7 +89,7 @@ async fn serve_admin(
         Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
     if context.policy.is_announced_by(&connection.peer)
-        && let Err(error) = proxy_protocol::introduce(&mut connection, &context).await
+        && let Err(error) = proxy_protocol::introduce(&mut connection, Scheme::Http, &context).await
     {
         return tracing::trace!(%error, "connection ended");
     }

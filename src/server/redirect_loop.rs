@@ -20,8 +20,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http::connection::deadlines::Deadlines;
 use crate::http::connection::guard::{Depart, Handover, linger};
-use crate::http::connection::proxy_protocol;
 use crate::http::connection::set::{ConnectionContext, ConnectionPolicy, ConnectionSlot, LastUsed};
+use crate::http::connection::{Scheme, proxy_protocol};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
@@ -255,7 +255,7 @@ pub(super) async fn serve(
     } = connection;
     let mut handover = Handover::new(TcpStream::from_std(stream)?, peer, slot);
     if is_announced {
-        proxy_protocol::introduce(&mut handover, context).await?;
+        proxy_protocol::introduce(&mut handover, Scheme::Http, context).await?;
         progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
     }
@@ -470,7 +470,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 mod tests {
     use super::*;
     use crate::http::Limits;
-    use crate::http::connection::Scheme;
     use crate::http::connection::set::{Admission, ConnectionSet, Gate};
     use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;

@@ -10,7 +10,7 @@ use crate::http::connection::set::ConnectionPolicy;
 use crate::kaltura::session::Partners;
 use crate::metrics::Listener;
 use crate::model::Clock;
-use crate::tls::{CertificateError, TlsServer, TlsSettings};
+use crate::tls::{TlsServer, TlsSettings};
 
 /// What a reload changes while the server runs.
 #[derive(Debug)]
@@ -24,17 +24,18 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the certificates.
-    pub fn new(settings: &Settings) -> Result<Self, CertificateError> {
-        let tls = |settings: &Option<TlsSettings>| {
+    /// Reads the certificates. An error says of which section they are.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        let tls = |section: &str, settings: &Option<TlsSettings>| {
             let server = settings
                 .as_ref()
                 .map(|settings| TlsServer::new(settings, Clock::system()));
-            server.map(|server| server.map(Arc::new)).transpose()
+            let server = server.map(|server| server.map(Arc::new)).transpose();
+            server.map_err(|error| format!("{section}: {error}"))
         };
         Ok(Self {
-            public_tls: tls(&settings.public_tls)?,
-            admin_tls: tls(&settings.admin_tls)?,
+            public_tls: tls("public.tls", &settings.public_tls)?,
+            admin_tls: tls("admin.tls", &settings.admin_tls)?,
             guesses_per_minute: Arc::new(AtomicU32::new(settings.guesses_per_minute)),
             partners: watch::Sender::new(Arc::new(settings.partners.clone())),
             public: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.public_limits))),

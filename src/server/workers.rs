@@ -261,7 +261,7 @@ async fn introduced(
 ) -> io::Result<Handover<tokio::net::TcpStream>> {
     let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
     if context.policy.is_announced_by(&connection.peer) {
-        proxy_protocol::introduce(&mut connection, context).await?;
+        proxy_protocol::introduce(&mut connection, Scheme::Https, context).await?;
     }
     Ok(connection)
 }

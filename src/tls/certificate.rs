@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::model::Timestamp;
-use crate::tls::provider;
+use crate::tls::{pem, provider};
 
 const FULL_CHAIN: &str = "expected PEM with the certificate first and the intermediate ones after it";
 
@@ -80,7 +80,7 @@ impl Certificate {
         };
         let of_chain = |reason: String| unusable(&files.certificate, reason);
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-        let chain = chain.map_err(|error| of_chain(format!("{error}: {FULL_CHAIN}")))?;
+        let chain = chain.map_err(|error| of_chain(format!("{}: {FULL_CHAIN}", pem::fault(&error))))?;
         let Some(leaf) = chain.first() else {
             return Err(of_chain(format!("holds no certificate: {FULL_CHAIN}")));
         };
@@ -210,11 +210,11 @@ fn faults_of_chain(chain: &[CertificateDer<'_>]) -> Vec<String> {
 }
 
 /// Why there is no key in a text. Never part of the text itself.
-fn without_key(text: &[u8], error: &pem::Error) -> &'static str {
+fn without_key(text: &[u8], error: &PemError) -> &'static str {
     let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
     if has(b"ENCRYPTED") {
         "the key is encrypted, and nobody is there to type its passphrase: expected a key without one (openssl pkey)"
-    } else if matches!(error, pem::Error::NoItemsFound) {
+    } else if matches!(error, PemError::NoItemsFound) {
         "holds no key: expected PEM, beginning with -----BEGIN PRIVATE KEY-----"
     } else {
         "not PEM: expected a key that begins with -----BEGIN PRIVATE KEY-----"

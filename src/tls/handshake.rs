@@ -44,43 +44,77 @@ pub async fn accept(
     };
     let accepted = accepted.unwrap_or_else(|elapsed| {
         context.counts.refused(Refusal::TlsTimeout);
-        Err(elapsed.into())
-    })?;
-    activity.rest(std::time::Instant::now());
-    Ok(accepted)
+        Err(Failure::of(elapsed.into()))
+    });
+    match accepted {
+        Ok(accepted) => {
+            activity.rest(std::time::Instant::now());
+            Ok(accepted)
+        }
+        Err(Failure { error, answered }) => {
+            if let Some(mut stream) = answered {
+                linger(&mut stream).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+struct Failure {
+    error: io::Error,
+    /// The connection, if the client was sent the reason.
+    answered: Option<TcpStream>,
+}
+
+impl Failure {
+    const fn of(error: io::Error) -> Self {
+        Self { error, answered: None }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::of(error)
+    }
 }
 
 async fn shake_hands(
     mut connection: Handover<TcpStream>,
     secure: &Secure,
     context: &ConnectionContext,
-) -> io::Result<(Handover<TlsStream>, Protocol)> {
+) -> Result<(Handover<TlsStream>, Protocol), Failure> {
     let held = std::mem::take(&mut connection.unread);
     let mut transport = None;
     let connection = connection.try_map(|stream| {
         transport = Some(Transport::new(stream, held));
         Ok(())
     })?;
-    let mut transport = transport.ok_or(io::ErrorKind::NotConnected)?;
+    let mut transport = transport.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
     match transport.first_byte().await? {
         // A port scan, or the health check of a load balancer.
-        None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         Some(byte) if byte != HANDSHAKE && byte.is_ascii_uppercase() => {
             context.counts.refused(Refusal::PlainHttp);
             let answer = http::refusal(StatusCode::BAD_REQUEST, PLAIN_HTTP, context.clock.now());
             let mut stream = transport.into_stream()?;
             stream.write_all(&answer).await?;
-            linger(&mut stream).await?;
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(Failure {
+                error: io::ErrorKind::InvalidData.into(),
+                answered: Some(stream),
+            });
         }
         Some(_) => {}
     }
     let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&secure.config));
-    let secured = acceptor.accept(transport).await.inspect_err(|_| {
+    let secured = acceptor.accept(transport).into_fallible().await;
+    let secured = secured.map_err(|(error, transport)| {
         context.counts.refused(Refusal::TlsHandshake);
         if secure.certificates.all().is_empty() {
             secure.warn_of_no_certificate();
         }
+        // The client has an alert, which a reset would take from it.
+        let answered = transport.into_stream().ok();
+        Failure { error, answered }
     })?;
     let session = secured.get_ref().1;
     context.counts.shook_hands(match session.handshake_kind() {

@@ -3,6 +3,7 @@
 mod certificate;
 mod certificates;
 mod handshake;
+mod pem;
 mod roots;
 mod server;
 mod settings;

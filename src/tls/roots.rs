@@ -4,6 +4,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::tls::pem;
+
 /// Authorities that the operator names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorities(Vec<CertificateDer<'static>>);
@@ -11,7 +13,7 @@ pub struct Authorities(Vec<CertificateDer<'static>>);
 impl Authorities {
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let certificates = certificates.map_err(|error| error.to_string())?;
+        let certificates = certificates.map_err(|error| pem::fault(&error).to_owned())?;
         if certificates.is_empty() {
             return Err("holds no certificate; expected PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned());
         }

@@ -132,7 +132,12 @@ impl TlsStream {
 
 impl AsyncRead for TlsStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.secured().poll_read(cx, buffer)
+        let read = self.secured().poll_read(cx, buffer);
+        // The client waits for the answer to what it asked of TLS itself, such as another handshake.
+        if self.0.get_ref().1.wants_write() {
+            let _ = self.secured().poll_flush(cx);
+        }
+        read
     }
 }
 

@@ -34,6 +34,7 @@ mod status;
 #[path = "../appliance/support/mod.rs"]
 mod support;
 mod systemd;
+mod tls;
 mod tool;
 mod vectors;
 mod wrapper;
@@ -72,6 +73,12 @@ const TESTS: &[Test] = &[
     test!(status::status_is_unhealthy_when_descriptors_run_out, Bash),
     test!(systemd::hung_redirect_thread_stops_the_heartbeat, Strace),
     test!(systemd::hung_general_thread_stops_the_heartbeat_not_redirects, Strace),
+    test!(tls::client_of_rsa_only_is_served, Openssl),
+    test!(tls::curl_is_redirected_over_tls, Curl),
+    test!(tls::java_is_redirected_over_tls, Java),
+    test!(tls::openssl_may_not_renegotiate, Openssl),
+    test!(tls::openssl_resumes_sessions, Openssl),
+    test!(tls::testssl_finds_no_weakness, Testssl),
     test!(vectors::no_spelling_of_a_private_address_is_fetched, Network),
     test!(vectors::refused_addresses_are_reachable_when_allowed, Network),
     test!(vectors::no_redirect_reaches_a_private_address, Network),

@@ -1,6 +1,7 @@
 //! A restart under load with inherited listening sockets, as systemd does it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,23 +9,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::certificates::Authority;
 use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll};
 use crate::support::http::request;
+use crate::support::tls::{Client, NAME, write_pair};
 use crate::support::wire::Connection;
 
-/// Starts the appliance with these sockets as descriptors 3 and 4, as systemd passes them on.
-fn start(folder: &Path, public: &TcpListener, admin: &TcpListener) -> Child {
+/// Starts the appliance with these sockets as descriptors 3, 4 and 5, as systemd passes them on.
+fn start(folder: &Path, public: &TcpListener, admin: &TcpListener, public_tls: &TcpListener) -> Child {
     let inherited = |listener: &TcpListener| Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"));
-    let script = "export LISTEN_PID=$$ LISTEN_FDS=2\nexec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=3\n\
+                  exec \"$0\" \"$@\" 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>>\"$TEST_LOG\"";
     let mut command = Command::new("bash");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
         command.env_remove(name);
     }
     command
+        .env("TEST_LOG", folder.join("log"))
         .args(["-c", script, binary(), "serve", "--threads", "2", "--log", "info"])
         .arg("--public")
         .arg(public.local_addr().unwrap().to_string())
@@ -36,7 +37,7 @@ fn start(folder: &Path, public: &TcpListener, admin: &TcpListener) -> Child {
         .arg(folder.join("data"))
         .stdin(inherited(public))
         .stdout(inherited(admin))
-        .stderr(log.unwrap())
+        .stderr(inherited(public_tls))
         .spawn()
         .unwrap()
 }
@@ -56,11 +57,17 @@ fn base(listener: &TcpListener) -> String {
 
 /// Sends requests on one connection after the other until stopped; each connection lives as long as the server allows.
 /// Between two requests, the connection is idle for the pause.
-fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &AtomicUsize) {
-    let mut connection: Option<Connection> = None;
+fn ask<S: Read + Write>(
+    open: impl Fn() -> Connection<S>,
+    target: &str,
+    pause: Duration,
+    stop: &AtomicBool,
+    answered: &AtomicUsize,
+) {
+    let mut connection: Option<Connection<S>> = None;
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let current = connection.get_or_insert_with(|| Connection::open(base));
+        let current = connection.get_or_insert_with(&open);
         match current.get(target, "") {
             Some(received) => {
                 assert_eq!(received.status, 302, "{received:?}");
@@ -86,10 +93,16 @@ fn ask(base: &str, target: &str, pause: Duration, stop: &AtomicBool, answered: &
 
 pub fn restart_fails_no_request() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("tinyd.toml"), configuration("")).unwrap();
-    let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin, public_tls] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let tls = public_tls.local_addr().unwrap().to_string();
+    let pair = "certificates = [{ cert = \"cert.pem\", key = \"key.pem\" }]";
+    let settings = format!("[public.tls]\nlisten = \"{tls}\"\n{pair}\n");
+    fs::write(folder.path().join("tinyd.toml"), configuration(&settings)).unwrap();
+    let authority = Authority::new();
+    write_pair(folder.path(), &authority.issue(&[NAME], |_| {}));
+    let client = Client::new(&authority);
     let (public_base, admin_base) = (base(&public), base(&admin));
-    let mut process = Process(start(folder.path(), &public, &admin));
+    let mut process = Process(start(folder.path(), &public, &admin, &public_tls));
     let form = |fields: &[(&str, &str)]| {
         let pairs = fields
             .iter()
@@ -119,17 +132,29 @@ pub fn restart_fails_no_request() {
 
     let stop = AtomicBool::new(false);
     let end = || EndOfTest(&stop);
-    let answered: Vec<_> = (0..7).map(|_| AtomicUsize::new(0)).collect();
+    let answered: Vec<_> = (0..11).map(|_| AtomicUsize::new(0)).collect();
     std::thread::scope(|scope| {
         for (number, count) in answered.iter().enumerate() {
             let (public, goto, general, stop, add) = (&public_base, &goto, &general, &stop, &add);
+            let (client, tls) = (&client, &tls);
             let end = end();
             scope.spawn(move || {
                 let _end = end;
+                let open = || Connection::open(public);
+                let open_secured = || client.open(tls);
                 match number {
-                    0..2 => ask(public, goto, Duration::ZERO, stop, count),
-                    2 => ask(public, goto, Duration::from_millis(20), stop, count),
-                    3 => ask(public, general, Duration::from_millis(20), stop, count),
+                    0..2 => ask(open, goto, Duration::ZERO, stop, count),
+                    2 => ask(open, goto, Duration::from_millis(20), stop, count),
+                    3 => ask(open, general, Duration::from_millis(20), stop, count),
+                    7 => ask(open_secured, goto, Duration::ZERO, stop, count),
+                    8 => ask(open_secured, goto, Duration::from_millis(20), stop, count),
+                    9 => ask(open_secured, general, Duration::from_millis(20), stop, count),
+                    10 => {
+                        while !stop.load(Ordering::Relaxed) {
+                            assert_eq!(client.get(tls, goto).status, 302);
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     // A connection for each request.
                     4 | 5 => {
                         while !stop.load(Ordering::Relaxed) {
@@ -162,7 +187,7 @@ pub fn restart_fails_no_request() {
                     .success()
             );
             assert!(process.0.wait().unwrap().success());
-            process = Process(start(folder.path(), &public, &admin));
+            process = Process(start(folder.path(), &public, &admin, &public_tls));
         }
         let before: usize = answered.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         poll("answers after the last start", || {

@@ -13,6 +13,8 @@ pub enum Tool {
     Bash,
     Chromium,
     Curl,
+    /// A Java that compiles what it runs, and keytool.
+    Java,
     /// A mount namespace, in which a file system can be mounted and remounted.
     Mount,
     /// A network namespace with a mount namespace.
@@ -21,11 +23,13 @@ pub enum Tool {
     Nghttp2,
     Nginx,
     Node,
+    Openssl,
     Php,
     Promtool,
     Python,
     Slowhttptest,
     Strace,
+    Testssl,
 }
 
 impl Tool {
@@ -35,6 +39,7 @@ impl Tool {
             Self::Bash => "bash: apt-get install bash",
             Self::Chromium => "Chromium: apt-get install chromium, or set CHROMIUM",
             Self::Curl => "curl: apt-get install curl",
+            Self::Java => "Java 17: apt-get install openjdk-17-jdk-headless",
             Self::Mount => {
                 "permission to mount: run as root or allow user namespaces; apt-get install util-linux mount"
             }
@@ -44,11 +49,13 @@ impl Tool {
             Self::Nghttp2 => "h2load and nghttp: apt-get install nghttp2-client",
             Self::Nginx => "nginx: apt-get install nginx-light",
             Self::Node => "Node.js 20 and npm: apt-get install nodejs npm",
+            Self::Openssl => "openssl 3: apt-get install openssl",
             Self::Php => "PHP 8.2: apt-get install php-cli",
             Self::Promtool => "promtool: apt-get install prometheus",
             Self::Python => "Python 3.11 with venv: apt-get install python3-venv",
             Self::Slowhttptest => "slowhttptest: apt-get install slowhttptest",
             Self::Strace => "strace with permission to trace: apt-get install strace",
+            Self::Testssl => "testssl.sh: apt-get install testssl.sh",
         }
     }
 
@@ -76,6 +83,7 @@ impl Tool {
                 )
             }
             Self::Curl => succeeds("curl", &["--version"]),
+            Self::Java => succeeds("java", &["--list-modules"]) && succeeds("javac", &["--version"]),
             Self::Mount => {
                 let folder = tempfile::tempdir().unwrap();
                 let script =
@@ -93,6 +101,7 @@ impl Tool {
                     &["-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"],
                 ) && succeeds("npm", &["--version"])
             }
+            Self::Openssl => succeeds("sh", &["-c", "openssl version | grep -q '^OpenSSL 3'"]),
             Self::Php => succeeds("php", &["-r", "exit((int)(PHP_VERSION_ID < 80200));"]),
             Self::Promtool => succeeds("promtool", &["--version"]),
             Self::Python => {
@@ -116,6 +125,8 @@ impl Tool {
                 ];
                 succeeds("strace", &[&args[..], &["true"]].concat())
             }
+            // Asked for its version, it fails.
+            Self::Testssl => command("testssl", &["--version"]).status().is_ok(),
         }
     }
 }

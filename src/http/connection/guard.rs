@@ -28,7 +28,8 @@ const LINGER_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Closes a connection on which more may arrive, so that the client gets the response.
 pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
-    stream.shutdown().await?;
+    // Of TLS, the end is a record, which a client that reads nothing does not take.
+    tokio::time::timeout(LINGER, stream.shutdown()).await??;
     let mut rest = stream.take(LINGER_MAX_BYTES);
     let mut nowhere = tokio::io::sink();
     let reading = tokio::io::copy(&mut rest, &mut nowhere);
@@ -383,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
     }
 
     /// Times a write, and fails it when the client accepts nothing for too long.
-    fn paced(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn paced<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_alarm = None;
             return written;
@@ -419,7 +420,8 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
                     }
                 }
                 CloseReason::Shutdown => {
-                    ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                    let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+                    ready!(self.paced(cx, shut_down))?;
                     let until = Box::pin(tokio::time::sleep(LINGER));
                     self.ending = CloseReason::Linger { until, bytes: 0 };
                 }
@@ -504,7 +506,9 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> AsyncWrite for Guard<S> {
         if self.exchange.presence.required_until().is_some() && self.stream.poll_departed(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // What TLS holds is not sent yet.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.paced(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

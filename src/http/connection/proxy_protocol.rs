@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
 use crate::http::connection::guard::{Handover, linger};
+use crate::http::connection::listener::Scheme;
 use crate::http::connection::set::{ConnectionContext, full_for_address};
 use crate::metrics::Refusal;
 
@@ -29,6 +30,7 @@ pub struct ProxyHeader {
 /// Reads the header of a trusted proxy, makes the client that it names the peer, and counts the connection for it.
 pub async fn introduce(
     connection: &mut Handover<impl AsyncRead + AsyncWrite + Unpin>,
+    scheme: Scheme,
     context: &ConnectionContext,
 ) -> io::Result<()> {
     let Handover {
@@ -49,9 +51,12 @@ pub async fn introduce(
     if let Some(client) = header.client {
         *peer = Peer::new(client, &context.policy.proxies);
         if !peer.is_proxy() && !slot.belong_to(client, limits) {
-            // Closed without a response, tinyd would look broken to the proxy.
-            stream.write_all(&full_for_address(context.clock.now())).await?;
-            linger(stream).await?;
+            // Closed without a response, tinyd would look broken to the proxy. Before a handshake, there is nothing
+            // that a client would understand.
+            if scheme == Scheme::Http {
+                stream.write_all(&full_for_address(context.clock.now())).await?;
+                linger(stream).await?;
+            }
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
     }

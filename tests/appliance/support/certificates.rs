@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -34,9 +34,19 @@ impl Authority {
 
     /// A certificate with its chain, and its key, as PEM.
     pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+        self.issue_by(&rcgen::PKCS_ECDSA_P256_SHA256, names, change)
+    }
+
+    /// The same with another kind of key.
+    pub fn issue_by(
+        &self,
+        algorithm: &'static SignatureAlgorithm,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let mut params = params(names);
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let chain = certificate.pem() + &std::fs::read_to_string(self.file()).unwrap();
         (chain, key.serialize_pem())

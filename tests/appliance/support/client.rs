@@ -1,6 +1,6 @@
 //! A client that reads a response piece by piece and notices a truncated body.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use super::wire::PATIENCE;
@@ -24,9 +24,9 @@ pub enum Part {
     CutOff,
 }
 
-/// A response after its head.
-pub struct Download {
-    reader: BufReader<TcpStream>,
+/// A response after its head, on a connection that may be secured.
+pub struct Download<S = TcpStream> {
+    reader: BufReader<S>,
     pub status: u16,
     /// Names in lower case, and values.
     pub headers: Vec<(String, String)>,
@@ -45,17 +45,17 @@ pub fn request(method: &str, target: &str, headers: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: tinyd\r\n{headers}\r\n")
 }
 
-impl Download {
+impl<S: Read + Write> Download<S> {
     /// Sends a request and reads the head of the response.
-    pub fn ask(stream: TcpStream, request: &str) -> Self {
+    pub fn ask(stream: S, request: &str) -> Self {
         Self::ask_by(BufReader::new(stream), request)
     }
 
-    fn ask_by(reader: BufReader<TcpStream>, request: &str) -> Self {
+    fn ask_by(reader: BufReader<S>, request: &str) -> Self {
         Self::try_ask_by(reader, request).expect("an answer")
     }
 
-    fn try_ask_by(mut reader: BufReader<TcpStream>, request: &str) -> Option<Self> {
+    fn try_ask_by(mut reader: BufReader<S>, request: &str) -> Option<Self> {
         reader.get_mut().write_all(request.as_bytes()).unwrap();
         let mut line = || {
             let mut line = Vec::new();
@@ -175,7 +175,7 @@ impl Download {
     }
 
     /// The same; the connection stays usable.
-    pub fn finish_keeping(mut self) -> (Fetched, Kept) {
+    pub fn finish_keeping(mut self) -> (Fetched, Kept<S>) {
         let mut body = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
         let is_whole = loop {
@@ -196,10 +196,10 @@ impl Download {
 }
 
 /// A connection after a response.
-pub struct Kept(BufReader<TcpStream>);
+pub struct Kept<S = TcpStream>(BufReader<S>);
 
-impl Kept {
-    pub fn ask(self, request: &str) -> Download {
+impl<S: Read + Write> Kept<S> {
+    pub fn ask(self, request: &str) -> Download<S> {
         Download::ask_by(self.0, request)
     }
 

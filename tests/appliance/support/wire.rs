@@ -1,6 +1,6 @@
 //! A connection with several requests, observed until its end.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ impl Received {
     }
 }
 
-/// The client's end of a connection.
-pub struct Connection {
-    pub stream: TcpStream,
+/// The client's end of a connection, which may be secured.
+pub struct Connection<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Connection {
@@ -35,7 +35,9 @@ impl Connection {
         stream.set_nodelay(true).unwrap();
         Self { stream }
     }
+}
 
+impl<S: Read + Write> Connection<S> {
     /// Sends bytes; the server may have closed before they are all sent.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
