@@ -237,8 +237,8 @@ fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<
                 .with_cert_resolver(Arc::clone(&certificates) as _)
         }
     };
-    // What costs least comes first: no client prefers a longer key for a redirect. Clients that list 256 bits first, such
-    // as curl, would take a quarter more CPU for a handshake.
+    // What costs least comes first: a redirect needs no longer key. Clients that list 256 bits first, such as curl, would
+    // take a quarter more CPU for a handshake.
     config.ignore_client_order = true;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});

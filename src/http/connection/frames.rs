@@ -126,14 +126,10 @@ impl<S> Frames<S> {
     }
 
     /// Fails a write when the client accepts nothing for too long.
-    fn paced(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = written {
+    fn paced<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
             self.write_alarm = None;
-            if let Ok(bytes) = &written {
-                self.sent += *bytes as u64;
-                self.streams.note_progress();
-            }
-            return Poll::Ready(written);
+            return written;
         }
         let timeout = self.write_timeout;
         let alarm = self
@@ -143,11 +139,20 @@ impl<S> Frames<S> {
         self.streams.note_stall();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+
+    fn counted(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let written = self.paced(cx, written);
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.sent += *bytes as u64;
+            self.streams.note_sent();
+        }
+        written
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let (before, was_open) = (buffer.filled().len(), self.counter.is_head_open);
         if self.unread.is_empty() {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         } else {
@@ -163,7 +168,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
             self.streams.note_flood();
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        self.streams.note_head(self.counter.is_head_open);
+        if self.counter.is_head_open || was_open {
+            self.streams.note_head(self.counter.is_head_open);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -171,7 +178,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.paced(cx, written)
+        self.counted(cx, written)
     }
 
     fn poll_write_vectored(
@@ -180,7 +187,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.paced(cx, written)
+        self.counted(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -188,7 +195,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // What TLS holds is not sent yet.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.paced(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::Full;
@@ -39,11 +40,26 @@ const PENDING_RESETS: usize = 20;
 /// Requests that were refused for what is wrong with them. Then the connection ends.
 const LOCAL_RESETS: usize = 100;
 
+/// Of a body, hyper takes a piece of this size at a time: it takes a piece as a whole, whether the client has room for
+/// it or not.
+const PIECE_BYTES: usize = 16 * 1024;
+
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Has the requests of a connection served by the task of the connection, so that they end with it.
 #[derive(Clone, Default)]
 struct SameTask(Arc<Mutex<Vec<Task>>>);
+
+/// Drops the requests that hyper has begun in the very moment in which the connection ended: each holds the list that
+/// it is in.
+struct DropRest(SameTask);
+
+impl Drop for DropRest {
+    fn drop(&mut self) {
+        let rest = std::mem::take(&mut *self.0.0.lock());
+        drop(rest);
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for SameTask {
     fn execute(&self, future: F) {
@@ -68,6 +84,7 @@ pub async fn serve(
     let write_timeout = context.policy.limits.write_timeout;
     let stream = Frames::new(stream, unread, Arc::clone(&streams), write_timeout);
     let tasks = SameTask::default();
+    let _rest = DropRest(tasks.clone());
     let answering = Answering {
         service,
         peer,
@@ -166,7 +183,7 @@ impl<S: Service> Answering<S> {
         request.extensions_mut().insert(presence.clone());
         let is_head = *request.method() == Method::HEAD;
         let (service, hsts) = (self.service.clone(), self.context.hsts.clone());
-        let mut in_flight = InFlight::begin(Arc::clone(&self.streams));
+        let in_flight = InFlight::begin(Arc::clone(&self.streams));
         async move {
             let mut response = match checked {
                 Ok(()) => service.respond(request, client).await,
@@ -181,7 +198,11 @@ impl<S: Service> Answering<S> {
                 leave_body_out(&mut response);
             }
             in_flight.respond(&presence);
-            Ok(response.map(|body| Tracked { body, in_flight }))
+            Ok(response.map(|body| Tracked {
+                body,
+                rest: Bytes::new(),
+                in_flight,
+            }))
         }
     }
 }
@@ -238,46 +259,33 @@ fn refusal(status: StatusCode, reason: &str) -> Response {
     response
 }
 
-/// A request, until hyper has sent all of its response or the client has taken it back.
+/// A request, until hyper has the last piece of its response or the client has taken it back.
 struct InFlight {
     streams: Arc<Streams>,
     number: usize,
-    /// Whether the client has something to take.
-    is_unsent: bool,
 }
 
 impl InFlight {
     fn begin(streams: Arc<Streams>) -> Self {
         let number = streams.begin();
-        Self {
-            streams,
-            number,
-            is_unsent: false,
-        }
+        Self { streams, number }
     }
 
-    fn respond(&mut self, presence: &ClientPresence) {
-        self.is_unsent = true;
-        self.streams.respond(self.number, presence);
-    }
-
-    fn set_unsent(&mut self, is_unsent: bool) {
-        if self.is_unsent != is_unsent {
-            self.is_unsent = is_unsent;
-            self.streams.set_unsent(is_unsent);
-        }
+    fn respond(&self, presence: &ClientPresence) {
+        self.streams.wait_for(self.number, presence);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.set_unsent(false);
         self.streams.end(self.number);
     }
 }
 
 struct Tracked {
     body: Body,
+    /// What hyper has not taken of the last piece.
+    rest: Bytes,
     in_flight: InFlight,
 }
 
@@ -285,28 +293,122 @@ impl hyper::body::Body for Tracked {
     type Data = <Body as hyper::body::Body>::Data;
     type Error = <Body as hyper::body::Body>::Error;
 
-    /// hyper asks only when the client has taken what there was.
+    /// hyper asks for a piece once the client had room for a part of the one before.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.in_flight.set_unsent(frame.is_ready());
-        frame
+        if self.rest.is_empty() {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            let InFlight { streams, number } = &self.in_flight;
+            streams.set_unsent(*number, frame.is_ready());
+            match frame {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return other,
+            }
+        } else {
+            let InFlight { streams, number } = &self.in_flight;
+            streams.set_unsent(*number, true);
+        }
+        let length = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (of_body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(of_body.lower() + rest);
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::connection::set::{Admission, ConnectionSet, Gate};
+    use crate::http::connection::{Scheme, set::ConnectionPolicy};
+    use crate::http::{Limits, Peer};
+    use crate::model::Clock;
+    use std::net::IpAddr;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::sync::watch;
+
+    /// Never answers.
+    #[derive(Clone)]
+    struct Silent(Arc<()>);
+
+    impl Service for Silent {
+        async fn respond(&self, _: Request<Incoming>, _: IpAddr) -> Response {
+            let _held = Arc::clone(&self.0);
+            std::future::pending().await
+        }
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    }
+
+    /// A header block, without compression.
+    fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+        let literal = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+        let fields = fields
+            .iter()
+            .map(|(name, value)| [vec![0], literal(name), literal(value)].concat());
+        fields.collect::<Vec<_>>().concat()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_requests_when_a_connection_ends() {
+        let get = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "a"),
+            (":path", "/"),
+        ];
+        // hyper ends the connection with the request that it refuses, right after it has begun the others.
+        let connect = [(":method", "CONNECT"), (":authority", "a"), ("content-length", "5")];
+        let requests = (0..50).map(|number| frame(1, 5, 2 * number + 1, &block(&get)));
+        let bytes = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(4, 0, 0, b""),
+            requests.collect::<Vec<_>>().concat(),
+            frame(1, 4, 101, &block(&connect)),
+        ];
+        let held = Arc::new(());
+        let (_stop, stopped) = watch::channel(false);
+        let gate = Gate {
+            admission: Admission::new(Arc::default()),
+            policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
+            clock: Clock::system(),
+            stopped,
+            hsts: None,
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        let accepted = gate
+            .admit(&stream, address.ip(), Scheme::Https, &ConnectionSet::default())
+            .unwrap();
+        let context = gate.context(accepted.policy, Scheme::Https);
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(&bytes.concat()).await.unwrap();
+        let peer = Peer::new(address.ip(), &Arc::default());
+        let handover = Handover::new(ours, peer, accepted.slot);
+        serve(handover, Silent(Arc::clone(&held)), context, &Arc::default()).await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
 
     const LIMITS: HeadLimits = HeadLimits {
         head_bytes: 200,

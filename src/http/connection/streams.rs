@@ -10,8 +10,10 @@ use crate::http::connection::set::LastUsed;
 use crate::http::{ClientPresence, Limits};
 use crate::metrics::{Connections, Refusal};
 
-/// How long a connection that is ending may take for what it has begun, beside the time of each response.
+/// How long a connection that is ending waits for the client to take the rest of its last response.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a client may send requests after it was told that the connection is ending: they may be on their way.
+const LATE_REQUESTS: Duration = Duration::from_secs(5);
 
 /// State shared by the stream below hyper and the service above it.
 #[derive(Debug)]
@@ -30,13 +32,15 @@ struct State {
     idle_since: Instant,
     /// Since when a part of a head is there.
     head_since: Option<Instant>,
-    /// Responses that hyper has, and of which the client has not taken everything.
-    unsent: usize,
-    /// When something was last sent, or a response was last begun.
-    progress: Instant,
+    /// Responses of which the client has to take more, by number, and since when it has taken nothing of them.
+    unsent: Vec<(usize, Instant)>,
     /// Clients that must stay and take their responses in time.
     awaited: Vec<(usize, ClientPresence)>,
+    /// When something was last sent.
+    sent_at: Instant,
     ending_since: Option<Instant>,
+    /// Whether the client goes on asking on a connection that is ending.
+    is_deaf: bool,
 }
 
 /// What a connection does next.
@@ -61,10 +65,11 @@ impl Streams {
                 requests: 0,
                 idle_since: now,
                 head_since: None,
-                unsent: 0,
-                progress: now,
+                unsent: Vec::new(),
                 awaited: Vec::new(),
+                sent_at: now,
                 ending_since: None,
+                is_deaf: false,
             }),
         })
     }
@@ -77,6 +82,7 @@ impl Streams {
         }
         state.in_flight += 1;
         state.requests += 1;
+        state.is_deaf |= state.ending_since.is_some_and(|since| since.elapsed() > LATE_REQUESTS);
         state.requests
     }
 
@@ -89,30 +95,26 @@ impl Streams {
         })
     }
 
-    /// hyper has a response whose body it now sends.
-    pub fn respond(&self, number: usize, presence: &ClientPresence) {
-        let mut state = self.state.lock();
-        state.unsent += 1;
-        state.progress = Instant::now();
+    /// The client of a request has to take its response in time.
+    pub fn wait_for(&self, number: usize, presence: &ClientPresence) {
         if presence.required_until().is_some() {
-            state.awaited.push((number, presence.clone()));
+            self.state.lock().awaited.push((number, presence.clone()));
         }
     }
 
-    /// While a body has nothing to send, the client need not take anything.
-    pub fn set_unsent(&self, is_unsent: bool) {
+    /// hyper has a part of a response that the client has yet to take; or, without one, waits for the next.
+    pub fn set_unsent(&self, number: usize, is_unsent: bool) {
         let mut state = self.state.lock();
-        state.unsent = if is_unsent {
-            state.unsent + 1
-        } else {
-            state.unsent.saturating_sub(1)
-        };
-        state.progress = Instant::now();
+        state.unsent.retain(|(unsent, _)| *unsent != number);
+        if is_unsent {
+            state.unsent.push((number, Instant::now()));
+        }
     }
 
     pub fn end(&self, number: usize) {
         let mut state = self.state.lock();
         state.in_flight = state.in_flight.saturating_sub(1);
+        state.unsent.retain(|(unsent, _)| *unsent != number);
         state.awaited.retain(|(awaited, _)| *awaited != number);
         if state.in_flight == 0 {
             state.idle_since = Instant::now();
@@ -120,8 +122,8 @@ impl Streams {
         }
     }
 
-    pub fn note_progress(&self) {
-        self.state.lock().progress = Instant::now();
+    pub fn note_sent(&self) {
+        self.state.lock().sent_at = Instant::now();
     }
 
     pub fn note_head(&self, is_open: bool) {
@@ -137,7 +139,7 @@ impl Streams {
         self.counts.refused(Refusal::FrameFlood);
     }
 
-    /// The connection takes no more requests.
+    /// The client is told that the connection is ending.
     pub fn set_ending(&self) {
         self.state.lock().ending_since.get_or_insert_with(Instant::now);
     }
@@ -158,23 +160,27 @@ impl Streams {
             refuse(Refusal::HeadTimeout);
             return Next::Abort;
         }
-        if state.unsent > 0 && is_over(state.progress + limits.write_timeout) {
-            refuse(Refusal::WriteTimeout);
-            return Next::Abort;
-        }
+        let taken = state.unsent.iter().map(|(_, since)| *since + limits.write_timeout);
         let awaited = state
             .awaited
             .iter()
             .filter_map(|(_, presence)| presence.required_until());
-        if awaited.min().is_some_and(|until| is_over(Instant::from_std(until))) {
+        let to_take = taken.chain(awaited.map(Instant::from_std)).min();
+        if to_take.is_some_and(&mut is_over) {
             refuse(Refusal::WriteTimeout);
             return Next::Abort;
         }
         if let Some(since) = state.ending_since {
-            if state.in_flight == 0 && is_over(since.max(state.idle_since) + GOODBYE) {
-                return Next::Abort;
-            }
-            return Next::LookAgain(next);
+            let idle_since = since.max(state.idle_since);
+            let is_idle = state.in_flight == 0;
+            // A client may answer pings for as long as it likes.
+            let is_gone =
+                is_idle && is_over((idle_since.max(state.sent_at) + GOODBYE).min(idle_since + limits.write_timeout));
+            return if is_gone || state.is_deaf {
+                Next::Abort
+            } else {
+                Next::LookAgain(next)
+            };
         }
         if is_over(state.began + limits.lifetime) {
             refuse(Refusal::Lifetime);
@@ -243,11 +249,19 @@ mod tests {
     fn clients_that_take_nothing_are_aborted() {
         let (streams, began) = streams();
         let next = |second| streams.next(&limits(), began + seconds(second));
-        let number = streams.begin();
-        streams.respond(number, &ClientPresence::default());
-        streams.state.lock().progress = began;
+        let (stalled, other) = (streams.begin(), streams.begin());
+        streams.set_unsent(stalled, true);
+        streams.set_unsent(other, true);
+        for (_, since) in &mut streams.state.lock().unsent {
+            *since = began;
+        }
+        // Of one response, nothing is taken, whatever becomes of others.
+        streams.set_unsent(other, true);
+        streams.note_sent();
+        assert!(matches!(next(19), Next::LookAgain(_)));
         assert_eq!(next(20), Next::Abort);
-        streams.set_unsent(false);
+        streams.set_unsent(stalled, false);
+        streams.end(other);
         assert!(matches!(next(50), Next::LookAgain(_)));
         streams.note_head(true);
         streams.state.lock().head_since = Some(began);
@@ -257,26 +271,49 @@ mod tests {
         assert!(matches!(next(10), Next::LookAgain(_)));
         let presence = ClientPresence::default();
         presence.require_until((began + seconds(5)).into_std());
-        streams.respond(number, &presence);
-        streams.state.lock().progress = began + seconds(5);
+        streams.wait_for(stalled, &presence);
         assert_eq!(next(5), Next::Abort);
-        streams.end(number);
-        streams.set_unsent(false);
+        streams.end(stalled);
         assert!(matches!(next(5), Next::LookAgain(_)));
     }
 
     #[test]
     fn ending_connections_finish_their_requests() {
-        let (streams, began) = streams();
+        let (streams, _) = streams();
         let number = streams.begin();
         streams.set_ending();
+        let since = streams.state.lock().ending_since.unwrap();
+        let next = |second| streams.next(&limits(), since + seconds(second));
+        assert!(matches!(next(1_000), Next::LookAgain(_)));
+        streams.end(number);
+        let set = |idle: u64, sent: u64| {
+            let mut state = streams.state.lock();
+            (state.idle_since, state.sent_at) = (since + seconds(idle), since + seconds(sent));
+        };
+        set(0, 0);
+        assert!(matches!(streams.next(&limits(), since), Next::LookAgain(_)));
+        assert_eq!(next(1), Next::Abort);
+        // The rest of a response is still being taken.
+        set(10, 15);
+        assert!(matches!(next(15), Next::LookAgain(_)));
+        assert_eq!(next(16), Next::Abort);
+        // Or a client has its pings answered.
+        set(10, 29);
+        assert!(matches!(next(29), Next::LookAgain(_)));
+        assert_eq!(next(30), Next::Abort);
+    }
+
+    #[test]
+    fn client_that_goes_on_asking_is_aborted() {
+        let (streams, began) = streams();
+        streams.set_ending();
+        streams.begin();
         assert!(matches!(
-            streams.next(&limits(), began + seconds(1_000)),
+            streams.next(&limits(), began + seconds(3)),
             Next::LookAgain(_)
         ));
-        streams.end(number);
-        let idle = streams.state.lock().idle_since;
-        assert!(matches!(streams.next(&limits(), idle), Next::LookAgain(_)));
-        assert_eq!(streams.next(&limits(), idle + seconds(2)), Next::Abort);
+        streams.state.lock().ending_since = Instant::now().checked_sub(LATE_REQUESTS + seconds(1));
+        streams.begin();
+        assert_eq!(streams.next(&limits(), began + seconds(3)), Next::Abort);
     }
 }
