@@ -10,6 +10,7 @@ mod kaltura;
 mod store;
 mod links;
 mod fetch;
+mod acme;
 mod redirect;
 mod api;
 mod admin;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::metrics::Report;
 use crate::model::Timestamp;
 use crate::store::Health;
+use crate::tls::UtcTime;
 
 /// How long the disk may take before that is ill health.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -88,6 +89,12 @@ impl State<'_> {
     /// What is wrong with the certificates, and what will be.
     fn certificates(&self) -> (Vec<String>, Vec<String>) {
         let (mut problems, mut hints) = (Vec::new(), Vec::new());
+        if let Some(reason) = &self.report.orders.problem {
+            let next = self.report.orders.next.map_or_else(String::new, |at| {
+                format!(", next try at {}", UtcTime(Timestamp::from_unix(at)))
+            });
+            hints.push(format!("the last order of a certificate failed: {reason}{next}"));
+        }
         for tls in &self.report.tls {
             let listener = tls.listener.label();
             if let Some(problem) = &tls.problem {
@@ -320,6 +327,16 @@ mod tests {
                 left > 0
             );
         }
+    }
+
+    #[test]
+    fn failed_order_is_shown_with_the_next_try() {
+        let mut report = well();
+        report.orders.problem = Some("the authority is down".to_owned());
+        report.orders.next = Some(60);
+        let (problems, hints) = state(&report, Health::Accepting);
+        let hint = "the last order of a certificate failed: the authority is down, next try at 1970-01-01 00:01:00 UTC";
+        assert!(problems.is_empty() && hints == [hint], "{hints:?}");
     }
 
     #[test]

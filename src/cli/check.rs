@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use crate::acme::{AcmeFolder, AcmeSettings, Origin};
 use crate::cli::SettingArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Settings;
@@ -43,6 +44,9 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
             TlsServer::new(tls, Clock::system()).map_err(|error| wrong(section, &error))?;
         }
     }
+    if let Some(acme) = &settings.acme {
+        say_what_is_ordered(&mut out, acme, &AcmeFolder::new(&settings.data_dir))?;
+    }
     for warning in &settings.warnings {
         writeln!(out, "warning: {warning}")?;
     }
@@ -59,6 +63,35 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
 /// Reads a certificate, and says what it is and what clients will object to.
 fn judge(out: &mut impl io::Write, section: &str, files: &PairFiles) -> Result<(), CliError> {
     let certificate = Certificate::read(files).map_err(|error| wrong(section, &error))?;
+    show(out, section, &certificate)?;
+    Ok(())
+}
+
+fn say_what_is_ordered(out: &mut impl io::Write, acme: &AcmeSettings, folder: &AcmeFolder) -> io::Result<()> {
+    let (names, directory, challenge) = (acme.domains.join(", "), &acme.directory, acme.challenge.name());
+    let profile = acme
+        .profile
+        .as_ref()
+        .map_or_else(String::new, |profile| format!(", profile {profile}"));
+    writeln!(
+        out,
+        "ACME: a certificate for {names} from {directory}, by {challenge}{profile}"
+    )?;
+    match folder.certificate() {
+        Ok(None) => writeln!(out, "ACME: no certificate yet; tinyd serve orders one"),
+        Err(reason) => writeln!(out, "warning: {reason}; tinyd serve orders another"),
+        Ok(Some((certificate, origin))) => {
+            show(out, "acme", &certificate)?;
+            let is_for_all = acme.domains.iter().all(|domain| certificate.names.contains(domain));
+            if !is_for_all || origin != Origin::of(acme) {
+                writeln!(out, "ACME: the settings have changed since; tinyd serve orders another")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn show(out: &mut impl io::Write, section: &str, certificate: &Certificate) -> io::Result<()> {
     let (file, names) = (&certificate.source, certificate.names.join(", "));
     let valid_until = UtcTime(certificate.not_after);
     writeln!(

@@ -1,6 +1,5 @@
 //! The section `[fetch]`: what tinyd fetches for `goto` with `proxy=true`, and how much of it at a time.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use crate::config::checks::parse_network;
 use crate::config::keys::{self, Key};
 use crate::config::values::{Reader, Values};
 use crate::fetch::{FetchSettings, HostPattern};
-use crate::tls::Authorities;
 
 const SECTION: &str = "fetch";
 
@@ -80,21 +78,8 @@ fn settings(values: &Values, reader: &Reader) -> Result<FetchSettings, ConfigErr
         fetches_per_client: if is_said { each } else { each.min(fetches) },
         trusted_hosts: values.list(SECTION, &keys::TRUSTED_HOSTS, |text| text.parse().ok()),
         name_servers: values.list(SECTION, &keys::NAME_SERVERS, |text| text.parse().ok()),
-        authorities: authorities(values, reader)?,
+        authorities: reader.authorities(values, SECTION, &keys::CA_FILE)?,
     })
-}
-
-fn authorities(values: &Values, reader: &Reader) -> Result<Authorities, ConfigError> {
-    let Some(path) = values.path(SECTION, &keys::CA_FILE, reader) else {
-        return Ok(Authorities::default());
-    };
-    let pem = fs::read(&path).map_err(|cause| ConfigError::File {
-        path,
-        action: "cannot read the certificates of fetch.ca_file",
-        cause,
-    })?;
-    let shown = format!("{:?}", values.text(SECTION, &keys::CA_FILE).unwrap_or_default());
-    Authorities::from_pem(&pem).map_err(|reason| reader.wrong(keys::CA_FILE.path(SECTION), shown, reason))
 }
 
 fn warning_of_network(network: &IpNet) -> Option<String> {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use crate::acme;
 use crate::config::checks;
 use crate::fetch::FOLLOW_MAX;
 use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
@@ -84,10 +85,11 @@ pub fn path(section: &str, key: &str) -> String {
 }
 
 /// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
-pub const SECTIONS: [&str; 8] = [
+pub const SECTIONS: [&str; 9] = [
     "",
     "public",
     "public.tls",
+    "acme",
     "admin",
     "admin.tls",
     "links",
@@ -185,6 +187,9 @@ keys! {
     FORGIVING: key(&[("public", "true")], "forgiving", ValueKind::Flag, AfterRestart,
         "Whether `/tiny/ID.`, `/tiny/ID)` and capitals find the link `ID`.",
         "People and chat programs add such characters.");
+    ACME_WEBROOT: key(&[("public", "")], "acme_webroot", ValueKind::Path, AtReload,
+        "Folder in which another ACME client leaves its http-01 challenges, as with `certbot --webroot -w FOLDER`. \
+        tinyd serves `FOLDER/.well-known/acme-challenge/TOKEN`.", "");
 
     PLAIN: key(&[("public", "\"serve\"")], "plain", ValueKind::Choice(&["serve", "redirect"]), AfterRestart,
         "What plain HTTP answers where there is HTTPS: `serve` the same, `redirect` a 308 to the host of `url` or, \
@@ -272,6 +277,29 @@ keys! {
     CLIENT_CA: key(&[("admin.tls", "")], "client_ca", ValueKind::Path, ToNewConnections,
         "PEM file with the authorities of client certificates. With it, clients without a certificate are refused.",
         "");
+
+    ACME_DOMAINS: key(&[("acme", "[]")], "domains", ValueKind::Texts("host names or IP addresses",
+        acme::check_domain), AtReload,
+        "Names for which tinyd orders a certificate for `[public.tls]` and renews it. With them you agree to the terms \
+        of the certificate authority.", "");
+    ACME_EMAIL: key(&[("acme", "")], "email", ValueKind::Text("a mail address", acme::check_email), AtReload,
+        "Mail address of the account at the authority.", "");
+    ACME_DIRECTORY: key(&[("acme", "\"https://acme-v02.api.letsencrypt.org/directory\"")], "directory",
+        ValueKind::Text("an https URL", acme::check_directory), AtReload,
+        "ACME directory of the certificate authority.",
+        "Let's Encrypt. Each directory gets an account of its own.");
+    ACME_CHALLENGE: key(&[("acme", "\"http-01\"")], "challenge", ValueKind::Choice(&["http-01", "tls-alpn-01"]),
+        AtReload,
+        "How the authority verifies the names: `http-01` by a request to port 80, `tls-alpn-01` by a TLS handshake on \
+        port 443.",
+        "`http-01` passes proxies, and people type short links without `https://`, so that port 80 is open anyway. \
+        Use `tls-alpn-01` where it is closed.");
+    ACME_PROFILE: key(&[("acme", "")], "profile", ValueKind::Text("a name", acme::check_profile), AtReload,
+        "Profile of the authority. Let's Encrypt has `shortlived` with six days, the only one for IP addresses. \
+        Default: the authority chooses.", "");
+    ACME_CA_FILE: key(&[("acme", "")], "ca_file", ValueKind::Path, AtReload,
+        "PEM file with certificate authorities to trust for the directory, beside those of the system.",
+        "A private authority, such as step-ca.");
 
     ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
         ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),

@@ -1,5 +1,6 @@
 //! Settings: what the operator wrote, checked and turned into addresses, secrets and sizes. Only [`Settings`] travels.
 
+mod acme;
 mod checks;
 mod error;
 mod fetch;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 
+use crate::acme::AcmeSettings;
 use crate::config::values::Values;
 use crate::fetch::FetchSettings;
 use crate::http::Limits;
@@ -67,6 +69,10 @@ pub struct Settings {
     pub public_tls: Option<TlsSettings>,
     /// Whether plain HTTP redirects to HTTPS.
     pub redirects_plain: bool,
+    /// What tinyd orders for [`Self::public_tls`].
+    pub acme: Option<AcmeSettings>,
+    /// Challenges of other ACME clients.
+    pub acme_webroot: Option<PathBuf>,
     /// The base of short URLs as people see them, without a slash at the end; `None`: as the public listener.
     pub public_url: Option<String>,
     pub tiny: Tiny,

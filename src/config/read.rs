@@ -10,7 +10,7 @@ use toml::Table;
 use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
-use crate::config::{ConfigError, LogFormat, Overrides, Settings, fetch, tls, without_default_port};
+use crate::config::{ConfigError, LogFormat, Overrides, Settings, acme, fetch, tls, without_default_port};
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -44,21 +44,20 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     }
     let addresses = |section| values.list(section, &keys::PUBLIC_LISTEN, |text| text.parse::<SocketAddr>().ok());
     let url = values.text("public", &keys::URL);
-    let data_dir = overrides
-        .data
-        .clone()
-        .or_else(|| values.path("", &keys::DATA_DIR, &reader));
+    let data_dir = overrides.data.clone();
+    let data_dir = data_dir.or_else(|| values.path("", &keys::DATA_DIR, &reader));
+    let public_listen = addresses("public");
+    let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
-        public_listen: addresses("public"),
+        acme: acme::read(&values, &mut reader, &public_listen, public_tls.as_ref())?,
+        acme_webroot: values.path("public", &keys::ACME_WEBROOT, &reader),
+        public_listen,
         redirects_plain: values.text("public", &keys::PLAIN) == Some("redirect"),
-        public_tls: tls::read(&values, &mut reader, "public.tls")?,
+        public_tls,
         public_url: url.map(|url| without_default_port(url.trim_end_matches('/'))),
-        tiny: match values.text("public", &keys::TINY) {
-            Some("direct") => Tiny::Direct,
-            _ => Tiny::Hop,
-        },
+        tiny: tiny(&values),
         guesses_per_minute: u32::try_from(values.number("public", &keys::GUESSES)).unwrap_or(u32::MAX),
         shut_out_guessers: values.flag("public", &keys::SHUT_OUT),
         forgiving: values.flag("public", &keys::FORGIVING),
@@ -67,7 +66,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         drain: values.seconds("", &keys::DRAIN),
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
-        admin_tls: tls::read(&values, &mut reader, "admin.tls")?,
+        admin_tls: tls::read(&values, &mut reader, "admin.tls", false)?,
         body_max_bytes: values.size("admin", &keys::BODY_BYTES),
         buffered_bytes: values.size("admin", &keys::BUFFERED_BYTES),
         body_timeout: values.seconds("admin", &keys::BODY_TIMEOUT),
@@ -106,6 +105,13 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         values,
         ..settings
     })
+}
+
+fn tiny(values: &Values) -> Tiny {
+    match values.text("public", &keys::TINY) {
+        Some("direct") => Tiny::Direct,
+        _ => Tiny::Hop,
+    }
 }
 
 fn default_threads() -> i64 {

@@ -11,13 +11,14 @@ const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
-const SECTIONS: [(&str, &[&str]); 10] = [
+const SECTIONS: [(&str, &[&str]); 11] = [
     ("Top of the file", &[""]),
     ("`[public]`", &["public"]),
     ("`[admin]`", &["admin"]),
     ("`[public]` and `[admin]`", &["public", "admin"]),
     ("`[public.tls]` and `[admin.tls]`", &["public.tls", "admin.tls"]),
     ("`[admin.tls]`", &["admin.tls"]),
+    ("`[acme]`", &["acme"]),
     ("`[links]`", &["links"]),
     ("`[fetch]`", &["fetch"]),
     ("`[log]`", &["log"]),

@@ -373,3 +373,82 @@ fn short_urls_do_not_name_the_port_that_browsers_leave_out() {
     let settings = load("[admin]\nlisten = \"127.0.0.1:80\"\n").unwrap();
     assert_eq!(settings.admin_url(), "http://127.0.0.1");
 }
+
+#[test]
+fn acme_is_read_and_its_mistakes_are_named() {
+    let with = |tls: &str, acme: &str| load(&format!("[public.tls]\n{tls}\n[acme]\n{acme}\n{PARTNER}"));
+    let listen = "listen = \"0.0.0.0:443\"";
+    let settings = with(
+        listen,
+        "domains = [\"GO.example.com\", \"go.example.com\", \"192.0.2.7\"]",
+    )
+    .unwrap();
+    let acme = settings.acme.unwrap();
+    assert_eq!(acme.domains, ["go.example.com", "192.0.2.7"]);
+    assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    assert_eq!(settings.public_tls.unwrap().certificates, []);
+    let warning = settings
+        .warnings
+        .iter()
+        .find(|warning| warning.starts_with("acme.challenge"));
+    let warning = warning.unwrap();
+    assert!(
+        warning.contains("connects to port 80, which no address of public.listen has"),
+        "{warning}"
+    );
+    let settings = with(listen, "domains = \"a.example\"\nchallenge = \"tls-alpn-01\"").unwrap();
+    assert!(
+        !settings
+            .warnings
+            .iter()
+            .any(|warning| warning.starts_with("acme.challenge"))
+    );
+    assert!(
+        load(&format!("[acme]\nemail = \"a@b\"\n{PARTNER}"))
+            .unwrap()
+            .acme
+            .is_none()
+    );
+    let many: Vec<_> = (0..101).map(|number| format!("\"n{number}.example\"")).collect();
+    for (tls, acme, reason) in [
+        (
+            "",
+            "domains = \"a.example\"",
+            "acme.domains = a.example: a certificate needs a listener",
+        ),
+        (listen, "domains = \"*.example.com\"", "proves control of a wildcard"),
+        (
+            listen,
+            "",
+            "public.tls.certificates = (missing): HTTPS needs a certificate",
+        ),
+        (
+            listen,
+            &format!("domains = [{}]", many.join(",")),
+            "expected at most 100 names",
+        ),
+        (
+            listen,
+            "domains = \"a\"\ndirectory = \"http://ca.example/\"",
+            "expected the https URL",
+        ),
+        (
+            listen,
+            "domains = \"a\"\nemail = \"admin\"",
+            "expected one mail address",
+        ),
+        (
+            listen,
+            "domains = \"a\"\nprofile = \"\"",
+            "expected the name of a profile",
+        ),
+        (
+            listen,
+            "domains = \"a\"\nca_file = \"none.pem\"",
+            "certificates of acme.ca_file",
+        ),
+    ] {
+        let error = with(tls, acme).unwrap_err();
+        assert!(error.contains(reason), "{tls} {acme}: {error}");
+    }
+}

@@ -1,12 +1,35 @@
 //! The sections `[public.tls]` and `[admin.tls]`.
 
-use crate::config::ConfigError;
-use crate::config::keys;
-use crate::config::values::{FileName, Reader, Values};
-use crate::tls::{MinVersion, PairFiles, TlsSettings};
+use std::fs;
 
-/// `None`: no TLS.
-pub fn read(values: &Values, reader: &mut Reader, section: &'static str) -> Result<Option<TlsSettings>, ConfigError> {
+use crate::config::ConfigError;
+use crate::config::keys::{self, Key};
+use crate::config::values::{FileName, Reader, Values};
+use crate::tls::{Authorities, MinVersion, PairFiles, TlsSettings};
+
+impl Reader {
+    /// The authorities in a file, if one is named.
+    pub fn authorities(&self, values: &Values, section: &'static str, key: &Key) -> Result<Authorities, ConfigError> {
+        let action = match section {
+            "acme" => "cannot read the certificates of acme.ca_file",
+            _ => "cannot read the certificates of fetch.ca_file",
+        };
+        let Some(path) = values.path(section, key, self) else {
+            return Ok(Authorities::default());
+        };
+        let pem = fs::read(&path).map_err(|cause| ConfigError::File { path, action, cause })?;
+        let shown = format!("{:?}", values.text(section, key).unwrap_or_default());
+        Authorities::from_pem(&pem).map_err(|reason| self.wrong(key.path(section), shown, reason))
+    }
+}
+
+/// `None`: no TLS. `is_issued`: tinyd orders a certificate, so that there need not be files.
+pub fn read(
+    values: &Values,
+    reader: &mut Reader,
+    section: &'static str,
+    is_issued: bool,
+) -> Result<Option<TlsSettings>, ConfigError> {
     let listen = values.list(section, &keys::TLS_LISTEN, |text| text.parse().ok());
     let pairs = values.pairs(section, &keys::CERTIFICATES);
     if listen.is_empty() {
@@ -20,8 +43,9 @@ pub fn read(values: &Values, reader: &mut Reader, section: &'static str) -> Resu
         }
         return Ok(None);
     }
-    if pairs.is_empty() {
-        let reason = "HTTPS needs a certificate: expected [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }]";
+    if pairs.is_empty() && !is_issued {
+        let reason = "HTTPS needs a certificate: expected [{ cert = \"fullchain.pem\", key = \"privkey.pem\" }], or \
+                      acme.domains for public.tls";
         return Err(reader.wrong(keys::CERTIFICATES.path(section), "(missing)", reason));
     }
     let path = |name| match name {

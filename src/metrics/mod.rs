@@ -11,6 +11,7 @@ mod histogram;
 mod history;
 mod labels;
 mod number;
+mod orders;
 mod process;
 mod redirects;
 mod report;
@@ -24,6 +25,7 @@ pub use fetches::{FetchOutcome, Fetches, OpenFetch};
 pub use histogram::{Distribution, NANOSECONDS_IN_A_SECOND};
 pub use history::{HISTORY_LENGTH, History, SAMPLE_INTERVAL, Sample};
 pub use number::{Counter, Gauge};
+pub use orders::{AcmeReport, OrderOutcome, Orders};
 pub use process::ProcessReport;
 pub use prometheus::Exposition;
 pub use redirects::{RedirectCounts, RedirectOutcome, ThreadRedirects};
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub redirects: RedirectCounts,
     pub calls: Calls,
     pub fetches: Arc<Fetches>,
+    /// Of certificates.
+    pub orders: Arc<Orders>,
     public: Arc<Connections>,
     admin: Arc<Connections>,
 }

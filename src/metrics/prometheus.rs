@@ -14,7 +14,8 @@ use crate::metrics::connections::ConnectionsReport;
 use crate::metrics::histogram::{Distribution, NANOSECONDS_IN_A_SECOND, as_f64};
 use crate::metrics::report::{CertificateReport, Report, TlsReport};
 use crate::metrics::{
-    ActionName, FetchOutcome, Handshake, ProcessReport, RedirectOutcome, Refusal, SessionFailure, StartFailure,
+    ActionName, FetchOutcome, Handshake, OrderOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure,
+    StartFailure,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,7 @@ tinyd_certificate_not_after_timestamp_seconds When a certificate that is served 
 tinyd_certificate_unusable Whether the files of certificates cannot be used as they are now, so that those of before \
     are served: 1 or 0.
 tinyd_certificate_failures How often the files of certificates were read and could not be used.
+tinyd_acme_orders Orders of certificates (ACME): those that were issued, and those that failed.
 tinyd_api_calls Calls of the API by action and error code, those in a multirequest each; no code means success.
 tinyd_api_call_duration_seconds Time that calls of the API took, by action.
 tinyd_ks_failures Calls whose session (KS) was not accepted, by reason.
@@ -267,7 +269,11 @@ impl Report {
                 )?;
             }
         }
-        Ok(())
+        to.counters(
+            "tinyd_acme_orders",
+            "result",
+            OrderOutcome::labelled(self.orders.ended()),
+        )
     }
 
     /// Nothing without TLS.

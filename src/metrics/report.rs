@@ -9,7 +9,7 @@ use crate::metrics::histogram::Distribution;
 use crate::metrics::process::ProcessReport;
 use crate::metrics::redirects::RedirectOutcome;
 use crate::metrics::store::WriterReport;
-use crate::metrics::{Metrics, SessionFailure, StartFailure};
+use crate::metrics::{AcmeReport, Metrics, SessionFailure, StartFailure};
 
 #[derive(Debug, Clone, Default)]
 pub struct StoreReport {
@@ -79,6 +79,7 @@ pub struct Report {
     pub fetches: FetchesReport,
     pub connections: [ConnectionsReport; 2],
     pub tls: Vec<TlsReport>,
+    pub orders: AcmeReport,
     pub actions: Vec<ActionReport>,
     pub session_failures: [u64; SessionFailure::ALL.len()],
     pub start_failures: [u64; StartFailure::ALL.len()],
@@ -98,6 +99,7 @@ impl Metrics {
             fetches: self.fetches.read(),
             connections: Listener::ALL.map(|listener| self.connections(listener).read(listener)),
             tls: Vec::new(),
+            orders: self.orders.read(),
             actions: self.calls.read(),
             session_failures: self.calls.session_failures(),
             start_failures: self.calls.start_failures(),

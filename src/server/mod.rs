@@ -102,7 +102,7 @@ fn build(
 ) -> io::Result<Running> {
     let general = General::start(settings.threads)?;
     general.handle().spawn(manager.heartbeat().run());
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(metrics(reloader));
     let guesses = unknown_id_limit(settings, reloader, &metrics);
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
@@ -130,6 +130,7 @@ fn build(
     let service = PublicService {
         redirects: Arc::clone(&redirects),
         access_log: Arc::clone(&access_log),
+        challenges: Arc::clone(&reloader.challenges),
         upgrade: None,
     };
     let secured = reloader.public_tls.as_ref();
@@ -192,6 +193,14 @@ fn gates(
     ]
 }
 
+fn metrics(reloader: &Reloader) -> Metrics {
+    let mut metrics = Metrics::default();
+    if let Some(acme) = &reloader.acme {
+        metrics.orders = Arc::clone(acme.orders());
+    }
+    metrics
+}
+
 fn unknown_id_limit(settings: &Settings, reloader: &Reloader, metrics: &Metrics) -> Arc<UnknownIdLimit> {
     let limit = UnknownIdLimit::new(
         Arc::clone(&reloader.guesses_per_minute),
@@ -227,6 +236,11 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>, reloader: &Reloader) ->
     background.spawn(async move { counted.keep_flushing_clicks().await });
     for (_, tls) in reloader.tls() {
         background.spawn(refresh_certificates(tls));
+    }
+    if let Some(acme) = &reloader.acme
+        && links.health() != Health::ReadOnly
+    {
+        background.spawn(Arc::clone(acme).run());
     }
     background
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 
+use crate::acme::{Acme, AcmeFolder, Challenges};
 use crate::config::Settings;
 use crate::http::connection::set::ConnectionPolicy;
 use crate::kaltura::session::Partners;
@@ -21,6 +22,9 @@ pub struct Reloader {
     pub(super) admin: watch::Sender<Arc<ConnectionPolicy>>,
     pub(super) public_tls: Option<Arc<TlsServer>>,
     pub(super) admin_tls: Option<Arc<TlsServer>>,
+    pub(super) challenges: Arc<Challenges>,
+    /// Beside TLS of the public listener.
+    pub(super) acme: Option<Arc<Acme>>,
 }
 
 impl Reloader {
@@ -33,8 +37,24 @@ impl Reloader {
             let server = server.map(|server| server.map(Arc::new)).transpose();
             server.map_err(|error| format!("{section}: {error}"))
         };
+        let public_tls = tls("public.tls", &settings.public_tls)?;
+        let challenges = Arc::<Challenges>::default();
+        challenges.set_webroot(settings.acme_webroot.clone());
+        let acme = public_tls.as_ref().map(|tls| {
+            let folder = AcmeFolder::new(&settings.data_dir);
+            let (tls, challenges) = (Arc::clone(tls), Arc::clone(&challenges));
+            Arc::new(Acme::new(
+                settings.acme.clone(),
+                folder,
+                tls,
+                challenges,
+                Clock::system(),
+            ))
+        });
         Ok(Self {
-            public_tls: tls("public.tls", &settings.public_tls)?,
+            public_tls,
+            challenges,
+            acme,
             admin_tls: tls("admin.tls", &settings.admin_tls)?,
             guesses_per_minute: Arc::new(AtomicU32::new(settings.guesses_per_minute)),
             partners: watch::Sender::new(Arc::new(settings.partners.clone())),
@@ -62,6 +82,10 @@ impl Reloader {
             .send_replace(Arc::new(ConnectionPolicy::from(&settings.public_limits)));
         self.admin
             .send_replace(Arc::new(ConnectionPolicy::from(&settings.admin_limits)));
+        self.challenges.set_webroot(settings.acme_webroot.clone());
+        if let Some(acme) = &self.acme {
+            acme.reload(settings.acme.as_ref());
+        }
         for (running, settings) in [
             (&self.public_tls, &settings.public_tls),
             (&self.admin_tls, &settings.admin_tls),

@@ -8,6 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
+use crate::acme::Challenges;
 use crate::admin::Monitor;
 use crate::api::Api;
 use crate::fetch;
@@ -25,12 +26,15 @@ pub(super) struct PublicService {
     pub(super) access_log: Arc<AccessLog>,
     /// Of plain HTTP that sends clients to HTTPS.
     pub(super) upgrade: Option<Arc<Upgrade>>,
+    pub(super) challenges: Arc<Challenges>,
 }
 
 impl PublicService {
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
-        let upgraded = self.upgrade.as_ref();
-        let mut response = match upgraded.and_then(|upgrade| upgrade.respond(request.uri(), request.headers())) {
+        // Before anything else: an authority follows no rules of ours.
+        let challenge = self.challenges.respond(request.method(), request.uri().path()).await;
+        let upgraded = || self.upgrade.as_ref()?.respond(request.uri(), request.headers());
+        let mut response = match challenge.or_else(upgraded) {
             Some(response) => response,
             None => self.redirect(&request, client).await,
         };

@@ -39,6 +39,7 @@ pub enum CertificateError {
 }
 
 /// A certificate that can be served.
+#[derive(Clone)]
 pub struct Certificate {
     key: Arc<CertifiedKey>,
     /// What the operator knows it by: the path of its file.
@@ -47,7 +48,16 @@ pub struct Certificate {
     pub names: Vec<String>,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
+    pub identity: Option<CertificateIdentity>,
     faults: Vec<String>,
+}
+
+/// What an authority knows a certificate by (RFC 9773, section 4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    pub authority_key: Vec<u8>,
+    /// As encoded in the certificate.
+    pub serial: Vec<u8>,
 }
 
 impl fmt::Debug for Certificate {
@@ -101,6 +111,7 @@ impl Certificate {
             names: facts.names,
             not_before: facts.not_before,
             not_after: facts.not_after,
+            identity: facts.identity,
             faults,
         })
     }
@@ -150,6 +161,7 @@ struct Facts {
     names: Vec<String>,
     not_before: Timestamp,
     not_after: Timestamp,
+    identity: Option<CertificateIdentity>,
 }
 
 impl Facts {
@@ -161,7 +173,18 @@ impl Facts {
             _ => None,
         });
         let validity = parsed.validity();
+        let authority_key = parsed
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref(),
+                _ => None,
+            });
         Ok(Self {
+            identity: authority_key.map(|key| CertificateIdentity {
+                authority_key: key.0.to_vec(),
+                serial: parsed.tbs_certificate.raw_serial().to_vec(),
+            }),
             names: names.flatten().filter_map(name_of).collect(),
             not_before: Timestamp::from_unix(validity.not_before.timestamp()),
             not_after: Timestamp::from_unix(validity.not_after.timestamp()),

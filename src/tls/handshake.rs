@@ -107,7 +107,7 @@ async fn shake_hands(
     }
     let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&secure.config));
     let secured = acceptor.accept(transport).into_fallible().await;
-    let secured = secured.map_err(|(error, transport)| {
+    let mut secured = secured.map_err(|(error, transport)| {
         context.counts.refused(Refusal::TlsHandshake);
         if secure.certificates.all().is_empty() {
             secure.warn_of_no_certificate();
@@ -121,7 +121,14 @@ async fn shake_hands(
         Some(HandshakeKind::Resumed) => Handshake::Resumed,
         _ => Handshake::Full,
     });
-    let protocol = Protocol::agreed(session.alpn_protocol());
+    let Some(protocol) = Protocol::agreed(session.alpn_protocol()) else {
+        // The handshake was the whole answer (RFC 8737, section 3).
+        secured.shutdown().await?;
+        return Err(Failure {
+            error: io::ErrorKind::ConnectionAborted.into(),
+            answered: secured.into_inner().0.into_stream().ok(),
+        });
+    };
     let connection = connection.try_map(|()| Ok(TlsStream::new(secured)))?;
     Ok((connection.restarted(), protocol))
 }

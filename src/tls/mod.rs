@@ -4,6 +4,7 @@ mod certificate;
 mod certificates;
 mod handshake;
 mod pem;
+mod proof;
 mod roots;
 mod server;
 mod settings;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use certificate::{Certificate, CertificateError, PairFiles, UtcTime};
+pub use certificate::{Certificate, CertificateError, CertificateIdentity, PairFiles, UtcTime};
 pub use certificates::Certificates;
 pub use handshake::accept;
+pub use proof::{Proof, Proofs};
 pub use roots::{Authorities, failure};
 pub use server::{Protocol, Secure, TlsServer};
 pub use settings::{MinVersion, TlsSettings};

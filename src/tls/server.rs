@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -15,8 +16,9 @@ use tokio::sync::watch;
 
 use crate::metrics::{CertificateReport, Listener, TlsReport};
 use crate::model::{Clock, Timestamp};
+use crate::tls::proof::{ACME_PROTOCOL, Resolver};
 use crate::tls::{
-    Authorities, Certificate, CertificateError, Certificates, MinVersion, TlsSettings, UtcTime, provider,
+    Authorities, Certificate, CertificateError, Certificates, MinVersion, Proof, Proofs, TlsSettings, UtcTime, provider,
 };
 
 /// In the order of preference.
@@ -51,9 +53,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// By its name (ALPN); clients that name none speak HTTP/1.1.
-    pub(super) fn agreed(name: Option<&[u8]>) -> Self {
-        if name == Some(HTTP_2) { Self::Http2 } else { Self::Http1 }
+    /// By its name (ALPN); clients that name none speak HTTP/1.1. `None`: a validation by an authority, for which the
+    /// handshake is all.
+    pub(super) fn agreed(name: Option<&[u8]>) -> Option<Self> {
+        match name {
+            Some(ACME_PROTOCOL) => None,
+            Some(HTTP_2) => Some(Self::Http2),
+            _ => Some(Self::Http1),
+        }
     }
 }
 
@@ -73,6 +80,17 @@ struct State {
     /// Why what the files hold now is not used.
     problem: Option<String>,
     failures: u64,
+    from_files: FromFiles,
+    /// The certificate that tinyd ordered itself; it stands after those of files.
+    issued: Option<Arc<Certificate>>,
+    proofs: Proofs,
+}
+
+/// What the files of the settings hold.
+#[derive(Debug)]
+struct FromFiles {
+    certificates: Vec<Arc<Certificate>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// Changes whenever a file does, or another takes its place.
@@ -111,18 +129,22 @@ impl TlsServer {
     pub fn new(settings: &TlsSettings, clock: Clock) -> Result<Self, CertificateError> {
         let tickets = Ticketer::new().map_err(|error| refused("TLS", error))?;
         let fingerprint = Fingerprint::of_all(settings);
-        let secure = secure(settings, &tickets)?;
-        log(&secure, clock.now());
+        let state = State {
+            settings: settings.clone(),
+            fingerprint,
+            problem: None,
+            failures: 0,
+            from_files: FromFiles::read(settings)?,
+            issued: None,
+            proofs: Proofs::new(),
+        };
+        let secure = secure(&state, &tickets)?;
+        log(secure.certificates.all(), clock.now());
         Ok(Self {
             clock,
             tickets,
             secure: watch::Sender::new(Arc::new(secure)),
-            state: Mutex::new(State {
-                settings: settings.clone(),
-                fingerprint,
-                problem: None,
-                failures: 0,
-            }),
+            state: Mutex::new(state),
         })
     }
 
@@ -145,14 +167,43 @@ impl TlsServer {
         }
     }
 
+    /// Serves a certificate beside those of files, in place of the one before.
+    pub fn serve_issued(&self, issued: Option<Arc<Certificate>>) {
+        let mut state = self.state.lock();
+        log(issued.as_slice(), self.clock.now());
+        state.issued = issued;
+        self.publish(&state);
+    }
+
+    /// Shows a proof to validations that ask for this name, or none any more.
+    pub fn prove(&self, name: &str, proof: Option<Proof>) {
+        let mut state = self.state.lock();
+        match proof {
+            Some(proof) => state.proofs.insert(name.to_owned(), proof),
+            None => state.proofs.remove(name),
+        };
+        self.publish(&state);
+    }
+
+    fn publish(&self, state: &State) {
+        match secure(state, &self.tickets) {
+            Ok(secure) => {
+                self.secure.send_replace(Arc::new(secure));
+            }
+            // The versions of TLS were right at the start.
+            Err(error) => tracing::error!(%error, "cannot change how connections are secured"),
+        }
+    }
+
     /// Keeps what is served if the files cannot be used, and logs the reason once.
     fn read(&self, state: &mut State) {
         state.fingerprint = Fingerprint::of_all(&state.settings);
-        match secure(&state.settings, &self.tickets) {
-            Ok(secure) => {
-                log(&secure, self.clock.now());
-                self.secure.send_replace(Arc::new(secure));
+        match FromFiles::read(&state.settings) {
+            Ok(from_files) => {
+                log(&from_files.certificates, self.clock.now());
+                state.from_files = from_files;
                 state.problem = None;
+                self.publish(state);
             }
             Err(error) => {
                 let problem = error.to_string();
@@ -185,8 +236,8 @@ impl TlsServer {
     }
 }
 
-fn log(secure: &Secure, now: Timestamp) {
-    for certificate in secure.certificates.all() {
+fn log(certificates: &[Arc<Certificate>], now: Timestamp) {
+    for certificate in certificates {
         let (file, names) = (&certificate.source, certificate.names.join(" "));
         tracing::info!(file, names, valid_until = %UtcTime(certificate.not_after), "certificate loaded");
         for fault in certificate.faults(now) {
@@ -202,12 +253,40 @@ fn refused(what: impl Into<PathBuf>, error: impl ToString) -> CertificateError {
     }
 }
 
-fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, CertificateError> {
-    let read = settings.certificates.iter().map(Certificate::read);
-    let certificates = read
-        .map(|certificate| certificate.map(Arc::new))
-        .collect::<Result<_, _>>()?;
-    let certificates = Arc::new(Certificates::new(certificates));
+impl FromFiles {
+    fn read(settings: &TlsSettings) -> Result<Self, CertificateError> {
+        let read = settings.certificates.iter().map(Certificate::read);
+        let certificates = read.map(|certificate| certificate.map(Arc::new));
+        Ok(Self {
+            certificates: certificates.collect::<Result<_, _>>()?,
+            verifier: settings.client_ca.as_deref().map(verifier).transpose()?,
+        })
+    }
+}
+
+/// Verifies that clients have a certificate of one of the authorities in a file.
+fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let pem = fs::read(path).map_err(|cause| CertificateError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let authorities = Authorities::from_pem(&pem).map_err(|reason| refused(path, reason))?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities.iter().cloned());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    verifier.map_err(|error| refused(path, error))
+}
+
+fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, CertificateError> {
+    let State {
+        settings,
+        from_files,
+        issued,
+        proofs,
+        ..
+    } = state;
+    let certificates = from_files.certificates.iter().chain(issued).cloned();
+    let certificates = Arc::new(Certificates::new(certificates.collect()));
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
         MinVersion::Tls12 => &[&TLS13, &TLS12],
         MinVersion::Tls13 => &[&TLS13],
@@ -218,29 +297,21 @@ fn secure(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<
         .sort_by_key(|suite| !is_short(suite.suite()));
     let builder = ServerConfig::builder_with_provider(Arc::new(provider_of_server)).with_protocol_versions(versions);
     let builder = builder.map_err(|error| refused("TLS", error))?;
-    let mut config = match &settings.client_ca {
-        None => builder
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificates) as _),
-        Some(path) => {
-            let pem = fs::read(path).map_err(|cause| CertificateError::Unreadable {
-                path: path.clone(),
-                cause,
-            })?;
-            let authorities = Authorities::from_pem(&pem).map_err(|reason| refused(path, reason))?;
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(authorities.iter().cloned());
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-            let verifier = verifier.map_err(|error| refused(path, error))?;
-            builder
-                .with_client_cert_verifier(verifier)
-                .with_cert_resolver(Arc::clone(&certificates) as _)
-        }
+    let builder = match &from_files.verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
-    // What costs least comes first: a redirect needs no longer key. Clients that list 256 bits first, such as curl, would
-    // take a quarter more CPU for a handshake.
+    let mut config = builder.with_cert_resolver(Arc::new(Resolver {
+        certificates: Arc::clone(&certificates),
+        proofs: proofs.clone(),
+    }));
+    // What costs least comes first: no client prefers a longer key for a redirect. Clients that list 256 bits first,
+    // such as curl, would take a quarter more CPU for a handshake.
     config.ignore_client_order = true;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    if !proofs.is_empty() {
+        config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     // A resumed session would not have its client's certificate verified again.

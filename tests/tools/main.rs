@@ -15,6 +15,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod acme;
 mod browser;
 mod clients;
 mod copies;
@@ -28,6 +29,7 @@ mod nginx;
 mod promtool;
 mod redbot;
 mod restart;
+mod revocation;
 mod slowhttptest;
 mod status;
 #[allow(dead_code, reason = "tests/appliance uses the rest")]
@@ -44,6 +46,14 @@ use std::process::ExitCode;
 use harness::{Test, test};
 
 const TESTS: &[Test] = &[
+    test!(acme::pebble_issues_by_http_01_and_the_certificate_is_kept, Pebble),
+    test!(acme::pebble_issues_by_tls_alpn_01, Pebble),
+    test!(acme::pebble_as_it_is_by_default_issues, Pebble),
+    test!(acme::pebble_renews_a_certificate_that_is_due, Pebble),
+    test!(acme::pebble_refuses_and_the_old_certificate_stays, Pebble),
+    test!(acme::pebble_is_down_at_first_and_issues_later, Pebble),
+    test!(acme::pebble_forgets_the_account_and_another_is_made, Pebble),
+    test!(acme::pebble_revokes_and_the_operator_orders_another, Pebble),
     test!(browser::chromium_is_redirected_over_http2, Chromium),
     test!(browser::h2load_gets_every_redirect, Nghttp2),
     test!(browser::nghttp_is_redirected, Nghttp2),

@@ -24,6 +24,7 @@ pub enum Tool {
     Nginx,
     Node,
     Openssl,
+    Pebble,
     Php,
     Promtool,
     Python,
@@ -50,6 +51,7 @@ impl Tool {
             Self::Nginx => "nginx: apt-get install nginx-light",
             Self::Node => "Node.js 20 and npm: apt-get install nodejs npm",
             Self::Openssl => "openssl 3: apt-get install openssl",
+            Self::Pebble => "pebble: apt-get install pebble",
             Self::Php => "PHP 8.2: apt-get install php-cli",
             Self::Promtool => "promtool: apt-get install prometheus",
             Self::Python => "Python 3.11 with venv: apt-get install python3-venv",
@@ -102,6 +104,8 @@ impl Tool {
                 ) && succeeds("npm", &["--version"])
             }
             Self::Openssl => succeeds("sh", &["-c", "openssl version | grep -q '^OpenSSL 3'"]),
+            // It prints its help and fails.
+            Self::Pebble => command("pebble", &["-h"]).status().is_ok(),
             Self::Php => succeeds("php", &["-r", "exit((int)(PHP_VERSION_ID < 80200));"]),
             Self::Promtool => succeeds("promtool", &["--version"]),
             Self::Python => {

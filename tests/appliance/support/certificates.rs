@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData, SignatureAlgorithm, date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -50,6 +52,12 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let chain = certificate.pem() + &std::fs::read_to_string(self.file()).unwrap();
         (chain, key.serialize_pem())
+    }
+
+    /// A certificate for a key, with its chain, as PEM.
+    pub fn sign(&self, params: CertificateParams, key: &impl PublicKeyData) -> String {
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
+        certificate.pem() + &std::fs::read_to_string(self.file()).unwrap()
     }
 
     /// The configuration line that trusts it.

@@ -1,5 +1,6 @@
 //! Starts appliances, and acts as their clients, upstreams, resolvers and service manager.
 
+pub mod acme;
 pub mod certificates;
 pub mod client;
 pub mod connections;

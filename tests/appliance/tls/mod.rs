@@ -1,6 +1,8 @@
 //! HTTPS.
 
+mod acme;
 mod announced;
+mod authority;
 mod clients;
 mod command_line;
 mod drain;
