@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::acme;
 use crate::support::certificates::Authority;
 use crate::support::fixture::{Appliance, poll};
-use crate::support::http::request;
+use crate::support::http::exchange;
 use crate::support::origin::Server;
 
 pub const TOKEN: &str = "a-token_of-the-double";
@@ -197,7 +197,9 @@ fn validate(state: &Mutex<State>, path: &str) {
     let number: usize = path.rsplit('/').next().unwrap().parse().unwrap();
     let name = identifiers[number]["value"].as_str().unwrap();
     if path.contains("/http-01/") {
-        let answer = request(&plain, "GET", &format!("/.well-known/acme-challenge/{TOKEN}"), &[], b"");
+        let head =
+            format!("GET /.well-known/acme-challenge/{TOKEN} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        let answer = exchange(plain.trim_start_matches("http://"), head.as_bytes());
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("content-type"), "application/octet-stream");
         assert_eq!(answer.header("cache-control"), "no-store");
