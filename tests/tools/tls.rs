@@ -24,13 +24,16 @@ struct Served {
 
 /// An appliance with an ECDSA certificate and one of RSA, of an authority that the client trusts.
 fn served() -> Served {
+    served_with("")
+}
+
+/// The same, with more settings.
+fn served_with(more: &str) -> Served {
     let authority = Authority::new();
     let listen = "[public.tls]\nlisten = \"127.0.0.1:0\"\n";
     let pairs = ["ecdsa", "rsa"].map(|name| format!("{{ cert = \"{name}.pem\", key = \"{name}.key\" }}"));
-    let folder = folder(&configuration(&format!(
-        "{listen}certificates = [{}]\n",
-        pairs.join(", ")
-    )));
+    let settings = format!("{more}{listen}certificates = [{}]\n", pairs.join(", "));
+    let folder = folder(&configuration(&settings));
     for (name, algorithm) in [
         ("ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256),
         ("rsa", &rcgen::PKCS_RSA_SHA256),
@@ -133,8 +136,11 @@ pub fn openssl_resumes_sessions() {
 }
 
 pub fn openssl_may_not_renegotiate() {
-    let served = served();
-    let mut command = s_client(&served, &["-tls1_2"]);
+    // Nothing else ends the connection.
+    let served = served_with("[public]\nhead_timeout_seconds = 3600\nidle_timeout_seconds = 3600\n");
+    let client = s_client(&served, &["-tls1_2"]);
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(client.get_program()).args(client.get_args());
     let command = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -54,31 +54,27 @@ fn fetched_content_arrives_whole_over_tls() {
 #[test]
 fn truncated_content_ends_without_close_notify() {
     let origin = Origin::start(|conversation| {
-        let head = match conversation.path().as_str() {
-            "/length" => "Content-Length: 100\r\n",
-            _ => "",
-        };
-        conversation.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n0123456789"));
-        if conversation.path() == "/length" {
-            return;
-        }
-        conversation.wait_for_end();
+        let path = conversation.path();
+        conversation.send(match path.as_str() {
+            "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
+            "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\nXX",
+            _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+        });
     });
     let authority = Authority::new();
-    let (client, (proxy, id)) = (Client::new(&authority), served(&authority, &origin, "/length"));
-    let fetched = ask(&proxy, &client, &id).finish();
-    assert_eq!((fetched.status, fetched.is_whole), (200, false));
-    // Of HTTP/1.0, only the end of TLS says whether the body is whole.
-    let mut stream = client.connect(&proxy.appliance.public_tls);
-    let request = format!("GET {} HTTP/1.0\r\nHost: a\r\n\r\n", proxied(&id));
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut received = Vec::new();
-    let error = stream.read_to_end(&mut received).unwrap_err();
-    assert!(
-        received.ends_with(b"0123456789"),
-        "{error}: {}",
-        received.escape_ascii()
-    );
+    let client = Client::new(&authority);
+    for (path, is_whole) in [("/length", false), ("/chunked", false), ("/whole", true)] {
+        let (proxy, id) = served(&authority, &origin, path);
+        let fetched = ask(&proxy, &client, &id).finish();
+        assert_eq!((fetched.status, fetched.is_whole), (200, is_whole), "{path}");
+        // Of HTTP/1.0, only the end of TLS says whether the body is whole.
+        let mut stream = client.connect(&proxy.appliance.public_tls);
+        let request = format!("GET {} HTTP/1.0\r\nHost: a\r\n\r\n", proxied(&id));
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut received = Vec::new();
+        let read = stream.read_to_end(&mut received);
+        assert_eq!(read.is_ok(), is_whole, "{path}: {}", received.escape_ascii());
+    }
 }
 
 #[test]

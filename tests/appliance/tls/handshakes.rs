@@ -83,6 +83,23 @@ fn plain_http_is_counted_on_both_listeners() {
 }
 
 #[test]
+fn refused_client_reads_the_reason() {
+    let authority = Authority::new();
+    let appliance = start_with(&authority, &settings(""));
+    for (begin, answer) in [
+        (&b"\x16\x03\x01\0\x04\x01\0\0\0"[..], &b"\x15\x03"[..]),
+        (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 400 "),
+    ] {
+        let mut stream = connect(&appliance.public_tls);
+        // Closing with unread bytes would reset the connection.
+        stream.write_all(&[begin, &[b'x'; 500_000]].concat()).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("an orderly end");
+        assert!(received.starts_with(answer), "{}", received.escape_ascii());
+    }
+}
+
+#[test]
 fn handshake_timeout_closes_the_connection() {
     let authority = Authority::new();
     let timeout = "handshake_timeout_seconds = 1";
