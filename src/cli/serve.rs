@@ -214,12 +214,16 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
             for key in running.fixed_differences(&settings) {
                 tracing::warn!(key, "setting changed: restart to apply it");
             }
-            reloader.reload(&settings);
+            let problem = reloader.reload(&settings);
             if let Err(error) = log_levels.reload(&settings) {
                 tracing::error!(%error, "cannot change log levels; keeping the current ones");
             }
-            tracing::info!(partners = settings.partners.ids().count(), "configuration reloaded");
-            None
+            if let Some(problem) = &problem {
+                tracing::warn!("configuration reloaded, but not the certificates: {problem}");
+            } else {
+                tracing::info!(partners = settings.partners.ids().count(), "configuration reloaded");
+            }
+            problem
         }
         Err(error) => {
             tracing::error!(%error, "cannot reload the configuration; keeping the running settings");

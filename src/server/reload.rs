@@ -74,7 +74,9 @@ impl Reloader {
     }
 
     /// Applies the partners and the limit of guesses at once, limits and proxies to new connections.
-    pub fn reload(&self, settings: &Settings) {
+    ///
+    /// Returns why certificates cannot be used as they are.
+    pub fn reload(&self, settings: &Settings) -> Option<String> {
         let guesses = settings.guesses_per_minute;
         self.guesses_per_minute.store(guesses, Ordering::Relaxed);
         self.partners.send_replace(Arc::new(settings.partners.clone()));
@@ -86,13 +88,14 @@ impl Reloader {
         if let Some(acme) = &self.acme {
             acme.reload(settings.acme.as_ref());
         }
-        for (running, settings) in [
+        let of_listeners = [
             (&self.public_tls, &settings.public_tls),
             (&self.admin_tls, &settings.admin_tls),
-        ] {
-            if let (Some(running), Some(settings)) = (running, settings) {
-                running.reload(settings);
-            }
-        }
+        ];
+        let reload = |(running, settings): (&Option<Arc<TlsServer>>, &Option<TlsSettings>)| {
+            running.as_ref()?.reload(settings.as_ref()?)
+        };
+        let problems: Vec<_> = of_listeners.into_iter().filter_map(reload).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 }

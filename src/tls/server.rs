@@ -18,7 +18,8 @@ use crate::metrics::{CertificateReport, Listener, TlsReport};
 use crate::model::{Clock, Timestamp};
 use crate::tls::proof::{ACME_PROTOCOL, Resolver};
 use crate::tls::{
-    Authorities, Certificate, CertificateError, Certificates, MinVersion, Proof, Proofs, TlsSettings, UtcTime, provider,
+    Authorities, Certificate, CertificateError, Certificates, MinVersion, PairFiles, Proof, Proofs, TlsSettings,
+    UtcTime, provider,
 };
 
 /// In the order of preference.
@@ -70,13 +71,23 @@ pub struct TlsServer {
     tickets: Arc<dyn ProducesTickets>,
     secure: watch::Sender<Arc<Secure>>,
     state: Mutex<State>,
+    /// Held while files are read, which a disk may delay. The state is not.
+    reading: Mutex<Files>,
+}
+
+/// The files that were read last.
+#[derive(Debug)]
+struct Files {
+    settings: TlsSettings,
+    /// Whether they could be used or not.
+    fingerprint: Vec<Option<Fingerprint>>,
+    /// What was wrong with them at the last look.
+    suspected: Option<String>,
 }
 
 #[derive(Debug)]
 struct State {
     settings: TlsSettings,
-    /// Of the files that were read last, whether they could be used or not.
-    fingerprint: Vec<Option<Fingerprint>>,
     /// Why what the files hold now is not used.
     problem: Option<String>,
     failures: u64,
@@ -87,9 +98,9 @@ struct State {
 }
 
 /// What the files of the settings hold.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 struct FromFiles {
-    certificates: Vec<Arc<Certificate>>,
+    certificates: Vec<(PairFiles, Arc<Certificate>)>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -100,6 +111,8 @@ struct Fingerprint {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    /// Also by a change of owner or mode, after which it may be readable.
+    changed: (i64, i64),
 }
 
 impl Fingerprint {
@@ -112,6 +125,7 @@ impl Fingerprint {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 
@@ -128,13 +142,18 @@ impl TlsServer {
     /// Reads all files.
     pub fn new(settings: &TlsSettings, clock: Clock) -> Result<Self, CertificateError> {
         let tickets = Ticketer::new().map_err(|error| refused("TLS", error))?;
-        let fingerprint = Fingerprint::of_all(settings);
+        let files = Files {
+            settings: settings.clone(),
+            fingerprint: Fingerprint::of_all(settings),
+            suspected: None,
+        };
+        let (from_files, problem) = FromFiles::read(settings, &FromFiles::default());
+        problem.map_or(Ok(()), Err)?;
         let state = State {
             settings: settings.clone(),
-            fingerprint,
             problem: None,
             failures: 0,
-            from_files: FromFiles::read(settings)?,
+            from_files,
             issued: None,
             proofs: Proofs::new(),
         };
@@ -145,6 +164,7 @@ impl TlsServer {
             tickets,
             secure: watch::Sender::new(Arc::new(secure)),
             state: Mutex::new(state),
+            reading: Mutex::new(files),
         })
     }
 
@@ -152,19 +172,29 @@ impl TlsServer {
         self.secure.subscribe()
     }
 
-    /// Takes other settings, and reads all files again.
-    pub fn reload(&self, settings: &TlsSettings) {
-        let mut state = self.state.lock();
-        state.settings.clone_from(settings);
-        self.read(&mut state);
+    /// Takes other settings, and reads all files again. Returns why they cannot be used as they are.
+    pub fn reload(&self, settings: &TlsSettings) -> Option<String> {
+        let mut files = self.reading.lock();
+        files.settings.clone_from(settings);
+        self.state.lock().settings.clone_from(settings);
+        let problem = self.read(&mut files);
+        self.take_note(problem.clone());
+        files.suspected.clone_from(&problem);
+        problem
     }
 
     /// Reads the files again if they have changed. Blocks on the disk.
     pub fn refresh(&self) {
-        let mut state = self.state.lock();
-        if Fingerprint::of_all(&state.settings) != state.fingerprint {
-            self.read(&mut state);
+        let mut files = self.reading.lock();
+        if Fingerprint::of_all(&files.settings) == files.fingerprint && files.suspected.is_none() {
+            return;
         }
+        let problem = self.read(&mut files);
+        // Whoever replaces a pair does so one file after the other: a problem is one when it lasts until the next look.
+        if problem.is_none() || problem == files.suspected {
+            self.take_note(problem.clone());
+        }
+        files.suspected = problem;
     }
 
     /// Serves a certificate beside those of files, in place of the one before.
@@ -195,25 +225,34 @@ impl TlsServer {
         }
     }
 
-    /// Keeps what is served if the files cannot be used, and logs the reason once.
-    fn read(&self, state: &mut State) {
-        state.fingerprint = Fingerprint::of_all(&state.settings);
-        match FromFiles::read(&state.settings) {
-            Ok(from_files) => {
-                log(&from_files.certificates, self.clock.now());
-                state.from_files = from_files;
-                state.problem = None;
-                self.publish(state);
-            }
-            Err(error) => {
-                let problem = error.to_string();
-                if state.problem.as_ref() != Some(&problem) {
-                    tracing::error!("cannot use the certificates; serving those of before: {problem}");
-                }
-                state.problem = Some(problem);
-                state.failures += 1;
-            }
+    /// Takes what can be used of the files, and keeps the rest as it was.
+    fn read(&self, files: &mut Files) -> Option<String> {
+        files.fingerprint = Fingerprint::of_all(&files.settings);
+        let before = self.state.lock().from_files.clone();
+        let (from_files, problem) = FromFiles::read(&files.settings, &before);
+        let is_new = |certificate: &&Arc<Certificate>| {
+            let mut kept = before.certificates.iter().map(|(_, kept)| kept);
+            !kept.any(|kept| Arc::ptr_eq(kept, certificate))
+        };
+        let read = from_files.certificates.iter().map(|(_, certificate)| certificate);
+        log(&read.filter(is_new).cloned().collect::<Vec<_>>(), self.clock.now());
+        let mut state = self.state.lock();
+        state.from_files = from_files;
+        self.publish(&state);
+        problem.map(|problem| problem.to_string())
+    }
+
+    /// Logs a problem once, for as long as it stays the same.
+    fn take_note(&self, problem: Option<String>) {
+        let mut state = self.state.lock();
+        if problem == state.problem {
+            return;
         }
+        if let Some(problem) = &problem {
+            tracing::error!("cannot use the certificates; serving those of before: {problem}");
+            state.failures += 1;
+        }
+        state.problem = problem;
     }
 
     /// What is known of its certificates.
@@ -254,13 +293,30 @@ fn refused(what: impl Into<PathBuf>, error: impl ToString) -> CertificateError {
 }
 
 impl FromFiles {
-    fn read(settings: &TlsSettings) -> Result<Self, CertificateError> {
-        let read = settings.certificates.iter().map(Certificate::read);
-        let certificates = read.map(|certificate| certificate.map(Arc::new));
-        Ok(Self {
-            certificates: certificates.collect::<Result<_, _>>()?,
-            verifier: settings.client_ca.as_deref().map(verifier).transpose()?,
-        })
+    /// What can be used of the files, in place of the rest what there was `before`, and the first problem.
+    fn read(settings: &TlsSettings, before: &Self) -> (Self, Option<CertificateError>) {
+        let (mut certificates, mut problems) = (Vec::new(), Vec::new());
+        for files in &settings.certificates {
+            let kept = || before.certificates.iter().find(|(kept, _)| kept == files);
+            match Certificate::read(files) {
+                Ok(certificate) => certificates.push((files.clone(), Arc::new(certificate))),
+                Err(error) => {
+                    problems.push(error);
+                    certificates.extend(kept().cloned());
+                }
+            }
+        }
+        let verifier = settings.client_ca.as_deref().map(verifier).transpose();
+        let verifier = verifier.unwrap_or_else(|error| {
+            problems.push(error);
+            before.verifier.clone()
+        });
+        if certificates.is_empty() && !problems.is_empty() {
+            // Other settings, of which nothing can be used.
+            certificates.clone_from(&before.certificates);
+        }
+        let from_files = Self { certificates, verifier };
+        (from_files, problems.into_iter().next())
     }
 }
 
@@ -285,7 +341,8 @@ fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, C
         proofs,
         ..
     } = state;
-    let certificates = from_files.certificates.iter().chain(issued).cloned();
+    let of_files = from_files.certificates.iter().map(|(_, certificate)| certificate);
+    let certificates = of_files.chain(issued).cloned();
     let certificates = Arc::new(Certificates::new(certificates.collect()));
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
         MinVersion::Tls12 => &[&TLS13, &TLS12],
@@ -389,6 +446,9 @@ mod tests {
         assert_eq!(server.report(Listener::Public).failures, 0);
         link("2");
         server.refresh();
+        // Perhaps somebody is at it.
+        assert_eq!(server.report(Listener::Public).problem, None);
+        server.refresh();
         server.refresh();
         let report = server.report(Listener::Public);
         assert_eq!((names(&server), report.failures), (vec!["1.example".to_owned()], 1));
@@ -402,6 +462,43 @@ mod tests {
             (names(&server), server.report(Listener::Public).problem),
             (vec!["2.example".to_owned()], None)
         );
+    }
+
+    #[test]
+    fn pair_that_is_broken_does_not_hold_others_back() {
+        let (folder, root) = (tempfile::tempdir().unwrap(), Authority::new("root"));
+        let write = |name: &str, generation: &str| {
+            let (chain, key) = root.issue(&[&format!("{name}{generation}.example")], 0, 9);
+            fs::write(folder.path().join(format!("{name}.pem")), chain + &key).unwrap();
+        };
+        let pair = |name: &str| PairFiles {
+            certificate: folder.path().join(format!("{name}.pem")),
+            key: folder.path().join(format!("{name}.pem")),
+        };
+        write("a", "1");
+        write("b", "1");
+        let settings = TlsSettings {
+            certificates: vec![pair("a"), pair("b")],
+            ..settings(folder.path())
+        };
+        let server = TlsServer::new(&settings, Clock::system()).unwrap();
+        fs::remove_file(folder.path().join("a.pem")).unwrap();
+        write("b", "2");
+        server.refresh();
+        assert_eq!(names(&server), ["a1.example", "b2.example"]);
+        let problem = server.reload(&settings).unwrap();
+        assert!(problem.starts_with("cannot read "), "{problem}");
+        assert_eq!(server.report(Listener::Public).failures, 1);
+        write("a", "2");
+        server.refresh();
+        assert_eq!(names(&server), ["a2.example", "b2.example"]);
+        assert_eq!(server.report(Listener::Public).problem, None);
+        let b_only = TlsSettings {
+            certificates: vec![pair("b")],
+            ..settings
+        };
+        assert_eq!(server.reload(&b_only), None);
+        assert_eq!(names(&server), ["b2.example"]);
     }
 
     #[test]
