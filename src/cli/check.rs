@@ -41,7 +41,13 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
         }
         // What else TLS needs, such as client_ca.
         if let Some(tls) = tls {
-            TlsServer::new(tls, Clock::system()).map_err(|error| wrong(section, &error))?;
+            let server = TlsServer::new(tls, Clock::system()).map_err(|error| wrong(section, &error))?;
+            if let Some(host) = host_without_certificate(&settings, &server).filter(|_| section == "public.tls") {
+                writeln!(
+                    out,
+                    "warning: public.url: no certificate is for {host}, so browsers will refuse it"
+                )?;
+            }
         }
     }
     if let Some(acme) = &settings.acme {
@@ -58,6 +64,18 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
         writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+/// The host of short URLs over HTTPS, if no certificate has its name and none is ordered for it.
+fn host_without_certificate(settings: &Settings, server: &TlsServer) -> Option<String> {
+    let url: url::Url = settings.public_url.as_deref()?.parse().ok()?;
+    let host = url.host_str().filter(|_| url.scheme() == "https")?;
+    let is_ordered = settings
+        .acme
+        .iter()
+        .any(|acme| acme.domains.iter().any(|domain| domain == host));
+    let is_covered = server.subscribe().borrow().certificates.covers(host);
+    (!is_ordered && !is_covered).then(|| host.to_owned())
 }
 
 /// Reads a certificate, and says what it is and what clients will object to.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, LOCATION};
+use hyper::http::uri::Authority;
 use hyper::{StatusCode, Uri};
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ const HTTPS_PORT: u16 = 443;
 #[derive(Debug)]
 pub(super) struct Upgrade {
     /// Host and port of `public.url`.
-    authority: Option<String>,
+    authority: Option<Authority>,
     /// Of the listener, for clients that name the host.
     port: u16,
     tls: watch::Receiver<Arc<Secure>>,
@@ -28,39 +29,30 @@ impl Upgrade {
     pub(super) fn new(url: Option<&str>, port: u16, tls: watch::Receiver<Arc<Secure>>) -> Self {
         let url = url.and_then(|url| url.parse::<Uri>().ok());
         let authority = url.and_then(|url| {
-            let is_https = url.scheme_str() == Some("https");
             let authority = url.authority()?;
-            Some(if is_https {
-                authority.as_str().to_owned()
-            } else {
-                with_port(authority.host(), port)
-            })
+            match url.scheme_str() {
+                Some("https") => Some(authority.clone()),
+                _ => with_port(authority.host(), port).parse().ok(),
+            }
         });
         Self { authority, port, tls }
     }
 
-    /// The response that sends a client to HTTPS. `None`: serve it here, because there is no valid certificate or it
-    /// asks for a host of which we know nothing.
+    /// The response that sends a client to HTTPS. `None`: serve it here, because no valid certificate has the host's
+    /// name.
     pub(super) fn respond(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
         if uri.path().starts_with(CHALLENGES) {
             return None;
         }
         let certificates = Arc::clone(&self.tls.borrow().certificates);
-        if !certificates.is_any_valid(Clock::system().now()) {
+        let asked = || headers.get(HOST)?.to_str().ok()?.parse::<Authority>().ok();
+        let (host, authority) = match &self.authority {
+            Some(authority) => (authority.host().to_owned(), authority.to_string()),
+            None => asked().map(|asked| (asked.host().to_owned(), with_port(asked.host(), self.port)))?,
+        };
+        if !certificates.is_any_valid(&host, Clock::system().now()) {
             return None;
         }
-        let of_client = || {
-            let host = headers
-                .get(HOST)?
-                .to_str()
-                .ok()?
-                .parse::<hyper::http::uri::Authority>()
-                .ok()?;
-            certificates
-                .covers(host.host())
-                .then(|| with_port(host.host(), self.port))
-        };
-        let authority = self.authority.clone().or_else(of_client)?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let location = HeaderValue::try_from(format!("https://{authority}{target}")).ok()?;
         let mut response = http::answer(StatusCode::PERMANENT_REDIRECT);

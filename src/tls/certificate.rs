@@ -128,6 +128,14 @@ impl Certificate {
         self.key.key.choose_scheme(schemes).is_some()
     }
 
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| covers(name, host))
+    }
+
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
     /// What clients will object to, a sentence each.
     pub fn faults(&self, now: Timestamp) -> Vec<String> {
         let mut faults = self.faults.clone();
@@ -153,6 +161,19 @@ impl fmt::Display for UtcTime {
             Ok(time) => write!(formatter, "{}", time.strftime("%Y-%m-%d %H:%M:%S UTC")),
             Err(_) => write!(formatter, "{}", self.0),
         }
+    }
+}
+
+/// Whether a name of a certificate is for a host. `*` stands for one label (RFC 9525, section 6.3).
+fn covers(name: &str, host: &str) -> bool {
+    // Addresses of IPv6 have brackets in URLs only.
+    let host = host.trim_matches(['[', ']']);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match name.strip_prefix("*.") {
+        Some(domain) => host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(domain)),
+        None => name.eq_ignore_ascii_case(host),
     }
 }
 
@@ -248,6 +269,23 @@ fn without_key(text: &[u8], error: &PemError) -> &'static str {
 mod tests {
     use super::*;
     use crate::tls::testing::{Authority, files};
+
+    #[test]
+    fn names_cover_hosts() {
+        for (name, host, is_covered) in [
+            ("go.example.org", "go.example.org", true),
+            ("go.example.org", "GO.example.org.", true),
+            ("go.example.org", "example.org", false),
+            ("*.example.org", "go.example.org", true),
+            ("*.example.org", "a.go.example.org", false),
+            ("*.example.org", ".example.org", false),
+            ("*.example.org", "example.org", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("2001:db8::7", "[2001:db8::7]", true),
+        ] {
+            assert_eq!(covers(name, host), is_covered, "{name} {host}");
+        }
+    }
 
     #[test]
     fn facts_are_read() {

@@ -53,7 +53,9 @@ fn clients_are_sent_to_the_host_of_the_url() {
         ("http://go.example.net:8080/", "https://go.example.net:PORT".to_owned()),
     ] {
         let plain = format!("[public]\nplain = \"redirect\"\nurl = {url:?}\n");
-        let appliance = start_with(&Authority::new(), &(plain + &settings("")));
+        let folder = folder(&configuration(&(plain + &settings(""))));
+        write_pair(folder.path(), &Authority::new().issue(&["*.example.net"], |_| {}));
+        let appliance = Appliance::start_in(folder);
         let port = appliance.public_tls.rsplit(':').next().unwrap();
         let answer = get(&appliance, "any.example.org", "/tiny/abcd1234");
         let base = base.replace("PORT", port);
@@ -75,6 +77,20 @@ fn plain_http_serves_while_no_certificate_is_valid() {
     let id = appliance.add(&appliance.admin_ks(), &[]);
     let answer = get(&appliance, NAME, &format!("/tiny/{id}"));
     assert!(answer.header("location").starts_with("/api_v3/"), "{answer:?}");
+}
+
+#[test]
+fn check_says_that_no_certificate_is_for_the_url() {
+    for (name, is_warned) in [("go.example.org", false), ("go.example.net", true)] {
+        let public = format!("[public]\nurl = \"https://{name}\"\n");
+        let folder = folder(&configuration(&(public + &settings(""))));
+        write_pair(folder.path(), &Authority::new().issue(&[NAME], |_| {}));
+        let config = folder.path().join("tinyd.toml");
+        let checked = tinyd().args(["check", "--config"]).arg(&config).output().unwrap();
+        let said = String::from_utf8(checked.stdout).unwrap();
+        let warning = format!("warning: public.url: no certificate is for {name}");
+        assert_eq!(said.contains(&warning), is_warned, "{said}");
+    }
 }
 
 #[test]
