@@ -204,7 +204,7 @@ impl Worker {
         context: ConnectionContext,
         entry: ConnectionEntry,
     ) {
-        let served = match introduced(connection, &context).await {
+        let served = match introduced(connection, Scheme::Http, &context).await {
             Ok(connection) => general::serve(&self.general, connection, service, context, entry.activity()),
             Err(error) => Err(error),
         };
@@ -250,18 +250,21 @@ pub(super) async fn secure(
     context: &ConnectionContext,
     activity: &LastUsed,
 ) -> io::Result<(Handover<TlsStream>, Protocol)> {
-    let connection = introduced(connection, context).await?;
+    // From the first byte on: until its handshake is over, it gives way to others.
+    activity.begin_handshake(std::time::Instant::now());
+    let connection = introduced(connection, Scheme::Https, context).await?;
     let secure = Arc::clone(&tls.borrow());
     tls::accept(connection, &secure, context, activity).await
 }
 
 async fn introduced(
     connection: Handover<TcpStream>,
+    scheme: Scheme,
     context: &ConnectionContext,
 ) -> io::Result<Handover<tokio::net::TcpStream>> {
     let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
     if context.policy.is_announced_by(&connection.peer) {
-        proxy_protocol::introduce(&mut connection, Scheme::Https, context).await?;
+        proxy_protocol::introduce(&mut connection, scheme, context).await?;
     }
     Ok(connection)
 }

@@ -16,8 +16,6 @@ use crate::metrics::{Handshake, Refusal};
 use crate::tls::stream::{TlsStream, Transport};
 use crate::tls::{Protocol, Secure};
 
-/// The type of a record with which each handshake begins.
-const HANDSHAKE: u8 = 22;
 /// Time for a handshake that is going on when the server begins to drain.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -36,7 +34,6 @@ pub async fn accept(
         let _ = stopped.wait_for(|stopped| *stopped).await;
         tokio::time::sleep(DRAIN_GRACE).await;
     };
-    activity.begin_handshake(std::time::Instant::now());
     let timeout = secure.handshake_timeout;
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(timeout, shake_hands(connection, secure, context)) => accepted,
@@ -93,7 +90,7 @@ async fn shake_hands(
     match transport.first_byte().await? {
         // A port scan, or the health check of a load balancer.
         None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        Some(byte) if byte != HANDSHAKE && byte.is_ascii_uppercase() => {
+        Some(byte) if byte.is_ascii_uppercase() => {
             context.counts.refused(Refusal::PlainHttp);
             let answer = http::refusal(StatusCode::BAD_REQUEST, PLAIN_HTTP, context.clock.now());
             let mut stream = transport.into_stream()?;

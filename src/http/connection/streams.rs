@@ -186,7 +186,7 @@ impl Streams {
             refuse(Refusal::Lifetime);
             return Next::End;
         }
-        if state.in_flight == 0 {
+        if state.in_flight == 0 && state.head_since.is_none() {
             let (patience, refusal) = if state.requests == 0 {
                 (limits.head_timeout, Refusal::HeadTimeout)
             } else {

@@ -177,6 +177,8 @@ pub struct FastPath {
     access_log: Arc<AccessLog>,
     tiny: Tiny,
     answers: Arc<Answers>,
+    /// In the answers already.
+    hsts: Option<HeaderValue>,
     redirects: ThreadRedirects,
     recorder: ClickRecorder,
     visitors: Visitors,
@@ -194,6 +196,7 @@ impl FastPath {
             access_log,
             tiny,
             answers: Arc::new(Answers::new(None)),
+            hsts: None,
             redirects: ThreadRedirects::default(),
             visitors: Visitors::default(),
             is_off: cfg!(debug_assertions) && std::env::var_os("TINYD_FAST_PATH").is_some_and(|value| value == "off"),
@@ -205,6 +208,7 @@ impl FastPath {
     pub fn with_hsts(self, hsts: Option<&HeaderValue>) -> Self {
         Self {
             answers: Arc::new(Answers::new(hsts)),
+            hsts: hsts.cloned(),
             ..self
         }
     }
@@ -217,6 +221,7 @@ impl FastPath {
             access_log: Arc::clone(&self.access_log),
             tiny: self.tiny,
             answers: Arc::clone(&self.answers),
+            hsts: self.hsts.clone(),
             redirects,
             recorder: self.links.recorder(),
             visitors: Visitors::default(),
@@ -327,7 +332,7 @@ impl FastPath {
         }
         let is_refused =
             verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
-        let response = if is_refused {
+        let mut response = if is_refused {
             self.redirects.count(RedirectOutcome::Refused);
             too_many_guesses()
         } else {
@@ -341,6 +346,9 @@ impl FastPath {
             close: waiting.close,
             head_only: waiting.head_only,
         };
+        if let Some(hsts) = &self.hsts {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         let status = response.status();
         Template::new(response, b"", b"").write(&filling, out);
         if self.access_log.takes_next() {
