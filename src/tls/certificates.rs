@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, SignatureScheme};
 
 use crate::model::Timestamp;
 use crate::tls::Certificate;
@@ -59,7 +59,7 @@ impl Certificates {
         all.any(|certificate| certificate.covers(host) && certificate.is_valid(now))
     }
 
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], takes_ecdsa: bool) -> Option<&Arc<Certificate>> {
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
         let named = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let of_domain = |name: &str| self.by_domain.get(name.split_once('.')?.1);
         let positions = named.and_then(|name| self.by_name.get(&name).or_else(|| of_domain(&name)));
@@ -67,9 +67,8 @@ impl Certificates {
             let positions = positions.unwrap_or(&self.default).iter();
             positions.filter_map(|&position| self.all.get(position))
         };
-        let fits = |certificate: &&Arc<Certificate>| {
-            (takes_ecdsa || certificate.is_rsa()) && certificate.can_sign_any_of(schemes)
-        };
+        // Of a client of TLS 1.2, rustls leaves only schemes that its cipher suites have.
+        let fits = |certificate: &&Arc<Certificate>| certificate.can_sign_any_of(schemes);
         // Where none fits, the client says best why.
         candidates().find(fits).or_else(|| candidates().next())
     }
@@ -77,17 +76,9 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let takes_ecdsa = hello.cipher_suites().iter().any(is_for_ecdsa);
-        let chosen = self.choose(hello.server_name(), hello.signature_schemes(), takes_ecdsa);
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes());
         chosen.map(|certificate| Arc::clone(certificate.certified()))
     }
-}
-
-/// Cipher suites of TLS 1.2 are for one kind of key, those of TLS 1.3 for each.
-fn is_for_ecdsa(suite: &CipherSuite) -> bool {
-    let is_of_tls_1_3 = u16::from(*suite) >> 8 == 0x13;
-    let name = suite.as_str().unwrap_or_default();
-    is_of_tls_1_3 || name.starts_with("TLS_ECDHE_ECDSA_")
 }
 
 #[cfg(test)]
@@ -126,14 +117,14 @@ mod tests {
             (Some("a.second.example"), "*.second.example"),
             (Some("a.a.second.example"), "first.example"),
         ] {
-            let certificate = certificates.choose(name, &BOTH, true).unwrap();
+            let certificate = certificates.choose(name, &BOTH).unwrap();
             assert_eq!(certificate.names, [chosen], "{name:?}");
         }
         assert!(certificates.covers("b.second.example") && !certificates.covers("third.example"));
         let is_valid = |second| certificates.is_any_valid("first.example", Timestamp::from_unix(second));
         assert!(is_valid(0) && is_valid(9) && !is_valid(10) && !is_valid(-1));
         assert!(!certificates.is_any_valid("third.example", Timestamp::from_unix(0)));
-        assert!(Certificates::default().choose(None, &BOTH, true).is_none());
+        assert!(Certificates::default().choose(None, &BOTH).is_none());
     }
 
     #[test]
@@ -141,20 +132,11 @@ mod tests {
         let certificates = certificates(&[("a.example", true), ("a.example", false), ("b.example", false)]);
         let rsa = [SignatureScheme::RSA_PSS_SHA256];
         for name in [Some("a.example"), None] {
-            let is_rsa = |schemes: &[_], takes_ecdsa| certificates.choose(name, schemes, takes_ecdsa).unwrap().is_rsa();
-            assert!(!is_rsa(&BOTH, true));
-            assert!(is_rsa(&rsa, true));
-            assert!(is_rsa(&BOTH, false));
+            let is_rsa = |schemes: &[_]| certificates.choose(name, schemes).unwrap().is_rsa();
+            assert!(!is_rsa(&BOTH));
+            assert!(is_rsa(&rsa));
         }
-        let only = certificates.choose(Some("b.example"), &rsa, false).unwrap();
+        let only = certificates.choose(Some("b.example"), &rsa).unwrap();
         assert_eq!(only.names, ["b.example"]);
-    }
-
-    #[test]
-    fn cipher_suites_say_which_keys_a_client_takes() {
-        assert!(is_for_ecdsa(&CipherSuite::TLS13_AES_128_GCM_SHA256));
-        assert!(is_for_ecdsa(&CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256));
-        assert!(!is_for_ecdsa(&CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256));
-        assert!(!is_for_ecdsa(&CipherSuite::TLS_RSA_WITH_AES_128_GCM_SHA256));
     }
 }
