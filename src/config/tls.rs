@@ -59,8 +59,13 @@ pub fn read(
         })
     });
     let certificates = files.collect::<Result<Vec<_>, ConfigError>>()?;
-    for files in &certificates {
+    for (position, files) in certificates.iter().enumerate() {
         reader.check_mode(&files.key);
+        let earlier = certificates.get(..position).unwrap_or_default();
+        if earlier.iter().any(|other| other.certificate == files.certificate) {
+            let file = format!("{:?}", files.certificate.display().to_string());
+            return Err(reader.wrong(keys::CERTIFICATES.path(section), file, "named twice"));
+        }
     }
     Ok(Some(TlsSettings {
         listen,

@@ -65,6 +65,10 @@ fn wrong_settings_end_the_start_with_their_reason() {
             &["admin.tls.client_ca", "ca.pem", "without listen there is no HTTPS"],
         ),
         (
+            with("cert = \"cert.pem\", key = \"key.pem\" }, { cert = \"cert.pem\", key = \"key.pem\""),
+            &["public.tls.certificates", "cert.pem", "named twice"],
+        ),
+        (
             with("cert = \"none.pem\", key = \"key.pem\""),
             &["tls: cannot read ", "/none.pem: No such file"],
         ),
