@@ -71,6 +71,10 @@ impl TlsArgs {
         } else {
             Vec::new()
         };
+        if trusted.is_empty() {
+            // Of Mozilla, where the system has none.
+            return Ok(RootCerts::WebPki);
+        }
         Ok(trusted
             .iter()
             .map(|der| TrustedCertificate::from_der(der).to_owned())

@@ -57,10 +57,28 @@ impl Authorities {
     }
 }
 
-/// Why TLS failed, if that is what an error of a client is about.
+/// Why a client has no secure connection, if that is what an error is about: nothing has been sent then.
 pub fn failure(error: &std::io::Error) -> Option<String> {
+    use rustls::AlertDescription as Alert;
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(match error {
+    let is_of_handshake = match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::PeerIncompatible(_) => true,
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            Alert::AccessDenied
+                | Alert::BadCertificate
+                | Alert::CertificateExpired
+                | Alert::CertificateRequired
+                | Alert::CertificateUnknown
+                | Alert::HandshakeFailure
+                | Alert::ProtocolVersion
+                | Alert::UnknownCA
+                | Alert::UnsupportedCertificate
+        ),
+        // Later, what was asked for may have been done.
+        _ => false,
+    };
+    is_of_handshake.then(|| match error {
         rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
             "its certificate is of an authority that is not trusted here".to_owned()
         }
