@@ -4,16 +4,15 @@ use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
-use crate::http::connection::{Scheme, http2, proxy_protocol, serve};
+use crate::http::connection::{Scheme, http2, serve};
+use crate::server::incoming;
 use crate::server::routes::AdminService;
-use crate::server::workers;
 use crate::tls::{Protocol, Secure, TlsServer};
 
 #[derive(Debug, Clone)]
@@ -71,7 +70,7 @@ async fn serve_secured(
     context: ConnectionContext,
     entry: ConnectionEntry,
 ) {
-    match workers::secure(connection, &tls, &context, entry.activity()).await {
+    match incoming::secured(connection, &tls, &context, entry.activity()).await {
         Ok((connection, Protocol::Http1)) => serve::serve(connection, service, context, entry.activity()).await,
         Ok((connection, Protocol::Http2)) => http2::serve(connection, service, context, entry.activity()).await,
         Err(error) => tracing::trace!(%error, "connection ended"),
@@ -84,14 +83,8 @@ async fn serve_admin(
     context: ConnectionContext,
     entry: ConnectionEntry,
 ) {
-    let mut connection = match connection.try_map(TcpStream::from_std) {
-        Ok(connection) => connection,
-        Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
-    };
-    if context.policy.is_announced_by(&connection.peer)
-        && let Err(error) = proxy_protocol::introduce(&mut connection, Scheme::Http, &context).await
-    {
-        return tracing::trace!(%error, "connection ended");
+    match incoming::introduced(connection, Scheme::Http, &context).await {
+        Ok(connection) => serve::serve(connection, service, context, entry.activity()).await,
+        Err(error) => tracing::trace!(%error, "connection ended"),
     }
-    serve::serve(connection, service, context, entry.activity()).await;
 }

@@ -2,13 +2,14 @@
 
 mod admin;
 mod general;
+mod https_redirect;
+mod incoming;
 mod inspection;
 mod lock;
 mod redirect_loop;
 mod reload;
 mod routes;
 mod systemd;
-mod upgrade;
 mod workers;
 
 use std::io;
@@ -37,9 +38,9 @@ use crate::model::Clock;
 use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
 use crate::server::admin::Admin;
 use crate::server::general::General;
+use crate::server::https_redirect::HttpsRedirect;
 use crate::server::routes::{AdminService, PublicService};
-use crate::server::upgrade::Upgrade;
-use crate::server::workers::{Secured, Worker, Workers};
+use crate::server::workers::{Https, Worker, Workers};
 use crate::store::Health;
 use crate::tls::{TlsServer, TlsSettings};
 
@@ -118,27 +119,21 @@ fn build(
         Arc::clone(&metrics),
     );
     let (stop, stopped) = watch::channel(false);
-    let [of_plain, of_tls] = [(); 2].map(|()| {
-        FastPath::new(
-            Arc::clone(links),
-            settings.tiny,
-            Arc::clone(&guesses),
-            Arc::clone(&access_log),
-        )
-    });
+    let [of_plain, of_tls] = [(); 2].map(|()| fast_path(links, settings, &guesses, &access_log));
     let [gate_of_public, gate_of_admin] = gates(settings, reloader, &metrics, links.clock(), &stopped);
     let service = PublicService {
         redirects: Arc::clone(&redirects),
         access_log: Arc::clone(&access_log),
         challenges: Arc::clone(&reloader.challenges),
-        upgrade: None,
+        https_redirect: None,
     };
-    let secured = reloader.public_tls.as_ref();
-    let secured =
-        secured.map(|tls| Secured::new(of_tls, &gate_of_public, tls, upgrade(settings, &bound, tls, &service)));
+    let https = reloader.public_tls.as_ref().map(|tls| {
+        let redirecting = redirecting(settings, &bound, tls, &service);
+        Https::new(of_tls, &gate_of_public, tls, redirecting)
+    });
     let worker = Worker {
         fast_path: Arc::new(of_plain),
-        secured,
+        https,
         general: general.handle().clone(),
         service,
         metrics: Arc::clone(&metrics),
@@ -170,6 +165,16 @@ fn build(
         background,
         stop,
     })
+}
+
+fn fast_path(
+    links: &Arc<Links>,
+    settings: &Settings,
+    guesses: &Arc<UnknownIdLimit>,
+    access_log: &Arc<AccessLog>,
+) -> FastPath {
+    let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(guesses), Arc::clone(access_log));
+    FastPath::new(links, settings.tiny, guesses, access_log)
 }
 
 /// Of the public and the admin listener.
@@ -211,13 +216,13 @@ fn unknown_id_limit(settings: &Settings, reloader: &Reloader, metrics: &Metrics)
 }
 
 /// The service of plain HTTP that redirects to HTTPS, if it does.
-fn upgrade(settings: &Settings, bound: &Bound, tls: &TlsServer, service: &PublicService) -> Option<PublicService> {
+fn redirecting(settings: &Settings, bound: &Bound, tls: &TlsServer, service: &PublicService) -> Option<PublicService> {
     let addresses = bound.addresses().ok()?.into_iter();
     let mut secure = addresses.filter(|(name, scheme, _)| *name == "public" && *scheme == Scheme::Https);
     let port = secure.next().map(|(.., address)| address.port())?;
-    let upgrade = Upgrade::new(settings.public_url.as_deref(), port, tls.subscribe());
+    let redirect = HttpsRedirect::new(settings.public_url.as_deref(), port, tls.subscribe());
     settings.redirects_plain.then(|| PublicService {
-        upgrade: Some(Arc::new(upgrade)),
+        https_redirect: Some(Arc::new(redirect)),
         ..service.clone()
     })
 }

@@ -17,7 +17,7 @@ use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
 use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
 use crate::redirect::{self, Client, Redirects};
-use crate::server::upgrade::Upgrade;
+use crate::server::https_redirect::HttpsRedirect;
 
 /// The public listener: redirects and nothing else.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(super) struct PublicService {
     pub(super) redirects: Arc<Redirects>,
     pub(super) access_log: Arc<AccessLog>,
     /// Of plain HTTP that sends clients to HTTPS.
-    pub(super) upgrade: Option<Arc<Upgrade>>,
+    pub(super) https_redirect: Option<Arc<HttpsRedirect>>,
     pub(super) challenges: Arc<Challenges>,
 }
 
@@ -33,8 +33,8 @@ impl PublicService {
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         // Before anything else: an authority follows no rules of ours.
         let challenge = self.challenges.respond(request.method(), request.uri().path()).await;
-        let upgraded = || self.upgrade.as_ref()?.respond(request.uri(), request.headers());
-        let mut response = match challenge.or_else(upgraded) {
+        let redirected = || self.https_redirect.as_ref()?.respond(request.uri(), request.headers());
+        let mut response = match challenge.or_else(redirected) {
             Some(response) => response,
             None => self.redirect(&request, client).await,
         };

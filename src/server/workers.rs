@@ -14,23 +14,21 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
-use crate::http::connection::set::{
-    AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate, LastUsed,
-};
-use crate::http::connection::{Scheme, proxy_protocol, serve};
+use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::{Scheme, serve};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
 use crate::server::redirect_loop::NewConnection;
 use crate::server::routes::PublicService;
 use crate::server::systemd::Heartbeat;
-use crate::server::{general, redirect_loop};
-use crate::tls::{self, Protocol, Secure, TlsServer, TlsStream};
+use crate::server::{general, incoming, redirect_loop};
+use crate::tls::{Protocol, Secure, TlsServer};
 
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     pub(super) fast_path: Arc<FastPath>,
     /// Of HTTPS.
-    pub(super) secured: Option<Secured>,
+    pub(super) https: Option<Https>,
     /// The general threads.
     pub(super) general: Handle,
     pub(super) service: PublicService,
@@ -41,19 +39,19 @@ pub(super) struct Worker {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Secured {
+pub(super) struct Https {
     fast_path: Arc<FastPath>,
     tls: watch::Receiver<Arc<Secure>>,
     /// Serves plain HTTP where that redirects to HTTPS.
-    upgrade: Option<PublicService>,
+    redirecting: Option<PublicService>,
 }
 
-impl Secured {
-    pub(super) fn new(fast_path: FastPath, gate: &Gate, tls: &TlsServer, upgrade: Option<PublicService>) -> Self {
+impl Https {
+    pub(super) fn new(fast_path: FastPath, gate: &Gate, tls: &TlsServer, redirecting: Option<PublicService>) -> Self {
         Self {
             fast_path: Arc::new(fast_path.with_hsts(gate.hsts.as_ref())),
             tls: tls.subscribe(),
-            upgrade,
+            redirecting,
         }
     }
 }
@@ -108,10 +106,10 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
         let ending = ThreadExitSignal(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
         let worker = Arc::new(Worker {
-            secured: worker.secured.as_ref().map(|secured| Secured {
-                fast_path: Arc::new(secured.fast_path.for_thread(worker.metrics.redirects.for_thread())),
-                tls: secured.tls.clone(),
-                upgrade: secured.upgrade.clone(),
+            https: worker.https.as_ref().map(|https| Https {
+                fast_path: Arc::new(https.fast_path.for_thread(worker.metrics.redirects.for_thread())),
+                tls: https.tls.clone(),
+                redirecting: https.redirecting.clone(),
             }),
             fast_path: Arc::new(worker.fast_path.for_thread(counters)),
             ..worker.clone()
@@ -171,10 +169,10 @@ impl Worker {
             connections.spawn(at, |entry| Arc::clone(self).serve_secured(connection, context, entry));
             return;
         }
-        if let Some(service) = self.secured.as_ref().and_then(|secured| secured.upgrade.clone()) {
+        if let Some(service) = self.https.as_ref().and_then(|https| https.redirecting.clone()) {
             let (connection, context) = (Handover::new(stream, peer, slot), self.gate.context(policy, scheme));
             connections.spawn(at, |entry| {
-                Arc::clone(self).serve_upgrade(connection, service, context, entry)
+                Arc::clone(self).serve_https_redirect(connection, service, context, entry)
             });
             return;
         }
@@ -197,14 +195,14 @@ impl Worker {
         finish(served).await;
     }
 
-    async fn serve_upgrade(
+    async fn serve_https_redirect(
         self: Arc<Self>,
         connection: Handover<TcpStream>,
         service: PublicService,
         context: ConnectionContext,
         entry: ConnectionEntry,
     ) {
-        let served = match introduced(connection, Scheme::Http, &context).await {
+        let served = match incoming::introduced(connection, Scheme::Http, &context).await {
             Ok(connection) => general::serve(&self.general, connection, service, context, entry.activity()),
             Err(error) => Err(error),
         };
@@ -217,13 +215,13 @@ impl Worker {
         context: ConnectionContext,
         entry: ConnectionEntry,
     ) {
-        let Some(secured) = &self.secured else { return };
+        let Some(https) = &self.https else { return };
         let activity = entry.activity();
         let served = async {
-            let (connection, protocol) = secure(connection, &secured.tls, &context, activity).await?;
+            let (connection, protocol) = incoming::secured(connection, &https.tls, &context, activity).await?;
             Ok(match protocol {
                 Protocol::Http1 => {
-                    let served = redirect_loop::serve_secured(connection, &secured.fast_path, &context, activity);
+                    let served = redirect_loop::serve_secured(connection, &https.fast_path, &context, activity);
                     served.await?.map(|connection| (connection, protocol))
                 }
                 Protocol::Http2 => Some((connection, protocol)),
@@ -241,32 +239,6 @@ impl Worker {
         };
         finish(served).await;
     }
-}
-
-/// Reads the PROXY header of a new connection, if it has one, and secures the connection.
-pub(super) async fn secure(
-    connection: Handover<TcpStream>,
-    tls: &watch::Receiver<Arc<Secure>>,
-    context: &ConnectionContext,
-    activity: &LastUsed,
-) -> io::Result<(Handover<TlsStream>, Protocol)> {
-    // From the first byte on: until its handshake is over, it gives way to others.
-    activity.begin_handshake(std::time::Instant::now());
-    let connection = introduced(connection, Scheme::Https, context).await?;
-    let secure = Arc::clone(&tls.borrow());
-    tls::accept(connection, &secure, context, activity).await
-}
-
-async fn introduced(
-    connection: Handover<TcpStream>,
-    scheme: Scheme,
-    context: &ConnectionContext,
-) -> io::Result<Handover<tokio::net::TcpStream>> {
-    let mut connection = connection.try_map(tokio::net::TcpStream::from_std)?;
-    if context.policy.is_announced_by(&connection.peer) {
-        proxy_protocol::introduce(&mut connection, scheme, context).await?;
-    }
-    Ok(connection)
 }
 
 async fn finish(served: io::Result<AbortOnDropHandle<()>>) {

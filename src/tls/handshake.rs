@@ -1,7 +1,6 @@
 //! From an accepted connection to one that is secured by TLS.
 
 use std::io;
-use std::time::Duration;
 
 use hyper::StatusCode;
 use rustls::HandshakeKind;
@@ -10,14 +9,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http;
+use crate::http::connection::deadlines::DRAIN_GRACE;
 use crate::http::connection::guard::{Handover, linger};
 use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::metrics::{Handshake, Refusal};
 use crate::tls::stream::{TlsStream, Transport};
 use crate::tls::{Protocol, Secure};
-
-/// Time for a handshake that is going on when the server begins to drain.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 const PLAIN_HTTP: &str = "This is a port for HTTPS, and the request was plain HTTP: use an https URL.";
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream as Secured;
+use tokio_rustls::server::TlsStream as ServerStream;
 
 use crate::http::connection::guard::{Depart, Migrate};
 
@@ -112,7 +112,7 @@ impl AsyncWrite for Transport {
 }
 
 /// On the heap, because its state is large and moves from the handshake to whoever serves the connection.
-pub struct TlsStream(Box<Secured<Transport>>);
+pub struct TlsStream(Box<ServerStream<Transport>>);
 
 impl fmt::Debug for TlsStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,11 +121,11 @@ impl fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    pub(super) fn new(secured: Secured<Transport>) -> Self {
+    pub(super) fn new(secured: ServerStream<Transport>) -> Self {
         Self(Box::new(secured))
     }
 
-    fn secured(&mut self) -> Pin<&mut Secured<Transport>> {
+    fn secured(&mut self) -> Pin<&mut ServerStream<Transport>> {
         Pin::new(&mut self.0)
     }
 }

@@ -9,8 +9,9 @@ use tokio::time::{Instant, Sleep};
 use crate::http::Limits;
 use crate::metrics::Refusal;
 
-/// How long a just used connection is kept during a drain: a request may be on its way.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that was just used, or is in its handshake, is kept during a drain: a request may be on its
+/// way.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Deadlines {

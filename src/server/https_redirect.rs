@@ -16,7 +16,7 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 const HTTPS_PORT: u16 = 443;
 
 #[derive(Debug)]
-pub(super) struct Upgrade {
+pub(super) struct HttpsRedirect {
     /// Host and port of `public.url`.
     authority: Option<Authority>,
     /// Of the listener, for clients that name the host.
@@ -24,7 +24,7 @@ pub(super) struct Upgrade {
     tls: watch::Receiver<Arc<Secure>>,
 }
 
-impl Upgrade {
+impl HttpsRedirect {
     /// `url` is the base of short URLs, `port` that of the listener for HTTPS.
     pub(super) fn new(url: Option<&str>, port: u16, tls: watch::Receiver<Arc<Secure>>) -> Self {
         let url = url.and_then(|url| url.parse::<Uri>().ok());
