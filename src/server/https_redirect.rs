@@ -41,7 +41,8 @@ impl HttpsRedirect {
     /// The response that sends a client to HTTPS. `None`: serve it here, because no valid certificate has the host's
     /// name.
     pub(super) fn respond(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
-        if uri.path().starts_with(CHALLENGES) {
+        // `OPTIONS *` is about this server.
+        if uri.path().starts_with(CHALLENGES) || !uri.path().starts_with('/') {
             return None;
         }
         let certificates = Arc::clone(&self.tls.borrow().certificates);

@@ -17,6 +17,10 @@ use crate::tls::{pem, provider};
 
 const FULL_CHAIN: &str = "expected PEM with the certificate first and the intermediate ones after it";
 
+/// Chains have two to four certificates of two kilobytes each. Clients take no more than 64 KB.
+const CHAIN_MAX: usize = 10;
+const CHAIN_MAX_BYTES: usize = 32 * 1024;
+
 /// The files of a certificate with its chain, and of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairFiles {
@@ -50,6 +54,7 @@ pub struct Certificate {
     pub not_after: Timestamp,
     pub identity: Option<CertificateIdentity>,
     faults: Vec<String>,
+    is_broken: bool,
 }
 
 /// What an authority knows a certificate by (RFC 9773, section 4.1).
@@ -95,7 +100,7 @@ impl Certificate {
             return Err(of_chain(format!("holds no certificate: {FULL_CHAIN}")));
         };
         let facts = Facts::of(leaf).map_err(|reason| of_chain(format!("no certificate of X.509: {reason}")))?;
-        let faults = faults_of_chain(&chain);
+        let (faults, is_broken) = faults_of_chain(&chain);
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| unusable(&files.key, without_key(key, &error).to_owned()))?;
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
@@ -113,11 +118,24 @@ impl Certificate {
             not_after: facts.not_after,
             identity: facts.identity,
             faults,
+            is_broken,
         })
     }
 
     pub(super) const fn certified(&self) -> &Arc<CertifiedKey> {
         &self.key
+    }
+
+    /// Whether the files hold the same as before.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+
+    /// Why no client can use the chain, whichever authorities it trusts.
+    pub fn broken_chain(&self) -> Option<&str> {
+        self.is_broken
+            .then(|| self.faults.first().map(String::as_str))
+            .flatten()
     }
 
     pub(super) fn is_rsa(&self) -> bool {
@@ -226,7 +244,17 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// What is wrong with the order of a chain, or missing from it.
-fn faults_of_chain(chain: &[CertificateDer<'_>]) -> Vec<String> {
+fn faults_of_chain(chain: &[CertificateDer<'_>]) -> (Vec<String>, bool) {
+    let bytes: usize = chain.iter().map(|der| der.len()).sum();
+    if chain.len() > CHAIN_MAX || bytes > CHAIN_MAX_BYTES {
+        let count = chain.len();
+        return (
+            vec![format!(
+                "the file holds {count} certificates in {bytes} bytes, which clients refuse"
+            )],
+            true,
+        );
+    }
     let parsed: Vec<_> = chain.iter().map(|der| X509Certificate::from_der(der)).collect();
     let mut faults = Vec::new();
     for (position, pair) in parsed.windows(2).enumerate() {
@@ -241,6 +269,7 @@ fn faults_of_chain(chain: &[CertificateDer<'_>]) -> Vec<String> {
             ));
         }
     }
+    let is_broken = !faults.is_empty();
     if let [Ok((_, only))] = parsed.as_slice()
         && only.issuer().as_raw() != only.subject().as_raw()
     {
@@ -250,7 +279,7 @@ fn faults_of_chain(chain: &[CertificateDer<'_>]) -> Vec<String> {
             itself: use the file with the full chain (fullchain.pem of certbot)"
         ));
     }
-    faults
+    (faults, is_broken)
 }
 
 /// Why there is no key in a text. Never part of the text itself.

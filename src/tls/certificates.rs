@@ -7,7 +7,7 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::model::Timestamp;
+use crate::model::{Clock, Timestamp};
 use crate::tls::Certificate;
 
 /// Chosen by the name that a client asks for; the first is for clients that name none of them.
@@ -59,7 +59,7 @@ impl Certificates {
         all.any(|certificate| certificate.covers(host) && certificate.is_valid(now))
     }
 
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme], now: Timestamp) -> Option<&Arc<Certificate>> {
         let named = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let of_domain = |name: &str| self.by_domain.get(name.split_once('.')?.1);
         let positions = named.and_then(|name| self.by_name.get(&name).or_else(|| of_domain(&name)));
@@ -69,14 +69,18 @@ impl Certificates {
         };
         // Of a client of TLS 1.2, rustls leaves only schemes that its cipher suites have.
         let fits = |certificate: &&Arc<Certificate>| certificate.can_sign_any_of(schemes);
+        // An expired one must not hide one that was ordered since.
+        let valid = candidates().filter(|certificate| certificate.is_valid(now)).find(fits);
         // Where none fits, the client says best why.
-        candidates().find(fits).or_else(|| candidates().next())
+        valid
+            .or_else(|| candidates().find(fits))
+            .or_else(|| candidates().next())
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let chosen = self.choose(hello.server_name(), hello.signature_schemes());
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes(), Clock::system().now());
         chosen.map(|certificate| Arc::clone(certificate.certified()))
     }
 }
@@ -86,6 +90,7 @@ mod tests {
     use super::*;
     use crate::tls::testing::{Authority, files};
 
+    const NOW: Timestamp = Timestamp::from_unix(5);
     const BOTH: [SignatureScheme; 2] = [SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256];
 
     fn certificates(of: &[(&str, bool)]) -> Certificates {
@@ -117,14 +122,14 @@ mod tests {
             (Some("a.second.example"), "*.second.example"),
             (Some("a.a.second.example"), "first.example"),
         ] {
-            let certificate = certificates.choose(name, &BOTH).unwrap();
+            let certificate = certificates.choose(name, &BOTH, NOW).unwrap();
             assert_eq!(certificate.names, [chosen], "{name:?}");
         }
         assert!(certificates.covers("b.second.example") && !certificates.covers("third.example"));
         let is_valid = |second| certificates.is_any_valid("first.example", Timestamp::from_unix(second));
         assert!(is_valid(0) && is_valid(9) && !is_valid(10) && !is_valid(-1));
         assert!(!certificates.is_any_valid("third.example", Timestamp::from_unix(0)));
-        assert!(Certificates::default().choose(None, &BOTH).is_none());
+        assert!(Certificates::default().choose(None, &BOTH, NOW).is_none());
     }
 
     #[test]
@@ -132,11 +137,28 @@ mod tests {
         let certificates = certificates(&[("a.example", true), ("a.example", false), ("b.example", false)]);
         let rsa = [SignatureScheme::RSA_PSS_SHA256];
         for name in [Some("a.example"), None] {
-            let is_rsa = |schemes: &[_]| certificates.choose(name, schemes).unwrap().is_rsa();
+            let is_rsa = |schemes: &[_]| certificates.choose(name, schemes, NOW).unwrap().is_rsa();
             assert!(!is_rsa(&BOTH));
             assert!(is_rsa(&rsa));
         }
-        let only = certificates.choose(Some("b.example"), &rsa).unwrap();
+        let only = certificates.choose(Some("b.example"), &rsa, NOW).unwrap();
         assert_eq!(only.names, ["b.example"]);
+    }
+
+    #[test]
+    fn expired_certificate_hides_no_valid_one() {
+        let root = Authority::new("root");
+        let make = |until| {
+            let (chain, key) = root.issue(&["a.example"], 0, until);
+            Arc::new(Certificate::from_pem(&files(), chain.as_bytes(), key.as_bytes()).unwrap())
+        };
+        let certificates = Certificates::new(vec![make(9), make(99)]);
+        for name in [Some("a.example"), None] {
+            let until = |second| {
+                let chosen = certificates.choose(name, &BOTH, Timestamp::from_unix(second)).unwrap();
+                chosen.not_after.as_unix()
+            };
+            assert_eq!([5, 50, 500].map(until), [9, 99, 9]);
+        }
     }
 }

@@ -35,7 +35,7 @@ pub struct Secure {
     pub(super) handshake_timeout: Duration,
     pub certificates: Arc<Certificates>,
     /// Whether it was logged that there is no certificate.
-    has_warned: AtomicBool,
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Secure {
@@ -95,13 +95,22 @@ struct State {
     /// The certificate that tinyd ordered itself; it stands after those of files.
     issued: Option<Arc<Certificate>>,
     proofs: Proofs,
+    has_warned: Arc<AtomicBool>,
 }
 
 /// What the files of the settings hold.
 #[derive(Debug, Clone, Default)]
 struct FromFiles {
     certificates: Vec<(PairFiles, Arc<Certificate>)>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Verifier>,
+}
+
+/// Verifies client certificates.
+#[derive(Debug, Clone)]
+struct Verifier {
+    /// The file that it was made of.
+    pem: Vec<u8>,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 /// Changes whenever a file does, or another takes its place.
@@ -156,6 +165,7 @@ impl TlsServer {
             from_files,
             issued: None,
             proofs: Proofs::new(),
+            has_warned: Arc::default(),
         };
         let secure = secure(&state, &tickets)?;
         log(secure.certificates.all(), clock.now());
@@ -178,6 +188,7 @@ impl TlsServer {
         files.settings.clone_from(settings);
         self.state.lock().settings.clone_from(settings);
         let problem = self.read(&mut files);
+        self.publish(&self.state.lock());
         self.take_note(problem.clone());
         files.suspected.clone_from(&problem);
         problem
@@ -236,9 +247,11 @@ impl TlsServer {
         };
         let read = from_files.certificates.iter().map(|(_, certificate)| certificate);
         log(&read.filter(is_new).cloned().collect::<Vec<_>>(), self.clock.now());
-        let mut state = self.state.lock();
-        state.from_files = from_files;
-        self.publish(&state);
+        if !from_files.is_same(&before) {
+            let mut state = self.state.lock();
+            state.from_files = from_files;
+            self.publish(&state);
+        }
         problem.map(|problem| problem.to_string())
     }
 
@@ -293,20 +306,37 @@ fn refused(what: impl Into<PathBuf>, error: impl ToString) -> CertificateError {
 }
 
 impl FromFiles {
+    fn is_same(&self, other: &Self) -> bool {
+        let addresses = |of: &Self| {
+            let certificates = of.certificates.iter().map(|(_, certificate)| Arc::as_ptr(certificate));
+            let verifier = of.verifier.as_ref();
+            let verifier = verifier.map(|verifier| Arc::as_ptr(&verifier.verifier).cast::<()>());
+            (certificates.collect::<Vec<_>>(), verifier)
+        };
+        addresses(self) == addresses(other)
+    }
+
     /// What can be used of the files, in place of the rest what there was `before`, and the first problem.
     fn read(settings: &TlsSettings, before: &Self) -> (Self, Option<CertificateError>) {
         let (mut certificates, mut problems) = (Vec::new(), Vec::new());
         for files in &settings.certificates {
             let kept = || before.certificates.iter().find(|(kept, _)| kept == files);
             match Certificate::read(files) {
-                Ok(certificate) => certificates.push((files.clone(), Arc::new(certificate))),
+                // An unchanged one stays the same, although another file was read anew.
+                Ok(certificate) => match kept().filter(|(_, kept)| kept.is_same(&certificate)) {
+                    Some(kept) => certificates.push(kept.clone()),
+                    None => certificates.push((files.clone(), Arc::new(certificate))),
+                },
                 Err(error) => {
                     problems.push(error);
                     certificates.extend(kept().cloned());
                 }
             }
         }
-        let verifier = settings.client_ca.as_deref().map(verifier).transpose();
+        let verifier = settings.client_ca.as_deref();
+        let verifier = verifier
+            .map(|path| Verifier::read(path, before.verifier.as_ref()))
+            .transpose();
         let verifier = verifier.unwrap_or_else(|error| {
             problems.push(error);
             before.verifier.clone()
@@ -320,17 +350,23 @@ impl FromFiles {
     }
 }
 
-/// Verifies that clients have a certificate of one of the authorities in a file.
-fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
-    let pem = fs::read(path).map_err(|cause| CertificateError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    })?;
-    let authorities = Authorities::from_pem(&pem).map_err(|reason| refused(path, reason))?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(authorities.iter().cloned());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-    verifier.map_err(|error| refused(path, error))
+impl Verifier {
+    /// Of the authorities in a file; the one of before if that has not changed.
+    fn read(path: &Path, before: Option<&Self>) -> Result<Self, CertificateError> {
+        let pem = fs::read(path).map_err(|cause| CertificateError::Unreadable {
+            path: path.to_owned(),
+            cause,
+        })?;
+        if let Some(before) = before.filter(|before| before.pem == pem) {
+            return Ok(before.clone());
+        }
+        let authorities = Authorities::from_pem(&pem).map_err(|reason| refused(path, reason))?;
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(authorities.iter().cloned());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        let verifier = verifier.map_err(|error| refused(path, error))?;
+        Ok(Self { pem, verifier })
+    }
 }
 
 fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, CertificateError> {
@@ -339,6 +375,7 @@ fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, C
         from_files,
         issued,
         proofs,
+        has_warned,
         ..
     } = state;
     let of_files = from_files.certificates.iter().map(|(_, certificate)| certificate);
@@ -356,7 +393,7 @@ fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, C
     let builder = builder.map_err(|error| refused("TLS", error))?;
     let builder = match &from_files.verifier {
         None => builder.with_no_client_auth(),
-        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        Some(of_clients) => builder.with_client_cert_verifier(Arc::clone(&of_clients.verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Resolver {
         certificates: Arc::clone(&certificates),
@@ -380,7 +417,7 @@ fn secure(state: &State, tickets: &Arc<dyn ProducesTickets>) -> Result<Secure, C
         config: Arc::new(config),
         handshake_timeout: settings.handshake_timeout,
         certificates,
-        has_warned: AtomicBool::new(false),
+        has_warned: Arc::clone(has_warned),
     })
 }
 
@@ -486,6 +523,12 @@ mod tests {
         write("b", "2");
         server.refresh();
         assert_eq!(names(&server), ["a1.example", "b2.example"]);
+        // It is looked at again and again, and nothing comes of that.
+        let mut published = server.subscribe();
+        published.mark_unchanged();
+        server.refresh();
+        server.refresh();
+        assert!(!published.has_changed().unwrap());
         let problem = server.reload(&settings).unwrap();
         assert!(problem.starts_with("cannot read "), "{problem}");
         assert_eq!(server.report(Listener::Public).failures, 1);
