@@ -12,6 +12,7 @@ use sha1::{Digest as _, Sha1};
 
 use crate::acme::schedule::Failures;
 use crate::acme::settings::AcmeSettings;
+use crate::model::Timestamp;
 use crate::store::Unfinished;
 use crate::tls::{Certificate, PairFiles};
 
@@ -33,13 +34,26 @@ pub struct AcmeFolder {
 pub struct Origin {
     pub directory: String,
     pub profile: Option<String>,
+    /// What was asked for, sorted. An authority may add names.
+    pub domains: Vec<String>,
+}
+
+/// When a certificate was issued, and the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssueTimes {
+    pub at: Timestamp,
+    pub before: Option<Timestamp>,
 }
 
 impl Origin {
     pub fn of(settings: &AcmeSettings) -> Self {
+        let mut domains = settings.domains.clone();
+        domains.sort();
+        domains.dedup();
         Self {
             directory: settings.directory.clone(),
             profile: settings.profile.clone(),
+            domains,
         }
     }
 }
@@ -77,7 +91,7 @@ impl AcmeFolder {
     }
 
     /// The certificate and where it is from; `None`: there is none yet.
-    pub fn certificate(&self) -> Result<Option<(Certificate, Origin)>, String> {
+    pub fn certificate(&self) -> Result<Option<(Certificate, Origin, IssueTimes)>, String> {
         let path = self.certificate_path();
         let unreadable = |error: io::Error| format!("cannot read {}: {error}", path.display());
         let Some(text) = read(&path).map_err(unreadable)? else {
@@ -88,14 +102,24 @@ impl AcmeFolder {
             key: path.clone(),
         };
         let certificate = Certificate::from_pem(&files, &text, &text).map_err(|error| error.to_string())?;
-        Ok(Some((certificate, origin(&String::from_utf8_lossy(&text)))))
+        let text = String::from_utf8_lossy(&text);
+        let times = issue_times(&text).unwrap_or(IssueTimes {
+            at: certificate.not_before,
+            before: None,
+        });
+        Ok(Some((certificate, origin(&text), times)))
     }
 
     /// Key and certificates are in one file, so that no crash leaves one without the other.
-    pub fn store_certificate(&self, origin: &Origin, key: &str, chain: &str) -> io::Result<()> {
+    pub fn store_certificate(&self, origin: &Origin, times: IssueTimes, key: &str, chain: &str) -> io::Result<()> {
         let profile = origin.profile.as_deref().unwrap_or_default();
-        let directory = &origin.directory;
-        let text = format!("{DIRECTORY_LINE}{directory}\n{PROFILE_LINE}{profile}\n{key}{chain}");
+        let (directory, domains) = (&origin.directory, origin.domains.join(" "));
+        let before = times.before.map_or_else(String::new, |before| before.to_string());
+        let text = format!(
+            "{DIRECTORY_LINE}{directory}\n{PROFILE_LINE}{profile}\n{DOMAINS_LINE}{domains}\n{ISSUED_LINE}{}\n\
+            {BEFORE_LINE}{before}\n{key}{chain}",
+            times.at
+        );
         write(&self.certificate_path(), text.as_bytes())
     }
 
@@ -137,18 +161,33 @@ impl AcmeFolder {
 
 const DIRECTORY_LINE: &str = "directory: ";
 const PROFILE_LINE: &str = "profile: ";
+const DOMAINS_LINE: &str = "domains: ";
+const ISSUED_LINE: &str = "issued: ";
+const BEFORE_LINE: &str = "before: ";
+
+fn value<'t>(text: &'t str, name: &str) -> &'t str {
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)).unwrap_or_default()
+}
 
 fn origin(text: &str) -> Origin {
-    let value = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap_or_default()
-    };
-    let profile = value(PROFILE_LINE);
+    let profile = value(text, PROFILE_LINE);
     Origin {
-        directory: value(DIRECTORY_LINE).to_owned(),
+        directory: value(text, DIRECTORY_LINE).to_owned(),
         profile: (!profile.is_empty()).then(|| profile.to_owned()),
+        domains: value(text, DOMAINS_LINE)
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
     }
+}
+
+fn issue_times(text: &str) -> Option<IssueTimes> {
+    let time = |name| value(text, name).parse().ok().map(Timestamp::from_unix);
+    Some(IssueTimes {
+        at: time(ISSUED_LINE)?,
+        before: time(BEFORE_LINE),
+    })
 }
 
 /// The content of a file; `None`: there is no file.
@@ -187,7 +226,6 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use crate::model::Timestamp;
     use crate::tls::testing::Authority;
 
     fn prepared() -> (tempfile::TempDir, AcmeFolder) {
@@ -207,10 +245,18 @@ mod tests {
             let from = Origin {
                 directory: "https://ca.example/dir".to_owned(),
                 profile,
+                domains: vec![names.to_owned(), "other.example".to_owned()],
             };
-            folder.store_certificate(&from, &key, &chain).unwrap();
-            let (certificate, origin) = folder.certificate().unwrap().unwrap();
-            assert_eq!((certificate.names, origin), (vec![names.to_owned()], from));
+            let times = IssueTimes {
+                at: Timestamp::from_unix(7),
+                before: from.profile.as_ref().map(|_| Timestamp::from_unix(5)),
+            };
+            folder.store_certificate(&from, times, &key, &chain).unwrap();
+            let (certificate, origin, stored) = folder.certificate().unwrap().unwrap();
+            assert_eq!(
+                (certificate.names, origin, stored),
+                (vec![names.to_owned()], from, times)
+            );
         }
         folder.prepare().unwrap();
         let (chain, _) = root.issue(&["c.example"], 0, 9);
@@ -229,10 +275,15 @@ mod tests {
         let origin = Origin {
             directory: String::new(),
             profile: None,
+            domains: Vec::new(),
+        };
+        let times = IssueTimes {
+            at: Timestamp::from_unix(7),
+            before: None,
         };
         let mut failures = Failures::default();
         failures.note(Timestamp::from_unix(7));
-        folder.store_certificate(&origin, "", "").unwrap();
+        folder.store_certificate(&origin, times, "", "").unwrap();
         folder.store_account("https://a", &account).unwrap();
         folder.store_failures(&failures).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme::exchange::Exchange;
+use crate::acme::folder::IssueTimes;
 use crate::acme::order::{Issued, Orderer};
 use crate::acme::problem::OrderFailure;
 use crate::acme::schedule::{Failures, Life, RenewalWindow, poll_after};
@@ -53,7 +54,9 @@ impl State {
     fn read(folder: &AcmeFolder, tls: &TlsServer) -> Self {
         let mut state = Self::default();
         match folder.certificate() {
-            Ok(stored) => state.current = stored.map(|(certificate, origin)| Current::new(certificate, origin)),
+            Ok(stored) => {
+                state.current = stored.map(|(certificate, origin, times)| Current::new(certificate, origin, times))
+            }
             Err(reason) => tracing::error!(reason, "cannot use the stored certificate; ordering another"),
         }
         state.failures = folder.failures().unwrap_or_else(|error| {
@@ -72,15 +75,17 @@ impl State {
 struct Current {
     certificate: Arc<Certificate>,
     origin: Origin,
+    times: IssueTimes,
     window: Option<RenewalWindow>,
     poll_at: Timestamp,
 }
 
 impl Current {
-    fn new(certificate: Certificate, origin: Origin) -> Self {
+    fn new(certificate: Certificate, origin: Origin, times: IssueTimes) -> Self {
         Self {
             certificate: Arc::new(certificate),
             origin,
+            times,
             window: None,
             poll_at: Timestamp::MIN,
         }
@@ -88,13 +93,11 @@ impl Current {
 
     /// Whether it is what the settings want.
     fn is_as(&self, settings: &AcmeSettings) -> bool {
-        let sorted = |names: &[String]| {
-            let mut names = names.to_vec();
-            names.sort();
-            names.dedup();
-            names
-        };
-        sorted(&self.certificate.names) == sorted(&settings.domains) && self.origin == Origin::of(settings)
+        self.origin == Origin::of(settings)
+    }
+
+    fn life(&self) -> Life {
+        Life::of(&self.certificate, self.times.at)
     }
 
     /// Spreads renewals: the same after a restart, another for each certificate.
@@ -213,8 +216,9 @@ impl Acme {
         let allowed = state.failures.allowed_from(now);
         match state.current.as_ref().filter(|current| current.is_as(settings)) {
             Some(current) => {
-                let renewal = Life::of(&current.certificate).renewal(current.window, current.lot());
-                renewal.max(allowed)
+                let (life, IssueTimes { at, before }) = (current.life(), current.times);
+                let renewal = life.renewal(current.window, current.lot());
+                renewal.max(allowed).max(life.allowed_from(at, before))
             }
             None => allowed,
         }
@@ -309,12 +313,16 @@ impl Acme {
 
     /// Stores a certificate, then serves it. One that cannot be stored is served nevertheless.
     async fn serve(&self, settings: &AcmeSettings, issued: Issued) {
-        let stored = self.store(settings, &issued).await;
+        let times = IssueTimes {
+            at: self.clock.now(),
+            before: self.state.lock().current.as_ref().map(|current| current.times.at),
+        };
+        let stored = self.store(settings, &issued, times).await;
         let mut certificate = issued.certificate.clone();
         certificate.source = self.folder.certificate_path().display().to_string();
-        let current = Current::new(certificate, Origin::of(settings));
+        let current = Current::new(certificate, Origin::of(settings), times);
         let (names, until) = (current.certificate.names.join(" "), current.certificate.not_after);
-        let renewal = Life::of(&current.certificate).renewal(None, current.lot());
+        let renewal = current.life().renewal(None, current.lot());
         tracing::info!(names, valid_until = %UtcTime(until), renewal = %UtcTime(renewal), "certificate issued");
         self.tls.serve_issued(Some(Arc::clone(&current.certificate)));
         self.orders.count(OrderOutcome::Issued);
@@ -328,18 +336,18 @@ impl Acme {
             let reason = format!("cannot store the certificate: {error}");
             tracing::error!("{reason}; serving it, and trying to store it again");
             self.orders.set_problem(Some(&reason));
-            while self.store(settings, &issued).await.is_err() {
+            while self.store(settings, &issued, times).await.is_err() {
                 tokio::time::sleep(STORE_INTERVAL).await;
             }
             self.orders.set_problem(None);
         }
     }
 
-    async fn store(&self, settings: &AcmeSettings, issued: &Issued) -> io::Result<()> {
+    async fn store(&self, settings: &AcmeSettings, issued: &Issued, times: IssueTimes) -> io::Result<()> {
         let (folder, origin) = (self.folder.clone(), Origin::of(settings));
         let (key, chain) = (issued.key.clone(), issued.chain.clone());
         let storing = tokio::task::spawn_blocking(move || {
-            folder.store_certificate(&origin, &key, &chain)?;
+            folder.store_certificate(&origin, times, &key, &chain)?;
             folder.store_failures(&Failures::default())
         });
         storing.await.unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -352,7 +360,7 @@ impl Acme {
         let (next, failures) = {
             let mut state = self.state.lock();
             state.failures.note(now);
-            let life = state.current.as_ref().map(|current| Life::of(&current.certificate));
+            let life = state.current.as_ref().map(Current::life);
             let lot = state.current.as_ref().map_or_else(rand::random, Current::lot);
             let next = state.failures.retry_at(now, life, asked, lot);
             (next, state.failures.clone())
@@ -425,7 +433,13 @@ mod tests {
         let folder = AcmeFolder::new(data);
         folder.prepare().unwrap();
         let (chain, key) = Authority::new("root").issue(names, 0, until);
-        folder.store_certificate(&Origin::of(settings), &key, &chain).unwrap();
+        let times = IssueTimes {
+            at: Timestamp::MIN,
+            before: None,
+        };
+        folder
+            .store_certificate(&Origin::of(settings), times, &key, &chain)
+            .unwrap();
     }
 
     fn served(tls: &TlsServer) -> usize {

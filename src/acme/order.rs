@@ -400,6 +400,9 @@ fn judge(settings: &AcmeSettings, chain: &str, key: &str, now: Timestamp) -> Res
     if let Some(missing) = missing.first() {
         return Err(format!("the certificate that was issued is not for {missing}"));
     }
+    if let Some(fault) = certificate.broken_chain() {
+        return Err(format!("no client can use the certificate that was issued: {fault}"));
+    }
     if now.plus(CLOCK_SKEW_MAX) < certificate.not_before || now >= certificate.not_after {
         let (from, until) = (certificate.not_before, certificate.not_after);
         let (from, until) = (crate::tls::UtcTime(from), crate::tls::UtcTime(until));
@@ -442,6 +445,9 @@ mod tests {
         let names = ["a.example", "192.0.2.7"];
         let ((chain, key), (_, other)) = (root.issue(&names, 1_000, 2_000), root.issue(&names, 1_000, 2_000));
         let (fewer, its_key) = root.issue(&names[..1], 1_000, 2_000);
+        let disordered = chain.replacen(&root.pem(), &Authority::new("other").pem(), 1);
+        let endless = chain.clone() + &root.pem().repeat(20);
+        let no_certificate = chain.clone() + "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
         let judged = |chain: &str, key: &str, now| judge(&settings, chain, key, Timestamp::from_unix(now));
         assert!(judged(&chain, &key, 1_500).is_ok());
         for (chain, key, now, reason) in [
@@ -450,6 +456,9 @@ mod tests {
             (&chain, &key, 699, "which is not now"),
             (&chain, &key, 2_000, "which is not now"),
             ("garbage", &key, 1_500, "holds no certificate"),
+            (&disordered, &key, 1_500, "did not issue certificate 1"),
+            (&endless, &key, 1_500, "which clients refuse"),
+            (&no_certificate, &key, 1_500, "is none of X.509"),
         ] {
             let error = judged(chain, key, now).unwrap_err();
             assert!(error.contains(reason), "{error}");

@@ -35,9 +35,10 @@ pub struct RenewalWindow {
 }
 
 impl Life {
-    pub fn of(certificate: &Certificate) -> Self {
+    /// From when it was issued, if that was long after it began.
+    pub fn of(certificate: &Certificate, issued_at: Timestamp) -> Self {
         Self {
-            from: certificate.not_before,
+            from: certificate.not_before.max(issued_at).min(certificate.not_after),
             until: certificate.not_after,
         }
     }
@@ -58,6 +59,14 @@ impl Life {
         }
         // Up to a twentieth of the life before that.
         self.from.plus(life / 3 * 2 - part(life / 20, lot))
+    }
+
+    /// When the next order may be, whatever an authority says. One certificate soon after another is right where that
+    /// was revoked; a third would be a loop, which uses up what an authority allows in a week.
+    pub fn allowed_from(self, issued_at: Timestamp, before: Option<Timestamp>) -> Timestamp {
+        let pause = self.pause_max();
+        let is_second = before.is_some_and(|before| issued_at.as_unix().saturating_sub(before.as_unix()) < pause);
+        if is_second { issued_at.plus(pause) } else { issued_at }
     }
 
     /// Whether a window makes sense: it has a length, and begins before the certificate ends.
@@ -269,5 +278,14 @@ mod tests {
         assert_eq!(read.allowed_from(at(HOUR + 1)), at(HOUR + 1));
         // A clock that was wrong and has been set back.
         assert_eq!(read.allowed_from(at(-10 * DAY)), at(-10 * DAY));
+    }
+
+    #[test]
+    fn third_certificate_within_a_pause_has_to_wait() {
+        let (life, at) = (life(90 * 24 * HOUR), Timestamp::from_unix);
+        assert_eq!(life.allowed_from(at(1_000), None), at(1_000));
+        // The first was revoked: the second came at once, and the third would be a loop.
+        assert_eq!(life.allowed_from(at(1_000), Some(at(900))), at(1_000 + PAUSE_MAX));
+        assert_eq!(life.allowed_from(at(PAUSE_MAX), Some(at(0))), at(PAUSE_MAX));
     }
 }

@@ -87,7 +87,13 @@ pub fn check_domain(text: &str) -> Result<(), String> {
 pub fn check_directory(text: &str) -> Result<(), String> {
     let url = Url::parse(text).ok();
     let is_directory = |url: &Url| url.scheme() == "https" && url.has_host() && url.username().is_empty();
-    let is_directory = url.is_some_and(|url| is_directory(&url)) && text.starts_with("https://");
+    // The client of ACME reads it as the URI of a request, which has no user and nothing but ASCII.
+    let authority = text
+        .parse::<hyper::Uri>()
+        .ok()
+        .and_then(|uri| uri.into_parts().authority);
+    let is_uri = authority.is_some_and(|authority| !authority.as_str().contains('@'));
+    let is_directory = is_uri && url.is_some_and(|url| is_directory(&url)) && text.starts_with("https://");
     is_directory
         .then_some(())
         .ok_or_else(|| format!("expected the https URL of an ACME directory, such as {DIRECTORY}"))

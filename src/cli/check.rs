@@ -98,7 +98,7 @@ fn say_what_is_ordered(out: &mut impl io::Write, acme: &AcmeSettings, folder: &A
     match folder.certificate() {
         Ok(None) => writeln!(out, "ACME: no certificate yet; tinyd serve orders one"),
         Err(reason) => writeln!(out, "warning: {reason}; tinyd serve orders another"),
-        Ok(Some((certificate, origin))) => {
+        Ok(Some((certificate, origin, _))) => {
             show(out, "acme", &certificate)?;
             let is_for_all = acme.domains.iter().all(|domain| certificate.names.contains(domain));
             if !is_for_all || origin != Origin::of(acme) {
