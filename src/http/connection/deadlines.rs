@@ -1,5 +1,6 @@
 //! When a connection ends by itself: one clock for both connection loops.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::Limits;
-use crate::metrics::Refusal;
+use crate::metrics::{Connections, Refusal};
 
 /// How long a connection that was just used, or is in its handshake, is kept during a drain: a request may be on its
 /// way.
@@ -109,6 +110,32 @@ impl Deadlines {
             }
             alarm.as_mut().reset(self.alarm(limits));
         }
+    }
+}
+
+/// Fails a write when the client accepts nothing for too long.
+#[derive(Debug, Default)]
+pub struct WriteAlarm(Option<Pin<Box<Sleep>>>);
+
+impl WriteAlarm {
+    /// Passes a write on, and times it from when it is first pending, at the longest `until`.
+    pub fn pace<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        counts: &Connections,
+        until: impl FnOnce() -> Instant,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.0 = None;
+            return written;
+        }
+        let alarm = self
+            .0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until())));
+        ready!(alarm.as_mut().poll(cx));
+        counts.refused(Refusal::WriteTimeout);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

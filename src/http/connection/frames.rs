@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use crate::http::connection::deadlines::WriteAlarm;
 use crate::http::connection::streams::Streams;
 
 /// The connection preface (RFC 9113, section 3.4).
@@ -109,7 +110,7 @@ pub(super) struct Frames<S> {
     sent: u64,
     streams: Arc<Streams>,
     write_timeout: Duration,
-    write_alarm: Option<Pin<Box<Sleep>>>,
+    write_alarm: WriteAlarm,
 }
 
 impl<S> Frames<S> {
@@ -121,23 +122,15 @@ impl<S> Frames<S> {
             sent: 0,
             streams,
             write_timeout,
-            write_alarm: None,
+            write_alarm: WriteAlarm::default(),
         }
     }
 
     /// Fails a write when the client accepts nothing for too long.
     fn paced<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.write_alarm = None;
-            return written;
-        }
         let timeout = self.write_timeout;
-        let alarm = self
-            .write_alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
-        ready!(alarm.as_mut().poll(cx));
-        self.streams.note_stall();
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let counts = self.streams.counts();
+        self.write_alarm.pace(cx, written, counts, || Instant::now() + timeout)
     }
 
     fn counted(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -201,7 +194,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.paced(cx, shut_down)
     }
 }
 

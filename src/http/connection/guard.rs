@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::connection::deadlines::Deadlines;
+use crate::http::connection::deadlines::{Deadlines, WriteAlarm};
 use crate::http::connection::set::{ConnectionContext, ConnectionSlot, LastUsed};
 use crate::http::{self, BadHead, ClientPresence, Framing, Head, HeadReader, Peer};
 use crate::metrics::Refusal;
@@ -218,7 +218,7 @@ pub struct Guard<S: Depart> {
     was_in_flight: bool,
     is_over: bool,
     alarm: Pin<Box<Sleep>>,
-    write_alarm: Option<Pin<Box<Sleep>>>,
+    write_alarm: WriteAlarm,
     ending: CloseReason,
 }
 
@@ -247,7 +247,7 @@ impl<S: Depart> Guard<S> {
             body: Framing::Length(0),
             was_in_flight: false,
             is_over: false,
-            write_alarm: None,
+            write_alarm: WriteAlarm::default(),
             ending: CloseReason::Shutdown,
             context,
         }
@@ -385,22 +385,18 @@ impl<S: AsyncRead + AsyncWrite + Depart + Unpin> Guard<S> {
 
     /// Times a write, and fails it when the client accepts nothing for too long.
     fn paced<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.write_alarm = None;
-            return written;
-        }
-        let timeout = self.context.policy.limits.write_timeout;
-        // A client that reads slowly keeps the write timeout, but may be too slow for a fetch.
-        let deadline = self.exchange.presence.required_until().map(Instant::from_std);
-        let alarm = self.write_alarm.get_or_insert_with(|| {
-            let patience = Instant::now() + timeout;
-            Box::pin(tokio::time::sleep_until(
-                deadline.map_or(patience, |deadline| deadline.min(patience)),
-            ))
-        });
-        ready!(alarm.as_mut().poll(cx));
-        self.context.counts.refused(Refusal::WriteTimeout);
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let Self {
+            context,
+            exchange,
+            write_alarm,
+            ..
+        } = self;
+        write_alarm.pace(cx, written, &context.counts, || {
+            let patience = Instant::now() + context.policy.limits.write_timeout;
+            // A client that reads slowly keeps the write timeout, but may be too slow for a fetch.
+            let deadline = exchange.presence.required_until().map(Instant::from_std);
+            deadline.map_or(patience, |deadline| deadline.min(patience))
+        })
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

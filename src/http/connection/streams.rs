@@ -131,8 +131,8 @@ impl Streams {
         state.head_since = is_open.then(|| state.head_since.unwrap_or_else(Instant::now));
     }
 
-    pub fn note_stall(&self) {
-        self.counts.refused(Refusal::WriteTimeout);
+    pub const fn counts(&self) -> &Arc<Connections> {
+        &self.counts
     }
 
     pub fn note_flood(&self) {
