@@ -182,11 +182,15 @@ fn abandoned_flush_loses_nothing_and_counts_nothing_twice() {
 fn written_batch_counts_once_before_it_is_acknowledged() {
     let disk = Disk::with_store();
     let (links, ids) = with_links(&disk, 5);
+    let links = Arc::new(links);
     let recorder = links.recorder();
     ids.iter().for_each(|id| recorder.record(*id, Visit::Click, now()));
     block_on(async {
+        // Else the writer could be done within the first poll.
+        let release = block_writer(&links).await;
         let mut flush = Box::pin(links.flush_clicks());
         assert!(poll!(&mut flush).is_pending());
+        drop(release);
         while links.store.snapshot().unwrap().usage(ids[4]).unwrap() != clicks(1) {
             std::thread::yield_now();
         }
