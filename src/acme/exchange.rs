@@ -14,8 +14,6 @@ use hyper::http::uri::Scheme;
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::ClientConfig;
-use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,13 +50,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Trusts the authorities of the system and these.
     pub(super) fn new(authorities: &Authorities) -> Result<Self, String> {
-        let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| error.to_string())?;
-        let mut config = builder
-            .with_root_certificates(authorities.with_those_of_system())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = Resumption::disabled();
+        let config = tls::client_config(authorities)?;
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             retry_after: Arc::default(),

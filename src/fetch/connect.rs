@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use rustls::ClientConfig;
-use rustls::client::Resumption;
 use rustls::pki_types::{IpAddr as CertifiedIp, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -82,14 +80,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Trusts the authorities of the system, or Mozilla's if it has none, and those of the settings.
     pub(super) fn new(more: &Authorities) -> Result<Self, String> {
-        let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| error.to_string())?;
-        let mut config = builder
-            .with_root_certificates(more.with_those_of_system())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session would not be verified again.
-        config.resumption = Resumption::disabled();
+        let config = tls::client_config(more)?;
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 

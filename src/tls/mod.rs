@@ -20,7 +20,7 @@ pub use certificate::{Certificate, CertificateError, CertificateIdentity, PairFi
 pub use certificates::Certificates;
 pub use handshake::accept;
 pub use proof::{Proof, Proofs};
-pub use roots::{Authorities, failure};
+pub use roots::{Authorities, client_config, failure};
 pub use server::{Protocol, Secure, TlsServer};
 pub use settings::{MinVersion, TlsSettings};
 pub use stream::TlsStream;

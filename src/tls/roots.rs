@@ -1,10 +1,11 @@
 //! Certificate authorities that are trusted.
 
-use rustls::RootCertStore;
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 
-use crate::tls::pem;
+use crate::tls::{pem, provider};
 
 /// Authorities that the operator names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +56,18 @@ impl Authorities {
     pub fn count(&self) -> usize {
         self.0.len()
     }
+}
+
+/// How tinyd connects to others by HTTP/1.1. It trusts these authorities beside those of the system, and verifies at
+/// each connection, which a resumed session would not.
+pub fn client_config(authorities: &Authorities) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    let builder = builder.with_root_certificates(authorities.with_those_of_system());
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// Why a client has no secure connection, if that is what an error is about: nothing has been sent then.
