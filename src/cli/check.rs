@@ -7,7 +7,7 @@ use crate::cli::SettingArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Settings;
 use crate::model::Clock;
-use crate::tls::{Certificate, CertificateError, PairFiles, TlsServer, UtcTime};
+use crate::tls::{Certificate, CertificateError, TlsServer, UtcTime};
 
 pub(super) const EXAMPLES: &str = "\
 Exits with 0 if the settings are valid, else with 2. Starts nothing and
@@ -36,12 +36,11 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
         }
     }
     for (section, tls) in [("public.tls", &settings.public_tls), ("admin.tls", &settings.admin_tls)] {
-        for files in tls.iter().flat_map(|tls| &tls.certificates) {
-            judge(&mut out, section, files)?;
-        }
-        // What else TLS needs, such as client_ca.
         if let Some(tls) = tls {
             let server = TlsServer::new(tls, Clock::system()).map_err(|error| wrong(section, &error))?;
+            for certificate in server.subscribe().borrow().certificates.all() {
+                show(&mut out, section, certificate)?;
+            }
             if let Some(host) = host_without_certificate(&settings, &server).filter(|_| section == "public.tls") {
                 writeln!(
                     out,
@@ -78,13 +77,6 @@ fn host_without_certificate(settings: &Settings, server: &TlsServer) -> Option<S
     (!is_ordered && !is_covered).then(|| host.to_owned())
 }
 
-/// Reads a certificate, and says what it is and what clients will object to.
-fn judge(out: &mut impl io::Write, section: &str, files: &PairFiles) -> Result<(), CliError> {
-    let certificate = Certificate::read(files).map_err(|error| wrong(section, &error))?;
-    show(out, section, &certificate)?;
-    Ok(())
-}
-
 fn say_what_is_ordered(out: &mut impl io::Write, acme: &AcmeSettings, folder: &AcmeFolder) -> io::Result<()> {
     let (names, directory, challenge) = (acme.domains.join(", "), &acme.directory, acme.challenge.name());
     let profile = acme
@@ -100,8 +92,7 @@ fn say_what_is_ordered(out: &mut impl io::Write, acme: &AcmeSettings, folder: &A
         Err(reason) => writeln!(out, "warning: {reason}; tinyd serve orders another"),
         Ok(Some((certificate, origin, _))) => {
             show(out, "acme", &certificate)?;
-            let is_for_all = acme.domains.iter().all(|domain| certificate.names.contains(domain));
-            if !is_for_all || origin != Origin::of(acme) {
+            if origin != Origin::of(acme) {
                 writeln!(out, "ACME: the settings have changed since; tinyd serve orders another")?;
             }
             Ok(())
@@ -109,6 +100,7 @@ fn say_what_is_ordered(out: &mut impl io::Write, acme: &AcmeSettings, folder: &A
     }
 }
 
+/// Says what a certificate is and what clients will object to.
 fn show(out: &mut impl io::Write, section: &str, certificate: &Certificate) -> io::Result<()> {
     let (file, names) = (&certificate.source, certificate.names.join(", "));
     let valid_until = UtcTime(certificate.not_after);

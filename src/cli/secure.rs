@@ -90,10 +90,12 @@ impl TlsArgs {
             key: key.clone(),
         };
         let wrong = |reason: String| Failure::Usage.error(format!("--client-cert and --client-key: {reason}"));
+        let read =
+            |path: &PathBuf| fs::read(path).map_err(|error| wrong(format!("cannot read {}: {error}", path.display())));
+        let (chain, key) = (read(certificate)?, read(key)?);
         // Key and certificate must fit.
-        Certificate::read(&files).map_err(|error| wrong(error.to_string()))?;
-        let read = |path: &PathBuf| fs::read(path).map_err(|error| wrong(error.to_string()));
-        let items: Result<Vec<_>, _> = ureq::tls::parse_pem(&read(certificate)?).collect();
+        Certificate::from_pem(&files, &chain, &key).map_err(|error| wrong(error.to_string()))?;
+        let items: Result<Vec<_>, _> = ureq::tls::parse_pem(&chain).collect();
         let items = items.map_err(|error| wrong(error.to_string()))?;
         let chain: Vec<_> = items
             .into_iter()
@@ -102,7 +104,7 @@ impl TlsArgs {
                 _ => None,
             })
             .collect();
-        let key = PrivateKey::from_pem(&read(key)?).map_err(|error| wrong(error.to_string()))?;
+        let key = PrivateKey::from_pem(&key).map_err(|error| wrong(error.to_string()))?;
         Ok(Some(ClientCert::new_with_certs(&chain, key)))
     }
 }
