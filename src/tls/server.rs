@@ -78,7 +78,6 @@ pub struct TlsServer {
 /// The files that were read last.
 #[derive(Debug)]
 struct Files {
-    settings: TlsSettings,
     /// Whether they could be used or not.
     fingerprint: Vec<Option<Fingerprint>>,
     /// What was wrong with them at the last look.
@@ -152,7 +151,6 @@ impl TlsServer {
     pub fn new(settings: &TlsSettings, clock: Clock) -> Result<Self, CertificateError> {
         let tickets = Ticketer::new().map_err(|error| refused("TLS", error))?;
         let files = Files {
-            settings: settings.clone(),
             fingerprint: Fingerprint::of_all(settings),
             suspected: None,
         };
@@ -185,9 +183,8 @@ impl TlsServer {
     /// Takes other settings, and reads all files again. Returns why they cannot be used as they are.
     pub fn reload(&self, settings: &TlsSettings) -> Option<String> {
         let mut files = self.reading.lock();
-        files.settings.clone_from(settings);
         self.state.lock().settings.clone_from(settings);
-        let problem = self.read(&mut files);
+        let problem = self.read(&mut files, settings);
         self.publish(&self.state.lock());
         self.take_note(problem.clone());
         files.suspected.clone_from(&problem);
@@ -197,10 +194,11 @@ impl TlsServer {
     /// Reads the files again if they have changed. Blocks on the disk.
     pub fn refresh(&self) {
         let mut files = self.reading.lock();
-        if Fingerprint::of_all(&files.settings) == files.fingerprint && files.suspected.is_none() {
+        let settings = self.state.lock().settings.clone();
+        if Fingerprint::of_all(&settings) == files.fingerprint && files.suspected.is_none() {
             return;
         }
-        let problem = self.read(&mut files);
+        let problem = self.read(&mut files, &settings);
         // Whoever replaces a pair does so one file after the other: a problem is one when it lasts until the next look.
         if problem.is_none() || problem == files.suspected {
             self.take_note(problem.clone());
@@ -237,10 +235,10 @@ impl TlsServer {
     }
 
     /// Takes what can be used of the files, and keeps the rest as it was.
-    fn read(&self, files: &mut Files) -> Option<String> {
-        files.fingerprint = Fingerprint::of_all(&files.settings);
+    fn read(&self, files: &mut Files, settings: &TlsSettings) -> Option<String> {
+        files.fingerprint = Fingerprint::of_all(settings);
         let before = self.state.lock().from_files.clone();
-        let (from_files, problem) = FromFiles::read(&files.settings, &before);
+        let (from_files, problem) = FromFiles::read(settings, &before);
         let is_new = |certificate: &&Arc<Certificate>| {
             let mut kept = before.certificates.iter().map(|(_, kept)| kept);
             !kept.any(|kept| Arc::ptr_eq(kept, certificate))
