@@ -469,8 +469,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Limits;
-    use crate::http::connection::set::{Admission, ConnectionSet, Gate};
+    use crate::http::connection::set::{ConnectionSet, Gate};
     use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
     use crate::model::Clock;
@@ -484,13 +483,7 @@ mod tests {
     fn serve_in_pieces(fast_path: &FastPath, bytes: &[u8]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let (_stop, stopped) = watch::channel(false);
-        let gate = Gate {
-            admission: Admission::new(Arc::default()),
-            policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
-            clock: Clock::system(),
-            stopped,
-            hsts: None,
-        };
+        let gate = Gate::test(stopped);
         runtime.unwrap().block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -336,10 +336,8 @@ impl hyper::body::Body for Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::connection::set::{Admission, ConnectionSet, Gate};
-    use crate::http::connection::{Scheme, set::ConnectionPolicy};
-    use crate::http::{Limits, Peer};
-    use crate::model::Clock;
+    use crate::http::connection::Scheme;
+    use crate::http::connection::set::{ConnectionSet, Gate};
     use std::net::IpAddr;
     use tokio::io::AsyncWriteExt as _;
     use tokio::sync::watch;
@@ -388,13 +386,7 @@ mod tests {
         ];
         let held = Arc::new(());
         let (_stop, stopped) = watch::channel(false);
-        let gate = Gate {
-            admission: Admission::new(Arc::default()),
-            policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
-            clock: Clock::system(),
-            stopped,
-            hsts: None,
-        };
+        let gate = Gate::test(stopped);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, address) = listener.accept().unwrap();

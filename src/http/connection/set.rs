@@ -88,6 +88,19 @@ pub struct AcceptedConnection {
     pub at: Instant,
 }
 
+#[cfg(test)]
+impl Gate {
+    pub fn test(stopped: watch::Receiver<bool>) -> Self {
+        Self {
+            admission: Admission::new(Arc::default()),
+            policy: watch::channel(Arc::new(ConnectionPolicy::from(&Limits::test()))).1,
+            clock: Clock::system(),
+            stopped,
+            hsts: None,
+        }
+    }
+}
+
 impl Gate {
     /// Admits a connection, or sends it an error response.
     pub fn admit(
