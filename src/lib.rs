@@ -9,6 +9,7 @@ mod tls;
 mod kaltura;
 mod store;
 mod links;
+mod access;
 mod fetch;
 mod acme;
 mod redirect;

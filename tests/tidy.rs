@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, bottom to top, each with rooms below it that it must not use.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("metrics", &["model"]),
     ("http", &[]),
@@ -26,12 +26,13 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("kaltura", &["metrics", "tls"]),
     ("store", &["http", "tls", "kaltura"]),
     ("links", &["metrics", "http", "tls"]),
-    ("fetch", &["kaltura", "store", "links"]),
-    ("acme", &["kaltura", "links", "fetch"]),
-    ("redirect", &["tls", "store", "acme"]),
+    ("access", &["metrics", "tls", "store", "links"]),
+    ("fetch", &["kaltura", "store", "links", "access"]),
+    ("acme", &["kaltura", "links", "access", "fetch"]),
+    ("redirect", &["tls", "store", "access", "acme"]),
     ("api", &["fetch", "acme"]),
-    ("admin", &["kaltura", "fetch", "acme", "redirect", "api"]),
-    ("config", &["metrics", "store", "links", "api", "admin"]),
+    ("admin", &["kaltura", "access", "fetch", "acme", "redirect", "api"]),
+    ("config", &["metrics", "store", "links", "access", "api", "admin"]),
     ("server", &[]),
     ("cli", &["metrics"]),
 ];

@@ -3,7 +3,6 @@
 use crate::api::{Api, Caller, Params};
 use crate::kaltura::ApiError;
 use crate::kaltura::session::{self, InvalidKs, Kind, Session};
-use crate::links::Scope;
 use crate::metrics::SessionFailure;
 use crate::model::is_xml_char;
 
@@ -28,7 +27,7 @@ impl Api {
         let given = params.given("ks").map_err(|fault| (SessionFailure::Malformed, fault))?;
         let text = given.ok_or((SessionFailure::Missing, ApiError::MissingKs))?;
         let invalid = |why| invalid_ks(params, why);
-        let partners = self.partners.borrow().clone();
+        let partners = self.starts.partners();
         let session = session::verify(text, &partners).map_err(invalid)?;
         // The user becomes the owner of links: every request and every format must be able to name it.
         if !session.user.as_deref().unwrap_or("").chars().all(is_xml_char) {
@@ -81,17 +80,5 @@ const fn counted_as(why: InvalidKs) -> SessionFailure {
         InvalidKs::ActionsLimit => SessionFailure::ActionsLimit,
         InvalidKs::RestrictedIp => SessionFailure::RestrictedIp,
         InvalidKs::RestrictedUri => SessionFailure::RestrictedUri,
-    }
-}
-
-/// The links that a session may touch: all of the partner's, or its user's own (docs/kaltura-api.md#permissions).
-pub(super) fn scope_of(session: &Session) -> Scope {
-    Scope {
-        partner: session.partner,
-        owner: match session.kind {
-            Kind::Admin => None,
-            // A session without a user owns nothing: no link has an empty owner.
-            Kind::User => Some(session.user.clone().unwrap_or_default()),
-        },
     }
 }

@@ -15,7 +15,6 @@ mod multirequest;
 mod params;
 mod session;
 mod short_link;
-mod start_limit;
 mod stream;
 mod transfer;
 
@@ -26,23 +25,21 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
-pub use destinations::NewDestinations;
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::Params;
 
+use crate::access::SessionStarts;
 use crate::api::caller::{Caller, caller_of};
 use crate::api::import_slots::ImportSlots;
 use crate::api::short_link::profile::Profile;
-use crate::api::start_limit::StartLimit;
 use crate::http::{self, Budget, ClientPresence, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::format::{Format, Value};
-use crate::kaltura::session::Partners;
 use crate::kaltura::{ApiError, Requested, Target};
-use crate::links::{LinkError, Links, READ_TIMEOUT, Turn};
+use crate::links::{LinkError, Links, NewDestinations, READ_TIMEOUT, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::redirect::{Client, Redirects};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
@@ -126,8 +123,7 @@ pub struct BodyLimits {
 pub struct Api {
     links: Arc<Links>,
     redirects: Arc<Redirects>,
-    partners: watch::Receiver<Arc<Partners>>,
-    start_limit: StartLimit,
+    starts: Arc<SessionStarts>,
     bodies: BodyLimits,
     budget: Arc<Budget>,
     destinations: NewDestinations,
@@ -164,11 +160,10 @@ impl From<Value> for Outcome {
 }
 
 impl Api {
-    /// `partners` may change while the API runs.
     pub fn new(
         links: Arc<Links>,
         redirects: Arc<Redirects>,
-        partners: watch::Receiver<Arc<Partners>>,
+        starts: Arc<SessionStarts>,
         bodies: BodyLimits,
         budget: Arc<Budget>,
         destinations: NewDestinations,
@@ -179,8 +174,7 @@ impl Api {
         Self {
             links,
             redirects,
-            partners,
-            start_limit: StartLimit::default(),
+            starts,
             bodies,
             budget,
             destinations,

@@ -1,5 +1,6 @@
 //! The services `session` and `user`.
 
+use crate::access::StartRefused;
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
@@ -41,32 +42,25 @@ impl Api {
             return Err(ApiError::invalid("expiry", reason));
         }
 
-        let (now, at) = (self.links.clock().now(), self.start_limit.now());
-        if !self.start_limit.allows(caller.address, id, at) {
-            self.metrics.refused(Listener::Admin, Refusal::StartSession);
-            return Err(failed(StartFailure::Throttled));
-        }
-        let partners = self.partners.borrow().clone();
-        if !partners.may_start(id, kind, secret) {
-            // An unknown partner has no secret to guess, and would only take the place of a known one.
-            let is_partner = partners.get(id).is_some();
-            // Logged once, so that a client cannot fill the log.
-            if is_partner && self.start_limit.failed(caller.address, id, at) {
-                tracing::warn!(
-                    partner = id.0,
-                    "too many failed attempts to start a session; refused for a minute"
-                );
-            }
-            return Err(refused());
-        }
+        self.starts
+            .check(caller.address, id, kind, secret)
+            .map_err(|why| match why {
+                StartRefused::Secret => refused(),
+                StartRefused::Throttled => {
+                    self.metrics.refused(Listener::Admin, Refusal::StartSession);
+                    failed(StartFailure::Throttled)
+                }
+            })?;
         let claims = Claims {
             partner: id,
             user: params.text("userId")?.unwrap_or(""),
             kind,
-            expiry: now.plus(seconds),
+            expiry: self.links.clock().now().plus(seconds),
             privileges: params.text("privileges")?.unwrap_or(""),
         };
-        let minted = partners
+        let minted = self
+            .starts
+            .partners()
             .get(id)
             .and_then(|partner| session::mint(&claims, partner, rand::random()));
         Ok(Value::Text(minted.ok_or_else(refused)?).into())

@@ -340,7 +340,7 @@ impl Api {
     }
 
     fn is_operator(&self, session: &Session) -> bool {
-        let partners = self.partners.borrow();
+        let partners = self.starts.partners();
         partners.get(session.partner).is_some_and(|partner| partner.is_operator)
     }
 

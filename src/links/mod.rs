@@ -5,6 +5,7 @@
 
 mod cascade;
 mod clicks;
+mod destinations;
 pub mod file;
 mod ids;
 mod map;
@@ -25,12 +26,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 pub use clicks::ClickRecorder;
+pub use destinations::{NewDestinations, NotNew};
 pub use map::{LinkMap, Verdict};
 pub use restore::RestoreOutcome;
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
-use crate::kaltura::session::{InvalidKs, SESSION_MAX_SECONDS, Session};
+use crate::kaltura::session::{InvalidKs, Kind, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::map::Batch;
@@ -88,6 +90,18 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// All links of the partner for an administrator, a user's own for others (docs/kaltura-api.md#permissions).
+    pub fn of(session: &Session) -> Self {
+        Self {
+            partner: session.partner,
+            owner: match session.kind {
+                Kind::Admin => None,
+                // A session without a user owns nothing: no link has an empty owner.
+                Kind::User => Some(session.user.clone().unwrap_or_default()),
+            },
+        }
+    }
+
     fn shows(&self, link: &ShortLink) -> bool {
         self.covers(link) && link.status != Status::Deleted
     }

@@ -24,15 +24,16 @@ pub use lock::DataLock;
 pub use reload::Reloader;
 pub use systemd::ServiceManager;
 
+use crate::access::SessionStarts;
 use crate::admin::Monitor;
-use crate::api::{Api, BodyLimits, NewDestinations};
+use crate::api::{Api, BodyLimits};
 use crate::config::Settings;
 use crate::fetch::Fetcher;
 use crate::http::Budget;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
 use crate::http::connection::{Bound, Scheme};
 use crate::kaltura::AccessLog;
-use crate::links::Links;
+use crate::links::{Links, NewDestinations};
 use crate::metrics::{Listener, Metrics};
 use crate::model::Clock;
 use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
@@ -112,7 +113,7 @@ fn build(
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
-        reloader.partners.subscribe(),
+        Arc::new(SessionStarts::new(reloader.partners.subscribe())),
         body_limits(settings),
         Arc::clone(&budget),
         new_destinations(settings, &bound)?,

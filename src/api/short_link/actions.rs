@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::api::access::scope_of;
+use crate::api::destinations::require_new;
 use crate::api::fields::{Field, Fields};
 use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
 use crate::api::short_link::patch::{Patch, draft};
@@ -11,7 +11,7 @@ use crate::api::short_link::{IN_VALUES_MAX, LINK, SERVICE};
 use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
-use crate::links::{LinkError, RestoreOutcome, UpdateError};
+use crate::links::{LinkError, RestoreOutcome, Scope, UpdateError};
 use crate::model::validate::{FULL_URL, SYSTEM_NAME};
 use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
 
@@ -20,14 +20,14 @@ impl Api {
         let session = self.session(params, caller).await?;
         let fields = Fields::required(params, LINK)?;
         let draft = draft(&fields, &session)?;
-        self.destinations.require(&draft.full_url)?;
+        require_new(&self.destinations, &draft.full_url)?;
         Ok(object(&self.links.add(draft).await?).into())
     }
 
     pub(in crate::api) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
-        let scope = scope_of(&session);
+        let scope = Scope::of(&session);
         let found = if wants_clicks(params)? {
             let found = self.links.get_with_usage(id, scope).await;
             found.map(|(link, usage)| object_with_usage(&link, &usage))
@@ -54,10 +54,10 @@ impl Api {
         patch.refusal = patch
             .full_url
             .as_ref()
-            .and_then(|url| self.destinations.require(url).err());
+            .and_then(|url| require_new(&self.destinations, url).err());
         let kind = session.kind;
         let edit = move |stored: &ShortLink| patch.apply(stored, kind);
-        let updated = self.links.update(id, scope_of(&session), edit).await;
+        let updated = self.links.update(id, Scope::of(&session), edit).await;
         let updated = updated.map_err(|error| match error {
             UpdateError::Link(error) => naming(text, error),
             UpdateError::Refused(refusal) => refusal,
@@ -68,7 +68,7 @@ impl Api {
     pub(in crate::api) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
-        let deleted = self.links.delete(id, scope_of(&session)).await;
+        let deleted = self.links.delete(id, Scope::of(&session)).await;
         Ok(object(&deleted.map_err(|error| naming(text, error))?).into())
     }
 

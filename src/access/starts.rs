@@ -1,9 +1,13 @@
-//! The limit of failed attempts to start a session.
+//! Starting sessions with a secret, and the limit of failed attempts.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 use crate::http::per_client::Windows;
+use crate::kaltura::session::{Kind, Partners};
 use crate::model::{PartnerId, Timestamp, client_network};
 
 /// Failed attempts per address and partner within a window. People who mistype need fewer, and a search for 32
@@ -11,10 +15,61 @@ use crate::model::{PartnerId, Timestamp, client_network};
 const FAILURES_MAX: u32 = 10;
 const WINDOW_SECONDS: i64 = 60;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartRefused {
+    /// No such partner, or not its secret.
+    Secret,
+    /// Too many failed attempts.
+    Throttled,
+}
+
+/// Checks secrets, for every way to sign in.
+#[derive(Debug)]
+pub struct SessionStarts {
+    partners: watch::Receiver<Arc<Partners>>,
+    limit: StartLimit,
+}
+
+impl SessionStarts {
+    /// `partners` may change meanwhile.
+    pub fn new(partners: watch::Receiver<Arc<Partners>>) -> Self {
+        Self {
+            partners,
+            limit: StartLimit::default(),
+        }
+    }
+
+    pub fn partners(&self) -> Arc<Partners> {
+        Arc::clone(&self.partners.borrow())
+    }
+
+    /// Whether this secret may start a session of this kind.
+    pub fn check(&self, address: IpAddr, partner: PartnerId, kind: Kind, secret: &str) -> Result<(), StartRefused> {
+        let at = self.limit.now();
+        if !self.limit.allows(address, partner, at) {
+            return Err(StartRefused::Throttled);
+        }
+        let partners = self.partners();
+        if partners.may_start(partner, kind, secret) {
+            return Ok(());
+        }
+        // An unknown partner has no secret to guess, and would only take the place of a known one.
+        let is_partner = partners.get(partner).is_some();
+        // Logged once, so that a client cannot fill the log.
+        if is_partner && self.limit.failed(address, partner, at) {
+            tracing::warn!(
+                partner = partner.0,
+                "too many failed attempts to start a session; refused for a minute"
+            );
+        }
+        Err(StartRefused::Secret)
+    }
+}
+
 /// Limits guesses of secrets: after some failures, an address is refused for the rest of a minute, even with the right
 /// secret.
 #[derive(Debug)]
-pub(super) struct StartLimit {
+struct StartLimit {
     failures: Windows<(IpAddr, PartnerId), u32>,
     origin: Instant,
 }
@@ -30,18 +85,18 @@ impl Default for StartLimit {
 
 impl StartLimit {
     /// A monotonic time: with the wall clock, a jump would grant further attempts.
-    pub(super) fn now(&self) -> Timestamp {
+    fn now(&self) -> Timestamp {
         Timestamp::from_unix(i64::try_from(self.origin.elapsed().as_secs()).unwrap_or(i64::MAX))
     }
 
-    pub(super) fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
+    fn allows(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
         let client = (client_network(address), partner);
         let is_below = self.failures.get(&client, now, |failures| *failures < FAILURES_MAX);
         is_below.unwrap_or(true)
     }
 
     /// Counts a failure. Whether it is the last that is allowed in this window, which is so once in a window.
-    pub(super) fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
+    fn failed(&self, address: IpAddr, partner: PartnerId, now: Timestamp) -> bool {
         let client = (client_network(address), partner);
         let count = self.failures.update(client, now, |window| {
             window.value = window.value.saturating_add(1);
