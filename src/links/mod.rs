@@ -36,6 +36,7 @@ use crate::links::ids::IdSource;
 use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::turns::Turns;
+use crate::model::validate::{self, InvalidValidity};
 use crate::model::{
     Clock, Destination, Digest, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
 };
@@ -74,6 +75,8 @@ pub enum LinkError {
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
     #[error(transparent)]
+    Validity(#[from] InvalidValidity),
+    #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
     Read(#[from] StoreError),
@@ -107,6 +110,7 @@ pub struct Draft {
     pub full_url: Destination,
     pub unique_id: Option<String>,
     pub status: Status,
+    pub starts_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -360,6 +364,7 @@ impl Links {
     }
 
     pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
+        validate::validity(draft.starts_at, draft.expires_at)?;
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             if let Some(taken) =
@@ -372,6 +377,7 @@ impl Links {
                 id: ids.draw(transaction)?,
                 created_at: now,
                 updated_at: now,
+                starts_at: draft.starts_at,
                 expires_at: draft.expires_at,
                 partner_id: draft.partner_id,
                 user_id: draft.user_id,
@@ -422,6 +428,9 @@ impl Links {
                 },
                 Err(refusal) => return Ok(Err(UpdateError::Refused(refusal))),
             };
+            if let Err(why) = validate::validity(new.starts_at, new.expires_at) {
+                return Ok(Err(UpdateError::Link(why.into())));
+            }
             transaction.put(Some(&old), new.clone())?;
             Ok(Ok(new))
         };
