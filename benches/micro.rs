@@ -53,6 +53,7 @@ fn filled(folder: &std::path::Path) -> Result<Links> {
                 id: id(number)?,
                 created_at: Timestamp::from_unix(1_700_000_000),
                 updated_at: Timestamp::from_unix(1_700_000_000),
+                starts_at: None,
                 expires_at: None,
                 partner_id: PartnerId(1),
                 user_id: Some("user@example.com".to_owned()),

@@ -472,6 +472,7 @@ impl From<LinkError> for ApiError {
             // Actions that know the id name it.
             LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
+            LinkError::Validity(why) => Self::invalid("shortLink:startsAt", why.to_string()),
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),
         }

@@ -9,6 +9,7 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use crate::http::Response;
 use crate::kaltura;
 use crate::kaltura::format::{Exception, Format, Value};
+use crate::model::Timestamp;
 
 /// Longest message in a header, in bytes. Clients and proxies refuse headers of more than about 8,192.
 const HEADER_MESSAGE_MAX_BYTES: usize = 256;
@@ -143,6 +144,10 @@ catalogue! {
         goto if *deleted { StatusCode::GONE } else { StatusCode::NOT_FOUND };
     ExpiredShortLink { id: String } =>
         ("EXPIRED_SHORT_LINK", "Expired short link [@ID@]"), args [ID: id], goto StatusCode::GONE;
+    /// tinyd's own: Kaltura's links have no start.
+    NotYetOpenShortLink { id: String, starts_at: Timestamp } =>
+        ("NOT_YET_OPEN_SHORT_LINK", "Short link [@ID@] opens at @STARTS_AT@"),
+        args [ID: id, STARTS_AT: starts_at.in_utc()];
     UniqueIdExists { unique_id: String } =>
         ("SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS", "Short link unique id [@UNIQUE_ID@] already exists"),
         args [UNIQUE_ID: unique_id];

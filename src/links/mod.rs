@@ -38,6 +38,7 @@ use crate::links::ids::IdSource;
 use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::turns::Turns;
+use crate::model::validate::{self, InvalidValidity};
 use crate::model::{
     Clock, Destination, Digest, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
 };
@@ -75,6 +76,8 @@ pub enum LinkError {
     /// Another link of the partner that is not deleted has it.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
+    #[error(transparent)]
+    Validity(#[from] InvalidValidity),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
@@ -121,6 +124,7 @@ pub struct Draft {
     pub full_url: Destination,
     pub unique_id: Option<String>,
     pub status: Status,
+    pub starts_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -374,6 +378,7 @@ impl Links {
     }
 
     pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
+        validate::validity(draft.starts_at, draft.expires_at)?;
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             if let Some(taken) =
@@ -386,6 +391,7 @@ impl Links {
                 id: ids.draw(transaction)?,
                 created_at: now,
                 updated_at: now,
+                starts_at: draft.starts_at,
                 expires_at: draft.expires_at,
                 partner_id: draft.partner_id,
                 user_id: draft.user_id,
@@ -436,6 +442,9 @@ impl Links {
                 },
                 Err(refusal) => return Ok(Err(UpdateError::Refused(refusal))),
             };
+            if let Err(why) = validate::validity(new.starts_at, new.expires_at) {
+                return Ok(Err(UpdateError::Link(why.into())));
+            }
             transaction.put(Some(&old), new.clone())?;
             Ok(Ok(new))
         };

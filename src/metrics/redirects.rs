@@ -23,6 +23,7 @@ labels! {
         Disabled = "disabled",
         Deleted = "deleted",
         Expired = "expired",
+        NotYet = "not_yet",
         /// Links were being loaded, and this one could not be found meanwhile: 503.
         Loading = "loading",
         /// The link's record is damaged: 503.
@@ -119,7 +120,7 @@ mod tests {
         });
         redirects.count(RedirectOutcome::Damaged, Duration::from_micros(100));
         let (outcomes, durations) = redirects.read();
-        assert_eq!(outcomes, [3_003, 3, 3, 3, 3, 3, 3, 4, 3]);
+        assert_eq!(outcomes, [3_003, 3, 3, 3, 3, 3, 3, 3, 4, 3]);
         assert_eq!((durations.count(), durations.sum()), (6_001, 6_000 * 5_000 + 100_000));
     }
 

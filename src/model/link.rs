@@ -46,6 +46,8 @@ pub struct ShortLink<T = String> {
     pub id: LinkId,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The first second in which it redirects; `None` = at once.
+    pub starts_at: Option<Timestamp>,
     /// The last second in which it redirects; `None` = it never expires.
     pub expires_at: Option<Timestamp>,
     /// The tenant to whom it belongs.
@@ -72,6 +74,7 @@ impl<T> ShortLink<T> {
             id: self.id,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            starts_at: self.starts_at,
             expires_at: self.expires_at,
             partner_id: self.partner_id,
             user_id: self.user_id.as_ref().map(&text),

@@ -24,6 +24,16 @@ impl Timestamp {
         self.0
     }
 
+    /// In UTC, for people: `2026-12-01 08:00:00 UTC`.
+    pub fn in_utc(self) -> String {
+        // Not a moment of jiff's, which ends a day before 9999 does.
+        let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        match epoch.checked_add(jiff::SignedDuration::from_secs(self.0)) {
+            Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            Err(_) => self.to_string(),
+        }
+    }
+
     /// This moment moved by `seconds`, held at the ends of the range instead of wrapping.
     pub const fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
@@ -77,4 +87,21 @@ fn system_now() -> Timestamp {
     // A clock before 1970 counts as 1970: nothing that depends on it could be right anyway.
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        let written = [0, 1_796_112_030, Timestamp::MAX.as_unix(), i64::MAX].map(|at| Timestamp(at).in_utc());
+        let expected = [
+            "1970-01-01 00:00:00 UTC",
+            "2026-12-01 08:00:30 UTC",
+            "9999-12-31 23:59:59 UTC",
+            "9223372036854775807",
+        ];
+        assert_eq!(written, expected);
+    }
 }

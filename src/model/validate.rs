@@ -81,12 +81,29 @@ pub fn time(seconds: i64) -> Result<Timestamp, InvalidTime> {
         .ok_or(InvalidTime)
 }
 
-/// When a link expires: 0 and -1 mean never. A link whose time is in the past has already expired.
-pub fn expires_at(seconds: i64) -> Result<Option<Timestamp>, InvalidTime> {
+/// When a link starts or expires: 0 and -1 mean at once, and never. A time in the past counts too.
+pub fn optional_time(seconds: i64) -> Result<Option<Timestamp>, InvalidTime> {
     match Timestamp::from_unix(seconds) {
         _ if matches!(seconds, 0 | -1) => Ok(None),
         time if time <= Timestamp::MAX => Ok(Some(time)),
         _ => Err(InvalidTime),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("startsAt {starts_at} is not before expiresAt {expires_at}: the link would never redirect")]
+pub struct InvalidValidity {
+    starts_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// A link starts before it expires.
+pub fn validity(starts_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> Result<(), InvalidValidity> {
+    match (starts_at, expires_at) {
+        (Some(starts_at), Some(expires_at)) if starts_at >= expires_at => {
+            Err(InvalidValidity { starts_at, expires_at })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -226,6 +226,7 @@ const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
         Verdict::Disabled => RedirectOutcome::Disabled,
         Verdict::Deleted => RedirectOutcome::Deleted,
         Verdict::Expired => RedirectOutcome::Expired,
+        Verdict::NotYet(_) => RedirectOutcome::NotYet,
         Verdict::Unknown => RedirectOutcome::Unknown,
         Verdict::Loading => RedirectOutcome::Loading,
         Verdict::Damaged => RedirectOutcome::Damaged,
@@ -245,6 +246,10 @@ fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html
         Verdict::Disabled => invalid(false),
         Verdict::Deleted => invalid(true),
         Verdict::Expired => ApiError::ExpiredShortLink { id: id.to_owned() },
+        Verdict::NotYet(starts_at) => ApiError::NotYetOpenShortLink {
+            id: id.to_owned(),
+            starts_at,
+        },
     };
     no_redirect(&fault, requested, accepts_html)
 }

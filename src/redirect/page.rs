@@ -16,7 +16,10 @@ pub(super) fn not_found() -> Response {
 }
 
 pub(super) fn respond(status: StatusCode, exception: &Exception) -> Response {
+    let starts_at = exception.args.iter().find(|(name, _)| *name == "STARTS_AT");
+    let opens = starts_at.map(|(_, time)| format!("This link opens at {time}."));
     let (title, explanation) = match exception.code {
+        "NOT_YET_OPEN_SHORT_LINK" => ("Link not open yet", opens.as_deref().unwrap_or_default()),
         "EXPIRED_SHORT_LINK" => ("Link expired", "This link was valid for a limited time."),
         "INVALID_SHORT_LINK" if status == StatusCode::GONE => ("Link deleted", "The owner has deleted this link."),
         "INVALID_SHORT_LINK" => ("Link disabled", "The owner has disabled this link."),

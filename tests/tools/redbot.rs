@@ -67,6 +67,7 @@ impl Probes {
             ("disabled", 404, &ids.disabled),
             ("deleted", 410, &ids.deleted),
             ("expired", 410, &ids.expired),
+            ("not yet", 404, &ids.not_yet),
         ] {
             self.get(name, status, goto(id));
             self.ask(name, status, "HEAD", goto(id), &[]);
@@ -99,6 +100,7 @@ struct Ids {
     disabled: String,
     deleted: String,
     expired: String,
+    not_yet: String,
 }
 
 impl Ids {
@@ -108,6 +110,7 @@ impl Ids {
             disabled: appliance.add(ks, &[("shortLink[status]", "1")]),
             deleted: appliance.add(ks, &[("shortLink[status]", "3")]),
             expired: appliance.add(ks, &[("shortLink[expiresAt]", "1000")]),
+            not_yet: appliance.add(ks, &[("shortLink[startsAt]", "4000000000")]),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::api::destinations::require_new;
 use crate::api::fields::{Field, Fields};
-use crate::api::short_link::object::{object, object_with_usage, wants_clicks};
+use crate::api::short_link::object::{ObjectForm, wants_clicks};
 use crate::api::short_link::patch::{Patch, draft};
 use crate::api::short_link::query::query;
 use crate::api::short_link::{IN_VALUES_MAX, LINK, SERVICE};
@@ -18,21 +18,23 @@ use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
 impl Api {
     pub(in crate::api) async fn add(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
+        let form = ObjectForm::from_params(params)?;
         let fields = Fields::required(params, LINK)?;
         let draft = draft(&fields, &session)?;
         require_new(&self.destinations, &draft.full_url)?;
-        Ok(object(&self.links.add(draft).await?).into())
+        Ok(form.object(&self.links.add(draft).await?).into())
     }
 
     pub(in crate::api) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
+        let form = ObjectForm::from_params(params)?;
         let scope = Scope::of(&session);
         let found = if wants_clicks(params)? {
             let found = self.links.get_with_usage(id, scope).await;
-            found.map(|(link, usage)| object_with_usage(&link, &usage))
+            found.map(|(link, usage)| form.object_with_usage(&link, &usage))
         } else {
-            self.links.get(id, &scope).await.map(|link| object(&link))
+            self.links.get(id, &scope).await.map(|link| form.object(&link))
         };
         Ok(found.map_err(|error| naming(text, error))?.into())
     }
@@ -40,6 +42,7 @@ impl Api {
     pub(in crate::api) async fn update(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
+        let form = ObjectForm::from_params(params)?;
         let fields = Fields::required(params, LINK)?;
         // What is too short for a text is too short for null.
         for rule in [SYSTEM_NAME, FULL_URL] {
@@ -62,22 +65,24 @@ impl Api {
             UpdateError::Link(error) => naming(text, error),
             UpdateError::Refused(refusal) => refusal,
         });
-        Ok(object(&updated?).into())
+        Ok(form.object(&updated?).into())
     }
 
     pub(in crate::api) async fn delete(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
+        let form = ObjectForm::from_params(params)?;
         let deleted = self.links.delete(id, Scope::of(&session)).await;
-        Ok(object(&deleted.map_err(|error| naming(text, error))?).into())
+        Ok(form.object(&deleted.map_err(|error| naming(text, error))?).into())
     }
 
     /// tinyd's own: Kaltura's operators edit their database.
     pub(in crate::api) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "restore").await?;
         let (text, id) = link_id(params)?;
+        let form = ObjectForm::from_params(params)?;
         let restored = self.links.restore(id, session.partner).await;
-        Ok(object(&restored.map_err(|error| naming(text, error))?).into())
+        Ok(form.object(&restored.map_err(|error| naming(text, error))?).into())
     }
 
     /// tinyd's own: as `restore`, for several links. A link that cannot be restored does not stop the others.
@@ -125,15 +130,20 @@ impl Api {
 
     pub(in crate::api) async fn list(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
+        let form = ObjectForm::from_params(params)?;
         let query = query(params, &session, self.links.clock().now())?;
         let (objects, total, turn) = if wants_clicks(params)? {
             let ((listing, usages), turn) = self.links.list_with_usage(query, &caller.reading).await?;
             let links = listing.links.iter().zip(&usages);
-            let objects = links.map(|(link, usage)| object_with_usage(link, usage)).collect();
+            let objects = links.map(|(link, usage)| form.object_with_usage(link, usage)).collect();
             (objects, listing.total, turn)
         } else {
             let (listing, turn) = self.links.list(query, &caller.reading).await?;
-            (listing.links.iter().map(object).collect(), listing.total, turn)
+            (
+                listing.links.iter().map(|link| form.object(link)).collect(),
+                listing.total,
+                turn,
+            )
         };
         let fields = vec![
             ("objects", Value::List(objects)),

@@ -13,6 +13,8 @@ use crate::model::{Status, whole_number};
 pub const SERVICE: &str = "shortlink_shortlink";
 /// The parameter that holds a link.
 const LINK: &str = "shortLink";
+/// The field of a link that is tinyd's own.
+const STARTS_AT: &str = "startsAt";
 
 /// Values that a filter may list at most.
 const IN_VALUES_MAX: usize = 1_000;

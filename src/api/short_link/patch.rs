@@ -2,7 +2,7 @@
 
 use crate::api::destinations::destination;
 use crate::api::fields::{Field, Fields, parse_integer};
-use crate::api::short_link::{object, status};
+use crate::api::short_link::{STARTS_AT, object, status};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::kaltura::session::{Kind, Session};
@@ -37,6 +37,7 @@ pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, Api
         full_url,
         unique_id: patch.unique_id.flatten(),
         status: patch.status.unwrap_or(Status::Enabled),
+        starts_at: patch.starts_at.flatten(),
         expires_at: patch.expires_at.flatten(),
     })
 }
@@ -52,6 +53,7 @@ pub(super) struct Patch {
     pub(super) refusal: Option<ApiError>,
     unique_id: Option<Option<String>>,
     status: Option<Status>,
+    starts_at: Option<Option<Timestamp>>,
     expires_at: Option<Option<Timestamp>>,
     /// The read-only fields. A request may repeat what is stored.
     claims: Vec<(&'static str, Value)>,
@@ -64,7 +66,8 @@ impl Patch {
             name: nullable(fields, &NAME)?,
             unique_id: nullable(fields, &UNIQUE_ID)?,
             status: status(fields, "status")?,
-            expires_at: expires_at(fields)?,
+            starts_at: time(fields, STARTS_AT)?,
+            expires_at: time(fields, "expiresAt")?,
             system_name: text(fields, &SYSTEM_NAME)?.map(str::to_owned),
             full_url: text(fields, &FULL_URL)?.map(destination).transpose()?,
             ..Self::default()
@@ -102,6 +105,7 @@ impl Patch {
         link.name = self.name.unwrap_or(link.name);
         link.system_name = self.system_name.unwrap_or(link.system_name);
         link.status = self.status.unwrap_or(link.status);
+        link.starts_at = self.starts_at.unwrap_or(link.starts_at);
         link.expires_at = self.expires_at.unwrap_or(link.expires_at);
         if let Some(full_url) = self.full_url.filter(|url| url.as_str() != stored.full_url) {
             self.refusal.map_or(Ok(()), Err)?;
@@ -143,11 +147,10 @@ fn refusal(rule: &TextRule, why: InvalidText) -> ApiError {
     }
 }
 
-fn expires_at(fields: &Fields<'_>) -> Result<Option<Option<Timestamp>>, ApiError> {
-    const FIELD: &str = "expiresAt";
-    if fields.field(FIELD)? == Field::Null {
+fn time(fields: &Fields<'_>, field: &str) -> Result<Option<Option<Timestamp>>, ApiError> {
+    if fields.field(field)? == Field::Null {
         return Ok(Some(None));
     }
-    let expires_at = fields.integer(FIELD)?.map(validate::expires_at).transpose();
-    expires_at.map_err(|why| ApiError::invalid(fields.name(FIELD), why.to_string()))
+    let time = fields.integer(field)?.map(validate::optional_time).transpose();
+    time.map_err(|why| ApiError::invalid(fields.name(field), why.to_string()))
 }

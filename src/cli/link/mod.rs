@@ -33,7 +33,9 @@ const DESTINATION_SHOWN_CHARS: usize = 72;
 const ADD_EXAMPLES: &str = "\
 Examples:
   tinyd link add https://example.com/video --system-name PREVIEW
-  tinyd link add https://example.com/sale --system-name SALE --expires 30d";
+  tinyd link add https://example.com/sale --system-name SALE --expires 30d
+  tinyd link add https://example.com/premiere --system-name PREMIERE \\
+    --starts 2027-01-31T18:00:00Z";
 const LIST_EXAMPLES: &str = "\
 Examples:
   tinyd link list
@@ -135,7 +137,7 @@ pub(super) struct UpdateArgs {
     fields: FieldArgs,
 
     /// Clear a field
-    #[arg(long, value_name = "FIELD", value_parser = ["name", "owner", "expires"], value_delimiter = ',')]
+    #[arg(long, value_name = "FIELD", value_parser = ["name", "owner", "starts", "expires"], value_delimiter = ',')]
     clear: Vec<String>,
 
     #[command(flatten)]
@@ -151,6 +153,10 @@ struct FieldArgs {
     /// User ID of the owner
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
+
+    /// Start: 7d, 12h, 2027-01-31T12:00:00Z, Unix seconds, or now
+    #[arg(long, value_name = "WHEN", value_parser = parse_start)]
+    starts: Option<i64>,
 
     /// Expiry: 7d, 12h, 2027-01-31T12:00:00Z, Unix seconds, or never
     #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
@@ -231,14 +237,17 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
             link["fullUrl"] = json!(args.to);
             link["systemName"] = json!(args.system_name);
             link["uniqueId"] = json!(args.unique_id);
-            show_result(&args.client, "add", json!({ "shortLink": link }))
+            show_result(&args.client, "add", json!({ "shortLink": link, "withStartsAt": true }))
         }
         LinkCommand::Get {
             id,
             store: Some(path),
             client,
         } => show_stored(client, path, id),
-        LinkCommand::Get { id, client, .. } => show_result(client, "get", json!({ "id": id, "withClicks": true })),
+        LinkCommand::Get { id, client, .. } => {
+            let params = json!({ "id": id, "withClicks": true, "withStartsAt": true });
+            show_result(client, "get", params)
+        }
         LinkCommand::List(args) => list(args),
         LinkCommand::Update(args) => {
             let mut link = args.fields.to_json();
@@ -248,6 +257,7 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
                 let name = match field.as_str() {
                     "name" => "name__null",
                     "owner" => "userId__null",
+                    "starts" => "startsAt__null",
                     _ => "expiresAt__null",
                 };
                 link[name] = json!("");
@@ -256,7 +266,8 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
                 // An empty object changes nothing; the API takes an object of nulls for none.
                 fields.retain(|_, value| !value.is_null());
             }
-            show_result(&args.client, "update", json!({ "id": args.id, "shortLink": link }))
+            let params = json!({ "id": args.id, "shortLink": link, "withStartsAt": true });
+            show_result(&args.client, "update", params)
         }
         LinkCommand::Delete { ids, client } => each(client, "delete", ids),
         LinkCommand::Restore(args) => restore::run(args),
@@ -270,6 +281,7 @@ impl FieldArgs {
             "name": self.name,
             "userId": self.owner,
             "status": self.status.map(|status| status as u8),
+            "startsAt": self.starts,
             "expiresAt": self.expires,
         })
     }
@@ -312,6 +324,7 @@ fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Resu
         row("short URL", short_url);
         row("leads to", Some(link.full_url));
         row("status", Some(status_name(link.status).into()));
+        row("starts", link.starts_at.map(|at| time::show(at).into()));
         row("expires", Some(time_or_never(link.expires_at).into()));
         row("system name", Some(link.system_name));
         row("name", link.name);
@@ -367,7 +380,7 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
         "orderBy": args.order,
     });
     let pager = json!({ "pageSize": args.page_size, "pageIndex": args.page });
-    let params = json!({ "filter": filter, "pager": pager, "withClicks": true });
+    let params = json!({ "filter": filter, "pager": pager, "withClicks": true, "withStartsAt": true });
     let result = client.call(SERVICE, "list", params)?;
     args.client.print(&result, || table_of(&result, args.page))
 }
@@ -375,28 +388,27 @@ fn list(args: &ListArgs) -> Result<(), CliError> {
 fn table_of(result: &Value, page: u64) -> Result<String, CliError> {
     let ListJson { objects, total_count } = ListJson::deserialize(result)?;
     let mut table = plain_table();
-    table.set_header([
-        "ID",
-        "STATUS",
-        "CLICKS",
-        "LAST USED",
-        "EXPIRES",
-        "OWNER",
-        "SYSTEM NAME",
-        "LEADS TO",
-    ]);
+    // Few links have a start, and a line is long enough.
+    let starts = objects.iter().any(|object| object.link.starts_at.is_some());
+    let header = ["ID", "STATUS", "CLICKS", "LAST USED"].into_iter();
+    let header = header.chain(starts.then_some("STARTS"));
+    table.set_header(header.chain(["EXPIRES", "OWNER", "SYSTEM NAME", "LEADS TO"]));
     for UsedLinkJson { link, usage } in &objects {
         let text = |text: &str| shown::line(text).into_owned();
-        table.add_row([
+        let cells = [
             text(&link.id),
             status_name(link.status).to_owned(),
             usage.clicks.map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
             usage.last_used(),
+        ];
+        let start = starts.then(|| link.starts_at.map_or_else(|| "-".to_owned(), time::show));
+        let others = [
             time_or_never(link.expires_at),
             text(link.user_id.as_deref().unwrap_or("-")),
             text(&link.system_name),
             shortened(&text(&link.full_url)),
-        ]);
+        ];
+        table.add_row(cells.into_iter().chain(start).chain(others));
     }
     let count = objects.len();
     Ok(format!(
@@ -469,6 +481,14 @@ pub(super) fn id_of(text: &str) -> Result<String, String> {
         .map(|(_, id)| id.into_owned());
     let of_path = || url.path().trim_end_matches('/').rsplit('/').next().map(str::to_owned);
     Ok(of_query.or_else(of_path).unwrap_or_else(|| text.to_owned()))
+}
+
+/// Seconds since 1970; 0 is at once.
+fn parse_start(text: &str) -> Result<i64, String> {
+    if text == "now" {
+        return Ok(0);
+    }
+    Ok(time::parse_future(text)?.as_unix())
 }
 
 /// Seconds since 1970; 0 is never.

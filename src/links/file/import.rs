@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::links::file::Line;
+use crate::model::validate;
 use crate::model::{LinkId, PROBLEMS_LISTED_MAX, PartnerId, ShortLink, Status};
 use crate::store::{
     Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
@@ -239,7 +240,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
     fn prepare(mut self, mut preparing: Preparing) -> io::Result<(PreparedLinks, ImportReport)> {
         let mut repeated = Repeated::default();
         while let Some(prepared) = self.next_right()? {
-            if repeated.is_known(&prepared.link) {
+            if repeated.is_known(&prepared) {
                 self.report.unchanged += 1;
             } else {
                 preparing.push(&prepared)?;
@@ -259,10 +260,20 @@ impl<L: Iterator<Item = io::Result<Line>>> Lines<L> {
             if self.read.is_multiple_of(PROGRESS_LINES) {
                 (self.on_lines)(self.read);
             }
-            let Line { number, link, is_dated } = line;
+            let Line {
+                number,
+                link,
+                is_dated,
+                has_start,
+            } = line;
             match link.and_then(|link| self.of_partner(link)) {
                 Ok(link) => {
-                    return Ok(Some(Prepared { number, is_dated, link }));
+                    return Ok(Some(Prepared {
+                        number,
+                        is_dated,
+                        has_start,
+                        link,
+                    }));
                 }
                 Err(reason) => self.report.refuse(number, reason),
             }
@@ -300,12 +311,13 @@ struct Repeated {
 }
 
 impl Repeated {
-    fn is_known(&mut self, link: &ShortLink) -> bool {
+    fn is_known(&mut self, prepared: &Prepared) -> bool {
+        let Prepared { link, has_start, .. } = prepared;
         if self.said.len() >= REPEATED_MAX {
             // A line that repeats after so many others costs little beside them.
             self.said.clear();
         }
-        let hash = self.hasher.hash_one(link);
+        let hash = self.hasher.hash_one((link, has_start));
         self.said.insert(link.id, hash) == Some(hash)
     }
 }
@@ -369,9 +381,9 @@ fn put_all(
     report: &mut ImportReport,
 ) -> Result<(), PutError> {
     for prepared in links {
-        let Prepared { number, is_dated, link } = prepared.map_err(PutError::File)?;
-        let (id, refused_before) = (link.id, report.refused);
-        match put(target, link, is_dated, options) {
+        let prepared = prepared.map_err(PutError::File)?;
+        let (number, id, refused_before) = (prepared.number, prepared.link.id, report.refused);
+        match put(target, prepared, options) {
             Ok(Outcome::Added) => report.added += 1,
             Ok(Outcome::Updated) => report.updated += 1,
             Ok(Outcome::Unchanged) => report.unchanged += 1,
@@ -396,12 +408,13 @@ enum Outcome {
     Refused(String),
 }
 
-fn put(
-    transaction: &mut impl Target,
-    link: ShortLink,
-    is_dated: bool,
-    options: &ImportOptions,
-) -> Result<Outcome, StoreError> {
+fn put(transaction: &mut impl Target, prepared: Prepared, options: &ImportOptions) -> Result<Outcome, StoreError> {
+    let Prepared {
+        is_dated,
+        has_start,
+        mut link,
+        ..
+    } = prepared;
     let id = link.id;
     let of_another_partner = || Outcome::Refused(format!("a link of another partner has the id {id}"));
     let stored = match transaction.get(id) {
@@ -417,6 +430,11 @@ fn put(
         }
         stored => stored?,
     };
+    if let Some(stored) = &stored
+        && !has_start
+    {
+        link.starts_at = stored.starts_at;
+    }
     match (&stored, options.conflict) {
         (None, _) => {}
         (Some(stored), _) if is_same(stored, &link, is_dated) => return Ok(Outcome::Unchanged),
@@ -432,6 +450,10 @@ fn put(
             Conflict::Skip => Outcome::Skipped,
             Conflict::Fail | Conflict::Update => Outcome::Refused(unique_id_taken(&link, holder)),
         });
+    }
+    if let Err(why) = validate::validity(link.starts_at, link.expires_at) {
+        // The start is that of the stored link.
+        return Ok(Outcome::Refused(why.to_string()));
     }
     let outcome = if stored.is_some() {
         Outcome::Updated
@@ -487,6 +509,7 @@ mod tests {
                 number: 1,
                 link: Ok(link),
                 is_dated: true,
+                has_start: true,
             };
             let lines = Lines {
                 lines: links.into_iter().map(|link| Ok(line(link))),

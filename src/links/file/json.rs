@@ -21,6 +21,8 @@ pub struct LinkJson<'a> {
     pub full_url: Cow<'a, str>,
     pub unique_id: Option<Cow<'a, str>>,
     pub status: u8,
+    /// In what the API answers, only with `withStartsAt`.
+    pub starts_at: Option<i64>,
 }
 
 /// Usage of a link. Older servers count no clicks.
@@ -55,6 +57,7 @@ impl<'a> From<&'a ShortLink> for LinkJson<'a> {
             full_url: link.full_url.as_str().into(),
             unique_id: optional(&link.unique_id),
             status: link.status.number(),
+            starts_at: link.starts_at.map(Timestamp::as_unix),
         }
     }
 }

@@ -43,8 +43,8 @@ impl FileFormat {
     }
 }
 
-/// The columns.
-const FIELDS: [&str; 11] = [
+/// The columns: those of Kaltura's objects, then tinyd's own.
+const FIELDS: [&str; 12] = [
     "id",
     "createdAt",
     "updatedAt",
@@ -56,4 +56,7 @@ const FIELDS: [&str; 11] = [
     "fullUrl",
     "uniqueId",
     "status",
+    STARTS_AT,
 ];
+/// A line without it keeps the start of a stored link; an empty one or null clears it.
+const STARTS_AT: &str = "startsAt";

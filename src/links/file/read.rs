@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::links::file::{FIELDS, FileFormat};
+use crate::links::file::{FIELDS, FileFormat, STARTS_AT};
 use crate::model::validate::{
     self, FULL_URL, NAME, SYSTEM_NAME, TextRule, UNIQUE_ID, USER_ID, without_byte_order_mark,
 };
@@ -35,6 +35,8 @@ pub struct Line {
     pub link: Result<ShortLink, String>,
     /// Whether the line has a creation time.
     pub is_dated: bool,
+    /// Whether the line has a start, or says that there is none.
+    pub has_start: bool,
 }
 
 /// Values of fields that a line leaves out.
@@ -74,9 +76,16 @@ struct Row {
     full_url: String,
     unique_id: Option<String>,
     status: Option<Whole>,
+    #[serde(deserialize_with = "nullable", default)]
+    starts_at: Option<Option<Whole>>,
     /// The API's lists have it.
     #[serde(rename = "objectType")]
     _object_type: Option<String>,
+}
+
+/// A field whose null is a value.
+fn nullable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Whole>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// Reads the lines of a file, without empty ones. Fails if the file is UTF-16 or the header line of a CSV file is
@@ -125,9 +134,8 @@ fn json_lines(mut file: impl BufRead + Send, defaults: Defaults) -> impl Iterato
                 if let Err(error) = file.skip_until(b'\n') {
                     return Some(Err(error));
                 }
-                let link = Err(format!("longer than {LINE_MAX_BYTES} bytes"));
-                let is_dated = false;
-                return Some(Ok(Line { number, link, is_dated }));
+                let row = Err(format!("longer than {LINE_MAX_BYTES} bytes"));
+                return Some(Ok(line_of(number, row, defaults)));
             }
             let line = bytes.trim_ascii();
             if line.is_empty() {
@@ -353,6 +361,9 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
     for (name, value) in columns.iter().zip(record) {
         let value = std::str::from_utf8(value).map_err(|_| format!("{name} is not UTF-8"))?;
         if value.is_empty() {
+            if name == STARTS_AT {
+                row.starts_at = Some(None);
+            }
             continue;
         }
         let number = || {
@@ -372,6 +383,7 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
             "fullUrl" => value.clone_into(&mut row.full_url),
             "uniqueId" => row.unique_id = Some(value.to_owned()),
             "status" => row.status = Some(number()?),
+            STARTS_AT => row.starts_at = Some(Some(number()?)),
             other => return Err(format!("unknown field {other}")),
         }
     }
@@ -380,8 +392,13 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
 
 fn line_of(number: u64, row: Result<Row, String>, defaults: Defaults) -> Line {
     let is_dated = row.as_ref().is_ok_and(|row| row.created_at.is_some());
-    let link = row.and_then(|row| link_of(row, defaults));
-    Line { number, link, is_dated }
+    let has_start = row.as_ref().is_ok_and(|row| row.starts_at.is_some());
+    Line {
+        number,
+        link: row.and_then(|row| link_of(row, defaults)),
+        is_dated,
+        has_start,
+    }
 }
 
 /// Checks a row by the API's rules (docs/kaltura-api.md#kalturashortlink).
@@ -404,24 +421,27 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     let status = row
         .status
         .map_or_else(|| Status::Enabled.number().into(), |Whole(number)| number);
-    let time = |field: &str, seconds: Option<i64>| {
-        let time = seconds.map(validate::time).transpose();
-        time.map_err(|error| format!("{field}: {error}"))
-    };
     let partner_of = |Whole(number)| {
         validate::partner_id(number).ok_or_else(|| format!("partnerId: {number} is not the number of a partner"))
     };
     let partner_id = row.partner_id.map(partner_of).transpose()?;
     let seconds = |whole: Option<Whole>| whole.map(|Whole(seconds)| seconds);
     let created_at = time("createdAt", seconds(row.created_at))?.unwrap_or(defaults.now);
-    let expires_at = seconds(row.expires_at).map(validate::expires_at).transpose();
-    let expires_at = expires_at.map_err(|error| format!("expiresAt: {error}"))?.flatten();
+    // Stricter than the API, which takes times before the year 0 too.
+    let optional_time = |field: &str, whole: Option<Whole>| {
+        let given = seconds(whole).map(validate::optional_time).transpose();
+        let given = given.map_err(|error| format!("{field}: {error}"))?.flatten();
+        time(field, given.map(Timestamp::as_unix))
+    };
+    let starts_at = optional_time(STARTS_AT, row.starts_at.flatten())?;
+    let expires_at = optional_time("expiresAt", row.expires_at)?;
+    validate::validity(starts_at, expires_at).map_err(|error| error.to_string())?;
     Ok(ShortLink {
         id,
         created_at,
         updated_at: time("updatedAt", seconds(row.updated_at))?.unwrap_or(created_at),
-        // Stricter than the API, which takes times before the year 0 too.
-        expires_at: time("expiresAt", expires_at.map(Timestamp::as_unix))?,
+        starts_at,
+        expires_at,
         partner_id: partner_id
             .or(defaults.partner)
             .ok_or("partnerId: missing, and the import names no partner")?,
@@ -432,6 +452,11 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         unique_id,
         status: Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?,
     })
+}
+
+fn time(field: &str, seconds: Option<i64>) -> Result<Option<Timestamp>, String> {
+    let time = seconds.map(validate::time).transpose();
+    time.map_err(|error| format!("{field}: {error}"))
 }
 
 fn shortened(text: &str, bytes: usize) -> &str {

@@ -37,7 +37,8 @@ prop_compose! {
         id in "[0-9a-z]{4,20}",
         partner in any::<u32>(),
         times in any::<[i32; 2]>(),
-        expires in prop::option::of(1_i64..253_402_300_799),
+        starts in prop::option::of(1_i64..2_000_000_000),
+        expires in prop::option::of(2_000_000_000_i64..253_402_300_799),
         user in prop::option::of("[ -~äß日\n]{1,20}"),
         name in prop::option::of("[ -~äß日\n\",;]{1,20}"),
         system_name in "[ -~äß日]{3,20}",
@@ -49,6 +50,7 @@ prop_compose! {
             id: id.parse().unwrap(),
             created_at: Timestamp::from_unix(times[0].into()),
             updated_at: Timestamp::from_unix(times[1].into()),
+            starts_at: starts.map(Timestamp::from_unix),
             expires_at: expires.map(Timestamp::from_unix),
             partner_id: PartnerId(partner),
             user_id: user,
@@ -91,6 +93,7 @@ fn a_line_may_leave_out_what_the_api_would_choose() {
         id: "abcd".parse().unwrap(),
         created_at: DEFAULTS.now,
         updated_at: DEFAULTS.now,
+        starts_at: None,
         expires_at: None,
         partner_id: PartnerId(7),
         user_id: None,
@@ -106,6 +109,31 @@ fn a_line_may_leave_out_what_the_api_would_choose() {
     );
     let file = "\u{feff}id,systemName,fullUrl,expiresAt\nabcd,NAME,https://e.example/,-1\n";
     assert_eq!(lines(FileFormat::Csv, file.as_bytes()), [(2, Ok(expected))]);
+}
+
+#[test]
+fn a_line_may_set_clear_or_keep_the_start() {
+    let of = |format, file: &str| {
+        let mut lines = read(format, file.as_bytes(), DEFAULTS).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        (line.has_start, line.link.unwrap().starts_at.map(Timestamp::as_unix))
+    };
+    for (value, expected) in [
+        ("", None),
+        ("0", None),
+        ("-1", None),
+        ("2000000000", Some(2_000_000_000)),
+    ] {
+        let csv = format!("id,systemName,fullUrl,startsAt\nabcd,NAME,https://e.example/,{value}\n");
+        assert_eq!(of(FileFormat::Csv, &csv), (true, expected), "{value:?}");
+        let value = if value.is_empty() { "null" } else { value };
+        let json = format!(r#"{{"id":"abcd","systemName":"NAME","fullUrl":"https://e.example/","startsAt":{value}}}"#);
+        assert_eq!(of(FileFormat::JsonLines, &json), (true, expected), "{value}");
+    }
+    let csv = "id,systemName,fullUrl\nabcd,NAME,https://e.example/\n";
+    assert_eq!(of(FileFormat::Csv, csv), (false, None));
+    let json = r#"{"id":"abcd","systemName":"NAME","fullUrl":"https://e.example/"}"#;
+    assert_eq!(of(FileFormat::JsonLines, json), (false, None));
 }
 
 #[test]
@@ -131,6 +159,8 @@ fn a_line_that_is_wrong_says_where_and_why() {
         link(&format!(",\"name\":\"{}\"", "x".repeat(64))),
         format!("{}\n", "x".repeat(200_000)),
         link(",\"name\":7"),
+        link(",\"startsAt\":20,\"expiresAt\":20"),
+        link(",\"startsAt\":\"now\""),
     ]
     .concat();
     let found = reasons(FileFormat::JsonLines, &file);
@@ -146,6 +176,8 @@ fn a_line_that_is_wrong_says_where_and_why() {
         (10, "name: at most 63 characters"),
         (11, "longer than 131072 bytes"),
         (12, "invalid type: integer `7`, expected a string"),
+        (13, "startsAt 20 is not before expiresAt 20"),
+        (14, "invalid type: string \"now\""),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for ((line, reason), (expected_line, beginning)) in found.iter().zip(expected) {

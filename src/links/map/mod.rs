@@ -1,4 +1,4 @@
-//! The map from which redirects are answered: id → (destination, status, expiry), in shards.
+//! The map from which redirects are answered: id → (destination, status, start and expiry), in shards.
 //!
 //! Invariants: a lookup takes its shard's read lock and nothing else, allocates nothing, and never waits for the disk;
 //! what is published here has been committed by the store.
@@ -16,7 +16,7 @@ use hashbrown::hash_table::Entry;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 
-use crate::links::map::records::{ChunkOffset, Record, Records, render};
+use crate::links::map::records::{ChunkOffset, Record, Records, Untimely, Validity, render};
 use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
 
 /// Many more than cores, so that writers seldom block readers. A power of two.
@@ -33,6 +33,8 @@ pub enum Verdict<L = HeaderValue> {
     Disabled,
     Deleted,
     Expired,
+    /// Starts then.
+    NotYet(Timestamp),
     Unknown,
     /// Not in the map, which is still loading.
     Loading,
@@ -132,17 +134,16 @@ impl Shard {
 /// Renders a link. False, and as a damaged link, if its destination was never acceptable and must not be sent.
 fn render_link(record: &mut Vec<u8>, link: &LinkRef<'_>) -> bool {
     let is_whole = Destination::was_ever_accepted(link.full_url);
-    render(
-        record,
-        link.id,
-        is_whole.then_some(link.status),
-        link.expires_at,
-        |out| {
-            if is_whole {
-                Destination::write_location(link.full_url, out);
-            }
-        },
-    );
+    let validity = Validity {
+        starts_at: link.starts_at,
+        expires_at: link.expires_at,
+    };
+    let status = is_whole.then_some(link.status);
+    render(record, link.id, status, validity, |out| {
+        if is_whole {
+            Destination::write_location(link.full_url, out);
+        }
+    });
     is_whole
 }
 
@@ -216,6 +217,7 @@ impl LinkMap {
             Verdict::Disabled => Verdict::Disabled,
             Verdict::Deleted => Verdict::Deleted,
             Verdict::Expired => Verdict::Expired,
+            Verdict::NotYet(starts_at) => Verdict::NotYet(starts_at),
             Verdict::Unknown => Verdict::Unknown,
             Verdict::Loading => Verdict::Loading,
             Verdict::Damaged => Verdict::Damaged,
@@ -244,9 +246,11 @@ impl LinkMap {
             None => Verdict::Damaged,
             Some(Status::Disabled) => Verdict::Disabled,
             Some(Status::Deleted) => Verdict::Deleted,
-            // The link still works in the very second of its expiry.
-            Some(Status::Enabled) if record.expires_at().is_some_and(|expires_at| now > expires_at) => Verdict::Expired,
-            Some(Status::Enabled) => Verdict::Redirect(take(record.location())),
+            Some(Status::Enabled) => match record.untimely_at(now) {
+                None => Verdict::Redirect(take(record.location())),
+                Some(Untimely::Expired) => Verdict::Expired,
+                Some(Untimely::NotYet(starts_at)) => Verdict::NotYet(starts_at),
+            },
         }
     }
 
@@ -347,13 +351,14 @@ impl LinkMap {
         self.shards.get(shard_of(hash))
     }
 
-    /// Location, status, expiry.
+    /// Location, status, start and expiry.
     #[cfg(test)]
-    pub(crate) fn entry(&self, id: LinkId) -> Option<(String, Status, Option<Timestamp>)> {
+    pub(crate) fn entry(&self, id: LinkId) -> Option<(String, Status, [Option<Timestamp>; 2])> {
         let hash = hash_of(&self.hasher, id);
         let links = self.shard(hash)?.0.read();
         let record = links.find(hash, id)?;
         let location = String::from_utf8(record.location().to_vec()).ok()?;
-        Some((location, record.status()?, record.expires_at()))
+        let Validity { starts_at, expires_at } = record.validity();
+        Some((location, record.status()?, [starts_at, expires_at]))
     }
 }

@@ -10,44 +10,73 @@ const CHUNK_BYTES: usize = 1 << 16;
 
 /// Status and length of the id (1), length of the location (4).
 const HEAD_BYTES: usize = 5;
-const EXPIRY_BYTES: usize = 8;
+const TIME_BYTES: usize = 8;
+/// Where the id is in the record of a link with a start.
+const STARTING_ID: usize = HEAD_BYTES + 2 * TIME_BYTES;
 
-/// First byte: id length (5 bits), status (2 bits), whether an expiry follows the head (1 bit).
+/// First byte: id length (5 bits), status (2 bits), whether times follow the head (1 bit).
 const ID_LENGTH_MASK: u8 = 0b0001_1111;
 const STATUS_SHIFT: u32 = 5;
 const STATUS_MASK: u8 = 0b11;
-const EXPIRES: u8 = 0b1000_0000;
+const HAS_TIMES: u8 = 0b1000_0000;
+/// The highest bit of the location's length, which is never so long: whether the times are expiry and start, or the
+/// expiry alone. A link without times costs no look at it.
+const HAS_START: u32 = 1 << 31;
+/// The expiry of a link that has a start and never expires.
+const NEVER: i64 = i64::MAX;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'r> {
     bytes: &'r [u8],
+    id_start: usize,
 }
 
-/// Writes a record to `record`: head, expiry if any (8 bytes, little-endian), id, location. No status means damaged.
+/// When a link redirects: `None` = without a limit on that side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Validity {
+    pub starts_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untimely {
+    Expired,
+    /// Starts then.
+    NotYet(Timestamp),
+}
+
+/// Writes a record to `record`: head, expiry and start if any (8 bytes each, little-endian), id, location. No status
+/// means damaged.
 pub fn render(
     record: &mut Vec<u8>,
     id: LinkId,
     status: Option<Status>,
-    expires_at: Option<Timestamp>,
+    validity: Validity,
     write_location: impl FnOnce(&mut Vec<u8>),
 ) {
     let id = id.as_bytes();
     // An id has at most 20 bytes and a status is 1, 2 or 3, so both fit.
     let id_length = u8::try_from(id.len()).unwrap_or_default() & ID_LENGTH_MASK;
-    let expires = if expires_at.is_some() { EXPIRES } else { 0 };
+    let Validity { starts_at, expires_at } = validity;
+    let has_times = if validity == Validity::default() { 0 } else { HAS_TIMES };
     record.clear();
     let status = status.map_or(0, Status::number) & STATUS_MASK;
-    record.push(id_length | status << STATUS_SHIFT | expires);
+    record.push(id_length | status << STATUS_SHIFT | has_times);
     record.extend_from_slice(&[0; HEAD_BYTES - 1]);
-    if let Some(expires_at) = expires_at {
-        record.extend_from_slice(&expires_at.as_unix().to_le_bytes());
+    if has_times != 0 {
+        let expires_at = expires_at.map_or(NEVER, Timestamp::as_unix);
+        record.extend_from_slice(&expires_at.to_le_bytes());
+    }
+    if let Some(starts_at) = starts_at {
+        record.extend_from_slice(&starts_at.as_unix().to_le_bytes());
     }
     record.extend_from_slice(id);
     let before = record.len();
     write_location(record);
-    let length = u32::try_from(record.len() - before).unwrap_or(u32::MAX).to_le_bytes();
+    let length = u32::try_from(record.len() - before).unwrap_or(u32::MAX) & !HAS_START;
+    let length = length | if starts_at.is_some() { HAS_START } else { 0 };
     if let Some(slot) = record.get_mut(1..HEAD_BYTES) {
-        slot.copy_from_slice(&length);
+        slot.copy_from_slice(&length.to_le_bytes());
     }
 }
 
@@ -55,11 +84,17 @@ impl<'r> Record<'r> {
     /// The record at the start of `bytes`.
     pub fn from_bytes(bytes: &'r [u8]) -> Option<Self> {
         let (&[head, a, b, c, d], _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-        let location_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
-        let expiry_bytes = if head & EXPIRES == 0 { 0 } else { EXPIRY_BYTES };
-        let length = HEAD_BYTES + expiry_bytes + usize::from(head & ID_LENGTH_MASK) + location_bytes;
+        let location = u32::from_le_bytes([a, b, c, d]);
+        let location_bytes = usize::try_from(location & !HAS_START).ok()?;
+        let id_start = match head & HAS_TIMES {
+            0 => HEAD_BYTES,
+            _ if location & HAS_START == 0 => HEAD_BYTES + TIME_BYTES,
+            _ => STARTING_ID,
+        };
+        let length = id_start + usize::from(head & ID_LENGTH_MASK) + location_bytes;
         Some(Self {
             bytes: bytes.get(..length)?,
+            id_start,
         })
     }
 
@@ -71,16 +106,12 @@ impl<'r> Record<'r> {
         self.bytes.first().copied().unwrap_or_default()
     }
 
-    fn id_start(self) -> usize {
-        HEAD_BYTES + if self.head() & EXPIRES == 0 { 0 } else { EXPIRY_BYTES }
-    }
-
     fn location_start(self) -> usize {
-        self.id_start() + usize::from(self.head() & ID_LENGTH_MASK)
+        self.id_start + usize::from(self.head() & ID_LENGTH_MASK)
     }
 
     pub fn id_bytes(self) -> &'r [u8] {
-        self.bytes.get(self.id_start()..self.location_start()).unwrap_or(&[])
+        self.bytes.get(self.id_start..self.location_start()).unwrap_or(&[])
     }
 
     pub fn id(self) -> Option<LinkId> {
@@ -91,12 +122,36 @@ impl<'r> Record<'r> {
         Status::from_number((self.head() >> STATUS_SHIFT & STATUS_MASK).into())
     }
 
-    pub fn expires_at(self) -> Option<Timestamp> {
-        if self.head() & EXPIRES == 0 {
+    /// Why an enabled link does not redirect now, if it does not.
+    #[inline]
+    pub fn untimely_at(self, now: Timestamp) -> Option<Untimely> {
+        if self.head() & HAS_TIMES == 0 {
             return None;
         }
-        let seconds = self.bytes.get(HEAD_BYTES..)?.first_chunk::<EXPIRY_BYTES>()?;
-        Some(Timestamp::from_unix(i64::from_le_bytes(*seconds)))
+        let Validity { starts_at, expires_at } = self.validity();
+        // The link works in the very seconds of its start and of its expiry.
+        if expires_at.is_some_and(|expires_at| now > expires_at) {
+            return Some(Untimely::Expired);
+        }
+        starts_at.filter(|starts_at| now < *starts_at).map(Untimely::NotYet)
+    }
+
+    pub fn validity(self) -> Validity {
+        if self.head() & HAS_TIMES == 0 {
+            return Validity::default();
+        }
+        let expires_at = self.seconds_at(HEAD_BYTES).filter(|seconds| *seconds != NEVER);
+        let has_start = self.id_start == STARTING_ID;
+        let starts_at = has_start.then(|| self.seconds_at(HEAD_BYTES + TIME_BYTES));
+        Validity {
+            starts_at: starts_at.flatten().map(Timestamp::from_unix),
+            expires_at: expires_at.map(Timestamp::from_unix),
+        }
+    }
+
+    fn seconds_at(self, offset: usize) -> Option<i64> {
+        let seconds = self.bytes.get(offset..)?.first_chunk::<TIME_BYTES>()?;
+        Some(i64::from_le_bytes(*seconds))
     }
 
     pub fn location(self) -> &'r [u8] {
@@ -235,15 +290,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn rendered(id: &str, status: Status, expires_at: Option<i64>, location: &[u8]) -> Vec<u8> {
+    fn rendered(id: &str, status: Status, validity: [Option<i64>; 2], location: &[u8]) -> Vec<u8> {
         let mut record = vec![0xff];
-        render(
-            &mut record,
-            id.parse().unwrap(),
-            Some(status),
-            expires_at.map(Timestamp::from_unix),
-            |out| out.extend_from_slice(location),
-        );
+        let [starts_at, expires_at] = validity.map(|time| time.map(Timestamp::from_unix));
+        let validity = Validity { starts_at, expires_at };
+        render(&mut record, id.parse().unwrap(), Some(status), validity, |out| {
+            out.extend_from_slice(location);
+        });
         record
     }
 
@@ -252,32 +305,42 @@ mod tests {
         fn a_record_says_what_was_written(
             id in "[0-9a-z]{4,20}",
             status in proptest::sample::select(Status::ALL.to_vec()),
-            expires_at in any::<Option<i64>>(),
+            validity in any::<[Option<i64>; 2]>(),
             location in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
-            let mut bytes = rendered(&id, status, expires_at, &location);
+            let mut bytes = rendered(&id, status, validity, &location);
             let length = bytes.len();
             bytes.extend_from_slice(b"what follows");
             let record = Record::from_bytes(&bytes).unwrap();
             prop_assert_eq!(record.bytes().len(), length);
             prop_assert_eq!(record.id_bytes(), id.as_bytes());
             prop_assert_eq!(record.status(), Some(status));
-            prop_assert_eq!(record.expires_at().map(Timestamp::as_unix), expires_at);
+            let Validity { starts_at, expires_at } = record.validity();
+            prop_assert_eq!([starts_at, expires_at].map(|time| time.map(Timestamp::as_unix)), validity);
             prop_assert_eq!(record.location(), location);
         }
 
         #[test]
         fn reading_a_record_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             if let Some(record) = Record::from_bytes(&bytes) {
-                let _ = (record.id(), record.status(), record.expires_at(), record.location());
+                let _ = (record.id(), record.status(), record.validity(), record.location());
             }
         }
     }
 
     #[test]
+    fn record_without_start_takes_no_byte_for_it() {
+        let of = |validity| rendered("abcd", Status::Enabled, validity, b"https://e.example/");
+        assert_eq!(of([None; 2]), b"\x44\x12\0\0\0abcdhttps://e.example/");
+        let expiring = b"\xc4\x12\0\0\0\x07\0\0\0\0\0\0\0abcdhttps://e.example/";
+        assert_eq!(of([None, Some(7)]), expiring);
+        assert_eq!(of([Some(3), None]).len(), of([None; 2]).len() + 16);
+    }
+
+    #[test]
     fn memory_of_records_that_are_no_longer_in_use_is_used_again() {
         let mut records = Records::default();
-        let record = rendered("abcd", Status::Enabled, None, &[b'x'; 1_000]);
+        let record = rendered("abcd", Status::Enabled, [None; 2], &[b'x'; 1_000]);
         let mut positions: Vec<ChunkOffset> = (0..200).map(|_| records.push(&record).unwrap()).collect();
         let chunks = records.chunks.len();
         for _ in 0..20 {
@@ -301,8 +364,8 @@ mod tests {
     #[test]
     fn a_record_longer_than_a_chunk_is_kept() {
         let mut records = Records::default();
-        let long = rendered("long", Status::Enabled, None, &[b'x'; 3 * CHUNK_BYTES]);
-        let short = rendered("shrt", Status::Deleted, Some(7), b"y");
+        let long = rendered("long", Status::Enabled, [None; 2], &[b'x'; 3 * CHUNK_BYTES]);
+        let short = rendered("shrt", Status::Deleted, [Some(3), Some(7)], b"y");
         let positions = [&short, &long, &short].map(|record| records.push(record).unwrap());
         for (position, expected) in positions.into_iter().zip([&short, &long, &short]) {
             assert_eq!(records.get(position).unwrap().bytes(), expected);

@@ -20,6 +20,7 @@ fn opened(folder: &std::path::Path) -> Links {
             id: format!("link{number}").parse().unwrap(),
             created_at: Timestamp::from_unix(1),
             updated_at: Timestamp::from_unix(1),
+            starts_at: None,
             expires_at: None,
             partner_id: PARTNER,
             user_id: Some(owner.into()),
@@ -33,6 +34,7 @@ fn opened(folder: &std::path::Path) -> Links {
             number: 1,
             link: Ok(link),
             is_dated: true,
+            has_start: true,
         };
         io::Result::Ok(line)
     });

@@ -33,6 +33,7 @@ fn clock_far_ahead_brings_no_session_back() {
         full_url: Destination::parse("https://e.example/").unwrap(),
         unique_id: None,
         status: Status::Enabled,
+        starts_at: None,
         expires_at: None,
     };
     block_on(links.add(draft())).unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use crate::links::Links;
 use crate::links::file::Line;
 use crate::links::file::{Conflict, ImportOptions, ImportReport, import};
+use crate::links::tests::block_on;
 use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::TransactionEnd;
 
@@ -15,6 +16,7 @@ pub fn link(number: usize) -> ShortLink {
         id: format!("link{number}").parse().unwrap(),
         created_at: Timestamp::from_unix(1),
         updated_at: Timestamp::from_unix(1),
+        starts_at: None,
         expires_at: None,
         partner_id: PartnerId(7),
         user_id: None,
@@ -32,6 +34,7 @@ fn lines(links: Vec<Result<ShortLink, String>>) -> impl Iterator<Item = io::Resu
             number,
             link,
             is_dated: true,
+            has_start: true,
         })
     })
 }
@@ -195,4 +198,51 @@ fn links_are_kept_in_commits_of_bounded_size() {
     let report = import_beside_a_writer(&links, file, KEEP_GOING, Some(1));
     assert_eq!((report.added, report.applied), (5_000, true));
     assert_eq!(links.store().metrics().batch_sizes.read().count() - before, 3);
+}
+
+#[test]
+fn a_line_keeps_sets_or_clears_the_start_of_a_stored_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = Links::open(folder.path(), Clock::system(), 8).unwrap();
+    let run = |line: &[(Option<i64>, bool, Option<i64>)]| {
+        let lines: Vec<_> = line
+            .iter()
+            .map(|&(starts_at, has_start, expires_at)| {
+                Ok(Line {
+                    number: 1,
+                    link: Ok(ShortLink {
+                        starts_at: starts_at.map(Timestamp::from_unix),
+                        expires_at: expires_at.map(Timestamp::from_unix),
+                        ..link(1)
+                    }),
+                    is_dated: true,
+                    has_start,
+                })
+            })
+            .collect();
+        let options = ImportOptions {
+            conflict: Conflict::Update,
+            ..ImportOptions::default()
+        };
+        let report = block_on(import(links.store(), lines.into_iter(), options, Arc::new(|_| {}))).unwrap();
+        let stored = links.store().snapshot().unwrap().get(link(1).id).unwrap().unwrap();
+        (report, stored.starts_at.map(Timestamp::as_unix))
+    };
+    let (report, start) = run(&[(Some(100), true, None)]);
+    assert_eq!((report.added, start), (1, Some(100)));
+    let (report, start) = run(&[(None, false, None)]);
+    assert_eq!((report.unchanged, start), (1, Some(100)));
+    let (report, start) = run(&[(None, false, Some(200))]);
+    assert_eq!((report.updated, start), (1, Some(100)));
+    // It must fit the start that it keeps.
+    let (report, start) = run(&[(None, false, Some(100))]);
+    assert_eq!((report.refused, report.applied, start), (1, false, Some(100)));
+    assert!(
+        report.problems[0]
+            .reason
+            .starts_with("startsAt 100 is not before expiresAt 100")
+    );
+    // The second line says more than the first.
+    let (report, start) = run(&[(None, false, None), (None, true, None)]);
+    assert_eq!((report.updated, start), (2, None));
 }

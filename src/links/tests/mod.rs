@@ -25,12 +25,13 @@ enum Operation {
         user: Option<String>,
         unique_id: Option<String>,
         status: i64,
-        expires_at: Option<i64>,
+        validity: [Option<i64>; 2],
     },
     /// The numbers choose among the links made so far.
     SetUrl(usize, u32),
     SetStatus(usize, i64),
     SetUser(usize, Option<String>),
+    SetStart(usize, Option<i64>),
     SetNothing(usize),
     Delete(usize),
     Restore(usize),
@@ -42,17 +43,28 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     use Operation::*;
     let user = || prop::option::of("[xy]");
     prop_oneof![
-        6 => (user(), prop::option::weighted(0.3, "[pq]"), 1_i64..=3, prop::option::of(0_i64..2_000))
-            .prop_map(|(user, unique_id, status, expires_at)| Add { user, unique_id, status, expires_at }),
+        6 => (user(), prop::option::weighted(0.3, "[pq]"), 1_i64..=3, any_validity())
+            .prop_map(|(user, unique_id, status, validity)| Add { user, unique_id, status, validity }),
         3 => (any::<usize>(), any::<u32>()).prop_map(|(link, version)| SetUrl(link, version)),
         3 => (any::<usize>(), 1_i64..=3).prop_map(|(link, status)| SetStatus(link, status)),
         2 => (any::<usize>(), user()).prop_map(|(link, user)| SetUser(link, user)),
+        2 => (any::<usize>(), prop::option::of(0_i64..2_000)).prop_map(|(link, start)| SetStart(link, start)),
         1 => any::<usize>().prop_map(SetNothing),
         3 => any::<usize>().prop_map(Delete),
         3 => any::<usize>().prop_map(Restore),
         1 => "[xy]".prop_map(DeleteUser),
         1 => Just(Reopen),
     ]
+}
+
+/// Start and expiry, which may come before it.
+fn any_validity() -> impl Strategy<Value = [Option<i64>; 2]> {
+    let time = || prop::option::of(0_i64..2_000);
+    [time(), time()]
+}
+
+fn is_valid(starts_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> bool {
+    starts_at.is_none() || expires_at.is_none() || starts_at < expires_at
 }
 
 pub fn draft(url: &str) -> Draft {
@@ -64,6 +76,7 @@ pub fn draft(url: &str) -> Draft {
         full_url: Destination::parse(url).unwrap(),
         unique_id: None,
         status: Status::Enabled,
+        starts_at: None,
         expires_at: None,
     }
 }
@@ -125,6 +138,10 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             assert!(matches!(done, Err(UpdateError::Link(LinkError::NotFound))));
             return;
         }
+        if !is_valid(new.starts_at, new.expires_at) {
+            assert!(matches!(done, Err(UpdateError::Link(LinkError::Validity(_)))));
+            return;
+        }
         let expected = if new == stored {
             stored
         } else {
@@ -138,19 +155,23 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             user,
             unique_id,
             status,
-            expires_at,
+            validity,
         } => {
+            let [starts_at, expires_at] = validity.map(|time| time.map(Timestamp::from_unix));
             let draft = Draft {
                 user_id: user.clone(),
                 unique_id: unique_id.clone(),
                 status: Status::from_number(*status).unwrap(),
-                expires_at: expires_at.map(Timestamp::from_unix),
+                starts_at,
+                expires_at,
                 ..draft("https://e.example/ü x")
             };
             let conflict = draft.status != Status::Deleted && taken(model, unique_id.as_deref());
             match links.add(draft).await {
+                Err(LinkError::Validity(_)) => assert!(!is_valid(starts_at, expires_at)),
                 Ok(link) => {
-                    assert!(!conflict);
+                    assert!(!conflict && is_valid(starts_at, expires_at));
+                    assert_eq!((link.starts_at, link.expires_at), (starts_at, expires_at));
                     assert_eq!((link.created_at, link.updated_at), (now, now));
                     assert_eq!(model.insert(link.id, link), None, "an id was given twice");
                 }
@@ -166,6 +187,10 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             update(links, model, *number, &|link| link.status = status).await;
         }
         Operation::SetUser(number, user) => update(links, model, *number, &|link| link.user_id.clone_from(user)).await,
+        Operation::SetStart(number, start) => {
+            let start = start.map(Timestamp::from_unix);
+            update(links, model, *number, &|link| link.starts_at = start).await;
+        }
         Operation::SetNothing(number) => update(links, model, *number, &|_| {}).await,
         Operation::Delete(number) => {
             let Some(stored) = pick(model, *number) else { return };
@@ -217,10 +242,8 @@ fn assert_map_is_store(links: &Links, model: &Model) {
     assert_eq!(links.index().links() as u64, count);
     for link in stored.values() {
         let entry = links.index().entry(link.id).unwrap();
-        assert_eq!(
-            entry,
-            (Destination::location_of(&link.full_url), link.status, link.expires_at)
-        );
+        let validity = [link.starts_at, link.expires_at];
+        assert_eq!(entry, (Destination::location_of(&link.full_url), link.status, validity));
     }
 }
 
@@ -250,18 +273,31 @@ proptest! {
 }
 
 #[test]
-fn link_works_until_the_second_of_its_expiry() {
+fn link_works_from_its_start_to_its_expiry() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
     let links = open(folder.path(), &clock);
-    let expiring = Draft {
+    let start = Timestamp::from_unix(1_500);
+    let limited = Draft {
+        starts_at: Some(start),
         expires_at: Some(Timestamp::from_unix(2_000)),
         ..draft("https://e.example/x")
     };
-    let id = block_on(links.add(expiring)).unwrap().id;
+    let id = block_on(links.add(limited)).unwrap().id;
     let at = |second| links.index().look_up(id, Timestamp::from_unix(second));
+    assert_eq!(at(1_499), Verdict::NotYet(start));
+    assert!(matches!(at(1_500), Verdict::Redirect(_)));
     assert!(matches!(at(2_000), Verdict::Redirect(_)));
     assert_eq!(at(2_001), Verdict::Expired);
+    assert_eq!(block_on(links.look_up(id)), Verdict::NotYet(start));
+    let disable = |link: &ShortLink| {
+        Ok::<_, ()>(ShortLink {
+            status: Status::Disabled,
+            ..link.clone()
+        })
+    };
+    block_on(links.update(id, everybody(), disable)).unwrap();
+    assert_eq!(at(1_499), Verdict::Disabled);
 }
 
 #[test]
@@ -503,6 +539,7 @@ fn lines_of(
             number,
             link: Ok(link),
             is_dated: true,
+            has_start: true,
         })
     })
 }

@@ -212,6 +212,7 @@ pub fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
         id: format!("import{number}{name}").parse().unwrap(),
         created_at: now_of(number),
         updated_at: now_of(number),
+        starts_at: None,
         expires_at: None,
         partner_id: PARTNER,
         user_id: Some("x".into()),
@@ -279,6 +280,7 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
                         number,
                         link,
                         is_dated: true,
+                        has_start: true,
                     })
                 })
                 .collect();
@@ -350,7 +352,8 @@ pub fn check_whole(links: &Links, world: &World) -> Result<(), String> {
     }
     for link in world.links.values() {
         let shown = links.index().entry(link.id);
-        let stored = (Destination::location_of(&link.full_url), link.status, link.expires_at);
+        let validity = [link.starts_at, link.expires_at];
+        let stored = (Destination::location_of(&link.full_url), link.status, validity);
         if shown.as_ref() != Some(&stored) {
             return Err(format!("the map shows {shown:?} for {stored:?}"));
         }

@@ -42,7 +42,7 @@ pub enum Outcome {
         /// Whether the client wants the connection to end.
         close: bool,
     },
-    /// The link is not in memory yet.
+    /// The link is not in memory yet, or its answer has no template.
     Waiting(Waiting),
     /// The head of the request is not whole yet.
     Partial,
@@ -50,7 +50,7 @@ pub enum Outcome {
     Other,
 }
 
-/// A request whose link is not in memory yet.
+/// A request whose link is not in memory yet, or whose answer has no template.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     id: LinkId,
@@ -295,7 +295,8 @@ impl FastPath {
                 }
                 return answered;
             }
-            Verdict::Loading | Verdict::Damaged => {
+            // Each start makes an answer of its own.
+            Verdict::Loading | Verdict::Damaged | Verdict::NotYet(_) => {
                 return Outcome::Waiting(Waiting {
                     id,
                     client: request.client(asker.peer),
@@ -392,7 +393,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_unix(1_000));
         let links = Arc::new(Links::open(folder, clock, 8).unwrap());
         links.load().unwrap();
-        let draft = |status, expires_at: Option<i64>| Draft {
+        let draft = |status, [starts_at, expires_at]: [Option<i64>; 2]| Draft {
             partner_id: PartnerId(1),
             user_id: None,
             name: None,
@@ -400,14 +401,16 @@ mod tests {
             full_url: Destination::parse("https://example.com/video").unwrap(),
             unique_id: None,
             status,
+            starts_at: starts_at.map(Timestamp::from_unix),
             expires_at: expires_at.map(Timestamp::from_unix),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let drafts = [
-            draft(LinkStatus::Enabled, None),
-            draft(LinkStatus::Enabled, Some(2_000)),
-            draft(LinkStatus::Enabled, Some(10)),
-            draft(LinkStatus::Disabled, None),
+            draft(LinkStatus::Enabled, [None; 2]),
+            draft(LinkStatus::Enabled, [None, Some(2_000)]),
+            draft(LinkStatus::Enabled, [None, Some(10)]),
+            draft(LinkStatus::Disabled, [None; 2]),
+            draft(LinkStatus::Enabled, [Some(1_000), Some(2_000)]),
         ];
         let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
         (fast_path_to(links), ids.to_vec())

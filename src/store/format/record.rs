@@ -23,8 +23,7 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<RECORD_MAX_BYTES>> =
 
 const TABLE: &str = "links";
 
-/// A record is this, the moment before which the link does not redirect, which is always none so far, and the rest. In
-/// format 1 that moment was missing.
+/// A record is this, the start of the link, and the rest. In format 1 there was no start.
 #[derive(Encode, BorrowDecode)]
 struct Head {
     partner_id: u32,
@@ -61,11 +60,12 @@ fn split(link: &ShortLink) -> (Head, Rest<'_>) {
     (head, rest)
 }
 
-fn join<'a>(id: LinkId, head: &Head, rest: &Rest<'a>) -> Result<LinkRef<'a>, StoreError> {
+fn join<'a>(id: LinkId, head: &Head, starts_at: Option<i64>, rest: &Rest<'a>) -> Result<LinkRef<'a>, StoreError> {
     Ok(LinkRef {
         id,
         created_at: Timestamp::from_unix(head.created_at),
         updated_at: Timestamp::from_unix(head.updated_at),
+        starts_at: starts_at.map(Timestamp::from_unix),
         expires_at: rest.expires_at.map(Timestamp::from_unix),
         partner_id: PartnerId(head.partner_id),
         user_id: rest.user_id,
@@ -79,7 +79,7 @@ fn join<'a>(id: LinkId, head: &Head, rest: &Rest<'a>) -> Result<LinkRef<'a>, Sto
 
 pub fn encode(link: &ShortLink) -> Result<Vec<u8>, StoreError> {
     let (head, rest) = split(link);
-    let record = (head, None::<i64>, rest);
+    let record = (head, link.starts_at.map(Timestamp::as_unix), rest);
     let mut bytes = vec![VERSION; 1 + SEAL_BYTES];
     bincode::encode_into_std_write(record, &mut bytes, CONFIG).map_err(|error| StoreError::damaged(TABLE, error))?;
     if let Some((head, body)) = bytes.split_first_chunk_mut::<{ 1 + SEAL_BYTES }>() {
@@ -103,8 +103,8 @@ pub fn read(id: LinkId, bytes: &[u8]) -> Result<LinkRef<'_>, StoreError> {
     if checksum(&[id.as_bytes(), &[version], body]) != *sum {
         return Err(damaged(id, "wrong checksum"));
     }
-    let (head, _, rest): (Head, Option<i64>, Rest<'_>) = decode_body(id, body)?;
-    join(id, &head, &rest)
+    let (head, starts_at, rest): (Head, _, Rest<'_>) = decode_body(id, body)?;
+    join(id, &head, starts_at, &rest)
 }
 
 /// A record as stores of format 1 and their journals have it, or as they are now.
@@ -114,7 +114,7 @@ pub fn decode_of_format_1(id: LinkId, bytes: &[u8]) -> Result<ShortLink, StoreEr
         return decode(id, bytes);
     }
     let (head, rest) = decode_body(id, body)?;
-    Ok(join(id, &head, &rest)?.into())
+    Ok(join(id, &head, None, &rest)?.into())
 }
 
 fn split_version(id: LinkId, bytes: &[u8]) -> Result<(u8, &[u8]), StoreError> {
@@ -134,7 +134,7 @@ fn damaged(id: LinkId, reason: impl std::fmt::Display) -> StoreError {
     StoreError::damaged(TABLE, format!("{id}: {reason}"))
 }
 
-/// A link as a program of format 1 wrote it.
+/// A link as a program of format 1 wrote it, without a start.
 #[cfg(test)]
 pub fn encode_of_format_1(link: &ShortLink) -> Vec<u8> {
     let mut bytes = vec![VERSION_1];
@@ -179,6 +179,7 @@ mod tests {
 
         #[test]
         fn records_of_format_1_are_read_where_they_may_be(link in any_link()) {
+            let link = ShortLink { starts_at: None, ..link };
             let old = encode_of_format_1(&link);
             prop_assert!(decode(link.id, &old).is_err());
             prop_assert_eq!(decode_of_format_1(link.id, &old).unwrap(), link.clone());
@@ -191,6 +192,20 @@ mod tests {
             prop_assert!(decode(link.id, &whole[..cut.index(whole.len())]).is_err());
             prop_assert!(decode(link.id, &[whole.as_slice(), &[0]].concat()).is_err());
         }
+    }
+
+    /// Where the format has had room for it from the beginning.
+    #[test]
+    fn start_takes_its_place_in_the_record() {
+        let without = crate::store::tests::golden_link();
+        let with = ShortLink {
+            starts_at: Some(Timestamp::from_unix(1_778_429_633)),
+            ..without.clone()
+        };
+        let [without, with] = [without, with].map(|link| encode(&link).unwrap().split_off(1 + SEAL_BYTES));
+        // Partner, status and two times of five bytes; the option is one byte, or six.
+        let (head, rest) = without.split_at(16);
+        assert_eq!(with, [head, &[1, 0xfc, 0x82, 0x5d, 0x01, 0xd4], &rest[1..]].concat());
     }
 
     #[test]

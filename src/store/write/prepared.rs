@@ -18,6 +18,8 @@ pub struct Prepared {
     pub number: u64,
     /// Whether the line says when it was made.
     pub is_dated: bool,
+    /// Whether the line says when it starts.
+    pub has_start: bool,
     pub link: ShortLink,
 }
 
@@ -34,13 +36,19 @@ impl Preparing {
     }
 
     pub fn push(&mut self, prepared: &Prepared) -> io::Result<()> {
-        let Prepared { number, is_dated, link } = prepared;
+        let Prepared {
+            number,
+            is_dated,
+            has_start,
+            link,
+        } = prepared;
         let record = record::encode(link).map_err(io::Error::other)?;
         let id = link.id.as_bytes();
         let id_bytes = u8::try_from(id.len()).map_err(io::Error::other)?;
         let record_bytes = u32::try_from(record.len()).map_err(io::Error::other)?;
         self.0.write_all(&number.to_be_bytes())?;
-        self.0.write_all(&[u8::from(*is_dated), id_bytes])?;
+        self.0
+            .write_all(&[u8::from(*is_dated), u8::from(*has_start), id_bytes])?;
         self.0.write_all(&record_bytes.to_be_bytes())?;
         self.0.write_all(id)?;
         self.0.write_all(&record)
@@ -60,10 +68,10 @@ impl PreparedLinks {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read?,
         }
-        let (mut flags, mut length) = ([0; 2], [0; 4]);
+        let (mut flags, mut length) = ([0; 3], [0; 4]);
         self.0.read_exact(&mut flags)?;
         self.0.read_exact(&mut length)?;
-        let [is_dated, id_bytes] = flags;
+        let [is_dated, has_start, id_bytes] = flags;
         let mut id = vec![0; usize::from(id_bytes)];
         self.0.read_exact(&mut id)?;
         let mut record = vec![0; u32::from_be_bytes(length) as usize];
@@ -72,6 +80,7 @@ impl PreparedLinks {
         Ok(Some(Prepared {
             number: u64::from_be_bytes(number),
             is_dated: is_dated != 0,
+            has_start: has_start != 0,
             link: record::decode(id, &record).map_err(io::Error::other)?,
         }))
     }

@@ -10,3 +10,4 @@ mod listing;
 mod multirequest;
 mod request_bounds;
 mod sessions;
+mod starts;

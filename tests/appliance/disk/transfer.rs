@@ -173,7 +173,10 @@ fn exported_links_import_unchanged() {
         ("shortLink[expiresAt]", "1900000000"),
     ];
     appliance.add(&ks, &odd);
-    let deleted = appliance.add(&ks, &[("shortLink[userId]", "me")]);
+    let deleted = appliance.add(
+        &ks,
+        &[("shortLink[userId]", "me"), ("shortLink[startsAt]", "1800000000")],
+    );
     appliance.link("delete", &ks, &[("id", &deleted)]);
     let partner = ["--partner", "1234567"];
     let folder = appliance.folder.path();
@@ -272,6 +275,32 @@ fn import_skips_or_updates_existing_links() {
         (&link["createdAt"], &link["userId"]),
         (&1_600_000_000.into(), &serde_json::Value::Null)
     );
+}
+
+/// Files of before, and of Kaltura, know of no start.
+#[test]
+fn import_keeps_sets_and_clears_starts() {
+    let appliance = Appliance::start();
+    let ks = appliance.admin_ks();
+    let id = appliance.add(&ks, &[("shortLink[startsAt]", "4000000000")]);
+    let start = || appliance.link("get", &ks, &[("id", &id), ("withStartsAt", "1")])["startsAt"].as_i64();
+    let import = |format: &str, input: &str| {
+        let args = ["--format", format, "--on-conflict", "update"];
+        told(&import_piped(&appliance, &args, input), 0)
+    };
+    let csv =
+        |name: &str, value: &str| format!("id,systemName,fullUrl{name}\n{id},NAME,https://example.com/x{value}\n");
+    assert!(import("csv", &csv("", "")).starts_with("0 added, 1 updated"));
+    assert_eq!(start(), Some(4_000_000_000));
+    assert!(import("csv", &csv(",startsAt", ",4000000001")).starts_with("0 added, 1 updated"));
+    assert_eq!(start(), Some(4_000_000_001));
+    assert!(import("csv", &csv(",startsAt", ",")).starts_with("0 added, 1 updated"));
+    assert_eq!(start(), None);
+    assert!(import("jsonl", &line(&id, ",\"startsAt\":4000000002")).starts_with("0 added, 1 updated"));
+    import("jsonl", &line(&id, ",\"name\":\"new\""));
+    assert_eq!(start(), Some(4_000_000_002));
+    import("jsonl", &line(&id, ",\"startsAt\":null"));
+    assert_eq!(start(), None);
 }
 
 /// An omitted field is no difference, so that an interrupted import can be repeated a day later.

@@ -128,6 +128,28 @@ fn cli_adds_shows_changes_and_deletes_links() {
     assert_eq!(out(&run(&["restore", second])), restored);
     assert_eq!(appliance.goto(second).status, 302);
 
+    let starting = run(&["update", second, "--starts", "2096-10-02T07:06:40Z"]);
+    let starting = out(&starting);
+    assert!(
+        starting.contains("\nstarts       2096-10-02T07:06:40Z\nexpires "),
+        "{starting}"
+    );
+    let listed = out(&run(&["list"]));
+    assert!(
+        listed.contains("  STARTS                EXPIRES  ") && listed.contains("2096-10-02T07:06:40Z  never"),
+        "{listed}"
+    );
+    assert_eq!(appliance.goto(second).status, 404);
+    for clearing in [["--starts", "now"], ["--clear", "starts"]] {
+        let cleared = out(&run(&[&["update", second], &clearing[..]].concat()));
+        assert!(!cleared.contains("starts"), "{cleared}");
+        run(&["update", second, "--starts", "30d"]);
+    }
+    let (exit, said) = failed(&run(&["update", second, "--expires", "7d"]));
+    assert!(exit == 5 && said.contains("is not before expiresAt"), "{exit} {said}");
+    assert_eq!(failed(&run(&["update", second, "--starts", "never"])).0, 2);
+    run(&["update", second, "--clear", "starts"]);
+
     // Without options, it changes nothing and shows the link.
     assert_eq!(out(&run(&["update", second])).lines().count(), 8);
     assert_eq!(out(&run(&["update", second, "--owner", "them"])).lines().count(), 9);

@@ -29,11 +29,12 @@ fn redirects_are_counted_by_outcome_on_both_paths() {
         appliance.add(&ks, &[("shortLink[status]", "1")]),
         appliance.add(&ks, &[]),
         appliance.add(&ks, &[("shortLink[expiresAt]", "1000")]),
+        appliance.add(&ks, &[("shortLink[startsAt]", "4000000000")]),
         "zzzzzzzz".to_owned(),
     ];
     appliance.link("delete", &ks, &[("id", &ids[2])]);
     let outcomes = [
-        "found", "disabled", "deleted", "expired", "unknown", "hop", "loading", "damaged", "refused",
+        "found", "disabled", "deleted", "expired", "not_yet", "unknown", "hop", "loading", "damaged", "refused",
     ];
     let samples = outcomes.map(|outcome| format!("tinyd_redirects_total{{outcome=\"{outcome}\"}}"));
     let timed = ["tinyd_redirect_duration_seconds_count".to_owned()];
@@ -53,11 +54,11 @@ fn redirects_are_counted_by_outcome_on_both_paths() {
         // An invalid ID has no link.
         request(base, "GET", "/tiny/NO", &[header], b"");
         let after = Scrape::of(&appliance);
-        let expected = [2.0, 2.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0];
+        let expected = [2.0, 2.0, 2.0, 2.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0];
         assert_eq!(added(&before, &after, &samples), expected, "{base} {header:?}");
         // The response can arrive before the server has counted it.
         poll("durations", || {
-            added(&before, &Scrape::of(&appliance), &timed) == [12.0]
+            added(&before, &Scrape::of(&appliance), &timed) == [14.0]
         });
         let sum = ["tinyd_redirect_duration_seconds_sum".to_owned()];
         assert!(added(&before, &Scrape::of(&appliance), &sum)[0] > 0.0);

@@ -64,6 +64,11 @@ fn ids(appliance: &Appliance) -> Vec<String> {
         appliance.add(&ks, &[("shortLink[expiresAt]", "4000000000")]),
         appliance.add(&ks, &[("shortLink[expiresAt]", "1000")]),
         appliance.add(&ks, &[("shortLink[status]", "1")]),
+        appliance.add(&ks, &[("shortLink[startsAt]", "4000000000")]),
+        appliance.add(
+            &ks,
+            &[("shortLink[startsAt]", "1000"), ("shortLink[expiresAt]", "4000000000")],
+        ),
     ];
     let deleted = appliance.add(&ks, &[]);
     appliance.link("delete", &ks, &[("id", &deleted)]);

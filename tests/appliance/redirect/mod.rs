@@ -8,3 +8,4 @@ mod pages;
 mod paths;
 mod redirects;
 mod resources;
+mod starts;

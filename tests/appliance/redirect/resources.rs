@@ -60,6 +60,7 @@ fn head_is_get_without_a_body() {
             appliance.add(&ks, &[("shortLink[status]", "1")]),
             appliance.add(&ks, &[("shortLink[status]", "3")]),
             appliance.add(&ks, &[("shortLink[expiresAt]", "1000")]),
+            appliance.add(&ks, &[("shortLink[startsAt]", "4000000000")]),
             "zzzzzzzz".to_owned(),
             "not-an-id".to_owned(),
         ];
