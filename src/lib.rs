@@ -15,6 +15,7 @@ mod acme;
 mod redirect;
 mod api;
 mod admin;
+mod console;
 mod config;
 mod server;
 mod cli;

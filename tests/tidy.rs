@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, bottom to top, each with rooms below it that it must not use.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("metrics", &["model"]),
     ("http", &[]),
@@ -32,6 +32,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("redirect", &["tls", "store", "access", "acme"]),
     ("api", &["fetch", "acme"]),
     ("admin", &["kaltura", "access", "fetch", "acme", "redirect", "api"]),
+    ("console", &["metrics", "tls", "fetch", "acme", "redirect", "api"]),
     ("config", &["metrics", "store", "links", "access", "api", "admin"]),
     ("server", &[]),
     ("cli", &["metrics"]),
@@ -49,7 +50,9 @@ const OWNED: [(&str, &[&str]); 21] = [
     ("listenfd", &["http/connection"]),
     (
         "parking_lot",
-        &["metrics", "http", "tls", "store", "links", "fetch", "acme", "api"],
+        &[
+            "metrics", "http", "tls", "store", "links", "access", "fetch", "acme", "api",
+        ],
     ),
     ("ppp", &["http/connection"]),
     ("procfs", &["metrics"]),
@@ -133,7 +136,7 @@ fn rooms_use_only_rooms_below_them() {
     for source in sources() {
         let Some(position) = ROOMS.iter().position(|(room, _)| *room == source.room) else {
             assert!(
-                ["lib.rs", "main.rs"].contains(&source.room.as_str()),
+                ["build.rs", "lib.rs", "main.rs"].contains(&source.room.as_str()),
                 "{:?} is in no room",
                 source.path
             );

@@ -1,5 +1,7 @@
-//! Who may sign in: secrets, and the limit of failed attempts. Shared by everything that starts sessions.
+//! Signing in: secrets, the limit of failed attempts, and links that sign in once. Shared by all that starts sessions.
 
+mod links;
 mod starts;
 
+pub use links::Grant;
 pub use starts::{SessionStarts, StartRefused};

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::access::links::SignInLinks;
 use crate::http::per_client::Windows;
 use crate::kaltura::session::{Kind, Partners};
 use crate::model::{PartnerId, Timestamp, client_network};
@@ -28,15 +29,21 @@ pub enum StartRefused {
 pub struct SessionStarts {
     partners: watch::Receiver<Arc<Partners>>,
     limit: StartLimit,
+    links: Option<SignInLinks>,
 }
 
 impl SessionStarts {
-    /// `partners` may change meanwhile.
-    pub fn new(partners: watch::Receiver<Arc<Partners>>) -> Self {
+    /// `partners` may change meanwhile. Links that sign in are made only where there is a console.
+    pub fn new(partners: watch::Receiver<Arc<Partners>>, has_console: bool) -> Self {
         Self {
             partners,
             limit: StartLimit::default(),
+            links: has_console.then(SignInLinks::default),
         }
+    }
+
+    pub const fn links(&self) -> Option<&SignInLinks> {
+        self.links.as_ref()
     }
 
     pub fn partners(&self) -> Arc<Partners> {
@@ -45,13 +52,30 @@ impl SessionStarts {
 
     /// Whether this secret may start a session of this kind.
     pub fn check(&self, address: IpAddr, partner: PartnerId, kind: Kind, secret: &str) -> Result<(), StartRefused> {
+        let kinds = [kind];
+        self.first_allowed(address, partner, &kinds, secret).map(drop)
+    }
+
+    /// The most that this secret may start.
+    pub fn kind_of(&self, address: IpAddr, partner: PartnerId, secret: &str) -> Result<Kind, StartRefused> {
+        self.first_allowed(address, partner, &[Kind::Admin, Kind::User], secret)
+    }
+
+    fn first_allowed(
+        &self,
+        address: IpAddr,
+        partner: PartnerId,
+        kinds: &[Kind],
+        secret: &str,
+    ) -> Result<Kind, StartRefused> {
         let at = self.limit.now();
         if !self.limit.allows(address, partner, at) {
             return Err(StartRefused::Throttled);
         }
         let partners = self.partners();
-        if partners.may_start(partner, kind, secret) {
-            return Ok(());
+        let mut allowed = kinds.iter().filter(|kind| partners.may_start(partner, **kind, secret));
+        if let Some(kind) = allowed.next() {
+            return Ok(*kind);
         }
         // An unknown partner has no secret to guess, and would only take the place of a known one.
         let is_partner = partners.get(partner).is_some();

@@ -63,6 +63,7 @@ enum Action {
     Ping,
     GetTime,
     GetVersion,
+    SignInLink,
 }
 
 impl Action {
@@ -84,7 +85,7 @@ impl Action {
 
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
 /// service `tinyd` are ours).
-const ACTIONS: [(&str, &str, Action); 17] = [
+const ACTIONS: [(&str, &str, Action); 18] = [
     (short_link::SERVICE, "add", Action::Add),
     (short_link::SERVICE, "get", Action::Get),
     (short_link::SERVICE, "list", Action::List),
@@ -99,6 +100,7 @@ const ACTIONS: [(&str, &str, Action); 17] = [
     (transfer::SERVICE, "backup", Action::Backup),
     (transfer::SERVICE, "export", Action::Export),
     (transfer::SERVICE, "import", Action::Import),
+    (transfer::SERVICE, "signinlink", Action::SignInLink),
     ("system", "ping", Action::Ping),
     ("system", "gettime", Action::GetTime),
     ("system", "getversion", Action::GetVersion),
@@ -378,6 +380,7 @@ impl Api {
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,
             Action::DeleteUser => self.delete_user(params, caller).await,
+            Action::SignInLink => self.sign_in_link(params, caller).await,
             Action::Ping => Ok(Value::Bool(true).into()),
             Action::GetTime => Ok(Value::Int(self.links.clock().now().as_unix()).into()),
             // tinyd's own: no number says which version of Kaltura it is like.

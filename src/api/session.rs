@@ -1,8 +1,8 @@
 //! The services `session` and `user`.
 
-use crate::access::StartRefused;
+use crate::access::{Grant, StartRefused};
 use crate::api::fields::{parse_integer, parse_partner};
-use crate::api::{Api, Caller, Outcome, Params};
+use crate::api::{Api, Caller, Outcome, Params, transfer};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
@@ -64,6 +64,33 @@ impl Api {
             .get(id)
             .and_then(|partner| session::mint(&claims, partner, rand::random()));
         Ok(Value::Text(minted.ok_or_else(refused)?).into())
+    }
+
+    /// tinyd's own: a link to the web console that signs in once, for whomever the administrator names.
+    pub(super) async fn sign_in_link(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self
+            .admin_session(params, caller, transfer::SERVICE, "signInLink")
+            .await?;
+        let links = self
+            .starts
+            .links()
+            .ok_or_else(|| ApiError::forbidden(transfer::SERVICE, "signInLink"))?;
+        let user = params.required("userId")?;
+        if let Err(why) = USER_ID.check(user) {
+            return Err(ApiError::invalid("userId", format!("expected {why}")));
+        }
+        let kind = match params.given("type")?.map(whole_number) {
+            None | Some(Some(2)) => Kind::Admin,
+            Some(Some(0)) => Kind::User,
+            Some(_) => return Err(ApiError::invalid("type", "expected 0 (user) or 2 (admin)")),
+        };
+        let path = links.make(Grant {
+            partner: session.partner,
+            user: user.to_owned(),
+            kind,
+        });
+        let fields = vec![("path", Value::Text(path))];
+        Ok(Value::object("TinydSignInLink", fields).into())
     }
 
     pub(super) async fn end_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {

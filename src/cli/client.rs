@@ -11,13 +11,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::ks::chosen_partner;
 use crate::cli::secure::TlsArgs;
-use crate::cli::{ConfigArgs, shown};
 use crate::config::{ConfigError, Settings};
+use crate::console::CONSOLE_PATH;
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::Clock;
+use crate::model::shown;
 use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,7 +50,7 @@ pub(super) struct ClientArgs {
         hide_default_value = true,
         global = true
     )]
-    user: String,
+    pub(super) user: String,
 
     /// Print JSON, as the API returns it
     #[arg(long, global = true)]
@@ -80,6 +82,8 @@ pub(super) struct Client {
     ks: String,
     /// The base of short URLs, if the configuration names it.
     pub(super) short_url_base: Option<String>,
+    /// As the configuration names it.
+    console_url: Option<String>,
 }
 
 impl Client {
@@ -105,8 +109,18 @@ impl Client {
             agent: args.tls.agent(&url, TIMEOUT)?,
             url,
             ks,
-            short_url_base: settings.map(|settings| settings.short_url_base()),
+            short_url_base: settings.as_ref().map(Settings::short_url_base),
+            console_url: settings.and_then(|settings| Some(settings.console?.url?.to_string())),
         })
+    }
+
+    /// The base of the console, without a slash at the end.
+    pub(super) fn console_url(&self) -> String {
+        let url = self
+            .console_url
+            .as_deref()
+            .map(|url| url.trim_end_matches('/').to_owned());
+        url.unwrap_or_else(|| format!("{}{CONSOLE_PATH}", self.url))
     }
 
     pub(super) fn call(&self, service: &str, action: &str, params: Value) -> Result<Value, CliError> {

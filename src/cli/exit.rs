@@ -3,7 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::cli::{log, shown};
+use crate::cli::log;
+use crate::model::shown;
 
 /// What the exit code of a failure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 
 use clap::Args;
 
+use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
-use crate::cli::{ConfigArgs, shown};
 use crate::config::Settings;
 use crate::kaltura::session::{self, Claims, Kind};
+use crate::model::shown;
 use crate::model::{Clock, PartnerId};
 
 const EXAMPLES: &str = "\

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod console;
 mod exit;
 mod generated;
 mod ks;
@@ -10,7 +11,6 @@ mod log;
 mod progress;
 mod secure;
 mod serve;
-mod shown;
 mod status;
 mod store;
 mod time;
@@ -35,6 +35,7 @@ Examples:
   tinyd link add https://example.com/video --system-name PREVIEW
   tinyd status                                 show health of a running server
   tinyd link list --status enabled --order -createdAt
+  tinyd console                                open the web console
   tinyd link update 67mk41xj --status disabled
   tinyd backup /backup/links.redb
   tinyd export --format csv links.csv
@@ -86,6 +87,8 @@ enum Command {
     /// Compact the store to reclaim disk space.
     #[command(after_help = store::COMPACT_EXAMPLES)]
     Compact(store::FileArgs),
+    /// Print a link that signs a browser in to the web console.
+    Console(console::ConsoleArgs),
     /// Manage users' links.
     #[command(subcommand, after_help = CLIENT_HELP)]
     User(user::UserCommand),
@@ -229,6 +232,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Backup(args) => store::backup(&args),
         Command::Verify(args) => store::verify(&args),
         Command::Compact(args) => store::compact(&args),
+        Command::Console(args) => console::run(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Completions { shell } => generated::completions(shell),

@@ -1,6 +1,6 @@
 //! `tinyd serve`.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,16 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access::Grant;
 use crate::cli::SettingArgs;
+use crate::cli::console::FIRST_USER;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::log::{self, LogLevels};
 use crate::cli::progress::bar;
 use crate::config::{Overrides, Settings};
+use crate::console::CONSOLE_PATH;
 use crate::http::connection::{self, Bound};
+use crate::kaltura::session::Kind;
 use crate::links::Links;
 use crate::model::{Clock, priority};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
@@ -125,7 +129,7 @@ async fn serve(
     let bound = connection::inherited().and_then(bind).map_err(anyhow::Error::from)?;
     announce(&bound)?;
     if is_new {
-        print_next_step(settings, &bound)?;
+        print_next_step(settings, &bound, &reloader)?;
     }
     load(Arc::clone(&links));
     let deleting = Arc::clone(&links);
@@ -232,8 +236,29 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
     }
 }
 
+/// A link that opens the console, on a terminal only: what a log keeps, others read.
+fn print_console_link(settings: &Settings, admin_url: Option<&str>, reloader: &Reloader) -> Result<(), CliError> {
+    let mut err = io::stderr();
+    let (Some(partner), Some(url)) = (settings.default_partner(), admin_url.filter(|_| err.is_terminal())) else {
+        return Ok(());
+    };
+    let grant = Grant {
+        partner,
+        user: FIRST_USER.to_owned(),
+        kind: Kind::Admin,
+    };
+    if let Some(path) = reloader.sign_in_link(grant) {
+        writeln!(
+            err,
+            "\nMake and share links in a browser (this link works once, within ten minutes):\n\n  \
+             {url}{CONSOLE_PATH}/{path}"
+        )?;
+    }
+    Ok(())
+}
+
 /// The command for a first link, on standard error: programs read the addresses.
-fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
+fn print_next_step(settings: &Settings, bound: &Bound, reloader: &Reloader) -> Result<(), CliError> {
     let quoted = |text: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         if text.chars().all(plain) {
@@ -247,6 +272,7 @@ fn print_next_step(settings: &Settings, bound: &Bound) -> Result<(), CliError> {
     let addresses = bound.addresses()?;
     let admin = addresses.iter().find(|(name, ..)| *name == "admin");
     let url = admin.map(|(_, scheme, address)| format!("{}://{address}", scheme.name()));
+    print_console_link(settings, url.as_deref(), reloader)?;
     // Flags, variables and port 0 are not in the file, which is all that the command reads.
     let file = Settings::load(&Overrides {
         config: Some(settings.config.clone()),

@@ -16,9 +16,10 @@ use crate::admin::{
 use crate::cli::client::{not_secured, untrusted};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::secure::TlsArgs;
-use crate::cli::{ConfigArgs, shown, time};
+use crate::cli::{ConfigArgs, time};
 use crate::config::Settings;
 use crate::model::grouped;
+use crate::model::shown;
 
 const EXAMPLES: &str = "\
 Reads the admin listener, without a session. Exits with 0 if the server is

@@ -11,8 +11,8 @@ use crate::cli::ConfigArgs;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
-use crate::cli::shown;
 use crate::config::Settings;
+use crate::model::shown;
 use crate::store::{self, CopyError, FILE_NAME, OpenError, Progress as _, Store, Verification};
 
 const BACKUP_EXAMPLES: &str = "\

@@ -19,12 +19,12 @@ use serde_json::json;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::bar;
-use crate::cli::shown;
 use crate::cli::store::{check_target, opened};
 use crate::config::Settings;
 use crate::links::NewDestinations;
 use crate::links::file::{self, Defaults, FileFormat, ImportEvent, ImportReport, LineProblem};
 use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
+use crate::model::shown;
 use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
 use crate::store::{Health, Store, Unfinished};
 

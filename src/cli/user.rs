@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::CliError;
-use crate::cli::shown;
+use crate::model::shown;
 
 const EXAMPLES: &str = "\
 Deletes every link that the user owns. `tinyd link restore` restores single

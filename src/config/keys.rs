@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use crate::acme;
 use crate::config::checks;
+use crate::console;
 use crate::fetch::FOLLOW_MAX;
 use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
 
@@ -85,13 +86,14 @@ pub fn path(section: &str, key: &str) -> String {
 }
 
 /// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
-pub const SECTIONS: [&str; 9] = [
+pub const SECTIONS: [&str; 10] = [
     "",
     "public",
     "public.tls",
     "acme",
     "admin",
     "admin.tls",
+    "console",
     "links",
     "fetch",
     "log",
@@ -300,6 +302,14 @@ keys! {
     ACME_CA_FILE: key(&[("acme", "")], "ca_file", ValueKind::Path, AtReload,
         "PEM file with certificate authorities to trust for the directory, beside those of the system.",
         "A private authority, such as step-ca.");
+
+    CONSOLE_ENABLED: key(&[("console", "true")], "enabled", ValueKind::Flag, AfterRestart,
+        "Whether the admin listener serves the web console at `/console/`.", "");
+    CONSOLE_URL: key(&[("console", "")], "url", ValueKind::Text("an http or https URL", console::check_url),
+        AfterRestart,
+        "Base of the console's pages as people reach them, such as `https://links.example.com/console`. Without it, \
+        the console answers to IP addresses and `localhost` only.",
+        "A page elsewhere whose host name is pointed at this server must not pass for the console.");
 
     ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
         ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),

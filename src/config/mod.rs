@@ -2,6 +2,7 @@
 
 mod acme;
 mod checks;
+mod console;
 mod error;
 mod fetch;
 mod first;
@@ -28,6 +29,7 @@ pub use error::ConfigError;
 
 use crate::acme::AcmeSettings;
 use crate::config::values::Values;
+use crate::console::ConsoleSettings;
 use crate::fetch::FetchSettings;
 use crate::http::Limits;
 use crate::http::connection::{Addresses, Scheme};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub threads: usize,
     pub admin_listen: Vec<SocketAddr>,
     pub admin_tls: Option<TlsSettings>,
+    /// `None`: there is none.
+    pub console: Option<ConsoleSettings>,
     pub body_max_bytes: usize,
     pub buffered_bytes: usize,
     pub body_timeout: Duration,

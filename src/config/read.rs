@@ -10,7 +10,7 @@ use toml::Table;
 use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
-use crate::config::{ConfigError, LogFormat, Overrides, Settings, acme, fetch, tls, without_default_port};
+use crate::config::{ConfigError, LogFormat, Overrides, Settings, acme, console, fetch, tls, without_default_port};
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -67,6 +67,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
         admin_tls: tls::read(&values, &mut reader, "admin.tls", false)?,
+        console: console::read(&values),
         body_max_bytes: values.size("admin", &keys::BODY_BYTES),
         buffered_bytes: values.size("admin", &keys::BUFFERED_BYTES),
         body_timeout: values.seconds("admin", &keys::BODY_TIMEOUT),

@@ -11,7 +11,7 @@ const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
-const SECTIONS: [(&str, &[&str]); 11] = [
+const SECTIONS: [(&str, &[&str]); 12] = [
     ("Top of the file", &[""]),
     ("`[public]`", &["public"]),
     ("`[admin]`", &["admin"]),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &[&str]); 11] = [
     ("`[public.tls]` and `[admin.tls]`", &["public.tls", "admin.tls"]),
     ("`[admin.tls]`", &["admin.tls"]),
     ("`[acme]`", &["acme"]),
+    ("`[console]`", &["console"]),
     ("`[links]`", &["links"]),
     ("`[fetch]`", &["fetch"]),
     ("`[log]`", &["log"]),

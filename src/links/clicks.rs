@@ -23,7 +23,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::MissedTickBehavior;
 
 use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
-use crate::model::{LinkId, ShortLink, Timestamp, Usage, Visit};
+use crate::model::{LinkId, ShortLink, Status, Timestamp, Usage, Visit};
 use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
 
 /// With the time that a flush takes, a crash loses at most 30 seconds.
@@ -438,8 +438,17 @@ impl Links {
     }
 
     pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
+        let found = self.find_with_usage(id, scope).await;
+        found.and_then(|found| match found.0.status {
+            Status::Deleted => Err(LinkError::NotFound),
+            Status::Disabled | Status::Enabled => Ok(found),
+        })
+    }
+
+    /// As [`Self::get_with_usage`], deleted or not.
+    pub async fn find_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
         let read = move |snapshot: &Snapshot| {
-            let link = snapshot.get(id)?.filter(|link| scope.shows(link));
+            let link = snapshot.get(id)?.filter(|link| scope.covers(link));
             let ids = link.iter().map(|link| link.id).collect();
             Ok((link, ids))
         };

@@ -7,6 +7,7 @@ mod link;
 mod network;
 mod number;
 pub mod priority;
+pub mod shown;
 mod time;
 mod usage;
 pub mod validate;

@@ -28,6 +28,7 @@ use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits};
 use crate::config::Settings;
+use crate::console::{Console, CookieKey};
 use crate::fetch::Fetcher;
 use crate::http::Budget;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
@@ -109,14 +110,15 @@ fn build(
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
     let redirects = Redirects::new(links, settings.tiny, settings.forgiving, &guesses, fetcher, &metrics);
+    let destinations = new_destinations(settings, &bound)?;
     let budget = Budget::new(settings.buffered_bytes);
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
-        Arc::new(SessionStarts::new(reloader.partners.subscribe())),
+        Arc::clone(&reloader.starts),
         body_limits(settings),
         Arc::clone(&budget),
-        new_destinations(settings, &bound)?,
+        destinations.clone(),
         Arc::clone(&metrics),
     );
     let (stop, stopped) = watch::channel(false);
@@ -146,6 +148,7 @@ fn build(
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
     let service = AdminService {
         api: Arc::new(api),
+        console: console(settings, destinations, links, &reloader.starts)?,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
@@ -258,6 +261,26 @@ async fn refresh_certificates(tls: Arc<TlsServer>) {
         // A disk that does not answer holds up this task only.
         let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
     }
+}
+
+/// The web console, if there is one.
+fn console(
+    settings: &Settings,
+    destinations: NewDestinations,
+    links: &Arc<Links>,
+    starts: &Arc<SessionStarts>,
+) -> io::Result<Option<Arc<Console>>> {
+    let Some(of_console) = &settings.console else {
+        return Ok(None);
+    };
+    let key = match links.health() {
+        // Nothing is written.
+        Health::ReadOnly => CookieKey::temporary(),
+        Health::Accepting | Health::Refusing(_) => CookieKey::in_folder(&settings.data_dir)?,
+    };
+    let (links, starts) = (Arc::clone(links), Arc::clone(starts));
+    let console = Console::new(of_console, links, starts, destinations, key, settings.short_url_base());
+    Ok(Some(Arc::new(console)))
 }
 
 fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {

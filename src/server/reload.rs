@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 
+use crate::access::{Grant, SessionStarts};
 use crate::acme::{Acme, AcmeFolder, Challenges};
 use crate::config::Settings;
 use crate::http::connection::set::ConnectionPolicy;
@@ -18,6 +19,7 @@ use crate::tls::{TlsServer, TlsSettings};
 pub struct Reloader {
     pub(super) guesses_per_minute: Arc<AtomicU32>,
     pub(super) partners: watch::Sender<Arc<Partners>>,
+    pub(super) starts: Arc<SessionStarts>,
     pub(super) public: watch::Sender<Arc<ConnectionPolicy>>,
     pub(super) admin: watch::Sender<Arc<ConnectionPolicy>>,
     pub(super) public_tls: Option<Arc<TlsServer>>,
@@ -51,16 +53,24 @@ impl Reloader {
                 Clock::system(),
             ))
         });
+        let partners = watch::Sender::new(Arc::new(settings.partners.clone()));
+        let starts = SessionStarts::new(partners.subscribe(), settings.console.is_some());
         Ok(Self {
+            partners,
+            starts: Arc::new(starts),
             public_tls,
             challenges,
             acme,
             admin_tls: tls("admin.tls", &settings.admin_tls)?,
             guesses_per_minute: Arc::new(AtomicU32::new(settings.guesses_per_minute)),
-            partners: watch::Sender::new(Arc::new(settings.partners.clone())),
             public: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.public_limits))),
             admin: watch::Sender::new(Arc::new(ConnectionPolicy::from(&settings.admin_limits))),
         })
+    }
+
+    /// The path of a link that signs in once, below the base of the console, if there is one.
+    pub fn sign_in_link(&self, grant: Grant) -> Option<String> {
+        Some(self.starts.links()?.make(grant))
     }
 
     /// The listeners with TLS.

@@ -11,6 +11,7 @@ use hyper::{Method, Request, StatusCode};
 use crate::acme::Challenges;
 use crate::admin::Monitor;
 use crate::api::Api;
+use crate::console::{CONSOLE_PATH, Console};
 use crate::fetch;
 use crate::http::connection::serve::Service;
 use crate::http::{self, Budget, Response};
@@ -103,6 +104,7 @@ pub(super) struct AdminService {
     pub(super) monitor: Arc<Monitor>,
     pub(super) access_log: Arc<AccessLog>,
     pub(super) budget: Arc<Budget>,
+    pub(super) console: Option<Arc<Console>>,
 }
 
 impl AdminService {
@@ -119,6 +121,12 @@ impl AdminService {
         if let Some(response) = self.monitor.respond(&path, &request) {
             return response;
         }
+        if let Some(console) = &self.console
+            && is_of_console(&path)
+        {
+            let path = path.into_owned();
+            return console.respond(&path, request, client).await;
+        }
         // A goto with a body, which may have parameters, is the API's.
         let is_of_api = target.is_some();
         if request.body().is_end_stream() || !is_of_api {
@@ -134,6 +142,11 @@ impl AdminService {
         }
         redirect::not_found(request.headers())
     }
+}
+
+fn is_of_console(path: &str) -> bool {
+    let below = path.strip_prefix(CONSOLE_PATH);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 impl Service for AdminService {

@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::store::opened;
-use crate::cli::{shown, time};
+use crate::cli::time;
 use crate::links::file::{LinkJson, UsageJson, UsedLinkJson};
+use crate::model::shown;
 use crate::model::{self, Timestamp};
 use crate::store::Store;
 

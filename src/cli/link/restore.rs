@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::link::{ID_HELP, SERVICE, id_of, status_name};
-use crate::cli::shown;
+use crate::model::shown;
 use crate::model::validate::without_byte_order_mark;
 
 /// Links in one call, each of which is one transaction.

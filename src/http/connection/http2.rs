@@ -181,6 +181,7 @@ impl<S: Service> Answering<S> {
         let client = self.peer.client(forwarded.iter().map(HeaderValue::as_bytes));
         let presence = ClientPresence::default();
         request.extensions_mut().insert(presence.clone());
+        request.extensions_mut().insert(self.context.arrival(&self.peer));
         let is_head = *request.method() == Method::HEAD;
         let (service, hsts) = (self.service.clone(), self.context.hsts.clone());
         let in_flight = InFlight::begin(Arc::clone(&self.streams));

@@ -13,3 +13,4 @@ mod streams;
 
 pub use descriptors::room_for_connections;
 pub use listener::{Addresses, Bound, Scheme, bind, inherited};
+pub use set::Arrival;

@@ -140,7 +140,7 @@ pub async fn serve(
         slot: _slot,
     } = handover;
     let exchange = Exchange::new(Arc::clone(activity));
-    let hsts = context.hsts.clone();
+    let (hsts, arrival) = (context.hsts.clone(), context.arrival(&peer));
     let buffer_bytes = context.policy.head.head_bytes.max(BUFFER_MIN_BYTES);
     let stream = Guard::new(stream, unread, deadlines, context, Arc::clone(&exchange));
     let answer = service_fn(move |mut request: Request<Incoming>| {
@@ -148,6 +148,7 @@ pub async fn serve(
         let hsts = hsts.clone();
         async move {
             request.extensions_mut().insert(exchange.presence().clone());
+            request.extensions_mut().insert(arrival);
             // HTTP/1.0 has no chunks: the end of the connection delimits a body of unknown length.
             let may_end_with_connection = request.version() == Version::HTTP_10;
             let forwarded = request.headers().get_all(X_FORWARDED_FOR);

@@ -131,6 +131,7 @@ impl Gate {
     pub fn context(&self, policy: Arc<ConnectionPolicy>, scheme: Scheme) -> ConnectionContext {
         ConnectionContext {
             policy,
+            scheme,
             counts: Arc::clone(&self.admission.counts),
             clock: self.clock.clone(),
             stopped: self.stopped.clone(),
@@ -139,14 +140,32 @@ impl Gate {
     }
 }
 
+/// How a request came, as an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    pub scheme: Scheme,
+    /// Whether a trusted proxy sent it, whose headers count.
+    pub is_from_proxy: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct ConnectionContext {
     pub policy: Arc<ConnectionPolicy>,
+    pub scheme: Scheme,
     pub counts: Arc<Connections>,
     pub clock: Clock,
     pub stopped: watch::Receiver<bool>,
     /// A header of each response.
     pub hsts: Option<HeaderValue>,
+}
+
+impl ConnectionContext {
+    pub const fn arrival(&self, peer: &Peer) -> Arrival {
+        Arrival {
+            scheme: self.scheme,
+            is_from_proxy: peer.is_proxy(),
+        }
+    }
 }
 
 /// The limits of a listener, shared by its threads.

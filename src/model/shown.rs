@@ -1,4 +1,4 @@
-//! Texts of strangers on a terminal: what would move its cursor, or turn the order of its letters, is shown escaped.
+//! Texts of strangers where people read them: what would move a cursor, or turn the order of letters, is shown escaped.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,12 +15,12 @@ fn is_active(character: char) -> bool {
 }
 
 /// A text as a part of a line.
-pub(super) fn line(text: &str) -> Cow<'_, str> {
+pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_active, escape)
 }
 
 /// A text that may have several lines.
-pub(super) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character != '\n' && is_active(character), escape)
 }
 
@@ -29,7 +29,7 @@ fn escape(character: char, out: &mut String) {
 }
 
 /// JSON, which means the same whichever of its characters are escaped.
-pub(super) fn json(value: &Value) -> String {
+pub fn json(value: &Value) -> String {
     let text = value.to_string();
     let escaped = escaped(&text, is_active, |character, out| {
         let _ = write!(out, "\\u{:04x}", u32::from(character));
@@ -53,7 +53,7 @@ fn escaped(text: &str, is_active: impl Fn(char) -> bool, escape: impl Fn(char, &
 }
 
 /// A list as a part of a line.
-pub(super) fn joined(parts: impl Iterator<Item = String>, none: &str) -> String {
+pub fn joined(parts: impl Iterator<Item = String>, none: &str) -> String {
     let parts: Vec<_> = parts.collect();
     if parts.is_empty() {
         none.to_owned()

@@ -1,0 +1,69 @@
+// What makes the pages more pleasant. They work without it.
+"use strict";
+document.documentElement.classList.add("has-script");
+
+// Copying also works on plain http, where browsers have no clipboard for scripts.
+async function copy(text) {
+  if (navigator.clipboard && window.isSecureContext) {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* Not allowed: as below. */ }
+  }
+  const field = document.createElement("textarea");
+  field.value = text;
+  field.className = "skip";
+  document.body.append(field);
+  field.select();
+  let copied = false;
+  try { copied = document.execCommand("copy"); } catch { /* Not copied. */ }
+  field.remove();
+  return copied;
+}
+
+const status = document.createElement("p");
+status.className = "skip";
+status.setAttribute("role", "status");
+document.body.append(status);
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.copy) {
+    const words = button.dataset.words ??= button.textContent;
+    const copied = await copy(button.dataset.copy);
+    button.focus();
+    button.textContent = copied ? "Copied ✓" : "Press Ctrl+C";
+    status.textContent = copied ? "Link copied" : "Could not copy";
+    if (!copied) document.querySelector("[data-select]")?.select();
+    setTimeout(() => { button.textContent = words; }, 2000);
+  } else if (button.dataset.share) {
+    try { await navigator.share({ title: button.dataset.title, url: button.dataset.share }); } catch { /* Cancelled. */ }
+  }
+});
+
+for (const button of document.querySelectorAll("[data-share]")) button.hidden = !navigator.share;
+for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
+
+// Times in the visitor's time zone.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+for (const time of document.querySelectorAll("time[datetime]")) {
+  time.title = `${time.textContent} – ${zone}: ${format.format(new Date(time.dateTime))}`;
+  time.textContent = format.format(new Date(time.dateTime));
+}
+function localValue(date) {
+  const pad = (number, digits = 2) => String(number).padStart(digits, "0");
+  return `${pad(date.getFullYear(), 4)}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}T${pad(date.getHours())}:${pad(date.getMinutes())}`;
+}
+for (const hint of document.querySelectorAll(".zone")) hint.textContent = `Times are in your time zone, ${zone}.`;
+for (const input of document.querySelectorAll("input[data-utc]")) {
+  if (input.value) input.value = localValue(new Date(`${input.value}Z`));
+  const unix = document.createElement("input");
+  unix.type = "hidden";
+  unix.name = `${input.name}_unix`;
+  input.after(unix);
+  input.form.addEventListener("submit", () => {
+    const time = input.value ? new Date(input.value).getTime() : NaN;
+    unix.value = Number.isNaN(time) ? "" : String(Math.floor(time / 1000));
+  });
+}
+
+document.querySelector("#errors")?.focus();

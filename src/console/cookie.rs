@@ -1,0 +1,318 @@
+//! The cookie of somebody who is signed in: who that is and since when, sealed with the key of this appliance. It
+//! stays valid across restarts, and ends where it is revoked.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hyper::header::{COOKIE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use sha1::{Digest as _, Sha1};
+use subtle::ConstantTimeEq as _;
+
+use crate::access::Grant;
+use crate::kaltura::session::{Kind, Privileges, Session};
+use crate::model::{PartnerId, Timestamp};
+
+/// In the data folder. Without it, everybody has to sign in again.
+const KEY_FILE: &str = "console.key";
+const KEY_BYTES: usize = 32;
+
+/// A session ends when it has not been used for so long.
+const IDLE_SECONDS: i64 = 2 * 60 * 60;
+/// A session ends in any case.
+const SESSION_SECONDS: i64 = 24 * 60 * 60;
+/// How often the time of the last use is written anew.
+const REFRESH_SECONDS: i64 = 60;
+
+/// Browsers take a cookie of this name only over HTTPS, and from this host.
+const SECURE_NAME: &str = "__Host-tinyd";
+const PLAIN_NAME: &str = "tinyd";
+
+/// The key that seals cookies and the tokens of forms.
+pub struct CookieKey(hmac::Key);
+
+impl std::fmt::Debug for CookieKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CookieKey(…)")
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Sealed {
+    id: String,
+    partner: u32,
+    user: String,
+    is_admin: bool,
+    began: i64,
+    used: i64,
+}
+
+/// Who is signed in.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    /// As that of a KS: the same rules hold.
+    pub session: Session,
+    pub user: String,
+    id: String,
+    began: Timestamp,
+    used: Timestamp,
+}
+
+impl SignedIn {
+    pub fn begin(grant: Grant, now: Timestamp) -> Self {
+        let id = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+        Self::new(id, grant, now, now)
+    }
+
+    fn new(id: String, grant: Grant, began: Timestamp, used: Timestamp) -> Self {
+        let session = Session {
+            partner: grant.partner,
+            user: Some(grant.user.clone()),
+            kind: grant.kind,
+            expiry: began.plus(SESSION_SECONDS).min(used.plus(IDLE_SECONDS)),
+            privileges: Privileges::default(),
+            // Of no KS, which are longer.
+            digest: Sha1::digest(format!("console {id}")).into(),
+        };
+        Self {
+            session,
+            user: grant.user,
+            id,
+            began,
+            used,
+        }
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.session.kind == Kind::Admin
+    }
+
+    /// The same, used now; `None` while that is not worth a new cookie.
+    pub fn refreshed(&self, now: Timestamp) -> Option<Self> {
+        (now >= self.used.plus(REFRESH_SECONDS)).then(|| Self {
+            used: now,
+            ..self.clone()
+        })
+    }
+
+    /// The session until its last possible end, to be revoked.
+    pub fn to_revoke(&self) -> Session {
+        Session {
+            expiry: self.began.plus(SESSION_SECONDS),
+            ..self.session.clone()
+        }
+    }
+}
+
+impl CookieKey {
+    /// The key in the data folder, which is made if there is none.
+    pub fn in_folder(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(KEY_FILE);
+        match fs::read(&path) {
+            Ok(bytes) if bytes.len() == KEY_BYTES => return Ok(Self::new(&bytes)),
+            Ok(_) => {
+                let reason = format!(
+                    "{} has not {KEY_BYTES} bytes: delete it, and people sign in again",
+                    path.display()
+                );
+                return Err(io::Error::other(reason));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io::Error::other(format!("cannot read {}: {error}", path.display()))),
+        }
+        let bytes = rand::random::<[u8; KEY_BYTES]>();
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))?;
+        Ok(Self::new(&bytes))
+    }
+
+    /// A key that ends with the process, where nothing is written.
+    pub fn temporary() -> Self {
+        Self::new(&rand::random::<[u8; KEY_BYTES]>())
+    }
+
+    fn new(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    fn mark(&self, purpose: &str, text: &str) -> String {
+        let tag = hmac::sign(&self.0, format!("{purpose} {text}").as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref())
+    }
+
+    /// The value of the field that proves that a form is ours.
+    pub fn form_token(&self, signed_in: &SignedIn) -> String {
+        self.mark("form", &signed_in.id)
+    }
+
+    pub fn is_form_token(&self, signed_in: &SignedIn, token: &str) -> bool {
+        self.form_token(signed_in).as_bytes().ct_eq(token.as_bytes()).into()
+    }
+
+    fn seal(&self, signed_in: &SignedIn) -> String {
+        let sealed = Sealed {
+            id: signed_in.id.clone(),
+            partner: signed_in.session.partner.0,
+            user: signed_in.user.clone(),
+            is_admin: signed_in.is_admin(),
+            began: signed_in.began.as_unix(),
+            used: signed_in.used.as_unix(),
+        };
+        let text = serde_json::to_vec(&sealed).unwrap_or_default();
+        let text = BASE64_URL_SAFE_NO_PAD.encode(text);
+        let mark = self.mark("cookie", &text);
+        format!("{text}.{mark}")
+    }
+
+    /// Who a cookie says is signed in, if it is ours. Neither its end nor its revocation are checked.
+    fn open(&self, value: &str) -> Option<SignedIn> {
+        let (text, mark) = value.split_once('.')?;
+        if !bool::from(self.mark("cookie", text).as_bytes().ct_eq(mark.as_bytes())) {
+            return None;
+        }
+        let sealed: Sealed = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let grant = Grant {
+            partner: PartnerId(sealed.partner),
+            user: sealed.user,
+            kind: if sealed.is_admin { Kind::Admin } else { Kind::User },
+        };
+        let at = Timestamp::from_unix;
+        Some(SignedIn::new(sealed.id, grant, at(sealed.began), at(sealed.used)))
+    }
+
+    /// Who the cookies of a request say is signed in.
+    pub fn find(&self, headers: &HeaderMap, is_secure: bool) -> Option<SignedIn> {
+        let name = cookie_name(is_secure);
+        let lines = headers.get_all(COOKIE).iter();
+        let pairs = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'));
+        let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
+        values.find_map(|value| self.open(value))
+    }
+
+    /// `Set-Cookie` of a session. Browsers drop it when they end.
+    pub fn set_cookie(&self, signed_in: &SignedIn, is_secure: bool) -> Option<HeaderValue> {
+        set_cookie(&self.seal(signed_in), "", is_secure)
+    }
+}
+
+/// `Set-Cookie` of nobody.
+pub fn clear_cookie(is_secure: bool) -> Option<HeaderValue> {
+    set_cookie("", "; Max-Age=0", is_secure)
+}
+
+const fn cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { SECURE_NAME } else { PLAIN_NAME }
+}
+
+fn set_cookie(value: &str, attributes: &str, is_secure: bool) -> Option<HeaderValue> {
+    let (name, secure) = (cookie_name(is_secure), if is_secure { "; Secure" } else { "" });
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{attributes}");
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    fn signed_in() -> SignedIn {
+        let grant = Grant {
+            partner: PartnerId(7),
+            user: "ünï; \"me\"".to_owned(),
+            kind: Kind::Admin,
+        };
+        SignedIn::begin(grant, NOW)
+    }
+
+    fn headers_with(value: &str) -> HeaderMap {
+        let cookie = HeaderValue::try_from(format!("other=1; tinyd={value}; more=2")).unwrap();
+        HeaderMap::from_iter([(COOKIE, cookie)])
+    }
+
+    #[test]
+    fn cookie_says_who_is_signed_in() {
+        let key = CookieKey::temporary();
+        let value = key.seal(&signed_in());
+        let found = key.find(&headers_with(&value), false).unwrap();
+        assert_eq!(
+            (found.user.as_str(), found.session.partner),
+            ("ünï; \"me\"", PartnerId(7))
+        );
+        assert!(found.is_admin());
+        assert!(key.find(&headers_with(&value), true).is_none(), "of plain HTTP");
+        assert!(CookieKey::temporary().find(&headers_with(&value), false).is_none());
+    }
+
+    #[test]
+    fn changed_cookie_is_nobodys() {
+        let key = CookieKey::temporary();
+        let value = key.seal(&signed_in());
+        for position in 0..value.len() {
+            let mut changed = value.clone().into_bytes();
+            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert!(key.find(&headers_with(&changed), false).is_none(), "{position}");
+        }
+        for value in ["", ".", "a.b", "é"] {
+            assert!(key.open(value).is_none());
+        }
+    }
+
+    #[test]
+    fn session_ends_when_idle_and_in_any_case() {
+        let mut session = signed_in();
+        assert_eq!(session.session.expiry, NOW.plus(IDLE_SECONDS));
+        assert!(session.refreshed(NOW.plus(REFRESH_SECONDS - 1)).is_none());
+        let key = CookieKey::temporary();
+        for hour in 1..=23 {
+            let used = session.refreshed(NOW.plus(hour * 3600)).unwrap();
+            session = key.open(&key.seal(&used)).unwrap();
+        }
+        assert_eq!(session.session.expiry, NOW.plus(SESSION_SECONDS));
+        assert_eq!(
+            session.to_revoke().digest,
+            signed_in_again(&key, &session).session.digest
+        );
+    }
+
+    fn signed_in_again(key: &CookieKey, session: &SignedIn) -> SignedIn {
+        key.open(&key.seal(session)).unwrap()
+    }
+
+    #[test]
+    fn key_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let value = CookieKey::in_folder(folder.path()).unwrap().seal(&signed_in());
+        assert!(CookieKey::in_folder(folder.path()).unwrap().open(&value).is_some());
+        fs::write(folder.path().join(KEY_FILE), b"short").unwrap();
+        assert!(CookieKey::in_folder(folder.path()).is_err());
+    }
+
+    #[test]
+    fn form_token_belongs_to_one_session() {
+        let key = CookieKey::temporary();
+        let (one, other) = (signed_in(), signed_in());
+        let token = key.form_token(&one);
+        assert!(key.is_form_token(&one, &token));
+        assert!(!key.is_form_token(&other, &token));
+        assert!(!key.is_form_token(&one, ""));
+    }
+}

@@ -1,0 +1,73 @@
+//! The pages of links: the list, a new one, and each link's own.
+
+mod edit;
+mod list;
+mod share;
+
+use crate::console::cookie::SignedIn;
+use crate::console::page::see_other;
+use crate::console::problem::Problem;
+use crate::console::request::{ConsoleRequest, Fields};
+use crate::console::{Console, Page};
+use crate::links::Scope;
+use crate::model::{LinkId, ShortLink, Status, Usage};
+
+impl Console {
+    pub(super) async fn show_links(&self, path: &[&str], request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        match *path {
+            [] => self.my_links(request, signed_in).await,
+            ["new"] => Ok(self.new_link_page(signed_in)),
+            [id] => self.link_page(id, request, signed_in).await,
+            [id, "edit"] => self.edit_page(id, signed_in).await,
+            [id, "qr.svg"] => self.qr(id, true, request, signed_in).await,
+            [id, "qr.png"] => self.qr(id, false, request, signed_in).await,
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    pub(super) async fn change_links(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
+        let scope = Scope::of(&signed_in.session);
+        match *path {
+            ["new"] => self.create(form, signed_in).await,
+            [id, "edit"] => self.save(id, form, signed_in).await,
+            [id, "playback"] => self.add_with_times(id, form, signed_in).await,
+            [id, "disable"] => self.set_status(id, scope, Status::Disabled, "disabled").await,
+            [id, "enable"] => self.set_status(id, scope, Status::Enabled, "enabled").await,
+            [id, "delete"] => {
+                let deleted = self.links.delete(parse_id(id)?, scope).await?;
+                Ok(see_other(&self.path(&format!("links?deleted={}", deleted.id))))
+            }
+            [id, "restore"] => {
+                let (link, _) = self.link(id, signed_in).await?;
+                let restored = self.links.restore(link.id, link.partner_id).await?;
+                Ok(see_other(&self.path(&format!("links/{}?done=restored", restored.id))))
+            }
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    async fn set_status(&self, id: &str, scope: Scope, status: Status, done: &str) -> Page {
+        let edit = move |stored: &ShortLink| {
+            Ok::<_, Problem>(ShortLink {
+                status,
+                ..stored.clone()
+            })
+        };
+        let link = self.links.update(parse_id(id)?, scope, edit).await?;
+        Ok(see_other(&self.path(&format!("links/{}?done={done}", link.id))))
+    }
+
+    /// A link, also a deleted one.
+    async fn link(&self, id: &str, signed_in: &SignedIn) -> Result<(ShortLink, Usage), Problem> {
+        let scope = Scope::of(&signed_in.session);
+        Ok(self.links.find_with_usage(parse_id(id)?, scope).await?)
+    }
+
+    fn short_url(&self, id: LinkId) -> String {
+        format!("{}/tiny/{id}", self.short_url_base)
+    }
+}
+
+fn parse_id(text: &str) -> Result<LinkId, Problem> {
+    text.parse().map_err(|_| Problem::NoSuchLink)
+}

@@ -1,0 +1,202 @@
+//! The web console: pages on which people make and share links, and administrators manage them.
+//!
+//! The pages are rendered here and work without a script. What somebody may do follows from the same rules as for a
+//! KS: a page asks `links` with the scope of its session. The API never sees a cookie.
+
+mod assets;
+mod cookie;
+mod links;
+mod page;
+mod playback;
+mod problem;
+mod qr;
+mod request;
+mod settings;
+mod sign_in;
+mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SET_COOKIE};
+use hyper::{Method, Request, StatusCode};
+use url::Url;
+
+pub use cookie::CookieKey;
+pub use settings::{ConsoleSettings, check_url};
+
+use crate::access::SessionStarts;
+use crate::console::cookie::SignedIn;
+use crate::console::page::{protect, see_other};
+use crate::console::problem::Problem;
+use crate::console::request::{ConsoleRequest, Fields, read_form};
+use crate::http::{self, Response};
+use crate::links::{Links, NewDestinations, ReadContext};
+
+/// Where the console is on the admin listener.
+pub const CONSOLE_PATH: &str = "/console";
+
+/// How long a page may read the store.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Methods of pages with a form.
+const FORM_METHODS: &str = "GET, HEAD, POST";
+
+#[derive(Debug)]
+pub struct Console {
+    links: Arc<Links>,
+    starts: Arc<SessionStarts>,
+    destinations: NewDestinations,
+    key: CookieKey,
+    url: Option<Url>,
+    /// The path of the console as browsers see it, without a slash at the end.
+    base: String,
+    short_url_base: String,
+}
+
+/// What a page answers.
+type Page = Result<Response, Problem>;
+
+impl Console {
+    pub fn new(
+        settings: &ConsoleSettings,
+        links: Arc<Links>,
+        starts: Arc<SessionStarts>,
+        destinations: NewDestinations,
+        key: CookieKey,
+        short_url_base: String,
+    ) -> Self {
+        let base = settings
+            .url
+            .as_ref()
+            .map(|url| url.path().trim_end_matches('/').to_owned());
+        Self {
+            links,
+            starts,
+            destinations,
+            key,
+            url: settings.url.clone(),
+            base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
+            short_url_base,
+        }
+    }
+
+    /// The answer to a request for a path of the console.
+    pub async fn respond(self: &Arc<Self>, path: &str, request: Request<Incoming>, client: IpAddr) -> Response {
+        let below = path.strip_prefix(CONSOLE_PATH).unwrap_or_default();
+        let parsed = ConsoleRequest::new(&request, below, client, self.url.as_ref());
+        if below.is_empty() {
+            return see_other(&format!("{}/", self.base));
+        }
+        let console = Arc::clone(self);
+        // A task of its own: a browser that goes away does not stop half-way what it has begun.
+        let task = tokio::spawn(async move { console.answer(&parsed, request).await });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "page of the console did not end");
+            self.problem(&Problem::Internal, None)
+        })
+    }
+
+    async fn answer(&self, request: &ConsoleRequest, original: Request<Incoming>) -> Response {
+        if let Err(problem) = request.check_host(self.url.as_ref()) {
+            return self.problem(&problem, None);
+        }
+        if let [assets, name] = request.path_parts().as_slice()
+            && *assets == "assets"
+            && request.is_read()
+        {
+            return assets::respond(name, &request.headers).unwrap_or_else(|| self.problem(&Problem::NotFound, None));
+        }
+        let signed_in = self.signed_in(request);
+        let answered = match request.method {
+            Method::GET | Method::HEAD => self.show(request, signed_in.as_ref()).await,
+            Method::POST => match request.check_origin() {
+                Ok(()) => match read_form(&request.headers, original.into_body()).await {
+                    Ok(form) => self.change(request, &form, signed_in.as_ref()).await,
+                    Err(problem) => Err(problem),
+                },
+                Err(problem) => Err(problem),
+            },
+            _ => return http::allow(&request.method, FORM_METHODS),
+        };
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(Problem::SignInFirst) if request.is_read() => see_other(&self.sign_in_path(request)),
+            Err(problem) => self.problem(&problem, signed_in.as_ref()),
+        };
+        let used = signed_in.and_then(|signed_in| signed_in.refreshed(self.links.clock().now()));
+        if let Some(cookie) = used.and_then(|used| self.key.set_cookie(&used, request.is_secure)) {
+            // Signing in and out sets its own.
+            response.headers_mut().entry(SET_COOKIE).or_insert(cookie);
+        }
+        response
+    }
+
+    /// Who has sent a request, if that session is still valid.
+    fn signed_in(&self, request: &ConsoleRequest) -> Option<SignedIn> {
+        let found = self.key.find(&request.headers, request.is_secure)?;
+        let session = &found.session;
+        session.check_expiry(self.links.clock().now()).ok()?;
+        self.links.check_not_revoked(session).ok()?;
+        // A partner may have been taken out of the configuration.
+        self.starts.partners().get(session.partner)?;
+        Some(found)
+    }
+
+    async fn show(&self, request: &ConsoleRequest, signed_in: Option<&SignedIn>) -> Page {
+        let path = request.path_parts();
+        match path.as_slice() {
+            [] => Ok(see_other(&self.path("links"))),
+            ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
+            ["sign-in", "link", token] => self.sign_in_link_page(token),
+            ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    async fn change(&self, request: &ConsoleRequest, form: &Fields, signed_in: Option<&SignedIn>) -> Page {
+        let path = request.path_parts();
+        match path.as_slice() {
+            ["sign-in"] => return Ok(self.sign_in(request, form)),
+            ["sign-in", "link", token] => return self.spend_sign_in_link(request, token),
+            _ => {}
+        }
+        let signed_in = required(signed_in)?;
+        if !self.key.is_form_token(signed_in, form.text("token")) {
+            return Err(Problem::OldForm);
+        }
+        match path.as_slice() {
+            ["sign-out"] => self.sign_out(request, signed_in).await,
+            ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    /// A path of the console, as browsers see it.
+    fn path(&self, below: &str) -> String {
+        format!("{}/{below}", self.base)
+    }
+
+    fn reading() -> ReadContext {
+        ReadContext::until(Instant::now() + READ_TIMEOUT)
+    }
+}
+
+fn required(signed_in: Option<&SignedIn>) -> Result<&SignedIn, Problem> {
+    signed_in.ok_or(Problem::SignInFirst)
+}
+
+/// A response that a browser shows, or saves, for somebody.
+fn file(kind: &'static str, body: Vec<u8>, save_as: Option<String>) -> Response {
+    let mut response = http::bytes(StatusCode::OK, kind, body);
+    let headers = response.headers_mut();
+    protect(headers);
+    if let Some(name) = save_as
+        && let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
+    {
+        headers.insert(hyper::header::CONTENT_DISPOSITION, disposition);
+    }
+    response
+}

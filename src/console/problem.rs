@@ -1,0 +1,136 @@
+//! Why a request to the console gets no page, in words for people.
+
+use hyper::StatusCode;
+
+use crate::links::LinkError;
+use crate::store::{StoreError, WriteError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// Nobody is signed in.
+    SignInFirst,
+    /// A link that signs in once.
+    UsedLink,
+    NotFound,
+    /// Of a link.
+    NoSuchLink,
+    UnknownHost,
+    OtherOrigin,
+    /// The form is of another session.
+    OldForm,
+    NoForm,
+    LongForm,
+    SlowForm,
+    /// The unique id of a link that is to be restored has another holder.
+    UniqueIdTaken(String),
+    /// Somebody has changed the other end of its validity meanwhile.
+    EndsBeforeStart,
+    ReadOnly,
+    Unavailable,
+    OutcomeUnknown,
+    TookTooLong,
+    Internal,
+}
+
+impl Problem {
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::SignInFirst | Self::OtherOrigin | Self::OldForm => StatusCode::FORBIDDEN,
+            Self::UsedLink => StatusCode::GONE,
+            Self::NotFound | Self::NoSuchLink => StatusCode::NOT_FOUND,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::LongForm => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowForm => StatusCode::REQUEST_TIMEOUT,
+            Self::UniqueIdTaken(_) | Self::EndsBeforeStart => StatusCode::CONFLICT,
+            Self::ReadOnly | Self::Unavailable | Self::OutcomeUnknown | Self::TookTooLong => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::SignInFirst => "Sign in first",
+            Self::UsedLink => "This sign-in link is used up",
+            Self::NotFound => "Page not found",
+            Self::NoSuchLink => "No such link",
+            Self::UnknownHost => "Unknown address",
+            Self::OtherOrigin => "Request from another site",
+            Self::OldForm => "This form is out of date",
+            Self::NoForm | Self::LongForm | Self::SlowForm => "The form could not be read",
+            Self::UniqueIdTaken(_) => "Another link has its unique ID",
+            Self::EndsBeforeStart => "The link would never work",
+            Self::ReadOnly => "Read-only",
+            Self::Unavailable => "Cannot save at the moment",
+            Self::OutcomeUnknown => "Saved, or not",
+            Self::TookTooLong => "That took too long",
+            Self::Internal => "Something went wrong",
+        }
+    }
+
+    pub fn explanation(&self) -> String {
+        match self {
+            Self::SignInFirst => "You are not signed in, or your session has ended.",
+            Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
+            Self::NotFound => "There is no such page in this console.",
+            Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
+            Self::UnknownHost => {
+                "This server does not know the host name that you used. Open the console by its IP address, or have \
+                 the operator set console.url to the address that people use."
+            }
+            Self::OtherOrigin => "Another web site sent this request, so nothing was changed.",
+            Self::OldForm => "You have signed in anew since this page was opened. Nothing was changed; load it again.",
+            Self::NoForm => "Expected the fields of a form.",
+            Self::LongForm => "The form is too long. A destination has at most 8,192 bytes.",
+            Self::SlowForm => "The form took too long to arrive. Try again.",
+            Self::UniqueIdTaken(unique_id) => {
+                return format!("Another link has the unique ID {unique_id} now. Delete that link first.");
+            }
+            Self::EndsBeforeStart => "It would end before it starts. Nothing was changed; load the page again.",
+            Self::ReadOnly => "This server serves links and takes no changes.",
+            Self::Unavailable => "The disk takes no writes at the moment. Nothing was changed; try again soon.",
+            Self::OutcomeUnknown => "The disk failed while this was saved. Look at the link before you try again.",
+            Self::TookTooLong => "The server is busy. Try a narrower search.",
+            Self::Internal => "The log of the server says what it was.",
+        }
+        .to_owned()
+    }
+}
+
+impl From<LinkError> for Problem {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::NotFound => Self::NoSuchLink,
+            LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
+            LinkError::Validity(_) => Self::EndsBeforeStart,
+            LinkError::Write(error) => error.into(),
+            LinkError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Unavailable => Self::Unavailable,
+            WriteError::ReadOnly => Self::ReadOnly,
+            WriteError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // The store has logged that, once, when it failed.
+            StoreError::Closed => Self::Unavailable,
+            StoreError::Stopped(_) => Self::TookTooLong,
+            error => {
+                tracing::error!(%error, "cannot read the store");
+                Self::Internal
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The settings of `[console]`.
+
+use url::Url;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsoleSettings {
+    /// The base of its pages as people reach it; `None`: by an address of the admin listener.
+    pub url: Option<Url>,
+}
+
+/// Refuses what cannot be the base of the console.
+pub fn check_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}: {EXPECTED}"))?;
+    let is_base = matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().is_none();
+    let is_plain = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    (is_base && is_plain).then_some(()).ok_or_else(|| EXPECTED.to_owned())
+}
+
+const EXPECTED: &str = "expected a URL such as https://links.example.com/console";

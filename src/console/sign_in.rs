@@ -1,0 +1,149 @@
+//! Signing in and out.
+
+use askama::Template;
+use hyper::StatusCode;
+use hyper::header::SET_COOKIE;
+
+use crate::access::{Grant, StartRefused};
+use crate::console::cookie::{SignedIn, clear_cookie};
+use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::problem::Problem;
+use crate::console::request::{ConsoleRequest, Fields};
+use crate::console::view::plain;
+use crate::console::{Console, Page};
+use crate::http::Response;
+use crate::model::validate::{self, USER_ID};
+use crate::model::{PartnerId, whole_number};
+
+#[derive(Debug, Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage {
+    frame: Frame,
+    partner: String,
+    user: String,
+    /// Where to go afterwards, below the base.
+    next: String,
+    error: Option<&'static str>,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "sign_in_link.html")]
+struct SignInLinkPage {
+    frame: Frame,
+    user: String,
+    token: String,
+}
+
+const WRONG: &str = "Partner, user or secret are wrong.";
+const THROTTLED: &str = "Too many failed attempts from your network. Try again in a minute.";
+const NO_USER: &str = "Enter a user name of at most 100 characters.";
+
+impl Console {
+    /// The path of the page on which to sign in and come back.
+    pub(super) fn sign_in_path(&self, request: &ConsoleRequest) -> String {
+        let next = request.path_parts().join("/");
+        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        self.path(&format!("sign-in?next={next}"))
+    }
+
+    pub(super) fn sign_in_page(
+        &self,
+        request: &ConsoleRequest,
+        failed: Option<(&Fields, &'static str)>,
+        status: StatusCode,
+    ) -> Response {
+        let partners = self.starts.partners();
+        let mut ids = partners.ids();
+        let only = match (ids.next(), ids.next()) {
+            (Some(id), None) => id.to_string(),
+            _ => String::new(),
+        };
+        let given = |name| failed.map(|(form, _)| form.text(name).to_owned());
+        let page = SignInPage {
+            frame: self.frame(None, Section::None),
+            partner: given("partner").unwrap_or(only),
+            user: given("user").unwrap_or_default(),
+            next: given("next").unwrap_or_else(|| request.query.text("next").to_owned()),
+            error: failed.map(|(_, error)| error),
+        };
+        html(status, &page)
+    }
+
+    pub(super) fn sign_in(&self, request: &ConsoleRequest, form: &Fields) -> Response {
+        let refuse = |error| self.sign_in_page(request, Some((form, error)), StatusCode::FORBIDDEN);
+        let user = form.text("user");
+        if user.is_empty() || USER_ID.check(user).is_err() {
+            return refuse(NO_USER);
+        }
+        let partner = whole_number(form.text("partner")).and_then(validate::partner_id);
+        // No partner has this number.
+        let partner = partner.unwrap_or(PartnerId(0));
+        match self.starts.kind_of(request.client, partner, form.text("secret")) {
+            Ok(kind) => {
+                let user = user.to_owned();
+                let next = self.next_path(form.text("next"));
+                self.signed_in_response(request, Grant { partner, user, kind }, &next)
+            }
+            Err(StartRefused::Secret) => refuse(WRONG),
+            Err(StartRefused::Throttled) => {
+                self.sign_in_page(request, Some((form, THROTTLED)), StatusCode::TOO_MANY_REQUESTS)
+            }
+        }
+    }
+
+    /// Where to go after signing in: only to pages of this console.
+    fn next_path(&self, next: &str) -> String {
+        let is_plain = next
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte));
+        let is_page = is_plain && !next.starts_with('/') && !next.starts_with("sign-");
+        self.path(if is_page { next } else { "" })
+    }
+
+    fn signed_in_response(&self, request: &ConsoleRequest, grant: Grant, next: &str) -> Response {
+        // A new one each time, so that nobody can plant theirs.
+        let signed_in = SignedIn::begin(grant, self.links.clock().now());
+        let mut response = see_other(next);
+        if let Some(cookie) = self.key.set_cookie(&signed_in, request.is_secure) {
+            response.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    /// A page with a button: programs that look at links before people open them do not use the link up.
+    pub(super) fn sign_in_link_page(&self, token: &str) -> Page {
+        let grant = self.starts.links().and_then(|links| links.look_at(token));
+        Ok(grant.map_or_else(
+            || self.used_up_page(),
+            |grant| {
+                let page = SignInLinkPage {
+                    frame: self.frame(None, Section::None),
+                    user: plain(&grant.user),
+                    token: token.to_owned(),
+                };
+                html(StatusCode::OK, &page)
+            },
+        ))
+    }
+
+    pub(super) fn spend_sign_in_link(&self, request: &ConsoleRequest, token: &str) -> Page {
+        let grant = self.starts.links().and_then(|links| links.spend(token));
+        Ok(grant.map_or_else(
+            || self.used_up_page(),
+            |grant| self.signed_in_response(request, grant, &self.path("")),
+        ))
+    }
+
+    fn used_up_page(&self) -> Response {
+        self.problem(&Problem::UsedLink, None)
+    }
+
+    pub(super) async fn sign_out(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        self.links.revoke(&signed_in.to_revoke()).await?;
+        let mut response = see_other(&self.path("sign-in"));
+        if let Some(cookie) = clear_cookie(request.is_secure) {
+            response.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+}
