@@ -34,7 +34,7 @@ pub(super) struct ClientArgs {
     url: Option<String>,
 
     #[command(flatten)]
-    tls: TlsArgs,
+    pub(super) tls: TlsArgs,
 
     /// Partner ID [default: the only partner, or the only operator]
     #[arg(long, value_name = "ID", global = true)]
@@ -107,6 +107,11 @@ impl Client {
             ks,
             short_url_base: settings.map(|settings| settings.short_url_base()),
         })
+    }
+
+    /// The URL of the listener.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(super) fn call(&self, service: &str, action: &str, params: Value) -> Result<Value, CliError> {
