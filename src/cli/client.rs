@@ -36,7 +36,7 @@ pub(super) struct ClientArgs {
     url: Option<String>,
 
     #[command(flatten)]
-    tls: TlsArgs,
+    pub(super) tls: TlsArgs,
 
     /// Partner ID [default: the only partner, or the only operator]
     #[arg(long, value_name = "ID", global = true)]
@@ -121,6 +121,11 @@ impl Client {
             .as_deref()
             .map(|url| url.trim_end_matches('/').to_owned());
         url.unwrap_or_else(|| format!("{}{CONSOLE_PATH}", self.url))
+    }
+
+    /// The URL of the listener.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(super) fn call(&self, service: &str, action: &str, params: Value) -> Result<Value, CliError> {

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod console;
 mod exit;
+mod from_kaltura;
 mod generated;
 mod ks;
 mod link;
@@ -77,7 +78,7 @@ enum Command {
     Link(link::LinkCommand),
     /// Export all links as JSON Lines or CSV.
     Export(transfer::ExportArgs),
-    /// Import links from JSON Lines or CSV.
+    /// Import links from JSON Lines, CSV or a Kaltura account.
     Import(transfer::ImportArgs),
     /// Back up the store, online or offline.
     Backup(store::BackupArgs),

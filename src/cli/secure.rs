@@ -42,12 +42,26 @@ pub(super) struct TlsArgs {
 impl TlsArgs {
     /// A client of a URL that waits so long for an answer, and takes every status for one.
     pub(super) fn agent(&self, url: &str, timeout: Duration) -> Result<ureq::Agent, CliError> {
+        self.agent_with(self.client_certificate()?, url, timeout)
+    }
+
+    /// The same for a server that is not to see our certificate.
+    pub(super) fn agent_without_certificate(&self, url: &str, timeout: Duration) -> Result<ureq::Agent, CliError> {
+        self.agent_with(None, url, timeout)
+    }
+
+    fn agent_with(
+        &self,
+        certificate: Option<ClientCert>,
+        url: &str,
+        timeout: Duration,
+    ) -> Result<ureq::Agent, CliError> {
         let is_https = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(tls::provider())
             .root_certs(self.roots(is_https)?)
-            .client_cert(self.client_certificate()?);
+            .client_cert(certificate);
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)

@@ -1,4 +1,4 @@
-//! `tinyd export` and `tinyd import`: links as lines of a file.
+//! `tinyd export` and `tinyd import`: links as lines of a file, or from Kaltura.
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::from_kaltura::{self, ImportTarget, KalturaArgs};
 use crate::cli::progress::bar;
 use crate::cli::store::{check_target, opened};
 use crate::config::Settings;
@@ -50,17 +51,22 @@ can be repeated: a line that equals the stored link changes nothing. With
 --on-conflict update, a line replaces the whole link, with every field that it
 leaves out.
 
+--from-kaltura reads all links of a Kaltura account, deleted ones too, and
+imports the valid ones in short transactions. The admin secret comes from
+--kaltura-secret-file or TINYD_KALTURA_SECRET; TINYD_KALTURA_KS has an ADMIN
+session instead. --partner is the partner here. With --resume, another run
+continues where the last one ended.
+
 Examples:
   tinyd import links.jsonl --dry-run
   tinyd import links.csv --on-conflict update
   tinyd export --url http://old:8081 - | tinyd import --url http://new:8081 -
-  tinyd import --store /var/lib/tinyd/links.redb links.jsonl";
+  tinyd import --store /var/lib/tinyd/links.redb links.jsonl
+  tinyd import --from-kaltura https://www.kaltura.com/api_v3 \\
+    --partner 1234567 --kaltura-secret-file kaltura.secret --resume moving";
 
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// File, or - for standard input or output
-    file: PathBuf,
-
     /// Format [default: by the file extension, else jsonl]
     #[arg(long, value_name = "FORMAT", value_parser = ["jsonl", "csv"])]
     format: Option<String>,
@@ -76,8 +82,11 @@ struct FileArgs {
 #[derive(Debug, Args)]
 #[command(after_help = EXPORT_EXAMPLES)]
 pub(super) struct ExportArgs {
+    /// File, or - for standard output
+    file: PathBuf,
+
     #[command(flatten)]
-    file: FileArgs,
+    of: FileArgs,
 
     /// Replace an existing file
     #[arg(long)]
@@ -87,8 +96,15 @@ pub(super) struct ExportArgs {
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_EXAMPLES)]
 pub(super) struct ImportArgs {
+    /// File, or - for standard input
+    #[arg(required_unless_present = "from_kaltura")]
+    file: Option<PathBuf>,
+
     #[command(flatten)]
-    file: FileArgs,
+    of: FileArgs,
+
+    #[command(flatten)]
+    kaltura: KalturaArgs,
 
     /// Action for a line whose ID is taken
     #[arg(long, value_name = "POLICY", value_parser = ["fail", "skip", "update"], default_value = "fail")]
@@ -104,14 +120,10 @@ pub(super) struct ImportArgs {
 }
 
 impl FileArgs {
-    fn format(&self) -> FileFormat {
-        let ending = self.file.extension().and_then(|ending| ending.to_str());
+    fn format(&self, file: &Path) -> FileFormat {
+        let ending = file.extension().and_then(|ending| ending.to_str());
         let name = self.format.as_deref().or(ending);
         name.and_then(FileFormat::named).unwrap_or(FileFormat::JsonLines)
-    }
-
-    fn is_pipe(&self) -> bool {
-        self.file == Path::new("-")
     }
 
     fn partner(&self) -> Option<PartnerId> {
@@ -119,16 +131,27 @@ impl FileArgs {
     }
 }
 
+impl ImportArgs {
+    /// Links of Kaltura do not come all at once, so they cannot be imported all or not at all.
+    const fn keeps_going(&self) -> bool {
+        self.keep_going || self.kaltura.from_kaltura.is_some()
+    }
+}
+
+fn is_pipe(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
 pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
-    let path = &args.file.file;
-    if args.file.is_pipe() {
-        return export_to(&args.file, io::stdout().lock());
+    let path = &args.file;
+    if is_pipe(path) {
+        return export_to(args, io::stdout().lock());
     }
     check_target(path, args.overwrite)?;
     let unwritable = || format!("cannot write {}", path.display());
     let unfinished = Unfinished::new(path);
     let file = unfinished.create().with_context(unwritable)?;
-    let exported = export_to(&args.file, &file);
+    let exported = export_to(args, &file);
     let failure = exported.as_ref().err().map(|error| error.failure);
     // A file that lacks damaged links is of use too.
     if matches!(failure, None | Some(Failure::Incomplete)) {
@@ -138,13 +161,15 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), CliError> {
     exported
 }
 
-fn export_to(args: &FileArgs, out: impl Write) -> Result<(), CliError> {
+fn export_to(args: &ExportArgs, out: impl Write) -> Result<(), CliError> {
+    let ExportArgs { file, of, .. } = args;
+    let format = of.format(file);
     let mut out = BufWriter::new(out);
-    let damaged = match &args.store {
-        Some(store) => export_store(store, args, &mut out)?,
+    let damaged = match &of.store {
+        Some(store) => export_store(store, of, format, &mut out)?,
         None => {
-            let params = json!({ "fileFormat": args.format().name(), "partnerId": args.client.partner });
-            let (body, damaged) = Client::new(&args.client)?.stream("export", params)?;
+            let params = json!({ "fileFormat": format.name(), "partnerId": of.client.partner });
+            let (body, damaged) = Client::new(&of.client)?.stream("export", params)?;
             let copied = io::copy(&mut bar("exporting", "bytes", None).wrap_read(body), &mut out);
             copied.map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => error.into(),
@@ -162,19 +187,23 @@ fn export_to(args: &FileArgs, out: impl Write) -> Result<(), CliError> {
 }
 
 /// Exports a store's links; returns how many cannot be read.
-fn export_store(path: &Path, args: &FileArgs, out: &mut impl Write) -> Result<u64, CliError> {
+fn export_store(path: &Path, args: &FileArgs, format: FileFormat, out: &mut impl Write) -> Result<u64, CliError> {
     let store = opened(Store::open_read_only(path))?;
     let snapshot = store.snapshot()?;
     let bar = bar("exporting", "links", Some(snapshot.totals()?.iter().sum()));
-    let writer = file::LinkWriter::new(args.format(), out)?;
+    let writer = file::LinkWriter::new(format, out)?;
     Ok(export_links(&snapshot, args.partner(), writer, || bar.inc(1))?)
 }
 
 pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
-    let (file, bytes): (Box<dyn Read + Send>, _) = if args.file.is_pipe() {
+    let mut target = Target::new(args);
+    if let Some(url) = &args.kaltura.from_kaltura {
+        return import_from_kaltura(args, url, &mut target);
+    }
+    let path = args.file.as_deref().unwrap_or(Path::new("-"));
+    let (file, bytes): (Box<dyn Read + Send>, _) = if is_pipe(path) {
         (Box::new(io::stdin()), None)
     } else {
-        let path = &args.file.file;
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
@@ -182,18 +211,56 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
-    let report = match &args.file.store {
-        Some(store) => import_into_store(store, args, file, bytes)?,
-        None => import_into_appliance(args, file, bytes)?,
+    let lines = LinkFile {
+        format: args.of.format(path),
+        file,
+        bytes,
     };
-    print_report(args, &report)
-}
-
-fn print_report(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError> {
+    let report = target.import(lines)?;
     let mut err = io::stderr().lock();
     print_lines(&mut err, "warning: ", &report.warnings, report.warned)?;
     print_lines(&mut err, "", &report.problems, report.refused)?;
     drop(err);
+    print_counts(args, &report)?;
+    if report.refused > 0 {
+        return Err(Failure::Refused.error(format!("wrong lines: {}", report.refused)));
+    }
+    Ok(())
+}
+
+fn import_from_kaltura(args: &ImportArgs, url: &str, target: &mut Target<'_>) -> Result<(), CliError> {
+    let client = &args.of.client;
+    let partner = client
+        .partner
+        .ok_or_else(|| Failure::Usage.error("--partner is required"))?;
+    let into = target.name()?;
+    let mut import = |lines: Vec<u8>| {
+        let bytes = Some(lines.len() as u64);
+        target.import(LinkFile {
+            format: FileFormat::JsonLines,
+            file: Box::new(io::Cursor::new(lines)),
+            bytes,
+        })
+    };
+    let target = ImportTarget {
+        into: &into,
+        partner,
+        dry_run: args.dry_run,
+        import: &mut import,
+    };
+    let mut report = ImportReport::default();
+    let ended = from_kaltura::import(&args.kaltura, url, &client.tls, target, &mut report);
+    if ended.is_ok() || report != ImportReport::default() {
+        print_counts(args, &report)?;
+    }
+    ended?;
+    if report.refused > 0 {
+        return Err(Failure::Incomplete.error(format!("links that were not imported: {}", report.refused)));
+    }
+    Ok(())
+}
+
+fn print_counts(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError> {
     let counts = [
         ("added", report.added),
         ("updated", report.updated),
@@ -203,7 +270,7 @@ fn print_report(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError
     ];
     let in_words = counts.map(|(name, count)| format!("{count} {name}")).join(", ");
     let mut out = io::stdout().lock();
-    if args.file.client.json {
+    if args.of.client.json {
         let mut json = json!({ "applied": report.applied, "dryRun": args.dry_run, "warned": report.warned });
         for (name, count) in counts {
             json[name] = json!(count);
@@ -223,9 +290,6 @@ fn print_report(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError
     } else {
         writeln!(out, "import aborted, nothing changed: {in_words}")?;
     }
-    if report.refused > 0 {
-        return Err(Failure::Refused.error(format!("wrong lines: {}", report.refused)));
-    }
     Ok(())
 }
 
@@ -240,51 +304,85 @@ fn print_lines(out: &mut impl Write, kind: &str, lines: &[LineProblem], all: u64
     Ok(())
 }
 
-fn import_into_store(
-    path: &Path,
-    args: &ImportArgs,
+/// Lines to import.
+struct LinkFile {
+    format: FileFormat,
     file: Box<dyn Read + Send>,
     bytes: Option<u64>,
-) -> Result<ImportReport, CliError> {
-    let bar = bar("importing", "bytes", bytes);
-    let options = ImportOptions {
-        conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
-        dry_run: args.dry_run,
-        keep_going: args.keep_going,
-        partner: args.file.partner(),
-    };
-    let defaults = Defaults {
-        now: Clock::system().now(),
-        partner: args.file.partner(),
-    };
-    let lines = file::read(args.file.format(), BufReader::new(bar.wrap_read(file)), defaults)
-        .map_err(|reason| Failure::Refused.error(reason))?;
-    if args.dry_run && !path.try_exists()? {
-        let text = format!("{} does not exist (a dry run does not create it)", path.display());
-        return Err(Failure::Usage.error(text));
+}
+
+/// Where the links go: a store, or else an appliance.
+struct Target<'a> {
+    args: &'a ImportArgs,
+    /// The store, once it is open.
+    store: Option<Store>,
+}
+
+impl<'a> Target<'a> {
+    const fn new(args: &'a ImportArgs) -> Self {
+        Self { args, store: None }
     }
-    let store = opened(Store::open(path, None))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let (lines, warnings) = new_destinations(args).watch(lines);
-    match runtime.block_on(import_lines(&store, lines, options, Arc::new(|_| {}))) {
-        Ok(mut report) => {
-            warnings.add_to(&mut report);
-            Ok(report)
+
+    /// What it is called, if it can be reached as far as the arguments and settings say.
+    fn name(&self) -> Result<String, CliError> {
+        match &self.args.of.store {
+            Some(store) => Ok(std::path::absolute(store)?.display().to_string()),
+            None => Ok(Client::new(&self.args.of.client)?.url().to_owned()),
         }
-        Err(ImportError::Write(error)) => {
-            let reason = match store.health() {
-                Health::Refusing(reason) => format!(": {reason}"),
-                Health::Accepting | Health::ReadOnly => String::new(),
-            };
-            Err(Failure::Unavailable.error(format!("{error}{reason}")))
+    }
+
+    fn import(&mut self, lines: LinkFile) -> Result<ImportReport, CliError> {
+        match &self.args.of.store {
+            Some(path) => self.import_into_store(path, lines),
+            None => import_into_appliance(self.args, lines),
         }
-        Err(error) => Err(error.into()),
+    }
+
+    fn import_into_store(&mut self, path: &Path, lines: LinkFile) -> Result<ImportReport, CliError> {
+        let args = self.args;
+        let bar = bar("importing", "bytes", lines.bytes);
+        let options = ImportOptions {
+            conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
+            dry_run: args.dry_run,
+            keep_going: args.keeps_going(),
+            partner: args.of.partner(),
+        };
+        let defaults = Defaults {
+            now: Clock::system().now(),
+            partner: args.of.partner(),
+        };
+        let lines = file::read(lines.format, BufReader::new(bar.wrap_read(lines.file)), defaults)
+            .map_err(|reason| Failure::Refused.error(reason))?;
+        if args.dry_run && !path.try_exists()? {
+            let text = format!("{} does not exist (a dry run does not create it)", path.display());
+            return Err(Failure::Usage.error(text));
+        }
+        let store = match &self.store {
+            Some(store) => store,
+            None => self.store.insert(opened(Store::open(path, None))?),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let (lines, warnings) = new_destinations(args).watch(lines);
+        match runtime.block_on(import_lines(store, lines, options, Arc::new(|_| {}))) {
+            Ok(mut report) => {
+                warnings.add_to(&mut report);
+                Ok(report)
+            }
+            Err(ImportError::Write(error)) => {
+                let reason = match store.health() {
+                    Health::Refusing(reason) => format!(": {reason}"),
+                    Health::Accepting | Health::ReadOnly => String::new(),
+                };
+                Err(Failure::Unavailable.error(format!("{error}{reason}")))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 /// The rules for destinations as the configuration has them, or without one as they are by default.
 fn new_destinations(args: &ImportArgs) -> NewDestinations {
-    match args.file.client.settings() {
+    match args.of.client.settings() {
         Ok(Settings {
             destination_max_bytes,
             public_url,
@@ -310,26 +408,22 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-fn import_into_appliance(
-    args: &ImportArgs,
-    file: Box<dyn Read + Send>,
-    bytes: Option<u64>,
-) -> Result<ImportReport, CliError> {
-    let client = Client::new(&args.file.client)?;
+fn import_into_appliance(args: &ImportArgs, file: LinkFile) -> Result<ImportReport, CliError> {
+    let client = Client::new(&args.of.client)?;
     let flag = |flag: bool| if flag { "1" } else { "0" }.to_owned();
     let mut fields = vec![
-        ("fileFormat", args.file.format().name().to_owned()),
+        ("fileFormat", file.format.name().to_owned()),
         ("conflict", args.on_conflict.clone()),
         ("dryRun", flag(args.dry_run)),
-        ("keepGoing", flag(args.keep_going)),
+        ("keepGoing", flag(args.keeps_going())),
     ];
-    if let Some(partner) = args.file.client.partner {
+    if let Some(partner) = args.of.client.partner {
         fields.push(("partnerId", partner.to_string()));
     }
-    let sending = bar("sending", "bytes", bytes);
+    let sending = bar("sending", "bytes", file.bytes);
     let lines = Arc::new(AtomicU64::new(0));
     let counting = Counting {
-        inner: sending.wrap_read(file),
+        inner: sending.wrap_read(file.file),
         lines: Arc::clone(&lines),
     };
     let answer = client.upload("import", fields, counting)?;

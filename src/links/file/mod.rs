@@ -44,7 +44,7 @@ impl FileFormat {
 }
 
 /// The columns: those of Kaltura's objects, then tinyd's own.
-const FIELDS: [&str; 12] = [
+pub const FIELDS: [&str; 12] = [
     "id",
     "createdAt",
     "updatedAt",

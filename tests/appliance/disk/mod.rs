@@ -2,5 +2,6 @@
 
 mod damage;
 mod durability;
+mod from_kaltura;
 mod linearizability;
 mod transfer;

@@ -7,6 +7,7 @@ pub mod connections;
 pub mod fixture;
 pub mod http;
 pub mod http2;
+pub mod kaltura;
 pub mod linearizability;
 pub mod manager;
 pub mod name_server;

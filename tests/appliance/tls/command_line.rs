@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::support::certificates::Authority;
-use crate::support::fixture::{Appliance, PARTNER, configuration, folder};
+use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, configuration, folder, tinyd};
 use crate::support::tls::{settings, write_pair};
 
 /// An appliance with a certificate for the address that it listens on.
@@ -79,4 +79,32 @@ fn commands_show_their_certificate() {
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn kaltura_is_trusted_by_the_authority_that_is_named() {
+    let authority = Authority::new();
+    let appliance = start(&authority, "");
+    let id = appliance.add(&appliance.admin_ks(), &[]);
+    let store = appliance.folder.path().join("moved.redb");
+    let url = format!("https://{}", appliance.admin_tls);
+    let import = |more: &[&str]| {
+        let mut command = tinyd();
+        command
+            .args(["import", "--from-kaltura", &url, "--partner", PARTNER])
+            .args(["--store", store.to_str().unwrap()])
+            .args(more)
+            .env("TINYD_KALTURA_SECRET", ADMIN_SECRET);
+        command.output().unwrap()
+    };
+    let untrusted = import(&[]);
+    assert_eq!(untrusted.status.code(), Some(6));
+    let expected = format!("no secure connection to {url}/api_v3: its certificate is of an authority");
+    assert!(said(&untrusted).contains(&expected), "{}", said(&untrusted));
+    let trusted = import(&["--ca", authority.file().to_str().unwrap()]);
+    assert!(trusted.status.success(), "{}", said(&trusted));
+    let found = tinyd()
+        .args(["link", "get", &id, "--store", store.to_str().unwrap()])
+        .output();
+    assert!(found.unwrap().status.success());
 }
