@@ -1,4 +1,5 @@
-//! Micro-benchmarks of what a request is made of: the answer from the map, parameters, sessions, records.
+//! Micro-benchmarks of what a request is made of: the answer from the map, parameters, sessions, records, and of
+//! writing clicks to the store.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -11,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use tinyd::internals::{
     AccessLog, Asker, Call, Claims, Clock, FastPath, HeadLimits, Kind, LinkId, LinkRef, Links, LoggedAddress, Now,
     Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target, Timestamp, Tiny,
-    Transaction, UnknownIdLimit, Visitor, mint, mint_v1, verify,
+    Transaction, UnknownIdLimit, Visit, Visitor, mint, mint_v1, verify,
 };
 
 /// Links in the map.
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
     parameters(&mut criterion)?;
     sessions(&mut criterion)?;
     records(&mut criterion, &links)?;
+    clicks(&mut criterion, &links)?;
     criterion.final_summary();
     Ok(())
 }
@@ -71,6 +73,26 @@ fn filled(folder: &std::path::Path) -> Result<Links> {
     }
     links.load()?;
     Ok(links)
+}
+
+/// A flush of the clicks of many links, until it is on disk.
+fn clicks(criterion: &mut Criterion, links: &Arc<Links>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let recorder = links.recorder();
+    let ids: Vec<_> = (0..BATCH).map(id).collect::<Result<_>>()?;
+    let clock = Clock::system();
+    let mut group = criterion.benchmark_group("clicks");
+    group.sample_size(20).throughput(Throughput::Elements(BATCH));
+    group.bench_function("flush", |bencher| {
+        let record = || {
+            ids.iter()
+                .for_each(|id| recorder.record(*id, Visit::Click, clock.now()))
+        };
+        let flush = |()| runtime.block_on(links.flush_clicks()).is_ok();
+        bencher.iter_batched(record, flush, BatchSize::PerIteration);
+    });
+    group.finish();
+    Ok(())
 }
 
 fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {

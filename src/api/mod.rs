@@ -9,6 +9,7 @@ mod destinations;
 mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
+mod history;
 mod import_slots;
 mod json;
 mod multirequest;
@@ -60,6 +61,7 @@ enum Action {
     Backup,
     Export,
     Import,
+    ClicksByDay,
     Ping,
     GetTime,
     GetVersion,
@@ -85,7 +87,7 @@ impl Action {
 
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
 /// service `tinyd` are ours).
-const ACTIONS: [(&str, &str, Action); 18] = [
+const ACTIONS: [(&str, &str, Action); 19] = [
     (short_link::SERVICE, "add", Action::Add),
     (short_link::SERVICE, "get", Action::Get),
     (short_link::SERVICE, "list", Action::List),
@@ -101,6 +103,7 @@ const ACTIONS: [(&str, &str, Action); 18] = [
     (transfer::SERVICE, "export", Action::Export),
     (transfer::SERVICE, "import", Action::Import),
     (transfer::SERVICE, "signinlink", Action::SignInLink),
+    (transfer::SERVICE, "clicksbyday", Action::ClicksByDay),
     ("system", "ping", Action::Ping),
     ("system", "gettime", Action::GetTime),
     ("system", "getversion", Action::GetVersion),
@@ -376,6 +379,7 @@ impl Api {
             Action::Export => self.export(params, caller).await,
             // With service and action in the URL, `respond` recognises it before it reads the body.
             Action::Import => Err(ApiError::invalid("import", "service and action must be in the URL")),
+            Action::ClicksByDay => self.clicks_by_day(params, caller).await,
             Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,

@@ -345,7 +345,12 @@ impl Api {
     }
 
     /// The named partner, else the session's; for operators, `None` for all.
-    fn partner_meant(&self, params: &Params, session: &Session, action: &str) -> Result<Option<PartnerId>, ApiError> {
+    pub(super) fn partner_meant(
+        &self,
+        params: &Params,
+        session: &Session,
+        action: &str,
+    ) -> Result<Option<PartnerId>, ApiError> {
         let Some(text) = params.given("partnerId")? else {
             return Ok((!self.is_operator(session)).then_some(session.partner));
         };

@@ -121,7 +121,7 @@ struct Batch {
 
 impl Batch {
     /// Writes it unless an attempt of unknown outcome succeeded.
-    fn write(&self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+    fn write(&self, transaction: &mut Transaction<'_>, now: Timestamp) -> Result<(), StoreError> {
         let before = *self.total.lock();
         if let Some((id, total)) = before
             && transaction.usage(id)? == total
@@ -129,7 +129,7 @@ impl Batch {
             return Ok(());
         }
         // Readers need the lock, so it is not held here.
-        let total = transaction.add_usage(&self.counts)?;
+        let total = transaction.add_usage(&self.counts, now)?;
         *self.total.lock() = total;
         Ok(())
     }
@@ -350,7 +350,10 @@ impl Links {
         while let Some(batch) = clicks.next_batch(links) {
             let (links, visits) = (batch.counts.len(), batch.visits());
             // If this future is dropped here, the batch stays and is written again.
-            self.store.write(move |transaction| batch.write(transaction)).await?;
+            let now = self.clock.now();
+            self.store
+                .write(move |transaction| batch.write(transaction, now))
+                .await?;
             clicks.pending.lock().batch = None;
             clicks.written.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(links, visits, "clicks written");
@@ -481,17 +484,31 @@ impl Links {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
     {
+        let read = |snapshot: &Snapshot| {
+            let (result, ids) = read(snapshot)?;
+            let usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
+            Ok(((result, usages), ids))
+        };
+        let ((result, mut usages), pending) = self.read_with_pending(lane, read).await?;
+        for (usage, pending) in usages.iter_mut().zip(&pending) {
+            usage.add(pending);
+        }
+        Ok((result, usages))
+    }
+
+    /// Reads something, and what is counted of the links whose ids come with it and is not in what was read.
+    pub(super) async fn read_with_pending<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
+    {
         let clicks = Arc::clone(&self.clicks);
         let job = move |snapshot: &Snapshot| {
             let (result, ids) = read(snapshot)?;
-            let mut usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
             // After the snapshot, so that a flush in between is missing from the sum and not in it twice.
             clicks.gather();
             let missing = clicks.pending.lock().missing(&ids, snapshot)?;
-            for (usage, missing) in usages.iter_mut().zip(&missing) {
-                usage.add(missing);
-            }
-            Ok((result, usages))
+            Ok((result, missing))
         };
         self.store.read_on(lane, job).await
     }

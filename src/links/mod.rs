@@ -5,6 +5,7 @@
 
 mod cascade;
 mod clicks;
+mod days;
 mod destinations;
 pub mod file;
 mod ids;

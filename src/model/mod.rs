@@ -19,8 +19,8 @@ pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
 pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
 pub use number::{grouped, whole_number};
-pub use time::{Clock, Timestamp};
-pub use usage::{Usage, Visit};
+pub use time::{Clock, Day, Timestamp};
+pub use usage::{DailyUsage, Usage, Visit};
 pub use validate::is_xml_char;
 
 /// Problems that a verification or an import lists; beyond it they are only counted.

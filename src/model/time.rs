@@ -40,6 +40,31 @@ impl Timestamp {
     }
 }
 
+/// A day in UTC, as the number of days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub u32);
+
+impl Day {
+    const SECONDS: i64 = 24 * 60 * 60;
+
+    /// Its first second.
+    pub fn start(self) -> Timestamp {
+        Timestamp(i64::from(self.0) * Self::SECONDS)
+    }
+
+    pub const fn minus(self, days: u32) -> Self {
+        Self(self.0.saturating_sub(days))
+    }
+}
+
+impl Timestamp {
+    /// The day of this moment; the first one for what was before.
+    pub fn day(self) -> Day {
+        let days = self.0.div_euclid(Day::SECONDS).max(0);
+        Day(u32::try_from(days).unwrap_or(u32::MAX))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -1,6 +1,6 @@
 //! What a link has been used for: how often, by whom, and when last.
 
-use crate::model::Timestamp;
+use crate::model::{Day, Timestamp};
 
 /// A redirect, by the kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Visit {
     Preview,
 }
 
-/// How a link has been used. No more is kept: not by whom, and not when but for the last time.
+/// How a link has been used in all. Who has used it is not kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub clicks: u64,
@@ -41,4 +41,12 @@ impl Usage {
     pub const fn visits(&self) -> u64 {
         self.clicks.saturating_add(self.previews)
     }
+}
+
+/// How a link, or all links of a partner, have been used on a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DailyUsage {
+    pub day: Day,
+    pub clicks: u64,
+    pub previews: u64,
 }

@@ -243,6 +243,8 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>, reloader: &Reloader) ->
     background.spawn(inspection::run(Arc::clone(links)));
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });
+    let swept = Arc::clone(links);
+    background.spawn(async move { swept.keep_sweeping_days().await });
     for (_, tls) in reloader.tls() {
         background.spawn(refresh_certificates(tls));
     }

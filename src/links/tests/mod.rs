@@ -5,6 +5,7 @@ pub mod clicks;
 pub mod clock;
 pub mod crash;
 pub mod damage;
+mod days;
 pub mod destinations;
 pub mod imports;
 pub mod simulated;

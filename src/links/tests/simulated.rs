@@ -1,6 +1,7 @@
 //! Steps of the domain on a simulated disk, for tests, and the world as it should be after each.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -8,7 +9,7 @@ use rand::rngs::StdRng;
 use crate::links::file::{ImportError, ImportOptions, Line, import};
 use crate::links::tests::{PARTNER, draft, everybody};
 use crate::links::*;
-use crate::model::Usage;
+use crate::model::{Day, Usage};
 use crate::store::Snapshot;
 use crate::store::testing::simulated::{Disk, open_on};
 
@@ -19,6 +20,8 @@ pub struct World {
     pub revoked: BTreeMap<Digest, Timestamp>,
     pub calls: BTreeMap<Digest, u64>,
     pub usages: BTreeMap<LinkId, Usage>,
+    /// Clicks and previews by the keys of the table of days (docs/store-format.md#clicks-by-day).
+    pub days: BTreeMap<Vec<u8>, (u64, u64)>,
 }
 
 /// A domain operation; the numbers choose among the links there are.
@@ -35,9 +38,14 @@ pub enum Step {
     CountCall,
     /// Every link has been used once.
     CountClicks,
+    /// Some of what is older is dropped.
+    SweepDays(Day),
     /// Two lines, and a third one that is wrong: then none is imported.
     Import(bool),
 }
+
+/// Entries of days that a step drops.
+const SWEPT_MAX: usize = 3;
 
 /// Calls that a session may make.
 pub const CALLS: u64 = 3;
@@ -45,7 +53,7 @@ pub const CALLS: u64 = 3;
 pub fn any_step(rng: &mut StdRng) -> Step {
     let number = rng.random_range(0..1_000);
     let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
-    match rng.random_range(0..28) {
+    match rng.random_range(0..29) {
         0..8 => Step::Add(user, [None, None, Some("p"), Some("q")][rng.random_range(0..4)]),
         8..11 => Step::SetUrl(number),
         11..13 => Step::SetUser(number, user),
@@ -56,6 +64,7 @@ pub fn any_step(rng: &mut StdRng) -> Step {
         20..23 => Step::Import(rng.random_bool(0.3)),
         23 => Step::CountCall,
         24..26 => Step::CountClicks,
+        26 => Step::SweepDays(Day(rng.random_range(0..12))),
         _ => Step::Revoke,
     }
 }
@@ -86,6 +95,7 @@ impl World {
                     world.usages.insert(*id, usage);
                 }
             }
+            world.days = snapshot.days()?;
             world.revoked = snapshot.revocations()?.into_iter().collect();
             world.calls = snapshot.counted_calls()?.into_iter().collect();
             Ok(world)
@@ -96,12 +106,13 @@ impl World {
         self.links.values().nth(number.checked_rem(self.links.len())?)
     }
 
-    /// What step `number` counts.
+    /// What step `number` counts, a day after the step before.
     fn used(&self, number: usize) -> Vec<(LinkId, Usage)> {
+        let day = Day(u32::try_from(number).unwrap());
         let usage = Usage {
             clicks: 1,
             previews: number as u64,
-            last_used_at: Some(now_of(number)),
+            last_used_at: Some(day.start()),
         };
         self.links.keys().map(|id| (*id, usage)).collect()
     }
@@ -170,6 +181,23 @@ impl World {
                 let mut world = self.clone();
                 for (id, usage) in self.used(number) {
                     world.usages.entry(id).or_default().add(&usage);
+                    let day = u32::try_from(number).unwrap().to_be_bytes();
+                    let of_link = [&day, &b"L"[..], id.as_bytes()].concat();
+                    let of_partner = [&day, &b"P"[..], &PARTNER.0.to_be_bytes()].concat();
+                    for key in [of_link, of_partner] {
+                        let (clicks, previews) = world.days.entry(key).or_default();
+                        *clicks += usage.clicks;
+                        *previews += usage.previews;
+                    }
+                }
+                Some(world)
+            }
+            Step::SweepDays(day) => {
+                let mut world = self.clone();
+                for _ in 0..SWEPT_MAX {
+                    let first = world.days.first_entry();
+                    let is_old = |entry: &OccupiedEntry<'_, Vec<u8>, _>| *entry.key() < day.0.to_be_bytes().to_vec();
+                    first.filter(is_old).map(OccupiedEntry::remove);
                 }
                 Some(world)
             }
@@ -268,7 +296,11 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
         }
         Step::CountClicks => {
             let counted = world.used(number);
-            let job = move |transaction: &mut Transaction<'_>| transaction.add_usage(&counted);
+            let job = move |transaction: &mut Transaction<'_>| transaction.add_usage(&counted, Timestamp::MIN);
+            links.store.write(job).await.map(|_| None).map_err(Into::into)
+        }
+        Step::SweepDays(day) => {
+            let job = move |transaction: &mut Transaction<'_>| transaction.drop_days_before(day, SWEPT_MAX);
             links.store.write(job).await.map(|_| None).map_err(Into::into)
         }
         Step::Import(is_wrong) => {

@@ -16,9 +16,10 @@ use crate::store::error::{CopyError, StoreError};
 use crate::store::files::medium;
 use crate::store::files::unfinished::Unfinished;
 use crate::store::format::clicks;
+use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{CLICKS, Tables};
+use crate::store::format::tables::{CLICKS, DAYS, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
@@ -61,13 +62,14 @@ const OF_META: u8 = 4;
 const OF_FIRST_INDEX: u8 = 5;
 /// Far from the indexes, of which there may be more one day.
 const OF_CLICKS: u8 = 128;
+const OF_DAYS: u8 = 129;
 
 impl Snapshot {
     /// How many entries a dump of it has.
     pub fn entries(&self) -> Result<u64, StoreError> {
         let mut entries = self.meta.len()?;
         let plain = [&self.links, &self.counters, &self.revocations, &self.actions];
-        for table in plain.into_iter().chain(&self.clicks) {
+        for table in plain.into_iter().chain(&self.clicks).chain(&self.days) {
             entries += table.len()?;
         }
         for index in Index::ALL {
@@ -128,10 +130,12 @@ impl Snapshot {
                 visit(number, entry?.0.value(), &[])?;
             }
         }
-        match &self.clicks {
-            Some(clicks) => visit_table(OF_CLICKS, clicks, visit),
-            None => Ok(()),
+        for (number, table) in [(OF_CLICKS, &self.clicks), (OF_DAYS, &self.days)] {
+            if let Some(table) = table {
+                visit_table(number, table, visit)?;
+            }
         }
+        Ok(())
     }
 
     /// Copies it into a new file, verifies the copy, and gives it its name only then; else removes it.
@@ -213,6 +217,7 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_REVOCATIONS => values::decode_until(key, value).map(drop),
         OF_ACTIONS => values::decode_calls(key, value).map(drop),
         OF_CLICKS => clicks::decode(key, value).map(drop),
+        OF_DAYS => days::split_key(key).and_then(|_| days::decode(key, value)).map(drop),
         OF_META => Ok(()),
         number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
             Some(index) if keys::id_of(*index, key).is_none() => {
@@ -281,6 +286,7 @@ fn build(
 struct Copy<'t> {
     tables: Tables<'t>,
     clicks: Table<'t, Bytes, Bytes>,
+    days: Table<'t, Bytes, Bytes>,
 }
 
 impl<'t> Copy<'t> {
@@ -288,6 +294,7 @@ impl<'t> Copy<'t> {
         Ok(Self {
             tables: Tables::open(transaction)?,
             clicks: transaction.open_table(CLICKS)?,
+            days: transaction.open_table(DAYS)?,
         })
     }
 
@@ -299,6 +306,7 @@ impl<'t> Copy<'t> {
             OF_REVOCATIONS => &mut self.tables.revocations,
             OF_ACTIONS => &mut self.tables.actions,
             OF_CLICKS => &mut self.clicks,
+            OF_DAYS => &mut self.days,
             OF_META => {
                 let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
                 let value = value.try_into().map_err(|_| MALFORMED)?;

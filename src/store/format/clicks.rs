@@ -22,12 +22,16 @@ pub fn encode(usage: &Usage) -> Stored {
 }
 
 pub fn decode(id: &[u8], sealed: &[u8]) -> Result<Usage, StoreError> {
-    let [clicks, previews, last] = values::numbers(&unseal(TABLE, id, sealed)?);
-    Ok(Usage {
+    Ok(decode_stored(&unseal(TABLE, id, sealed)?))
+}
+
+pub fn decode_stored(stored: &Stored) -> Usage {
+    let [clicks, previews, last] = values::numbers(stored);
+    Usage {
         clicks,
         previews,
         last_used_at: (clicks > 0).then(|| Timestamp::from_unix(last.cast_signed())),
-    })
+    }
 }
 
 /// What was counted before is lost if it cannot be decoded: no reason to lose what comes, or not to show the link.

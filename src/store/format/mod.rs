@@ -4,6 +4,7 @@
 
 pub mod checksum;
 pub mod clicks;
+pub mod days;
 pub mod format_1;
 pub mod keys;
 pub mod record;

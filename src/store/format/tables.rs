@@ -29,6 +29,10 @@ pub const ACTIONS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("act
 /// id → how the link has been used, in all. The table is made when first something is counted.
 pub const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks");
 
+/// Day, and link or partner → how it was used on that day, as `days.rs` says. The table is made when first something is
+/// counted.
+pub const DAYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks_by_day");
+
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
 

@@ -2,7 +2,7 @@
 //!
 //! Only decisions are kept; indexes and counters follow from them. docs/store-format.md describes the bytes.
 
-use crate::model::{Digest, LinkId, Timestamp};
+use crate::model::{Day, Digest, LinkId, Timestamp};
 use crate::store::format::clicks;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
 
@@ -14,8 +14,12 @@ pub const LINK: u8 = 1;
 pub const REVOKED: u8 = 2;
 pub const COUNTED: u8 = 3;
 pub const DROPPED: u8 = 4;
-/// The sum and not what was added, so that making the change again changes nothing.
+/// The sum and not what was added, so that making the change again changes nothing. In journals of earlier versions,
+/// which counted no days.
 pub const USED: u8 = 5;
+/// The same, with the day that what was added belongs to.
+pub const USED_ON: u8 = 6;
+pub const DAYS_DROPPED: u8 = 7;
 
 /// The changes of one transaction, unless there is no journal or they are too many for it.
 #[derive(Debug)]
@@ -51,10 +55,26 @@ impl Redo {
         self.append(&[&[DROPPED], &now.as_unix().to_be_bytes()]);
     }
 
-    pub fn used(&mut self, id: LinkId, usage: &clicks::Stored) {
-        let id = id.as_bytes();
-        match u8::try_from(id.len()) {
-            Ok(id_length) => self.append(&[&[USED, id_length], id, usage]),
+    pub fn used(&mut self, id: LinkId, usage: &clicks::Stored, day: Day) {
+        self.keyed(USED_ON, id.as_bytes(), &[usage, &day.0.to_be_bytes()]);
+    }
+
+    #[cfg(test)]
+    pub fn used_without_day(&mut self, id: LinkId, usage: &clicks::Stored) {
+        self.keyed(USED, id.as_bytes(), &[usage]);
+    }
+
+    /// Everything up to this key of the table of days was dropped.
+    pub fn days_dropped(&mut self, last: &[u8]) {
+        self.keyed(DAYS_DROPPED, last, &[]);
+    }
+
+    fn keyed(&mut self, kind: u8, key: &[u8], parts: &[&[u8]]) {
+        match u8::try_from(key.len()) {
+            Ok(length) => {
+                self.append(&[&[kind, length], key]);
+                self.append(parts);
+            }
             Err(_) => self.give_up(),
         }
     }

@@ -4,11 +4,11 @@ use std::io;
 
 use redb::Database;
 
-use crate::model::{LinkId, Timestamp};
+use crate::model::{Day, LinkId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::{record as stored_record, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
-use crate::store::journal::redo::{COUNTED, DROPPED, LINK, REVOKED, Redo, USED, VERSION};
+use crate::store::journal::redo::{COUNTED, DAYS_DROPPED, DROPPED, LINK, REVOKED, Redo, USED, USED_ON, VERSION};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::transaction::Transaction;
 
@@ -102,11 +102,14 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
             [DROPPED] => transaction.drop_expired_sessions(rest.take_time()?)?,
             [USED] => {
                 let (id, usage) = (rest.take_id()?, rest.take()?);
-                // There was one when they were counted.
-                if transaction.has(id)? {
-                    transaction.set_usage(id, &usage)?;
-                }
+                transaction.set_usage(id, &usage, None)?;
             }
+            [USED_ON] => {
+                let (id, usage) = (rest.take_id()?, rest.take()?);
+                let day = Day(u32::from_be_bytes(rest.take()?));
+                transaction.set_usage(id, &usage, Some(day))?;
+            }
+            [DAYS_DROPPED] => transaction.drop_days_until(rest.take_key()?)?,
             [kind] => return Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
         }
     }
@@ -129,10 +132,13 @@ impl<'a> Parts<'a> {
         Ok(part)
     }
 
-    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+    fn take_key(&mut self) -> Result<&'a [u8], StoreError> {
         let [length] = self.take()?;
-        let id = self.take_slice(length.into())?;
-        LinkId::from_bytes(id).map_err(|error| StoreError::damaged(record::NAME, error))
+        self.take_slice(length.into())
+    }
+
+    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+        LinkId::from_bytes(self.take_key()?).map_err(|error| StoreError::damaged(record::NAME, error))
     }
 
     fn take_time(&mut self) -> Result<Timestamp, StoreError> {

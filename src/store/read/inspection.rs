@@ -32,12 +32,19 @@ enum Part {
     Index(Index),
     Counters,
     Clicks,
+    Days,
     Revocations,
     Actions,
 }
 
 fn part(number: usize) -> Option<Part> {
-    let others = [Part::Counters, Part::Clicks, Part::Revocations, Part::Actions];
+    let others = [
+        Part::Counters,
+        Part::Clicks,
+        Part::Days,
+        Part::Revocations,
+        Part::Actions,
+    ];
     let parts = [Part::Links].into_iter().chain(Index::ALL.map(Part::Index));
     parts.chain(others).nth(number)
 }
@@ -100,6 +107,10 @@ fn look(
         Part::Counters => (&snapshot.counters, check_counter),
         Part::Clicks => match &snapshot.clicks {
             Some(table) => (table, check_clicks),
+            None => return Ok((0, None)),
+        },
+        Part::Days => match &snapshot.days {
+            Some(table) => (table, Snapshot::check_day),
             None => return Ok((0, None)),
         },
         Part::Revocations => (&snapshot.revocations, |_, digest, until| {

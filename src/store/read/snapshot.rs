@@ -1,14 +1,19 @@
 //! A consistent view of the store for reading.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable};
 
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
+use crate::model::{DailyUsage, Day, LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
+use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{
-    self, ACTIONS, CLICKS, COUNTERS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+    self, ACTIONS, CLICKS, COUNTERS, DAYS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
 };
 use crate::store::format::values::{self, Counts, decode_counts};
 
@@ -25,6 +30,7 @@ pub struct Snapshot {
     pub actions: ReadOnlyTable<Bytes, Bytes>,
     /// None where nothing has been counted yet.
     pub clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
+    pub days: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub meta: ReadOnlyTable<&'static str, u64>,
     /// The number of the commit that left the store so.
     pub sequence: u64,
@@ -42,6 +48,7 @@ impl Snapshot {
             revocations: inner.open_table(REVOCATIONS)?,
             actions: inner.open_table(ACTIONS)?,
             clicks: tables::open_if_there(&inner, CLICKS)?,
+            days: tables::open_if_there(&inner, DAYS)?,
             meta,
             sequence,
         })
@@ -53,6 +60,37 @@ impl Snapshot {
             Some(table) => clicks::usage_of(id, table),
             None => Ok(Usage::default()),
         }
+    }
+
+    /// How a link has been used on each of these days, without those on which it was not.
+    pub fn usage_by_day(&self, id: LinkId, days: RangeInclusive<Day>) -> Result<Vec<DailyUsage>, StoreError> {
+        self.by_day(days, |day| days::key_of_link(day, id))
+    }
+
+    /// The same for all links of a partner together.
+    pub fn usage_of_partner_by_day(
+        &self,
+        partner: PartnerId,
+        days: RangeInclusive<Day>,
+    ) -> Result<Vec<DailyUsage>, StoreError> {
+        self.by_day(days, |day| days::key_of_partner(day, partner))
+    }
+
+    fn by_day(&self, days: RangeInclusive<Day>, key: impl Fn(Day) -> Vec<u8>) -> Result<Vec<DailyUsage>, StoreError> {
+        let mut used = Vec::new();
+        let Some(table) = &self.days else { return Ok(used) };
+        for day in (days.start().0..=days.end().0).map(Day) {
+            let key = key(day);
+            let stored = table.get(key.as_slice())?;
+            if let Some(visits) = stored.and_then(|sealed| days::decode_or_none(&key, sealed.value())) {
+                used.push(DailyUsage {
+                    day,
+                    clicks: visits.clicks,
+                    previews: visits.previews,
+                });
+            }
+        }
+        Ok(used)
     }
 
     pub fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError> {
@@ -105,6 +143,20 @@ impl Snapshot {
             }
         }
         Ok(revocations)
+    }
+
+    /// The entries of the table of days, for tests: each key, clicks and previews.
+    #[cfg(test)]
+    pub(crate) fn days(&self) -> Result<BTreeMap<Vec<u8>, (u64, u64)>, StoreError> {
+        let Some(table) = &self.days else {
+            return Ok(BTreeMap::new());
+        };
+        let entries = table.iter()?.map(|entry| {
+            let (key, sealed) = entry?;
+            let visits = days::decode(key.value(), sealed.value())?;
+            Ok((key.value().to_vec(), (visits.clicks, visits.previews)))
+        });
+        entries.collect()
     }
 
     /// The calls that were counted, by session, for tests.

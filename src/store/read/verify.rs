@@ -7,6 +7,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use crate::model::PROBLEMS_LISTED_MAX;
 use crate::store::error::StoreError;
 use crate::store::format::clicks;
+use crate::store::format::days;
 use crate::store::format::keys::{self, Index, PerIndex};
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
@@ -77,6 +78,7 @@ impl Snapshot {
         }
         self.verify_unique_ids(&mut found)?;
         self.verify_clicks(&mut found)?;
+        self.verify_days(&mut found)?;
         self.verify_sessions(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
@@ -217,6 +219,29 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    fn verify_days(&self, found: &mut Verification) -> Result<(), StoreError> {
+        let Some(table) = &self.days else { return Ok(()) };
+        for entry in table.iter()? {
+            let (key, visits) = entry?;
+            match self.check_day(key.value(), visits.value()) {
+                Ok(None) => {}
+                Ok(Some(problem)) => found.problem(|| problem),
+                Err(error @ StoreError::Damaged { .. }) => found.problem(|| error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with an entry of the table of days, if anything is.
+    pub fn check_day(&self, key: &[u8], visits: &[u8]) -> Result<Option<String>, StoreError> {
+        days::decode(key, visits)?;
+        let (day, id) = days::split_key(key)?;
+        let Some(id) = id else { return Ok(None) };
+        let is_lost = self.links.get(id.as_bytes())?.is_none();
+        Ok(is_lost.then(|| format!("there are clicks of {id} on day {}, which has no record", day.0)))
     }
 
     /// Calls `visit` with every scope of an index and how many entries it has of each status.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use redb::Builder;
 
-use crate::model::{ShortLink, Timestamp, Usage};
+use crate::model::{Day, ShortLink, Timestamp, Usage};
 use crate::store::format::keys::Index;
 use crate::store::format::tables::{CLICKS, COUNTERS, LINKS, META};
 use crate::store::format::{clicks, format_1, keys, record, tables};
@@ -160,7 +160,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     let mut redo = redo::Redo::kept();
     let added = numbered(8);
     redo.link(added.id, &record::encode_of_format_1(&added));
-    redo.used(added.id, &clicks::encode(&usage(3)));
+    redo.used_without_day(added.id, &clicks::encode(&usage(3)));
     let mut journal = journal_record_1(99, 11, &redo.into_bytes().unwrap());
     journal.resize(journal::FILE_BYTES, 0);
     fs::write(files::disk::journal_path(&path), journal).unwrap();
@@ -173,6 +173,7 @@ fn crashed_store_of_format_1_is_upgraded_with_its_journal() {
     }
     assert_eq!(snapshot.usage(links[0].id).unwrap(), usage(5));
     assert_eq!(snapshot.usage(added.id).unwrap(), usage(3));
+    assert_eq!(snapshot.usage_by_day(added.id, Day(0)..=Day(9)).unwrap(), []);
     assert_eq!(snapshot.revocations().unwrap(), [([1; 20], at(100))]);
     assert_eq!(snapshot.counted_calls().unwrap(), [([2; 20], 2)]);
     drop(snapshot);

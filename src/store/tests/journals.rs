@@ -308,7 +308,7 @@ fn changes_of(links: &[ShortLink], revoked: &[(u8, i64)]) -> Vec<u8> {
     let mut redo = Redo::kept();
     for link in links {
         redo.link(link.id, &record::encode(link).unwrap());
-        redo.used(link.id, &clicks::encode(&usage_of(link)));
+        redo.used_without_day(link.id, &clicks::encode(&usage_of(link)));
     }
     for (digest, until) in revoked {
         redo.revoked(&[*digest; 20], Timestamp::from_unix(*until));

@@ -1,6 +1,7 @@
 //! The store against a naive model, and what it refuses.
 
 mod copies;
+mod days;
 mod formats;
 mod inspection;
 mod journals;

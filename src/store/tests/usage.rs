@@ -7,20 +7,21 @@ use std::time::Duration;
 use redb::Builder;
 use tempfile::TempDir;
 
-use crate::model::{LinkId, ShortLink, Status, Timestamp, Usage};
+use crate::model::{Day, LinkId, ShortLink, Status, Timestamp, Usage};
 use crate::store::format::tables::CLICKS;
 use crate::store::format::{checksum, clicks};
 use crate::store::journal::redo::Redo;
 use crate::store::journal::replay;
+use crate::store::tests::copies::at;
 use crate::store::tests::journals::{crashed, file_in};
 use crate::store::tests::{block_on, golden_link, open, put};
 use crate::store::*;
 
-fn id(name: &str) -> LinkId {
+pub fn id(name: &str) -> LinkId {
     name.parse().unwrap()
 }
 
-fn usage(clicks: u64, previews: u64, last: i64) -> Usage {
+pub fn usage(clicks: u64, previews: u64, last: i64) -> Usage {
     Usage {
         clicks,
         previews,
@@ -28,9 +29,9 @@ fn usage(clicks: u64, previews: u64, last: i64) -> Usage {
     }
 }
 
-async fn add(store: &Store, counted: &[(&str, Usage)]) -> Option<(LinkId, Usage)> {
+pub async fn add(store: &Store, counted: &[(&str, Usage)]) -> Option<(LinkId, Usage)> {
     let counted: Vec<_> = counted.iter().map(|(name, usage)| (id(name), *usage)).collect();
-    store.write(move |t| t.add_usage(&counted)).await.unwrap()
+    store.write(move |t| t.add_usage(&counted, at(0))).await.unwrap()
 }
 
 fn usage_in(path: &Path, name: &str) -> Usage {
@@ -42,7 +43,7 @@ fn usage_in(path: &Path, name: &str) -> Usage {
 }
 
 /// A store with two links that have been used, one of them deleted, and one that has not.
-fn used() -> (TempDir, Store) {
+pub fn used() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
@@ -89,9 +90,9 @@ fn counts_add_up_and_come_back_from_the_journal() {
 fn replayed_clicks_are_not_counted_again() {
     let (folder, store) = used();
     let mut redo = Redo::kept();
-    redo.used(id("aaaa"), &clicks::encode(&usage(9, 9, 90)));
+    redo.used(id("aaaa"), &clicks::encode(&usage(9, 9, 90)), Day(0));
     // There is no such link.
-    redo.used(id("zzzz"), &clicks::encode(&usage(9, 9, 90)));
+    redo.used(id("zzzz"), &clicks::encode(&usage(9, 9, 90)), Day(0));
     let payload = redo.into_bytes().unwrap();
     for _ in 0..3 {
         let payload = payload.clone();

@@ -5,4 +5,5 @@ pub mod queue;
 pub mod recovery;
 pub mod rehearsal;
 pub mod transaction;
+pub mod usage;
 pub mod writer;

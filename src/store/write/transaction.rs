@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
-use crate::model::{Digest, LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
+use crate::model::{Day, Digest, LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::format::checksum::seal;
-use crate::store::format::clicks;
+use crate::store::format::days::Visits;
 use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS};
 use crate::store::format::record;
-use crate::store::format::tables::{self, CLICKS, META_SEQUENCE, Tables};
+use crate::store::format::tables::{self, META_SEQUENCE, Tables};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot;
@@ -31,12 +30,20 @@ pub enum Change {
     RevocationsDropped(Timestamp),
 }
 
+/// What a transaction that counts clicks needs; most do not.
+#[derive(Default)]
+pub struct Counting<'t> {
+    pub clicks: Option<Table<'t, Bytes, Bytes>>,
+    pub days: Option<Table<'t, Bytes, Bytes>>,
+    /// What came to the days of partners, which nearly every link changes: written once, at the end.
+    pub partners: BTreeMap<(Day, PartnerId), Visits>,
+}
+
 /// An open write transaction, shared by all jobs of one group commit; each sees what those before it did.
 pub struct Transaction<'t> {
-    inner: &'t WriteTransaction,
-    tables: Tables<'t>,
-    // Opened when it is needed, because most transactions do not count.
-    clicks: Option<Table<'t, Bytes, Bytes>>,
+    pub inner: &'t WriteTransaction,
+    pub tables: Tables<'t>,
+    pub counting: Counting<'t>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None without an observer, or if there are too many.
@@ -44,8 +51,8 @@ pub struct Transaction<'t> {
     pub redo: Redo,
     /// How many changes have been made or begun.
     pub modifications: usize,
-    // How many of them are clicks.
-    clicked: usize,
+    /// How many of them are clicks.
+    pub clicked: usize,
 }
 
 pub struct Finished {
@@ -60,46 +67,11 @@ pub struct Finished {
 }
 
 impl<'t> Transaction<'t> {
-    /// As [`snapshot::Snapshot::usage`].
-    pub fn usage(&mut self, id: LinkId) -> Result<Usage, StoreError> {
-        clicks::usage_of(id, self.clicks()?)
-    }
-
-    /// Adds to the use of links; an id without a link is passed over. Returns the first total that was written, which
-    /// tells later whether this transaction is in the store.
-    pub fn add_usage(&mut self, counted: &[(LinkId, Usage)]) -> Result<Option<(LinkId, Usage)>, StoreError> {
-        let mut first = None;
-        for (id, more) in counted {
-            let stored = self.clicks()?.get(id.as_bytes())?;
-            let stored = stored.map(|bytes| clicks::decode_or_none(*id, bytes.value()));
-            // What has been counted before has a link.
-            if stored.is_none() && !self.has(*id)? {
-                tracing::error!(%id, "dropping clicks of a link that is not in the store");
-                continue;
-            }
-            let mut usage = stored.unwrap_or_default();
-            usage.add(more);
-            self.set_usage(*id, &clicks::encode(&usage))?;
-            first.get_or_insert((*id, usage));
-        }
-        Ok(first)
-    }
-
-    /// Writes down how a link has been used in all.
-    pub fn set_usage(&mut self, id: LinkId, usage: &clicks::Stored) -> Result<(), StoreError> {
-        self.modifications += 1;
-        self.clicked += 1;
-        let value = seal(id.as_bytes(), usage);
-        self.clicks()?.insert(id.as_bytes(), value.as_slice())?;
-        self.redo.used(id, usage);
-        Ok(())
-    }
-
     pub fn open(inner: &'t WriteTransaction, is_observed: bool, redo: Redo) -> Result<Self, StoreError> {
         Ok(Self {
             inner,
             tables: Tables::open(inner)?,
-            clicks: None,
+            counting: Counting::default(),
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,
@@ -282,15 +254,6 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// The table of clicks, which a store need not have yet.
-    pub fn clicks(&mut self) -> Result<&mut Table<'t, Bytes, Bytes>, StoreError> {
-        let table = match self.clicks.take() {
-            Some(table) => table,
-            None => self.inner.open_table(CLICKS)?,
-        };
-        Ok(self.clicks.insert(table))
-    }
-
     /// Writes a record that does not decode, for tests.
     #[cfg(test)]
     pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
@@ -344,6 +307,7 @@ impl<'t> Transaction<'t> {
                 self.tables.counters.insert(key.as_slice(), value.as_slice())?;
             }
         }
+        self.write_partners_days()?;
         self.tables.meta.insert(META_SEQUENCE, sequence)?;
         Ok(Finished {
             changes: self.changes,

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::support::fixture::{Appliance, code, poll, tinyd};
+use crate::support::fixture::{Appliance, PARTNER, code, poll, tinyd};
 use crate::support::http::{Answer, encode, request};
 
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
@@ -388,4 +388,59 @@ fn disabled_counting_counts_no_click() {
     assert!(appliance.terminate().success());
     appliance.restart();
     assert_eq!(counted(&appliance, &ks, &id), (0, 0));
+}
+
+#[test]
+fn clicks_by_day_are_of_the_link_or_the_partner() {
+    let mut appliance = Appliance::start_with_operator();
+    let (operator, other) = (appliance.admin_ks(), appliance.other_partners_ks());
+    let user = appliance.user_ks("me");
+    let (own, shared) = (appliance.add(&user, &[]), appliance.add(&operator, &[]));
+    let foreign = appliance.add(&other, &[]);
+    fn days(appliance: &Appliance, ks: &str, params: &[(&str, &str)]) -> Value {
+        appliance.call("tinyd", "clicksByDay", ks, params)
+    }
+    assert_eq!(days(&appliance, &user, &[("id", &own)]), Value::Array(vec![]));
+    let now = || appliance.call("system", "getTime", "", &[]).as_i64().unwrap();
+    let before = now();
+    for _ in 0..3 {
+        assert_eq!(appliance.goto(&own).status, 302);
+    }
+    for id in [&shared, &foreign] {
+        assert_eq!(ask(&appliance.public, "HEAD", &format!("{GOTO}{id}"), &[]).status, 302);
+    }
+    // Pending ones show, and are of today.
+    let of_link = days(&appliance, &user, &[("id", &own)]);
+    let day = of_link[0]["day"].as_i64().unwrap();
+    assert!(
+        day % 86_400 == 0 && (before - 86_400..=now()).contains(&day),
+        "{of_link}"
+    );
+    assert_eq!(of_link[0]["objectType"], "TinydDailyUsage");
+    assert_eq!((&of_link[0]["clicks"], &of_link[0]["previews"]), (&3.into(), &0.into()));
+    for (session, id) in [
+        (&user, shared.as_str()),
+        (&other, &own),
+        (&operator, "zzzzzzzz"),
+        (&operator, "No id"),
+    ] {
+        assert_eq!(code(&days(&appliance, session, &[("id", id)])), "INVALID_OBJECT_ID");
+    }
+    assert_eq!(code(&days(&appliance, &user, &[])), "SERVICE_FORBIDDEN");
+    assert_eq!(
+        code(&days(&appliance, &other, &[("partnerId", PARTNER)])),
+        "SERVICE_FORBIDDEN"
+    );
+    // They are written at the end.
+    assert!(appliance.terminate().success());
+    appliance.restart();
+    let sums = |params: &[(&str, &str)]| {
+        let days = days(&appliance, &operator, params);
+        let days = days.as_array().unwrap().clone();
+        let sum = |name: &str| days.iter().map(|day| day[name].as_u64().unwrap()).sum::<u64>();
+        (sum("clicks"), sum("previews"))
+    };
+    assert_eq!(sums(&[]), (3, 1));
+    assert_eq!(sums(&[("partnerId", "7654321")]), (0, 1));
+    assert_eq!(sums(&[("id", &own)]), (3, 0));
 }
