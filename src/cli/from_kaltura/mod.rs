@@ -20,8 +20,8 @@ use serde_json::Value;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::{LogWriter, bar};
 use crate::cli::secure::TlsArgs;
-use crate::cli::shown;
 use crate::links::file::{self, Defaults, FIELDS, FileFormat, ImportReport, LineProblem};
+use crate::model::shown;
 use crate::model::{Clock, PartnerId};
 
 use cursor::Cursor;

@@ -16,7 +16,7 @@ use url::Url;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::from_kaltura::pages::{Listing, Page, Window};
 use crate::cli::progress::LogWriter;
-use crate::cli::shown;
+use crate::model::shown;
 use crate::tls;
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
