@@ -51,7 +51,7 @@ const OWNED: [(&str, &[&str]); 21] = [
     (
         "parking_lot",
         &[
-            "metrics", "http", "tls", "store", "links", "access", "fetch", "acme", "api",
+            "metrics", "http", "tls", "store", "links", "access", "fetch", "acme", "api", "console",
         ],
     ),
     ("ppp", &["http/connection"]),

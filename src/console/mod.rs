@@ -17,7 +17,6 @@ mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, SET_COOKIE};
@@ -29,17 +28,15 @@ pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
 use crate::console::cookie::SignedIn;
+use crate::console::links::BulkJobs;
 use crate::console::page::{protect, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
-use crate::links::{Links, NewDestinations, ReadContext};
+use crate::links::{Links, NewDestinations};
 
 /// Where the console is on the admin listener.
 pub const CONSOLE_PATH: &str = "/console";
-
-/// How long a page may read the store.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Methods of pages with a form.
 const FORM_METHODS: &str = "GET, HEAD, POST";
@@ -54,6 +51,7 @@ pub struct Console {
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
     short_url_base: String,
+    jobs: Arc<BulkJobs>,
 }
 
 /// What a page answers.
@@ -80,6 +78,7 @@ impl Console {
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             short_url_base,
+            jobs: Arc::default(),
         }
     }
 
@@ -151,6 +150,8 @@ impl Console {
             [] => Ok(see_other(&self.path("links"))),
             ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
+            ["all"] => self.show_all(request, required(signed_in)?).await,
+            ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
             ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,
             _ => Err(Problem::NotFound),
         }
@@ -169,6 +170,8 @@ impl Console {
         }
         match path.as_slice() {
             ["sign-out"] => self.sign_out(request, signed_in).await,
+            ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
+            ["bulk"] => self.begin_bulk(form, signed_in).await,
             ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
@@ -177,10 +180,6 @@ impl Console {
     /// A path of the console, as browsers see it.
     fn path(&self, below: &str) -> String {
         format!("{}/{below}", self.base)
-    }
-
-    fn reading() -> ReadContext {
-        ReadContext::until(Instant::now() + READ_TIMEOUT)
     }
 }
 

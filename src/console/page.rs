@@ -42,6 +42,7 @@ pub struct AccountView {
 pub enum Section {
     None,
     MyLinks,
+    AllLinks,
     NewLink,
 }
 

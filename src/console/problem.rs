@@ -14,6 +14,11 @@ pub enum Problem {
     NotFound,
     /// Of a link.
     NoSuchLink,
+    AdministratorsOnly,
+    /// Of a change of many.
+    NothingSelected,
+    NoEnd,
+    TooManyJobs,
     UnknownHost,
     OtherOrigin,
     /// The form is of another session.
@@ -35,9 +40,11 @@ pub enum Problem {
 impl Problem {
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::SignInFirst | Self::OtherOrigin | Self::OldForm => StatusCode::FORBIDDEN,
+            Self::SignInFirst | Self::AdministratorsOnly | Self::OtherOrigin | Self::OldForm => StatusCode::FORBIDDEN,
             Self::UsedLink => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink => StatusCode::NOT_FOUND,
+            Self::NothingSelected | Self::NoEnd => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyJobs => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LongForm => StatusCode::PAYLOAD_TOO_LARGE,
@@ -56,6 +63,10 @@ impl Problem {
             Self::UsedLink => "This sign-in link is used up",
             Self::NotFound => "Page not found",
             Self::NoSuchLink => "No such link",
+            Self::AdministratorsOnly => "For administrators only",
+            Self::NothingSelected => "No link is selected",
+            Self::NoEnd => "No end is chosen",
+            Self::TooManyJobs => "Too many changes at a time",
             Self::UnknownHost => "Unknown address",
             Self::OtherOrigin => "Request from another site",
             Self::OldForm => "This form is out of date",
@@ -76,6 +87,10 @@ impl Problem {
             Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
+            Self::AdministratorsOnly => "Your account may manage your own links.",
+            Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
+            Self::NoEnd => "Choose until when the links work.",
+            Self::TooManyJobs => "Wait until some of the changes that are going on have ended.",
             Self::UnknownHost => {
                 "This server does not know the host name that you used. Open the console by its IP address, or have \
                  the operator set console.url to the address that people use."

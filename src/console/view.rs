@@ -41,6 +41,21 @@ pub fn parse_input(text: &str) -> Option<Timestamp> {
     ))
 }
 
+/// As the value of an input of type `date`, in UTC.
+pub fn input_date(time: Option<Timestamp>) -> String {
+    let instant = time.and_then(|time| Instant::from_second(time.as_unix()).ok());
+    let value = instant.map(|instant| instant.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string());
+    value.unwrap_or_default()
+}
+
+/// Reads such a value: the first second of the day.
+pub fn parse_date(text: &str) -> Option<Timestamp> {
+    let day: jiff::civil::Date = text.parse().ok()?;
+    Some(Timestamp::from_unix(
+        day.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(),
+    ))
+}
+
 /// Whether a link works, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateView {

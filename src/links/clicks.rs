@@ -139,6 +139,12 @@ impl Batch {
         total.map_or(Ok(false), |(id, total)| Ok(snapshot.usage(id)? == total))
     }
 
+    /// The links that people have opened.
+    fn used(&self) -> impl Iterator<Item = LinkId> {
+        let used = self.counts.iter().filter(|(_, usage)| usage.clicks > 0);
+        used.map(|(id, _)| *id)
+    }
+
     fn visits(&self) -> u64 {
         self.counts.iter().map(|(_, usage)| usage.visits()).sum()
     }
@@ -354,7 +360,10 @@ impl Links {
             self.store
                 .write(move |transaction| batch.write(transaction, now))
                 .await?;
-            clicks.pending.lock().batch = None;
+            let written = clicks.pending.lock().batch.take();
+            if let Some(written) = written {
+                self.search.note_used(written.used());
+            }
             clicks.written.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(links, visits, "clicks written");
             // Recorders do not wait for the remaining batches.

@@ -3,6 +3,7 @@
 //! Owns the map from which redirects are answered, and decides inside write transactions which changes are allowed.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod bulk;
 mod cascade;
 mod clicks;
 mod days;
@@ -11,6 +12,7 @@ pub mod file;
 mod ids;
 mod map;
 mod restore;
+mod search;
 mod sessions;
 mod turns;
 
@@ -26,10 +28,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
 pub use map::{LinkMap, Verdict};
 pub use restore::RestoreOutcome;
+pub use search::{SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
@@ -38,6 +42,7 @@ use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
+use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
 use crate::model::validate::{self, InvalidValidity};
 use crate::model::{
@@ -134,6 +139,7 @@ pub struct Draft {
 pub struct Links {
     store: Store,
     index: Arc<LinkMap>,
+    search: Arc<SearchIndex>,
     sessions: Arc<Sessions>,
     clicks: Arc<Clicks>,
     turns: Turns,
@@ -194,12 +200,17 @@ impl Links {
 
     fn from_store(store: Store, publisher: Publisher, clock: Clock, ids: IdSource) -> Result<Self, OpenError> {
         let snapshot = store.snapshot()?;
-        let Publisher { index, sessions } = publisher;
+        let Publisher {
+            index,
+            search,
+            sessions,
+        } = publisher;
         sessions.replace_revocations(snapshot.revocations()?);
         let stored = snapshot.totals()?.iter().sum();
         Ok(Self {
             store,
             index,
+            search,
             sessions,
             clicks: Clicks::new(true),
             turns: Turns::default(),

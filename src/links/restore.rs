@@ -64,14 +64,14 @@ impl Links {
     }
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     Restored(ShortLink),
     Already(Status),
     UniqueIdTaken(String),
     Unknown,
 }
 
-fn restore(
+pub(super) fn restore(
     transaction: &mut Transaction<'_>,
     id: LinkId,
     partner: PartnerId,

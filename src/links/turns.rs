@@ -40,22 +40,15 @@ pub struct ReadContext {
     pub is_awaited: watch::Sender<bool>,
 }
 
+#[cfg(test)]
 impl ReadContext {
-    /// Of a client whose leaving nobody notices.
-    pub fn until(deadline: Instant) -> Self {
+    pub(super) fn patient() -> Self {
         Self {
-            deadline,
+            deadline: Instant::now() + Duration::from_secs(3600),
             left: watch::channel(false).1,
             has_left: Arc::default(),
             is_awaited: watch::Sender::new(false),
         }
-    }
-}
-
-#[cfg(test)]
-impl ReadContext {
-    pub(super) fn patient() -> Self {
-        Self::until(Instant::now() + Duration::from_secs(3600))
     }
 }
 

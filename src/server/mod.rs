@@ -52,6 +52,7 @@ const LETTING_GO: Duration = Duration::from_secs(2);
 const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the files of certificates are looked at. Not by events, which network file systems do not have.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(5);
+const SEARCH_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Serves until `shutdown` is ready, then drains.
@@ -240,6 +241,7 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>, reloader: &Reloader) ->
     let mut background = JoinSet::new();
     background.spawn(async move { monitor.run().await });
     background.spawn(sweep_sessions(Arc::clone(links)));
+    background.spawn(sweep_search(Arc::clone(links)));
     background.spawn(inspection::run(Arc::clone(links)));
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });
@@ -336,6 +338,14 @@ impl Serving {
         }
         // The threads' connections on the general threads have ended with them.
         self.general.end(LETTING_GO).await;
+    }
+}
+
+/// Frees the memory of searches that nobody makes any more.
+async fn sweep_search(links: Arc<Links>) {
+    loop {
+        tokio::time::sleep(SEARCH_SWEEP_INTERVAL).await;
+        links.sweep_search();
     }
 }
 

@@ -66,4 +66,8 @@ for (const input of document.querySelectorAll("input[data-utc]")) {
   });
 }
 
+document.querySelector("[data-all]")?.addEventListener("change", (event) => {
+  for (const box of document.querySelectorAll("input[name=id]")) box.checked = event.target.checked;
+});
+
 document.querySelector("#errors")?.focus();

@@ -4,6 +4,7 @@ use askama::Template;
 use hyper::StatusCode;
 
 use crate::console::cookie::SignedIn;
+use crate::console::links::filter::Choices;
 use crate::console::links::parse_id;
 use crate::console::page::{Frame, Section, html, see_other};
 use crate::console::problem::Problem;
@@ -19,7 +20,7 @@ use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp, validate};
 const SYSTEM_NAME_DEFAULT: &str = "CONSOLE";
 
 /// How many hours or days from now a link may end at a click.
-const PRESETS: [(&str, &str); 6] = [
+pub const PRESETS: Choices = &[
     ("3600", "1 hour"),
     ("86400", "1 day"),
     ("604800", "7 days"),
@@ -70,7 +71,7 @@ struct EditPage {
     id: Option<LinkId>,
     title: String,
     form: FormView,
-    presets: [(&'static str, &'static str); 6],
+    presets: Choices,
     may_set_owner: bool,
 }
 

@@ -1,32 +1,36 @@
-//! The list of links.
-
-use std::collections::BTreeSet;
+//! The lists: one's own links, and for administrators those of everybody.
 
 use askama::Template;
 use hyper::StatusCode;
 
 use crate::console::cookie::SignedIn;
+use crate::console::links::edit::PRESETS;
+use crate::console::links::filter::{Choices, Filter, ORDERS, STATES};
 use crate::console::page::{Frame, Section, html, notice};
 use crate::console::request::ConsoleRequest;
 use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
 use crate::console::{Console, Page};
-use crate::model::{LinkId, ShortLink, Status, Usage, grouped};
-use crate::store::{Order, Page as StorePage, Query, TimeRange};
-
-const PAGE_LINKS: usize = 50;
+use crate::model::{LinkId, ShortLink, Timestamp, Usage, grouped};
 
 #[derive(Debug, Template)]
 #[template(path = "list.html")]
 struct ListPage {
     frame: Frame,
+    title: &'static str,
+    /// The page's own path.
+    path: String,
+    filter: Filter,
+    states: Choices,
+    orders: Choices,
+    presets: Choices,
     rows: Vec<RowView>,
-    total: String,
-    filters: Vec<FilterView>,
-    /// The ids of the link that has just been deleted, which may be undone.
+    total: u64,
+    total_words: String,
+    range: [usize; 2],
+    /// The link that has just been deleted, which may be undone.
     deleted: Option<LinkId>,
     previous: Option<String>,
     next: Option<String>,
-    is_filtered: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +38,7 @@ struct RowView {
     id: LinkId,
     title: String,
     system_name: String,
+    owner: String,
     short_url: String,
     destination: DestinationView,
     state: StateView,
@@ -41,73 +46,64 @@ struct RowView {
     clicks: String,
 }
 
-#[derive(Debug)]
-struct FilterView {
-    words: &'static str,
-    url: String,
-    is_on: bool,
+impl ListPage {
+    fn is_deleted_shown(&self) -> bool {
+        self.filter.state == "deleted"
+    }
 }
-
-/// The statuses that a filter shows, by its word in the URL.
-const FILTERS: [(&str, &str, &[Status]); 4] = [
-    ("", "All", &[Status::Enabled, Status::Disabled]),
-    ("on", "Switched on", &[Status::Enabled]),
-    ("off", "Switched off", &[Status::Disabled]),
-    ("deleted", "Deleted", &[Status::Deleted]),
-];
 
 impl Console {
     pub(super) async fn my_links(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
-        let wanted = request.query.text("show");
-        let of_name = FILTERS.iter().find(|(name, ..)| *name == wanted);
-        let (filter, _, statuses) = of_name.unwrap_or(&FILTERS[0]);
-        let index = request.query.text("page").parse().unwrap_or(1).max(1);
-        let query = Query {
-            partner: signed_in.session.partner,
-            ids: None,
-            users: Some(BTreeSet::from([signed_in.user.clone()])),
-            system_names: None,
-            unique_id: None,
-            statuses: statuses.iter().copied().collect(),
-            created: TimeRange::default(),
-            updated: TimeRange::default(),
-            expires: TimeRange::default(),
-            order: Order::default(),
-            page: StorePage {
-                size: PAGE_LINKS,
-                index,
-            },
-        };
-        let ((listing, usages), _turn) = self.links.list_with_usage(query, &Self::reading()).await?;
+        let filter = Filter::read(&request.query, false);
+        self.list(filter, request, signed_in).await
+    }
+
+    pub(super) async fn all_links(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        let filter = Filter::read(&request.query, true);
+        self.list(filter, request, signed_in).await
+    }
+
+    async fn list(&self, filter: Filter, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        let found = self.links.search(filter.to_search(signed_in)).await?;
         let now = self.links.clock().now();
-        let rows = listing.links.iter().zip(&usages);
-        let page_url = |index: usize| format!("{}?show={filter}&page={index}", self.path("links"));
-        let filters = FILTERS.iter().map(|(name, words, _)| FilterView {
-            words,
-            url: format!("{}?show={name}", self.path("links")),
-            is_on: name == filter,
-        });
-        let mut frame = self.frame(Some(signed_in), Section::MyLinks);
+        let (section, title, path) = if filter.is_for_all {
+            (Section::AllLinks, "All links", "all")
+        } else {
+            (Section::MyLinks, "My links", "links")
+        };
+        let mut frame = self.frame(Some(signed_in), section);
         frame.notice = notice(request);
+        let rows: Vec<_> = found
+            .links
+            .iter()
+            .map(|(link, usage)| self.row(link, usage, now))
+            .collect();
+        let [previous, next] = filter.neighbours(found.total);
         let page = ListPage {
             frame,
-            rows: rows.map(|(link, usage)| self.row(link, usage, now)).collect(),
-            total: grouped(listing.total),
-            filters: filters.collect(),
+            title,
+            path: self.path(path),
+            states: STATES,
+            orders: ORDERS,
+            presets: PRESETS,
+            total: found.total,
+            total_words: grouped(found.total),
+            range: filter.range(rows.len()),
+            rows,
             deleted: request.query.text("deleted").parse().ok(),
-            previous: (index > 1).then(|| page_url(index - 1)),
-            next: (index.saturating_mul(PAGE_LINKS) < usize::try_from(listing.total).unwrap_or(usize::MAX))
-                .then(|| page_url(index + 1)),
-            is_filtered: !filter.is_empty(),
+            previous,
+            next,
+            filter,
         };
         Ok(html(StatusCode::OK, &page))
     }
 
-    fn row(&self, link: &ShortLink, usage: &Usage, now: crate::model::Timestamp) -> RowView {
+    fn row(&self, link: &ShortLink, usage: &Usage, now: Timestamp) -> RowView {
         RowView {
             id: link.id,
             title: title(link),
             system_name: plain(&link.system_name),
+            owner: plain(link.user_id.as_deref().unwrap_or_default()),
             short_url: self.short_url(link.id),
             destination: DestinationView::new(&link.full_url),
             state: StateView::new(link, now),

@@ -1,8 +1,12 @@
 //! The pages of links: the list, a new one, and each link's own.
 
+mod bulk;
 mod edit;
+mod filter;
 mod list;
 mod share;
+
+pub use bulk::BulkJobs;
 
 use crate::console::cookie::SignedIn;
 use crate::console::page::see_other;
@@ -23,6 +27,13 @@ impl Console {
             [id, "qr.png"] => self.qr(id, false, request, signed_in).await,
             _ => Err(Problem::NotFound),
         }
+    }
+
+    pub(super) async fn show_all(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        if !signed_in.is_admin() {
+            return Err(Problem::AdministratorsOnly);
+        }
+        self.all_links(request, signed_in).await
     }
 
     pub(super) async fn change_links(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {

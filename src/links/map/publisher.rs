@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::links::search::SearchIndex;
 use crate::links::{LinkMap, Sessions};
 use crate::model::Destination;
 use crate::store::{Change, CommitObserver, Snapshot, StoreError};
@@ -10,6 +11,7 @@ use crate::store::{Change, CommitObserver, Snapshot, StoreError};
 #[derive(Debug, Clone, Default)]
 pub struct Publisher {
     pub index: Arc<LinkMap>,
+    pub search: Arc<SearchIndex>,
     pub sessions: Arc<Sessions>,
 }
 
@@ -19,6 +21,7 @@ impl CommitObserver for Publisher {
             match change {
                 Change::Link(link) => {
                     self.index.publish(&(&*link).into());
+                    self.search.note(&link);
                 }
                 Change::Revoked(digest, until) => self.sessions.publish_revocation(digest, until),
                 Change::RevocationsDropped(now) => self.sessions.drop_expired(now),
@@ -27,6 +30,7 @@ impl CommitObserver for Publisher {
     }
 
     fn catch_up(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.search.clear();
         let was_loaded = self.index.is_loaded();
         let (mut differing, mut damaged) = (0_u64, HashSet::new());
         let links = snapshot.for_each(|id, record| match record {

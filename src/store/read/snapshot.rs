@@ -62,6 +62,19 @@ impl Snapshot {
         }
     }
 
+    /// Calls `visit` with the id of every link that has been used, as far as that has been written down.
+    pub fn for_each_used(&self, mut visit: impl FnMut(LinkId)) -> Result<(), StoreError> {
+        let Some(table) = &self.clicks else { return Ok(()) };
+        for entry in table.iter()? {
+            let (id, sealed) = entry?;
+            let Ok(link) = id_of(id.value()) else { continue };
+            if clicks::decode_or_none(link, sealed.value()).clicks > 0 {
+                visit(link);
+            }
+        }
+        Ok(())
+    }
+
     /// How a link has been used on each of these days, without those on which it was not.
     pub fn usage_by_day(&self, id: LinkId, days: RangeInclusive<Day>) -> Result<Vec<DailyUsage>, StoreError> {
         self.by_day(days, |day| days::key_of_link(day, id))

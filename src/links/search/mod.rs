@@ -1,0 +1,257 @@
+//! Searches for people: by a part of a text, in every order, over a million links at once. No index of the store
+//! answers these. The rows are read into memory at the first search and dropped when nobody has searched for a while;
+//! commits keep them as the store is.
+
+mod query;
+mod rows;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
+use tokio::sync::Semaphore;
+
+pub use query::{SearchOrder, SearchQuery, SearchState};
+
+use crate::links::search::rows::Rows;
+use crate::links::{LinkError, Links};
+use crate::model::{LinkId, LinkRef, ShortLink, Usage};
+use crate::store::{Lane, ReadLimit, Snapshot, StoreError, Visitor};
+
+/// Changes that wait for the next search. With more, reading everything anew is as quick.
+const WAITING_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
+/// The rows are dropped when nobody has searched for so long.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+/// How often a search begins anew because too much changed meanwhile, as during an import.
+const ATTEMPTS: usize = 3;
+/// Searches at a time; each takes a core.
+const SEARCHES_MAX: usize = 2;
+
+/// The rows, once somebody has searched.
+#[derive(Debug)]
+pub struct SearchIndex {
+    rows: RwLock<Option<Rows>>,
+    waiting: Mutex<Waiting>,
+    turns: Semaphore,
+}
+
+#[derive(Debug)]
+enum Change {
+    Link(Box<ShortLink>),
+    Used(Vec<LinkId>),
+}
+
+/// What has happened since the rows were last brought up to date.
+#[derive(Debug)]
+struct Waiting {
+    /// Whether somebody searches: otherwise nothing has to be kept.
+    is_kept: bool,
+    /// Whether changes were lost since the rows were read.
+    is_stale: bool,
+    changes: Vec<Change>,
+    searched_at: Instant,
+}
+
+impl Default for SearchIndex {
+    fn default() -> Self {
+        Self {
+            rows: RwLock::new(None),
+            waiting: Mutex::new(Waiting {
+                is_kept: false,
+                is_stale: true,
+                changes: Vec::new(),
+                searched_at: Instant::now(),
+            }),
+            turns: Semaphore::new(SEARCHES_MAX),
+        }
+    }
+}
+
+impl SearchIndex {
+    /// Notes a committed link. Never waits for a search.
+    pub fn note(&self, link: &ShortLink) {
+        self.push(|| Change::Link(Box::new(link.clone())));
+    }
+
+    pub fn note_used(&self, ids: impl Iterator<Item = LinkId>) {
+        self.push(|| Change::Used(ids.collect()));
+    }
+
+    fn push(&self, change: impl FnOnce() -> Change) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.is_kept {
+            return;
+        }
+        if waiting.changes.len() >= WAITING_MAX {
+            // The rows go at the next search, or sweep: their lock may be held for as long as a search takes.
+            waiting.is_kept = false;
+            waiting.changes = Vec::new();
+            return;
+        }
+        waiting.changes.push(change());
+    }
+
+    /// Forgets the rows: the store may have lost commits.
+    pub fn clear(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.is_kept = false;
+        waiting.changes = Vec::new();
+    }
+
+    /// Frees the rows where they are of no use any more.
+    pub fn sweep(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.searched_at.elapsed() >= IDLE {
+            waiting.is_kept = false;
+            waiting.changes = Vec::new();
+        }
+        let is_kept = waiting.is_kept;
+        drop(waiting);
+        if !is_kept && let Some(mut rows) = self.rows.try_write() {
+            *rows = None;
+        }
+    }
+
+    /// Keeps changes from now on: a snapshot that is taken after this lacks none that is not kept.
+    fn begin(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.searched_at = Instant::now();
+        if !waiting.is_kept {
+            (waiting.is_kept, waiting.is_stale) = (true, true);
+            waiting.changes = Vec::new();
+        }
+    }
+
+    /// Calls `look` with rows that are as new as this snapshot, or newer; `None` if too much has changed since
+    /// [`Self::begin`].
+    fn with_rows<R>(&self, snapshot: &Snapshot, look: impl FnOnce(&Rows) -> R) -> Result<Option<R>, StoreError> {
+        let rows = self.rows.upgradable_read();
+        let mut waiting = self.waiting.lock();
+        if !waiting.is_kept {
+            return Ok(None);
+        }
+        let is_usable = rows.is_some() && !waiting.is_stale;
+        if is_usable && waiting.changes.is_empty() {
+            drop(waiting);
+            return Ok(rows.as_ref().map(look));
+        }
+        waiting.is_stale = false;
+        let changes = std::mem::take(&mut waiting.changes);
+        drop(waiting);
+        let mut rows = RwLockUpgradableReadGuard::upgrade(rows);
+        if !is_usable {
+            *rows = None;
+            *rows = Some(read(snapshot).inspect_err(|_| self.clear())?);
+        }
+        if let Some(rows) = rows.as_mut() {
+            // Those that a snapshot has already change nothing.
+            apply(rows, changes);
+        }
+        let rows = RwLockWriteGuard::downgrade(rows);
+        Ok(rows.as_ref().map(look))
+    }
+}
+
+fn apply(rows: &mut Rows, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Link(link) => rows.put(&(&*link).into()),
+            Change::Used(ids) => ids.into_iter().for_each(|id| rows.set_used(id)),
+        }
+    }
+}
+
+/// Collects the links of its part of the store.
+struct Collector(Rows);
+
+impl Visitor for Collector {
+    fn visit(&mut self, _: LinkId, link: Result<LinkRef<'_>, StoreError>) {
+        // A damaged link has been logged when the map was loaded, and is not found.
+        if let Ok(link) = link {
+            self.0.put(&link);
+        }
+    }
+}
+
+fn read(snapshot: &Snapshot) -> Result<Rows, StoreError> {
+    let began = Instant::now();
+    // One thread, so that redirects have the other cores.
+    let scanned = snapshot.scan(1, &ReadLimit::default(), || Collector(Rows::default()))?;
+    let mut rows = scanned
+        .visitors
+        .into_iter()
+        .next()
+        .map(|collector| collector.0)
+        .unwrap_or_default();
+    snapshot.for_each_used(|id| rows.set_used(id))?;
+    tracing::debug!(elapsed = ?began.elapsed(), bytes = rows.memory_bytes(), "links read for searches");
+    Ok(rows)
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Those of the page, in order.
+    pub links: Vec<(ShortLink, Usage)>,
+    /// On all pages.
+    pub total: u64,
+}
+
+impl Links {
+    pub async fn search(&self, query: SearchQuery) -> Result<Found, LinkError> {
+        let query = Arc::new(query);
+        for _ in 0..ATTEMPTS {
+            // The semaphore is never closed.
+            let _turn = self.search.turns.acquire().await;
+            let (index, query, now) = (Arc::clone(&self.search), Arc::clone(&query), self.clock.now());
+            index.begin();
+            let find = move |snapshot: &Snapshot| {
+                let found = index.with_rows(snapshot, |rows| rows.search(&query, now))?;
+                let links = found.map(|(total, ids)| Ok::<_, StoreError>((total, read_all(snapshot, &ids)?)));
+                let found = links.transpose()?;
+                let links = found.iter().flat_map(|(_, links)| links);
+                let ids = links.map(|link| link.id).collect();
+                Ok((found, ids))
+            };
+            if let (Some((total, links)), usages) = self.read_with_usage(Lane::Apart, find).await? {
+                let links = links.into_iter().zip(usages).collect();
+                return Ok(Found { links, total });
+            }
+        }
+        Err(StoreError::Interrupted.into())
+    }
+
+    /// The ids of all links that a search finds, whatever its page.
+    pub async fn search_ids(&self, query: SearchQuery) -> Result<Vec<LinkId>, LinkError> {
+        let query = Arc::new(query);
+        for _ in 0..ATTEMPTS {
+            let _turn = self.search.turns.acquire().await;
+            let (index, query, now) = (Arc::clone(&self.search), Arc::clone(&query), self.clock.now());
+            index.begin();
+            let find = move |snapshot: &Snapshot| index.with_rows(snapshot, |rows| rows.search_all(&query, now));
+            if let Some(ids) = self.store.read_on(Lane::Apart, find).await? {
+                return Ok(ids);
+            }
+        }
+        Err(StoreError::Interrupted.into())
+    }
+
+    /// Frees what searches keep in memory when nobody has searched for a while.
+    pub fn sweep_search(&self) {
+        self.search.sweep();
+    }
+}
+
+/// The links with these ids. One that has been added after the snapshot shows at the next search.
+fn read_all(snapshot: &Snapshot, ids: &[LinkId]) -> Result<Vec<ShortLink>, StoreError> {
+    let mut links = Vec::with_capacity(ids.len());
+    for id in ids {
+        match snapshot.get(*id) {
+            Ok(link) => links.extend(link),
+            // It was logged when the map was loaded.
+            Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(links)
+}

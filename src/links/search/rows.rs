@@ -1,0 +1,263 @@
+//! What a search looks at of every link, in memory: texts in lower case, each kept once where many links share it.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use url::Url;
+
+use crate::links::search::query::{SearchOrder, SearchQuery, SearchState};
+use crate::model::{LinkId, LinkRef, PartnerId, Status, Timestamp};
+
+/// The number of a text that many links share.
+type TextId = u32;
+/// Of links without an owner.
+const NO_TEXT: TextId = 0;
+
+#[derive(Debug)]
+struct Row {
+    id: LinkId,
+    status: Status,
+    is_used: bool,
+    partner: PartnerId,
+    owner: TextId,
+    system_name: TextId,
+    host: TextId,
+    name_start: u32,
+    name_length: u16,
+    created: Timestamp,
+    updated: Timestamp,
+    starts: Timestamp,
+    expires: Timestamp,
+}
+
+/// Texts by number and numbers by text.
+#[derive(Debug)]
+struct Texts {
+    all: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, TextId, RandomState>,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        let none: Arc<str> = "".into();
+        Self {
+            all: vec![Arc::clone(&none)],
+            numbers: std::iter::once((none, NO_TEXT)).collect(),
+        }
+    }
+}
+
+impl Texts {
+    fn number(&mut self, text: &str) -> TextId {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let Ok(number) = TextId::try_from(self.all.len()) else {
+            return NO_TEXT;
+        };
+        let text: Arc<str> = text.into();
+        self.all.push(Arc::clone(&text));
+        self.numbers.insert(text, number);
+        number
+    }
+
+    /// Which texts a search finds.
+    fn containing(&self, part: &str) -> Vec<bool> {
+        self.all
+            .iter()
+            .map(|text| !text.is_empty() && text.contains(part))
+            .collect()
+    }
+}
+
+/// Every link, as searches see it.
+#[derive(Debug, Default)]
+pub struct Rows {
+    rows: Vec<Row>,
+    positions: HashTable<u32>,
+    hasher: RandomState,
+    /// Names, one after the other; those of changed links stay until they are half of it.
+    names: Vec<u8>,
+    unused_name_bytes: usize,
+    /// In lower case.
+    texts: Texts,
+    /// As they are: users are told apart by case.
+    owners: Texts,
+}
+
+impl Rows {
+    pub fn put(&mut self, link: &LinkRef<'_>) {
+        let hash = self.hasher.hash_one(link.id);
+        let (name_start, name_length) = self.push_name(link.name.unwrap_or_default());
+        let host = Url::parse(link.full_url).ok();
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let mut row = Row {
+            id: link.id,
+            status: link.status,
+            is_used: false,
+            partner: link.partner_id,
+            owner: self.owners.number(link.user_id.unwrap_or_default()),
+            system_name: self.texts.number(&link.system_name.to_lowercase()),
+            host: self.texts.number(host),
+            name_start,
+            name_length,
+            created: link.created_at,
+            updated: link.updated_at,
+            starts: link.starts_at.unwrap_or(Timestamp::MIN),
+            expires: link.expires_at.unwrap_or(Timestamp::MAX),
+        };
+        if let Some(old) = self
+            .position(hash, link.id)
+            .and_then(|position| self.rows.get_mut(position))
+        {
+            row.is_used = old.is_used;
+            self.unused_name_bytes += usize::from(old.name_length);
+            *old = row;
+            self.pack_names();
+            return;
+        }
+        let Ok(position) = u32::try_from(self.rows.len()) else {
+            return;
+        };
+        self.rows.push(row);
+        let Self { rows, hasher, .. } = self;
+        let hash_of = |position: &u32| rows.get(*position as usize).map_or(0, |row| hasher.hash_one(row.id));
+        self.positions.insert_unique(hash, position, hash_of);
+    }
+
+    /// Notes that a link has been used.
+    pub fn set_used(&mut self, id: LinkId) {
+        let hash = self.hasher.hash_one(id);
+        if let Some(row) = self.position(hash, id).and_then(|position| self.rows.get_mut(position)) {
+            row.is_used = true;
+        }
+    }
+
+    fn position(&self, hash: u64, id: LinkId) -> Option<usize> {
+        let is_it = |position: &u32| self.rows.get(*position as usize).is_some_and(|row| row.id == id);
+        self.positions.find(hash, is_it).map(|position| *position as usize)
+    }
+
+    fn push_name(&mut self, name: &str) -> (u32, u16) {
+        let name = name.to_lowercase();
+        let place = u32::try_from(self.names.len()).ok().zip(u16::try_from(name.len()).ok());
+        let (start, length) = place.unwrap_or_default();
+        if length > 0 {
+            self.names.extend_from_slice(name.as_bytes());
+        }
+        (start, length)
+    }
+
+    fn pack_names(&mut self) {
+        if self.unused_name_bytes * 2 <= self.names.len() {
+            return;
+        }
+        let mut packed = Vec::with_capacity(self.names.len() - self.unused_name_bytes.min(self.names.len()));
+        for row in &mut self.rows {
+            let name = name_of(&self.names, row);
+            let start = u32::try_from(packed.len()).unwrap_or_default();
+            packed.extend_from_slice(name);
+            row.name_start = start;
+        }
+        self.names = packed;
+        self.unused_name_bytes = 0;
+    }
+
+    /// The links that fit: how many, and those of the page, in order.
+    pub fn search(&self, query: &SearchQuery, now: Timestamp) -> (u64, Vec<LinkId>) {
+        let mut found = self.matching(query, now);
+        let total = found.len();
+        let key = |row: &Row| self.key(row, query);
+        let begin = query.offset.min(total);
+        let end = query.offset.saturating_add(query.limit).min(total);
+        if end < total {
+            found.select_nth_unstable_by_key(end, |row| key(row));
+            found.truncate(end);
+        }
+        found.sort_unstable_by_key(|row| key(row));
+        let page = found.get(begin..end).unwrap_or_default();
+        (total as u64, page.iter().map(|row| row.id).collect())
+    }
+
+    /// The ids of all links that fit, in no order.
+    pub fn search_all(&self, query: &SearchQuery, now: Timestamp) -> Vec<LinkId> {
+        self.matching(query, now).into_iter().map(|row| row.id).collect()
+    }
+
+    /// The smallest comes first; links that never expire come last either way.
+    fn key(&self, row: &Row, query: &SearchQuery) -> (i64, [u8; crate::model::ID_MAX_BYTES]) {
+        let time = match query.order {
+            SearchOrder::Created => row.created,
+            SearchOrder::Updated => row.updated,
+            SearchOrder::Expires if row.expires == Timestamp::MAX => return (i64::MAX, row.id.padded()),
+            SearchOrder::Expires => row.expires,
+        };
+        let seconds = time.as_unix();
+        let mut id = row.id.padded();
+        if query.is_descending {
+            // Turns the order of the ids too.
+            id = id.map(|byte| !byte);
+            return (-seconds, id);
+        }
+        (seconds, id)
+    }
+
+    fn matching(&self, query: &SearchQuery, now: Timestamp) -> Vec<&Row> {
+        let text = query.text.to_lowercase();
+        let in_texts = if text.is_empty() {
+            Vec::new()
+        } else {
+            self.texts.containing(&text)
+        };
+        let finder = memchr::memmem::Finder::new(text.as_bytes());
+        let is_in = |number: TextId| in_texts.get(number as usize).copied().unwrap_or_default();
+        let fits_text = |row: &Row| {
+            text.is_empty()
+                || query.id == Some(row.id)
+                || is_in(row.system_name)
+                || is_in(row.host)
+                || finder.find(name_of(&self.names, row)).is_some()
+        };
+        // A text that nobody has fits no link.
+        let number = |texts: &Texts, text: &str| texts.numbers.get(text).copied().unwrap_or(TextId::MAX);
+        let owner = query.owner.as_deref().map(|owner| number(&self.owners, owner));
+        let left_out = query.without_system_name.as_deref();
+        let left_out = left_out.map(|name| number(&self.texts, &name.to_lowercase()));
+        let fits = |row: &&Row| {
+            row.partner == query.partner
+                && owner.is_none_or(|owner| row.owner == owner)
+                && is_of_state(row, query.state, now)
+                && query.created.contains(Some(row.created))
+                && (!query.only_unused || !row.is_used)
+                && left_out.is_none_or(|name| row.system_name != name)
+                && fits_text(row)
+        };
+        self.rows.iter().filter(fits).collect()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity()
+    }
+}
+
+fn name_of<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
+    let start = row.name_start as usize;
+    names
+        .get(start..start + usize::from(row.name_length))
+        .unwrap_or_default()
+}
+
+fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
+    let is_enabled = row.status == Status::Enabled;
+    match state {
+        SearchState::Present => row.status != Status::Deleted,
+        SearchState::Works => is_enabled && row.starts <= now && now <= row.expires,
+        SearchState::Waits => is_enabled && now < row.starts && now <= row.expires,
+        SearchState::Expired => is_enabled && row.expires < now,
+        SearchState::Off => row.status == Status::Disabled,
+        SearchState::Deleted => row.status == Status::Deleted,
+    }
+}

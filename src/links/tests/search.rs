@@ -1,0 +1,341 @@
+//! Searches against a model of them, and changes of many links.
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::TimeRange;
+
+const NOW: i64 = 1_000;
+
+fn open() -> (Links, Clock, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_unix(NOW));
+    let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
+    links.load().unwrap();
+    (links, clock, folder)
+}
+
+fn query() -> SearchQuery {
+    SearchQuery {
+        partner: PARTNER,
+        owner: None,
+        text: String::new(),
+        id: None,
+        state: SearchState::Present,
+        created: TimeRange::default(),
+        only_unused: false,
+        without_system_name: None,
+        order: SearchOrder::Created,
+        is_descending: false,
+        offset: 0,
+        limit: usize::MAX,
+    }
+}
+
+/// What a search should find, in order, by looking at every link.
+fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashSet<LinkId>, now: Timestamp) -> Vec<LinkId> {
+    let holds = |text: &str| text.to_lowercase().contains(&query.text.to_lowercase());
+    let host = |link: &ShortLink| {
+        let url = url::Url::parse(&link.full_url).unwrap();
+        url.host_str().unwrap().to_owned()
+    };
+    let is_of_state = |link: &ShortLink| {
+        let has_started = link.starts_at.is_none_or(|start| start <= now);
+        let has_ended = link.expires_at.is_some_and(|end| end < now);
+        match (query.state, link.status) {
+            (SearchState::Present, status) => status != Status::Deleted,
+            (SearchState::Off, status) => status == Status::Disabled,
+            (SearchState::Deleted, status) => status == Status::Deleted,
+            (SearchState::Works, Status::Enabled) => has_started && !has_ended,
+            (SearchState::Waits, Status::Enabled) => !has_started && !has_ended,
+            (SearchState::Expired, Status::Enabled) => has_ended,
+            _ => false,
+        }
+    };
+    let fits = |link: &&ShortLink| {
+        link.partner_id == query.partner
+            && query
+                .owner
+                .as_ref()
+                .is_none_or(|owner| link.user_id.as_ref() == Some(owner))
+            && is_of_state(link)
+            && query.created.contains(Some(link.created_at))
+            && (!query.only_unused || !used.contains(&link.id))
+            && query
+                .without_system_name
+                .as_ref()
+                .is_none_or(|name| link.system_name != *name)
+            && (query.id == Some(link.id)
+                || holds(&link.system_name)
+                || holds(link.name.as_deref().unwrap_or_default())
+                || holds(&host(link)))
+    };
+    let mut found: Vec<_> = all.iter().filter(fits).collect();
+    let time = |link: &ShortLink| match query.order {
+        SearchOrder::Created => Some(link.created_at),
+        SearchOrder::Updated => Some(link.updated_at),
+        SearchOrder::Expires => link.expires_at,
+    };
+    found.sort_by(|one, other| {
+        let order = time(one).cmp(&time(other)).then(one.id.cmp(&other.id));
+        let order = if query.is_descending { order.reverse() } else { order };
+        time(one)
+            .is_none()
+            .cmp(&time(other).is_none())
+            .then_with(|| match time(one) {
+                Some(_) => order,
+                None => one.id.cmp(&other.id),
+            })
+    });
+    found.iter().map(|link| link.id).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Add(usize, usize, Option<i64>, Option<i64>),
+    Rename(usize, usize),
+    SetStatus(usize, i64),
+    Visit(usize),
+    Search(SearchQuery),
+}
+
+const NAMES: [&str; 5] = ["", "Lecture ONE", "lecture two", "Ünïcode", "kmc"];
+const HOSTS: [&str; 3] = ["video.example.com", "EXAMPLE.org", "münchen.de"];
+
+fn any_query() -> impl Strategy<Value = SearchQuery> {
+    use SearchState::*;
+    let texts = ["", "lect", "ONE", "ün", "example", "xn--", "km", "none"];
+    let states = vec![Present, Works, Waits, Expired, Off, Deleted];
+    let orders = vec![SearchOrder::Created, SearchOrder::Updated, SearchOrder::Expires];
+    let flags = any::<[bool; 5]>();
+    let select = proptest::sample::select::<&str>;
+    (
+        select(texts.to_vec()),
+        proptest::sample::select(states),
+        proptest::sample::select(orders),
+        flags,
+    )
+        .prop_map(
+            |(text, state, order, [only_unused, without_previews, owned, recent, is_descending])| SearchQuery {
+                text: text.to_owned(),
+                state,
+                order,
+                only_unused,
+                without_system_name: without_previews.then(|| "KMC-PREVIEW".to_owned()),
+                owner: owned.then(|| "me".to_owned()),
+                created: TimeRange {
+                    from: recent.then(|| Timestamp::from_unix(NOW + 3)),
+                    to: None,
+                },
+                is_descending,
+                ..query()
+            },
+        )
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let time = || prop::option::of(0..2 * NOW);
+    prop_oneof![
+        5 => (0..NAMES.len(), 0..HOSTS.len(), time(), time()).prop_map(|(name, host, starts, ends)| Step::Add(name, host, starts, ends)),
+        3 => (any::<usize>(), 0..NAMES.len()).prop_map(|(link, name)| Step::Rename(link, name)),
+        3 => (any::<usize>(), 1_i64..=3).prop_map(|(link, status)| Step::SetStatus(link, status)),
+        2 => any::<usize>().prop_map(Step::Visit),
+        4 => any_query().prop_map(Step::Search),
+    ]
+}
+
+struct Searched {
+    links: Links,
+    clock: Clock,
+    recorder: ClickRecorder,
+    all: Vec<ShortLink>,
+    used: HashSet<LinkId>,
+    _folder: TempDir,
+}
+
+impl Searched {
+    fn new() -> Self {
+        let (links, clock, folder) = open();
+        Self {
+            recorder: links.recorder(),
+            links,
+            clock,
+            all: Vec::new(),
+            used: HashSet::new(),
+            _folder: folder,
+        }
+    }
+
+    async fn take(&mut self, number: usize, step: Step) {
+        let now = Timestamp::from_unix(NOW + i64::try_from(number).unwrap());
+        self.clock.set(now);
+        let scope = Scope {
+            partner: PARTNER,
+            owner: None,
+        };
+        let count = self.all.len();
+        match step {
+            Step::Add(name, host, starts, ends) => {
+                let mut starts = starts.map(Timestamp::from_unix);
+                let ends = ends.map(Timestamp::from_unix);
+                if !is_valid(starts, ends) {
+                    starts = None;
+                }
+                let new = Draft {
+                    name: Some(NAMES[name].to_owned()),
+                    system_name: if name == 4 { "KMC-PREVIEW" } else { "NAME" }.to_owned(),
+                    user_id: (name % 2 == 0).then(|| "me".to_owned()),
+                    starts_at: starts,
+                    expires_at: ends,
+                    ..draft(&format!("https://{}/{number}", HOSTS[host]))
+                };
+                self.all.push(self.links.add(new).await.unwrap());
+            }
+            Step::Search(query) => {
+                let found = self.links.search(query.clone()).await.unwrap();
+                let ids: Vec<_> = found.links.iter().map(|(link, _)| link.id).collect();
+                let expected = expected(&self.all, &query, &self.used, now);
+                assert_eq!(ids, expected, "{query:?}");
+                assert_eq!(found.total, expected.len() as u64);
+            }
+            _ if count == 0 => {}
+            Step::Rename(link, name) => {
+                let edit = move |old: &ShortLink| {
+                    Ok::<_, ()>(ShortLink {
+                        name: Some(NAMES[name].to_owned()),
+                        ..old.clone()
+                    })
+                };
+                let id = self.all[link % count].id;
+                if let Ok(new) = self.links.update(id, scope, edit).await {
+                    self.all[link % count] = new;
+                }
+            }
+            Step::SetStatus(link, status) => {
+                let change = match status {
+                    1 => BulkChange::Disable,
+                    2 => BulkChange::Enable,
+                    _ => BulkChange::Delete,
+                };
+                let id = self.all[link % count].id;
+                self.links.change_together(vec![id], scope, change).await.unwrap();
+                self.all[link % count] = self
+                    .links
+                    .store()
+                    .read(move |snapshot| snapshot.get(id))
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            Step::Visit(link) => {
+                let id = self.all[link % count].id;
+                self.recorder.record(id, crate::model::Visit::Click, now);
+                self.links.flush_clicks().await.unwrap();
+                self.used.insert(id);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn search_finds_what_fits_in_order(steps in proptest::collection::vec(any_step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut searched = Searched::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                searched.take(number, step).await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn pages_of_a_search_join_without_gaps() {
+    let (links, _, _folder) = open();
+    for number in 0..25 {
+        links
+            .add(draft(&format!("https://example.com/{number}")))
+            .await
+            .unwrap();
+    }
+    let all = links.search(query()).await.unwrap();
+    let mut joined = Vec::new();
+    for page in 0..4 {
+        let found = links
+            .search(SearchQuery {
+                offset: page * 10,
+                limit: 10,
+                ..query()
+            })
+            .await
+            .unwrap();
+        assert_eq!(found.total, 25);
+        joined.extend(found.links);
+    }
+    assert_eq!(joined, all.links);
+    let mut ids = links.search_ids(query()).await.unwrap();
+    ids.sort();
+    let mut expected: Vec<_> = joined.iter().map(|(link, _)| link.id).collect();
+    expected.sort();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test]
+async fn id_is_found_whatever_the_text() {
+    let (links, _, _folder) = open();
+    let one = links.add(draft("https://example.com/1")).await.unwrap();
+    links.add(draft("https://example.com/2")).await.unwrap();
+    let by_id = SearchQuery {
+        text: one.id.to_string(),
+        id: Some(one.id),
+        ..query()
+    };
+    let found = links.search(by_id).await.unwrap();
+    assert_eq!(
+        found.links.iter().map(|(link, _)| link.id).collect::<Vec<_>>(),
+        [one.id]
+    );
+}
+
+#[tokio::test]
+async fn changes_together_leave_others_alone() {
+    let (links, _, _folder) = open();
+    let mine = Draft {
+        user_id: Some("me".to_owned()),
+        ..draft("https://example.com/1")
+    };
+    let mine = links.add(mine).await.unwrap();
+    let other = links.add(draft("https://example.com/2")).await.unwrap();
+    let waits = Draft {
+        starts_at: Some(Timestamp::from_unix(5_000)),
+        user_id: Some("me".to_owned()),
+        ..draft("https://example.com/3")
+    };
+    let waits = links.add(waits).await.unwrap();
+    let scope = Scope {
+        partner: PARTNER,
+        owner: Some("me".to_owned()),
+    };
+    let all = vec![mine.id, other.id, waits.id];
+    let change = |change| links.change_together(all.clone(), scope.clone(), change);
+    let counts = |changed, unchanged, refused| BulkCounts {
+        changed,
+        unchanged,
+        refused,
+    };
+    assert_eq!(change(BulkChange::Disable).await.unwrap(), counts(2, 1, 0));
+    assert_eq!(change(BulkChange::Disable).await.unwrap(), counts(0, 3, 0));
+    let end = Some(Timestamp::from_unix(4_000));
+    assert_eq!(change(BulkChange::Extend(end)).await.unwrap(), counts(1, 1, 1));
+    assert_eq!(change(BulkChange::Delete).await.unwrap(), counts(2, 1, 0));
+    assert_eq!(change(BulkChange::Restore).await.unwrap(), counts(2, 1, 0));
+    let everything = Scope {
+        partner: PARTNER,
+        owner: None,
+    };
+    assert_eq!(links.get(other.id, &everything).await.unwrap(), other);
+    assert_eq!(links.get(mine.id, &everything).await.unwrap().expires_at, end);
+}
