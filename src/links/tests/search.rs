@@ -137,7 +137,8 @@ fn any_query() -> impl Strategy<Value = SearchQuery> {
 fn any_step() -> impl Strategy<Value = Step> {
     let time = || prop::option::of(0..2 * NOW);
     prop_oneof![
-        5 => (0..NAMES.len(), 0..HOSTS.len(), time(), time()).prop_map(|(name, host, starts, ends)| Step::Add(name, host, starts, ends)),
+        5 => (0..NAMES.len(), 0..HOSTS.len(), time(), time())
+            .prop_map(|(name, host, starts, ends)| Step::Add(name, host, starts, ends)),
         3 => (any::<usize>(), 0..NAMES.len()).prop_map(|(link, name)| Step::Rename(link, name)),
         3 => (any::<usize>(), 1_i64..=3).prop_map(|(link, status)| Step::SetStatus(link, status)),
         2 => any::<usize>().prop_map(Step::Visit),
