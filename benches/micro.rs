@@ -101,6 +101,7 @@ fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
         Arc::clone(links),
         Tiny::Hop,
         Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default())),
+        Arc::default(),
         access_log,
     );
     let peer = Peer::new(std::net::Ipv4Addr::LOCALHOST.into(), &Arc::default());

@@ -9,6 +9,7 @@ use crate::config::checks;
 use crate::console;
 use crate::fetch::FOLLOW_MAX;
 use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
+use crate::redirect;
 
 #[derive(Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a test writes the documents from all of it"))]
@@ -310,6 +311,18 @@ keys! {
         "Base of the console's pages as people reach them, such as `https://links.example.com/console`. Without it, \
         the console answers to IP addresses and `localhost` only.",
         "A page elsewhere whose host name is pointed at this server must not pass for the console.");
+    CONSOLE_NAME: key(&[("console", "")], "name", ValueKind::Text("1 to 80 characters", redirect::check_name),
+        AfterRestart,
+        "Name of your organisation, for pages that people see, such as the one for an expired link.", "");
+    CONSOLE_ACCENT: key(&[("console", "\"#2456b8\"")], "accent", ValueKind::Text("`#rrggbb`", |text| {
+            text.parse::<redirect::Colour>().map(drop)
+        }), AfterRestart,
+        "Colour of your organisation, for these pages.",
+        "tinyd chooses the colour of text on it, and darkens or lightens it where it is text itself, so that all \
+        colours are legible.");
+    CONSOLE_LOGO: key(&[("console", "")], "logo", ValueKind::Path, AfterRestart,
+        "Logo of your organisation, for these pages: an SVG or PNG file of at most 64 KiB. It stands on white.",
+        "Every page has it inside, so that visitors load nothing else.");
 
     ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
         ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),

@@ -1,6 +1,7 @@
 //! Settings: what the operator wrote, checked and turned into addresses, secrets and sizes. Only [`Settings`] travels.
 
 mod acme;
+mod branding;
 mod checks;
 mod console;
 mod error;
@@ -36,7 +37,7 @@ use crate::http::connection::{Addresses, Scheme};
 use crate::kaltura::LoggedAddress;
 use crate::kaltura::session::Partners;
 use crate::model::PartnerId;
-use crate::redirect::Tiny;
+use crate::redirect::{Branding, Tiny};
 use crate::tls::TlsSettings;
 
 /// In the data folder.
@@ -93,6 +94,8 @@ pub struct Settings {
     pub body_max_bytes: usize,
     pub buffered_bytes: usize,
     pub body_timeout: Duration,
+    /// For pages that people see.
+    pub branding: Branding,
     pub id_length: usize,
     pub destination_max_bytes: usize,
     pub count_clicks: bool,
@@ -142,6 +145,10 @@ impl Settings {
         let is_still_on = self.fetch.is_some() == other.fetch.is_some();
         if is_still_on && authorities(self) != authorities(other) && !keys.contains(&ca_file) {
             keys.push(ca_file);
+        }
+        let logo = keys::CONSOLE_LOGO.path("console");
+        if self.branding.logo != other.branding.logo && !keys.contains(&logo) {
+            keys.push(logo);
         }
         keys
     }

@@ -10,7 +10,8 @@ use toml::Table;
 use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
-use crate::config::{ConfigError, LogFormat, Overrides, Settings, acme, console, fetch, tls, without_default_port};
+use crate::config::{ConfigError, LogFormat, Overrides, Settings};
+use crate::config::{acme, branding, console, fetch, tls, without_default_port};
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -71,6 +72,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         body_max_bytes: values.size("admin", &keys::BODY_BYTES),
         buffered_bytes: values.size("admin", &keys::BUFFERED_BYTES),
         body_timeout: values.seconds("admin", &keys::BODY_TIMEOUT),
+        branding: branding::read(&values, &reader)?,
         id_length: values.size("links", &keys::ID_LENGTH),
         destination_max_bytes: values.size("links", &keys::DESTINATION_BYTES),
         count_clicks: values.flag("links", &keys::COUNT_CLICKS),
@@ -85,11 +87,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
             // 0 where it is off.
             _ => NonZero::new(values.size("log", &keys::ACCESS)),
         },
-        access_addresses: match values.text("log", &keys::ACCESS_ADDRESSES) {
-            Some("none") => LoggedAddress::None,
-            Some("full") => LoggedAddress::Full,
-            _ => LoggedAddress::Prefix,
-        },
+        access_addresses: access_addresses(&values),
         partners: reader.partners(&root)?,
         warnings: Vec::new(),
         values,
@@ -112,6 +110,14 @@ fn tiny(values: &Values) -> Tiny {
     match values.text("public", &keys::TINY) {
         Some("direct") => Tiny::Direct,
         _ => Tiny::Hop,
+    }
+}
+
+fn access_addresses(values: &Values) -> LoggedAddress {
+    match values.text("log", &keys::ACCESS_ADDRESSES) {
+        Some("none") => LoggedAddress::None,
+        Some("full") => LoggedAddress::Full,
+        _ => LoggedAddress::Prefix,
     }
 }
 

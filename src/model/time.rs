@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::civil::DateTime;
+
 /// A moment, in seconds since 1970-01-01T00:00:00Z, as the API carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -26,12 +28,17 @@ impl Timestamp {
 
     /// In UTC, for people: `2026-12-01 08:00:00 UTC`.
     pub fn in_utc(self) -> String {
+        match self.utc() {
+            Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            None => self.to_string(),
+        }
+    }
+
+    /// The date and time in UTC.
+    pub fn utc(self) -> Option<DateTime> {
         // Not a moment of jiff's, which ends a day before 9999 does.
         let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
-        match epoch.checked_add(jiff::SignedDuration::from_secs(self.0)) {
-            Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-            Err(_) => self.to_string(),
-        }
+        epoch.checked_add(jiff::SignedDuration::from_secs(self.0)).ok()
     }
 
     /// This moment moved by `seconds`, held at the ends of the range instead of wrapping.

@@ -1,21 +1,27 @@
 //! `/tiny`, `goto` and `/robots.txt`, answered from memory, or from the store while the links are still loading. Never
 //! sees sessions.
 
+mod branding;
 mod fast;
 mod forgive;
 mod guesses;
+mod language;
 mod page;
 mod previews;
 mod proxied;
+mod texts;
 
+pub use branding::{Branding, Colour, LOGO_MAX_BYTES, Logo, check_name};
 pub use fast::request::Asker;
 pub use fast::{FastPath, Now, Outcome, Waiting};
 pub use guesses::UnknownIdLimit;
+pub use page::Pages;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
@@ -28,6 +34,8 @@ use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{Metrics, RedirectOutcome};
 use crate::model::LinkId;
 use crate::redirect::guesses::Guess;
+use crate::redirect::language::Language;
+use crate::redirect::page::Notice;
 use crate::redirect::previews::{PURPOSES, Visitor, Visitors, is_unasked};
 
 /// A browser may keep the 301 of `/tiny`: it only says where goto is.
@@ -38,6 +46,9 @@ const ROBOTS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=8640
 
 /// Search engines must not find links (docs/kaltura-api.md#tiny).
 const ROBOTS: &str = "User-agent: *\nDisallow: /tiny/\nDisallow: /api_v3/\n";
+
+/// Of answers that are no page.
+const VARY: HeaderValue = HeaderValue::from_static("Accept");
 
 /// The paths before the ID.
 const TINY: &str = "/tiny/";
@@ -53,6 +64,15 @@ pub enum Tiny {
     Direct,
 }
 
+/// What a client gets in place of a redirect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Representation {
+    /// For programs.
+    Text,
+    /// For browsers.
+    Page(Language),
+}
+
 /// Redirects to the destinations of links.
 #[derive(Debug)]
 pub struct Redirects {
@@ -61,6 +81,7 @@ pub struct Redirects {
     /// Whether a text that is no id counts as the id in it, if there is such a link.
     forgiving: bool,
     guesses: Arc<UnknownIdLimit>,
+    pages: Arc<Pages>,
     /// With it, goto answers the content of a destination to clients that want that.
     fetcher: Option<Fetcher>,
     metrics: Arc<Metrics>,
@@ -83,6 +104,7 @@ impl Redirects {
         tiny: Tiny,
         forgiving: bool,
         guesses: &Arc<UnknownIdLimit>,
+        pages: &Arc<Pages>,
         fetcher: Option<Fetcher>,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
@@ -91,6 +113,7 @@ impl Redirects {
             tiny,
             forgiving,
             guesses: Arc::clone(guesses),
+            pages: Arc::clone(pages),
             fetcher,
             metrics: Arc::clone(metrics),
             recorder: links.recorder(),
@@ -161,11 +184,17 @@ impl Redirects {
 
     /// The link that a text means, and its verdict; else the answer. An id in a text that is none counts as one guess.
     async fn judge(&self, text: &str, requested: Requested<'_>, client: Client<'_>) -> Result<Judged, Refused> {
+        let representation = || representation(client.headers, requested);
         let unknown = || {
-            let response = respond_to(Verdict::Unknown, text, requested, accepts_html(client.headers));
+            let response = respond_to(Verdict::Unknown, text, requested, &self.pages, representation);
             (RedirectOutcome::Unknown, response)
         };
-        let too_many = || (RedirectOutcome::Refused, too_many_guesses());
+        let too_many = || {
+            (
+                RedirectOutcome::Refused,
+                too_many_guesses(&self.pages, representation()),
+            )
+        };
         let in_text = || self.forgiving.then(|| forgive::id_in(text)).flatten();
         let id = LinkId::from_bytes(text.as_bytes()).ok().or_else(in_text);
         let id = id.ok_or_else(unknown)?;
@@ -188,9 +217,11 @@ impl Redirects {
         requested: Requested<'_>,
         client: Client<'_>,
     ) -> Response {
-        let (began, accepts_html) = (Instant::now(), accepts_html(client.headers));
+        let began = Instant::now();
+        let representation = || representation(client.headers, requested);
+        let refused = |fault: &ApiError| no_redirect(fault, requested, &self.pages, representation());
         let Some(text) = text else {
-            return no_redirect(&ApiError::missing("id"), requested, accepts_html);
+            return refused(&ApiError::missing("id"));
         };
         let (outcome, response) = match self.judge(text, requested, client).await {
             Err(refused) => refused,
@@ -204,15 +235,25 @@ impl Redirects {
                         if fetched.is_ok() && proxied::is_from_the_beginning(client.headers) {
                             self.recorder.record(id, visit, now);
                         }
-                        return fetched.unwrap_or_else(|fault| no_redirect(&fault, requested, accepts_html));
+                        return fetched.unwrap_or_else(|fault| refused(&fault));
                     }
                     self.recorder.record(id, visit, now);
                 }
                 let outcome = outcome_of(&verdict);
-                (outcome, respond_to(verdict, id.as_str(), requested, accepts_html))
+                let response = respond_to(verdict, id.as_str(), requested, &self.pages, representation);
+                (outcome, response)
             }
         };
         self.metrics.redirects.count(outcome, began.elapsed());
+        response
+    }
+
+    /// The answer to a path that the server does not serve.
+    pub fn not_found(&self, headers: &HeaderMap) -> Response {
+        let status = StatusCode::NOT_FOUND;
+        let representation = representation(headers, Requested::default());
+        let mut response = text_or_page(status, "not found\n", Notice::PageNotFound, &self.pages, representation);
+        http::no_store(response.headers_mut());
         response
     }
 }
@@ -233,15 +274,28 @@ const fn outcome_of<L>(verdict: &Verdict<L>) -> RedirectOutcome {
     }
 }
 
-fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html: bool) -> Response {
+/// Looks for the representation only where it does not redirect.
+fn respond_to(
+    verdict: Verdict,
+    id: &str,
+    requested: Requested<'_>,
+    pages: &Pages,
+    representation: impl FnOnce() -> Representation,
+) -> Response {
     let invalid = |deleted| ApiError::InvalidShortLink {
         id: id.to_owned(),
         deleted,
     };
     let fault = match verdict {
         Verdict::Redirect(location) => return found(location),
-        Verdict::Loading => return unavailable("links are being loaded, please try again\n"),
-        Verdict::Damaged => return unavailable("this link is temporarily unavailable\n"),
+        Verdict::Loading => {
+            let text = "links are being loaded, please try again\n";
+            return unavailable(text, Notice::Loading, pages, representation());
+        }
+        Verdict::Damaged => {
+            let text = "this link is temporarily unavailable\n";
+            return unavailable(text, Notice::Damaged, pages, representation());
+        }
         Verdict::Unknown => ApiError::InvalidObjectId { id: id.to_owned() },
         Verdict::Disabled => invalid(false),
         Verdict::Deleted => invalid(true),
@@ -251,7 +305,7 @@ fn respond_to(verdict: Verdict, id: &str, requested: Requested<'_>, accepts_html
             starts_at,
         },
     };
-    no_redirect(&fault, requested, accepts_html)
+    no_redirect(&fault, requested, pages, representation())
 }
 
 fn found(location: HeaderValue) -> Response {
@@ -281,58 +335,64 @@ fn robots() -> Response {
     response
 }
 
-/// A text with `Retry-After`.
-fn later(status: StatusCode, text: &'static str, seconds: impl Into<HeaderValue>) -> Response {
-    let mut response = http::text(status, text);
-    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    keep_private(response.headers_mut());
-    response
+fn text_or_page(
+    status: StatusCode,
+    text: impl Into<Bytes>,
+    notice: Notice,
+    pages: &Pages,
+    representation: Representation,
+) -> Response {
+    match representation {
+        Representation::Page(language) => pages.respond(status, notice, language),
+        Representation::Text => {
+            let mut response = http::text(status, text);
+            response.headers_mut().insert(header::VARY, VARY);
+            response
+        }
+    }
 }
 
 /// Better to come again than a false 404.
-fn unavailable(text: &'static str) -> Response {
-    later(StatusCode::SERVICE_UNAVAILABLE, text, http::RETRY_AFTER_SECONDS)
+fn unavailable(text: &'static str, notice: Notice, pages: &Pages, representation: Representation) -> Response {
+    let mut response = text_or_page(StatusCode::SERVICE_UNAVAILABLE, text, notice, pages, representation);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, http::RETRY_AFTER_SECONDS.into());
+    keep_private(headers);
+    response
 }
 
 /// Says nothing about the id.
-fn too_many_guesses() -> Response {
+fn too_many_guesses(pages: &Pages, representation: Representation) -> Response {
     let text = "too many unknown short links were asked for, please come again in a minute\n";
-    later(StatusCode::TOO_MANY_REQUESTS, text, guesses::WINDOW_SECONDS)
+    let (status, notice) = (StatusCode::TOO_MANY_REQUESTS, Notice::TooManyGuesses);
+    let mut response = text_or_page(status, text, notice, pages, representation);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, guesses::WINDOW_SECONDS.into());
+    keep_private(headers);
+    response
 }
 
 /// The answer for a link that does not redirect, in the requested format, else as a page or as text.
-fn no_redirect(fault: &ApiError, requested: Requested<'_>, accepts_html: bool) -> Response {
+fn no_redirect(fault: &ApiError, requested: Requested<'_>, pages: &Pages, representation: Representation) -> Response {
     let exception = fault.exception();
     let status = fault.goto_status();
     let mut response = match requested.format() {
         Ok(Some(format)) => {
             let body = format.render(&Value::Exception(exception), std::time::Duration::ZERO);
-            http::bytes(status, format.content_type(), body)
+            let mut response = http::bytes(status, format.content_type(), body);
+            response.headers_mut().insert(header::VARY, VARY);
+            response
         }
         // goto ignores an unknown format, like everything else that clients add.
-        Ok(None) | Err(_) if accepts_html => page::respond(status, &exception),
         Ok(None) | Err(_) => {
             let Exception { code, message, .. } = exception;
-            http::text(status, format!("{message} ({code})\n"))
+            let text = format!("{message} ({code})\n");
+            text_or_page(status, text, fault.into(), pages, representation)
         }
     };
     let headers = response.headers_mut();
     fault.write_headers(headers);
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     keep_private(headers);
-    response
-}
-
-/// The answer to a path that the server does not serve.
-pub fn not_found(headers: &HeaderMap) -> Response {
-    let mut response = if accepts_html(headers) {
-        page::not_found()
-    } else {
-        http::text(StatusCode::NOT_FOUND, "not found\n")
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    http::no_store(headers);
     response
 }
 
@@ -345,9 +405,24 @@ fn visitor<'r>(method: &Method, headers: &'r HeaderMap) -> Visitor<'r> {
     }
 }
 
-fn accepts_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT);
-    accept.is_some_and(|accept| is_html_in(accept.as_bytes()))
+fn representation(headers: &HeaderMap, requested: Requested<'_>) -> Representation {
+    if let Ok(Some(_)) = requested.format() {
+        return Representation::Text;
+    }
+    let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+    let languages = headers.get_all(header::ACCEPT_LANGUAGE).into_iter();
+    Representation::preferred(accept, languages.map(HeaderValue::as_bytes))
+}
+
+impl Representation {
+    /// By the first `Accept`, and all values of `Accept-Language`.
+    fn preferred<'h>(accept: Option<&[u8]>, languages: impl Iterator<Item = &'h [u8]>) -> Self {
+        if accept.is_some_and(is_html_in) {
+            Self::Page(Language::preferred(languages))
+        } else {
+            Self::Text
+        }
+    }
 }
 
 /// Whether the value of an `Accept` header names HTML.

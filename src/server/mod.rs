@@ -37,7 +37,7 @@ use crate::kaltura::AccessLog;
 use crate::links::{Links, NewDestinations};
 use crate::metrics::{Listener, Metrics};
 use crate::model::Clock;
-use crate::redirect::{FastPath, Redirects, UnknownIdLimit};
+use crate::redirect::{FastPath, Pages, Redirects, UnknownIdLimit};
 use crate::server::admin::Admin;
 use crate::server::general::General;
 use crate::server::https_redirect::HttpsRedirect;
@@ -110,7 +110,9 @@ fn build(
     let guesses = unknown_id_limit(settings, reloader, &metrics);
     let access_log = Arc::new(AccessLog::new(settings.access_log, settings.access_addresses));
     let fetcher = fetcher(settings, &bound, &general, &metrics)?;
-    let redirects = Redirects::new(links, settings.tiny, settings.forgiving, &guesses, fetcher, &metrics);
+    let pages = Arc::new(Pages::new(&settings.branding));
+    let (tiny, forgiving) = (settings.tiny, settings.forgiving);
+    let redirects = Redirects::new(links, tiny, forgiving, &guesses, &pages, fetcher, &metrics);
     let destinations = new_destinations(settings, &bound)?;
     let budget = Budget::new(settings.buffered_bytes);
     let api = Api::new(
@@ -123,7 +125,10 @@ fn build(
         Arc::clone(&metrics),
     );
     let (stop, stopped) = watch::channel(false);
-    let [of_plain, of_tls] = [(); 2].map(|()| fast_path(links, settings, &guesses, &access_log));
+    let fast_path = || {
+        let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(&guesses), Arc::clone(&access_log));
+        FastPath::new(links, tiny, guesses, Arc::clone(&pages), access_log)
+    };
     let [gate_of_public, gate_of_admin] = gates(settings, reloader, &metrics, links.clock(), &stopped);
     let service = PublicService {
         redirects: Arc::clone(&redirects),
@@ -133,10 +138,10 @@ fn build(
     };
     let https = reloader.public_tls.as_ref().map(|tls| {
         let redirecting = redirecting(settings, &bound, tls, &service);
-        Https::new(of_tls, &gate_of_public, tls, redirecting)
+        Https::new(fast_path(), &gate_of_public, tls, redirecting)
     });
     let worker = Worker {
-        fast_path: Arc::new(of_plain),
+        fast_path: Arc::new(fast_path()),
         https,
         general: general.handle().clone(),
         service,
@@ -170,16 +175,6 @@ fn build(
         background,
         stop,
     })
-}
-
-fn fast_path(
-    links: &Arc<Links>,
-    settings: &Settings,
-    guesses: &Arc<UnknownIdLimit>,
-    access_log: &Arc<AccessLog>,
-) -> FastPath {
-    let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(guesses), Arc::clone(access_log));
-    FastPath::new(links, settings.tiny, guesses, access_log)
 }
 
 /// Of the public and the admin listener.

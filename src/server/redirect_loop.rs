@@ -515,7 +515,13 @@ mod tests {
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
         let guesses = UnknownIdLimit::new(Arc::new(0.into()), false, Arc::default());
         let access_log = AccessLog::new(None, LoggedAddress::None);
-        let fast_path = FastPath::new(links, Tiny::Hop, Arc::new(guesses), Arc::new(access_log));
+        let fast_path = FastPath::new(
+            links,
+            Tiny::Hop,
+            Arc::new(guesses),
+            Arc::default(),
+            Arc::new(access_log),
+        );
         let make = |size| format!("GET /tiny/67mk41xj HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(size));
         assert_is_linear(1_000, make, |head| serve_in_pieces(&fast_path, head.as_bytes()));
     }

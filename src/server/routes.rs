@@ -17,7 +17,7 @@ use crate::http::connection::serve::Service;
 use crate::http::{self, Budget, Response};
 use crate::kaltura::format::Format;
 use crate::kaltura::{self, AccessLog, ApiError, Call, Requested, Subject, Target};
-use crate::redirect::{self, Client, Redirects};
+use crate::redirect::{Client, Redirects};
 use crate::server::https_redirect::HttpsRedirect;
 
 /// The public listener: redirects and nothing else.
@@ -63,7 +63,7 @@ impl PublicService {
             return http::allow(request.method(), http::API_METHODS);
         }
         let Some(target) = Target::from_uri(request.uri()) else {
-            return redirect::not_found(request.headers());
+            return self.redirects.not_found(request.headers());
         };
         match *request.method() {
             Method::GET | Method::HEAD | Method::POST => {}
@@ -140,7 +140,7 @@ impl AdminService {
         if is_of_api {
             return Arc::clone(&self.api).respond(request, client).await;
         }
-        redirect::not_found(request.headers())
+        self.redirects.not_found(request.headers())
     }
 }
 

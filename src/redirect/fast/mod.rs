@@ -5,6 +5,7 @@
 //! It answers plain requests for redirects, nearly all there are, from the bytes of the request to those of the
 //! response: nothing is allocated, nothing awaited. Every other request is for the general threads.
 
+mod answers;
 pub mod request;
 mod template;
 
@@ -15,24 +16,21 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
 
-use crate::http::{self, Peer, Response};
-use crate::kaltura::{AccessLog, Subject};
-use crate::kaltura::{ApiError, Requested};
+use crate::http::{self, Peer};
+use crate::kaltura::{AccessLog, Requested, Subject};
 use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
-use crate::model::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, Timestamp, Visit};
+use crate::model::{LinkId, Timestamp, Visit};
+use crate::redirect::fast::answers::{Answers, NoRedirect};
 use crate::redirect::fast::request::{Asker, Parsed, Request, parse};
 use crate::redirect::fast::template::{Date, Filling, Template};
 use crate::redirect::guesses::{Guess, UnknownIdLimit};
+use crate::redirect::page::Pages;
 use crate::redirect::previews::Visitors;
-use crate::redirect::{Tiny, found, hop, no_redirect, outcome_of, respond_to, too_many_guesses};
+use crate::redirect::{Representation, Tiny, outcome_of, respond_to, too_many_guesses};
 
 /// The listener in the access log.
 const LISTENER: &str = "public";
-
-/// An id that stands for all of its length, when cut to that. No answer holds anything like it.
-const ANY_ID: &str = "zq9xj7zq9xj7zq9xj7zq";
-const ANY_LOCATION: &str = "https://location.invalid/";
 
 #[derive(Debug)]
 pub enum Outcome {
@@ -57,7 +55,7 @@ pub struct Waiting {
     client: IpAddr,
     visit: Visit,
     head_only: bool,
-    accepts_html: bool,
+    representation: Representation,
     close: bool,
     consumed: usize,
 }
@@ -106,69 +104,6 @@ impl Now {
     }
 }
 
-/// The answers for links that do not redirect, with ids of one length: as text and as a page.
-#[derive(Debug)]
-struct Refusals([Template; 2]);
-
-impl Refusals {
-    const fn get(&self, accepts_html: bool) -> &Template {
-        let [text, page] = &self.0;
-        if accepts_html { page } else { text }
-    }
-}
-
-#[derive(Debug)]
-struct RefusalsOfLength {
-    unknown: Refusals,
-    disabled: Refusals,
-    deleted: Refusals,
-    expired: Refusals,
-}
-
-/// The answers of all threads.
-#[derive(Debug)]
-struct Answers {
-    too_many_guesses: Template,
-    found: Template,
-    hop: Template,
-    // By the length of the id, from the shortest: the length of the answer depends on it.
-    refusals: Vec<RefusalsOfLength>,
-}
-
-impl Answers {
-    fn new(hsts: Option<&HeaderValue>) -> Self {
-        let render = |mut response: Response, id: &str, location: &str| {
-            if let Some(hsts) = hsts {
-                response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-            }
-            Template::new(response, id.as_bytes(), location.as_bytes())
-        };
-        let refusals = (ID_MIN_BYTES..=ID_MAX_BYTES).map(|length| {
-            let id = ANY_ID.get(..length).unwrap_or(ANY_ID);
-            let refusals = |fault: &dyn Fn(String) -> ApiError| {
-                let of_kind = |accepts_html| {
-                    let response = no_redirect(&fault(id.to_owned()), Requested::default(), accepts_html);
-                    render(response, id, "")
-                };
-                Refusals([of_kind(false), of_kind(true)])
-            };
-            let invalid = |deleted| refusals(&|id| ApiError::InvalidShortLink { id, deleted });
-            RefusalsOfLength {
-                unknown: refusals(&|id| ApiError::InvalidObjectId { id }),
-                disabled: invalid(false),
-                deleted: invalid(true),
-                expired: refusals(&|id| ApiError::ExpiredShortLink { id }),
-            }
-        });
-        Self {
-            too_many_guesses: render(too_many_guesses(), "", ""),
-            found: render(found(HeaderValue::from_static(ANY_LOCATION)), "", ANY_LOCATION),
-            hop: render(hop(ANY_ID), ANY_ID, ""),
-            refusals: refusals.collect(),
-        }
-    }
-}
-
 /// The fast path of one thread.
 #[derive(Debug)]
 pub struct FastPath {
@@ -176,6 +111,7 @@ pub struct FastPath {
     guesses: Arc<UnknownIdLimit>,
     access_log: Arc<AccessLog>,
     tiny: Tiny,
+    pages: Arc<Pages>,
     answers: Arc<Answers>,
     /// In the answers already.
     hsts: Option<HeaderValue>,
@@ -188,14 +124,21 @@ pub struct FastPath {
 
 impl FastPath {
     /// For one thread, whose counts stay unread.
-    pub fn new(links: Arc<Links>, tiny: Tiny, guesses: Arc<UnknownIdLimit>, access_log: Arc<AccessLog>) -> Self {
+    pub fn new(
+        links: Arc<Links>,
+        tiny: Tiny,
+        guesses: Arc<UnknownIdLimit>,
+        pages: Arc<Pages>,
+        access_log: Arc<AccessLog>,
+    ) -> Self {
         Self {
             recorder: links.recorder(),
             links,
             guesses,
             access_log,
             tiny,
-            answers: Arc::new(Answers::new(None)),
+            answers: Arc::new(Answers::new(&pages, None)),
+            pages,
             hsts: None,
             redirects: ThreadRedirects::default(),
             visitors: Visitors::default(),
@@ -207,7 +150,7 @@ impl FastPath {
     #[must_use]
     pub fn with_hsts(self, hsts: Option<&HeaderValue>) -> Self {
         Self {
-            answers: Arc::new(Answers::new(hsts)),
+            answers: Arc::new(Answers::new(&self.pages, hsts)),
             hsts: hsts.cloned(),
             ..self
         }
@@ -220,6 +163,7 @@ impl FastPath {
             guesses: Arc::clone(&self.guesses),
             access_log: Arc::clone(&self.access_log),
             tiny: self.tiny,
+            pages: Arc::clone(&self.pages),
             answers: Arc::clone(&self.answers),
             hsts: self.hsts.clone(),
             redirects,
@@ -250,14 +194,21 @@ impl FastPath {
         };
         request.close |= asker.is_last;
         let begins = out.len();
-        let outcome = self.answer_request(&request, now, asker, out);
+        let outcome = self.answer_request(&request, input, now, asker, out);
         if matches!(outcome, Outcome::Answered { .. }) && self.access_log.takes_next() {
             self.log(&request, asker.peer, out.get(begins..).unwrap_or_default());
         }
         outcome
     }
 
-    fn answer_request(&self, request: &Request<'_>, now: &Now, asker: &Asker<'_>, out: &mut Vec<u8>) -> Outcome {
+    fn answer_request(
+        &self,
+        request: &Request<'_>,
+        input: &[u8],
+        now: &Now,
+        asker: &Asker<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let &Request {
             id, consumed, close, ..
         } = request;
@@ -269,6 +220,7 @@ impl FastPath {
             head_only: request.visitor.head_only,
         };
         let answered = Outcome::Answered { consumed, close };
+        let head = || input.get(..consumed).unwrap_or_default();
         if request.is_hop {
             self.answers.hop.write(&filling, out);
             self.redirects.count(RedirectOutcome::Hop);
@@ -276,17 +228,13 @@ impl FastPath {
         }
         if self.guesses.is_anybody_shut_out(now.time) && self.guesses.is_shut_out(request.client(asker.peer), now.time)
         {
-            self.answers.too_many_guesses.write(&filling, out);
-            self.redirects.count(RedirectOutcome::Refused);
-            return answered;
+            let refusal = &self.answers.too_many_guesses;
+            return self.refuse(RedirectOutcome::Refused, refusal, request, head(), &filling, out);
         }
         let verdict = self.links.index().look_up_with(id, now.time, |location| {
             self.answers.found.write(&Filling { location, ..filling }, out);
         });
-        let Some(of_length) = self.answers.refusals.get(id.as_bytes().len() - ID_MIN_BYTES) else {
-            return Outcome::Other;
-        };
-        let refusals = match verdict {
+        let refusal = match verdict {
             Verdict::Redirect(()) => {
                 self.redirects.count(RedirectOutcome::Found);
                 if self.recorder.is_counting() {
@@ -302,31 +250,49 @@ impl FastPath {
                     client: request.client(asker.peer),
                     visit: self.visitors.visit_of(&request.visitor),
                     head_only: request.visitor.head_only,
-                    accepts_html: request.accepts_html(),
+                    representation: request.representation(head()),
                     close,
                     consumed,
                 });
             }
             Verdict::Unknown => {
                 if self.guesses.note(request.client(asker.peer), id, now.time) == Guess::TooMany {
-                    self.answers.too_many_guesses.write(&filling, out);
-                    self.redirects.count(RedirectOutcome::Refused);
-                    return answered;
+                    let refusal = &self.answers.too_many_guesses;
+                    return self.refuse(RedirectOutcome::Refused, refusal, request, head(), &filling, out);
                 }
-                &of_length.unknown
+                &self.answers.unknown
             }
-            Verdict::Disabled => &of_length.disabled,
-            Verdict::Deleted => &of_length.deleted,
-            Verdict::Expired => &of_length.expired,
+            Verdict::Disabled => &self.answers.disabled,
+            Verdict::Deleted => &self.answers.deleted,
+            Verdict::Expired => &self.answers.expired,
         };
-        self.redirects.count(outcome_of(&verdict));
-        refusals.get(request.accepts_html()).write(&filling, out);
-        answered
+        self.refuse(outcome_of(&verdict), refusal, request, head(), &filling, out)
+    }
+
+    /// Only here, the language of the visitor is looked at.
+    fn refuse(
+        &self,
+        outcome: RedirectOutcome,
+        refusal: &NoRedirect,
+        request: &Request<'_>,
+        head: &[u8],
+        filling: &Filling<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(template) = refusal.get(request.id, request.representation(head)) else {
+            return Outcome::Other;
+        };
+        self.redirects.count(outcome);
+        template.write(filling, out);
+        Outcome::Answered {
+            consumed: request.consumed,
+            close: request.close,
+        }
     }
 
     /// Looks for the link in the store, and answers.
     pub async fn wait(&self, waiting: Waiting, now: &Now, out: &mut Vec<u8>) {
-        let Waiting { id, accepts_html, .. } = waiting;
+        let Waiting { id, representation, .. } = waiting;
         let verdict = self.links.look_up(id).await;
         if matches!(verdict, Verdict::Redirect(_)) {
             self.recorder.record(id, waiting.visit, now.time);
@@ -335,10 +301,12 @@ impl FastPath {
             verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
         let mut response = if is_refused {
             self.redirects.count(RedirectOutcome::Refused);
-            too_many_guesses()
+            too_many_guesses(&self.pages, representation)
         } else {
             self.redirects.count(outcome_of(&verdict));
-            respond_to(verdict, id.as_str(), Requested::default(), accepts_html)
+            respond_to(verdict, id.as_str(), Requested::default(), &self.pages, || {
+                representation
+            })
         };
         let filling = Filling {
             id: b"",
@@ -419,7 +387,7 @@ mod tests {
     fn fast_path_to(links: Arc<Links>) -> FastPath {
         let guesses = Arc::new(UnknownIdLimit::new(Arc::new(1_000.into()), true, Arc::default()));
         let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
-        FastPath::new(links, Tiny::Hop, guesses, access_log)
+        FastPath::new(links, Tiny::Hop, guesses, Arc::default(), access_log)
     }
 
     const HEAD: HeadLimits = HeadLimits {
@@ -527,12 +495,13 @@ mod tests {
         let peer = peer();
         let fast_path = fast_path_to(Arc::clone(&links)).for_thread(metrics.redirects.for_thread());
         let (now, mut out) = (now(), Vec::new());
-        let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let accept = "Accept: text/html\r\nAccept-Language: fr\r\n";
+        let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
         let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) else {
             panic!("it must be looked for");
         };
         let guesses = Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default()));
-        let redirects = Redirects::new(&links, Tiny::Hop, true, &guesses, None, &metrics);
+        let redirects = Redirects::new(&links, Tiny::Hop, true, &guesses, &Arc::default(), None, &metrics);
         runtime.block_on(async {
             fast_path.wait(waiting, &now, &mut out).await;
             let client = Client {
@@ -543,7 +512,13 @@ mod tests {
             let id = Some(damaged.as_str());
             redirects.goto(&Method::POST, id, Requested::default(), client).await;
         });
-        assert!(out.starts_with(b"HTTP/1.1 503"));
+        let answer = String::from_utf8(out).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(
+            answer.contains("retry-after: 1\r\n") && answer.contains("content-language: fr\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("LINK_DAMAGED"), "{answer}");
         let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);
         let counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [(RedirectOutcome::Damaged, 2)]);

@@ -8,7 +8,7 @@ use httparse::{Header, Status};
 use crate::http::{self, HeadLimits, Peer};
 use crate::model::LinkId;
 use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
-use crate::redirect::{GOTO, TINY, Tiny, is_html_in};
+use crate::redirect::{GOTO, Representation, TINY, Tiny};
 
 /// Header lines of a request that is answered here, whatever the operator allows. Browsers send about fifteen.
 const HEADERS_MAX: usize = 64;
@@ -37,15 +37,27 @@ pub struct Request<'i> {
 }
 
 impl Request<'_> {
-    /// Not needed where links redirect.
-    pub fn accepts_html(&self) -> bool {
-        self.accept.is_some_and(is_html_in)
+    /// Not needed where links redirect, so that the languages are looked for here, in the bytes of the head.
+    pub fn representation(&self, head: &[u8]) -> Representation {
+        Representation::preferred(self.accept, values_of(head, "accept-language"))
     }
 
-    /// Likewise.
+    /// Not needed there either.
     pub fn client(&self, peer: &Peer) -> IpAddr {
         peer.client(self.forwarded.into_iter())
     }
+}
+
+/// The values of a header in a head that has been read, without blanks around them.
+fn values_of<'h>(head: &'h [u8], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    lines.filter_map(move |line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = value
+            .strip_prefix(b":")
+            .filter(|_| found.eq_ignore_ascii_case(name.as_bytes()));
+        value.map(<[u8]>::trim_ascii)
+    })
 }
 
 /// The beginning of the bytes that a client has sent.

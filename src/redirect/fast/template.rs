@@ -1,5 +1,6 @@
 //! Responses that are rendered once, but for what differs from one request to the next.
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 
@@ -10,7 +11,7 @@ pub type Date = [u8; 29];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
-    Text(Vec<u8>),
+    Text(Bytes),
     Id,
     Location,
     Date,
@@ -47,7 +48,7 @@ impl Template {
         for (name, value) in &parts.headers {
             head.text(name.as_str().as_bytes());
             head.text(b": ");
-            head.split(value.as_bytes(), &slots);
+            head.split(Bytes::copy_from_slice(value.as_bytes()), &slots);
             head.text(b"\r\n");
         }
         head.slot(Piece::Close);
@@ -55,10 +56,10 @@ impl Template {
         head.slot(Piece::Date);
         head.text(b"\r\n\r\n");
         let mut rest = Pieces::default();
-        rest.split(&body, &slots);
+        rest.split(body, &slots);
         Self {
-            head: head.0,
-            body: rest.0,
+            head: head.finished(),
+            body: rest.finished(),
         }
     }
 
@@ -78,34 +79,57 @@ impl Template {
 }
 
 #[derive(Debug, Default)]
-struct Pieces(Vec<Piece>);
+struct Pieces {
+    done: Vec<Piece>,
+    /// Text up to the next slot.
+    text: Vec<u8>,
+}
 
 impl Pieces {
     fn text(&mut self, text: &[u8]) {
-        match self.0.last_mut() {
-            _ if text.is_empty() => {}
-            Some(Piece::Text(before)) => before.extend_from_slice(text),
-            _ => self.0.push(Piece::Text(text.to_owned())),
-        }
+        self.text.extend_from_slice(text);
     }
 
     fn slot(&mut self, piece: Piece) {
-        self.0.push(piece);
+        self.end_text();
+        self.done.push(piece);
+    }
+
+    fn end_text(&mut self) {
+        if !self.text.is_empty() {
+            self.done.push(Piece::Text(std::mem::take(&mut self.text).into()));
+        }
     }
 
     /// Text, with slots in the place of their contents.
-    fn split(&mut self, mut text: &[u8], slots: &[(&[u8], Piece)]) {
-        while let Some((&first, rest)) = text.split_first() {
-            let slot = slots
+    fn split(&mut self, text: Bytes, slots: &[(&[u8], Piece)]) {
+        let slot_at = |place: usize| {
+            let rest = text.get(place..).unwrap_or_default();
+            slots
                 .iter()
-                .find(|(what, _)| !what.is_empty() && text.starts_with(what));
-            if let Some((what, piece)) = slot {
-                self.slot(piece.clone());
-                text = text.get(what.len()..).unwrap_or_default();
-            } else {
-                self.text(&[first]);
-                text = rest;
-            }
+                .find(|(what, _)| !what.is_empty() && rest.starts_with(what))
+        };
+        let (mut begin, mut place) = (0, 0);
+        while place < text.len() {
+            let Some((what, piece)) = slot_at(place) else {
+                place += 1;
+                continue;
+            };
+            self.text(text.get(begin..place).unwrap_or_default());
+            self.slot(piece.clone());
+            place += what.len();
+            begin = place;
         }
+        if begin == 0 && self.text.is_empty() && !text.is_empty() {
+            // A page, which is large and stands in many templates, is not copied.
+            self.done.push(Piece::Text(text));
+        } else {
+            self.text(text.get(begin..).unwrap_or_default());
+        }
+    }
+
+    fn finished(mut self) -> Vec<Piece> {
+        self.end_text();
+        self.done
     }
 }

@@ -80,7 +80,8 @@ fn ids(appliance: &Appliance) -> Vec<String> {
 #[test]
 fn fast_path_and_hyper_respond_alike() {
     for tiny in ["hop", "direct"] {
-        let appliance = Appliance::start_with(&format!("[public]\ntiny = \"{tiny}\"\n"));
+        let settings = format!("[console]\nname = \"Université\"\n[public]\ntiny = \"{tiny}\"\n");
+        let appliance = Appliance::start_with(&settings);
         for id in ids(&appliance) {
             for path in [GOTO, "/tiny/"] {
                 for method in ["GET", "HEAD"] {
@@ -90,6 +91,8 @@ fn fast_path_and_hyper_respond_alike() {
                         "connection: Keep-Alive\r\nAccept: application/xhtml+xml, text/html;q=0.9\r\n",
                         "ACCEPT: text/plain\r\nAccept: text/html\r\n",
                         "User-Agent: \u{fc}\r\nAccept: */*\r\nCookie: a=b\r\n",
+                        "Accept: text/html\r\nACCEPT-LANGUAGE: de-AT,en;q=0.5\r\n",
+                        "accept-language:  nl \r\nAccept: text/html\r\nAccept-Language: he;q=0.2,fr;q=0.1\r\n",
                     ] {
                         let request = format!("{method} {path}{id} HTTP/1.1\r\nHost: tinyd\r\n{more}\r\n");
                         // The admin listener has no fast path.

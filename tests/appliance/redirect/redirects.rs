@@ -137,7 +137,8 @@ fn error_body_suits_the_client() {
     let page = with("", "text/html,application/xhtml+xml,*/*;q=0.8");
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert!(page.text().contains("Link not found") && !page.text().contains("zzzzzzzz"));
-    assert_eq!(page.header("vary"), "Accept");
+    assert_eq!(page.header("vary"), "Accept, Accept-Language");
+    assert_eq!(plain.header("vary"), "Accept");
     let json = with("?format=1", "text/html");
     assert_eq!(json.json()["code"], "INVALID_OBJECT_ID");
     assert_eq!(

@@ -37,7 +37,8 @@ fn link_answers_404_with_its_start_until_then() {
             assert_eq!(ask("*/*", "").text(), text);
             let page = ask("text/html", "");
             assert!(
-                page.text().contains("This link opens at 2096-10-02 07:06:40 UTC."),
+                page.text()
+                    .contains("This link opens on 2 October 2096 at 07:06:40 (UTC)."),
                 "{page:?}"
             );
             let exception = ask("*/*", "?format=1").json();
