@@ -32,7 +32,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("redirect", &["tls", "store", "access", "acme"]),
     ("api", &["fetch", "acme"]),
     ("admin", &["kaltura", "access", "fetch", "acme", "redirect", "api"]),
-    ("console", &["metrics", "tls", "fetch", "acme", "redirect", "api"]),
+    ("console", &["metrics", "tls", "fetch", "acme", "api"]),
     ("config", &["metrics", "store", "links", "access", "api", "admin"]),
     ("server", &[]),
     ("cli", &["metrics"]),

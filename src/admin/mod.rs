@@ -3,11 +3,9 @@
 mod health;
 mod readiness;
 mod status;
+mod words;
 
-pub use status::{
-    ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
-    RefusalStatus, StoreStatus, TlsStatus,
-};
+pub use status::ApplianceStatus;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +126,11 @@ impl Monitor {
         };
         http::no_store(response.headers_mut());
         Some(response)
+    }
+
+    /// What `/status` answers.
+    pub fn status(&self) -> ApplianceStatus {
+        status::describe(self)
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Response {

@@ -199,7 +199,7 @@ pub fn respond(monitor: &Monitor) -> Response {
     http::bytes(StatusCode::OK, "application/json", body)
 }
 
-fn describe(monitor: &Monitor) -> ApplianceStatus {
+pub(super) fn describe(monitor: &Monitor) -> ApplianceStatus {
     let (report, links, uptime) = (monitor.report(), &monitor.links, monitor.uptime());
     let now = Sample::new(&report, uptime);
     let before = |age| monitor.history.before(uptime, age);

@@ -3,11 +3,13 @@
 //! The pages are rendered here and work without a script. What somebody may do follows from the same rules as for a
 //! KS: a page asks `links` with the scope of its session. The API never sees a cookie.
 
+mod admin;
 mod assets;
 mod cookie;
 mod links;
 mod page;
 mod playback;
+mod plot;
 mod problem;
 mod qr;
 mod request;
@@ -27,6 +29,7 @@ pub use cookie::CookieKey;
 pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
+use crate::admin::Monitor;
 use crate::console::cookie::SignedIn;
 use crate::console::links::BulkJobs;
 use crate::console::page::{protect, see_other};
@@ -34,6 +37,7 @@ use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
 use crate::links::{Links, NewDestinations};
+use crate::redirect::{Branding, Colour};
 
 /// Where the console is on the admin listener.
 pub const CONSOLE_PATH: &str = "/console";
@@ -41,16 +45,32 @@ pub const CONSOLE_PATH: &str = "/console";
 /// Methods of pages with a form.
 const FORM_METHODS: &str = "GET, HEAD, POST";
 
+/// What the console works with.
+#[derive(Debug)]
+pub struct ConsoleContext {
+    pub links: Arc<Links>,
+    pub starts: Arc<SessionStarts>,
+    pub monitor: Arc<Monitor>,
+    pub destinations: NewDestinations,
+    pub key: CookieKey,
+    pub short_url_base: String,
+    pub branding: Branding,
+}
+
 #[derive(Debug)]
 pub struct Console {
     links: Arc<Links>,
     starts: Arc<SessionStarts>,
+    monitor: Arc<Monitor>,
     destinations: NewDestinations,
     key: CookieKey,
+    short_url_base: String,
+    branding: Branding,
+    /// The style sheet with the colour of the organisation.
+    theme: String,
     url: Option<Url>,
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
-    short_url_base: String,
     jobs: Arc<BulkJobs>,
 }
 
@@ -58,26 +78,22 @@ pub struct Console {
 type Page = Result<Response, Problem>;
 
 impl Console {
-    pub fn new(
-        settings: &ConsoleSettings,
-        links: Arc<Links>,
-        starts: Arc<SessionStarts>,
-        destinations: NewDestinations,
-        key: CookieKey,
-        short_url_base: String,
-    ) -> Self {
+    pub fn new(settings: &ConsoleSettings, context: ConsoleContext) -> Self {
         let base = settings
             .url
             .as_ref()
             .map(|url| url.path().trim_end_matches('/').to_owned());
         Self {
-            links,
-            starts,
-            destinations,
-            key,
+            links: context.links,
+            starts: context.starts,
+            monitor: context.monitor,
+            destinations: context.destinations,
+            key: context.key,
+            short_url_base: context.short_url_base,
+            theme: theme(&context.branding),
+            branding: context.branding,
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
-            short_url_base,
             jobs: Arc::default(),
         }
     }
@@ -101,6 +117,9 @@ impl Console {
     async fn answer(&self, request: &ConsoleRequest, original: Request<Incoming>) -> Response {
         if let Err(problem) = request.check_host(self.url.as_ref()) {
             return self.problem(&problem, None);
+        }
+        if request.path_parts() == ["theme.css"] && request.is_read() {
+            return http::bytes(StatusCode::OK, "text/css; charset=utf-8", self.theme.clone());
         }
         if let [assets, name] = request.path_parts().as_slice()
             && *assets == "assets"
@@ -150,7 +169,7 @@ impl Console {
             [] => Ok(see_other(&self.path("links"))),
             ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
-            ["all"] => self.show_all(request, required(signed_in)?).await,
+            ["all" | "clicks" | "health" | "users", ..] => self.show_admin(&path, request, required(signed_in)?).await,
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
             ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,
             _ => Err(Problem::NotFound),
@@ -172,15 +191,33 @@ impl Console {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
             ["bulk"] => self.begin_bulk(form, signed_in).await,
+            ["users", ..] => self.change_admin(&path, form, signed_in).await,
             ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
+    }
+
+    fn is_operator(&self, signed_in: &SignedIn) -> bool {
+        let partners = self.starts.partners();
+        let partner = partners.get(signed_in.session.partner);
+        signed_in.is_admin() && partner.is_some_and(|partner| partner.is_operator)
     }
 
     /// A path of the console, as browsers see it.
     fn path(&self, below: &str) -> String {
         format!("{}/{below}", self.base)
     }
+}
+
+/// The colour of the organisation, made readable on light and on dark.
+fn theme(branding: &Branding) -> String {
+    const DARK: Colour = Colour::new(0x1d, 0x21, 0x26);
+    let variables = |background: Colour| {
+        let accent = branding.accent.readable_on(background);
+        format!("--accent:{accent};--on-accent:{}", accent.of_text_on_it())
+    };
+    let (light, dark) = (variables(Colour::WHITE), variables(DARK));
+    format!(":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n")
 }
 
 fn required(signed_in: Option<&SignedIn>) -> Result<&SignedIn, Problem> {

@@ -21,6 +21,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 #[derive(Debug)]
 pub struct Frame {
     pub base: String,
+    /// The organisation.
+    pub name: Option<String>,
+    pub logo: Option<String>,
     pub style: String,
     pub script: String,
     pub signed_in: Option<AccountView>,
@@ -34,6 +37,7 @@ pub struct Frame {
 pub struct AccountView {
     pub user: String,
     pub is_admin: bool,
+    pub is_operator: bool,
     /// The field of forms that proves that they are ours.
     pub token: String,
 }
@@ -43,6 +47,8 @@ pub enum Section {
     None,
     MyLinks,
     AllLinks,
+    Clicks,
+    Health,
     NewLink,
 }
 
@@ -58,10 +64,13 @@ impl Console {
         let account = |signed_in: &SignedIn| AccountView {
             user: signed_in.user.clone(),
             is_admin: signed_in.is_admin(),
+            is_operator: self.is_operator(signed_in),
             token: self.key.form_token(signed_in),
         };
         Frame {
             base: self.base.clone(),
+            name: self.branding.name.clone(),
+            logo: self.branding.logo.as_ref().map(|logo| logo.data_url().to_owned()),
             style: assets::STYLE.path(),
             script: assets::SCRIPT.path(),
             signed_in: signed_in.map(account),
@@ -131,6 +140,7 @@ pub fn notice(request: &ConsoleRequest) -> Option<&'static str> {
         "disabled" => "Link switched off. It stopped working at once.",
         "enabled" => "Link switched on. It works at once.",
         "restored" => "Link restored. It works again.",
+        "cascade" => "All links of the user are deleted.",
         "renewed" => "New ID made. The old one stopped working for good.",
         _ => return None,
     })

@@ -15,6 +15,8 @@ pub enum Problem {
     /// Of a link.
     NoSuchLink,
     AdministratorsOnly,
+    OperatorsOnly,
+    NotConfirmed,
     /// Of a change of many.
     NothingSelected,
     NoEnd,
@@ -40,10 +42,12 @@ pub enum Problem {
 impl Problem {
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::SignInFirst | Self::AdministratorsOnly | Self::OtherOrigin | Self::OldForm => StatusCode::FORBIDDEN,
+            Self::SignInFirst | Self::AdministratorsOnly | Self::OperatorsOnly | Self::OtherOrigin | Self::OldForm => {
+                StatusCode::FORBIDDEN
+            }
             Self::UsedLink => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink => StatusCode::NOT_FOUND,
-            Self::NothingSelected | Self::NoEnd => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NothingSelected | Self::NotConfirmed | Self::NoEnd => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyJobs => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -64,6 +68,8 @@ impl Problem {
             Self::NotFound => "Page not found",
             Self::NoSuchLink => "No such link",
             Self::AdministratorsOnly => "For administrators only",
+            Self::OperatorsOnly => "For operators only",
+            Self::NotConfirmed => "Not confirmed",
             Self::NothingSelected => "No link is selected",
             Self::NoEnd => "No end is chosen",
             Self::TooManyJobs => "Too many changes at a time",
@@ -88,6 +94,8 @@ impl Problem {
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
             Self::AdministratorsOnly => "Your account may manage your own links.",
+            Self::OperatorsOnly => "This concerns the whole server, and your partner is not its operator.",
+            Self::NotConfirmed => "Nothing was changed. Tick the box to confirm.",
             Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
             Self::NoEnd => "Choose until when the links work.",
             Self::TooManyJobs => "Wait until some of the changes that are going on have ended.",

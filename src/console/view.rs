@@ -4,7 +4,7 @@ use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use crate::model::{Destination, ShortLink, Status, Timestamp, shown};
+use crate::model::{Day, Destination, ShortLink, Status, Timestamp, shown};
 
 /// A time, in UTC for those without a script and for machines; the script shows it in the visitor's time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,15 @@ pub struct TimeView {
 }
 
 impl TimeView {
+    /// A day, in UTC.
+    pub fn day(day: Day) -> Self {
+        let instant = Instant::from_second(day.start().as_unix()).unwrap_or_default();
+        Self {
+            machine: input_date(Some(day.start())),
+            words: instant.to_zoned(TimeZone::UTC).strftime("%-d %b %Y").to_string(),
+        }
+    }
+
     pub fn new(time: Timestamp) -> Self {
         let instant = Instant::from_second(time.as_unix()).unwrap_or_default();
         Self {

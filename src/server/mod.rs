@@ -28,7 +28,7 @@ use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits};
 use crate::config::Settings;
-use crate::console::{Console, CookieKey};
+use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
 use crate::http::Budget;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
@@ -154,7 +154,7 @@ fn build(
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
     let service = AdminService {
         api: Arc::new(api),
-        console: console(settings, destinations, links, &reloader.starts)?,
+        console: console(settings, destinations, links, &monitor, &reloader.starts)?,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
@@ -267,6 +267,7 @@ fn console(
     settings: &Settings,
     destinations: NewDestinations,
     links: &Arc<Links>,
+    monitor: &Arc<Monitor>,
     starts: &Arc<SessionStarts>,
 ) -> io::Result<Option<Arc<Console>>> {
     let Some(of_console) = &settings.console else {
@@ -277,9 +278,16 @@ fn console(
         Health::ReadOnly => CookieKey::temporary(),
         Health::Accepting | Health::Refusing(_) => CookieKey::in_folder(&settings.data_dir)?,
     };
-    let (links, starts) = (Arc::clone(links), Arc::clone(starts));
-    let console = Console::new(of_console, links, starts, destinations, key, settings.short_url_base());
-    Ok(Some(Arc::new(console)))
+    let context = ConsoleContext {
+        links: Arc::clone(links),
+        starts: Arc::clone(starts),
+        monitor: Arc::clone(monitor),
+        destinations,
+        key,
+        short_url_base: settings.short_url_base(),
+        branding: settings.branding.clone(),
+    };
+    Ok(Some(Arc::new(Console::new(of_console, context))))
 }
 
 fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {

@@ -66,6 +66,18 @@ for (const input of document.querySelectorAll("input[data-utc]")) {
   });
 }
 
+// Pages that keep themselves up to date.
+const live = document.querySelector("[data-live]");
+if (live) setInterval(async () => {
+  if (document.hidden) return;
+  try {
+    const response = await fetch(location.href, { redirect: "error" });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page.querySelector("[data-live]");
+    if (response.ok && fresh) live.replaceChildren(...fresh.childNodes);
+  } catch { /* The server is not reached; the next time, perhaps. */ }
+}, Number(live.dataset.live) * 1000);
+
 document.querySelector("[data-all]")?.addEventListener("change", (event) => {
   for (const box of document.querySelectorAll("input[name=id]")) box.checked = event.target.checked;
 });

@@ -58,7 +58,7 @@ impl Console {
         self.list(filter, request, signed_in).await
     }
 
-    pub(super) async fn all_links(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+    pub(in crate::console) async fn all_links(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
         let filter = Filter::read(&request.query, true);
         self.list(filter, request, signed_in).await
     }

@@ -29,13 +29,6 @@ impl Console {
         }
     }
 
-    pub(super) async fn show_all(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
-        if !signed_in.is_admin() {
-            return Err(Problem::AdministratorsOnly);
-        }
-        self.all_links(request, signed_in).await
-    }
-
     pub(super) async fn change_links(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
         let scope = Scope::of(&signed_in.session);
         match *path {

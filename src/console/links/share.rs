@@ -6,12 +6,13 @@ use hyper::StatusCode;
 use crate::console::cookie::SignedIn;
 use crate::console::page::{Frame, Section, html, notice, see_other};
 use crate::console::playback::{Player, parse_time, show_time};
+use crate::console::plot::Plot;
 use crate::console::problem::Problem;
 use crate::console::qr::{LEVEL_DEFAULT, LEVELS, QrPicture, SIZE_DEFAULT, SIZES};
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
 use crate::console::{Console, Page, file};
-use crate::links::Draft;
+use crate::links::{Draft, Scope};
 use crate::model::validate::NAME;
 use crate::model::{Destination, LinkId, ShortLink, Status, Usage, grouped};
 
@@ -47,6 +48,8 @@ struct LinkPage {
     mail: String,
     player: Option<PlayerView>,
     playback_error: Option<&'static str>,
+    /// None for a deleted link.
+    plot: Option<Plot>,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,12 @@ impl Console {
         let (link, usage) = self.link(id, signed_in).await?;
         let mut frame = self.frame(Some(signed_in), Section::None);
         frame.notice = notice(request);
-        Ok(html(StatusCode::OK, &self.share_page(&link, &usage, frame, None)))
+        let mut page = self.share_page(&link, &usage, frame, None);
+        if link.status != Status::Deleted {
+            let used = self.links.clicks_by_day(link.id, Scope::of(&signed_in.session)).await?;
+            page.plot = Some(Plot::new(&used, self.links.clock().now().day()));
+        }
+        Ok(html(StatusCode::OK, &page))
     }
 
     fn share_page(
@@ -115,6 +123,7 @@ impl Console {
             short_url,
             player,
             playback_error: failed.map(|(_, error)| error),
+            plot: None,
         }
     }
 

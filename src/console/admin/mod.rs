@@ -1,0 +1,36 @@
+//! The pages of administrators.
+
+mod clicks;
+mod health;
+mod users;
+
+use crate::console::cookie::SignedIn;
+use crate::console::problem::Problem;
+use crate::console::request::{ConsoleRequest, Fields};
+use crate::console::{Console, Page};
+
+impl Console {
+    pub(super) async fn show_admin(&self, path: &[&str], request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        if !signed_in.is_admin() {
+            return Err(Problem::AdministratorsOnly);
+        }
+        match *path {
+            ["all"] => self.all_links(request, signed_in).await,
+            ["clicks"] => self.clicks_page(signed_in).await,
+            ["health"] => self.health_page(signed_in),
+            ["users"] => Ok(self.find_user(request)),
+            ["users", user] => self.user_page(user, signed_in).await,
+            _ => Err(Problem::NotFound),
+        }
+    }
+
+    pub(super) async fn change_admin(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
+        if !signed_in.is_admin() {
+            return Err(Problem::AdministratorsOnly);
+        }
+        match *path {
+            ["users", user, "delete"] => self.delete_links_of(user, form, signed_in).await,
+            _ => Err(Problem::NotFound),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The links of a user, and deleting all of them.
+
+use askama::Template;
+use hyper::StatusCode;
+use url::form_urlencoded;
+
+use crate::console::cookie::SignedIn;
+use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::problem::Problem;
+use crate::console::request::{ConsoleRequest, Fields};
+use crate::console::view::plain;
+use crate::console::{Console, Page};
+use crate::http::Response;
+use crate::links::{SearchOrder, SearchQuery, SearchState};
+use crate::model::grouped;
+use crate::model::validate::USER_ID;
+use crate::store::TimeRange;
+
+#[derive(Debug, Template)]
+#[template(path = "user.html")]
+struct UserPage {
+    frame: Frame,
+    user: String,
+    /// As a part of a path, and in a query.
+    in_path: String,
+    links: u64,
+    present: String,
+    deleted: String,
+}
+
+impl Console {
+    /// The path of a user's page.
+    fn path_of_user(&self, user: &str) -> String {
+        self.path(&format!("users/{}", encoded(user)))
+    }
+
+    /// From the name in a form to the page of the user.
+    pub(super) fn find_user(&self, request: &ConsoleRequest) -> Response {
+        match request.query.text("user") {
+            "" => see_other(&self.path("all")),
+            user => see_other(&self.path_of_user(user)),
+        }
+    }
+
+    pub(super) async fn user_page(&self, user: &str, signed_in: &SignedIn) -> Page {
+        if user.is_empty() || USER_ID.check(user).is_err() {
+            return Err(Problem::NotFound);
+        }
+        let mut counts = [0; 2];
+        for (count, state) in counts.iter_mut().zip([SearchState::Present, SearchState::Deleted]) {
+            let query = SearchQuery {
+                partner: signed_in.session.partner,
+                owner: Some(user.to_owned()),
+                text: String::new(),
+                id: None,
+                state,
+                created: TimeRange::default(),
+                only_unused: false,
+                without_system_name: None,
+                order: SearchOrder::Created,
+                is_descending: true,
+                offset: 0,
+                limit: 0,
+            };
+            *count = self.links.search(query).await?.total;
+        }
+        let [present, deleted] = counts;
+        let page = UserPage {
+            frame: self.frame(Some(signed_in), Section::AllLinks),
+            user: plain(user),
+            in_path: encoded(user),
+            links: present,
+            present: grouped(present),
+            deleted: grouped(deleted),
+        };
+        Ok(html(StatusCode::OK, &page))
+    }
+
+    /// The cascade, as `user.delete` does it. The form repeats the number, so that it is the links that were shown.
+    pub(super) async fn delete_links_of(&self, user: &str, form: &Fields, signed_in: &SignedIn) -> Page {
+        if form.text("confirm") != "yes" {
+            return Err(Problem::NotConfirmed);
+        }
+        let partner = signed_in.session.partner;
+        let links = self.links.delete_user(partner, user.to_owned()).await?;
+        tracing::info!(partner = partner.0, links, "user deleted with all links");
+        Ok(see_other(&format!("{}?done=cascade", self.path_of_user(user))))
+    }
+}
+
+fn encoded(text: &str) -> String {
+    // A plus would be a plus in a path.
+    form_urlencoded::byte_serialize(text.as_bytes())
+        .collect::<String>()
+        .replace('+', "%20")
+}
