@@ -2,6 +2,7 @@
 //! that hold for each. Knows no parameters, no storage and no HTTP.
 
 mod destination;
+mod host;
 mod id;
 mod link;
 mod network;
@@ -15,6 +16,7 @@ pub mod validate;
 pub(crate) mod work;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
+pub use host::{HostPattern, InvalidHost};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
 pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
