@@ -10,9 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
 use tinyd::internals::{
-    AccessLog, Asker, Call, Claims, Clock, FastPath, HeadLimits, Kind, LinkId, LinkRef, Links, LoggedAddress, Now,
-    Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target, Timestamp, Tiny,
-    Transaction, UnknownIdLimit, Visit, Visitor, mint, mint_v1, verify,
+    AccessLog, Asker, Call, Claims, Clock, FastPath, HeadLimits, Kind, LinkId, LinkPolicy, LinkRef, Links,
+    LoggedAddress, Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target,
+    Timestamp, Tiny, Transaction, UnknownIdLimit, Visit, Visitor, mint, mint_v1, verify,
 };
 
 /// Links in the map.
@@ -171,6 +171,7 @@ fn sessions(criterion: &mut Criterion) -> Result<()> {
         admin_secrets: vec![Secret::new("0123456789abcdef0123456789abcdef".to_owned())],
         user_secrets: Vec::new(),
         is_operator: true,
+        policy: LinkPolicy::default(),
     };
     let claims = Claims {
         partner: PartnerId(1),

@@ -33,7 +33,7 @@ pub mod internals {
     pub use crate::kaltura::{Call, Target};
     pub use crate::links::Links;
     pub use crate::links::file::{Defaults, FileFormat, LinkWriter, read};
-    pub use crate::model::{Clock, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp, Visit};
+    pub use crate::model::{Clock, LinkId, LinkPolicy, LinkRef, PartnerId, ShortLink, Status, Timestamp, Visit};
     pub use crate::redirect::{Asker, FastPath, Now, Tiny, UnknownIdLimit};
     #[cfg(fuzzing)]
     pub use crate::store::fuzz_record;

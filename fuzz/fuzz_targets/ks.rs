@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;
-use tinyd::internals::{Partner, PartnerId, Partners, Secret, redact, verify};
+use tinyd::internals::{LinkPolicy, Partner, PartnerId, Partners, Secret, redact, verify};
 
 fuzz_target!(|data: &[u8]| {
     let partner = Partner {
         admin_secrets: vec![Secret::new("a secret that no input can know".into())],
         user_secrets: Vec::new(),
         is_operator: true,
+        policy: LinkPolicy::default(),
     };
     let partners = Partners(HashMap::from([(PartnerId(7), partner)]));
     let plain = String::from_utf8_lossy(data).into_owned();

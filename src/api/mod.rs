@@ -42,6 +42,7 @@ use crate::kaltura::format::{Format, Value};
 use crate::kaltura::{ApiError, Requested, Target};
 use crate::links::{LinkError, Links, NewDestinations, READ_TIMEOUT, Turn};
 use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
+use crate::model::ForbiddenHost;
 use crate::redirect::{Client, Redirects};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
 
@@ -479,6 +480,9 @@ impl From<LinkError> for ApiError {
             // Actions that know the id name it.
             LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
+            LinkError::Host(ForbiddenHost { host, allowed }) => Self::DestinationHostNotAllowed { host, allowed },
+            LinkError::TooManyToday { user, limit } => Self::LinksPerDayExceeded { user, limit },
+            LinkError::NoUser => Self::InvalidUserId,
             LinkError::Validity(why) => Self::invalid("shortLink:startsAt", why.to_string()),
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),

@@ -302,7 +302,7 @@ impl Api {
                     Err(_) => return failed("cannot read the file".to_owned(), false),
                 };
                 let on_lines = Arc::new(move |lines| counted.store(lines, Ordering::Relaxed));
-                let (lines, warnings) = self.destinations.clone().watch(lines);
+                let (lines, warnings) = self.destinations.clone().watch(self.starts.partners(), lines);
                 match import(self.links.store(), lines, options, on_lines).await {
                     Ok(mut report) => {
                         warnings.add_to(&mut report);

@@ -22,6 +22,7 @@ use crate::cli::from_kaltura::{self, ImportTarget, KalturaArgs};
 use crate::cli::progress::bar;
 use crate::cli::store::{check_target, opened};
 use crate::config::Settings;
+use crate::kaltura::session::Partners;
 use crate::links::NewDestinations;
 use crate::links::file::{self, Defaults, FileFormat, ImportEvent, ImportReport, LineProblem};
 use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
@@ -362,7 +363,8 @@ impl<'a> Target<'a> {
             None => self.store.insert(opened(Store::open(path, None))?),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let (lines, warnings) = new_destinations(args).watch(lines);
+        let (rules, partners) = new_destinations(args);
+        let (lines, warnings) = rules.watch(Arc::new(partners), lines);
         match runtime.block_on(import_lines(store, lines, options, Arc::new(|_| {}))) {
             Ok(mut report) => {
                 warnings.add_to(&mut report);
@@ -381,15 +383,19 @@ impl<'a> Target<'a> {
 }
 
 /// The rules for destinations as the configuration has them, or without one as they are by default.
-fn new_destinations(args: &ImportArgs) -> NewDestinations {
+fn new_destinations(args: &ImportArgs) -> (NewDestinations, Partners) {
     match args.of.client.settings() {
         Ok(Settings {
             destination_max_bytes,
             public_url,
             public_listen,
+            partners,
             ..
-        }) => NewDestinations::new(destination_max_bytes, public_url.as_deref(), &public_listen),
-        Err(_) => NewDestinations::new(FULL_URL_MAX_BYTES, None, &[]),
+        }) => {
+            let rules = NewDestinations::new(destination_max_bytes, public_url.as_deref(), &public_listen);
+            (rules, partners)
+        }
+        Err(_) => (NewDestinations::new(FULL_URL_MAX_BYTES, None, &[]), Partners::default()),
     }
 }
 

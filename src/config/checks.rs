@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::fetch::HostPattern;
+use crate::model::HostPattern;
 
 pub const ADDRESS: &str = "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";
 

@@ -9,7 +9,8 @@ use crate::config::ConfigError;
 use crate::config::checks::parse_network;
 use crate::config::keys::{self, Key};
 use crate::config::values::{Reader, Values};
-use crate::fetch::{FetchSettings, HostPattern};
+use crate::fetch::FetchSettings;
+use crate::model::HostPattern;
 
 const SECTION: &str = "fetch";
 

@@ -135,6 +135,9 @@ const ANY: ValueKind = ValueKind::Number(0..=1_000_000_000, "");
 const ADDRESSES: ValueKind = ValueKind::Texts("`IP:PORT`", |text| checks::parsed::<SocketAddr>(text, checks::ADDRESS));
 const NETWORKS: ValueKind = ValueKind::Texts("IP addresses or networks", checks::network);
 
+/// Each add counts those before it, while other writes wait.
+pub const LINKS_PER_DAY_MAX: u32 = 10_000;
+
 const fn key(
     sections: &'static [(&'static str, &'static str)],
     name: &'static str,
@@ -408,4 +411,13 @@ keys! {
         "Whether its administrators may take backups, and export and import links of every partner. Default: \
          `true` for the \
          only partner.", "");
+    DESTINATION_HOSTS: key(&[("partner", "[]")], "destination_hosts",
+        ValueKind::Partner("`HOST` or `*.DOMAIN`: a string or a list"), AtReload,
+        "Hosts that new destinations of links may have, on any port. `*.example.com` stands for all hosts below \
+        `example.com`, not for `example.com` itself. Without one, any host.",
+        "Links that exist keep their destinations.");
+    LINKS_PER_DAY: key(&[("partner", "0")], "links_per_user_and_day",
+        ValueKind::Partner("0 to 10000 links"), AtReload,
+        "Links that a user may add in one day (UTC). Deleted ones count, and those that administrators add for the \
+        user. Administrators have no limit. `0` disables the limit.", "");
 }

@@ -162,8 +162,10 @@ impl Settings {
             let (admin, user) = (partner.admin_secrets.len(), partner.user_secrets.len());
             lines.push(format!(
                 "partner.id = {id}, partner.admin_secret = ({admin}), partner.user_secret = ({user}), \
-                partner.operator = {}",
-                partner.is_operator
+                partner.operator = {}, partner.destination_hosts = {}, partner.links_per_user_and_day = {}",
+                partner.is_operator,
+                partner.policy.hosts(" "),
+                partner.policy.links_per_user_and_day
             ));
         }
         lines

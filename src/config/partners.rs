@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::config::ConfigError;
+use crate::config::keys::{self, LINKS_PER_DAY_MAX};
 use crate::config::values::{Reader, strings};
 use crate::kaltura::session::{Partner, Partners, Secret};
-use crate::model::PartnerId;
+use crate::model::{InvalidHost, LinkPolicy, PartnerId};
 
 /// Secrets shorter than this are worth a warning.
 const SECRET_SHORT_BYTES: usize = 16;
@@ -74,6 +75,7 @@ impl Reader {
                 admin_secrets,
                 user_secrets,
                 is_operator,
+                policy: self.policy(&section)?,
             };
             if partners.insert(PartnerId(id), partner).is_some() {
                 return Err(self.wrong(section.key("id"), id, "this partner has a section already"));
@@ -84,6 +86,37 @@ impl Reader {
                 .push("no [[partner]]: tinyd serves redirects only, and the API accepts no session".to_owned());
         }
         Ok(Partners(partners))
+    }
+
+    fn policy(&self, section: &Section<'_>) -> Result<LinkPolicy, ConfigError> {
+        let (hosts_key, links_key) = (keys::DESTINATION_HOSTS.name, keys::LINKS_PER_DAY.name);
+        let hosts = match section.table.get(hosts_key) {
+            None => Vec::new(),
+            Some(value) => strings(value).ok_or_else(|| {
+                let reason = "expected a string or a list of strings";
+                self.wrong(section.key(hosts_key), value, reason)
+            })?,
+        };
+        let pattern = |text: &String| {
+            text.parse().map_err(|error: InvalidHost| {
+                self.wrong(section.key(hosts_key), format!("{text:?}"), error.to_string())
+            })
+        };
+        let links = match section.table.get(links_key) {
+            None => 0,
+            Some(value) => value
+                .as_integer()
+                .and_then(|links| u32::try_from(links).ok())
+                .filter(|links| *links <= LINKS_PER_DAY_MAX)
+                .ok_or_else(|| {
+                    let reason = format!("expected a number from 0 (no limit) to {LINKS_PER_DAY_MAX}");
+                    self.wrong(section.key(links_key), value, reason)
+                })?,
+        };
+        Ok(LinkPolicy {
+            destination_hosts: hosts.iter().map(pattern).collect::<Result<_, _>>()?,
+            links_per_user_and_day: links,
+        })
     }
 
     /// The secrets under `KEY` (one or a list), in the file under `KEY_file`, or in the credential under

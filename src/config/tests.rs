@@ -169,6 +169,30 @@ fn every_mistake_is_named_with_key_value_and_reason() {
             ["partner[0].user_secret_credential", "12", "a string in quotes"],
         ),
         (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\ndestination_hosts = [\"https://a.example\"]",
+            [
+                "partner[0].destination_hosts",
+                "\"https://a.example\"",
+                "a host such as",
+            ],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\ndestination_hosts = 12",
+            ["partner[0].destination_hosts", "12", "a list of strings"],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\nlinks_per_user_and_day = 10001",
+            [
+                "partner[0].links_per_user_and_day",
+                "10001",
+                "from 0 (no limit) to 10000",
+            ],
+        ),
+        (
+            "[[partner]]\nid = 1\nadmin_secret = \"a\"\nlinks_per_user_and_day = -1",
+            ["partner[0].links_per_user_and_day", "-1", "from 0 (no limit) to 10000"],
+        ),
+        (
             "[[partner]]\nid = 1\nadmin_secret = \"a\"\n[[partner]]\nid = 1\nadmin_secret = \"b\"",
             ["partner[1].id", "1", "already"],
         ),

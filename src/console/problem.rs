@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 
 use crate::links::LinkError;
+use crate::model::ForbiddenHost;
 use crate::store::{StoreError, WriteError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,13 @@ pub enum Problem {
     SlowForm,
     /// The unique id of a link that is to be restored has another holder.
     UniqueIdTaken(String),
+    /// The partner does not allow the host of the destination, but these.
+    HostNotAllowed {
+        host: String,
+        allowed: String,
+    },
+    /// The user has added as many links today as the partner allows.
+    TooManyToday(u32),
     /// Somebody has changed the other end of its validity meanwhile.
     EndsBeforeStart,
     ReadOnly,
@@ -54,6 +62,8 @@ impl Problem {
             Self::LongForm => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowForm => StatusCode::REQUEST_TIMEOUT,
             Self::UniqueIdTaken(_) | Self::EndsBeforeStart => StatusCode::CONFLICT,
+            Self::HostNotAllowed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyToday(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::ReadOnly | Self::Unavailable | Self::OutcomeUnknown | Self::TookTooLong => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -78,6 +88,8 @@ impl Problem {
             Self::OldForm => "This form is out of date",
             Self::NoForm | Self::LongForm | Self::SlowForm => "The form could not be read",
             Self::UniqueIdTaken(_) => "Another link has its unique ID",
+            Self::HostNotAllowed { .. } => "Links may not lead there",
+            Self::TooManyToday(_) => "No more links today",
             Self::EndsBeforeStart => "The link would never work",
             Self::ReadOnly => "Read-only",
             Self::Unavailable => "Cannot save at the moment",
@@ -111,6 +123,12 @@ impl Problem {
             Self::UniqueIdTaken(unique_id) => {
                 return format!("Another link has the unique ID {unique_id} now. Delete that link first.");
             }
+            Self::HostNotAllowed { host, allowed } => {
+                return format!("Links may not lead to {host}. Your organisation allows {allowed}.");
+            }
+            Self::TooManyToday(limit) => {
+                return format!("The limit of {limit} new links a day is reached. Go on after midnight (UTC).");
+            }
             Self::EndsBeforeStart => "It would end before it starts. Nothing was changed; load the page again.",
             Self::ReadOnly => "This server serves links and takes no changes.",
             Self::Unavailable => "The disk takes no writes at the moment. Nothing was changed; try again soon.",
@@ -127,6 +145,10 @@ impl From<LinkError> for Problem {
         match error {
             LinkError::NotFound => Self::NoSuchLink,
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
+            LinkError::Host(ForbiddenHost { host, allowed }) => Self::HostNotAllowed { host, allowed },
+            LinkError::TooManyToday { limit, .. } => Self::TooManyToday(limit),
+            // Nobody signs in without a user.
+            LinkError::NoUser => Self::SignInFirst,
             LinkError::Validity(_) => Self::EndsBeforeStart,
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),

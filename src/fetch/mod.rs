@@ -26,7 +26,7 @@ use url::{Host, Url};
 
 pub use error::FetchError;
 pub use headers::is_from_proxy;
-pub use settings::{FOLLOW_MAX, FetchSettings, HostPattern};
+pub use settings::{FOLLOW_MAX, FetchSettings};
 
 use crate::fetch::connect::Tls;
 use crate::fetch::download::{Bounds, Download};

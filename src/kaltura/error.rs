@@ -152,6 +152,16 @@ catalogue! {
         ("SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS", "Short link unique id [@UNIQUE_ID@] already exists"),
         args [UNIQUE_ID: unique_id];
 
+    // What a partner allows (docs/kaltura-api.md#error-codes-of-tinyd).
+    DestinationHostNotAllowed { host: String, allowed: String } =>
+        ("DESTINATION_HOST_NOT_ALLOWED",
+         "Short links to host [@HOST@] are not allowed, expected one of [@ALLOWED@]"),
+        args [HOST: host, ALLOWED: allowed];
+    LinksPerDayExceeded { user: String, limit: u32 } =>
+        ("LINKS_PER_DAY_EXCEEDED",
+         "User [@USER_ID@] has added @LIMIT@ short links today, no more are allowed before midnight (UTC)"),
+        args [USER_ID: user, LIMIT: limit];
+
     // The body.
     TooLarge { limit_bytes: usize } =>
         INVALID_VALUE, args [PARAM_NAME: "body", REASON: format!("larger than the limit of {limit_bytes} bytes")],
@@ -295,7 +305,7 @@ fn qualified(property: &str) -> String {
 }
 
 fn argument_max_bytes(name: &str) -> usize {
-    if name == "REASON" {
+    if ["REASON", "ALLOWED"].contains(&name) {
         REASON_MAX_BYTES
     } else {
         ECHO_MAX_BYTES

@@ -12,9 +12,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use url::{Url, form_urlencoded};
 
 use crate::kaltura;
+use crate::kaltura::session::Partners;
 use crate::kaltura::{Call, Target};
 use crate::links::file::{ImportReport, Line, LineProblem};
-use crate::model::{Destination, RefusedDestination};
+use crate::model::{Destination, PartnerId, RefusedDestination};
 
 /// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
@@ -71,9 +72,20 @@ impl NewDestinations {
         Ok(())
     }
 
+    /// Why `add` would refuse a destination.
+    fn refusal(&self, partners: &Partners, partner: PartnerId, destination: &Destination) -> Option<String> {
+        if let Err(why) = self.check(destination) {
+            return Some(why.to_string());
+        }
+        let policy = &partners.get(partner)?.policy;
+        let why = policy.check_destination(destination.as_str()).err()?;
+        Some(why.to_string())
+    }
+
     /// Notes the lines that the API would refuse, and passes all lines on.
     pub fn watch(
         self,
+        partners: Arc<Partners>,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
     ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
         let warnings = Warnings::default();
@@ -82,7 +94,7 @@ impl NewDestinations {
             if let Ok(line) = line
                 && let Ok(link) = &line.link
                 && let Ok(destination) = Destination::parse(&link.full_url)
-                && let Err(why) = self.check(&destination)
+                && let Some(why) = self.refusal(&partners, link.partner_id, &destination)
             {
                 let (warned, first) = &mut *noted.lock();
                 *warned += 1;

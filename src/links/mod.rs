@@ -11,6 +11,7 @@ mod destinations;
 pub mod file;
 mod ids;
 mod map;
+mod policy;
 mod restore;
 mod search;
 mod sessions;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
@@ -37,7 +38,7 @@ pub use search::{SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
-use crate::kaltura::session::{InvalidKs, Kind, SESSION_MAX_SECONDS, Session};
+use crate::kaltura::session::{InvalidKs, Kind, Partners, SESSION_MAX_SECONDS, Session};
 use crate::links::clicks::Clicks;
 use crate::links::ids::IdSource;
 use crate::links::map::Batch;
@@ -46,7 +47,7 @@ use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
 use crate::model::validate::{self, InvalidValidity};
 use crate::model::{
-    Clock, Destination, Digest, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
+    Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
 };
 use crate::store::{
     FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
@@ -82,6 +83,13 @@ pub enum LinkError {
     /// Another link of the partner that is not deleted has it.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
+    #[error(transparent)]
+    Host(#[from] ForbiddenHost),
+    #[error("user {user:?} has added {limit} links today, the most that the partner allows")]
+    TooManyToday { user: String, limit: u32 },
+    /// The partner limits the links of each user, and this session has no user.
+    #[error("a session without a user adds no links where the links of users are limited")]
+    NoUser,
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
     #[error(transparent)]
@@ -123,6 +131,8 @@ impl Scope {
 /// A link to add, which gets its id and times then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
+    /// Who adds it: administrators have no limit of links per day.
+    pub added_by: Kind,
     pub partner_id: PartnerId,
     pub user_id: Option<String>,
     pub name: Option<String>,
@@ -148,6 +158,8 @@ pub struct Links {
     stored: u64,
     look_ups: Semaphore,
     is_ending: AtomicBool,
+    /// What partners allow; unset: everything.
+    partners: OnceLock<watch::Receiver<Arc<Partners>>>,
     load_time: OnceLock<Duration>,
     /// The latest change among the links stored before this start, and when that was read.
     newest: OnceLock<(Timestamp, Instant)>,
@@ -219,6 +231,7 @@ impl Links {
             stored,
             look_ups: Semaphore::new(LOOK_UPS_MAX),
             is_ending: AtomicBool::new(false),
+            partners: OnceLock::new(),
             load_time: OnceLock::new(),
             newest: OnceLock::new(),
         })
@@ -391,14 +404,19 @@ impl Links {
 
     pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
         validate::validity(draft.starts_at, draft.expires_at)?;
+        let policy = self.policy(draft.partner_id);
+        policy.check_destination(draft.full_url.as_str())?;
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
+            let now = clock.now();
+            if let Some(refusal) = policy::refused_today(transaction, &policy, &draft, now)? {
+                return Ok(Err(refusal));
+            }
             if let Some(taken) =
                 taken_unique_id(transaction, draft.partner_id, draft.unique_id.as_deref(), draft.status)?
             {
                 return Ok(Err(taken));
             }
-            let now = clock.now();
             let link = ShortLink {
                 id: ids.draw(transaction)?,
                 created_at: now,
@@ -441,7 +459,7 @@ impl Links {
         E: Send + 'static,
         F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Send + 'static,
     {
-        let clock = self.clock.clone();
+        let (clock, policy) = (self.clock.clone(), self.policy(scope.partner));
         let job = move |transaction: &mut Transaction<'_>| {
             let Some(old) = visible(transaction, id, &scope)? else {
                 return Ok(Err(UpdateError::Link(LinkError::NotFound)));
@@ -455,6 +473,12 @@ impl Links {
                 Err(refusal) => return Ok(Err(UpdateError::Refused(refusal))),
             };
             if let Err(why) = validate::validity(new.starts_at, new.expires_at) {
+                return Ok(Err(UpdateError::Link(why.into())));
+            }
+            // A destination stays what it is, also if the policy has changed.
+            if new.full_url != old.full_url
+                && let Err(why) = policy.check_destination(&new.full_url)
+            {
                 return Ok(Err(UpdateError::Link(why.into())));
             }
             transaction.put(Some(&old), new.clone())?;

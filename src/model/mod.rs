@@ -2,10 +2,12 @@
 //! that hold for each. Knows no parameters, no storage and no HTTP.
 
 mod destination;
+mod host;
 mod id;
 mod link;
 mod network;
 mod number;
+mod policy;
 pub mod priority;
 pub mod shown;
 mod time;
@@ -15,10 +17,12 @@ pub mod validate;
 pub(crate) mod work;
 
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
+pub use host::{HostPattern, InvalidHost};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};
 pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
 pub use number::{grouped, whole_number};
+pub use policy::{ForbiddenHost, LinkPolicy};
 pub use time::{Clock, Day, Timestamp};
 pub use usage::{DailyUsage, Usage, Visit};
 pub use validate::is_xml_char;

@@ -59,6 +59,11 @@ impl Day {
         Timestamp(i64::from(self.0) * Self::SECONDS)
     }
 
+    /// Its last second.
+    pub fn end(self) -> Timestamp {
+        self.start().plus(Self::SECONDS - 1)
+    }
+
     pub const fn minus(self, days: u32) -> Self {
         Self(self.0.saturating_sub(days))
     }

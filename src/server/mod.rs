@@ -104,6 +104,7 @@ fn build(
     reloader: &Reloader,
     manager: &ServiceManager,
 ) -> io::Result<Running> {
+    links.follow(reloader.partners.subscribe());
     let general = General::start(settings.threads)?;
     general.handle().spawn(manager.heartbeat().run());
     let metrics = Arc::new(metrics(reloader));

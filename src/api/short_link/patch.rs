@@ -30,6 +30,7 @@ pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, Api
         }
     };
     Ok(Draft {
+        added_by: session.kind,
         partner_id: session.partner,
         user_id,
         name: patch.name.flatten(),

@@ -12,7 +12,7 @@ use crate::console::request::Fields;
 use crate::console::view::{input_value, parse_input, title};
 use crate::console::{Console, Page};
 use crate::http::Response;
-use crate::links::{Draft, NotNew, Scope, UpdateError};
+use crate::links::{Draft, LinkError, NotNew, Scope, UpdateError};
 use crate::model::validate::{NAME, SYSTEM_NAME, TextRule, USER_ID};
 use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp, validate};
 
@@ -146,6 +146,7 @@ impl Console {
     fn draft(&self, entered: Entered, signed_in: &SignedIn) -> Draft {
         let own = || Some(signed_in.user.clone());
         Draft {
+            added_by: signed_in.session.kind,
             partner_id: signed_in.session.partner,
             user_id: if signed_in.is_admin() { entered.user } else { own() },
             name: entered.name,
@@ -199,7 +200,7 @@ impl Console {
             ends: text("ends"),
             errors: Vec::new(),
         };
-        let full_url = self.read_destination(&mut form, stored);
+        let full_url = self.read_destination(&mut form, stored, signed_in);
         let name = read_text(&mut form, &NAME, "name", "Name").flatten();
         if form.system_name.is_empty() {
             SYSTEM_NAME_DEFAULT.clone_into(&mut form.system_name);
@@ -221,7 +222,12 @@ impl Console {
         }
     }
 
-    fn read_destination(&self, form: &mut FormView, stored: Option<&ShortLink>) -> Option<Destination> {
+    fn read_destination(
+        &self,
+        form: &mut FormView,
+        stored: Option<&ShortLink>,
+        signed_in: &SignedIn,
+    ) -> Option<Destination> {
         const LABEL: &str = "Destination";
         if form.full_url.is_empty() {
             form.refuse(
@@ -243,12 +249,18 @@ impl Console {
             }
         };
         let is_kept = stored.is_some_and(|stored| stored.full_url == destination.as_str());
-        if !is_kept && let Err(why) = self.destinations.check(&destination) {
+        if is_kept {
+            return Some(destination);
+        }
+        let partner = signed_in.session.partner;
+        if let Err(why) = self.destinations.check(&destination) {
             let reason = match why {
                 NotNew::Loop => "This is a short link of this server. Use the page that it leads to.".to_owned(),
                 why => format!("Links may not lead there: {why}."),
             };
             form.refuse("full_url", LABEL, reason);
+        } else if let Err(why) = self.links.check_destination(partner, &destination) {
+            form.refuse("full_url", LABEL, Problem::from(LinkError::from(why)).explanation());
         }
         Some(destination)
     }

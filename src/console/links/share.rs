@@ -175,6 +175,7 @@ impl Console {
         );
         let name = format!("{} ({times})", link.name.as_deref().unwrap_or(&link.system_name));
         let draft = Draft {
+            added_by: signed_in.session.kind,
             partner_id: link.partner_id,
             user_id: link.user_id.clone(),
             name: Some(name.chars().take(NAME.max_chars).collect()),

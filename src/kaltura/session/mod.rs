@@ -21,7 +21,7 @@ pub use privileges::Privileges;
 pub use v1::mint as mint_v1;
 pub use v2::mint;
 
-use crate::model::{Digest, PartnerId, Timestamp, whole_number};
+use crate::model::{Digest, LinkPolicy, PartnerId, Timestamp, whole_number};
 
 /// Longest KS, in bytes. The clients' own have a few hundred.
 pub const KS_MAX_BYTES: usize = 8192;
@@ -96,7 +96,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The secrets of one partner.
+/// The secrets of one partner, and what it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partner {
     /// At least one. Any of them verifies, the first one signs: that is how they are rotated.
@@ -105,6 +105,7 @@ pub struct Partner {
     pub user_secrets: Vec<Secret>,
     /// Whether its administrators may do what concerns every partner, such as a backup.
     pub is_operator: bool,
+    pub policy: LinkPolicy,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

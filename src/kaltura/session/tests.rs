@@ -13,6 +13,7 @@ fn partners() -> Partners {
             admin_secrets: secrets(&[SECRET, "the secret before it"]),
             user_secrets: secrets(&["a user's secret"]),
             is_operator: false,
+            policy: LinkPolicy::default(),
         },
     )]))
 }
@@ -49,6 +50,7 @@ fn any_admin_secret_verifies_and_the_first_one_signs() {
         admin_secrets: vec![Secret::new("the secret before it".into())],
         user_secrets: vec![],
         is_operator: false,
+        policy: LinkPolicy::default(),
     };
     for ks in [
         mint(&claims("me", ""), &old, [7; 16]).unwrap(),
@@ -62,6 +64,7 @@ fn any_admin_secret_verifies_and_the_first_one_signs() {
             admin_secrets: vec![Secret::new(SECRET.into())],
             user_secrets: vec![],
             is_operator: false,
+            policy: LinkPolicy::default(),
         },
     )]));
     let both = partners();

@@ -26,6 +26,7 @@ fn clock_far_ahead_brings_no_session_back() {
     let expiry = Timestamp::from_unix(began + DAY / 2);
     let links = open(folder.path(), began);
     let draft = || Draft {
+        added_by: Kind::Admin,
         partner_id: PartnerId(1),
         user_id: None,
         name: None,

@@ -8,6 +8,7 @@ pub mod damage;
 mod days;
 pub mod destinations;
 pub mod imports;
+mod policy;
 mod search;
 pub mod simulated;
 pub mod validity;
@@ -72,6 +73,7 @@ fn is_valid(starts_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> bool
 
 pub fn draft(url: &str) -> Draft {
     Draft {
+        added_by: Kind::Admin,
         partner_id: PARTNER,
         user_id: None,
         name: None,

@@ -350,6 +350,7 @@ mod tests {
     use super::*;
     use crate::http::HeadLimits;
     use crate::kaltura::LoggedAddress;
+    use crate::kaltura::session::Kind;
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
@@ -362,6 +363,7 @@ mod tests {
         let links = Arc::new(Links::open(folder, clock, 8).unwrap());
         links.load().unwrap();
         let draft = |status, [starts_at, expires_at]: [Option<i64>; 2]| Draft {
+            added_by: Kind::Admin,
             partner_id: PartnerId(1),
             user_id: None,
             name: None,

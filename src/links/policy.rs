@@ -1,0 +1,53 @@
+//! What partners allow: the hosts of destinations, and how many links a user adds in a day.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::kaltura::session::{Kind, Partners};
+use crate::links::{Draft, LinkError, Links};
+use crate::model::{Destination, ForbiddenHost, LinkPolicy, PartnerId, Timestamp};
+use crate::store::{StoreError, Transaction};
+
+impl Links {
+    /// From now on, new links and new destinations obey what these partners allow. The first call counts.
+    pub fn follow(&self, partners: watch::Receiver<Arc<Partners>>) {
+        let _ = self.partners.set(partners);
+    }
+
+    /// Whether the partner allows a new destination. To show a person what is wrong: `add` and `update` check it too.
+    pub fn check_destination(&self, partner: PartnerId, destination: &Destination) -> Result<(), ForbiddenHost> {
+        self.policy(partner).check_destination(destination.as_str())
+    }
+
+    pub(super) fn policy(&self, partner: PartnerId) -> LinkPolicy {
+        let partners = self.partners.get().map(|partners| Arc::clone(&partners.borrow()));
+        let policy = partners.and_then(|partners| Some(partners.get(partner)?.policy.clone()));
+        policy.unwrap_or_default()
+    }
+}
+
+/// Why a user may add no link now. The links of the day are counted in the transaction that adds the next one, so that
+/// neither concurrent adds nor a restart allow more.
+pub(super) fn refused_today(
+    transaction: &Transaction<'_>,
+    policy: &LinkPolicy,
+    draft: &Draft,
+    now: Timestamp,
+) -> Result<Option<LinkError>, StoreError> {
+    let limit = policy.links_per_user_and_day;
+    if limit == 0 || draft.added_by == Kind::Admin {
+        return Ok(None);
+    }
+    // Links without an owner are in no count.
+    let Some(user) = draft.user_id.as_deref().filter(|user| !user.is_empty()) else {
+        return Ok(Some(LinkError::NoUser));
+    };
+    let today = (now.day().start(), now.day().end());
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let added = transaction.count_links_of_user(draft.partner_id, user, today, most)?;
+    Ok((added >= most).then(|| LinkError::TooManyToday {
+        user: user.to_owned(),
+        limit,
+    }))
+}

@@ -1,0 +1,109 @@
+//! What partners allow new links.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use crate::kaltura::session::{Partner, Secret};
+use crate::links::tests::{PARTNER, block_on, draft, everybody, open};
+use crate::links::*;
+use crate::model::LinkPolicy;
+
+fn partners(hosts: &[&str], links_per_user_and_day: u32) -> Arc<Partners> {
+    let partner = Partner {
+        admin_secrets: vec![Secret::new("secret".into())],
+        user_secrets: Vec::new(),
+        is_operator: false,
+        policy: LinkPolicy {
+            destination_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            links_per_user_and_day,
+        },
+    };
+    Arc::new(Partners(HashMap::from([(PARTNER, partner)])))
+}
+
+fn of_user(user: &str) -> Draft {
+    Draft {
+        added_by: Kind::User,
+        user_id: Some(user.to_owned()),
+        ..draft("https://e.example/x")
+    }
+}
+
+/// How many of so many concurrent adds are allowed.
+fn allowed(links: &Links, draft: &Draft, adds: usize) -> usize {
+    let added = block_on(join_all((0..adds).map(|_| links.add(draft.clone()))));
+    let allowed = added.iter().filter(|added| added.is_ok()).count();
+    for added in added {
+        assert!(matches!(added, Ok(_) | Err(LinkError::TooManyToday { limit: 3, .. })));
+    }
+    allowed
+}
+
+#[test]
+fn a_user_adds_so_many_links_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let noon = Timestamp::from_unix(1_700_006_400);
+    let clock = Clock::manual(noon);
+    let (_sender, receiver) = watch::channel(partners(&[], 3));
+    let mut links = open(folder.path(), &clock);
+    links.follow(receiver.clone());
+
+    assert_eq!(allowed(&links, &of_user("me"), 10), 3);
+    assert_eq!(allowed(&links, &of_user("you"), 2), 2);
+    // A link that is deleted, or that an administrator has added, counts too; neither has a limit itself.
+    let by_admin = Draft {
+        added_by: Kind::Admin,
+        ..of_user("you")
+    };
+    assert_eq!(allowed(&links, &by_admin, 1), 1);
+    block_on(links.delete_user(PARTNER, "you".to_owned())).unwrap();
+    assert_eq!(allowed(&links, &of_user("you"), 1), 0);
+    assert_eq!(allowed(&links, &by_admin, 5), 5);
+    let nobody = Draft {
+        user_id: None,
+        ..of_user("")
+    };
+    assert!(matches!(block_on(links.add(nobody)), Err(LinkError::NoUser)));
+
+    drop(links);
+    links = open(folder.path(), &clock);
+    links.follow(receiver);
+    assert_eq!(allowed(&links, &of_user("me"), 1), 0);
+    clock.set(noon.day().end());
+    assert_eq!(allowed(&links, &of_user("me"), 1), 0);
+    clock.set(noon.day().end().plus(1));
+    assert_eq!(allowed(&links, &of_user("me"), 5), 3);
+}
+
+#[test]
+fn new_destinations_have_allowed_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_000)));
+    let (sender, receiver) = watch::channel(partners(&["e.example"], 0));
+    links.follow(receiver);
+    let refused = block_on(links.add(draft("https://evil.example/")));
+    assert!(matches!(refused, Err(LinkError::Host(ForbiddenHost { host, .. })) if host == "evil.example"));
+    let id = block_on(links.add(draft("https://e.example/"))).unwrap().id;
+    let set = |url: &'static str, name: &'static str| {
+        let edit = move |old: &ShortLink| {
+            Ok::<_, ()>(ShortLink {
+                full_url: url.to_owned(),
+                name: Some(name.to_owned()),
+                ..old.clone()
+            })
+        };
+        block_on(links.update(id, everybody(), edit))
+    };
+    assert!(set("https://e.example/new", "one").is_ok());
+    let refused = set("https://evil.example/", "two");
+    assert!(matches!(refused, Err(UpdateError::Link(LinkError::Host(_)))));
+    // A link keeps the destination that it has.
+    sender.send_replace(partners(&["*.example.org"], 0));
+    assert!(set("https://e.example/new", "three").is_ok());
+    assert!(set("https://e.example/newer", "four").is_err());
+    assert!(set("https://www.example.org/", "five").is_ok());
+    block_on(links.delete(id, everybody())).unwrap();
+    block_on(links.restore(id, PARTNER)).unwrap();
+}
