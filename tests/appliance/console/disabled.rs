@@ -51,6 +51,9 @@ fn read_only_console_shows_links_and_keeps_them() {
         assert_eq!(answer.status, 503, "{path}");
         assert!(answer.text().contains("takes no changes"), "{}", answer.text());
     }
+    let answer = jane.submit("/sign-out", &[]);
+    assert_eq!((answer.status, answer.header("location")), (303, "/console/sign-in"));
+    assert_eq!(jane.cookie, "");
     let link = sign_in_link(&appliance, "john", "0");
     assert_eq!(Browser::new(&appliance).post(&link, &[]).status, 303);
     assert!(!key.exists(), "a read-only server writes nothing");
