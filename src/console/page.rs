@@ -9,6 +9,7 @@ use crate::console::assets;
 use crate::console::cookie::SignedIn;
 use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
+use crate::console::view::plain;
 use crate::http::{self, Response};
 
 /// Everything comes from this origin, nothing runs that is written in a page, and no other page frames it.
@@ -62,7 +63,7 @@ impl Frame {
 impl Console {
     pub(super) fn frame(&self, signed_in: Option<&SignedIn>, section: Section) -> Frame {
         let account = |signed_in: &SignedIn| AccountView {
-            user: signed_in.user.clone(),
+            user: plain(&signed_in.user),
             is_admin: signed_in.is_admin(),
             is_operator: self.is_operator(signed_in),
             token: self.key.form_token(signed_in),

@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 
+use crate::console::view::plain;
 use crate::links::LinkError;
 use crate::model::ForbiddenHost;
 use crate::store::{StoreError, WriteError};
@@ -121,6 +122,7 @@ impl Problem {
             Self::LongForm => "The form is too long. A destination has at most 8,192 bytes.",
             Self::SlowForm => "The form took too long to arrive. Try again.",
             Self::UniqueIdTaken(unique_id) => {
+                let unique_id = plain(unique_id);
                 return format!("Another link has the unique ID {unique_id} now. Delete that link first.");
             }
             Self::HostNotAllowed { host, allowed } => {

@@ -14,6 +14,7 @@ use crate::console::{Console, Page};
 use crate::http::Response;
 use crate::model::validate::{self, USER_ID};
 use crate::model::{PartnerId, whole_number};
+use crate::store::WriteError;
 
 #[derive(Debug, Template)]
 #[template(path = "sign_in.html")]
@@ -138,9 +139,12 @@ impl Console {
         self.problem(&Problem::UsedLink, None)
     }
 
+    /// Ends a session; this browser loses it in any case.
     pub(super) async fn sign_out(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
-        self.links.revoke(&signed_in.to_revoke()).await?;
-        let mut response = see_other(&self.path("sign-in"));
+        let mut response = match self.links.revoke(&signed_in.to_revoke()).await {
+            Ok(()) | Err(WriteError::ReadOnly) => see_other(&self.path("sign-in")),
+            Err(error) => self.problem(&error.into(), None),
+        };
         if let Some(cookie) = clear_cookie(request.is_secure) {
             response.headers_mut().insert(SET_COOKIE, cookie);
         }

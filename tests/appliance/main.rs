@@ -15,6 +15,7 @@
 
 mod api;
 mod connections;
+mod console;
 mod disk;
 mod fetch;
 mod process;

@@ -13,7 +13,7 @@ use crate::console::view::{input_value, parse_input, title};
 use crate::console::{Console, Page};
 use crate::http::Response;
 use crate::links::{Draft, LinkError, NotNew, Scope, UpdateError};
-use crate::model::validate::{NAME, SYSTEM_NAME, TextRule, USER_ID};
+use crate::model::validate::{FULL_URL, NAME, SYSTEM_NAME, TextRule, USER_ID};
 use crate::model::{Destination, LinkId, ShortLink, Status, Timestamp, validate};
 
 /// The system name of links that are made here, unless somebody chooses another.
@@ -237,6 +237,10 @@ impl Console {
             );
             return None;
         }
+        if let Err(why) = FULL_URL.check(&form.full_url) {
+            form.refuse("full_url", LABEL, format!("Expected {why}."));
+            return None;
+        }
         let destination = match Destination::parse(&form.full_url) {
             Ok(destination) => destination,
             Err(why) => {
@@ -277,11 +281,11 @@ impl Console {
         }
         let stored_starts = stored.and_then(|stored| stored.starts_at);
         let stored_ends = stored.and_then(|stored| stored.expires_at);
-        let starts = read_time(form.starts.clone(), fields.text("starts_unix"), stored_starts);
-        let mut ends = read_time(form.ends.clone(), fields.text("ends_unix"), stored_ends);
+        let starts = read_time(&form.starts, fields.text("starts_unix"), stored_starts);
+        let mut ends = read_time(&form.ends, fields.text("ends_unix"), stored_ends);
         if let Ok(seconds @ 1..) = fields.text("preset").parse::<i64>() {
             let from = starts.flatten().unwrap_or_else(|| self.links.clock().now());
-            ends = Some(Some(from.plus(seconds)));
+            ends = time(from.plus(seconds)).map(Some);
         }
         let wrong = "Enter a date and a time, such as 2026-12-24T18:00, or leave it empty.";
         if starts.is_none() {
@@ -291,8 +295,14 @@ impl Console {
             form.refuse("ends", "Works until", wrong);
         }
         let (starts, ends) = (starts.flatten(), ends.flatten());
-        if let Err(why) = validate::validity(starts, ends) {
-            form.refuse("ends", "Works until", format!("{why}."));
+        if validate::validity(starts, ends).is_err() {
+            form.refuse("ends", "Works until", "The end has to come after the start.");
+        }
+        // Pages have times in UTC; the visitor may have entered them in another time zone.
+        for (shown, time) in [(&mut form.starts, starts), (&mut form.ends, ends)] {
+            if time.is_some() {
+                *shown = input_value(time);
+            }
         }
         (starts, ends)
     }
@@ -317,16 +327,19 @@ fn read_text(form: &mut FormView, rule: &TextRule, field: &'static str, label: &
     }
 }
 
+/// A time that a link may have. Outside, 0 and -1 mean none.
+fn time(time: Timestamp) -> Option<Timestamp> {
+    validate::time(time.as_unix()).ok().filter(|time| time.as_unix() > 0)
+}
+
 /// Reads a time: outer `None` if it is wrong, inner `None` if there is none. The script sends it in unix seconds, since
 /// it knows the visitor's time zone; without one it is in UTC.
-fn read_time(text: String, unix: &str, stored: Option<Timestamp>) -> Option<Option<Timestamp>> {
+fn read_time(text: &str, unix: &str, stored: Option<Timestamp>) -> Option<Option<Timestamp>> {
     if text.is_empty() {
         return Some(None);
     }
-    let time = match unix.parse::<i64>() {
-        Ok(seconds) => validate::time(seconds).ok()?,
-        Err(_) => parse_input(&text)?,
-    };
+    let entered = unix.parse().map(Timestamp::from_unix).ok();
+    let time = time(entered.or_else(|| parse_input(text))?)?;
     let is_kept = |stored: &Timestamp| stored.as_unix().div_euclid(60) == time.as_unix().div_euclid(60);
     Some(Some(stored.filter(is_kept).unwrap_or(time)))
 }

@@ -1,6 +1,7 @@
 //! Starts appliances, and acts as their clients, upstreams, resolvers and service manager.
 
 pub mod acme;
+pub mod browser;
 pub mod certificates;
 pub mod client;
 pub mod connections;
