@@ -117,7 +117,7 @@ impl Problem {
 impl From<LinkError> for Problem {
     fn from(error: LinkError) -> Self {
         match error {
-            LinkError::NotFound => Self::NoSuchLink,
+            LinkError::NotFound | LinkError::Retired => Self::NoSuchLink,
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
             LinkError::Validity(_) => Self::EndsBeforeStart,
             LinkError::Write(error) => error.into(),

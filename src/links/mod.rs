@@ -11,6 +11,7 @@ mod destinations;
 pub mod file;
 mod ids;
 mod map;
+mod renew;
 mod restore;
 mod search;
 mod sessions;
@@ -79,6 +80,9 @@ pub enum LinkError {
     /// No such link, or deleted, or outside the scope.
     #[error("no such link")]
     NotFound,
+    /// The link has another id now.
+    #[error("the id is retired: another one has taken its place")]
+    Retired,
     /// Another link of the partner that is not deleted has it.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
@@ -443,8 +447,9 @@ impl Links {
     {
         let clock = self.clock.clone();
         let job = move |transaction: &mut Transaction<'_>| {
-            let Some(old) = visible(transaction, id, &scope)? else {
-                return Ok(Err(UpdateError::Link(LinkError::NotFound)));
+            let old = match visible(transaction, id, &scope)? {
+                Ok(old) => old,
+                Err(error) => return Ok(Err(UpdateError::Link(error))),
             };
             let new = match edit(&old) {
                 Ok(new) if new == old => return Ok(Ok(old)),
@@ -519,9 +524,17 @@ impl Links {
     }
 }
 
-fn visible(transaction: &Transaction<'_>, id: LinkId, scope: &Scope) -> Result<Option<ShortLink>, StoreError> {
-    let link = transaction.get(id)?;
-    Ok(link.filter(|link| scope.shows(link)))
+/// A link that may be changed, else why not.
+fn visible(
+    transaction: &Transaction<'_>,
+    id: LinkId,
+    scope: &Scope,
+) -> Result<Result<ShortLink, LinkError>, StoreError> {
+    Ok(match transaction.get(id)? {
+        Some(link) if scope.shows(&link) => Ok(link),
+        Some(link) if scope.covers(&link) && link.is_retired() => Err(LinkError::Retired),
+        _ => Err(LinkError::NotFound),
+    })
 }
 
 fn taken_unique_id(

@@ -8,6 +8,7 @@ pub mod damage;
 mod days;
 pub mod destinations;
 pub mod imports;
+pub mod renew;
 mod search;
 pub mod simulated;
 pub mod validity;

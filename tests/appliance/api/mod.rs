@@ -8,6 +8,7 @@ mod imports;
 mod links;
 mod listing;
 mod multirequest;
+mod new_ids;
 mod request_bounds;
 mod sessions;
 mod starts;
