@@ -54,6 +54,7 @@ enum Action {
     Update,
     Delete,
     Restore,
+    RenewId,
     Goto,
     StartSession,
     EndSession,
@@ -78,6 +79,7 @@ impl Action {
                 | Self::Update
                 | Self::Delete
                 | Self::Restore
+                | Self::RenewId
                 | Self::RestoreMany
                 | Self::DeleteUser
                 | Self::EndSession
@@ -86,9 +88,9 @@ impl Action {
     }
 }
 
-/// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany` and the
-/// service `tinyd` are ours).
-const ACTIONS: [(&str, &str, Action); 19] = [
+/// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany`,
+/// `renewId` and the service `tinyd` are ours).
+const ACTIONS: [(&str, &str, Action); 20] = [
     (short_link::SERVICE, "add", Action::Add),
     (short_link::SERVICE, "get", Action::Get),
     (short_link::SERVICE, "list", Action::List),
@@ -96,6 +98,7 @@ const ACTIONS: [(&str, &str, Action); 19] = [
     (short_link::SERVICE, "delete", Action::Delete),
     (short_link::SERVICE, "restore", Action::Restore),
     (short_link::SERVICE, "restoremany", Action::RestoreMany),
+    (short_link::SERVICE, "renewid", Action::RenewId),
     (short_link::SERVICE, "goto", Action::Goto),
     ("session", "start", Action::StartSession),
     ("session", "end", Action::EndSession),
@@ -376,6 +379,7 @@ impl Api {
             Action::Delete => self.delete(params, caller).await,
             Action::Restore => self.restore(params, caller).await,
             Action::RestoreMany => self.restore_many(params, caller).await,
+            Action::RenewId => self.renew_id(params, caller).await,
             Action::Backup => self.backup(params, caller).await,
             Action::Export => self.export(params, caller).await,
             // With service and action in the URL, `respond` recognises it before it reads the body.
@@ -479,6 +483,7 @@ impl From<LinkError> for ApiError {
         match error {
             // Actions that know the id name it.
             LinkError::NotFound => Self::InvalidObjectId { id: String::new() },
+            LinkError::Retired => Self::RetiredShortLink { id: String::new() },
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdExists { unique_id },
             LinkError::Host(ForbiddenHost { host, allowed }) => Self::DestinationHostNotAllowed { host, allowed },
             LinkError::TooManyToday { user, limit } => Self::LinksPerDayExceeded { user, limit },

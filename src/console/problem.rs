@@ -145,7 +145,7 @@ impl Problem {
 impl From<LinkError> for Problem {
     fn from(error: LinkError) -> Self {
         match error {
-            LinkError::NotFound => Self::NoSuchLink,
+            LinkError::NotFound | LinkError::Retired => Self::NoSuchLink,
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
             LinkError::Host(ForbiddenHost { host, allowed }) => Self::HostNotAllowed { host, allowed },
             LinkError::TooManyToday { limit, .. } => Self::TooManyToday(limit),

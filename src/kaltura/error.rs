@@ -148,6 +148,9 @@ catalogue! {
     NotYetOpenShortLink { id: String, starts_at: Timestamp } =>
         ("NOT_YET_OPEN_SHORT_LINK", "Short link [@ID@] opens at @STARTS_AT@"),
         args [ID: id, STARTS_AT: starts_at.in_utc()];
+    /// tinyd's own: another id has taken its place.
+    RetiredShortLink { id: String } =>
+        ("RETIRED_SHORT_LINK", "Short link [@ID@] has a new id, and this one is never used again"), args [ID: id];
     UniqueIdExists { unique_id: String } =>
         ("SHORT_LINK_UNIQUE_ID_ALREADY_EXISTS", "Short link unique id [@UNIQUE_ID@] already exists"),
         args [UNIQUE_ID: unique_id];

@@ -85,7 +85,7 @@ fn change_one(
     change: BulkChange,
     now: Timestamp,
 ) -> Result<Changed, StoreError> {
-    let Some(old) = visible(transaction, id, scope)? else {
+    let Ok(old) = visible(transaction, id, scope)? else {
         return Ok(Changed::No);
     };
     let mut new = old.clone();
@@ -119,6 +119,6 @@ fn restore_one(
     Ok(match restore(transaction, id, scope.partner, now)? {
         Attempt::Restored(_) => Changed::Yes,
         Attempt::Already(_) | Attempt::Unknown => Changed::No,
-        Attempt::UniqueIdTaken(_) => Changed::Refused,
+        Attempt::Retired | Attempt::UniqueIdTaken(_) => Changed::Refused,
     })
 }

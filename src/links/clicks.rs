@@ -19,7 +19,7 @@ use foldhash::fast::RandomState;
 use futures_util::future::{Either, select};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify};
 use tokio::time::MissedTickBehavior;
 
 use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
@@ -336,8 +336,19 @@ impl Links {
     }
 
     async fn flush_in_batches(&self, links: usize) -> Result<(), WriteError> {
+        let _flushing = self.clicks.flushing.lock().await;
+        self.flush_held(links).await
+    }
+
+    /// Writes what has been recorded until now, and lets no other flush begin until the guard is dropped.
+    pub(super) async fn hold_flushed_clicks(&self) -> Result<AsyncMutexGuard<'_, ()>, WriteError> {
+        let flushing = self.clicks.flushing.lock().await;
+        self.flush_held(BATCH_LINKS).await?;
+        Ok(flushing)
+    }
+
+    async fn flush_held(&self, links: usize) -> Result<(), WriteError> {
         let clicks = &self.clicks;
-        let _flushing = clicks.flushing.lock().await;
         clicks.set_limits(self.index.links());
         clicks.gather();
         // Later clicks have time until the next flush.

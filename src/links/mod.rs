@@ -12,6 +12,7 @@ pub mod file;
 mod ids;
 mod map;
 mod policy;
+mod renew;
 mod restore;
 mod search;
 mod sessions;
@@ -80,6 +81,9 @@ pub enum LinkError {
     /// No such link, or deleted, or outside the scope.
     #[error("no such link")]
     NotFound,
+    /// The link has another id now.
+    #[error("the id is retired: another one has taken its place")]
+    Retired,
     /// Another link of the partner that is not deleted has it.
     #[error("unique id {0:?} is taken")]
     UniqueIdTaken(String),
@@ -461,8 +465,9 @@ impl Links {
     {
         let (clock, policy) = (self.clock.clone(), self.policy(scope.partner));
         let job = move |transaction: &mut Transaction<'_>| {
-            let Some(old) = visible(transaction, id, &scope)? else {
-                return Ok(Err(UpdateError::Link(LinkError::NotFound)));
+            let old = match visible(transaction, id, &scope)? {
+                Ok(old) => old,
+                Err(error) => return Ok(Err(UpdateError::Link(error))),
             };
             let new = match edit(&old) {
                 Ok(new) if new == old => return Ok(Ok(old)),
@@ -543,9 +548,17 @@ impl Links {
     }
 }
 
-fn visible(transaction: &Transaction<'_>, id: LinkId, scope: &Scope) -> Result<Option<ShortLink>, StoreError> {
-    let link = transaction.get(id)?;
-    Ok(link.filter(|link| scope.shows(link)))
+/// A link that may be changed, else why not.
+fn visible(
+    transaction: &Transaction<'_>,
+    id: LinkId,
+    scope: &Scope,
+) -> Result<Result<ShortLink, LinkError>, StoreError> {
+    Ok(match transaction.get(id)? {
+        Some(link) if scope.shows(&link) => Ok(link),
+        Some(link) if scope.covers(&link) && link.is_retired() => Err(LinkError::Retired),
+        _ => Err(LinkError::NotFound),
+    })
 }
 
 fn taken_unique_id(

@@ -9,6 +9,8 @@ pub enum RestoreOutcome {
     Restored,
     /// It was not deleted.
     Already(Status),
+    /// Its id is retired.
+    Retired,
     /// Another link has its unique id now.
     UniqueIdTaken,
     Unknown,
@@ -22,6 +24,7 @@ impl Links {
         let job = move |transaction: &mut Transaction<'_>| {
             Ok(match restore(transaction, id, partner, clock.now())? {
                 Attempt::Restored(link) => Ok(link),
+                Attempt::Retired => Err(LinkError::Retired),
                 Attempt::UniqueIdTaken(unique_id) => Err(LinkError::UniqueIdTaken(unique_id)),
                 Attempt::Already(_) | Attempt::Unknown => Err(LinkError::NotFound),
             })
@@ -42,6 +45,7 @@ impl Links {
                 let outcome = match restore(transaction, id, partner, now) {
                     Ok(Attempt::Restored(_)) => RestoreOutcome::Restored,
                     Ok(Attempt::Already(status)) => RestoreOutcome::Already(status),
+                    Ok(Attempt::Retired) => RestoreOutcome::Retired,
                     Ok(Attempt::UniqueIdTaken(_)) => RestoreOutcome::UniqueIdTaken,
                     Ok(Attempt::Unknown) => RestoreOutcome::Unknown,
                     // Found while reading; the others go on.
@@ -67,6 +71,7 @@ impl Links {
 pub(super) enum Attempt {
     Restored(ShortLink),
     Already(Status),
+    Retired,
     UniqueIdTaken(String),
     Unknown,
 }
@@ -82,6 +87,9 @@ pub(super) fn restore(
     };
     if old.status != Status::Deleted {
         return Ok(Attempt::Already(old.status));
+    }
+    if old.is_retired() {
+        return Ok(Attempt::Retired);
     }
     if let Some(unique_id) = &old.unique_id
         && transaction.holder_of_unique_id(partner, unique_id)?.is_some()

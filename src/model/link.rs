@@ -46,7 +46,7 @@ pub struct ShortLink<T = String> {
     pub id: LinkId,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// The first second in which it redirects; `None` = at once.
+    /// The first second in which it redirects; `None` = at once. [`Timestamp::NEVER`] only where the id is retired.
     pub starts_at: Option<Timestamp>,
     /// The last second in which it redirects; `None` = it never expires.
     pub expires_at: Option<Timestamp>,
@@ -69,6 +69,11 @@ pub struct ShortLink<T = String> {
 pub type LinkRef<'t> = ShortLink<&'t str>;
 
 impl<T> ShortLink<T> {
+    /// Whether another id has taken the place of this one: the link is deleted and starts never again.
+    pub fn is_retired(&self) -> bool {
+        self.starts_at == Some(Timestamp::NEVER)
+    }
+
     fn map<'t, U>(&'t self, text: impl Fn(&'t T) -> U) -> ShortLink<U> {
         ShortLink {
             id: self.id,

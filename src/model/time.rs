@@ -14,6 +14,8 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The last second of the year 9999: the latest that the columns of Kaltura's database hold.
     pub const MAX: Self = Self(253_402_300_799);
+    /// After every time that a link can have: the start of one whose id was retired.
+    pub const NEVER: Self = Self(Self::MAX.0 + 1);
     /// The first second of the year 0.
     pub const MIN: Self = Self(-62_167_219_200);
 

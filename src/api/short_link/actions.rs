@@ -76,6 +76,15 @@ impl Api {
         Ok(form.object(&deleted.map_err(|error| naming(text, error))?).into())
     }
 
+    /// tinyd's own: for a link that went to the wrong people.
+    pub(in crate::api) async fn renew_id(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.session(params, caller).await?;
+        let (text, id) = link_id(params)?;
+        let form = ObjectForm::from_params(params)?;
+        let renewed = self.links.renew_id(id, Scope::of(&session)).await;
+        Ok(form.object(&renewed.map_err(|error| naming(text, error))?).into())
+    }
+
     /// tinyd's own: Kaltura's operators edit their database.
     pub(in crate::api) async fn restore(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.admin_session(params, caller, SERVICE, "restore").await?;
@@ -111,6 +120,7 @@ impl Api {
             let (outcome, status) = match outcome {
                 RestoreOutcome::Restored => ("restored", Some(Status::Enabled)),
                 RestoreOutcome::Already(status) => ("notDeleted", Some(status)),
+                RestoreOutcome::Retired => ("retired", Some(Status::Deleted)),
                 RestoreOutcome::UniqueIdTaken => ("uniqueIdTaken", Some(Status::Deleted)),
                 RestoreOutcome::Unknown => ("unknown", None),
                 RestoreOutcome::Damaged => ("damaged", None),
@@ -166,6 +176,7 @@ fn link_id(params: &Params) -> Result<(&str, LinkId), ApiError> {
 fn naming(id: &str, error: LinkError) -> ApiError {
     match error {
         LinkError::NotFound => ApiError::InvalidObjectId { id: id.to_owned() },
+        LinkError::Retired => ApiError::RetiredShortLink { id: id.to_owned() },
         error => error.into(),
     }
 }

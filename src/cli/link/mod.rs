@@ -1,4 +1,4 @@
-//! `tinyd link`: add, get, list, update, delete and restore.
+//! `tinyd link`: add, get, list, update, delete, restore and new IDs.
 
 #![allow(
     clippy::indexing_slicing,
@@ -56,6 +56,13 @@ Examples:
   tinyd link delete 67mk41xj
   tinyd link list --status disabled --json | jq -r '.objects[].id' |
     xargs tinyd link delete";
+const NEW_ID_EXAMPLES: &str = "\
+The old ID answers 410 from then on. It cannot be restored and is never used
+again. Destination, names, owner, times and click counts stay.
+
+Examples:
+  tinyd link new-id 67mk41xj
+  tinyd link new-id https://go.example.com/tiny/67mk41xj --json";
 pub(super) const ID_HELP: &str = "ID or short URL";
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +94,14 @@ pub(super) enum LinkCommand {
     Delete {
         #[arg(help = ID_HELP, value_parser = id_of, required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Give a link a new ID and revoke the old one for ever
+    #[command(after_help = NEW_ID_EXAMPLES)]
+    NewId {
+        #[arg(help = ID_HELP, value_parser = id_of)]
+        id: String,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -271,6 +286,7 @@ pub(super) fn run(command: &LinkCommand) -> Result<(), CliError> {
             show_result(&args.client, "update", params)
         }
         LinkCommand::Delete { ids, client } => each(client, "delete", ids),
+        LinkCommand::NewId { id, client } => show_result(client, "renewId", json!({ "id": id, "withStartsAt": true })),
         LinkCommand::Restore(args) => restore::run(args),
     }
 }
@@ -325,7 +341,7 @@ fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Resu
         row("short URL", short_url);
         row("leads to", Some(link.full_url));
         row("status", Some(status_name(link.status).into()));
-        row("starts", link.starts_at.map(|at| time::show(at).into()));
+        row("starts", link.starts_at.map(|at| start(at).into()));
         row("expires", Some(time_or_never(link.expires_at).into()));
         row("system name", Some(link.system_name));
         row("name", link.name);
@@ -339,6 +355,11 @@ fn show(args: &ClientArgs, short_url_base: Option<&str>, answer: &Value) -> Resu
         }
         Ok(trimmed(&table))
     })
+}
+
+/// A link whose ID is retired starts never again.
+fn start(at: i64) -> String {
+    time_or_never((at != Timestamp::NEVER.as_unix()).then_some(at))
 }
 
 fn time_or_never(at: Option<i64>) -> String {
@@ -402,7 +423,7 @@ fn table_of(result: &Value, page: u64) -> Result<String, CliError> {
             usage.clicks.map_or_else(|| "-".to_owned(), |clicks| clicks.to_string()),
             usage.last_used(),
         ];
-        let start = starts.then(|| link.starts_at.map_or_else(|| "-".to_owned(), time::show));
+        let start = starts.then(|| link.starts_at.map_or_else(|| "-".to_owned(), start));
         let others = [
             time_or_never(link.expires_at),
             text(link.user_id.as_deref().unwrap_or("-")),

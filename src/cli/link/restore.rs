@@ -66,6 +66,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
             let (count, what) = match link["outcome"].as_str() {
                 Some("restored") => (&mut restored, "restored"),
                 Some("notDeleted") => (&mut already, already_what.as_str()),
+                Some("retired") => (&mut stay, "stays deleted: it has a new ID"),
                 Some("uniqueIdTaken") => (&mut stay, "stays deleted: another link has its unique id now"),
                 Some("damaged") => (&mut stay, "stays as it is: its record is damaged"),
                 _ => (&mut unknown, "unknown"),

@@ -438,6 +438,11 @@ fn put(transaction: &mut impl Target, prepared: Prepared, options: &ImportOption
     match (&stored, options.conflict) {
         (None, _) => {}
         (Some(stored), _) if is_same(stored, &link, is_dated) => return Ok(Outcome::Unchanged),
+        (Some(stored), Conflict::Fail | Conflict::Update) if stored.is_retired() => {
+            return Ok(Outcome::Refused(format!(
+                "the id {id} is retired: a new one has taken its place"
+            )));
+        }
         (Some(_), Conflict::Skip) => return Ok(Outcome::Skipped),
         (Some(_), Conflict::Fail) => return Ok(Outcome::Refused(format!("another link has the id {id}"))),
         (Some(stored), Conflict::Update) if stored.partner_id != link.partner_id => {

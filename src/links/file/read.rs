@@ -433,7 +433,18 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         let given = given.map_err(|error| format!("{field}: {error}"))?.flatten();
         time(field, given.map(Timestamp::as_unix))
     };
-    let starts_at = optional_time(STARTS_AT, row.starts_at.flatten())?;
+    let status = Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?;
+    let starts_at = match row.starts_at.flatten() {
+        // As exports write it.
+        Some(Whole(seconds)) if Timestamp::from_unix(seconds) == Timestamp::NEVER => Some(Timestamp::NEVER),
+        other => optional_time(STARTS_AT, other)?,
+    };
+    if starts_at == Some(Timestamp::NEVER) && status != Status::Deleted {
+        return Err(format!(
+            "{STARTS_AT}: {} is for deleted links, whose id is retired",
+            Timestamp::NEVER
+        ));
+    }
     let expires_at = optional_time("expiresAt", row.expires_at)?;
     validate::validity(starts_at, expires_at).map_err(|error| error.to_string())?;
     Ok(ShortLink {
@@ -450,7 +461,7 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         system_name: row.system_name,
         full_url: row.full_url,
         unique_id,
-        status: Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?,
+        status,
     })
 }
 

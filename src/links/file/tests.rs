@@ -132,6 +132,20 @@ fn a_line_may_set_clear_or_keep_the_start() {
     }
     let csv = "id,systemName,fullUrl\nabcd,NAME,https://e.example/\n";
     assert_eq!(of(FileFormat::Csv, csv), (false, None));
+    // As a retired id is exported, which is always deleted.
+    let retired = |status| {
+        let never = Timestamp::NEVER;
+        format!("id,systemName,fullUrl,status,startsAt\nabcd,NAME,https://e.example/,{status},{never}\n")
+    };
+    assert_eq!(
+        of(FileFormat::Csv, &retired(3)),
+        (true, Some(Timestamp::NEVER.as_unix()))
+    );
+    let refused = reasons(FileFormat::Csv, &retired(2));
+    assert!(
+        refused[0].1.starts_with("startsAt: 253402300800 is for deleted links"),
+        "{refused:?}"
+    );
     let json = r#"{"id":"abcd","systemName":"NAME","fullUrl":"https://e.example/"}"#;
     assert_eq!(of(FileFormat::JsonLines, json), (false, None));
 }

@@ -9,6 +9,7 @@ mod days;
 pub mod destinations;
 pub mod imports;
 mod policy;
+pub mod renew;
 mod search;
 pub mod simulated;
 pub mod validity;

@@ -33,6 +33,7 @@ pub enum Step {
     SetStatus(usize, Status),
     Restore(usize),
     RestoreAll,
+    RenewId(usize),
     DeleteUser(&'static str),
     Revoke,
     CountCall,
@@ -53,7 +54,7 @@ pub const CALLS: u64 = 3;
 pub fn any_step(rng: &mut StdRng) -> Step {
     let number = rng.random_range(0..1_000);
     let user = [None, Some("x"), Some("y")][rng.random_range(0..3)];
-    match rng.random_range(0..29) {
+    match rng.random_range(0..32) {
         0..8 => Step::Add(user, [None, None, Some("p"), Some("q")][rng.random_range(0..4)]),
         8..11 => Step::SetUrl(number),
         11..13 => Step::SetUser(number, user),
@@ -65,6 +66,7 @@ pub fn any_step(rng: &mut StdRng) -> Step {
         23 => Step::CountCall,
         24..26 => Step::CountClicks,
         26 => Step::SweepDays(Day(rng.random_range(0..12))),
+        27..30 => Step::RenewId(number),
         _ => Step::Revoke,
     }
 }
@@ -133,7 +135,8 @@ impl World {
         world
     }
 
-    /// What a step that is carried out makes of the world. `added` is the link that an add has made.
+    /// What a step that is carried out makes of the world. `added` is the link that an add has made, or
+    /// that has a new id.
     pub fn after(&self, step: &Step, number: usize, added: Option<&ShortLink>) -> Self {
         let now = now_of(number);
         let visible = |link: &&ShortLink| link.status != Status::Deleted;
@@ -155,6 +158,11 @@ impl World {
                 .pick(*link)
                 .filter(visible)
                 .map(|link| self.edited(link, |link| link.status = *status, now)),
+            Step::RenewId(link) => self
+                .pick(*link)
+                .filter(visible)
+                .zip(added)
+                .map(|(old, added)| self.after_renewing(old, added.id, now)),
             Step::Restore(link) => self.pick(*link).map(|link| self.after_restoring(link.id, now)),
             Step::DeleteUser(user) => {
                 let mut world = self.clone();
@@ -217,9 +225,31 @@ impl World {
         changed.unwrap_or_else(|| self.clone())
     }
 
+    fn after_renewing(&self, old: &ShortLink, id: LinkId, now: Timestamp) -> Self {
+        let mut world = self.clone();
+        let new = ShortLink {
+            id,
+            updated_at: now,
+            ..old.clone()
+        };
+        world.links.insert(id, new);
+        world.links.insert(old.id, renew::retired(old, now));
+        if let Some(usage) = world.usages.remove(&old.id) {
+            world.usages.insert(id, usage);
+        }
+        let of = |day: &[u8], id: LinkId| [day, b"L", id.as_bytes()].concat();
+        for (key, visits) in &self.days {
+            if *key == of(&key[..4], old.id) {
+                world.days.remove(key);
+                world.days.insert(of(&key[..4], id), *visits);
+            }
+        }
+        world
+    }
+
     fn after_restoring(&self, id: LinkId, now: Timestamp) -> Self {
         let link = &self.links[&id];
-        if link.status != Status::Deleted || self.is_taken(link.unique_id.as_deref()) {
+        if link.status != Status::Deleted || link.is_retired() || self.is_taken(link.unique_id.as_deref()) {
             return self.clone();
         }
         self.edited(link, |link| link.status = Status::Enabled, now)
@@ -252,7 +282,7 @@ pub fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
     })
 }
 
-/// Runs a step; an add returns its link.
+/// Runs a step; an add returns its link, and a new id its.
 pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Result<Option<ShortLink>, LinkError> {
     let edit = async |link: usize, edit: Box<dyn FnOnce(&mut ShortLink) + Send>| match world.pick(link) {
         None => Ok(None),
@@ -283,6 +313,10 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
         Step::Restore(link) => match world.pick(link) {
             None => Ok(None),
             Some(link) => links.restore(link.id, PARTNER).await.map(|_| None),
+        },
+        Step::RenewId(link) => match world.pick(link) {
+            None => Ok(None),
+            Some(link) => links.renew_id(link.id, everybody()).await.map(Some),
         },
         Step::RestoreAll => {
             let ids = world.links.keys().copied().collect();
@@ -337,7 +371,7 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
         }
     };
     match done {
-        Err(LinkError::NotFound | LinkError::UniqueIdTaken(_)) => Ok(None),
+        Err(LinkError::NotFound | LinkError::Retired | LinkError::UniqueIdTaken(_)) => Ok(None),
         done => done,
     }
 }

@@ -53,11 +53,19 @@ pub const fn first_key(day: Day) -> [u8; DAY_BYTES] {
     day.0.to_be_bytes()
 }
 
+/// The day of a key, whatever it is of.
+pub fn day_of(key: &[u8]) -> Option<Day> {
+    let (day, _) = key.split_first_chunk()?;
+    Some(Day(u32::from_be_bytes(*day)))
+}
+
 /// The day of a key, and the link if it is of one.
 pub fn split_key(key: &[u8]) -> Result<(Day, Option<LinkId>), StoreError> {
     let malformed = || StoreError::damaged(TABLE, format!("{}: malformed key", key.escape_ascii()));
-    let (day, rest) = key.split_first_chunk().ok_or_else(malformed)?;
-    let day = Day(u32::from_be_bytes(*day));
+    let (day, rest) = (
+        day_of(key).ok_or_else(malformed)?,
+        key.get(DAY_BYTES..).unwrap_or_default(),
+    );
     match rest {
         [OF_LINK, id @ ..] => Ok((day, Some(LinkId::from_bytes(id).map_err(|_| malformed())?))),
         [OF_PARTNER, _, _, _, _] => Ok((day, None)),

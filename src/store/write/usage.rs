@@ -174,6 +174,42 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// Moves what has been counted of a link, in all and by day, to another one of the same partner.
+    pub fn move_usage(&mut self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
+        let usage = self.usage(from)?;
+        if usage.visits() == 0 {
+            return Ok(());
+        }
+        self.modifications += 1;
+        // The journal has no words for it, so it is committed to the store's file itself.
+        self.redo.give_up();
+        let sealed = seal(to.as_bytes(), &clicks::encode(&usage));
+        self.clicks()?.insert(to.as_bytes(), sealed.as_slice())?;
+        self.clicks()?.remove(from.as_bytes())?;
+        let mut next = Some(Day(0));
+        while let Some(first) = next {
+            let Some(day) = self.first_day_from(first)? else {
+                break;
+            };
+            let (old, new) = (days::key_of_link(day, from), days::key_of_link(day, to));
+            let removed = self.days()?.remove(old.as_slice())?;
+            let visits = removed.and_then(|sealed| days::decode_or_none(&old, sealed.value()));
+            if let Some(visits) = visits {
+                let sealed = days::encode(&new, &visits);
+                self.days()?.insert(new.as_slice(), sealed.as_slice())?;
+            }
+            next = day.0.checked_add(1).map(Day);
+        }
+        Ok(())
+    }
+
+    /// The first day from this one on of which anything has been counted.
+    fn first_day_from(&mut self, day: Day) -> Result<Option<Day>, StoreError> {
+        let first = days::first_key(day);
+        let entry = self.days()?.range(first.as_slice()..)?.next().transpose()?;
+        Ok(entry.and_then(|(key, _)| days::day_of(key.value())))
+    }
+
     // Tables that a store need not have yet.
 
     fn clicks(&mut self) -> Result<&mut Table<'t, Bytes, Bytes>, StoreError> {

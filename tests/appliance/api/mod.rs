@@ -9,6 +9,7 @@ mod links;
 mod listing;
 mod multirequest;
 mod policy;
+mod new_ids;
 mod request_bounds;
 mod sessions;
 mod starts;

@@ -1,0 +1,44 @@
+//! A new id for a link: what leaked is revoked, and the rest stays.
+
+use crate::links::{LinkError, Links, Scope, visible};
+use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::store::Transaction;
+
+impl Links {
+    /// Moves a link to a new id, with all its fields and what was counted. The old id is retired: it stays deleted for
+    /// ever, and is never drawn again. Clicks of the moment of the move may stay with the old id.
+    pub async fn renew_id(&self, id: LinkId, scope: Scope) -> Result<ShortLink, LinkError> {
+        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+        let job = move |transaction: &mut Transaction<'_>| {
+            let old = match visible(transaction, id, &scope)? {
+                Ok(old) => old,
+                Err(error) => return Ok(Err(error)),
+            };
+            let now = clock.now();
+            let new = ShortLink {
+                id: ids.draw(transaction)?,
+                updated_at: now,
+                ..old.clone()
+            };
+            // First, so that the unique id is free for the new one.
+            transaction.put(Some(&old), retired(&old, now))?;
+            transaction.put(None, new.clone())?;
+            transaction.move_usage(id, new.id)?;
+            Ok(Ok(new))
+        };
+        // Of a flush that is under way, nobody could tell afterwards whether it was written.
+        let _flushed = self.hold_flushed_clicks().await?;
+        self.store.write(job).await?
+    }
+}
+
+/// What stays at the id that a link had.
+pub(super) fn retired(link: &ShortLink, now: Timestamp) -> ShortLink {
+    ShortLink {
+        status: Status::Deleted,
+        starts_at: Some(Timestamp::NEVER),
+        expires_at: None,
+        updated_at: now,
+        ..link.clone()
+    }
+}
