@@ -249,7 +249,7 @@ fn style(branding: &Branding) -> String {
          background:var(--page);color:var(--text);\
          font:1.0625rem/1.55 system-ui,-apple-system,\"Segoe UI\",Roboto,\"Noto Sans\",Arial,sans-serif}}\
          main{{width:100%;max-width:34rem;padding:clamp(1.5rem,6vw,2.75rem);border:1px solid var(--line);\
-         border-radius:.75rem;background:linear-gradient({accent},{accent}) top/100% .375rem no-repeat var(--card);\
+         border-top:.375rem solid {accent};border-radius:0 0 .75rem .75rem;background:var(--card);\
          overflow-wrap:break-word}}\
          header{{margin-bottom:1.75rem;color:var(--strong);font-weight:600}}\
          img{{display:block;width:auto;height:auto;max-width:min(100%,16rem);max-height:4.5rem}}\
@@ -362,42 +362,42 @@ mod tests {
             (
                 first,
                 Language::English,
-                "This link opens on 1 December 2026 at 08:00 (UTC).",
+                "This link opens on 1 December 2026 at 08:00\u{a0}(UTC).",
             ),
             (
                 seconds,
                 Language::English,
-                "This link opens on 2 October 2096 at 07:06:40 (UTC).",
+                "This link opens on 2 October 2096 at 07:06:40\u{a0}(UTC).",
             ),
             (
                 last,
                 Language::English,
-                "This link opens on 31 December 9999 at 23:59:59 (UTC).",
+                "This link opens on 31 December 9999 at 23:59:59\u{a0}(UTC).",
             ),
             (
                 first,
                 Language::German,
-                "Dieser Link wird am 1. Dezember 2026 um 08:00 Uhr (UTC) freigeschaltet.",
+                "Dieser Link wird am 1. Dezember 2026 um 08:00 Uhr\u{a0}(UTC) freigeschaltet.",
             ),
             (
                 first,
                 Language::French,
-                "Ce lien sera actif à partir du 1er décembre 2026 à 08:00 (UTC).",
+                "Ce lien sera actif à partir du 1er décembre 2026 à 08:00\u{a0}(UTC).",
             ),
             (
                 seconds,
                 Language::French,
-                "Ce lien sera actif à partir du 2 octobre 2096 à 07:06:40 (UTC).",
+                "Ce lien sera actif à partir du 2 octobre 2096 à 07:06:40\u{a0}(UTC).",
             ),
             (
                 first,
                 Language::Spanish,
-                "Este enlace estará disponible a partir del 1 de diciembre de 2026, 08:00 h (UTC).",
+                "Este enlace estará disponible a partir del 1 de diciembre de 2026, 08:00 h\u{a0}(UTC).",
             ),
             (
                 first,
                 Language::Hebrew,
-                "הקישור ייפתח ב-1 בדצמבר 2026 בשעה 08:00 (UTC).",
+                "הקישור ייפתח ב-1 בדצמבר 2026 בשעה 08:00\u{a0}(UTC).",
             ),
         ] {
             assert_eq!(explanation(at, language), expected);

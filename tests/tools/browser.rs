@@ -1,10 +1,11 @@
 //! Programs that speak HTTP/2 over TLS: Chromium, h2load and nghttp.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::certificates::Authority;
-use crate::support::fixture::Appliance;
+use crate::support::fixture::{self, Appliance};
 use crate::support::tls::{settings, start_with};
 
 /// An appliance, and a URL of a link over HTTPS that leads to its own robots.txt.
@@ -26,25 +27,44 @@ fn run(command: &mut Command) -> String {
     text
 }
 
+/// A browser with its data in this folder.
+fn chromium(folder: &Path) -> Command {
+    let mut command = Command::new(std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned()));
+    command.arg(format!("--user-data-dir={}", folder.display())).args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    ]);
+    command
+}
+
+pub fn chromium_shows_a_page_and_requests_nothing_else() {
+    let logo = "<svg xmlns=\"http://www.w3.org/2000/svg\"><image href=\"/tiny/logo\"/></svg>";
+    let section = "[log]\naccess = \"all\"\n[console]\nname = \"Example\"\nlogo = \"logo.svg\"\n";
+    let folder = fixture::folder(&fixture::configuration(section));
+    fs::write(folder.path().join("logo.svg"), logo).unwrap();
+    let mut appliance = Appliance::start_in(folder);
+    let data = tempfile::tempdir().unwrap();
+    let url = format!("{}/tiny/zzzzzzzz", appliance.public);
+    let page = run(chromium(data.path()).args(["--accept-lang=he-IL,he", "--dump-dom", &url]));
+    assert!(page.contains("<html lang=\"he\" dir=\"rtl\">"), "{page}");
+    assert!(appliance.terminate().success());
+    // The hop, and the page. No icon, and no image.
+    let log = appliance.log();
+    let requests = log.lines().filter(|line| line.contains("listener=\"public\""));
+    assert_eq!(requests.count(), 2, "{log}");
+}
+
 pub fn chromium_is_redirected_over_http2() {
     let (appliance, url) = start();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("net-log.json");
-    let browser = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
-    let page = run(Command::new(browser)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-        ])
-        .args([
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--ignore-certificate-errors",
-        ])
-        .arg(format!("--user-data-dir={}", folder.path().display()))
+    let page = run(chromium(folder.path())
+        .arg("--ignore-certificate-errors")
         .arg(format!("--log-net-log={}", log.display()))
         .args(["--net-log-capture-mode=Everything", "--dump-dom", &url]));
     assert!(page.contains("ok"), "{page}");

@@ -55,6 +55,7 @@ const TESTS: &[Test] = &[
     test!(acme::pebble_forgets_the_account_and_another_is_made, Pebble),
     test!(acme::pebble_revokes_and_the_operator_orders_another, Pebble),
     test!(browser::chromium_is_redirected_over_http2, Chromium),
+    test!(browser::chromium_shows_a_page_and_requests_nothing_else, Chromium),
     test!(browser::h2load_gets_every_redirect, Nghttp2),
     test!(browser::nghttp_is_redirected, Nghttp2),
     test!(clients::python_client_works_unchanged, Python),

@@ -54,7 +54,7 @@ pub(super) const TEXTS: Texts = Texts {
     },
     not_yet: Text {
         title: "Link noch nicht freigeschaltet",
-        explanation: "Dieser Link wird am {day}. {month} {year} um {time} Uhr (UTC) freigeschaltet.",
+        explanation: "Dieser Link wird am {day}. {month} {year} um {time} Uhr\u{a0}(UTC) freigeschaltet.",
         advice: "Öffnen Sie ihn dann noch einmal.",
     },
     forbidden: Text {

@@ -54,7 +54,7 @@ pub(super) const TEXTS: Texts = Texts {
     },
     not_yet: Text {
         title: "Link not open yet",
-        explanation: "This link opens on {day} {month} {year} at {time} (UTC).",
+        explanation: "This link opens on {day} {month} {year} at {time}\u{a0}(UTC).",
         advice: "Come back then and open it again.",
     },
     forbidden: Text {

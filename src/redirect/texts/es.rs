@@ -54,7 +54,7 @@ pub(super) const TEXTS: Texts = Texts {
     },
     not_yet: Text {
         title: "Enlace aún no disponible",
-        explanation: "Este enlace estará disponible a partir del {day} de {month} de {year}, {time} h (UTC).",
+        explanation: "Este enlace estará disponible a partir del {day} de {month} de {year}, {time} h\u{a0}(UTC).",
         advice: "Vuelva a abrirlo a partir de ese momento.",
     },
     forbidden: Text {

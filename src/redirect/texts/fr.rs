@@ -56,7 +56,7 @@ pub(super) const TEXTS: Texts = Texts {
     },
     not_yet: Text {
         title: "Lien pas encore actif",
-        explanation: "Ce lien sera actif à partir du {day} {month} {year} à {time} (UTC).",
+        explanation: "Ce lien sera actif à partir du {day} {month} {year} à {time}\u{a0}(UTC).",
         advice: "Revenez à ce moment-là et ouvrez-le de nouveau.",
     },
     forbidden: Text {

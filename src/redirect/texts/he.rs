@@ -54,7 +54,7 @@ pub(super) const TEXTS: Texts = Texts {
     },
     not_yet: Text {
         title: "הקישור עדיין לא פעיל",
-        explanation: "הקישור ייפתח ב-{day} ב{month} {year} בשעה {time} (UTC).",
+        explanation: "הקישור ייפתח ב-{day} ב{month} {year} בשעה {time}\u{a0}(UTC).",
         advice: "אפשר לחזור ולפתוח אותו החל ממועד זה.",
     },
     forbidden: Text {

@@ -38,7 +38,7 @@ fn link_answers_404_with_its_start_until_then() {
             let page = ask("text/html", "");
             assert!(
                 page.text()
-                    .contains("This link opens on 2 October 2096 at 07:06:40 (UTC)."),
+                    .contains("This link opens on 2 October 2096 at 07:06:40\u{a0}(UTC)."),
                 "{page:?}"
             );
             let exception = ask("*/*", "?format=1").json();
