@@ -23,7 +23,11 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     let base = settings.short_url_base();
     writeln!(out, "short URLs: {base}/tiny/ID")?;
     let addresses = settings.addresses();
-    for (what, addresses) in [("redirects", &addresses.public), ("API", &addresses.admin)] {
+    for (what, addresses) in [
+        ("redirects", &addresses.public),
+        ("API", &addresses.admin),
+        ("console", &addresses.console),
+    ] {
         for (scheme, address) in addresses {
             let scheme = scheme.name();
             let is_local = address.ip().is_loopback();

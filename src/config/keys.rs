@@ -309,6 +309,11 @@ keys! {
 
     CONSOLE_ENABLED: key(&[("console", "true")], "enabled", ValueKind::Flag, AfterRestart,
         "Whether the admin listener serves the web console at `/console/`.", "");
+    CONSOLE_LISTEN: key(&[("console", "[]")], "listen", ADDRESSES, AfterRestart,
+        "Addresses that serve the console and nothing else, such as one in an intranet, beside the admin listener, \
+        whose limits they share.", "");
+    CONSOLE_TLS_LISTEN: key(&[("console", "[]")], "tls_listen", ADDRESSES, AfterRestart,
+        "The same with HTTPS, and with the certificates of `[admin.tls]`.", "");
     CONSOLE_URL: key(&[("console", "")], "url", ValueKind::Text("an http or https URL", console::check_url),
         AfterRestart,
         "Base of the console's pages as people reach them, such as `https://links.example.com/console`. Without it, \

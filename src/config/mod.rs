@@ -229,6 +229,11 @@ impl Settings {
         Addresses {
             public: of(&self.public_listen, &self.public_tls),
             admin: of(&self.admin_listen, &self.admin_tls),
+            console: self
+                .console
+                .as_ref()
+                .map(|console| console.listen.clone())
+                .unwrap_or_default(),
         }
     }
 

@@ -49,6 +49,8 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let data_dir = data_dir.or_else(|| values.path("", &keys::DATA_DIR, &reader));
     let public_listen = addresses("public");
     let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
+    let admin_tls = tls::read(&values, &mut reader, "admin.tls", false)?;
+    let console = console::read(&values, &reader, admin_tls.is_some())?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
@@ -67,8 +69,8 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         drain: values.seconds("", &keys::DRAIN),
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
-        admin_tls: tls::read(&values, &mut reader, "admin.tls", false)?,
-        console: console::read(&values),
+        admin_tls,
+        console,
         body_max_bytes: values.size("admin", &keys::BODY_BYTES),
         buffered_bytes: values.size("admin", &keys::BUFFERED_BYTES),
         body_timeout: values.seconds("admin", &keys::BODY_TIMEOUT),
@@ -155,13 +157,15 @@ fn check_listeners(settings: &Settings, reader: &Reader) -> Result<(), ConfigErr
     }
     let plain = settings.public_listen.iter().chain(&settings.admin_listen);
     let secure = [&settings.public_tls, &settings.admin_tls].into_iter().flatten();
-    let mut addresses: Vec<_> = plain.chain(secure.flat_map(|tls| &tls.listen)).collect();
+    let console = settings.console.iter().flat_map(|console| &console.listen);
+    let console = console.map(|(_, address)| address);
+    let mut addresses: Vec<_> = plain.chain(secure.flat_map(|tls| &tls.listen)).chain(console).collect();
     addresses.sort();
     let twice = |pair: &&[&SocketAddr; 2]| pair[0] == pair[1] && pair[0].port() != 0;
     match addresses.array_windows().find(twice) {
         None => Ok(()),
         Some([address, _]) => Err(ConfigError::Setting {
-            origin: "public and admin".to_owned(),
+            origin: "public, admin and console".to_owned(),
             key: "listen".to_owned(),
             value: address.to_string(),
             reason: "named twice: each listener needs an address of its own".to_owned(),

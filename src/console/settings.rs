@@ -1,9 +1,15 @@
 //! The settings of `[console]`.
 
+use std::net::SocketAddr;
+
 use url::Url;
+
+use crate::http::connection::Scheme;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsoleSettings {
+    /// Listeners of its own.
+    pub listen: Vec<(Scheme, SocketAddr)>,
     /// The base of its pages as people reach it; `None`: by an address of the admin listener.
     pub url: Option<Url>,
 }

@@ -1,4 +1,4 @@
-//! The connections of the admin listener.
+//! The connections of the admin listener, and of the console's own.
 
 use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
@@ -9,38 +9,42 @@ use tokio::task::JoinSet;
 
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
+use crate::http::connection::serve::Service;
 use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
 use crate::http::connection::{Scheme, http2, serve};
 use crate::server::incoming;
-use crate::server::routes::AdminService;
 use crate::tls::{Protocol, Secure, TlsServer};
 
 #[derive(Debug, Clone)]
-pub(super) struct Admin {
-    service: AdminService,
+pub(super) struct Admin<S> {
+    service: S,
     gate: Gate,
     tls: Option<watch::Receiver<Arc<Secure>>>,
     pub(super) connections: ConnectionSet,
 }
 
-impl Admin {
-    pub(super) fn new(service: AdminService, gate: Gate, tls: Option<&TlsServer>) -> Self {
+impl<S: Service> Admin<S> {
+    /// The connections may be those of another listener, with which it shares its limits.
+    pub(super) fn new(service: S, gate: Gate, tls: Option<&TlsServer>, connections: ConnectionSet) -> Self {
         Self {
             service,
             gate,
             tls: tls.map(TlsServer::subscribe),
-            connections: ConnectionSet::default(),
+            connections,
         }
     }
 
-    pub(super) fn accept(&self, listeners: Vec<Listening>, stopped: &watch::Receiver<bool>) -> JoinSet<io::Result<()>> {
-        let mut accepting = JoinSet::new();
+    pub(super) fn accept(
+        &self,
+        listeners: Vec<Listening>,
+        stopped: &watch::Receiver<bool>,
+        accepting: &mut JoinSet<io::Result<()>>,
+    ) {
         for listener in listeners {
             let admin = self.clone();
             let serve = move |stream, address, scheme| admin.take(stream, address, scheme);
             accepting.spawn(serve::accept(listener, stopped.clone(), serve));
         }
-        accepting
     }
 
     fn take(&self, stream: StdStream, address: IpAddr, scheme: Scheme) {
@@ -66,7 +70,7 @@ impl Admin {
 async fn serve_secured(
     connection: Handover<StdStream>,
     tls: watch::Receiver<Arc<Secure>>,
-    service: AdminService,
+    service: impl Service,
     context: ConnectionContext,
     entry: ConnectionEntry,
 ) {
@@ -79,7 +83,7 @@ async fn serve_secured(
 
 async fn serve_admin(
     connection: Handover<StdStream>,
-    service: AdminService,
+    service: impl Service,
     context: ConnectionContext,
     entry: ConnectionEntry,
 ) {

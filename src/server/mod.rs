@@ -161,11 +161,20 @@ fn build(
         access_log,
         budget,
     };
-    let admin = Admin::new(service, gate_of_admin, reloader.admin_tls.as_deref());
+    let connections = ConnectionSet::default();
+    let mut accepting = JoinSet::new();
+    let tls = reloader.admin_tls.as_deref();
+    if let Some(console) = service.only_console() {
+        // As many connections as the admin listener may have, both together.
+        let console = Admin::new(console, gate_of_admin.clone(), tls, connections.clone());
+        console.accept(bound.console, &stopped, &mut accepting);
+    }
+    let admin = Admin::new(service, gate_of_admin, tls, connections);
+    admin.accept(bound.admin, &stopped, &mut accepting);
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
     let serving = Serving {
-        accepting: admin.accept(bound.admin, &stopped),
+        accepting,
         admin: admin.connections,
         workers,
         general,

@@ -108,6 +108,15 @@ pub(super) struct AdminService {
 }
 
 impl AdminService {
+    /// The console alone, if there is one.
+    pub(super) fn only_console(&self) -> Option<ConsoleService> {
+        Some(ConsoleService {
+            console: Arc::clone(self.console.as_ref()?),
+            access_log: Arc::clone(&self.access_log),
+            budget: Arc::clone(&self.budget),
+        })
+    }
+
     async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
         let target = Target::from_uri(request.uri());
         let is_goto = || target.is_some_and(|target| Call::from_target(target).is_goto());
@@ -141,6 +150,37 @@ impl AdminService {
             return Arc::clone(&self.api).respond(request, client).await;
         }
         self.redirects.not_found(request.headers())
+    }
+}
+
+/// The console's own listener: its pages and nothing else.
+#[derive(Debug, Clone)]
+pub(super) struct ConsoleService {
+    pub(super) console: Arc<Console>,
+    pub(super) access_log: Arc<AccessLog>,
+    pub(super) budget: Arc<Budget>,
+}
+
+impl ConsoleService {
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let path = kaltura::merge_slashes(request.uri().path()).into_owned();
+        if path == "/" {
+            return self.console.respond(CONSOLE_PATH, request, client).await;
+        }
+        if fetch::is_from_proxy(request.headers()) || !is_of_console(&path) {
+            return http::text(StatusCode::NOT_FOUND, "not found\n");
+        }
+        self.console.respond(&path, request, client).await
+    }
+}
+
+impl Service for ConsoleService {
+    async fn respond(&self, request: Request<Incoming>, client: IpAddr) -> Response {
+        let answer = |request| async move {
+            let response = self.answer(request, client).await;
+            self.budget.hold(response).unwrap_or_else(overloaded)
+        };
+        logged(&self.access_log, "console", request, client, answer).await
     }
 }
 

@@ -41,6 +41,10 @@ impl Console {
                 let deleted = self.links.delete(parse_id(id)?, scope).await?;
                 Ok(see_other(&self.path(&format!("links?deleted={}", deleted.id))))
             }
+            [id, "new-id"] => {
+                let renewed = self.links.renew_id(parse_id(id)?, scope).await?;
+                Ok(see_other(&self.path(&format!("links/{}?done=renewed", renewed.id))))
+            }
             [id, "restore"] => {
                 let (link, _) = self.link(id, signed_in).await?;
                 let restored = self.links.restore(link.id, link.partner_id).await?;

@@ -33,6 +33,8 @@ struct LinkPage {
     destination: DestinationView,
     state: StateView,
     status: Status,
+    /// Whether it has another id now, and never works again.
+    is_retired: bool,
     created: TimeView,
     updated: TimeView,
     starts: Option<TimeView>,
@@ -107,6 +109,7 @@ impl Console {
             destination: DestinationView::new(&link.full_url),
             state: StateView::new(link, self.links.clock().now()),
             status: link.status,
+            is_retired: link.is_retired(),
             created: TimeView::new(link.created_at),
             updated: TimeView::new(link.updated_at),
             starts: link.starts_at.map(TimeView::new),

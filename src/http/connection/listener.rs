@@ -33,6 +33,7 @@ impl Scheme {
 pub struct Addresses {
     pub public: Vec<(Scheme, SocketAddr)>,
     pub admin: Vec<(Scheme, SocketAddr)>,
+    pub console: Vec<(Scheme, SocketAddr)>,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Bound {
     /// Per address, one for each redirect thread.
     pub public: Vec<Vec<Listening>>,
     pub admin: Vec<Listening>,
+    pub console: Vec<Listening>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +59,8 @@ pub enum BindError {
     Refused { address: SocketAddr, cause: io::Error },
     /// A socket was inherited, as from tinyd.socket, that is for none of the addresses in the settings.
     #[error(
-        "the inherited socket {description} is in no listen of public, public.tls, admin or admin.tls: they must name \
-         the same addresses as the socket unit"
+        "the inherited socket {description} is in no listen of public, public.tls, admin, admin.tls or console: they \
+         must name the same addresses as the socket unit"
     )]
     Unexpected {
         /// Its address or type.
@@ -67,11 +69,13 @@ pub enum BindError {
 }
 
 impl Bound {
-    /// Each listener, `public` or `admin`, with its bound address.
+    /// Each listener, `public`, `admin` or `console`, with its bound address.
     pub fn addresses(&self) -> io::Result<Vec<(&'static str, Scheme, SocketAddr)>> {
         let public = self.public.iter().filter_map(|of_address| of_address.first());
         let public = public.map(|bound| ("public", bound));
-        let all = public.chain(self.admin.iter().map(|bound| ("admin", bound)));
+        let named = |name| move |bound| (name, bound);
+        let all = public.chain(self.admin.iter().map(named("admin")));
+        let all = all.chain(self.console.iter().map(named("console")));
         all.map(|(name, bound)| Ok((name, bound.scheme, bound.listener.local_addr()?)))
             .collect()
     }
@@ -96,8 +100,14 @@ pub fn inherited() -> Result<Vec<TcpListener>, BindError> {
 
 /// Binds all addresses, the public ones for each thread, except those of inherited sockets.
 pub fn bind(addresses: &Addresses, threads: usize, inherited: Vec<TcpListener>) -> Result<Bound, BindError> {
-    let Addresses { public, admin } = addresses;
-    let is_named = |address: &SocketAddr| public.iter().chain(admin).any(|(_, named)| named == address);
+    let Addresses { public, admin, console } = addresses;
+    let is_named = |address: &SocketAddr| {
+        public
+            .iter()
+            .chain(admin)
+            .chain(console)
+            .any(|(_, named)| named == address)
+    };
     let mut of_address: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
     for listener in inherited {
         let local = listener.local_addr();
@@ -116,6 +126,7 @@ pub fn bind(addresses: &Addresses, threads: usize, inherited: Vec<TcpListener>) 
     let mut bound = Bound {
         public: Vec::new(),
         admin: Vec::new(),
+        console: Vec::new(),
     };
     for &(scheme, address) in public {
         let of_threads = match of_address.remove(&address) {
@@ -129,11 +140,13 @@ pub fn bind(addresses: &Addresses, threads: usize, inherited: Vec<TcpListener>) 
         }
         bound.public.push(of_threads);
     }
-    for &(scheme, address) in admin {
-        bound.admin.extend(match of_address.remove(&address) {
-            Some(sockets) => share(scheme, sockets, 1).map_err(refused(address))?,
-            None => own(scheme, vec![bind_one(address, false).map_err(refused(address))?]),
-        });
+    for (addresses, bound) in [(admin, &mut bound.admin), (console, &mut bound.console)] {
+        for &(scheme, address) in addresses {
+            bound.extend(match of_address.remove(&address) {
+                Some(sockets) => share(scheme, sockets, 1).map_err(refused(address))?,
+                None => own(scheme, vec![bind_one(address, false).map_err(refused(address))?]),
+            });
+        }
     }
     Ok(bound)
 }
