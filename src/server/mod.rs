@@ -31,6 +31,7 @@ use crate::config::Settings;
 use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
 use crate::http::Budget;
+use crate::http::connection::listener::Listening;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
 use crate::http::connection::{Bound, Scheme};
 use crate::kaltura::AccessLog;
@@ -161,21 +162,13 @@ fn build(
         access_log,
         budget,
     };
-    let connections = ConnectionSet::default();
-    let mut accepting = JoinSet::new();
     let tls = reloader.admin_tls.as_deref();
-    if let Some(console) = service.only_console() {
-        // As many connections as the admin listener may have, both together.
-        let console = Admin::new(console, gate_of_admin.clone(), tls, connections.clone());
-        console.accept(bound.console, &stopped, &mut accepting);
-    }
-    let admin = Admin::new(service, gate_of_admin, tls, connections);
-    admin.accept(bound.admin, &stopped, &mut accepting);
+    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, tls, &stopped);
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
     let serving = Serving {
         accepting,
-        admin: admin.connections,
+        admin,
         workers,
         general,
     };
@@ -185,6 +178,24 @@ fn build(
         background,
         stop,
     })
+}
+
+/// Accepts connections of the admin listener and of the console's own, which have as many together as one may have.
+fn accept_admin(
+    [of_admin, of_console]: [Vec<Listening>; 2],
+    service: AdminService,
+    gate: Gate,
+    tls: Option<&TlsServer>,
+    stopped: &watch::Receiver<bool>,
+) -> (JoinSet<io::Result<()>>, ConnectionSet) {
+    let (mut accepting, connections) = (JoinSet::new(), ConnectionSet::default());
+    if let Some(console) = service.only_console() {
+        let console = Admin::new(console, gate.clone(), tls, connections.clone());
+        console.accept(of_console, stopped, &mut accepting);
+    }
+    let admin = Admin::new(service, gate, tls, connections);
+    admin.accept(of_admin, stopped, &mut accepting);
+    (accepting, admin.connections)
 }
 
 /// Of the public and the admin listener.
