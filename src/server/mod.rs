@@ -172,10 +172,9 @@ fn build(
         workers,
         general,
     };
-    let background = background(links, monitor, reloader);
     Ok(Running {
         serving,
-        background,
+        background: background(links, monitor, reloader),
         stop,
     })
 }
