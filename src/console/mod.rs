@@ -32,7 +32,7 @@ use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::console::cookie::SignedIn;
 use crate::console::links::BulkJobs;
-use crate::console::page::{protect, see_other};
+use crate::console::page::{isolate, protect, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
@@ -148,6 +148,9 @@ impl Console {
         if let Some(cookie) = used.and_then(|used| self.key.set_cookie(&used, request.is_secure)) {
             // Signing in and out sets its own.
             response.headers_mut().entry(SET_COOKIE).or_insert(cookie);
+        }
+        if request.is_secure {
+            isolate(response.headers_mut());
         }
         response
     }

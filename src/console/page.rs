@@ -129,8 +129,12 @@ pub fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     // Not no-referrer, with which browsers send no origin.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+}
+
+/// A header of HTTPS only: browsers report it as an error elsewhere.
+pub fn isolate(headers: &mut HeaderMap) {
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
 }
 
 /// What has been done, by the word for it in the URL to which a form leads.

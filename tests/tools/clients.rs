@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET};
 
 /// Runs a command that must succeed; shows its output if not.
-fn run(command: &mut Command, hint: &str) {
+pub fn run(command: &mut Command, hint: &str) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}. {hint}"));
@@ -63,13 +63,14 @@ fn exercise(command: &mut Command, hint: &str) {
     run(command, hint);
 }
 
-fn npm_installed(client: &str) -> PathBuf {
-    installed(&format!("clients/{client}"), "package-lock.json", "node", |folder| {
+/// A copy of a folder in `tests` with the packages of its lock file.
+pub fn npm_installed(folder: &str) -> PathBuf {
+    installed(folder, "package-lock.json", "node", |folder| {
         let mut command = Command::new("npm");
         command
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
             .current_dir(folder);
-        run(&mut command, "The clients need Node.js and npm.");
+        run(&mut command, "The tests need Node.js and npm.");
     })
 }
 
@@ -105,11 +106,14 @@ pub fn python_client_works_unchanged() {
 }
 
 pub fn node_client_and_kmc_work_unchanged() {
-    exercise(Command::new("node").arg(npm_installed("node").join("exercise.js")), "");
+    exercise(
+        Command::new("node").arg(npm_installed("clients/node").join("exercise.js")),
+        "",
+    );
 }
 
 pub fn typescript_client_works_unchanged_in_a_browser() {
-    let script = npm_installed("typescript").join("exercise.mjs");
+    let script = npm_installed("clients/typescript").join("exercise.mjs");
     exercise(
         Command::new("node").arg(script),
         "It needs Chromium: apt-get install chromium, or set CHROMIUM.",

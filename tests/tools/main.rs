@@ -18,6 +18,7 @@
 mod acme;
 mod browser;
 mod clients;
+mod console;
 mod copies;
 mod faults;
 mod fetch;
@@ -62,6 +63,7 @@ const TESTS: &[Test] = &[
     test!(clients::node_client_and_kmc_work_unchanged, Node),
     test!(clients::typescript_client_works_unchanged_in_a_browser, Node, Chromium),
     test!(clients::php_reads_the_php_format, Php),
+    test!(console::people_use_the_console_in_chromium, Node, Chromium),
     test!(copies::copy_on_a_full_disk_leaves_no_file, Bash, Mount),
     test!(faults::failed_syncs_lose_no_write_and_no_redirect, Strace),
     test!(faults::full_disk_loses_no_write_and_no_redirect, Strace),

@@ -55,7 +55,8 @@ function localValue(date) {
 }
 for (const hint of document.querySelectorAll(".zone")) hint.textContent = `Times are in your time zone, ${zone}.`;
 for (const input of document.querySelectorAll("input[data-utc]")) {
-  if (input.value) input.value = localValue(new Date(`${input.value}Z`));
+  // What a browser has restored, after going back, is local already.
+  if (input.value && input.value === input.defaultValue) input.value = localValue(new Date(`${input.value}Z`));
   const unix = document.createElement("input");
   unix.type = "hidden";
   unix.name = `${input.name}_unix`;

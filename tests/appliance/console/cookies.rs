@@ -31,7 +31,11 @@ fn cookie_over_tls_is_bound_to_the_host() {
     assert!(pair.starts_with("__Host-tinyd="), "{pair}");
     assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Strict; Secure");
     let id = browser.create(&[]);
-    assert_eq!(browser.get(&format!("/links/{id}")).status, 200);
+    let page = browser.get(&format!("/links/{id}"));
+    assert_eq!(
+        (page.status, page.header("cross-origin-opener-policy")),
+        (200, "same-origin")
+    );
     // A cookie that plain HTTP could have planted does not count, nor does an origin of plain HTTP.
     let mut planted = browser.clone();
     planted.cookie = browser.cookie.strip_prefix("__Host-").unwrap().to_owned();
