@@ -13,6 +13,8 @@ use crate::store::TimeRange;
 const KMC_PREVIEW: &str = "KMC-PREVIEW";
 
 const PAGE_LINKS: usize = 50;
+/// More than any store has.
+const PAGES_MAX: usize = 1_000_000_000;
 /// Days are shown and read in UTC.
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
@@ -74,7 +76,7 @@ impl Filter {
             is_unused: fields.text("unused") == "1",
             is_without_previews: fields.text("previews") == "0",
             order: known("order", ORDERS),
-            page: fields.text("page").parse().unwrap_or(1).max(1),
+            page: fields.text("page").parse().unwrap_or(1).clamp(1, PAGES_MAX),
         }
     }
 
