@@ -1,39 +1,16 @@
-//! Requests to an authority: over verified TLS, each on a connection of its own, and bounded in time and size.
+//! Requests to an authority, over HTTPS only, and what instant-acme does not check in its answers.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
-use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::uri::Scheme;
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Uri};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::tls::{self, Authorities};
-
-/// To look the name up, to connect to one address, and to shake hands.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a name; the first that answers is taken.
-const ADDRESSES_MAX: usize = 8;
-/// From the request to the end of the answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A chain has some 10 KB.
-const BODY_MAX_BYTES: usize = 1024 * 1024;
-const HEAD_MAX_BYTES: usize = 64 * 1024;
-
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tinyd/", env!("CARGO_PKG_VERSION")));
+use crate::tls::{Authorities, HttpsClient};
 
 /// Longest pause that an authority can ask for, in seconds; what is longer is held here.
 const RETRY_AFTER_MAX: u64 = 7 * 24 * 60 * 60;
@@ -43,16 +20,15 @@ const RETRY_AFTER_DEFAULT: u64 = 6 * 60 * 60;
 /// The client of one authority.
 #[derive(Clone)]
 pub(super) struct Exchange {
-    connector: TlsConnector,
+    client: HttpsClient,
     retry_after: Arc<AtomicI64>,
 }
 
 impl Exchange {
     /// Trusts the authorities of the system and these.
     pub(super) fn new(authorities: &Authorities) -> Result<Self, String> {
-        let config = tls::client_config(authorities)?;
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
+            client: HttpsClient::new(authorities)?,
             retry_after: Arc::default(),
         })
     }
@@ -62,7 +38,7 @@ impl Exchange {
         Some(self.retry_after.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    async fn ask(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
+    async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let host = uri.host().unwrap_or_default().to_owned();
         let failed = |what: String| Error::Other(format!("{host} {what}").into());
@@ -71,17 +47,8 @@ impl Exchange {
                 format!("the authority names {}, which is no https URL", shown(&uri)).into(),
             ));
         }
-        let stream = self.connect(&host, uri.port_u16().unwrap_or(443)).await;
-        let stream = stream.map_err(|error| Error::Other(format!("cannot connect to {host}: {error}").into()))?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        *request.uri_mut() = Uri::try_from(target).map_err(|error| failed(error.to_string()))?;
-        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        let authority = HeaderValue::try_from(authority).map_err(|error| failed(error.to_string()))?;
-        request.headers_mut().insert(header::HOST, authority);
-        request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
-        let answered = timeout(ANSWER_TIMEOUT, answer(stream, request)).await;
-        let answered = answered.map_err(|_| failed(format!("did not answer within {ANSWER_TIMEOUT:?}")))?;
-        let mut response = answered.map_err(|error| failed(format!("sent no valid answer: {error}")))?;
+        let answered = self.client.send(request).await;
+        let mut response = answered.map_err(|error| Error::Other(error.into()))?;
         let asked = bound_retry_after(response.headers_mut(), &method);
         let status = response.status();
         if !status.is_success() {
@@ -99,33 +66,6 @@ impl Exchange {
             body: Box::new(body),
         })
     }
-
-    async fn connect(&self, host: &str, port: u16) -> Result<TlsStream<TcpStream>, String> {
-        let too_long = |what: &str| format!("{what} took longer than {CONNECT_TIMEOUT:?}");
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let looked_up = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((bare, port))).await;
-        let looked_up = looked_up.map_err(|_| too_long("looking the name up"))?;
-        let mut failure = "the name has no address".to_owned();
-        let mut connected = None;
-        for address in looked_up.map_err(|error| error.to_string())?.take(ADDRESSES_MAX) {
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    connected = Some(stream);
-                    break;
-                }
-                Ok(Err(error)) => failure = error.to_string(),
-                Err(_) => failure = too_long("connecting"),
-            }
-        }
-        let stream = connected.ok_or(failure)?;
-        let name = match bare.parse::<IpAddr>() {
-            Ok(address) => ServerName::IpAddress(address.into()),
-            Err(_) => ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?,
-        };
-        let secured = timeout(CONNECT_TIMEOUT, self.connector.connect(name, stream)).await;
-        let secured = secured.map_err(|_| too_long("the TLS handshake"))?;
-        secured.map_err(|error| error.to_string())
-    }
 }
 
 impl HttpClient for Exchange {
@@ -135,25 +75,6 @@ impl HttpClient for Exchange {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         Box::pin(self.clone().ask(request))
     }
-}
-
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn answer(
-    stream: TlsStream<TcpStream>,
-    request: Request<BodyWrapper<Bytes>>,
-) -> Result<Response<Bytes>, AnyError> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_MAX_BYTES);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::trace!(%error, "connection to an authority ended");
-        }
-    }));
-    let (parts, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, BODY_MAX_BYTES).collect().await?;
-    Ok(Response::from_parts(parts, body.to_bytes()))
 }
 
 /// Replaces the header by seconds within bounds, which instant-acme adds to the time without a check. Renewal

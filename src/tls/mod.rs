@@ -1,7 +1,9 @@
-//! TLS: the crypto provider, the certificates that are served and those that are trusted, and handshakes.
+//! TLS: the crypto provider, the certificates that are served and those that are trusted, handshakes, and requests to
+//! other servers.
 
 mod certificate;
 mod certificates;
+mod client;
 mod handshake;
 mod pem;
 mod proof;
@@ -18,6 +20,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::{Certificate, CertificateError, CertificateIdentity, PairFiles, UtcTime};
 pub use certificates::Certificates;
+pub use client::HttpsClient;
 pub use handshake::accept;
 pub use proof::{Proof, Proofs};
 pub use roots::{Authorities, client_config, failure};
