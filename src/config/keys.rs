@@ -87,7 +87,7 @@ pub fn path(section: &str, key: &str) -> String {
 }
 
 /// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
-pub const SECTIONS: [&str; 10] = [
+pub const SECTIONS: [&str; 11] = [
     "",
     "public",
     "public.tls",
@@ -95,6 +95,7 @@ pub const SECTIONS: [&str; 10] = [
     "admin",
     "admin.tls",
     "console",
+    "console.oidc",
     "links",
     "fetch",
     "log",
@@ -132,6 +133,7 @@ const SECONDS: ValueKind = ValueKind::Number(1..=86_400, "seconds");
 const CONNECTIONS: ValueKind = ValueKind::Number(1..=1_048_576, "");
 /// 0 is no limit.
 const ANY: ValueKind = ValueKind::Number(0..=1_000_000_000, "");
+const PARTNER: ValueKind = ValueKind::Number(1..=u32::MAX as u64, "");
 const ADDRESSES: ValueKind = ValueKind::Texts("`IP:PORT`", |text| checks::parsed::<SocketAddr>(text, checks::ADDRESS));
 const NETWORKS: ValueKind = ValueKind::Texts("IP addresses or networks", checks::network);
 
@@ -331,6 +333,58 @@ keys! {
     CONSOLE_LOGO: key(&[("console", "")], "logo", ValueKind::Path, AfterRestart,
         "Logo of your organisation, for these pages: an SVG or PNG file of at most 64 KiB. It stands on white.",
         "Every page has it inside, so that visitors load nothing else.");
+
+    CONSOLE_HEADER: key(&[("console", "")], "trusted_header", ValueKind::Text("the name of a header",
+        console::check_header), AfterRestart,
+        "Header in which a proxy of `admin.trusted_proxies` names the user that it has signed in, such as \
+        `X-Forwarded-User`. It counts for the console only and at each request. The proxy must remove it from what \
+        clients send.", "");
+    CONSOLE_GROUPS_HEADER: key(&[("console", "")], "trusted_groups_header", ValueKind::Text("the name of a header",
+        console::check_header), AfterRestart,
+        "Header in which this proxy names the groups of the user, separated by `,` or `|`.", "");
+    CONSOLE_ADMIN_GROUPS: key(&[("console", "[]")], "admin_groups", ValueKind::Texts("names of groups",
+        console::check_group), AfterRestart,
+        "Groups of that header whose members are administrators of the partner.", "");
+    CONSOLE_PARTNER: key(&[("console", "")], "partner", PARTNER, AfterRestart,
+        "Partner of users that the proxy has signed in. Default: the only partner.", "");
+
+    OIDC_ISSUER: key(&[("console.oidc", "")], "issuer", ValueKind::Text("an https URL", console::check_issuer),
+        AfterRestart,
+        "OpenID provider with which people sign in to the console, as its discovery document has it in `issuer`. \
+        Needs `console.url`; register `URL/sign-in/callback` there as the redirect URI, and `URL/sign-in` as the \
+        redirect URI after logout.", "");
+    OIDC_CLIENT_ID: key(&[("console.oidc", "")], "client_id", ValueKind::Text("a name", console::check_name),
+        AfterRestart,
+        "ID of the client that the provider has for the console.", "");
+    OIDC_SECRET_FILE: key(&[("console.oidc", "")], "client_secret_file", ValueKind::Path, AfterRestart,
+        "File with the secret of this client, one line. Without a secret, it is a public client, and PKCE alone \
+        protects the codes.", "");
+    OIDC_SECRET_CREDENTIAL: key(&[("console.oidc", "")], "client_secret_credential", ValueKind::Text("a file name",
+        console::check_name), AfterRestart,
+        "File with this secret in `$CREDENTIALS_DIRECTORY`, where `LoadCredential=` of systemd puts it.", "");
+    OIDC_USER_CLAIM: key(&[("console.oidc", "\"sub\"")], "user_claim", ValueKind::Text("a name", console::check_name),
+        AfterRestart,
+        "Claim that is the user: `sub`, `preferred_username`, `email` or another. An `email` counts only if \
+        `email_verified` is true. Dots lead into objects.",
+        "`sub` never changes and is never given to somebody else.");
+    OIDC_GROUPS_CLAIM: key(&[("console.oidc", "\"groups\"")], "groups_claim", ValueKind::Text("a name",
+        console::check_name), AfterRestart,
+        "Claim with the groups of a user, a string or a list. Dots lead into objects: `realm_access.roles`.", "");
+    OIDC_ADMIN_GROUPS: key(&[("console.oidc", "[]")], "admin_groups", ValueKind::Texts("names of groups",
+        console::check_group), AfterRestart,
+        "Groups whose members are administrators of the partner. Everybody else is a user with links of their own.",
+        "");
+    OIDC_USER_GROUPS: key(&[("console.oidc", "[]")], "user_groups", ValueKind::Texts("names of groups",
+        console::check_group), AfterRestart,
+        "Groups whose members may sign in as users. Default: everybody whom the provider lets in.",
+        "Set it, or restrict the client there, if the provider knows people from outside your organisation.");
+    OIDC_SCOPES: key(&[("console.oidc", "[\"profile\", \"email\"]")], "scopes", ValueKind::Texts("names of scopes",
+        console::check_name), AfterRestart,
+        "Scopes to ask for, beside `openid`.", "Most providers give the claims of names and mail addresses for them.");
+    OIDC_PARTNER: key(&[("console.oidc", "")], "partner", PARTNER, AfterRestart,
+        "Partner whose links these people make and see. Default: the only partner.", "");
+    OIDC_CA_FILE: key(&[("console.oidc", "")], "ca_file", ValueKind::Path, AfterRestart,
+        "PEM file with certificate authorities to trust for the provider, beside those of the system.", "");
 
     ID_LENGTH: with_flag(key(&[("links", "8")], "id_length",
         ValueKind::Number(ID_MIN_BYTES as u64..=ID_MAX_BYTES as u64, "characters"),

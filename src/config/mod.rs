@@ -14,6 +14,8 @@ mod tls;
 mod values;
 
 #[cfg(test)]
+mod console_tests;
+#[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod reference_tests;
@@ -145,6 +147,14 @@ impl Settings {
         let is_still_on = self.fetch.is_some() == other.fetch.is_some();
         if is_still_on && authorities(self) != authorities(other) && !keys.contains(&ca_file) {
             keys.push(ca_file);
+        }
+        let oidc = |settings: &Self| settings.console.as_ref().and_then(|console| console.oidc.clone());
+        let secret_file = keys::OIDC_SECRET_FILE.path("console.oidc");
+        if let (Some(own), Some(theirs)) = (oidc(self), oidc(other))
+            && own.secret != theirs.secret
+            && !keys.contains(&secret_file)
+        {
+            keys.push(secret_file);
         }
         let logo = keys::CONSOLE_LOGO.path("console");
         if self.branding.logo != other.branding.logo && !keys.contains(&logo) {

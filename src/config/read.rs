@@ -49,8 +49,9 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let data_dir = data_dir.or_else(|| values.path("", &keys::DATA_DIR, &reader));
     let public_listen = addresses("public");
     let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
+    let partners = reader.partners(&root)?;
     let admin_tls = tls::read(&values, &mut reader, "admin.tls", false)?;
-    let console = console::read(&values, &reader, admin_tls.is_some())?;
+    let console = console::read(&values, &mut reader, &partners, admin_tls.is_some())?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
@@ -90,7 +91,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
             _ => NonZero::new(values.size("log", &keys::ACCESS)),
         },
         access_addresses: access_addresses(&values),
-        partners: reader.partners(&root)?,
+        partners,
         warnings: Vec::new(),
         values,
     };

@@ -11,7 +11,7 @@ const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
-const SECTIONS: [(&str, &[&str]); 12] = [
+const SECTIONS: [(&str, &[&str]); 13] = [
     ("Top of the file", &[""]),
     ("`[public]`", &["public"]),
     ("`[admin]`", &["admin"]),
@@ -20,6 +20,7 @@ const SECTIONS: [(&str, &[&str]); 12] = [
     ("`[admin.tls]`", &["admin.tls"]),
     ("`[acme]`", &["acme"]),
     ("`[console]`", &["console"]),
+    ("`[console.oidc]`", &["console.oidc"]),
     ("`[links]`", &["links"]),
     ("`[fetch]`", &["fetch"]),
     ("`[log]`", &["log"]),

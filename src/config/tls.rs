@@ -12,6 +12,7 @@ impl Reader {
     pub fn authorities(&self, values: &Values, section: &'static str, key: &Key) -> Result<Authorities, ConfigError> {
         let action = match section {
             "acme" => "cannot read the certificates of acme.ca_file",
+            "console.oidc" => "cannot read the certificates of console.oidc.ca_file",
             _ => "cannot read the certificates of fetch.ca_file",
         };
         let Some(path) = values.path(section, key, self) else {

@@ -29,9 +29,31 @@ const SESSION_SECONDS: i64 = 24 * 60 * 60;
 /// How often the time of the last use is written anew.
 const REFRESH_SECONDS: i64 = 60;
 
-/// Browsers take a cookie of this name only over HTTPS, and from this host.
-const SECURE_NAME: &str = "__Host-tinyd";
-const PLAIN_NAME: &str = "tinyd";
+/// A cookie by its names. Browsers take the secure one only over HTTPS, and from this host.
+#[derive(Debug)]
+pub struct NamedCookie {
+    pub secure: &'static str,
+    pub plain: &'static str,
+    pub same_site: &'static str,
+}
+
+const SESSION: NamedCookie = NamedCookie {
+    secure: "__Host-tinyd",
+    plain: "tinyd",
+    same_site: "Strict",
+};
+
+/// How somebody has signed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SignInMethod {
+    /// With a secret or a link.
+    #[default]
+    Local,
+    /// With OpenID Connect.
+    Provider,
+    /// By a header, which counts for its request alone.
+    Header,
+}
 
 /// The key that seals cookies and the tokens of forms.
 pub struct CookieKey(hmac::Key);
@@ -50,6 +72,8 @@ struct Sealed {
     is_admin: bool,
     began: i64,
     used: i64,
+    #[serde(default)]
+    method: SignInMethod,
 }
 
 /// Who is signed in.
@@ -61,12 +85,16 @@ pub struct SignedIn {
     id: String,
     began: Timestamp,
     used: Timestamp,
+    pub method: SignInMethod,
 }
 
 impl SignedIn {
-    pub fn begin(grant: Grant, now: Timestamp) -> Self {
+    pub fn begin(grant: Grant, method: SignInMethod, now: Timestamp) -> Self {
         let id = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
-        Self::new(id, grant, now, now)
+        Self {
+            method,
+            ..Self::new(id, grant, now, now)
+        }
     }
 
     fn new(id: String, grant: Grant, began: Timestamp, used: Timestamp) -> Self {
@@ -85,6 +113,7 @@ impl SignedIn {
             id,
             began,
             used,
+            method: SignInMethod::Local,
         }
     }
 
@@ -148,9 +177,20 @@ impl CookieKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    fn mark(&self, purpose: &str, text: &str) -> String {
+    /// What only the holder of the key can make of a text.
+    pub fn mark(&self, purpose: &str, text: &str) -> String {
         let tag = hmac::sign(&self.0, format!("{purpose} {text}").as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref())
+    }
+
+    /// Who a header says has signed in: for one request, but with the same form token at each.
+    pub fn signed_in_by_header(&self, grant: Grant, now: Timestamp) -> SignedIn {
+        let (partner, kind, user) = (grant.partner, grant.kind, &grant.user);
+        let id = self.mark("header", &format!("{partner} {kind:?} {user}"));
+        SignedIn {
+            method: SignInMethod::Header,
+            ..SignedIn::new(id, grant, now, now)
+        }
     }
 
     /// The value of the field that proves that a form is ours.
@@ -170,61 +210,79 @@ impl CookieKey {
             is_admin: signed_in.is_admin(),
             began: signed_in.began.as_unix(),
             used: signed_in.used.as_unix(),
+            method: signed_in.method,
         };
-        let text = serde_json::to_vec(&sealed).unwrap_or_default();
-        let text = BASE64_URL_SAFE_NO_PAD.encode(text);
-        let mark = self.mark("cookie", &text);
+        self.sealed("cookie", &serde_json::to_vec(&sealed).unwrap_or_default())
+    }
+
+    /// The value of a cookie that only the holder of the key can make. Everybody can read it.
+    pub fn sealed(&self, purpose: &str, content: &[u8]) -> String {
+        let text = BASE64_URL_SAFE_NO_PAD.encode(content);
+        let mark = self.mark(purpose, &text);
         format!("{text}.{mark}")
+    }
+
+    pub fn unsealed(&self, purpose: &str, value: &str) -> Option<Vec<u8>> {
+        let (text, mark) = value.split_once('.')?;
+        let is_ours = bool::from(self.mark(purpose, text).as_bytes().ct_eq(mark.as_bytes()));
+        is_ours.then(|| BASE64_URL_SAFE_NO_PAD.decode(text).ok())?
     }
 
     /// Who a cookie says is signed in, if it is ours. Neither its end nor its revocation are checked.
     fn open(&self, value: &str) -> Option<SignedIn> {
-        let (text, mark) = value.split_once('.')?;
-        if !bool::from(self.mark("cookie", text).as_bytes().ct_eq(mark.as_bytes())) {
-            return None;
-        }
-        let sealed: Sealed = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let sealed: Sealed = serde_json::from_slice(&self.unsealed("cookie", value)?).ok()?;
         let grant = Grant {
             partner: PartnerId(sealed.partner),
             user: sealed.user,
             kind: if sealed.is_admin { Kind::Admin } else { Kind::User },
         };
         let at = Timestamp::from_unix;
-        Some(SignedIn::new(sealed.id, grant, at(sealed.began), at(sealed.used)))
+        Some(SignedIn {
+            method: sealed.method,
+            ..SignedIn::new(sealed.id, grant, at(sealed.began), at(sealed.used))
+        })
     }
 
     /// Who the cookies of a request say is signed in.
     pub fn find(&self, headers: &HeaderMap, is_secure: bool) -> Option<SignedIn> {
-        let name = cookie_name(is_secure);
-        let lines = headers.get_all(COOKIE).iter();
-        let pairs = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'));
-        let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
-        values.find_map(|value| self.open(value))
+        SESSION.values(headers, is_secure).find_map(|value| self.open(value))
     }
 
     /// `Set-Cookie` of a session. Browsers drop it when they end.
     pub fn set_cookie(&self, signed_in: &SignedIn, is_secure: bool) -> Option<HeaderValue> {
-        set_cookie(&self.seal(signed_in), "", is_secure)
+        SESSION.set(&self.seal(signed_in), "", is_secure)
     }
 }
 
 /// `Set-Cookie` of nobody.
 pub fn clear_cookie(is_secure: bool) -> Option<HeaderValue> {
-    set_cookie("", "; Max-Age=0", is_secure)
+    SESSION.set("", "; Max-Age=0", is_secure)
 }
 
-const fn cookie_name(is_secure: bool) -> &'static str {
-    if is_secure { SECURE_NAME } else { PLAIN_NAME }
-}
+impl NamedCookie {
+    const fn name(&self, is_secure: bool) -> &'static str {
+        if is_secure { self.secure } else { self.plain }
+    }
 
-fn set_cookie(value: &str, attributes: &str, is_secure: bool) -> Option<HeaderValue> {
-    let (name, secure) = (cookie_name(is_secure), if is_secure { "; Secure" } else { "" });
-    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{attributes}");
-    let mut value = HeaderValue::try_from(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    /// The values that a request has of it.
+    pub fn values<'h>(&self, headers: &'h HeaderMap, is_secure: bool) -> impl Iterator<Item = &'h str> {
+        let name = self.name(is_secure);
+        let lines = headers.get_all(COOKIE).iter();
+        let pairs = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'));
+        pairs.filter_map(move |pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// `Set-Cookie`.
+    pub fn set(&self, value: &str, attributes: &str, is_secure: bool) -> Option<HeaderValue> {
+        let (name, same_site) = (self.name(is_secure), self.same_site);
+        let secure = if is_secure { "; Secure" } else { "" };
+        let text = format!("{name}={value}; Path=/; HttpOnly; SameSite={same_site}{secure}{attributes}");
+        let mut value = HeaderValue::try_from(text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }
 
 #[cfg(test)]
@@ -239,7 +297,7 @@ mod tests {
             user: "ünï; \"me\"".to_owned(),
             kind: Kind::Admin,
         };
-        SignedIn::begin(grant, NOW)
+        SignedIn::begin(grant, SignInMethod::Provider, NOW)
     }
 
     fn headers_with(value: &str) -> HeaderMap {
@@ -257,6 +315,7 @@ mod tests {
             ("ünï; \"me\"", PartnerId(7))
         );
         assert!(found.is_admin());
+        assert_eq!(found.method, SignInMethod::Provider);
         assert!(key.find(&headers_with(&value), true).is_none(), "of plain HTTP");
         assert!(CookieKey::temporary().find(&headers_with(&value), false).is_none());
     }

@@ -6,7 +6,9 @@
 mod admin;
 mod assets;
 mod cookie;
+mod header;
 mod links;
+mod oidc;
 mod page;
 mod playback;
 mod plot;
@@ -26,12 +28,15 @@ use hyper::{Method, Request, StatusCode};
 use url::Url;
 
 pub use cookie::CookieKey;
+pub use header::{HeaderSettings, check_header};
+pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::console::cookie::SignedIn;
 use crate::console::links::BulkJobs;
+use crate::console::oidc::Oidc;
 use crate::console::page::{isolate, protect, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
@@ -68,6 +73,8 @@ pub struct Console {
     branding: Branding,
     /// The style sheet with the colour of the organisation.
     theme: String,
+    oidc: Option<Oidc>,
+    header: Option<HeaderSettings>,
     url: Option<Url>,
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
@@ -78,24 +85,26 @@ pub struct Console {
 type Page = Result<Response, Problem>;
 
 impl Console {
-    pub fn new(settings: &ConsoleSettings, context: ConsoleContext) -> Self {
+    pub fn new(settings: &ConsoleSettings, context: ConsoleContext) -> Result<Self, String> {
         let base = settings
             .url
             .as_ref()
             .map(|url| url.path().trim_end_matches('/').to_owned());
-        Self {
+        Ok(Self {
             links: context.links,
             starts: context.starts,
             monitor: context.monitor,
             destinations: context.destinations,
             key: context.key,
+            oidc: settings.oidc.clone().map(Oidc::new).transpose()?,
+            header: settings.header.clone(),
             short_url_base: context.short_url_base,
             theme: theme(&context.branding),
             branding: context.branding,
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             jobs: Arc::default(),
-        }
+        })
     }
 
     /// The answer to a request for a path of the console.
@@ -127,7 +136,10 @@ impl Console {
         {
             return assets::respond(name, &request.headers).unwrap_or_else(|| self.problem(&Problem::NotFound, None));
         }
-        let signed_in = self.signed_in(request);
+        let signed_in = match self.signed_in(request) {
+            Ok(signed_in) => signed_in,
+            Err(problem) => return self.problem(&problem, None),
+        };
         let answered = match request.method {
             Method::GET | Method::HEAD => self.show(request, signed_in.as_ref()).await,
             Method::POST => match request.check_origin() {
@@ -155,8 +167,19 @@ impl Console {
         response
     }
 
+    /// Who has sent a request: by the header of a proxy or, where it says nothing, by a cookie.
+    fn signed_in(&self, request: &ConsoleRequest) -> Result<Option<SignedIn>, Problem> {
+        let grant = self.header.as_ref().map(|header| header.read(request)).transpose()?;
+        let Some(grant) = grant.flatten() else {
+            return Ok(self.signed_in_by_cookie(request));
+        };
+        let is_known = self.starts.partners().get(grant.partner).is_some();
+        let now = self.links.clock().now();
+        Ok(is_known.then(|| self.key.signed_in_by_header(grant, now)))
+    }
+
     /// Who has sent a request, if that session is still valid.
-    fn signed_in(&self, request: &ConsoleRequest) -> Option<SignedIn> {
+    fn signed_in_by_cookie(&self, request: &ConsoleRequest) -> Option<SignedIn> {
         let found = self.key.find(&request.headers, request.is_secure)?;
         let session = &found.session;
         session.check_expiry(self.links.clock().now()).ok()?;
@@ -172,6 +195,8 @@ impl Console {
             [] => Ok(see_other(&self.path("links"))),
             ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
+            ["sign-in", "oidc"] => self.begin_at_provider(request).await,
+            ["sign-in", "callback"] => self.return_from_provider(request).await,
             ["all" | "clicks" | "health" | "users", ..] => self.show_admin(&path, request, required(signed_in)?).await,
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
             ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,

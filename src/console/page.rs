@@ -6,7 +6,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 
 use crate::console::Console;
 use crate::console::assets;
-use crate::console::cookie::SignedIn;
+use crate::console::cookie::{SignInMethod, SignedIn};
 use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
 use crate::console::view::plain;
@@ -39,6 +39,8 @@ pub struct AccountView {
     pub user: String,
     pub is_admin: bool,
     pub is_operator: bool,
+    /// Not where a proxy has signed them in.
+    pub may_sign_out: bool,
     /// The field of forms that proves that they are ours.
     pub token: String,
 }
@@ -66,6 +68,7 @@ impl Console {
             user: plain(&signed_in.user),
             is_admin: signed_in.is_admin(),
             is_operator: self.is_operator(signed_in),
+            may_sign_out: signed_in.method != SignInMethod::Header,
             token: self.key.form_token(signed_in),
         };
         Frame {
@@ -85,7 +88,7 @@ impl Console {
             frame: self.frame(signed_in, Section::None),
             title: problem.title(),
             explanation: problem.explanation(),
-            may_sign_in: matches!(problem, Problem::SignInFirst | Problem::UsedLink),
+            may_sign_in: problem.leads_to_sign_in(),
         };
         html(problem.status(), &page)
     }

@@ -13,6 +13,17 @@ pub enum Problem {
     SignInFirst,
     /// A link that signs in once.
     UsedLink,
+    /// At the OpenID provider: too late, of another browser, or ended before.
+    StaleSignIn,
+    /// What the OpenID provider says for it.
+    SignInDenied(String),
+    SignInUnverified,
+    /// Why the OpenID provider's word makes nobody a user.
+    NoIdentity(String),
+    /// The name of a header of a trusted proxy, and what is wrong with it.
+    HeaderRefused(String, String),
+    ProviderDown,
+    ProviderBusy,
     NotFound,
     /// Of a link.
     NoSuchLink,
@@ -51,31 +62,61 @@ pub enum Problem {
 impl Problem {
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::SignInFirst | Self::AdministratorsOnly | Self::OperatorsOnly | Self::OtherOrigin | Self::OldForm => {
-                StatusCode::FORBIDDEN
-            }
+            Self::SignInFirst
+            | Self::AdministratorsOnly
+            | Self::OperatorsOnly
+            | Self::OtherOrigin
+            | Self::OldForm
+            | Self::StaleSignIn
+            | Self::SignInDenied(_)
+            | Self::SignInUnverified
+            | Self::NoIdentity(_) => StatusCode::FORBIDDEN,
             Self::UsedLink => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink => StatusCode::NOT_FOUND,
             Self::NothingSelected | Self::NotConfirmed | Self::NoEnd => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyJobs => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::HeaderRefused(..) => StatusCode::BAD_REQUEST,
             Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LongForm => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowForm => StatusCode::REQUEST_TIMEOUT,
             Self::UniqueIdTaken(_) | Self::EndsBeforeStart => StatusCode::CONFLICT,
             Self::HostNotAllowed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyToday(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::ReadOnly | Self::Unavailable | Self::OutcomeUnknown | Self::TookTooLong => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::ReadOnly
+            | Self::Unavailable
+            | Self::OutcomeUnknown
+            | Self::TookTooLong
+            | Self::ProviderDown
+            | Self::ProviderBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// Whether to sign in is what helps.
+    pub const fn leads_to_sign_in(&self) -> bool {
+        matches!(
+            self,
+            Self::SignInFirst
+                | Self::UsedLink
+                | Self::StaleSignIn
+                | Self::SignInDenied(_)
+                | Self::SignInUnverified
+                | Self::NoIdentity(_)
+                | Self::ProviderDown
+                | Self::ProviderBusy
+        )
     }
 
     pub const fn title(&self) -> &'static str {
         match self {
             Self::SignInFirst => "Sign in first",
             Self::UsedLink => "This sign-in link is used up",
+            Self::StaleSignIn => "This sign-in has expired",
+            Self::SignInDenied(_) | Self::SignInUnverified | Self::NoIdentity(_) | Self::HeaderRefused(..) => {
+                "You are not signed in"
+            }
+            Self::ProviderDown | Self::ProviderBusy => "The sign-in service does not answer",
             Self::NotFound => "Page not found",
             Self::NoSuchLink => "No such link",
             Self::AdministratorsOnly => "For administrators only",
@@ -104,6 +145,22 @@ impl Problem {
         match self {
             Self::SignInFirst => "You are not signed in, or your session has ended.",
             Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
+            Self::StaleSignIn => {
+                "A sign-in works once, within ten minutes, and in the browser that began it. Sign in again."
+            }
+            Self::SignInDenied(reason) => return format!("The sign-in service says: {reason}"),
+            Self::SignInUnverified => {
+                "The answer of the sign-in service could not be verified. The log of this server says why."
+            }
+            Self::NoIdentity(reason) => return reason.clone(),
+            Self::HeaderRefused(name, reason) => {
+                return format!("The proxy in front of this server says who you are in {name}, which {reason}.");
+            }
+            Self::ProviderDown => {
+                "Your organisation's sign-in service cannot be reached at the moment. Try again soon, or sign in \
+                 another way. The log of this server says more."
+            }
+            Self::ProviderBusy => "Too many people are waiting for it. Try again in a minute.",
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
             Self::AdministratorsOnly => "Your account may manage your own links.",

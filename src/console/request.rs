@@ -51,6 +51,8 @@ pub struct ConsoleRequest {
     pub host: String,
     /// Whether the browser speaks HTTPS, if only to a proxy.
     pub is_secure: bool,
+    /// Whether a trusted proxy has sent it.
+    pub is_from_proxy: bool,
 }
 
 impl ConsoleRequest {
@@ -81,6 +83,7 @@ impl ConsoleRequest {
             client,
             host,
             is_secure,
+            is_from_proxy: arrival.is_from_proxy,
         }
     }
 

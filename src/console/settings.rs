@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use url::Url;
 
+use crate::console::header::HeaderSettings;
+use crate::console::oidc::OidcSettings;
 use crate::http::connection::Scheme;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,9 @@ pub struct ConsoleSettings {
     pub listen: Vec<(Scheme, SocketAddr)>,
     /// The base of its pages as people reach it; `None`: by an address of the admin listener.
     pub url: Option<Url>,
+    pub oidc: Option<OidcSettings>,
+    /// Who signs in by a header of a trusted proxy.
+    pub header: Option<HeaderSettings>,
 }
 
 /// Refuses what cannot be the base of the console.

@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use hyper::header::SET_COOKIE;
 
 use crate::access::{Grant, StartRefused};
-use crate::console::cookie::{SignedIn, clear_cookie};
+use crate::console::cookie::{SignInMethod, SignedIn, clear_cookie};
 use crate::console::page::{Frame, Section, html, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
@@ -25,6 +25,8 @@ struct SignInPage {
     /// Where to go afterwards, below the base.
     next: String,
     error: Option<&'static str>,
+    /// Where to sign in with OpenID Connect, if that is possible.
+    provider_url: Option<String>,
 }
 
 #[derive(Debug, Template)]
@@ -60,11 +62,13 @@ impl Console {
             _ => String::new(),
         };
         let given = |name| failed.map(|(form, _)| form.text(name).to_owned());
+        let next = given("next").unwrap_or_else(|| request.query.text("next").to_owned());
         let page = SignInPage {
+            provider_url: self.oidc.as_ref().map(|oidc| oidc.start_url(&next)),
             frame: self.frame(None, Section::None),
             partner: given("partner").unwrap_or(only),
             user: given("user").unwrap_or_default(),
-            next: given("next").unwrap_or_else(|| request.query.text("next").to_owned()),
+            next,
             error: failed.map(|(_, error)| error),
         };
         html(status, &page)
@@ -93,7 +97,7 @@ impl Console {
     }
 
     /// Where to go after signing in: only to pages of this console.
-    fn next_path(&self, next: &str) -> String {
+    pub(super) fn next_path(&self, next: &str) -> String {
         let is_plain = next
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte));
@@ -103,7 +107,7 @@ impl Console {
 
     fn signed_in_response(&self, request: &ConsoleRequest, grant: Grant, next: &str) -> Response {
         // A new one each time, so that nobody can plant theirs.
-        let signed_in = SignedIn::begin(grant, self.links.clock().now());
+        let signed_in = SignedIn::begin(grant, SignInMethod::Local, self.links.clock().now());
         let mut response = see_other(next);
         if let Some(cookie) = self.key.set_cookie(&signed_in, request.is_secure) {
             response.headers_mut().insert(SET_COOKIE, cookie);
@@ -141,8 +145,14 @@ impl Console {
 
     /// Ends a session; this browser loses it in any case.
     pub(super) async fn sign_out(&self, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+        if signed_in.method == SignInMethod::Header {
+            return Err(Problem::NotFound);
+        }
         let mut response = match self.links.revoke(&signed_in.to_revoke()).await {
-            Ok(()) | Err(WriteError::ReadOnly) => see_other(&self.path("sign-in")),
+            Ok(()) | Err(WriteError::ReadOnly) => {
+                let of_provider = self.leave_provider(signed_in).await;
+                of_provider.unwrap_or_else(|| see_other(&self.path("sign-in")))
+            }
             Err(error) => self.problem(&error.into(), None),
         };
         if let Some(cookie) = clear_cookie(request.is_secure) {

@@ -307,7 +307,8 @@ fn console(
         short_url_base: settings.short_url_base(),
         branding: settings.branding.clone(),
     };
-    Ok(Some(Arc::new(Console::new(of_console, context))))
+    let console = Console::new(of_console, context).map_err(io::Error::other)?;
+    Ok(Some(Arc::new(console)))
 }
 
 fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestinations> {

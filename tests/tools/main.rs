@@ -27,6 +27,7 @@ mod harness;
 mod linearizability;
 mod network;
 mod nginx;
+mod oidc;
 mod promtool;
 mod redbot;
 mod restart;
@@ -74,6 +75,7 @@ const TESTS: &[Test] = &[
     test!(linearizability::calls_are_linearizable_while_the_disk_fails, Strace),
     test!(nginx::documented_nginx_settings_keep_both_upstreams, Nginx),
     test!(nginx::nginx_without_the_settings_drops_both_upstreams, Nginx),
+    test!(oidc::people_sign_in_with_openid_connect, Node, Chromium),
     test!(promtool::promtool_accepts_the_metrics, Promtool),
     test!(promtool::promtool_accepts_the_dashboard_queries, Promtool),
     test!(promtool::promtool_accepts_and_tests_the_alerts, Promtool),

@@ -6,9 +6,11 @@ mod forms;
 mod headers;
 mod hostile_texts;
 mod one_time_links;
+mod openid;
 mod other_sites;
 mod ownership;
 mod sign_in;
+mod trusted_header;
 
 use serde_json::Value;
 

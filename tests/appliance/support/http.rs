@@ -97,7 +97,13 @@ pub fn exchange_over(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
     let mut headers = BTreeMap::new();
     for line in lines {
         let (name, value) = line.split_once(": ").unwrap();
-        let before = headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        let name = name.to_ascii_lowercase();
+        if let Some(cookies) = headers.get_mut("set-cookie").filter(|_| name == "set-cookie") {
+            // The only one that may come twice.
+            *cookies = format!("{cookies}\n{value}");
+            continue;
+        }
+        let before = headers.insert(name.clone(), value.to_owned());
         assert_eq!(before, None, "{name} came twice");
     }
     let body = &received[end + 4..];

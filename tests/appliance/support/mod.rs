@@ -12,6 +12,7 @@ pub mod kaltura;
 pub mod linearizability;
 pub mod manager;
 pub mod name_server;
+pub mod openid;
 pub mod origin;
 pub mod proxy;
 pub mod scrape;

@@ -1,0 +1,172 @@
+// Signs in to the console with an OpenID provider, in Chromium.
+//
+// Prints the provider's issuer and the URL of the console as JSON, then reads the address of tinyd's admin listener.
+// The console's URL is that of a proxy here, because tinyd knows its own port only when it runs. The provider is at
+// `localhost` and the console at `127.0.0.1`: two sites, as in life.
+
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import readline from 'node:readline';
+import { Provider } from 'oidc-provider';
+import { chromium } from 'playwright-core';
+
+const listening = (server, host) =>
+  new Promise((resolve) => server.listen(0, host, () => resolve(server.address().port)));
+
+// The proxy.
+let admin;
+/** What the proxy adds to each request. */
+let added = {};
+const proxy = http.createServer((request, response) => {
+  const { hostname, port } = new URL(admin);
+  const headers = { ...request.headers, ...added };
+  const forwarded = http.request({ hostname, port, method: request.method, path: request.url, headers }, (answer) => {
+    response.writeHead(answer.statusCode, answer.rawHeaders);
+    answer.pipe(response);
+  });
+  forwarded.on('error', () => response.destroy());
+  request.pipe(forwarded);
+});
+const consoleUrl = `http://127.0.0.1:${await listening(proxy, '127.0.0.1')}/console`;
+
+// The provider.
+const ACCOUNTS = {
+  anna: { groups: ['staff', 'link-admins'], email_verified: true },
+  ben: { groups: ['staff'], email_verified: true },
+  mallory: { groups: ['link-admins'], email_verified: false },
+};
+let handle;
+const providerServer = http.createServer((request, response) => handle(request, response));
+const issuer = `http://localhost:${await listening(providerServer, 'localhost')}`;
+const provider = new Provider(issuer, {
+  clients: [
+    {
+      client_id: 'tinyd',
+      client_secret: 'a secret of the client, 0123456789',
+      redirect_uris: [`${consoleUrl}/sign-in/callback`],
+      post_logout_redirect_uris: [`${consoleUrl}/sign-in`],
+    },
+  ],
+  pkce: { required: () => true },
+  claims: { openid: ['sub'], email: ['email', 'email_verified'], groups: ['groups'] },
+  scopes: ['openid', 'email', 'groups'],
+  cookies: { keys: ['key of the cookies of a test'] },
+  findAccount: (_, id) => ({
+    accountId: id,
+    claims: () => ({ sub: `id-of-${id}`, email: `${id}@example.com`, ...ACCOUNTS[id] }),
+  }),
+});
+handle = provider.callback();
+
+console.log(JSON.stringify({ issuer, console: consoleUrl }));
+admin = await new Promise((resolve) => readline.createInterface({ input: process.stdin }).once('line', resolve));
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox'],
+});
+
+/** A page of a new browser profile, with what it must not do. */
+async function visitor() {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const complaints = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error' && page.url().startsWith(consoleUrl)) complaints.push(message.text());
+  });
+  return { context, page, complaints };
+}
+
+async function signInAtProvider(page, account) {
+  await page.fill('input[name=login]', account);
+  await page.fill('input[name=password]', 'any');
+  await page.click('button[type=submit]');
+  await page.getByRole('button', { name: 'Continue' }).click();
+}
+
+const start = (page) => page.getByRole('link', { name: "Sign in with your organisation's account" }).click();
+
+// An administrator signs in, and comes to the page that they wanted.
+{
+  const { context, page, complaints } = await visitor();
+  await page.goto(`${consoleUrl}/links/new`);
+  assert.equal(new URL(page.url()).pathname, '/console/sign-in');
+  await start(page);
+  assert.equal(new URL(page.url()).origin, issuer);
+  await signInAtProvider(page, 'anna');
+  await page.waitForURL(`${consoleUrl}/links/new`);
+  const account = await page.locator('.account').innerText();
+  assert.match(account, /anna@example\.com\s+administrator/);
+  const cookies = await context.cookies(consoleUrl);
+  const session = cookies.find((cookie) => cookie.name === 'tinyd');
+  assert.equal(session.sameSite, 'Strict');
+  assert.equal(session.httpOnly, true);
+  assert.equal(cookies.find((cookie) => cookie.name === 'tinyd-sign-in'), undefined);
+
+  // Signing out ends the session here and at the provider.
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.waitForURL(`${issuer}/session/end?**`);
+  await page.getByRole('button', { name: 'Yes, sign me out' }).click();
+  await page.waitForURL((url) => url.pathname === '/console/sign-in');
+  await context.addCookies([session]);
+  await page.goto(`${consoleUrl}/links`);
+  assert.equal(new URL(page.url()).pathname, '/console/sign-in', 'a copy of the cookie is of no use');
+  await start(page);
+  assert.equal(await page.locator('input[name=login]').count(), 1, 'the provider asks again');
+  assert.deepEqual(complaints, []);
+  await context.close();
+}
+
+// A user is none, and one whose address is not verified is nobody.
+{
+  const { context, page, complaints } = await visitor();
+  await page.goto(`${consoleUrl}/`);
+  await start(page);
+  await signInAtProvider(page, 'ben');
+  await page.waitForURL(`${consoleUrl}/links`);
+  const account = await page.locator('.account').innerText();
+  assert.match(account, /ben@example\.com/);
+  assert.doesNotMatch(account, /administrator/);
+  assert.deepEqual(complaints, []);
+  await context.close();
+}
+{
+  const { context, page } = await visitor();
+  await page.goto(`${consoleUrl}/`);
+  await start(page);
+  await signInAtProvider(page, 'mallory');
+  await page.getByText('has not verified your mail address').waitFor();
+  await page.goto(`${consoleUrl}/links`);
+  assert.equal(new URL(page.url()).pathname, '/console/sign-in');
+  await context.close();
+}
+
+// Without a script, all of it works the same.
+{
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const page = await context.newPage();
+  await page.goto(`${consoleUrl}/`);
+  await start(page);
+  await signInAtProvider(page, 'ben');
+  await page.waitForURL(`${consoleUrl}/links`);
+  await context.close();
+}
+
+// Who declines is told so, and can try again.
+{
+  const { context, page } = await visitor();
+  await page.goto(`${consoleUrl}/`);
+  await start(page);
+  await page.getByRole('link', { name: 'Cancel' }).click();
+  await page.getByText('The sign-in service says:').waitFor();
+  await page.getByRole('link', { name: 'Sign in' }).waitFor();
+  await context.close();
+}
+
+await browser.close();
+proxy.closeAllConnections();
+providerServer.closeAllConnections();
+proxy.close();
+providerServer.close();
+console.log('done');
+process.exit(0);
