@@ -1,5 +1,7 @@
 //! Signing in and out.
 
+use std::sync::Arc;
+
 use askama::Template;
 use hyper::StatusCode;
 use hyper::header::SET_COOKIE;
@@ -106,6 +108,9 @@ impl Console {
     }
 
     fn signed_in_response(&self, request: &ConsoleRequest, grant: Grant, next: &str) -> Response {
+        // Whoever signs in is likely to search.
+        let (links, partner) = (Arc::clone(&self.links), grant.partner);
+        tokio::spawn(async move { links.prepare_search(partner).await });
         // A new one each time, so that nobody can plant theirs.
         let signed_in = SignedIn::begin(grant, SignInMethod::Local, self.links.clock().now());
         let mut response = see_other(next);

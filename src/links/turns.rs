@@ -40,15 +40,22 @@ pub struct ReadContext {
     pub is_awaited: watch::Sender<bool>,
 }
 
-#[cfg(test)]
 impl ReadContext {
-    pub(super) fn patient() -> Self {
+    /// Of a client whose leaving nobody notices.
+    pub fn until(deadline: Instant) -> Self {
         Self {
-            deadline: Instant::now() + Duration::from_secs(3600),
+            deadline,
             left: watch::channel(false).1,
             has_left: Arc::default(),
             is_awaited: watch::Sender::new(false),
         }
+    }
+}
+
+#[cfg(test)]
+impl ReadContext {
+    pub(super) fn patient() -> Self {
+        Self::until(Instant::now() + Duration::from_secs(3600))
     }
 }
 

@@ -11,10 +11,9 @@ use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::plain;
 use crate::console::{Console, Page};
 use crate::http::Response;
-use crate::links::{SearchOrder, SearchQuery, SearchState};
+use crate::links::{SearchQuery, SearchState};
 use crate::model::grouped;
 use crate::model::validate::USER_ID;
-use crate::store::TimeRange;
 
 #[derive(Debug, Template)]
 #[template(path = "user.html")]
@@ -49,18 +48,10 @@ impl Console {
         let mut counts = [0; 2];
         for (count, state) in counts.iter_mut().zip([SearchState::Present, SearchState::Deleted]) {
             let query = SearchQuery {
-                partner: signed_in.session.partner,
                 owner: Some(user.to_owned()),
-                text: String::new(),
-                id: None,
                 state,
-                created: TimeRange::default(),
-                only_unused: false,
-                without_system_name: None,
-                order: SearchOrder::Created,
-                is_descending: true,
-                offset: 0,
                 limit: 0,
+                ..SearchQuery::of(signed_in.session.partner)
             };
             *count = self.links.search(query).await?.total;
         }

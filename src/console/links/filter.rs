@@ -1,13 +1,15 @@
 //! The filters of the list, all of which stand in the page's URL.
 
+use std::collections::BTreeSet;
+
 use url::{Url, form_urlencoded};
 
 use crate::console::cookie::SignedIn;
 use crate::console::request::Fields;
 use crate::console::view::{input_date, parse_date};
 use crate::links::{SearchOrder, SearchQuery, SearchState};
-use crate::model::{LinkId, Timestamp};
-use crate::store::TimeRange;
+use crate::model::{LinkId, Status, Timestamp};
+use crate::store::{Order, OrderField, Page, Query, TimeRange};
 
 /// What Kaltura's console makes at every look at an embed code, and never deletes.
 const KMC_PREVIEW: &str = "KMC-PREVIEW";
@@ -153,6 +155,51 @@ impl Filter {
             offset: (self.page - 1).saturating_mul(PAGE_LINKS),
             limit: PAGE_LINKS,
         }
+    }
+
+    /// The same for the store, where one of its indexes answers it: then nothing has to be in memory.
+    pub fn to_list(&self, signed_in: &SignedIn) -> Option<Query> {
+        let SearchQuery {
+            partner,
+            owner,
+            text,
+            state,
+            created,
+            only_unused,
+            without_system_name,
+            order,
+            is_descending,
+            ..
+        } = self.to_search(signed_in);
+        let statuses = match state {
+            SearchState::Present => BTreeSet::from([Status::Enabled, Status::Disabled]),
+            SearchState::Off => BTreeSet::from([Status::Disabled]),
+            SearchState::Deleted => BTreeSet::from([Status::Deleted]),
+            SearchState::Works | SearchState::Waits | SearchState::Expired => return None,
+        };
+        let field = match order {
+            SearchOrder::Created => OrderField::Created,
+            SearchOrder::Updated => OrderField::Updated,
+            SearchOrder::Expires => OrderField::Expires,
+        };
+        let is_indexed = owner.is_none() || field == OrderField::Created;
+        let is_plain = text.is_empty() && !only_unused && without_system_name.is_none();
+        (is_indexed && is_plain).then(|| Query {
+            partner,
+            ids: None,
+            users: owner.map(|owner| BTreeSet::from([owner])),
+            system_names: None,
+            unique_id: None,
+            statuses,
+            created,
+            updated: TimeRange::default(),
+            expires: TimeRange::default(),
+            order: Order::new(field, is_descending),
+            page: Page {
+                size: PAGE_LINKS,
+                index: self.page,
+            },
+        })
     }
 
     /// The pages before and after this one, as queries.

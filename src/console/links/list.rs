@@ -1,5 +1,7 @@
 //! The lists: one's own links, and for administrators those of everybody.
 
+use std::time::Instant;
+
 use askama::Template;
 use hyper::StatusCode;
 
@@ -7,9 +9,11 @@ use crate::console::cookie::SignedIn;
 use crate::console::links::edit::PRESETS;
 use crate::console::links::filter::{Choices, Filter, ORDERS, STATES};
 use crate::console::page::{Frame, Section, html, notice};
+use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
 use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
 use crate::console::{Console, Page};
+use crate::links::{READ_TIMEOUT, ReadContext};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, grouped};
 
 #[derive(Debug, Template)]
@@ -64,7 +68,7 @@ impl Console {
     }
 
     async fn list(&self, filter: Filter, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
-        let found = self.links.search(filter.to_search(signed_in)).await?;
+        let (links, total) = self.find(&filter, signed_in).await?;
         let now = self.links.clock().now();
         let (section, title, path) = if filter.is_for_all {
             (Section::AllLinks, "All links", "all")
@@ -73,12 +77,8 @@ impl Console {
         };
         let mut frame = self.frame(Some(signed_in), section);
         frame.notice = notice(request);
-        let rows: Vec<_> = found
-            .links
-            .iter()
-            .map(|(link, usage)| self.row(link, usage, now))
-            .collect();
-        let [previous, next] = filter.neighbours(found.total);
+        let rows: Vec<_> = links.iter().map(|(link, usage)| self.row(link, usage, now)).collect();
+        let [previous, next] = filter.neighbours(total);
         let page = ListPage {
             frame,
             title,
@@ -86,8 +86,8 @@ impl Console {
             states: STATES,
             orders: ORDERS,
             presets: PRESETS,
-            total: found.total,
-            total_words: grouped(found.total),
+            total,
+            total_words: grouped(total),
             range: filter.range(rows.len()),
             rows,
             deleted: request.query.text("deleted").parse().ok(),
@@ -96,6 +96,17 @@ impl Console {
             filter,
         };
         Ok(html(StatusCode::OK, &page))
+    }
+
+    /// The links of a page, and how many there are on all pages.
+    async fn find(&self, filter: &Filter, signed_in: &SignedIn) -> Result<(Vec<(ShortLink, Usage)>, u64), Problem> {
+        let Some(query) = filter.to_list(signed_in) else {
+            let found = self.links.search(filter.to_search(signed_in)).await?;
+            return Ok((found.links, found.total));
+        };
+        let context = ReadContext::until(Instant::now() + READ_TIMEOUT);
+        let ((listing, usages), _turn) = self.links.list_with_usage(query, &context).await?;
+        Ok((listing.links.into_iter().zip(usages).collect(), listing.total))
     }
 
     fn row(&self, link: &ShortLink, usage: &Usage, now: Timestamp) -> RowView {

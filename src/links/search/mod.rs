@@ -15,7 +15,7 @@ pub use query::{SearchOrder, SearchQuery, SearchState};
 
 use crate::links::search::rows::Rows;
 use crate::links::{LinkError, Links};
-use crate::model::{LinkId, LinkRef, ShortLink, Usage};
+use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Usage};
 use crate::store::{Lane, ReadLimit, Snapshot, StoreError, Visitor};
 
 /// Changes that wait for the next search. With more, reading everything anew is as quick.
@@ -234,6 +234,17 @@ impl Links {
             }
         }
         Err(StoreError::Interrupted.into())
+    }
+
+    /// Reads what searches need, so that the first one does not wait for it.
+    pub async fn prepare_search(&self, partner: PartnerId) {
+        let nothing = SearchQuery {
+            limit: 0,
+            ..SearchQuery::of(partner)
+        };
+        if let Err(error) = self.search(nothing).await {
+            tracing::debug!(%error, "cannot prepare searches");
+        }
     }
 
     /// Frees what searches keep in memory when nobody has searched for a while.

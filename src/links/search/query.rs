@@ -25,6 +25,26 @@ pub struct SearchQuery {
     pub limit: usize,
 }
 
+impl SearchQuery {
+    /// All links of a partner that are not deleted, the newest first.
+    pub const fn of(partner: PartnerId) -> Self {
+        Self {
+            partner,
+            owner: None,
+            text: String::new(),
+            id: None,
+            state: SearchState::Present,
+            created: TimeRange { from: None, to: None },
+            only_unused: false,
+            without_system_name: None,
+            order: SearchOrder::Created,
+            is_descending: true,
+            offset: 0,
+            limit: usize::MAX,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchState {
     /// Not deleted.

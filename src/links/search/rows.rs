@@ -173,12 +173,16 @@ impl Rows {
         let key = |row: &Row| self.key(row, query);
         let begin = query.offset.min(total);
         let end = query.offset.saturating_add(query.limit).min(total);
+        // Only the page itself is sorted.
         if end < total {
             found.select_nth_unstable_by_key(end, |row| key(row));
             found.truncate(end);
         }
-        found.sort_unstable_by_key(|row| key(row));
-        let page = found.get(begin..end).unwrap_or_default();
+        if 0 < begin && begin < found.len() {
+            found.select_nth_unstable_by_key(begin, |row| key(row));
+        }
+        let page = found.get_mut(begin..).unwrap_or_default();
+        page.sort_unstable_by_key(|row| key(row));
         (total as u64, page.iter().map(|row| row.id).collect())
     }
 

@@ -18,18 +18,8 @@ fn open() -> (Links, Clock, TempDir) {
 
 fn query() -> SearchQuery {
     SearchQuery {
-        partner: PARTNER,
-        owner: None,
-        text: String::new(),
-        id: None,
-        state: SearchState::Present,
-        created: TimeRange::default(),
-        only_unused: false,
-        without_system_name: None,
-        order: SearchOrder::Created,
         is_descending: false,
-        offset: 0,
-        limit: usize::MAX,
+        ..SearchQuery::of(PARTNER)
     }
 }
 
