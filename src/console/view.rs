@@ -4,7 +4,7 @@ use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use crate::model::{Day, Destination, ShortLink, Status, Timestamp, shown};
+use crate::model::{Day, Destination, ShortLink, Status, Timestamp, shown, validate};
 
 /// A time, in UTC for those without a script and for machines; the script shows it in the visitor's time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,11 @@ pub fn parse_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_unix(
         day.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(),
     ))
+}
+
+/// A time that a link may have. Outside, 0 and -1 mean none.
+pub fn time_of_link(time: Timestamp) -> Option<Timestamp> {
+    validate::time(time.as_unix()).ok().filter(|time| time.as_unix() > 0)
 }
 
 /// Whether a link works, in words.

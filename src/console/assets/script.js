@@ -67,15 +67,17 @@ for (const input of document.querySelectorAll("input[data-utc]")) {
   });
 }
 
-// Pages that keep themselves up to date.
+// Pages that keep themselves up to date, until the server says that there is no more to come.
 const live = document.querySelector("[data-live]");
-if (live) setInterval(async () => {
+const timer = live && setInterval(async () => {
   if (document.hidden) return;
   try {
     const response = await fetch(location.href, { redirect: "error" });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const fresh = page.querySelector("[data-live]");
-    if (response.ok && fresh) live.replaceChildren(...fresh.childNodes);
+    const fresh = page.querySelector("#live");
+    if (!response.ok || !fresh) return;
+    live.replaceChildren(...fresh.childNodes);
+    if (!fresh.dataset.live) clearInterval(timer);
   } catch { /* The server is not reached; the next time, perhaps. */ }
 }, Number(live.dataset.live) * 1000);
 

@@ -9,7 +9,7 @@ use crate::console::links::parse_id;
 use crate::console::page::{Frame, Section, html, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::Fields;
-use crate::console::view::{input_value, parse_input, title};
+use crate::console::view::{input_value, parse_input, time_of_link, title};
 use crate::console::{Console, Page};
 use crate::http::Response;
 use crate::links::{Draft, LinkError, NotNew, Scope, UpdateError};
@@ -285,7 +285,7 @@ impl Console {
         let mut ends = read_time(&form.ends, fields.text("ends_unix"), stored_ends);
         if let Ok(seconds @ 1..) = fields.text("preset").parse::<i64>() {
             let from = starts.flatten().unwrap_or_else(|| self.links.clock().now());
-            ends = time(from.plus(seconds)).map(Some);
+            ends = time_of_link(from.plus(seconds)).map(Some);
         }
         let wrong = "Enter a date and a time, such as 2026-12-24T18:00, or leave it empty.";
         if starts.is_none() {
@@ -327,11 +327,6 @@ fn read_text(form: &mut FormView, rule: &TextRule, field: &'static str, label: &
     }
 }
 
-/// A time that a link may have. Outside, 0 and -1 mean none.
-fn time(time: Timestamp) -> Option<Timestamp> {
-    validate::time(time.as_unix()).ok().filter(|time| time.as_unix() > 0)
-}
-
 /// Reads a time: outer `None` if it is wrong, inner `None` if there is none. The script sends it in unix seconds, since
 /// it knows the visitor's time zone; without one it is in UTC.
 fn read_time(text: &str, unix: &str, stored: Option<Timestamp>) -> Option<Option<Timestamp>> {
@@ -339,7 +334,7 @@ fn read_time(text: &str, unix: &str, stored: Option<Timestamp>) -> Option<Option
         return Some(None);
     }
     let entered = unix.parse().map(Timestamp::from_unix).ok();
-    let time = time(entered.or_else(|| parse_input(text))?)?;
+    let time = time_of_link(entered.or_else(|| parse_input(text))?)?;
     let is_kept = |stored: &Timestamp| stored.as_unix().div_euclid(60) == time.as_unix().div_euclid(60);
     Some(Some(stored.filter(is_kept).unwrap_or(time)))
 }

@@ -6,7 +6,7 @@ use url::{Url, form_urlencoded};
 
 use crate::console::cookie::SignedIn;
 use crate::console::request::Fields;
-use crate::console::view::{input_date, parse_date};
+use crate::console::view::{input_date, parse_date, time_of_link};
 use crate::links::{SearchOrder, SearchQuery, SearchState};
 use crate::model::{LinkId, Status, Timestamp};
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
@@ -215,7 +215,7 @@ impl Filter {
     /// The numbers of the first and last link on the page.
     pub fn range(&self, shown: usize) -> [usize; 2] {
         let before = (self.page - 1).saturating_mul(PAGE_LINKS);
-        [before + 1, before + shown]
+        [before.saturating_add(1), before.saturating_add(shown)]
     }
 }
 
@@ -238,9 +238,9 @@ pub fn read_end(text: &str, now: Timestamp) -> Option<Option<Timestamp>> {
         return Some(None);
     }
     match text.parse::<i64>() {
-        Ok(seconds) if seconds > 0 => Some(Some(now.plus(seconds))),
+        Ok(seconds) if seconds > 0 => time_of_link(now.plus(seconds)).map(Some),
         Ok(_) => None,
-        Err(_) => parse_date(text).map(|day| Some(day.plus(DAY_SECONDS - 1))),
+        Err(_) => time_of_link(parse_date(text)?.plus(DAY_SECONDS - 1)).map(Some),
     }
 }
 
@@ -289,6 +289,11 @@ mod tests {
         assert_eq!(filter.neighbours(100), [Some(String::new()), None]);
         assert_eq!(filter.neighbours(101), [Some(String::new()), Some("page=3".to_owned())]);
         assert_eq!(filter.range(7), [51, 57]);
+        let beyond = Filter {
+            page: usize::MAX,
+            ..filter
+        };
+        assert_eq!(beyond.range(0), [usize::MAX; 2]);
     }
 
     #[test]
@@ -300,6 +305,8 @@ mod tests {
             read_end("1970-01-02", now),
             Some(Some(Timestamp::from_unix(2 * 86_400 - 1)))
         );
-        assert_eq!((read_end("0", now), read_end("soon", now)), (None, None));
+        for text in ["0", "soon", "9223372036854775807", "1969-12-30"] {
+            assert_eq!(read_end(text, now), None, "{text}");
+        }
     }
 }

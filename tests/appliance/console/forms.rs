@@ -347,7 +347,7 @@ fn what_was_done_is_said_and_can_be_undone() {
         &["stopped working at once", "Undo", &format!("/links/{id}/restore")],
     );
     assert_eq!(appliance.goto(&id).status / 100, 4);
-    says(&mut jane, "/links?show=deleted", &["Deleted", &id]);
+    says(&mut jane, "/links?state=deleted", &["Deleted", &id]);
     says(
         &mut jane,
         &format!("/links/{id}"),

@@ -50,15 +50,19 @@ fn hostile_names_are_text_on_every_page() {
         let link = appliance.link("get", &appliance.admin_ks(), &[("id", &id)]);
         assert_eq!((&link["name"], &link["userId"]), (&name.as_str().into(), &text.into()));
         browser.done(&format!("/links/{deleted}/delete"), &[]);
+        let encoded = crate::support::http::encode(text);
         let mut pages = Vec::new();
         for path in [
             "/links".to_owned(),
-            "/links?show=deleted".to_owned(),
+            "/links?state=deleted".to_owned(),
             format!("/links/{id}"),
             format!("/links/{id}/edit"),
             format!("/links/{deleted}"),
             format!("/links?deleted={deleted}"),
             "/nowhere".to_owned(),
+            "/all".to_owned(),
+            format!("/users/{encoded}"),
+            "/clicks".to_owned(),
         ] {
             pages.push((path.clone(), browser.get(&path)));
         }
@@ -85,10 +89,16 @@ fn hostile_names_are_text_on_every_page() {
         ));
         let sign_in = [("partner", text), ("user", text), ("secret", "wrong"), ("next", text)];
         pages.push(("sign-in".to_owned(), browser.post("/sign-in", &sign_in)));
-        let encoded = crate::support::http::encode(text);
+        let many = ["q", "state", "owner", "from", "to", "unused", "order", "end", "select"].map(|name| (name, text));
+        let of_user = [("for_all", "1"), ("action", "delete"), ("id", &id)];
+        pages.push((
+            "bulk".to_owned(),
+            browser.submit("/bulk/confirm", &[&of_user[..], &many].concat()),
+        ));
         for path in [
             format!("/sign-in?next={encoded}"),
             format!("/links?show={encoded}&deleted={encoded}&done={encoded}&page={encoded}"),
+            format!("/all?q={encoded}&state={encoded}&owner={encoded}&from={encoded}&to={encoded}&order={encoded}"),
             format!("/links/{encoded}"),
             format!("/{encoded}"),
         ] {

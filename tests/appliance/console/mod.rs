@@ -1,5 +1,6 @@
 //! The web console, as browsers and attackers reach it.
 
+mod administrators;
 mod cookies;
 mod disabled;
 mod forms;

@@ -57,7 +57,7 @@ fn users_see_and_change_their_own_links_only() {
             }
         }
         for show in ["", "on", "off", "deleted", "x"] {
-            let page = browser.get(&format!("/links?show={show}&user=john&partner=1234567"));
+            let page = browser.get(&format!("/links?state={show}&user=john&partner=1234567"));
             assert!(
                 !page.text().contains(&id) && !page.text().contains(&deleted),
                 "{who} {show}"

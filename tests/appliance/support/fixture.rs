@@ -39,6 +39,8 @@ pub struct Appliance {
     /// Addresses of HTTPS, without a scheme; empty without TLS.
     pub public_tls: String,
     pub admin_tls: String,
+    /// The console's own listener; empty without one.
+    pub console: String,
     process: Process,
 }
 
@@ -118,13 +120,14 @@ impl Appliance {
 
     /// The same, without waiting until all links are loaded.
     pub fn spawn_by(command: Command, folder: TempDir) -> Self {
-        let (process, [public, admin, public_tls, admin_tls]) = spawn(command, folder.path());
+        let (process, [public, admin, public_tls, admin_tls, console]) = spawn(command, folder.path());
         Self {
             folder,
             public,
             admin,
             public_tls,
             admin_tls,
+            console,
             process,
         }
     }
@@ -177,7 +180,7 @@ impl Appliance {
     pub fn restart(&mut self) {
         let addresses;
         (self.process, addresses) = spawn(serve(), self.folder.path());
-        [self.public, self.admin, self.public_tls, self.admin_tls] = addresses;
+        [self.public, self.admin, self.public_tls, self.admin_tls, self.console] = addresses;
         self.wait_until_ready();
     }
 
@@ -300,8 +303,8 @@ impl Drop for Appliance {
     }
 }
 
-/// Starts it, and reads the addresses of the listeners: public, admin, and both with TLS.
-fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 4]) {
+/// Starts it, and reads the addresses of the listeners: public, admin, both with TLS, and the console's own.
+fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 5]) {
     let configured = fs::read_to_string(folder.join("tinyd.toml")).unwrap();
     let log = fs::OpenOptions::new()
         .create(true)
@@ -331,7 +334,7 @@ fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 4]) {
         let line = lines.next().expect("a line for each listener").unwrap();
         line.strip_prefix(name).unwrap_or_else(|| panic!("{line}")).to_owned()
     };
-    let mut addresses = [const { String::new() }; 4];
+    let mut addresses = [const { String::new() }; 5];
     for (position, (name, section)) in [("public", "[public.tls]"), ("admin", "[admin.tls]")]
         .into_iter()
         .enumerate()
@@ -340,6 +343,9 @@ fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 4]) {
         if configured.contains(section) {
             addresses[position + 2] = address(&format!("{name} https://"));
         }
+    }
+    if configured.contains("[console]\nlisten") {
+        addresses[4] = address("console ");
     }
     (process, addresses)
 }
