@@ -71,6 +71,10 @@ impl Api {
         let session = self
             .admin_session(params, caller, transfer::SERVICE, "signInLink")
             .await?;
+        // A session that ends in no day, and may be used from anywhere, must not come of one that is limited.
+        if session.is_limited() {
+            return Err(ApiError::forbidden(transfer::SERVICE, "signInLink"));
+        }
         let links = self
             .starts
             .links()

@@ -1,9 +1,8 @@
 //! The cookie of somebody who is signed in: who that is and since when, sealed with the key of this appliance. It
 //! stays valid across restarts, and ends where it is revoked.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -15,8 +14,8 @@ use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
 use crate::access::Grant;
-use crate::kaltura::session::{Kind, Privileges, Session};
-use crate::model::{PartnerId, Timestamp};
+use crate::kaltura::session::{Kind, Partner, Privileges, Session};
+use crate::model::{LinkId, PartnerId, Timestamp};
 
 /// In the data folder. Without it, everybody has to sign in again.
 const KEY_FILE: &str = "console.key";
@@ -74,6 +73,9 @@ struct Sealed {
     used: i64,
     #[serde(default)]
     method: SignInMethod,
+    /// Of the secrets that the partner had.
+    #[serde(default)]
+    secrets: String,
 }
 
 /// Who is signed in.
@@ -86,6 +88,8 @@ pub struct SignedIn {
     began: Timestamp,
     used: Timestamp,
     pub method: SignInMethod,
+    /// Of the secrets that the partner had when somebody signed in with them.
+    pub secrets: String,
 }
 
 impl SignedIn {
@@ -114,7 +118,13 @@ impl SignedIn {
             began,
             used,
             method: SignInMethod::Local,
+            secrets: String::new(),
         }
+    }
+
+    /// The same, for as long as the partner has the secrets of this mark.
+    pub fn bound_to(self, secrets: String) -> Self {
+        Self { secrets, ..self }
     }
 
     pub fn is_admin(&self) -> bool {
@@ -139,32 +149,29 @@ impl SignedIn {
 }
 
 impl CookieKey {
-    /// The key in the data folder, which is made if there is none.
-    pub fn in_folder(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(KEY_FILE);
-        match fs::read(&path) {
+    /// The key in the data folder, which is made if there is none. Redirects do not depend on it: where it can be
+    /// neither read nor written, sessions end with the process.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self::read_or_write(&folder.join(KEY_FILE)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot keep the key of console sessions: they end with this process");
+            Self::temporary()
+        })
+    }
+
+    fn read_or_write(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
             Ok(bytes) if bytes.len() == KEY_BYTES => return Ok(Self::new(&bytes)),
-            Ok(_) => {
-                let reason = format!(
-                    "{} has not {KEY_BYTES} bytes: delete it, and people sign in again",
-                    path.display()
-                );
-                return Err(io::Error::other(reason));
-            }
+            Ok(_) => tracing::warn!(path = %path.display(), "replacing a damaged key: people have to sign in again"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io::Error::other(format!("cannot read {}: {error}", path.display()))),
+            Err(error) => return Err(error),
         }
         let bytes = rand::random::<[u8; KEY_BYTES]>();
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))?;
+        // Whole, or not at all.
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(KEY_FILE).tempfile_in(folder)?;
+        file.write_all(&bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
         Ok(Self::new(&bytes))
     }
 
@@ -193,6 +200,28 @@ impl CookieKey {
         }
     }
 
+    /// A mark of the secrets of a partner, by which nobody learns them: other secrets have another.
+    pub fn mark_of(&self, partner: &Partner) -> String {
+        let digest = partner.secrets_digest();
+        self.mark("secrets", &BASE64_URL_SAFE_NO_PAD.encode(digest))
+    }
+
+    /// A mark that lets a session undo a deletion until then.
+    pub fn undo_mark(&self, signed_in: &SignedIn, link: LinkId, until: Timestamp) -> String {
+        format!(
+            "{until}.{}",
+            self.mark("undo", &format!("{} {link} {until}", signed_in.id))
+        )
+    }
+
+    /// Whether somebody may undo a deletion now.
+    pub fn may_undo(&self, signed_in: &SignedIn, link: LinkId, mark: &str, now: Timestamp) -> bool {
+        let until = mark.split('.').next().and_then(|until| until.parse().ok());
+        until.map(Timestamp::from_unix).is_some_and(|until| {
+            now <= until && bool::from(self.undo_mark(signed_in, link, until).as_bytes().ct_eq(mark.as_bytes()))
+        })
+    }
+
     /// The value of the field that proves that a form is ours.
     pub fn form_token(&self, signed_in: &SignedIn) -> String {
         self.mark("form", &signed_in.id)
@@ -211,6 +240,7 @@ impl CookieKey {
             began: signed_in.began.as_unix(),
             used: signed_in.used.as_unix(),
             method: signed_in.method,
+            secrets: signed_in.secrets.clone(),
         };
         self.sealed("cookie", &serde_json::to_vec(&sealed).unwrap_or_default())
     }
@@ -239,6 +269,7 @@ impl CookieKey {
         let at = Timestamp::from_unix;
         Some(SignedIn {
             method: sealed.method,
+            secrets: sealed.secrets,
             ..SignedIn::new(sealed.id, grant, at(sealed.began), at(sealed.used))
         })
     }
@@ -359,10 +390,13 @@ mod tests {
     #[test]
     fn key_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let value = CookieKey::in_folder(folder.path()).unwrap().seal(&signed_in());
-        assert!(CookieKey::in_folder(folder.path()).unwrap().open(&value).is_some());
+        let value = CookieKey::in_folder(folder.path()).seal(&signed_in());
+        assert!(CookieKey::in_folder(folder.path()).open(&value).is_some());
         fs::write(folder.path().join(KEY_FILE), b"short").unwrap();
-        assert!(CookieKey::in_folder(folder.path()).is_err());
+        assert!(CookieKey::in_folder(folder.path()).open(&value).is_none());
+        // Without a folder, there is a key all the same.
+        let value = CookieKey::in_folder(&folder.path().join("none")).seal(&signed_in());
+        assert!(CookieKey::in_folder(folder.path()).open(&value).is_none());
     }
 
     #[test]

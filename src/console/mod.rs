@@ -34,7 +34,7 @@ pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
-use crate::console::cookie::SignedIn;
+use crate::console::cookie::{SignInMethod, SignedIn};
 use crate::console::links::BulkJobs;
 use crate::console::oidc::Oidc;
 use crate::console::page::{isolate, protect, see_other};
@@ -114,6 +114,9 @@ impl Console {
         if below.is_empty() {
             return see_other(&format!("{}/", self.base));
         }
+        if parsed.is_read() {
+            return self.answer(&parsed, request).await;
+        }
         let console = Arc::clone(self);
         // A task of its own: a browser that goes away does not stop half-way what it has begun.
         let task = tokio::spawn(async move { console.answer(&parsed, request).await });
@@ -142,7 +145,7 @@ impl Console {
         };
         let answered = match request.method {
             Method::GET | Method::HEAD => self.show(request, signed_in.as_ref()).await,
-            Method::POST => match request.check_origin() {
+            Method::POST => match request.check_origin(self.url.as_ref()) {
                 Ok(()) => match read_form(&request.headers, original.into_body()).await {
                     Ok(form) => self.change(request, &form, signed_in.as_ref()).await,
                     Err(problem) => Err(problem),
@@ -156,6 +159,8 @@ impl Console {
             Err(Problem::SignInFirst) if request.is_read() => see_other(&self.sign_in_path(request)),
             Err(problem) => self.problem(&problem, signed_in.as_ref()),
         };
+        // A page that keeps itself up to date is no use of the console.
+        let signed_in = signed_in.filter(|_| !request.is_by_script());
         let used = signed_in.and_then(|signed_in| signed_in.refreshed(self.links.clock().now()));
         if let Some(cookie) = used.and_then(|used| self.key.set_cookie(&used, request.is_secure)) {
             // Signing in and out sets its own.
@@ -184,9 +189,11 @@ impl Console {
         let session = &found.session;
         session.check_expiry(self.links.clock().now()).ok()?;
         self.links.check_not_revoked(session).ok()?;
-        // A partner may have been taken out of the configuration.
-        self.starts.partners().get(session.partner)?;
-        Some(found)
+        // A partner may have been taken out of the configuration, or have other secrets now.
+        let partners = self.starts.partners();
+        let partner = partners.get(session.partner)?;
+        let is_valid = found.method != SignInMethod::Local || found.secrets == self.key.mark_of(partner);
+        is_valid.then_some(found)
     }
 
     async fn show(&self, request: &ConsoleRequest, signed_in: Option<&SignedIn>) -> Page {

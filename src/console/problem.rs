@@ -168,7 +168,7 @@ impl Problem {
             Self::NotConfirmed => "Nothing was changed. Tick the box to confirm.",
             Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
             Self::NoEnd => "Choose until when the links work.",
-            Self::TooManyJobs => "Wait until some of the changes that are going on have ended.",
+            Self::TooManyJobs => "Wait until your other change has ended.",
             Self::UnknownHost => {
                 "This server does not know the host name that you used. Open the console by its IP address, or have \
                  the operator set console.url to the address that people use."

@@ -5,7 +5,7 @@ use qrcode::{Color, EcLevel, QrCode};
 /// Modules of white around a code (ISO/IEC 18004).
 const QUIET_MODULES: usize = 4;
 /// Narrowest and widest picture, in pixels.
-pub const SIZES: std::ops::RangeInclusive<usize> = 64..=2048;
+pub const SIZES: std::ops::RangeInclusive<usize> = 64..=1024;
 pub const SIZE_DEFAULT: usize = 512;
 
 /// How much of a code may be damaged: 7, 15, 25 or 30 percent.

@@ -18,6 +18,7 @@ const FORM_MAX_BYTES: usize = 64 * 1024;
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The fields of a query or a form, in their order.
@@ -91,6 +92,11 @@ impl ConsoleRequest {
         self.path.iter().map(String::as_str).collect()
     }
 
+    /// Whether the script sent it, and not somebody who looks at a page.
+    pub fn is_by_script(&self) -> bool {
+        self.headers.get(FETCH_DEST).is_some_and(|dest| dest == "empty")
+    }
+
     pub fn is_read(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
@@ -112,13 +118,16 @@ impl ConsoleRequest {
     }
 
     /// Refuses writes that a page of another origin has sent. Browsers say from where a write comes.
-    pub fn check_origin(&self) -> Result<(), Problem> {
+    ///
+    /// A proxy may rewrite the host; where people reach the console is known then.
+    pub fn check_origin(&self, url: Option<&Url>) -> Result<(), Problem> {
         let scheme = if self.is_secure { "https" } else { "http" };
         let own = Url::parse(&format!("{scheme}://{}/", self.host)).map(|url| url.origin());
         let is_ours = match self.headers.get(ORIGIN) {
             Some(origin) => {
                 let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
-                origin.is_some_and(|origin| own.is_ok_and(|own| origin.origin() == own))
+                let is_of = |other: &url::Origin| origin.as_ref().is_some_and(|origin| origin.origin() == *other);
+                own.is_ok_and(|own| is_of(&own)) || url.is_some_and(|url| is_of(&url.origin()))
             }
             None => self.headers.get(FETCH_SITE).is_some_and(|site| site == "same-origin"),
         };
@@ -209,7 +218,12 @@ mod tests {
         for (headers, arrival, is_ours) in [
             (&[host, ("origin", "https://links.example.com")][..], TLS, true),
             (&[host, ("origin", "http://links.example.com")], TLS, false),
-            // A proxy speaks HTTPS for the configured URL.
+            // A proxy speaks HTTPS for the configured URL, and may rewrite the host.
+            (
+                &[("host", "127.0.0.1:8081"), ("origin", "https://links.example.com")],
+                PLAIN,
+                true,
+            ),
             (&[host, ("origin", "https://links.example.com")], PLAIN, true),
             (&[host, ("origin", "https://evil.test")], TLS, false),
             (&[host, ("origin", "null")], TLS, false),
@@ -247,7 +261,7 @@ mod tests {
             ),
         ] {
             let request = request(headers, arrival, Some(&url));
-            assert_eq!(request.check_origin().is_ok(), is_ours, "{headers:?}");
+            assert_eq!(request.check_origin(Some(&url)).is_ok(), is_ours, "{headers:?}");
         }
     }
 }

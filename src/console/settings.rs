@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use url::Url;
 
+use crate::console::CONSOLE_PATH;
 use crate::console::header::HeaderSettings;
 use crate::console::oidc::OidcSettings;
 use crate::http::connection::Scheme;
@@ -24,7 +25,10 @@ pub fn check_url(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("{error}: {EXPECTED}"))?;
     let is_base = matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().is_none();
     let is_plain = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-    (is_base && is_plain).then_some(()).ok_or_else(|| EXPECTED.to_owned())
+    let has_path = url.path().trim_end_matches('/').ends_with(CONSOLE_PATH);
+    (is_base && is_plain && has_path)
+        .then_some(())
+        .ok_or_else(|| EXPECTED.to_owned())
 }
 
-const EXPECTED: &str = "expected a URL such as https://links.example.com/console";
+const EXPECTED: &str = "expected a URL that ends in /console, such as https://links.example.com/console";

@@ -112,7 +112,10 @@ impl Console {
         let (links, partner) = (Arc::clone(&self.links), grant.partner);
         tokio::spawn(async move { links.prepare_search(partner).await });
         // A new one each time, so that nobody can plant theirs.
+        let partners = self.starts.partners();
+        let secrets = partners.get(grant.partner).map(|partner| self.key.mark_of(partner));
         let signed_in = SignedIn::begin(grant, SignInMethod::Local, self.links.clock().now());
+        let signed_in = signed_in.bound_to(secrets.unwrap_or_default());
         let mut response = see_other(next);
         if let Some(cookie) = self.key.set_cookie(&signed_in, request.is_secure) {
             response.headers_mut().insert(SET_COOKIE, cookie);

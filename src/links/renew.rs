@@ -24,11 +24,14 @@ impl Links {
             transaction.put(Some(&old), retired(&old, now))?;
             transaction.put(None, new.clone())?;
             transaction.move_usage(id, new.id)?;
-            Ok(Ok(new))
+            let is_used = transaction.usage(new.id)?.clicks > 0;
+            Ok(Ok((new, is_used)))
         };
         // Of a flush that is under way, nobody could tell afterwards whether it was written.
         let _flushed = self.hold_flushed_clicks().await?;
-        self.store.write(job).await?
+        let (new, is_used) = self.store.write(job).await??;
+        self.search.note_used(is_used.then_some(new.id).into_iter());
+        Ok(new)
     }
 }
 

@@ -296,7 +296,7 @@ fn console(
     let key = match links.health() {
         // Nothing is written.
         Health::ReadOnly => CookieKey::temporary(),
-        Health::Accepting | Health::Refusing(_) => CookieKey::in_folder(&settings.data_dir)?,
+        Health::Accepting | Health::Refusing(_) => CookieKey::in_folder(&settings.data_dir),
     };
     let context = ConsoleContext {
         links: Arc::clone(links),

@@ -152,7 +152,14 @@ impl Console {
     /// Begins the change that somebody has confirmed, and leads to its progress.
     pub(in crate::console) async fn begin_bulk(&self, form: &Fields, signed_in: &SignedIn) -> Page {
         let (change, verb) = change_of(form, self.links.clock().now())?;
+        if change == BulkChange::Restore && !signed_in.is_admin() {
+            return Err(Problem::AdministratorsOnly);
+        }
         let ids = self.selected(form, signed_in).await?;
+        // Others are meant than have been shown: ask again.
+        if form.text("count") != ids.len().to_string() {
+            return self.confirm_bulk(form, signed_in).await;
+        }
         let filter = Filter::read(form, form.text("for_all") == "1");
         let job = Job {
             owner: signed_in.session.digest,
@@ -219,8 +226,13 @@ impl BulkJobs {
     fn begin(&self, job: Job) -> Option<u64> {
         let mut jobs = self.0.lock();
         jobs.retain(|_, job| !job.is_over || job.at.elapsed() < KEPT);
-        if jobs.len() >= JOBS_MAX {
+        if jobs.values().any(|other| other.owner == job.owner && !other.is_over) {
             return None;
+        }
+        if jobs.len() >= JOBS_MAX {
+            let over = jobs.iter().filter(|(_, job)| job.is_over);
+            let oldest = over.min_by_key(|(_, job)| job.at).map(|(number, _)| *number);
+            jobs.remove(&oldest?);
         }
         let number = rand::random();
         jobs.insert(number, job);

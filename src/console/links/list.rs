@@ -33,6 +33,7 @@ struct ListPage {
     range: [usize; 2],
     /// The link that has just been deleted, which may be undone.
     deleted: Option<LinkId>,
+    undo: String,
     previous: Option<String>,
     next: Option<String>,
 }
@@ -43,6 +44,8 @@ struct RowView {
     title: String,
     system_name: String,
     owner: String,
+    /// As it is, for addresses.
+    owner_id: String,
     short_url: String,
     destination: DestinationView,
     state: StateView,
@@ -53,6 +56,10 @@ struct RowView {
 impl ListPage {
     fn is_deleted_shown(&self) -> bool {
         self.filter.state == "deleted"
+    }
+
+    fn may_restore(&self) -> bool {
+        self.frame.signed_in.as_ref().is_some_and(|account| account.is_admin)
     }
 }
 
@@ -91,6 +98,7 @@ impl Console {
             range: filter.range(rows.len()),
             rows,
             deleted: request.query.text("deleted").parse().ok(),
+            undo: request.query.text("undo").to_owned(),
             previous,
             next,
             filter,
@@ -115,6 +123,7 @@ impl Console {
             title: title(link),
             system_name: plain(&link.system_name),
             owner: plain(link.user_id.as_deref().unwrap_or_default()),
+            owner_id: link.user_id.clone().unwrap_or_default(),
             short_url: self.short_url(link.id),
             destination: DestinationView::new(&link.full_url),
             state: StateView::new(link, now),

@@ -16,6 +16,9 @@ use crate::console::{Console, Page};
 use crate::links::Scope;
 use crate::model::{LinkId, ShortLink, Status, Usage};
 
+/// How long a deletion can be undone.
+const UNDO_SECONDS: i64 = 10 * 60;
+
 impl Console {
     pub(super) async fn show_links(&self, path: &[&str], request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
         match *path {
@@ -39,14 +42,24 @@ impl Console {
             [id, "enable"] => self.set_status(id, scope, Status::Enabled, "enabled").await,
             [id, "delete"] => {
                 let deleted = self.links.delete(parse_id(id)?, scope).await?;
-                Ok(see_other(&self.path(&format!("links?deleted={}", deleted.id))))
+                let until = self.links.clock().now().plus(UNDO_SECONDS);
+                let undo = self.key.undo_mark(signed_in, deleted.id, until);
+                Ok(see_other(
+                    &self.path(&format!("links?deleted={}&undo={undo}", deleted.id)),
+                ))
             }
+            [_, "new-id"] if form.text("confirm") != "yes" => Err(Problem::NotConfirmed),
             [id, "new-id"] => {
                 let renewed = self.links.renew_id(parse_id(id)?, scope).await?;
                 Ok(see_other(&self.path(&format!("links/{}?done=renewed", renewed.id))))
             }
             [id, "restore"] => {
                 let (link, _) = self.link(id, signed_in).await?;
+                // As by the API: users bring back only what they have just deleted themselves.
+                let now = self.links.clock().now();
+                if !signed_in.is_admin() && !self.key.may_undo(signed_in, link.id, form.text("undo"), now) {
+                    return Err(Problem::AdministratorsOnly);
+                }
                 let restored = self.links.restore(link.id, link.partner_id).await?;
                 Ok(see_other(&self.path(&format!("links/{}?done=restored", restored.id))))
             }

@@ -62,6 +62,10 @@ struct PlayerView {
 }
 
 impl LinkPage {
+    fn may_restore(&self) -> bool {
+        self.frame.signed_in.as_ref().is_some_and(|account| account.is_admin)
+    }
+
     fn is_deleted(&self) -> bool {
         self.status == Status::Deleted
     }
@@ -148,7 +152,8 @@ impl Console {
     /// Makes another link to the same destination, with times of playback.
     pub(super) async fn add_with_times(&self, id: &str, form: &Fields, signed_in: &SignedIn) -> Page {
         let (link, usage) = self.link(id, signed_in).await?;
-        let player = Player::of(&link.full_url).ok_or(Problem::NotFound)?;
+        let player = Player::of(&link.full_url).filter(|_| link.status != Status::Deleted);
+        let player = player.ok_or(Problem::NotFound)?;
         let refuse = |error| {
             let frame = self.frame(Some(signed_in), Section::None);
             let page = self.share_page(&link, &usage, frame, Some((form, error)));
@@ -185,7 +190,7 @@ impl Console {
             system_name: link.system_name.clone(),
             full_url,
             unique_id: None,
-            status: Status::Enabled,
+            status: link.status,
             starts_at: link.starts_at,
             expires_at: link.expires_at,
         };

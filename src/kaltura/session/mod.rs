@@ -108,6 +108,17 @@ pub struct Partner {
     pub policy: LinkPolicy,
 }
 
+impl Partner {
+    /// Differs where the secrets do.
+    pub fn secrets_digest(&self) -> Digest {
+        let mut digest = Sha1::new();
+        for secret in self.admin_secrets.iter().chain(&self.user_secrets) {
+            digest.update(Sha1::digest(secret.as_bytes()));
+        }
+        digest.finalize().into()
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partners(pub HashMap<PartnerId, Partner>);
 
@@ -151,6 +162,12 @@ impl Session {
     pub fn session_id_digest(&self) -> Option<Digest> {
         let id = self.privileges.get("sessionid").filter(|id| !id.is_empty())?;
         Some(Sha1::digest(format!("{}_{id}", self.partner)).into())
+    }
+
+    /// Whether it may be used from some addresses, for some requests or so many times only.
+    pub fn is_limited(&self) -> bool {
+        let limits = ["iprestrict", "urirestrict", "actionslimit"];
+        limits.iter().any(|name| self.privileges.get(name).is_some())
     }
 
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), InvalidKs> {

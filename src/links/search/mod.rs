@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use query::{SearchOrder, SearchQuery, SearchState};
 
 use crate::links::search::rows::Rows;
 use crate::links::{LinkError, Links};
 use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Usage};
-use crate::store::{Lane, ReadLimit, Snapshot, StoreError, Visitor};
+use crate::store::{Lane, ReadLimit, Snapshot, Stopped, StoreError, Visitor};
 
 /// Changes that wait for the next search. With more, reading everything anew is as quick.
 const WAITING_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 const ATTEMPTS: usize = 3;
 /// Searches at a time; each takes a core.
 const SEARCHES_MAX: usize = 2;
+/// How long a search waits for others.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rows, once somebody has searched.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ struct Waiting {
     is_kept: bool,
     /// Whether changes were lost since the rows were read.
     is_stale: bool,
+    /// How often that was so.
+    losses: u64,
     changes: Vec<Change>,
     searched_at: Instant,
 }
@@ -59,6 +63,7 @@ impl Default for SearchIndex {
             waiting: Mutex::new(Waiting {
                 is_kept: false,
                 is_stale: true,
+                losses: 0,
                 changes: Vec::new(),
                 searched_at: Instant::now(),
             }),
@@ -68,6 +73,15 @@ impl Default for SearchIndex {
 }
 
 impl SearchIndex {
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let waiting = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire()).await;
+        // The semaphore is never closed.
+        waiting
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(StoreError::Stopped(Stopped::Time))
+    }
+
     /// Notes a committed link. Never waits for a search.
     pub fn note(&self, link: &ShortLink) {
         self.push(|| Change::Link(Box::new(link.clone())));
@@ -113,26 +127,38 @@ impl SearchIndex {
     }
 
     /// Keeps changes from now on: a snapshot that is taken after this lacks none that is not kept.
-    fn begin(&self) {
+    ///
+    /// Returns since which loss changes have been kept, and whether they are from now on.
+    fn begin(&self) -> (u64, bool) {
         let mut waiting = self.waiting.lock();
         waiting.searched_at = Instant::now();
-        if !waiting.is_kept {
+        let is_new = !waiting.is_kept;
+        if is_new {
             (waiting.is_kept, waiting.is_stale) = (true, true);
             waiting.changes = Vec::new();
+            waiting.losses += 1;
         }
+        (waiting.losses, is_new)
     }
 
     /// Calls `look` with rows that are as new as this snapshot, or newer; `None` if too much has changed since
     /// [`Self::begin`].
-    fn with_rows<R>(&self, snapshot: &Snapshot, look: impl FnOnce(&Rows) -> R) -> Result<Option<R>, StoreError> {
+    fn with_rows<R>(
+        &self,
+        losses: u64,
+        snapshot: &Snapshot,
+        look: impl FnOnce(&Rows) -> R,
+    ) -> Result<Option<R>, StoreError> {
         let rows = self.rows.upgradable_read();
         let mut waiting = self.waiting.lock();
-        if !waiting.is_kept {
+        if !waiting.is_kept || waiting.losses != losses {
             return Ok(None);
         }
         let is_usable = rows.is_some() && !waiting.is_stale;
         if is_usable && waiting.changes.is_empty() {
             drop(waiting);
+            // Others may look too.
+            let rows = RwLockUpgradableReadGuard::downgrade(rows);
             return Ok(rows.as_ref().map(look));
         }
         waiting.is_stale = false;
@@ -198,15 +224,25 @@ pub struct Found {
 }
 
 impl Links {
+    /// Keeps changes from now on.
+    async fn begin_search(&self) -> u64 {
+        let (losses, is_new) = self.search.begin();
+        if is_new {
+            // What a commit under way has changed is neither kept nor in a snapshot yet. It is once this has been
+            // written; a store that takes no writes has no commit under way.
+            let _ = self.store.write(|_| Ok(())).await;
+        }
+        losses
+    }
+
     pub async fn search(&self, query: SearchQuery) -> Result<Found, LinkError> {
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
-            // The semaphore is never closed.
-            let _turn = self.search.turns.acquire().await;
+            let _turn = self.search.turn().await?;
             let (index, query, now) = (Arc::clone(&self.search), Arc::clone(&query), self.clock.now());
-            index.begin();
+            let losses = self.begin_search().await;
             let find = move |snapshot: &Snapshot| {
-                let found = index.with_rows(snapshot, |rows| rows.search(&query, now))?;
+                let found = index.with_rows(losses, snapshot, |rows| rows.search(&query, now))?;
                 let links = found.map(|(total, ids)| Ok::<_, StoreError>((total, read_all(snapshot, &ids)?)));
                 let found = links.transpose()?;
                 let links = found.iter().flat_map(|(_, links)| links);
@@ -218,22 +254,25 @@ impl Links {
                 return Ok(Found { links, total });
             }
         }
-        Err(StoreError::Interrupted.into())
+        // An import is going on.
+        Err(StoreError::Stopped(Stopped::Time).into())
     }
 
     /// The ids of all links that a search finds, whatever its page.
     pub async fn search_ids(&self, query: SearchQuery) -> Result<Vec<LinkId>, LinkError> {
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
-            let _turn = self.search.turns.acquire().await;
+            let _turn = self.search.turn().await?;
             let (index, query, now) = (Arc::clone(&self.search), Arc::clone(&query), self.clock.now());
-            index.begin();
-            let find = move |snapshot: &Snapshot| index.with_rows(snapshot, |rows| rows.search_all(&query, now));
+            let losses = self.begin_search().await;
+            let find =
+                move |snapshot: &Snapshot| index.with_rows(losses, snapshot, |rows| rows.search_all(&query, now));
             if let Some(ids) = self.store.read_on(Lane::Apart, find).await? {
                 return Ok(ids);
             }
         }
-        Err(StoreError::Interrupted.into())
+        // An import is going on.
+        Err(StoreError::Stopped(Stopped::Time).into())
     }
 
     /// Reads what searches need, so that the first one does not wait for it.
