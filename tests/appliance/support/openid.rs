@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
@@ -179,7 +178,7 @@ impl Drop for OpenIdProvider {
 
 impl State {
     fn id_token(&self, issuer: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = jiff::Timestamp::now().as_second();
         let mut claims = json!({
             "iss": issuer, "sub": "anna", "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": self.nonce,
         });
