@@ -19,7 +19,7 @@ use super::origin::Server;
 /// The colon is sent encoded.
 pub const CLIENT_ID: &str = "tinyd:console";
 pub const CLIENT_SECRET: &str = "client-secret-0123456789abcdef";
-const ACCESS_TOKEN: &str = "access-token-0123456789abcdef";
+pub const ACCESS_TOKEN: &str = "access-token-0123456789abcdef";
 
 /// With what an ID token is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
