@@ -84,7 +84,7 @@ async function signInAtProvider(page, account) {
   await page.getByRole('button', { name: 'Continue' }).click();
 }
 
-const start = (page) => page.getByRole('link', { name: "Sign in with your organisation's account" }).click();
+const start = (page) => page.getByRole('link', { name: 'Sign in with your account' }).click();
 
 // An administrator signs in, and comes to the page that they wanted.
 {

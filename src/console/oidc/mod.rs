@@ -206,7 +206,7 @@ impl Console {
         if signed_in.method != SignInMethod::Provider {
             return None;
         }
-        let id_token = oidc.id_tokens.lock().by_session.get(&signed_in.session.digest).cloned();
+        let id_token = oidc.id_tokens.lock().by_session.remove(&signed_in.session.digest);
         let url = oidc
             .provider
             .end_session_url(id_token.as_deref(), &oidc.sign_in_url)

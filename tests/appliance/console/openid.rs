@@ -9,7 +9,7 @@ use url::Url;
 use crate::support::browser::hidden;
 use crate::support::fixture::{Appliance, configuration, folder, poll};
 use crate::support::http::{Answer, encode, request};
-use crate::support::openid::{CLIENT_SECRET, OpenIdProvider, SignedBy};
+use crate::support::openid::{ACCESS_TOKEN, CLIENT_SECRET, OpenIdProvider, SignedBy};
 
 fn start(provider: &OpenIdProvider, more: &str) -> Appliance {
     let folder = folder(&configuration(&provider.settings(more)));
@@ -111,6 +111,9 @@ fn people_sign_in_with_their_account() {
         let page = visitor.get("links");
         assert!(page.text().contains("<bdi>anna</bdi>"), "{}", page.text());
         assert_eq!(page.text().contains("administrator"), is_admin);
+    }
+    for secret in [CLIENT_SECRET, ACCESS_TOKEN, "the-code"] {
+        assert!(!appliance.log().contains(secret), "{secret} is in the log");
     }
 }
 

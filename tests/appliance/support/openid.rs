@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
@@ -20,7 +19,7 @@ use super::origin::Server;
 /// The colon is sent encoded.
 pub const CLIENT_ID: &str = "tinyd:console";
 pub const CLIENT_SECRET: &str = "client-secret-0123456789abcdef";
-const ACCESS_TOKEN: &str = "access-token-0123456789abcdef";
+pub const ACCESS_TOKEN: &str = "access-token-0123456789abcdef";
 
 /// With what an ID token is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +178,7 @@ impl Drop for OpenIdProvider {
 
 impl State {
     fn id_token(&self, issuer: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = jiff::Timestamp::now().as_second();
         let mut claims = json!({
             "iss": issuer, "sub": "anna", "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": self.nonce,
         });
