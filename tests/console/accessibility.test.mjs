@@ -13,11 +13,12 @@ after(closeBrowser);
 const HOSTILE = '"><script>alert(1)</script>\u202egpj.exe';
 const LONG = 'Antidisestablishmentarianism'.repeat(2);
 
+/** In light and in dark, and in every width. */
 const VIEWS = [
-  ['wide', { width: 1280, height: 800 }],
-  ['phone', { width: 375, height: 740 }],
+  ['wide', 'light', { width: 1280, height: 800 }],
+  ['phone', 'dark', { width: 375, height: 740 }],
   // What is left of a window of 1280 × 800 at 200 %.
-  ['zoomed', { width: 640, height: 400 }],
+  ['zoomed', 'light', { width: 640, height: 400 }],
 ];
 
 async function findings(page) {
@@ -29,14 +30,11 @@ async function findings(page) {
 /** Looks at a page in every way, and collects what is wrong. */
 async function examine(page, name, problems) {
   await page.evaluate(axe.source);
-  for (const [view, size] of VIEWS) {
+  for (const [view, colorScheme, size] of VIEWS) {
     await page.setViewportSize(size);
-    for (const colorScheme of ['light', 'dark']) {
-      await page.emulateMedia({ colorScheme });
-      const file = path.join(SCREENSHOTS, `${name}-${view}-${colorScheme}.png`);
-      await page.screenshot({ path: file, fullPage: true });
-      for (const finding of await findings(page)) problems.push(`${name}, ${view}, ${colorScheme}: ${finding}`);
-    }
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: path.join(SCREENSHOTS, `${name}-${view}-${colorScheme}.png`), fullPage: true });
+    for (const finding of await findings(page)) problems.push(`${name}, ${view}, ${colorScheme}: ${finding}`);
     const excess = await page.evaluate(() => document.scrollingElement.scrollWidth - window.innerWidth);
     if (excess > 0) problems.push(`${name}, ${view}: ${excess} pixels too wide`);
   }
@@ -83,7 +81,7 @@ test('every page is for everybody', as(TRUSTED, {}, async (person) => {
   const ids = await links('everybody');
   for (const [name, where] of [
     ['my-links', 'links'],
-    ['my-links-deleted', 'links?show=deleted'],
+    ['my-links-deleted', 'links?state=deleted'],
     ['undo', `links?deleted=${ids.deleted}`],
     ['link', `links/${ids.works}?done=created`],
     ['link-opens', `links/${ids.opens}`],
@@ -108,6 +106,27 @@ test('every page is for everybody', as(TRUSTED, {}, async (person) => {
   await page.getByText('More', { exact: true }).click();
   await person.press('Create');
   await look('new-link-refused');
+  await person.press('Sign out');
+
+  await person.signIn('admin', true);
+  for (const [name, where] of [
+    ['all-links', 'all'],
+    ['all-links-filtered', 'all?owner=everybody&unused=1&state=works'],
+    ['all-links-none', 'all?q=none-has-this-name'],
+    ['clicks', 'clicks'],
+    ['user', 'users/everybody'],
+    ['health', 'health'],
+  ]) {
+    await person.open(where);
+    await look(name);
+  }
+  await person.open('all?owner=everybody');
+  await page.getByLabel('that this filter finds').check();
+  await person.press('Switch off');
+  await look('change-many');
+  await person.go(() => page.getByRole('button', { name: /^Switch off \d+ links$/ }).click());
+  await page.getByText('Done: ').waitFor();
+  await look('change-many-done');
   assert.deepEqual(problems, []);
 }));
 

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::clients::{npm_installed, run};
-use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET};
+use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, configuration, folder};
 
 /// A name that leads to the appliance in the browser of the test. To browsers, plain HTTP at it is not secure.
 const HOST: &str = "console.example.test";
 const SHORT_URL_BASE: &str = "https://go.example.org";
 
 pub fn people_use_the_console_in_chromium() {
-    let appliance = Appliance::start_with(&format!(
-        "[public]\nurl = \"{SHORT_URL_BASE}\"\n[console]\nurl = \"http://{HOST}/console\"\n"
-    ));
+    let settings = format!("[public]\nurl = \"{SHORT_URL_BASE}\"\n[console]\nurl = \"http://{HOST}/console\"\n");
+    let operator = format!("id = {PARTNER}\noperator = true\n");
+    let settings = configuration(&settings).replacen(&format!("id = {PARTNER}\n"), &operator, 1);
+    let appliance = Appliance::start_in(folder(&settings));
     let folder = npm_installed("console");
     let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../console-screenshots");
     let mut command = Command::new("node");

@@ -19,7 +19,7 @@ impl Console {
             ["clicks"] => self.clicks_page(signed_in).await,
             ["health"] => self.health_page(signed_in),
             ["users"] => Ok(self.find_user(request)),
-            ["users", user] => self.user_page(user, signed_in).await,
+            ["users", user] => self.user_page(user, request, signed_in).await,
             _ => Err(Problem::NotFound),
         }
     }

@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use url::form_urlencoded;
 
 use crate::console::cookie::SignedIn;
-use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::page::{Frame, Section, html, notice, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::plain;
@@ -41,7 +41,7 @@ impl Console {
         }
     }
 
-    pub(super) async fn user_page(&self, user: &str, signed_in: &SignedIn) -> Page {
+    pub(super) async fn user_page(&self, user: &str, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
         if user.is_empty() || USER_ID.check(user).is_err() {
             return Err(Problem::NotFound);
         }
@@ -56,8 +56,10 @@ impl Console {
             *count = self.links.search(query).await?.total;
         }
         let [present, deleted] = counts;
+        let mut frame = self.frame(Some(signed_in), Section::AllLinks);
+        frame.notice = notice(request);
         let page = UserPage {
-            frame: self.frame(Some(signed_in), Section::AllLinks),
+            frame,
             user: plain(user),
             in_path: encoded(user),
             links: present,

@@ -63,7 +63,13 @@ fn pages_of_administrators_are_theirs_alone() {
     assert_eq!(statuses(&appliance, &[&id]), [2]);
     assert_eq!(admin.submit("/users/jane/delete", &[]).status / 100, 4, "not confirmed");
     assert_eq!(statuses(&appliance, &[&id]), [2]);
-    admin.done("/users/jane/delete", &[("confirm", "yes")]);
+    let location = admin.done("/users/jane/delete", &[("confirm", "yes")]);
+    let page = admin.get(&location);
+    assert!(
+        page.text().contains("All links of the user are deleted."),
+        "{}",
+        page.text()
+    );
     assert_eq!(statuses(&appliance, &[&id]), [0]);
 }
 
