@@ -46,6 +46,7 @@ use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Https, Worker, Workers};
 use crate::store::Health;
 use crate::tls::{TlsServer, TlsSettings};
+use crate::transfer::Transfers;
 
 /// How long threads may take to end after the drain.
 const LETTING_GO: Duration = Duration::from_secs(2);
@@ -117,12 +118,14 @@ fn build(
     let redirects = Redirects::new(links, tiny, forgiving, &guesses, &pages, fetcher, &metrics);
     let destinations = new_destinations(settings, &bound)?;
     let budget = Budget::new(settings.buffered_bytes);
+    let transfers = Transfers::new(Arc::clone(links), destinations.clone(), Arc::clone(&budget));
+    let transfers = Arc::new(transfers);
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
         Arc::clone(&reloader.starts),
         body_limits(settings),
-        Arc::clone(&budget),
+        Arc::clone(&transfers),
         destinations.clone(),
         Arc::clone(&metrics),
     );
