@@ -46,7 +46,7 @@ pub enum UploadPart {
 
 /// The file, which has not been read yet.
 pub struct UploadFile {
-    field: Field<'static>,
+    field: Box<Field<'static>>,
     is_accepted: Arc<AtomicBool>,
 }
 
@@ -72,7 +72,7 @@ impl Upload {
         let name = field.name().unwrap_or("").to_owned();
         if name == FILE_FIELD {
             return Ok(Some(UploadPart::File(UploadFile {
-                field,
+                field: Box::new(field),
                 is_accepted: Arc::clone(&self.is_accepted),
             })));
         }
