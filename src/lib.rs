@@ -13,6 +13,7 @@ mod access;
 mod fetch;
 mod acme;
 mod redirect;
+mod transfer;
 mod api;
 mod admin;
 mod console;

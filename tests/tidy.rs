@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, bottom to top, each with rooms below it that it must not use.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("metrics", &["model"]),
     ("http", &[]),
@@ -30,10 +30,17 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("fetch", &["kaltura", "store", "links", "access"]),
     ("acme", &["kaltura", "links", "access", "fetch"]),
     ("redirect", &["tls", "store", "access", "acme"]),
+    ("transfer", &["metrics", "tls", "access", "fetch", "acme", "redirect"]),
     ("api", &["fetch", "acme"]),
-    ("admin", &["kaltura", "access", "fetch", "acme", "redirect", "api"]),
+    (
+        "admin",
+        &["kaltura", "access", "fetch", "acme", "redirect", "transfer", "api"],
+    ),
     ("console", &["metrics", "fetch", "acme", "api"]),
-    ("config", &["metrics", "store", "links", "access", "api", "admin"]),
+    (
+        "config",
+        &["metrics", "store", "links", "access", "transfer", "api", "admin"],
+    ),
     ("server", &[]),
     ("cli", &["metrics"]),
 ];

@@ -4,4 +4,4 @@ mod links;
 mod starts;
 
 pub use links::Grant;
-pub use starts::{SessionStarts, StartRefused};
+pub use starts::{OtherPartner, SessionStarts, StartRefused};

@@ -24,6 +24,10 @@ pub enum StartRefused {
     Throttled,
 }
 
+/// Only operators may act for another partner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherPartner;
+
 /// Checks secrets, for every way to sign in.
 #[derive(Debug)]
 pub struct SessionStarts {
@@ -48,6 +52,22 @@ impl SessionStarts {
 
     pub fn partners(&self) -> Arc<Partners> {
         Arc::clone(&self.partners.borrow())
+    }
+
+    /// Whether administrators of this partner act for all.
+    pub fn is_operator(&self, partner: PartnerId) -> bool {
+        self.partners().get(partner).is_some_and(|partner| partner.is_operator)
+    }
+
+    /// Whose links an administrator of `own` means: those of the partner that they name, else their own, or for
+    /// operators, `None` for all.
+    pub fn partner_meant(&self, own: PartnerId, named: Option<PartnerId>) -> Result<Option<PartnerId>, OtherPartner> {
+        let is_operator = self.is_operator(own);
+        match named {
+            None => Ok((!is_operator).then_some(own)),
+            Some(partner) if partner == own || is_operator => Ok(Some(partner)),
+            Some(_) => Err(OtherPartner),
+        }
     }
 
     /// Whether this secret may start a session of this kind.

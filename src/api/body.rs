@@ -106,17 +106,9 @@ pub(super) fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
-pub(super) fn broken(error: multer::Error) -> ApiError {
-    match &error {
-        multer::Error::StreamReadFailed(cause) if cause.is::<NoMemory>() => ApiError::Overloaded,
-        _ => ApiError::invalid(BODY, format!("broken multipart: {error}")),
-    }
+pub(super) fn broken(error: &multer::Error) -> ApiError {
+    ApiError::invalid(BODY, format!("broken multipart: {error}"))
 }
-
-/// The budget has no room for what comes before the file of an import.
-#[derive(Debug, thiserror::Error)]
-#[error("no memory")]
-pub(super) struct NoMemory;
 
 fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
     let text = text_of(BODY, body)?.trim_end_matches(['\r', '\n']);
@@ -129,17 +121,17 @@ fn parse_form(body: &[u8], params: &mut Params) -> Result<(), ApiError> {
 }
 
 async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) -> Result<(), ApiError> {
-    let boundary = multer::parse_boundary(content_type(headers).unwrap_or("")).map_err(broken)?;
+    let boundary = multer::parse_boundary(content_type(headers).unwrap_or("")).map_err(|error| broken(&error))?;
     let stream = futures_util::stream::once(async move { Ok::<_, Infallible>(body) });
     let mut multipart = multer::Multipart::new(stream, boundary);
     let mut fields = 0;
-    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
         fields += 1;
         if fields > PARAMETERS_MAX {
             return Err(too_many_parameters(BODY));
         }
         let name = field.name().unwrap_or("").to_owned();
-        let value = field.bytes().await.map_err(broken)?;
+        let value = field.bytes().await.map_err(|error| broken(&error))?;
         // Clients that upload files put everything else into one field.
         if name == "json" {
             json::insert(params, &name, &value)?;

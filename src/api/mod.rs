@@ -10,13 +10,11 @@ mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
 mod history;
-mod import_slots;
 mod json;
 mod multirequest;
 mod params;
 mod session;
 mod short_link;
-mod stream;
 mod transfer;
 
 use std::net::IpAddr;
@@ -26,7 +24,6 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::Semaphore;
 
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
@@ -34,7 +31,6 @@ pub use params::Params;
 
 use crate::access::SessionStarts;
 use crate::api::caller::{Caller, caller_of};
-use crate::api::import_slots::ImportSlots;
 use crate::api::short_link::profile::Profile;
 use crate::http::{self, Budget, ClientPresence, Reservation, Response};
 use crate::kaltura;
@@ -45,6 +41,7 @@ use crate::metrics::{ActionName, Listener, Metrics, Refusal, UNKNOWN_ACTION};
 use crate::model::ForbiddenHost;
 use crate::redirect::{Client, Redirects};
 use crate::store::{REOPEN_SECONDS_MAX, StoreError, WriteError};
+use crate::transfer::Transfers;
 
 #[derive(Debug, Clone, Copy)]
 enum Action {
@@ -113,7 +110,7 @@ const ACTIONS: [(&str, &str, Action); 20] = [
     ("system", "getversion", Action::GetVersion),
 ];
 
-/// How long a part of an import may take, on its way in or out.
+/// How long the client may take for a line of the response to an import.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client waits for a call, whose work goes on: longer than imports hold the writer. Without it, a disk that
@@ -136,10 +133,7 @@ pub struct Api {
     bodies: BodyLimits,
     budget: Arc<Budget>,
     destinations: NewDestinations,
-    exports: Arc<Semaphore>,
-    backups: Arc<Semaphore>,
-    imports: Semaphore,
-    files: ImportSlots,
+    transfers: Arc<Transfers>,
     metrics: Arc<Metrics>,
 }
 
@@ -174,7 +168,7 @@ impl Api {
         redirects: Arc<Redirects>,
         starts: Arc<SessionStarts>,
         bodies: BodyLimits,
-        budget: Arc<Budget>,
+        transfers: Arc<Transfers>,
         destinations: NewDestinations,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -185,12 +179,9 @@ impl Api {
             redirects,
             starts,
             bodies,
-            budget,
+            budget: Arc::clone(transfers.budget()),
             destinations,
-            exports: Arc::new(Semaphore::new(stream::EXPORTS_MAX)),
-            backups: Arc::new(Semaphore::new(stream::BACKUPS_MAX)),
-            imports: Semaphore::new(transfer::IMPORTS_MAX),
-            files: ImportSlots::default(),
+            transfers,
             metrics,
         }
     }

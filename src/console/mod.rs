@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, SET_COOKIE};
+use hyper::header::{CONTENT_DISPOSITION, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, StatusCode};
 use url::Url;
 
@@ -34,6 +34,7 @@ pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
+use crate::console::admin::ImportJobs;
 use crate::console::cookie::{SignInMethod, SignedIn};
 use crate::console::links::BulkJobs;
 use crate::console::oidc::Oidc;
@@ -43,6 +44,7 @@ use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
 use crate::links::{Links, NewDestinations};
 use crate::redirect::{Branding, Colour};
+use crate::transfer::Transfers;
 
 /// Where the console is on the admin listener.
 pub const CONSOLE_PATH: &str = "/console";
@@ -57,6 +59,7 @@ pub struct ConsoleContext {
     pub starts: Arc<SessionStarts>,
     pub monitor: Arc<Monitor>,
     pub destinations: NewDestinations,
+    pub transfers: Arc<Transfers>,
     pub key: CookieKey,
     pub short_url_base: String,
     pub branding: Branding,
@@ -68,6 +71,7 @@ pub struct Console {
     starts: Arc<SessionStarts>,
     monitor: Arc<Monitor>,
     destinations: NewDestinations,
+    transfers: Arc<Transfers>,
     key: CookieKey,
     short_url_base: String,
     branding: Branding,
@@ -79,6 +83,7 @@ pub struct Console {
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
     jobs: Arc<BulkJobs>,
+    imports: Arc<ImportJobs>,
 }
 
 /// What a page answers.
@@ -95,6 +100,7 @@ impl Console {
             starts: context.starts,
             monitor: context.monitor,
             destinations: context.destinations,
+            transfers: context.transfers,
             key: context.key,
             oidc: settings.oidc.clone().map(Oidc::new).transpose()?,
             header: settings.header.clone(),
@@ -104,6 +110,7 @@ impl Console {
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             jobs: Arc::default(),
+            imports: Arc::default(),
         })
     }
 
@@ -146,6 +153,10 @@ impl Console {
         let answered = match request.method {
             Method::GET | Method::HEAD => self.show(request, signed_in.as_ref()).await,
             Method::POST => match request.check_origin(self.url.as_ref()) {
+                // The only form that is not read into memory.
+                Ok(()) if request.path_parts() == ["transfer", "upload"] => {
+                    self.upload(request, original.into_body(), signed_in.as_ref()).await
+                }
                 Ok(()) => match read_form(&request.headers, original.into_body()).await {
                     Ok(form) => self.change(request, &form, signed_in.as_ref()).await,
                     Err(problem) => Err(problem),
@@ -204,7 +215,9 @@ impl Console {
             ["sign-in", "link", token] => self.sign_in_link_page(token),
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
-            ["all" | "clicks" | "health" | "users", ..] => self.show_admin(&path, request, required(signed_in)?).await,
+            ["all" | "clicks" | "health" | "transfer" | "users", ..] => {
+                self.show_admin(&path, request, required(signed_in)?).await
+            }
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
             ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,
             _ => Err(Problem::NotFound),
@@ -226,16 +239,14 @@ impl Console {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
             ["bulk"] => self.begin_bulk(form, signed_in).await,
-            ["users", ..] => self.change_admin(&path, form, signed_in).await,
+            ["transfer" | "users", ..] => self.change_admin(&path, form, signed_in).await,
             ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
     }
 
     fn is_operator(&self, signed_in: &SignedIn) -> bool {
-        let partners = self.starts.partners();
-        let partner = partners.get(signed_in.session.partner);
-        signed_in.is_admin() && partner.is_some_and(|partner| partner.is_operator)
+        signed_in.is_admin() && self.starts.is_operator(signed_in.session.partner)
     }
 
     /// A path of the console, as browsers see it.
@@ -260,14 +271,19 @@ fn required(signed_in: Option<&SignedIn>) -> Result<&SignedIn, Problem> {
 }
 
 /// A response that a browser shows, or saves, for somebody.
-fn file(kind: &'static str, body: Vec<u8>, save_as: Option<String>) -> Response {
+fn file(kind: &'static str, body: Vec<u8>, name: Option<String>) -> Response {
     let mut response = http::bytes(StatusCode::OK, kind, body);
     let headers = response.headers_mut();
     protect(headers);
-    if let Some(name) = save_as
-        && let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
-    {
-        headers.insert(hyper::header::CONTENT_DISPOSITION, disposition);
+    if let Some(name) = name {
+        save_as(headers, &name);
     }
     response
+}
+
+/// Has browsers save a response under this name.
+fn save_as(headers: &mut HeaderMap, name: &str) {
+    if let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+        headers.insert(CONTENT_DISPOSITION, disposition);
+    }
 }

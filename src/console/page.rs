@@ -52,6 +52,7 @@ pub enum Section {
     AllLinks,
     Clicks,
     Health,
+    Transfer,
     NewLink,
 }
 

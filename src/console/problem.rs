@@ -6,6 +6,7 @@ use crate::console::view::plain;
 use crate::links::LinkError;
 use crate::model::ForbiddenHost;
 use crate::store::{StoreError, WriteError};
+use crate::transfer::TransferError;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
@@ -34,6 +35,14 @@ pub enum Problem {
     NothingSelected,
     NoEnd,
     TooManyJobs,
+    /// Of an import.
+    NoFile,
+    UnknownFormat,
+    LargeFile(u64),
+    TooManyFiles,
+    NoDiskSpace,
+    /// The file has been forgotten, or is of another session.
+    NoUpload,
     UnknownHost,
     OtherOrigin,
     /// The form is of another session.
@@ -72,13 +81,16 @@ impl Problem {
             | Self::SignInUnverified
             | Self::NoIdentity(_) => StatusCode::FORBIDDEN,
             Self::UsedLink => StatusCode::GONE,
-            Self::NotFound | Self::NoSuchLink => StatusCode::NOT_FOUND,
-            Self::NothingSelected | Self::NotConfirmed | Self::NoEnd => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyJobs => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotFound | Self::NoSuchLink | Self::NoUpload => StatusCode::NOT_FOUND,
+            Self::NothingSelected | Self::NotConfirmed | Self::NoEnd | Self::NoFile | Self::UnknownFormat => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::TooManyJobs | Self::TooManyFiles => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoDiskSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderRefused(..) => StatusCode::BAD_REQUEST,
             Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::LongForm => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::LongForm | Self::LargeFile(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowForm => StatusCode::REQUEST_TIMEOUT,
             Self::UniqueIdTaken(_) | Self::EndsBeforeStart => StatusCode::CONFLICT,
             Self::HostNotAllowed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -125,6 +137,12 @@ impl Problem {
             Self::NothingSelected => "No link is selected",
             Self::NoEnd => "No end is chosen",
             Self::TooManyJobs => "Too many changes at a time",
+            Self::NoFile => "No file",
+            Self::UnknownFormat => "Unknown format",
+            Self::LargeFile(_) => "The file is too large",
+            Self::TooManyFiles => "Too many files at a time",
+            Self::NoDiskSpace => "No room for the file",
+            Self::NoUpload => "This file is no longer here",
             Self::UnknownHost => "Unknown address",
             Self::OtherOrigin => "Request from another site",
             Self::OldForm => "This form is out of date",
@@ -169,6 +187,21 @@ impl Problem {
             Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
             Self::NoEnd => "Choose until when the links work.",
             Self::TooManyJobs => "Wait until your other change has ended.",
+            Self::NoFile => "Choose a file that is not empty.",
+            Self::UnknownFormat => {
+                "The name of the file ends neither in .csv nor in .jsonl. Choose its format, and save spreadsheets as \
+                 CSV."
+            }
+            Self::LargeFile(limit) => {
+                let limit = limit / 1024 / 1024;
+                return format!("It may have at most {limit} MB. Split it, or run tinyd import.");
+            }
+            Self::TooManyFiles => "Other files are being imported or exported. Try again in a minute.",
+            Self::NoDiskSpace => "The disk of the server has no room for the file. Nothing was imported.",
+            Self::NoUpload => {
+                "A checked file waits for ten minutes, for the session that uploaded it. Choose it once more under \
+                 Import / export."
+            }
             Self::UnknownHost => {
                 "This server does not know the host name that you used. Open the console by its IP address, or have \
                  the operator set console.url to the address that people use."
@@ -221,6 +254,21 @@ impl From<WriteError> for Problem {
             WriteError::Unavailable => Self::Unavailable,
             WriteError::ReadOnly => Self::ReadOnly,
             WriteError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<TransferError> for Problem {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Busy | TransferError::NoMemory => Self::TooManyFiles,
+            TransferError::TooSlow => Self::SlowForm,
+            TransferError::NotMultipart | TransferError::Broken(_) | TransferError::NotUtf8 { .. } => Self::NoForm,
+            TransferError::LongField { .. } => Self::LongForm,
+            TransferError::TooLarge { limit } => Self::LargeFile(limit),
+            TransferError::NoSpace(_) => Self::NoDiskSpace,
+            TransferError::Store(error) => error.into(),
+            TransferError::Interrupted => Self::Internal,
         }
     }
 }

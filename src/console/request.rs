@@ -30,6 +30,10 @@ impl Fields {
         Self(form_urlencoded::parse(text).into_owned().collect())
     }
 
+    pub fn push(&mut self, name: String, value: String) {
+        self.0.push((name, value));
+    }
+
     /// The first value of a field, without blanks around it; empty where there is none.
     pub fn text(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()

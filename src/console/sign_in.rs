@@ -156,6 +156,7 @@ impl Console {
         if signed_in.method == SignInMethod::Header {
             return Err(Problem::NotFound);
         }
+        self.imports.forget(signed_in.session.digest);
         let mut response = match self.links.revoke(&signed_in.to_revoke()).await {
             Ok(()) | Err(WriteError::ReadOnly) => {
                 let of_provider = self.leave_provider(signed_in).await;

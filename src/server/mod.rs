@@ -46,6 +46,7 @@ use crate::server::routes::{AdminService, PublicService};
 use crate::server::workers::{Https, Worker, Workers};
 use crate::store::Health;
 use crate::tls::{TlsServer, TlsSettings};
+use crate::transfer::Transfers;
 
 /// How long threads may take to end after the drain.
 const LETTING_GO: Duration = Duration::from_secs(2);
@@ -116,13 +117,13 @@ fn build(
     let (tiny, forgiving) = (settings.tiny, settings.forgiving);
     let redirects = Redirects::new(links, tiny, forgiving, &guesses, &pages, fetcher, &metrics);
     let destinations = new_destinations(settings, &bound)?;
-    let budget = Budget::new(settings.buffered_bytes);
+    let transfers = transfers(settings, links, &destinations);
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
         Arc::clone(&reloader.starts),
         body_limits(settings),
-        Arc::clone(&budget),
+        Arc::clone(&transfers),
         destinations.clone(),
         Arc::clone(&metrics),
     );
@@ -156,11 +157,11 @@ fn build(
     let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
     let service = AdminService {
         api: Arc::new(api),
-        console: console(settings, destinations, links, &monitor, &reloader.starts)?,
+        budget: Arc::clone(transfers.budget()),
+        console: console(settings, destinations, transfers, links, &monitor, &reloader.starts)?,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
-        budget,
     };
     let tls = reloader.admin_tls.as_deref();
     let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, tls, &stopped);
@@ -286,6 +287,7 @@ async fn refresh_certificates(tls: Arc<TlsServer>) {
 fn console(
     settings: &Settings,
     destinations: NewDestinations,
+    transfers: Arc<Transfers>,
     links: &Arc<Links>,
     monitor: &Arc<Monitor>,
     starts: &Arc<SessionStarts>,
@@ -303,6 +305,7 @@ fn console(
         starts: Arc::clone(starts),
         monitor: Arc::clone(monitor),
         destinations,
+        transfers,
         key,
         short_url_base: settings.short_url_base(),
         branding: settings.branding.clone(),
@@ -316,6 +319,12 @@ fn new_destinations(settings: &Settings, bound: &Bound) -> io::Result<NewDestina
     let public: Vec<_> = public.map(|(.., address)| address).collect();
     let url = settings.public_url.as_deref();
     Ok(NewDestinations::new(settings.destination_max_bytes, url, &public))
+}
+
+/// Imports and exports of the API and the console, with the memory that all requests share.
+fn transfers(settings: &Settings, links: &Arc<Links>, destinations: &NewDestinations) -> Arc<Transfers> {
+    let budget = Budget::new(settings.buffered_bytes);
+    Arc::new(Transfers::new(Arc::clone(links), destinations.clone(), budget))
 }
 
 const fn body_limits(settings: &Settings) -> BodyLimits {

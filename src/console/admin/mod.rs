@@ -2,7 +2,10 @@
 
 mod clicks;
 mod health;
+mod transfer;
 mod users;
+
+pub use transfer::ImportJobs;
 
 use crate::console::cookie::SignedIn;
 use crate::console::problem::Problem;
@@ -18,6 +21,7 @@ impl Console {
             ["all"] => self.all_links(request, signed_in).await,
             ["clicks"] => self.clicks_page(signed_in).await,
             ["health"] => self.health_page(signed_in),
+            ["transfer", ref rest @ ..] => self.show_transfer(rest, request, signed_in).await,
             ["users"] => Ok(self.find_user(request)),
             ["users", user] => self.user_page(user, request, signed_in).await,
             _ => Err(Problem::NotFound),
@@ -29,6 +33,7 @@ impl Console {
             return Err(Problem::AdministratorsOnly);
         }
         match *path {
+            ["transfer", ref rest @ ..] => self.change_transfer(rest, form, signed_in),
             ["users", user, "delete"] => self.delete_links_of(user, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }

@@ -85,4 +85,21 @@ document.querySelector("[data-all]")?.addEventListener("change", (event) => {
   for (const box of document.querySelectorAll("input[name=id]")) box.checked = event.target.checked;
 });
 
+// Files can be dropped on the whole box.
+for (const box of document.querySelectorAll("[data-drop]")) {
+  const input = box.querySelector("input[type=file]");
+  const check = () => {
+    const isLarge = [...input.files].some((file) => file.size > Number(box.dataset.drop));
+    input.setCustomValidity(isLarge ? "The file is too large." : "");
+  };
+  input.addEventListener("change", check);
+  for (const kind of ["dragover", "dragleave", "drop"]) box.addEventListener(kind, (event) => {
+    event.preventDefault();
+    box.classList.toggle("over", kind === "dragover");
+    if (kind !== "drop" || !event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    check();
+  });
+}
+
 document.querySelector("#errors")?.focus();

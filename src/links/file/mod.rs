@@ -12,7 +12,7 @@ mod write;
 mod tests;
 
 pub use export::export;
-pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, import};
+pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, OnLines, import};
 pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use read::{Defaults, Line, read};
 pub use write::LinkWriter;

@@ -11,6 +11,7 @@ mod openid;
 mod other_sites;
 mod ownership;
 mod sign_in;
+mod transfer;
 mod trusted_header;
 
 use serde_json::Value;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::http::{self, Budget, Reservation, Response};
-use crate::kaltura::ApiError;
 use crate::links::Links;
+use crate::transfer::TransferError;
 
 /// Space that spooled files must leave on the store's disk, in bytes, beside as much again as they take: the store
 /// grows by about that.
@@ -169,10 +169,10 @@ async fn piece_at(file: &Arc<File>, offset: u64, written: u64) -> io::Result<Vec
 /// The right to stream, with the memory for it.
 pub(super) type Permit = (OwnedSemaphorePermit, Reservation);
 
-/// None if too many of these streams go on.
-pub(super) fn permit(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Permit, ApiError> {
-    let slot = Arc::clone(streams).try_acquire_owned().map_err(|_| ApiError::Busy)?;
-    Ok((slot, budget.reserve(HELD_BYTES).ok_or(ApiError::Overloaded)?))
+pub(super) fn permit(streams: &Arc<Semaphore>, budget: &Arc<Budget>) -> Result<Permit, TransferError> {
+    let slot = Arc::clone(streams).try_acquire_owned();
+    let slot = slot.map_err(|_| TransferError::Busy)?;
+    Ok((slot, budget.reserve(HELD_BYTES).ok_or(TransferError::NoMemory)?))
 }
 
 /// An answer that `produce` writes, on a thread of its own. If it fails, the connection is cut off. `taken` runs once
