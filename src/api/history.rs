@@ -1,14 +1,22 @@
-//! What has happened to links, from the service `tinyd`: clicks by day.
+//! What has happened to links, from the service `tinyd`: clicks by day, and the audit log.
 
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use crate::api::fields::parse_integer;
 use crate::api::transfer::SERVICE;
-use crate::api::{Api, Caller, Outcome, Params};
+use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, stream};
+use crate::http;
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::kaltura::session::Kind;
 use crate::links::{LinkError, Scope};
-use crate::model::DailyUsage;
+use crate::model::{AuditAction, DailyUsage, LinkId, Timestamp};
+use crate::store::AuditQuery;
 
 const CLICKS_BY_DAY: &str = "clicksByDay";
+const AUDIT: &str = "audit";
 
 impl Api {
     /// The clicks of a link, or of all links of a partner together, on each of the last days.
@@ -33,6 +41,93 @@ impl Api {
         };
         Ok(Value::List(days.iter().map(object).collect()).into())
     }
+}
+
+impl Api {
+    /// The audit log as JSON Lines, the newest entries first: those of the session's partner, or for operators, where
+    /// no partner is named, all.
+    pub(super) async fn audit(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let session = self.admin_session(params, caller, SERVICE, AUDIT).await?;
+        let mut left = number(params, "limit")?.unwrap_or(u64::MAX);
+        let mut query = AuditQuery {
+            partner: self.partner_meant(params, &session, AUDIT)?,
+            user: params.given("userId")?.map(str::to_owned),
+            id: link(params)?,
+            action: change(params)?,
+            since: time(params, "since")?,
+            until: time(params, "until")?,
+            before: number(params, "before")?,
+            limit: usize::MAX,
+        };
+        let permit = stream::permit(&self.exports, &self.budget)?;
+        let links = Arc::clone(&self.links);
+        // The first page before the answer begins, so that it can be an error.
+        query.limit = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut page = links.audit(query.clone()).await?;
+        let (sender, response) = http::stream("application/x-ndjson");
+        tokio::spawn(async move {
+            let _permit = permit;
+            loop {
+                left = left.saturating_sub(page.entries.len() as u64);
+                let mut lines = Vec::new();
+                for entry in &page.entries {
+                    // Writing to memory does not fail.
+                    let _ = serde_json::to_writer(&mut lines, entry);
+                    lines.push(b'\n');
+                }
+                // A stream that is not ended tells the client that something is missing.
+                if !lines.is_empty() && !matches!(timeout(BODY_TIMEOUT, sender.send(lines)).await, Ok(Ok(()))) {
+                    return;
+                }
+                let Some(next) = page.next.filter(|_| left > 0) else {
+                    return sender.end().await;
+                };
+                query.before = Some(next);
+                query.limit = usize::try_from(left).unwrap_or(usize::MAX);
+                page = match links.audit(query.clone()).await {
+                    Ok(page) => page,
+                    Err(error) => return tracing::error!(%error, "cannot read the audit log"),
+                };
+            }
+        });
+        Ok(Outcome::Response(response))
+    }
+}
+
+fn link(params: &Params) -> Result<Option<LinkId>, ApiError> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|_| ApiError::InvalidObjectId { id: text.to_owned() })
+    };
+    params.given("id")?.map(parse).transpose()
+}
+
+fn change(params: &Params) -> Result<Option<AuditAction>, ApiError> {
+    let Some(text) = params.given("change")? else {
+        return Ok(None);
+    };
+    let known = || AuditAction::ALL.map(AuditAction::name).join(", ");
+    let action =
+        AuditAction::named(text).ok_or_else(|| ApiError::invalid("change", format!("expected one of {}", known())));
+    action.map(Some)
+}
+
+fn time(params: &Params, name: &str) -> Result<Option<Timestamp>, ApiError> {
+    let text = params.given(name)?;
+    Ok(text
+        .map(|text| parse_integer(name, text))
+        .transpose()?
+        .map(Timestamp::from_unix))
+}
+
+fn number(params: &Params, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(number) = params.given(name)?.map(|text| parse_integer(name, text)).transpose()? else {
+        return Ok(None);
+    };
+    let number = u64::try_from(number).ok().filter(|number| *number > 0);
+    number
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid(name, "expected a number above 0"))
 }
 
 fn object(used: &DailyUsage) -> Value {

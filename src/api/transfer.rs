@@ -24,9 +24,9 @@ use crate::api::{Api, BODY_TIMEOUT, Caller, Outcome, Params, body, caller_of, cl
 use crate::http::{self, PieceSender, Reservation, Response};
 use crate::kaltura::session::Session;
 use crate::kaltura::{ApiError, Call, Target};
-use crate::links::Links;
 use crate::links::file::{self, FileFormat};
-use crate::links::file::{Conflict, ImportEvent, ImportOptions, export, import};
+use crate::links::file::{Conflict, ImportEvent, ImportLog, ImportOptions, export, import};
+use crate::links::{AuditLog, Links};
 use crate::metrics::ActionName;
 use crate::model::PartnerId;
 use crate::store::{CopyError, Lane, Snapshot, StoreError};
@@ -63,6 +63,7 @@ struct Import {
     format: FileFormat,
     defaults: file::Defaults,
     options: ImportOptions,
+    log: AuditLog,
     slot: ImportSlot,
 }
 
@@ -231,6 +232,7 @@ impl Api {
             format: file_format(params)?,
             defaults,
             options,
+            log: self.links.audit_log(caller.actor(&session)),
             slot: self.files.take(session.partner).ok_or(ApiError::Busy)?,
         })
     }
@@ -284,6 +286,7 @@ impl Api {
                 format,
                 defaults,
                 options,
+                log,
                 slot: _slot,
             } = wanted;
             let lines_read = Arc::new(AtomicU64::new(0));
@@ -301,9 +304,14 @@ impl Api {
                     Ok(Err(reason)) => return failed(reason, false),
                     Err(_) => return failed("cannot read the file".to_owned(), false),
                 };
+                let log = ImportLog {
+                    log,
+                    format,
+                    now: defaults.now,
+                };
                 let on_lines = Arc::new(move |lines| counted.store(lines, Ordering::Relaxed));
                 let (lines, warnings) = self.destinations.clone().watch(self.starts.partners(), lines);
-                match import(self.links.store(), lines, options, on_lines).await {
+                match import(self.links.store(), lines, options, on_lines, log).await {
                     Ok(mut report) => {
                         warnings.add_to(&mut report);
                         ImportEvent::Report(report)

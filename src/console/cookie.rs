@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::access::Grant;
 use crate::kaltura::session::{Kind, Privileges, Session};
-use crate::model::{PartnerId, Timestamp};
+use crate::model::{Actor, PartnerId, Timestamp, Way};
 
 /// In the data folder. Without it, everybody has to sign in again.
 const KEY_FILE: &str = "console.key";
@@ -115,6 +115,11 @@ impl SignedIn {
             used,
             method: SignInMethod::Local,
         }
+    }
+
+    /// Who changes something, for the audit log.
+    pub fn actor(&self) -> Actor {
+        Actor::of(&self.session, Way::Console)
     }
 
     pub fn is_admin(&self) -> bool {
