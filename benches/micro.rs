@@ -10,15 +10,18 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
 use tinyd::internals::{
-    AccessLog, Asker, Call, Claims, Clock, FastPath, HeadLimits, Kind, LinkId, LinkPolicy, LinkRef, Links,
-    LoggedAddress, Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink, Status, StoreError, Target,
-    Timestamp, Tiny, Transaction, UnknownIdLimit, Visit, Visitor, mint, mint_v1, verify,
+    AccessLog, Actor, ActorKind, Asker, Call, Claims, Clock, Destination, Draft, FastPath, HeadLimits, Kind, LinkId,
+    LinkPolicy, LinkRef, Links, LoggedAddress, Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink,
+    Status, StoreError, Target, Timestamp, Tiny, Transaction, UnknownIdLimit, Visit, Visitor, Way, mint, mint_v1,
+    verify,
 };
 
 /// Links in the map.
 const LINKS: u64 = 100_000;
 /// Links that one transaction writes.
 const BATCH: u64 = 10_000;
+/// Links that are added at once.
+const TOGETHER: u64 = 64;
 const GOTO: &str = "/api_v3/service/shortlink_shortlink/action/goto/id/";
 
 fn main() -> Result<()> {
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
     sessions(&mut criterion)?;
     records(&mut criterion, &links)?;
     clicks(&mut criterion, &links)?;
+    adds(&mut criterion)?;
     criterion.final_summary();
     Ok(())
 }
@@ -91,6 +95,45 @@ fn clicks(criterion: &mut Criterion, links: &Arc<Links>) -> Result<()> {
         let flush = |()| runtime.block_on(links.flush_clicks()).is_ok();
         bencher.iter_batched(record, flush, BatchSize::PerIteration);
     });
+    group.finish();
+    Ok(())
+}
+
+/// Links that clients add at once, until they are on disk, with the audit log and without it.
+fn adds(criterion: &mut Criterion) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let by = Actor {
+        partner: Some(PartnerId(1)),
+        user: Some("user@example.com".to_owned()),
+        kind: ActorKind::Admin,
+        way: Way::Api,
+    };
+    let draft = Draft {
+        partner_id: PartnerId(1),
+        added_by: Kind::Admin,
+        user_id: by.user.clone(),
+        name: Some("a link of a benchmark".to_owned()),
+        system_name: "BENCHMARK".to_owned(),
+        full_url: Destination::parse("https://video.example.com/watch/0123456789?autoplay=1&quality=high")?,
+        unique_id: None,
+        status: Status::Enabled,
+        starts_at: None,
+        expires_at: None,
+    };
+    let mut group = criterion.benchmark_group("add");
+    group.throughput(Throughput::Elements(TOGETHER));
+    for (name, entries) in [("without the audit log", 0), ("with the audit log", 100_000)] {
+        let folder = tempfile::tempdir()?;
+        let links = Links::open(folder.path(), Clock::system(), 8)?.auditing(entries);
+        links.load()?;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let adds = (0..TOGETHER).map(|_| links.add(draft.clone(), by.clone()));
+                let added = runtime.block_on(futures_util::future::join_all(adds));
+                assert!(added.iter().all(Result::is_ok), "{added:?}");
+            });
+        });
+    }
     group.finish();
     Ok(())
 }

@@ -32,9 +32,12 @@ pub mod internals {
     pub use crate::kaltura::session::{Claims, Kind, Partner, Partners, Secret, mint, mint_v1, redact, verify};
     pub use crate::kaltura::{AccessLog, LoggedAddress};
     pub use crate::kaltura::{Call, Target};
-    pub use crate::links::Links;
     pub use crate::links::file::{Defaults, FileFormat, LinkWriter, read};
-    pub use crate::model::{Clock, LinkId, LinkPolicy, LinkRef, PartnerId, ShortLink, Status, Timestamp, Visit};
+    pub use crate::links::{Draft, Links};
+    pub use crate::model::{
+        Actor, ActorKind, Clock, Destination, LinkId, LinkPolicy, LinkRef, PartnerId, ShortLink, Status, Timestamp,
+        Visit, Way,
+    };
     pub use crate::redirect::{Asker, FastPath, Now, Tiny, UnknownIdLimit};
     #[cfg(fuzzing)]
     pub use crate::store::fuzz_record;

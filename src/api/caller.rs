@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, USER_AGENT};
 use tokio::sync::watch;
 
 use crate::kaltura;
+use crate::kaltura::session::Session;
 use crate::links::ReadContext;
+use crate::model::{Actor, Way};
 
 /// How long the calls of a request may take together: none begins later.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the user agent of the command line begins.
+pub const COMMAND_LINE: &str = "tinyd/";
 
 /// The request of a call.
 #[derive(Debug)]
@@ -23,6 +28,16 @@ pub(super) struct Caller {
     pub(super) headers: HeaderMap,
     /// For all its calls together.
     pub(super) reading: ReadContext,
+}
+
+impl Caller {
+    /// Who changes something with a session, for the audit log.
+    pub(super) fn actor(&self, session: &Session) -> Actor {
+        let client = self.headers.get(USER_AGENT);
+        let is_command_line = client.is_some_and(|client| client.as_bytes().starts_with(COMMAND_LINE.as_bytes()));
+        let way = if is_command_line { Way::CommandLine } else { Way::Api };
+        Actor::of(session, way)
+    }
 }
 
 /// The client of a request, as its calls see it. Dropping it means that the client has left, or has its answer.

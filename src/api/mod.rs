@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 
+pub use caller::COMMAND_LINE;
 #[cfg(fuzzing)]
 pub use fuzz::{fuzz_parameters, fuzz_references};
 pub use params::Params;
@@ -61,6 +62,7 @@ enum Action {
     Export,
     Import,
     ClicksByDay,
+    Audit,
     Ping,
     GetTime,
     GetVersion,
@@ -87,7 +89,7 @@ impl Action {
 
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany`,
 /// `renewId` and the service `tinyd` are ours).
-const ACTIONS: [(&str, &str, Action); 20] = [
+const ACTIONS: [(&str, &str, Action); 21] = [
     (short_link::SERVICE, "add", Action::Add),
     (short_link::SERVICE, "get", Action::Get),
     (short_link::SERVICE, "list", Action::List),
@@ -105,6 +107,7 @@ const ACTIONS: [(&str, &str, Action); 20] = [
     (transfer::SERVICE, "import", Action::Import),
     (transfer::SERVICE, "signinlink", Action::SignInLink),
     (transfer::SERVICE, "clicksbyday", Action::ClicksByDay),
+    (transfer::SERVICE, "audit", Action::Audit),
     ("system", "ping", Action::Ping),
     ("system", "gettime", Action::GetTime),
     ("system", "getversion", Action::GetVersion),
@@ -376,6 +379,7 @@ impl Api {
             // With service and action in the URL, `respond` recognises it before it reads the body.
             Action::Import => Err(ApiError::invalid("import", "service and action must be in the URL")),
             Action::ClicksByDay => self.clicks_by_day(params, caller).await,
+            Action::Audit => self.audit(params, caller).await,
             Action::Goto => self.goto(params, caller).await,
             Action::StartSession => self.start_session(params, caller),
             Action::EndSession => self.end_session(params, caller).await,

@@ -99,7 +99,7 @@ impl Api {
 
     pub(super) async fn end_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let session = self.session(params, caller).await?;
-        self.links.revoke(&session).await?;
+        self.links.revoke(&session, caller.actor(&session)).await?;
         Ok(Value::Null.into())
     }
 
@@ -111,7 +111,8 @@ impl Api {
             let reason = format!("a user has at most {} characters", USER_ID.max_chars);
             return Err(ApiError::invalid("userId", reason));
         }
-        let links = self.links.delete_user(session.partner, user.to_owned()).await?;
+        let by = caller.actor(&session);
+        let links = self.links.delete_user(session.partner, user.to_owned(), by).await?;
         tracing::info!(partner = session.partner.0, links, "user deleted with all links");
         let fields = vec![
             ("id", Value::text(user)),

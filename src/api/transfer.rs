@@ -19,7 +19,7 @@ use crate::kaltura::{ApiError, Call, Target};
 use crate::links::file::{self, FileFormat};
 use crate::links::file::{Conflict, ImportEvent, ImportOptions};
 use crate::metrics::ActionName;
-use crate::model::PartnerId;
+use crate::model::{Actor, PartnerId};
 use crate::transfer::{ImportFailure, ImportSettings, ImportSlot, SpooledFile, TransferError, UploadPart};
 
 pub(super) const SERVICE: &str = "tinyd";
@@ -34,6 +34,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How a file is to be imported.
 struct Import {
     settings: ImportSettings,
+    by: Actor,
     slot: ImportSlot,
 }
 
@@ -149,20 +150,25 @@ impl Api {
             options,
         };
         let slot = self.transfers.slot(session.partner)?;
-        Ok(Import { settings, slot })
+        let by = caller.actor(&session);
+        Ok(Import { settings, by, slot })
     }
 
     /// Imports, also after the client has left.
     fn run_import(self: Arc<Self>, file: SpooledFile, wanted: Import, started: Instant) -> Response {
         let (sender, response) = http::stream("application/x-ndjson");
         tokio::spawn(async move {
-            let Import { settings, slot: _slot } = wanted;
+            let Import {
+                settings,
+                by,
+                slot: _slot,
+            } = wanted;
             let lines_read = Arc::new(AtomicU64::new(0));
             let counted = Arc::clone(&lines_read);
             let importing = async {
                 let on_lines = Arc::new(move |lines| counted.store(lines, Ordering::Relaxed));
                 let partners = self.starts.partners();
-                let imported = self.transfers.import(&file, settings, partners, on_lines).await;
+                let imported = self.transfers.import(&file, settings, by, partners, on_lines).await;
                 imported.map_or_else(failed, ImportEvent::Report)
             };
             let mut importing = std::pin::pin!(importing);

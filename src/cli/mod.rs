@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, or two of a kind.
 
+mod audit;
 mod check;
 mod client;
 mod console;
@@ -80,6 +81,8 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Import links from JSON Lines, CSV or a Kaltura account.
     Import(transfer::ImportArgs),
+    /// Show who changed what, and when.
+    Audit(audit::AuditArgs),
     /// Back up the store, online or offline.
     Backup(store::BackupArgs),
     /// Check a store for corruption.
@@ -230,6 +233,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Link(command) => link::run(&command),
         Command::Export(args) => transfer::export(&args),
         Command::Import(args) => transfer::import(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Backup(args) => store::backup(&args),
         Command::Verify(args) => store::verify(&args),
         Command::Compact(args) => store::compact(&args),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use ureq::tls::{Certificate as TrustedCertificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 
+use crate::api::COMMAND_LINE;
 use crate::cli::exit::{CliError, Failure};
 use crate::tls::{self, Authorities, Certificate, PairFiles};
 
@@ -65,6 +66,7 @@ impl TlsArgs {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
+            .user_agent(format!("{COMMAND_LINE}{}", env!("CARGO_PKG_VERSION")))
             // The API never redirects, and a session must not follow where somebody else sends it.
             .max_redirects(0)
             .tls_config(tls.build());

@@ -88,7 +88,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     } else {
         let lock = DataLock::take(&settings.data_dir)?;
         let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
-        (links.counting_clicks(settings.count_clicks), Some(lock))
+        let links = links
+            .counting_clicks(settings.count_clicks)
+            .auditing(settings.audit_entries);
+        (links, Some(lock))
     };
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
     let (stored, read_only) = (links.stored(), args.read_only);

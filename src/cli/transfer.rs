@@ -23,11 +23,13 @@ use crate::cli::progress::bar;
 use crate::cli::store::{check_target, opened};
 use crate::config::Settings;
 use crate::kaltura::session::Partners;
-use crate::links::NewDestinations;
 use crate::links::file::{self, Defaults, FileFormat, ImportEvent, ImportReport, LineProblem};
-use crate::links::file::{Conflict, ImportError, ImportOptions, export as export_links, import as import_lines};
+use crate::links::file::{
+    Conflict, ImportError, ImportLog, ImportOptions, export as export_links, import as import_lines,
+};
+use crate::links::{AuditLog, NewDestinations};
 use crate::model::shown;
-use crate::model::{Clock, FULL_URL_MAX_BYTES, PartnerId};
+use crate::model::{Actor, ActorKind, Clock, FULL_URL_MAX_BYTES, PartnerId, Way};
 use crate::store::{Health, Store, Unfinished};
 
 const EXPORT_EXAMPLES: &str = "\
@@ -262,13 +264,7 @@ fn import_from_kaltura(args: &ImportArgs, url: &str, target: &mut Target<'_>) ->
 }
 
 fn print_counts(args: &ImportArgs, report: &ImportReport) -> Result<(), CliError> {
-    let counts = [
-        ("added", report.added),
-        ("updated", report.updated),
-        ("unchanged", report.unchanged),
-        ("skipped", report.skipped),
-        ("refused", report.refused),
-    ];
+    let counts = report.counts();
     let in_words = counts.map(|(name, count)| format!("{count} {name}")).join(", ");
     let mut out = io::stdout().lock();
     if args.of.client.json {
@@ -342,6 +338,21 @@ impl<'a> Target<'a> {
     fn import_into_store(&mut self, path: &Path, lines: LinkFile) -> Result<ImportReport, CliError> {
         let args = self.args;
         let bar = bar("importing", "bytes", lines.bytes);
+        let by = Actor {
+            partner: self.args.of.partner(),
+            user: None,
+            kind: ActorKind::Local,
+            way: Way::CommandLine,
+        };
+        // Without a configuration, the server drops the oldest entries when it notes the next one.
+        let settings = self.args.of.client.settings();
+        let entries = settings.map_or(u64::MAX, |settings| settings.audit_entries);
+        let now = Clock::system().now();
+        let log = ImportLog {
+            log: AuditLog::new(by, entries),
+            format: lines.format,
+            now,
+        };
         let options = ImportOptions {
             conflict: Conflict::named(&args.on_conflict).unwrap_or_default(),
             dry_run: args.dry_run,
@@ -365,7 +376,7 @@ impl<'a> Target<'a> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let (rules, partners) = new_destinations(args);
         let (lines, warnings) = rules.watch(Arc::new(partners), lines);
-        match runtime.block_on(import_lines(store, lines, options, Arc::new(|_| {}))) {
+        match runtime.block_on(import_lines(store, lines, options, Arc::new(|_| {}), log)) {
             Ok(mut report) => {
                 warnings.add_to(&mut report);
                 Ok(report)

@@ -395,6 +395,9 @@ keys! {
         "nginx passes on a response head of 8 KB with the settings of the operating guide.");
     COUNT_CLICKS: key(&[("links", "true")], "count_clicks", ValueKind::Flag, AfterRestart,
         "Whether redirects are counted.", "");
+    AUDIT_ENTRIES: key(&[("links", "100000")], "audit_entries", ValueKind::Number(0..=10_000_000, "entries"),
+        AfterRestart, "Entries of the audit log that are kept: who has changed what, and when. 0 keeps no new ones.",
+        "An entry takes some 300 bytes.");
 
     FETCH_ENABLED: key(&[("fetch", "true")], "enabled", ValueKind::Flag, AfterRestart,
         "Whether goto with `proxy=true` sends the content of the destination. If not, it redirects.",

@@ -101,6 +101,8 @@ pub struct Settings {
     pub id_length: usize,
     pub destination_max_bytes: usize,
     pub count_clicks: bool,
+    /// 0: none are kept.
+    pub audit_entries: u64,
     /// `None`: `goto` with `proxy=true` redirects as without.
     pub fetch: Option<FetchSettings>,
     pub log: String,

@@ -79,12 +79,10 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         id_length: values.size("links", &keys::ID_LENGTH),
         destination_max_bytes: values.size("links", &keys::DESTINATION_BYTES),
         count_clicks: values.flag("links", &keys::COUNT_CLICKS),
+        audit_entries: values.number("links", &keys::AUDIT_ENTRIES),
         fetch: fetch::read(&values, &mut reader)?,
         log: values.text("log", &keys::LOG_LEVEL).unwrap_or_default().to_owned(),
-        log_format: match values.text("log", &keys::LOG_FORMAT) {
-            Some("json") => LogFormat::Json,
-            _ => LogFormat::Text,
-        },
+        log_format: log_format(&values),
         access_log: match values.text("log", &keys::ACCESS) {
             Some("all") => NonZero::new(1),
             // 0 where it is off.
@@ -113,6 +111,13 @@ fn tiny(values: &Values) -> Tiny {
     match values.text("public", &keys::TINY) {
         Some("direct") => Tiny::Direct,
         _ => Tiny::Hop,
+    }
+}
+
+fn log_format(values: &Values) -> LogFormat {
+    match values.text("log", &keys::LOG_FORMAT) {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
     }
 }
 

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::access::Grant;
 use crate::kaltura::session::{Kind, Partner, Privileges, Session};
-use crate::model::{LinkId, PartnerId, Timestamp};
+use crate::model::{Actor, LinkId, PartnerId, Timestamp, Way};
 
 /// In the data folder. Without it, everybody has to sign in again.
 const KEY_FILE: &str = "console.key";
@@ -125,6 +125,11 @@ impl SignedIn {
     /// The same, for as long as the partner has the secrets of this mark.
     pub fn bound_to(self, secrets: String) -> Self {
         Self { secrets, ..self }
+    }
+
+    /// Who changes something, for the audit log.
+    pub fn actor(&self) -> Actor {
+        Actor::of(&self.session, Way::Console)
     }
 
     pub fn is_admin(&self) -> bool {

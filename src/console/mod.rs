@@ -215,9 +215,10 @@ impl Console {
             ["sign-in", "link", token] => self.sign_in_link_page(token),
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
-            ["all" | "clicks" | "health" | "transfer" | "users", ..] => {
-                self.show_admin(&path, request, required(signed_in)?).await
-            }
+            [
+                "all" | "audit" | "audit.jsonl" | "clicks" | "health" | "transfer" | "users",
+                ..,
+            ] => self.show_admin(&path, request, required(signed_in)?).await,
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
             ["links", rest @ ..] => self.show_links(rest, request, required(signed_in)?).await,
             _ => Err(Problem::NotFound),

@@ -51,6 +51,7 @@ pub enum Section {
     MyLinks,
     AllLinks,
     Clicks,
+    Audit,
     Health,
     Transfer,
     NewLink,

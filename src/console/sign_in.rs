@@ -157,7 +157,7 @@ impl Console {
             return Err(Problem::NotFound);
         }
         self.imports.forget(signed_in.session.digest);
-        let mut response = match self.links.revoke(&signed_in.to_revoke()).await {
+        let mut response = match self.links.revoke(&signed_in.to_revoke(), signed_in.actor()).await {
             Ok(()) | Err(WriteError::ReadOnly) => {
                 let of_provider = self.leave_provider(signed_in).await;
                 of_provider.unwrap_or_else(|| see_other(&self.path("sign-in")))

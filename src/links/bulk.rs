@@ -1,9 +1,9 @@
 //! Changing many links at a time.
 
 use crate::links::restore::{Attempt, restore};
-use crate::links::{LinkError, Links, Scope, visible};
+use crate::links::{AuditLog, LinkError, Links, Scope, visible};
 use crate::model::validate;
-use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::model::{Actor, LinkId, ShortLink, Status, Timestamp};
 use crate::store::{StoreError, Transaction};
 
 /// Links that one commit changes. Each takes some 40 microseconds, and other writes wait meanwhile.
@@ -55,14 +55,15 @@ impl Links {
         ids: Vec<LinkId>,
         scope: Scope,
         change: BulkChange,
+        by: Actor,
     ) -> Result<BulkCounts, LinkError> {
-        let now = self.clock.now();
+        let (now, log) = (self.clock.now(), self.audit_log(by));
         let job = move |transaction: &mut Transaction<'_>| {
             let mut counts = BulkCounts::default();
             for id in ids.into_iter().take(BULK_COMMIT_LINKS) {
                 let changed = match change {
-                    BulkChange::Restore => restore_one(transaction, id, &scope, now),
-                    change => change_one(transaction, id, &scope, change, now),
+                    BulkChange::Restore => restore_one(transaction, id, &scope, now, &log),
+                    change => change_one(transaction, id, &scope, change, now, &log),
                 };
                 match changed {
                     Ok(Changed::Yes) => counts.changed += 1,
@@ -84,6 +85,7 @@ fn change_one(
     scope: &Scope,
     change: BulkChange,
     now: Timestamp,
+    log: &AuditLog,
 ) -> Result<Changed, StoreError> {
     let Ok(old) = visible(transaction, id, scope)? else {
         return Ok(Changed::No);
@@ -102,7 +104,8 @@ fn change_one(
         return Ok(Changed::No);
     }
     new.updated_at = now;
-    transaction.put(Some(&old), new)?;
+    transaction.put(Some(&old), new.clone())?;
+    log.note_link(transaction, &old, &new)?;
     Ok(Changed::Yes)
 }
 
@@ -111,12 +114,13 @@ fn restore_one(
     id: LinkId,
     scope: &Scope,
     now: Timestamp,
+    log: &AuditLog,
 ) -> Result<Changed, StoreError> {
     let is_covered = transaction.get(id)?.is_some_and(|link: ShortLink| scope.covers(&link));
     if !is_covered {
         return Ok(Changed::No);
     }
-    Ok(match restore(transaction, id, scope.partner, now)? {
+    Ok(match restore(transaction, id, scope.partner, now, log)? {
         Attempt::Restored(_) => Changed::Yes,
         Attempt::Already(_) | Attempt::Unknown => Changed::No,
         Attempt::Retired | Attempt::UniqueIdTaken(_) => Changed::Refused,

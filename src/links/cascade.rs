@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::links::{LinkError, Links};
-use crate::model::{PartnerId, ShortLink, Status, Timestamp};
+use crate::model::{Actor, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
 /// Links that one commit deletes. Each takes some 40 microseconds, and other writes wait meanwhile.
@@ -15,8 +15,8 @@ impl Links {
     /// Soft-deletes every link that a user owns and returns how many. Up to `COMMIT_LINKS` go in one commit. More take
     /// several, between other writes: the store notes the deletion first and finishes it after a crash. If a record
     /// cannot be read, nothing is deleted.
-    pub async fn delete_user(&self, partner: PartnerId, user: String) -> Result<usize, LinkError> {
-        let now = self.clock.now();
+    pub async fn delete_user(&self, partner: PartnerId, user: String, by: Actor) -> Result<usize, LinkError> {
+        let (now, log) = (self.clock.now(), self.audit_log(by));
         let of_user = user.clone();
         let count = move |snapshot: &Snapshot| {
             let ids = snapshot.links_of_user(partner, &of_user)?;
@@ -30,9 +30,14 @@ impl Links {
             error if error.is_of_the_file() => LinkError::Write(WriteError::Unavailable),
             error => error.into(),
         });
-        if counted? > COMMIT_LINKS {
+        let counted = counted?;
+        if counted > COMMIT_LINKS {
             let of_user = user.clone();
-            let begin = move |transaction: &mut Transaction<'_>| transaction.begin_deletion(partner, &of_user, now);
+            let begin = move |transaction: &mut Transaction<'_>| {
+                transaction.begin_deletion(partner, &of_user, now)?;
+                // Now, because the rest may be left to the next start.
+                log.note_deleted_user(transaction, now, partner, &of_user, counted)
+            };
             self.store.write(begin).await?;
             return Ok(self.go_on_deleting(partner, &user, now).await?);
         }
@@ -41,7 +46,9 @@ impl Links {
             for id in transaction.links_of_user(partner, &user, now, usize::MAX)? {
                 transaction.get(id)?;
             }
-            Ok(delete_some(transaction, partner, &user, now, usize::MAX)?.deleted)
+            let deleted = delete_some(transaction, partner, &user, now, usize::MAX)?.deleted;
+            log.note_deleted_user(transaction, now, partner, &user, deleted)?;
+            Ok(deleted)
         };
         Ok(self.store.write(job).await?)
     }

@@ -3,6 +3,7 @@
 //! Owns the map from which redirects are answered, and decides inside write transactions which changes are allowed.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod audit;
 mod bulk;
 mod cascade;
 mod clicks;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
+pub use audit::AuditLog;
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
@@ -48,7 +50,8 @@ use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
 use crate::model::validate::{self, InvalidValidity};
 use crate::model::{
-    Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status, Timestamp,
+    Actor, AuditAction, Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink,
+    Status, Timestamp,
 };
 use crate::store::{
     FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
@@ -159,6 +162,7 @@ pub struct Links {
     turns: Turns,
     clock: Clock,
     ids: IdSource,
+    audit_entries: u64,
     stored: u64,
     look_ups: Semaphore,
     is_ending: AtomicBool,
@@ -232,6 +236,7 @@ impl Links {
             turns: Turns::default(),
             clock,
             ids,
+            audit_entries: u64::MAX,
             stored,
             look_ups: Semaphore::new(LOOK_UPS_MAX),
             is_ending: AtomicBool::new(false),
@@ -406,7 +411,8 @@ impl Links {
         &self.clock
     }
 
-    pub async fn add(&self, draft: Draft) -> Result<ShortLink, LinkError> {
+    pub async fn add(&self, draft: Draft, by: Actor) -> Result<ShortLink, LinkError> {
+        let log = self.audit_log(by);
         validate::validity(draft.starts_at, draft.expires_at)?;
         let policy = self.policy(draft.partner_id);
         policy.check_destination(draft.full_url.as_str())?;
@@ -436,6 +442,7 @@ impl Links {
                 status: draft.status,
             };
             transaction.put(None, link.clone())?;
+            log.note(transaction, AuditAction::Add, now, |entry| entry.of_link(None, &link))?;
             Ok(Ok(link))
         };
         self.store.write(job).await?
@@ -458,12 +465,12 @@ impl Links {
 
     /// Replaces a link by what `edit` makes of it; an equal link is not written. `edit` must not change the id, the
     /// partner, the unique id or the times.
-    pub async fn update<E, F>(&self, id: LinkId, scope: Scope, edit: F) -> Result<ShortLink, UpdateError<E>>
+    pub async fn update<E, F>(&self, id: LinkId, scope: Scope, by: Actor, edit: F) -> Result<ShortLink, UpdateError<E>>
     where
         E: Send + 'static,
         F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Send + 'static,
     {
-        let (clock, policy) = (self.clock.clone(), self.policy(scope.partner));
+        let (clock, log, policy) = (self.clock.clone(), self.audit_log(by), self.policy(scope.partner));
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
@@ -487,20 +494,21 @@ impl Links {
                 return Ok(Err(UpdateError::Link(why.into())));
             }
             transaction.put(Some(&old), new.clone())?;
+            log.note_link(transaction, &old, &new)?;
             Ok(Ok(new))
         };
         let written = self.store.write(job).await;
         written.map_err(|error| UpdateError::Link(error.into()))?
     }
 
-    pub async fn delete(&self, id: LinkId, scope: Scope) -> Result<ShortLink, LinkError> {
+    pub async fn delete(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
         let edit = |old: &ShortLink| {
             Ok(ShortLink {
                 status: Status::Deleted,
                 ..old.clone()
             })
         };
-        self.update(id, scope, edit)
+        self.update(id, scope, by, edit)
             .await
             .map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)
     }
@@ -522,7 +530,8 @@ impl Links {
     }
 
     /// Revokes a session, and every session of the partner with the same session id.
-    pub async fn revoke(&self, session: &Session) -> Result<(), WriteError> {
+    pub async fn revoke(&self, session: &Session, by: Actor) -> Result<(), WriteError> {
+        let log = self.audit_log(by);
         let (digest, expiry): (Digest, Timestamp) = (session.digest, session.expiry);
         let (by_id, now) = (session.session_id_digest(), self.clock.now());
         let job = move |transaction: &mut Transaction<'_>| {
@@ -530,6 +539,7 @@ impl Links {
             if let Some(by_id) = by_id {
                 transaction.revoke(by_id, expiry.max(now.plus(SESSION_MAX_SECONDS)))?;
             }
+            log.note(transaction, AuditAction::EndSession, now, |entry| entry)?;
             Ok(())
         };
         self.store.write(job).await

@@ -1,14 +1,14 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
 use crate::links::{LinkError, Links, Scope, visible};
-use crate::model::{LinkId, ShortLink, Status, Timestamp};
+use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
 use crate::store::Transaction;
 
 impl Links {
     /// Moves a link to a new id, with all its fields and what was counted. The old id is retired: it stays deleted for
     /// ever, and is never drawn again. Clicks of the moment of the move may stay with the old id.
-    pub async fn renew_id(&self, id: LinkId, scope: Scope) -> Result<ShortLink, LinkError> {
-        let (clock, ids) = (self.clock.clone(), self.ids.clone());
+    pub async fn renew_id(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
+        let (clock, ids, log) = (self.clock.clone(), self.ids.clone(), self.audit_log(by));
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
@@ -24,6 +24,14 @@ impl Links {
             transaction.put(Some(&old), retired(&old, now))?;
             transaction.put(None, new.clone())?;
             transaction.move_usage(id, new.id)?;
+            // One for each id, so that the log of either tells of it.
+            for of in [id, new.id] {
+                log.note(transaction, AuditAction::RenewId, now, |mut entry| {
+                    (entry.partner, entry.id) = (Some(new.partner_id), Some(of));
+                    entry.note("id", Some(id.to_string()), Some(new.id.to_string()));
+                    entry
+                })?;
+            }
             let is_used = transaction.usage(new.id)?.clicks > 0;
             Ok(Ok((new, is_used)))
         };

@@ -1,7 +1,7 @@
 //! Bringing deleted links back.
 
-use crate::links::{LinkError, Links};
-use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::links::{AuditLog, LinkError, Links};
+use crate::model::{Actor, LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{StoreError, Transaction, TransactionEnd};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub enum RestoreOutcome {
 
 impl Links {
     /// Enables a deleted link again.
-    pub async fn restore(&self, id: LinkId, partner: PartnerId) -> Result<ShortLink, LinkError> {
-        let clock = self.clock.clone();
+    pub async fn restore(&self, id: LinkId, partner: PartnerId, by: Actor) -> Result<ShortLink, LinkError> {
+        let (clock, log) = (self.clock.clone(), self.audit_log(by));
         let job = move |transaction: &mut Transaction<'_>| {
-            Ok(match restore(transaction, id, partner, clock.now())? {
+            Ok(match restore(transaction, id, partner, clock.now(), &log)? {
                 Attempt::Restored(link) => Ok(link),
                 Attempt::Retired => Err(LinkError::Retired),
                 Attempt::UniqueIdTaken(unique_id) => Err(LinkError::UniqueIdTaken(unique_id)),
@@ -38,11 +38,12 @@ impl Links {
         ids: Vec<LinkId>,
         partner: PartnerId,
         dry_run: bool,
+        by: Actor,
     ) -> Result<Vec<(LinkId, RestoreOutcome)>, LinkError> {
-        let now = self.clock.now();
+        let (now, log) = (self.clock.now(), self.audit_log(by));
         let job = move |transaction: &mut Transaction<'_>| {
             let outcomes = ids.into_iter().map(|id| {
-                let outcome = match restore(transaction, id, partner, now) {
+                let outcome = match restore(transaction, id, partner, now, &log) {
                     Ok(Attempt::Restored(_)) => RestoreOutcome::Restored,
                     Ok(Attempt::Already(status)) => RestoreOutcome::Already(status),
                     Ok(Attempt::Retired) => RestoreOutcome::Retired,
@@ -81,6 +82,7 @@ pub(super) fn restore(
     id: LinkId,
     partner: PartnerId,
     now: Timestamp,
+    log: &AuditLog,
 ) -> Result<Attempt, StoreError> {
     let Some(old) = transaction.get(id)?.filter(|link| link.partner_id == partner) else {
         return Ok(Attempt::Unknown);
@@ -102,5 +104,6 @@ pub(super) fn restore(
         ..old.clone()
     };
     transaction.put(Some(&old), new.clone())?;
+    log.note_link(transaction, &old, &new)?;
     Ok(Attempt::Restored(new))
 }

@@ -11,7 +11,8 @@ pub const ID_MAX_BYTES: usize = 20;
 /// The id of a short link: 4 to 20 characters of `0-9a-z`, held inline so that a lookup allocates nothing.
 ///
 /// Ordered as its text is, which is also the order of the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct LinkId {
     // Zero-padded. No id contains a zero byte, so comparing the padded bytes compares the texts.
     bytes: [u8; ID_MAX_BYTES],
@@ -63,6 +64,20 @@ impl FromStr for LinkId {
     }
 }
 
+impl From<LinkId> for String {
+    fn from(id: LinkId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for LinkId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
 impl fmt::Display for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -76,7 +91,7 @@ impl fmt::Debug for LinkId {
 }
 
 /// The number of a partner, the tenant to whom links belong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PartnerId(pub u32);
 
 impl fmt::Display for PartnerId {

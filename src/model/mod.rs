@@ -1,6 +1,7 @@
 //! What a short link is: ids, owners, status, times and destinations, with the rules
 //! that hold for each. Knows no parameters, no storage and no HTTP.
 
+mod audit;
 mod destination;
 mod host;
 mod id;
@@ -16,6 +17,7 @@ pub mod validate;
 #[cfg(test)]
 pub(crate) mod work;
 
+pub use audit::{Actor, ActorKind, AuditAction, AuditEntry, FieldChange, Way};
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 pub use host::{HostPattern, InvalidHost};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};

@@ -1,6 +1,7 @@
 //! Files of links that come in and go out: uploads that are spooled on the disk of the store and imported from there,
 //! exports and backups that are streamed from a snapshot. The limits hold for all clients together.
 
+mod audit;
 mod slots;
 mod stream;
 mod upload;
@@ -21,9 +22,9 @@ pub use upload::{Upload, UploadFile, UploadPart};
 
 use crate::http::{Budget, Response};
 use crate::kaltura::session::Partners;
-use crate::links::file::{self, FileFormat, ImportOptions, ImportReport, OnLines};
+use crate::links::file::{self, FileFormat, ImportLog, ImportOptions, ImportReport, OnLines};
 use crate::links::{Links, NewDestinations};
-use crate::model::PartnerId;
+use crate::model::{Actor, PartnerId};
 use crate::store::{CopyError, Lane, Snapshot, StoreError};
 use crate::transfer::slots::{ImportSlots, SpooledBytes};
 
@@ -241,6 +242,7 @@ impl Transfers {
         &self,
         spooled: &SpooledFile,
         settings: ImportSettings,
+        by: Actor,
         partners: Arc<Partners>,
         on_lines: OnLines,
     ) -> Result<ImportReport, ImportFailure> {
@@ -266,7 +268,12 @@ impl Transfers {
             Err(_) => return Err(of_the_file("cannot read the file".to_owned())),
         };
         let (lines, warnings) = self.destinations.clone().watch(partners, lines);
-        match file::import(self.links.store(), lines, options, on_lines).await {
+        let log = ImportLog {
+            log: self.links.audit_log(by),
+            format,
+            now: defaults.now,
+        };
+        match file::import(self.links.store(), lines, options, on_lines, log).await {
             Ok(mut report) => {
                 warnings.add_to(&mut report);
                 Ok(report)

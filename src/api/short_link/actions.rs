@@ -22,7 +22,9 @@ impl Api {
         let fields = Fields::required(params, LINK)?;
         let draft = draft(&fields, &session)?;
         require_new(&self.destinations, &draft.full_url)?;
-        Ok(form.object(&self.links.add(draft).await?).into())
+        Ok(form
+            .object(&self.links.add(draft, caller.actor(&session)).await?)
+            .into())
     }
 
     pub(in crate::api) async fn get(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
@@ -60,7 +62,10 @@ impl Api {
             .and_then(|url| require_new(&self.destinations, url).err());
         let kind = session.kind;
         let edit = move |stored: &ShortLink| patch.apply(stored, kind);
-        let updated = self.links.update(id, Scope::of(&session), edit).await;
+        let updated = self
+            .links
+            .update(id, Scope::of(&session), caller.actor(&session), edit)
+            .await;
         let updated = updated.map_err(|error| match error {
             UpdateError::Link(error) => naming(text, error),
             UpdateError::Refused(refusal) => refusal,
@@ -72,7 +77,7 @@ impl Api {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
         let form = ObjectForm::from_params(params)?;
-        let deleted = self.links.delete(id, Scope::of(&session)).await;
+        let deleted = self.links.delete(id, Scope::of(&session), caller.actor(&session)).await;
         Ok(form.object(&deleted.map_err(|error| naming(text, error))?).into())
     }
 
@@ -81,7 +86,10 @@ impl Api {
         let session = self.session(params, caller).await?;
         let (text, id) = link_id(params)?;
         let form = ObjectForm::from_params(params)?;
-        let renewed = self.links.renew_id(id, Scope::of(&session)).await;
+        let renewed = self
+            .links
+            .renew_id(id, Scope::of(&session), caller.actor(&session))
+            .await;
         Ok(form.object(&renewed.map_err(|error| naming(text, error))?).into())
     }
 
@@ -90,7 +98,7 @@ impl Api {
         let session = self.admin_session(params, caller, SERVICE, "restore").await?;
         let (text, id) = link_id(params)?;
         let form = ObjectForm::from_params(params)?;
-        let restored = self.links.restore(id, session.partner).await;
+        let restored = self.links.restore(id, session.partner, caller.actor(&session)).await;
         Ok(form.object(&restored.map_err(|error| naming(text, error))?).into())
     }
 
@@ -108,7 +116,8 @@ impl Api {
         }
         let dry_run = params.flag("dryRun")?;
         let ids = texts.iter().filter_map(|text| text.parse().ok()).collect();
-        let restored = self.links.restore_all(ids, session.partner, dry_run).await?;
+        let by = caller.actor(&session);
+        let restored = self.links.restore_all(ids, session.partner, dry_run, by).await?;
         let outcomes: HashMap<_, _> = restored
             .iter()
             .map(|(id, outcome)| (id.as_str(), *outcome))

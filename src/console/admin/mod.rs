@@ -1,5 +1,6 @@
 //! The pages of administrators.
 
+mod audit;
 mod clicks;
 mod health;
 mod transfer;
@@ -19,6 +20,8 @@ impl Console {
         }
         match *path {
             ["all"] => self.all_links(request, signed_in).await,
+            ["audit"] => self.audit_page(request, signed_in).await,
+            ["audit.jsonl"] => self.audit_file(request, signed_in).await,
             ["clicks"] => self.clicks_page(signed_in).await,
             ["health"] => self.health_page(signed_in),
             ["transfer", ref rest @ ..] => self.show_transfer(rest, request, signed_in).await,

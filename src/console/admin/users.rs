@@ -75,7 +75,10 @@ impl Console {
             return Err(Problem::NotConfirmed);
         }
         let partner = signed_in.session.partner;
-        let links = self.links.delete_user(partner, user.to_owned()).await?;
+        let links = self
+            .links
+            .delete_user(partner, user.to_owned(), signed_in.actor())
+            .await?;
         tracing::info!(partner = partner.0, links, "user deleted with all links");
         Ok(see_other(&format!("{}?done=cascade", self.path_of_user(user))))
     }

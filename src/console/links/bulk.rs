@@ -17,7 +17,7 @@ use crate::console::request::Fields;
 use crate::console::view::{TimeView, plain};
 use crate::console::{Console, Page};
 use crate::links::{BULK_COMMIT_LINKS, BulkChange, BulkCounts, Links, Scope};
-use crate::model::{Digest, LinkId, grouped};
+use crate::model::{Actor, Digest, LinkId, grouped};
 
 /// How long the outcome of a change can be looked at.
 const KEPT: Duration = Duration::from_secs(60 * 60);
@@ -174,7 +174,8 @@ impl Console {
         let number = self.jobs.begin(job).ok_or(Problem::TooManyJobs)?;
         let (links, jobs) = (Arc::clone(&self.links), Arc::clone(&self.jobs));
         let scope = Scope::of(&signed_in.session);
-        tokio::spawn(async move { run(&links, &jobs, number, ids, scope, change).await });
+        let by = signed_in.actor();
+        tokio::spawn(async move { run(&links, &jobs, number, ids, scope, change, by).await });
         Ok(see_other(&self.path(&format!("bulk/{number:016x}"))))
     }
 
@@ -201,13 +202,24 @@ impl Console {
     }
 }
 
-async fn run(links: &Links, jobs: &BulkJobs, number: u64, ids: Vec<LinkId>, scope: Scope, change: BulkChange) {
+async fn run(
+    links: &Links,
+    jobs: &BulkJobs,
+    number: u64,
+    ids: Vec<LinkId>,
+    scope: Scope,
+    change: BulkChange,
+    by: Actor,
+) {
     for some in ids.chunks(BULK_COMMIT_LINKS) {
         if links.is_ending() {
             jobs.update(number, |job| job.problem = Some(Problem::Unavailable));
             break;
         }
-        match links.change_together(some.to_vec(), scope.clone(), change).await {
+        match links
+            .change_together(some.to_vec(), scope.clone(), change, by.clone())
+            .await
+        {
             Ok(counts) => jobs.update(number, |job| job.counts.add(counts)),
             Err(error) => {
                 jobs.update(number, |job| job.problem = Some(error.into()));

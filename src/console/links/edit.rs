@@ -139,7 +139,10 @@ impl Console {
             Ok(entered) => entered,
             Err(form) => return Ok(self.edit_form(None, *form, signed_in, StatusCode::UNPROCESSABLE_ENTITY)),
         };
-        let link = self.links.add(self.draft(entered, signed_in)).await?;
+        let link = self
+            .links
+            .add(self.draft(entered, signed_in), signed_in.actor())
+            .await?;
         Ok(see_other(&self.path(&format!("links/{}?done=created", link.id))))
     }
 
@@ -178,7 +181,7 @@ impl Console {
                 ..stored.clone()
             })
         };
-        self.links.update(id, scope, edit).await?;
+        self.links.update(id, scope, signed_in.actor(), edit).await?;
         Ok(see_other(&self.path(&format!("links/{id}?done=saved"))))
     }
 

@@ -14,7 +14,7 @@ use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::{Console, Page};
 use crate::links::Scope;
-use crate::model::{LinkId, ShortLink, Status, Usage};
+use crate::model::{Actor, LinkId, ShortLink, Status, Usage};
 
 /// How long a deletion can be undone.
 const UNDO_SECONDS: i64 = 10 * 60;
@@ -33,15 +33,15 @@ impl Console {
     }
 
     pub(super) async fn change_links(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
-        let scope = Scope::of(&signed_in.session);
+        let (scope, by) = (Scope::of(&signed_in.session), signed_in.actor());
         match *path {
             ["new"] => self.create(form, signed_in).await,
             [id, "edit"] => self.save(id, form, signed_in).await,
             [id, "playback"] => self.add_with_times(id, form, signed_in).await,
-            [id, "disable"] => self.set_status(id, scope, Status::Disabled, "disabled").await,
-            [id, "enable"] => self.set_status(id, scope, Status::Enabled, "enabled").await,
+            [id, "disable"] => self.set_status(id, scope, by, Status::Disabled).await,
+            [id, "enable"] => self.set_status(id, scope, by, Status::Enabled).await,
             [id, "delete"] => {
-                let deleted = self.links.delete(parse_id(id)?, scope).await?;
+                let deleted = self.links.delete(parse_id(id)?, scope, by).await?;
                 let until = self.links.clock().now().plus(UNDO_SECONDS);
                 let undo = self.key.undo_mark(signed_in, deleted.id, until);
                 Ok(see_other(
@@ -50,7 +50,7 @@ impl Console {
             }
             [_, "new-id"] if form.text("confirm") != "yes" => Err(Problem::NotConfirmed),
             [id, "new-id"] => {
-                let renewed = self.links.renew_id(parse_id(id)?, scope).await?;
+                let renewed = self.links.renew_id(parse_id(id)?, scope, by).await?;
                 Ok(see_other(&self.path(&format!("links/{}?done=renewed", renewed.id))))
             }
             [id, "restore"] => {
@@ -60,22 +60,26 @@ impl Console {
                 if !signed_in.is_admin() && !self.key.may_undo(signed_in, link.id, form.text("undo"), now) {
                     return Err(Problem::AdministratorsOnly);
                 }
-                let restored = self.links.restore(link.id, link.partner_id).await?;
+                let restored = self.links.restore(link.id, link.partner_id, by).await?;
                 Ok(see_other(&self.path(&format!("links/{}?done=restored", restored.id))))
             }
             _ => Err(Problem::NotFound),
         }
     }
 
-    async fn set_status(&self, id: &str, scope: Scope, status: Status, done: &str) -> Page {
+    async fn set_status(&self, id: &str, scope: Scope, by: Actor, status: Status) -> Page {
         let edit = move |stored: &ShortLink| {
             Ok::<_, Problem>(ShortLink {
                 status,
                 ..stored.clone()
             })
         };
-        let link = self.links.update(parse_id(id)?, scope, edit).await?;
-        Ok(see_other(&self.path(&format!("links/{}?done={done}", link.id))))
+        let link = self.links.update(parse_id(id)?, scope, by, edit).await?;
+        Ok(see_other(&self.path(&format!(
+            "links/{}?done={}",
+            link.id,
+            status.name()
+        ))))
     }
 
     /// A link, also a deleted one.

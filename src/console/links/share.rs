@@ -194,7 +194,7 @@ impl Console {
             starts_at: link.starts_at,
             expires_at: link.expires_at,
         };
-        let new = self.links.add(draft).await?;
+        let new = self.links.add(draft, signed_in.actor()).await?;
         Ok(see_other(&self.path(&format!("links/{}?done=created", new.id))))
     }
 }

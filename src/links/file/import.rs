@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::links::file::Line;
+use crate::links::file::{ImportLog, Line};
 use crate::model::validate;
 use crate::model::{LinkId, PROBLEMS_LISTED_MAX, PartnerId, ShortLink, Status};
 use crate::store::{
@@ -102,6 +102,30 @@ pub enum ImportEvent {
 }
 
 impl ImportReport {
+    /// Notes it in the audit log, if anything was changed.
+    fn note(
+        &self,
+        transaction: &mut Transaction<'_>,
+        log: &ImportLog,
+        options: &ImportOptions,
+        noted: Option<u64>,
+    ) -> Result<Option<u64>, StoreError> {
+        if self.added + self.updated == 0 {
+            return Ok(noted);
+        }
+        log.note(transaction, &self.counts(), options.partner, noted)
+    }
+
+    pub const fn counts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("added", self.added),
+            ("updated", self.updated),
+            ("unchanged", self.unchanged),
+            ("skipped", self.skipped),
+            ("refused", self.refused),
+        ]
+    }
+
     fn refuse(&mut self, line: u64, reason: String) {
         self.refused += 1;
         if self.problems.len() < PROBLEMS_LISTED_MAX {
@@ -132,6 +156,7 @@ pub async fn import(
     lines: impl Iterator<Item = io::Result<Line>> + Send + 'static,
     options: ImportOptions,
     on_lines: OnLines,
+    log: ImportLog,
 ) -> Result<ImportReport, ImportError> {
     let lines = Lines {
         lines,
@@ -141,7 +166,7 @@ pub async fn import(
         report: ImportReport::default(),
     };
     if options.keep_going && !options.dry_run {
-        return import_in_batches(store, lines).await;
+        return import_in_batches(store, lines, log).await;
     }
     let preparing = store.prepare();
     let (prepared, report) = off_runtime(move || lines.prepare(preparing)).await?;
@@ -153,6 +178,7 @@ pub async fn import(
         match put_all(transaction, prepared, &options, &mut report) {
             Ok(()) if report.refused == 0 => {
                 report.applied = true;
+                report.note(transaction, &log, &options, None)?;
                 Ok((TransactionEnd::Commit, Ok(report)))
             }
             Ok(()) => Ok((TransactionEnd::Abort, Ok(report))),
@@ -166,8 +192,10 @@ pub async fn import(
 async fn import_in_batches(
     store: &Store,
     mut lines: Lines<impl Iterator<Item = io::Result<Line>> + Send + 'static>,
+    log: ImportLog,
 ) -> Result<ImportReport, ImportError> {
     let options = lines.options;
+    let mut noted = None;
     loop {
         let batch;
         (lines, batch) = off_runtime(move || {
@@ -179,18 +207,22 @@ async fn import_in_batches(
             lines.report.applied = true;
             return Ok(lines.report);
         }
-        let mut report = lines.report;
+        let (mut report, log) = (lines.report, log.clone());
         let job = move |transaction: &mut Transaction<'_>| match put_all(
             transaction,
             batch.into_iter().map(Ok),
             &options,
             &mut report,
         ) {
-            Ok(()) => Ok((TransactionEnd::Commit, report)),
+            Ok(()) => {
+                // One entry, which grows with each batch.
+                let noted = report.note(transaction, &log, &options, noted)?;
+                Ok((TransactionEnd::Commit, (report, noted)))
+            }
             Err(PutError::File(error)) => Err(error.into()),
             Err(PutError::Store(error)) => Err(error),
         };
-        lines.report = store.write_alone(job).await?;
+        (lines.report, noted) = store.write_alone(job).await?;
     }
 }
 

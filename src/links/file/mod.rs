@@ -5,6 +5,7 @@
 mod export;
 mod import;
 mod json;
+mod log;
 mod read;
 mod write;
 
@@ -14,6 +15,7 @@ mod tests;
 pub use export::export;
 pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, OnLines, import};
 pub use json::{LinkJson, UsageJson, UsedLinkJson};
+pub use log::ImportLog;
 pub use read::{Defaults, Line, read};
 pub use write::LinkWriter;
 

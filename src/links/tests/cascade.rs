@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::links::file::Line;
 use crate::links::file::{ImportOptions, import};
+use crate::links::tests::audit::{import_log, somebody};
 use crate::links::tests::{PARTNER, block_on};
 use crate::links::{Links, Scope};
 use crate::model::{Clock, ShortLink, Status, Timestamp};
@@ -38,7 +39,13 @@ fn opened(folder: &std::path::Path) -> Links {
         };
         io::Result::Ok(line)
     });
-    let imported = import(links.store(), lines, ImportOptions::default(), Arc::new(|_| {}));
+    let imported = import(
+        links.store(),
+        lines,
+        ImportOptions::default(),
+        Arc::new(|_| {}),
+        import_log(),
+    );
     assert_eq!(block_on(imported).unwrap().added, LINKS as u64 + 1);
     links
 }
@@ -56,7 +63,10 @@ fn a_user_with_many_links_is_deleted_in_several_commits() {
     let folder = tempfile::tempdir().unwrap();
     let links = opened(folder.path());
     let before = links.store().metrics().batch_sizes.read().count();
-    assert_eq!(block_on(links.delete_user(PARTNER, "me".into())).unwrap(), LINKS);
+    assert_eq!(
+        block_on(links.delete_user(PARTNER, "me".into(), somebody())).unwrap(),
+        LINKS
+    );
     assert_eq!(left(&links), (1, 0));
     // That it begins, and three times up to five hundred.
     assert_eq!(links.store().metrics().batch_sizes.read().count() - before, 4);
@@ -107,7 +117,7 @@ fn a_damaged_record_keeps_a_deletion_from_beginning() {
     let links = opened(folder.path());
     let damaged = "link1100".parse().unwrap();
     block_on(links.store().write(move |transaction| transaction.damage(damaged))).unwrap();
-    assert!(block_on(links.delete_user(PARTNER, "me".into())).is_err());
+    assert!(block_on(links.delete_user(PARTNER, "me".into(), somebody())).is_err());
     let snapshot = links.store().snapshot().unwrap();
     assert!(snapshot.deletions().unwrap().is_empty());
     assert_eq!(snapshot.totals().unwrap(), [600, 601, 0]);

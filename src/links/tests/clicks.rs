@@ -5,6 +5,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::links::clicks::{BYTES_FOR_EACH_LINK, LEAST_BYTES, limits};
+use crate::links::tests::audit::somebody;
 use crate::links::tests::simulated::{now_of, open};
 use crate::links::tests::{PARTNER, block_on, draft, everybody};
 use crate::links::*;
@@ -28,7 +29,11 @@ fn clicks(count: u64) -> Usage {
 
 fn with_links(disk: &Disk, count: usize) -> (Links, Vec<LinkId>) {
     let links = open(disk, &Clock::manual(now()), 1).unwrap();
-    let add = || block_on(links.add(draft("https://e.example/x"))).unwrap().id;
+    let add = || {
+        block_on(links.add(draft("https://e.example/x"), somebody()))
+            .unwrap()
+            .id
+    };
     let ids = (0..count).map(|_| add()).collect();
     (links, ids)
 }
@@ -459,7 +464,9 @@ fn nothing_is_counted_read_only_or_when_disabled() {
     let links = Links::open(folder.path(), clock.clone(), 8)
         .unwrap()
         .counting_clicks(false);
-    let id = block_on(links.add(draft("https://e.example/x"))).unwrap().id;
+    let id = block_on(links.add(draft("https://e.example/x"), somebody()))
+        .unwrap()
+        .id;
     links.recorder().record(id, Visit::Click, now());
     block_on(links.flush_clicks()).unwrap();
     assert_eq!(told(&links, id), clicks(0));

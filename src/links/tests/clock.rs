@@ -1,5 +1,6 @@
 //! Clocks that are wrong for a while.
 
+use crate::links::tests::audit::somebody;
 use crate::links::tests::block_on;
 use crate::links::*;
 
@@ -37,7 +38,7 @@ fn clock_far_ahead_brings_no_session_back() {
         starts_at: None,
         expires_at: None,
     };
-    block_on(links.add(draft())).unwrap();
+    block_on(links.add(draft(), somebody())).unwrap();
     block_on(links.store.write(move |transaction| transaction.revoke(ENDED, expiry))).unwrap();
     assert!(!is_counted(&links, expiry));
     drop(links);
@@ -48,7 +49,7 @@ fn clock_far_ahead_brings_no_session_back() {
     }
     // A clock that a newer link bears out is right.
     let links = open(folder.path(), began + DAY);
-    block_on(links.add(draft())).unwrap();
+    block_on(links.add(draft(), somebody())).unwrap();
     assert!(links.sessions.is_revoked(&ENDED));
     drop(links);
     let links = open(folder.path(), began + DAY);

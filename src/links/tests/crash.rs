@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::links::tests::audit::somebody;
 use crate::links::tests::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
 use crate::links::tests::{block_on, draft};
 use crate::links::*;
@@ -89,7 +90,7 @@ async fn add_together(links: &Links, number: usize, count: usize) -> Vec<ShortLi
     assert!(futures_util::poll!(&mut held_up).is_pending());
     is_running.recv().unwrap();
     let mut adding: Vec<_> = (0..count)
-        .map(|_| Box::pin(links.add(draft(&url_of(number)))))
+        .map(|_| Box::pin(links.add(draft(&url_of(number)), somebody())))
         .collect();
     for add in &mut adding {
         assert!(futures_util::poll!(add).is_pending());
@@ -126,7 +127,8 @@ impl Recording {
         let recovered = disk.log_length();
         self.check_world(&links, seen)?;
         if rng.random_ratio(1, FURTHER_CHECKS) {
-            let added = block_on(links.add(draft("https://e.example/after"))).map_err(|error| error.to_string())?;
+            let added =
+                block_on(links.add(draft("https://e.example/after"), somebody())).map_err(|error| error.to_string())?;
             let mut world = World::of(&links);
             check_whole(&links, &world)?;
             world
@@ -312,7 +314,7 @@ fn failing_disk_costs_no_acknowledged_write_and_no_redirect() {
 fn unloaded_links_are_served_while_the_disk_fails() {
     let disk = Disk::with_store();
     let clock = Clock::manual(now_of(0));
-    let add = |links: &Links| block_on(links.add(draft("https://e.example/x")));
+    let add = |links: &Links| block_on(links.add(draft("https://e.example/x"), somebody()));
     let ids: Vec<_> = {
         let links = open(&disk, &clock, 0).unwrap();
         (0..5).map(|_| add(&links).unwrap().id).collect()

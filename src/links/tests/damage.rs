@@ -6,7 +6,9 @@ use std::fs;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::links::tests::{block_on, draft};
+use crate::links::file::{Conflict, ImportOptions, import};
+use crate::links::tests::audit::{import_log, somebody};
+use crate::links::tests::{block_on, draft, lines_of, open};
 use crate::links::*;
 
 const LINKS: usize = 1_500;
@@ -21,10 +23,13 @@ fn many_links() -> (tempfile::TempDir, HashMap<LinkId, String>) {
     let folder = tempfile::tempdir().unwrap();
     let links = Links::open(folder.path(), Clock::system(), 8).unwrap();
     let added = block_on(futures_util::future::join_all((0..LINKS).map(|number| {
-        links.add(Draft {
-            user_id: Some(format!("user{}", number % 7)),
-            ..draft(&url(number))
-        })
+        links.add(
+            Draft {
+                user_id: Some(format!("user{}", number % 7)),
+                ..draft(&url(number))
+            },
+            somebody(),
+        )
     })));
     let ids = added.into_iter().map(|added| {
         let link = added.unwrap();
@@ -91,4 +96,53 @@ fn damaged_bits_never_redirect_to_another_place() {
         }
     }
     assert!(damaged > 20, "the damages must be met: {damaged}");
+}
+
+/// What the log advises for a damaged record.
+#[test]
+fn an_import_that_updates_repairs_a_damaged_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::system());
+    let owned = Draft {
+        user_id: Some("me".into()),
+        unique_id: Some("key".into()),
+        expires_at: Some(Timestamp::MAX),
+        ..draft("https://e.example/x")
+    };
+    let link = block_on(links.add(owned, somebody())).unwrap();
+    block_on(links.add(draft("https://e.example/other"), somebody())).unwrap();
+    let id = link.id;
+    block_on(links.store.write(move |transaction| transaction.damage(id))).unwrap();
+    assert!(!links.store.snapshot().unwrap().verify(|| {}).unwrap().is_clean());
+
+    let run = |link: ShortLink, conflict| {
+        let options = ImportOptions {
+            conflict,
+            ..ImportOptions::default()
+        };
+        block_on(import(
+            links.store(),
+            lines_of([link]),
+            options,
+            Arc::new(|_| {}),
+            import_log(),
+        ))
+        .unwrap()
+    };
+    let backed_up = ShortLink {
+        status: Status::Disabled,
+        user_id: None,
+        ..link
+    };
+    assert_eq!(run(backed_up.clone(), Conflict::Fail).refused, 1);
+    let foreign = ShortLink {
+        partner_id: PartnerId(8),
+        ..backed_up.clone()
+    };
+    assert_eq!(run(foreign, Conflict::Update).refused, 1);
+    assert_eq!(run(backed_up.clone(), Conflict::Update).updated, 1);
+    let snapshot = links.store.snapshot().unwrap();
+    assert_eq!(snapshot.get(id).unwrap(), Some(backed_up));
+    let found = snapshot.verify(|| {}).unwrap();
+    assert!(found.is_clean(), "{found:#?}");
 }

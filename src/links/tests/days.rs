@@ -1,5 +1,6 @@
 //! Clicks by day: that days are those of the clicks, show what is pending, and end after ninety.
 
+use crate::links::tests::audit::somebody;
 use crate::links::tests::simulated::open;
 use crate::links::tests::{PARTNER, block_on, draft, everybody};
 use crate::links::*;
@@ -22,7 +23,8 @@ fn links_on(disk: &Disk, clock: &Clock) -> (Links, LinkId, LinkId) {
         user_id: Some("me".into()),
         ..draft("https://e.example/owned")
     };
-    let [owned, other] = [owned, draft("https://e.example/other")].map(|draft| block_on(links.add(draft)).unwrap().id);
+    let [owned, other] =
+        [owned, draft("https://e.example/other")].map(|draft| block_on(links.add(draft, somebody())).unwrap().id);
     (links, owned, other)
 }
 
@@ -80,7 +82,7 @@ fn days_of_a_link_outside_the_scope_are_not_shown() {
     };
     let days = |id, scope| block_on(links.clicks_by_day(id, scope));
     assert_eq!(days(owned, own("me")).unwrap(), []);
-    block_on(links.delete(other, everybody())).unwrap();
+    block_on(links.delete(other, everybody(), somebody())).unwrap();
     for (id, scope) in [
         (owned, own("you")),
         (other, own("me")),

@@ -1,5 +1,6 @@
 //! Records that decode, and are damaged all the same.
 
+use crate::links::tests::audit::somebody;
 use crate::links::tests::{block_on, draft, open};
 use crate::links::*;
 
@@ -9,7 +10,7 @@ fn location_that_no_version_accepted_is_never_rendered() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
     let links = open(folder.path(), &clock);
-    let whole = block_on(links.add(draft("https://e.example/whole"))).unwrap();
+    let whole = block_on(links.add(draft("https://e.example/whole"), somebody())).unwrap();
     let long = format!("https://e.example/{}", "x".repeat(8_192));
     let broken = [
         "ht4ps://e.example/",

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use crate::links::Links;
 use crate::links::file::Line;
 use crate::links::file::{Conflict, ImportOptions, ImportReport, import};
+use crate::links::tests::audit::import_log;
 use crate::links::tests::block_on;
 use crate::model::{Clock, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::TransactionEnd;
@@ -70,7 +71,7 @@ fn import_beside_a_writer(
         });
         let importing = async {
             is_started.await.unwrap();
-            let report = import(links.store(), counting, options, Arc::new(|_| {}))
+            let report = import(links.store(), counting, options, Arc::new(|_| {}), import_log())
                 .await
                 .unwrap();
             at_end.send(()).ok();
@@ -224,7 +225,14 @@ fn a_line_keeps_sets_or_clears_the_start_of_a_stored_link() {
             conflict: Conflict::Update,
             ..ImportOptions::default()
         };
-        let report = block_on(import(links.store(), lines.into_iter(), options, Arc::new(|_| {}))).unwrap();
+        let report = block_on(import(
+            links.store(),
+            lines.into_iter(),
+            options,
+            Arc::new(|_| {}),
+            import_log(),
+        ))
+        .unwrap();
         let stored = links.store().snapshot().unwrap().get(link(1).id).unwrap().unwrap();
         (report, stored.starts_at.map(Timestamp::as_unix))
     };

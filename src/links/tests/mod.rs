@@ -1,6 +1,7 @@
 //! The domain against a model of it, and the map against the store.
 
-pub mod cascade;
+pub mod audit;
+mod cascade;
 pub mod clicks;
 pub mod clock;
 pub mod crash;
@@ -14,7 +15,8 @@ mod search;
 pub mod simulated;
 pub mod validity;
 
-use crate::links::file::{Conflict, ImportOptions, import};
+use crate::links::file::{ImportOptions, import};
+use crate::links::tests::audit::{import_log, somebody};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -138,7 +140,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
                     ..new
                 })
             };
-            links.update(stored.id, everybody(), replace).await
+            links.update(stored.id, everybody(), somebody(), replace).await
         };
         if stored.status == Status::Deleted {
             assert!(matches!(done, Err(UpdateError::Link(LinkError::NotFound))));
@@ -173,7 +175,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
                 ..draft("https://e.example/ü x")
             };
             let conflict = draft.status != Status::Deleted && taken(model, unique_id.as_deref());
-            match links.add(draft).await {
+            match links.add(draft, somebody()).await {
                 Err(LinkError::Validity(_)) => assert!(!is_valid(starts_at, expires_at)),
                 Ok(link) => {
                     assert!(!conflict && is_valid(starts_at, expires_at));
@@ -200,7 +202,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
         Operation::SetNothing(number) => update(links, model, *number, &|_| {}).await,
         Operation::Delete(number) => {
             let Some(stored) = pick(model, *number) else { return };
-            let deleted = links.delete(stored.id, everybody()).await;
+            let deleted = links.delete(stored.id, everybody(), somebody()).await;
             if stored.status == Status::Deleted {
                 assert!(matches!(deleted, Err(LinkError::NotFound)));
             } else {
@@ -211,7 +213,7 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
         }
         Operation::Restore(number) => {
             let Some(stored) = pick(model, *number) else { return };
-            match links.restore(stored.id, PARTNER).await {
+            match links.restore(stored.id, PARTNER, somebody()).await {
                 Ok(restored) => {
                     assert_eq!(stored.status, Status::Deleted);
                     assert_eq!((restored.status, restored.updated_at), (Status::Enabled, now));
@@ -228,7 +230,10 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
                 (link.status, link.updated_at) = (Status::Deleted, now);
                 count += 1;
             }
-            assert_eq!(links.delete_user(PARTNER, user.clone()).await.unwrap(), count);
+            assert_eq!(
+                links.delete_user(PARTNER, user.clone(), somebody()).await.unwrap(),
+                count
+            );
         }
         Operation::Reopen => {}
     }
@@ -282,7 +287,7 @@ proptest! {
 fn while_links_are_loaded_each_is_served_from_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_unix(1_000));
-    let old = block_on(open(folder.path(), &clock).add(draft("https://e.example/old"))).unwrap();
+    let old = block_on(open(folder.path(), &clock).add(draft("https://e.example/old"), somebody())).unwrap();
     let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
     let now = clock.now();
     assert_eq!(links.index().look_up(old.id, now), Verdict::Loading);
@@ -297,7 +302,7 @@ fn while_links_are_loaded_each_is_served_from_the_store() {
             ..stored.clone()
         })
     };
-    block_on(links.update(old.id, everybody(), replace)).unwrap();
+    block_on(links.update(old.id, everybody(), somebody(), replace)).unwrap();
     links.load().unwrap();
     assert_eq!(links.index().entry(old.id).unwrap().0, "https://e.example/new");
     assert_eq!(links.index().look_up("zzzz".parse().unwrap(), now), Verdict::Unknown);
@@ -313,9 +318,12 @@ fn changes_published_during_loading_stay() {
         user_id: Some("me".into()),
         ..draft("https://e.example/x")
     };
-    let old = block_on(open(folder.path(), &clock).add(owned)).unwrap();
+    let old = block_on(open(folder.path(), &clock).add(owned, somebody())).unwrap();
     let links = Links::open(folder.path(), clock.clone(), 8).unwrap();
-    assert_eq!(block_on(links.delete_user(PARTNER, "me".into())).unwrap(), 1);
+    assert_eq!(
+        block_on(links.delete_user(PARTNER, "me".into(), somebody())).unwrap(),
+        1
+    );
     links.index().load(&(&old).into());
     links.load().unwrap();
     assert_eq!(links.index().look_up(old.id, clock.now()), Verdict::Deleted);
@@ -341,14 +349,16 @@ fn damaged_record_affects_only_its_link() {
         user_id: Some("me".into()),
         ..draft("https://e.example/x")
     };
-    let mut ids: Vec<_> = (0..5).map(|_| block_on(links.add(owned())).unwrap().id).collect();
+    let mut ids: Vec<_> = (0..5)
+        .map(|_| block_on(links.add(owned(), somebody())).unwrap().id)
+        .collect();
     ids.sort();
     // In the middle, so that some are read before it and some would be after it.
     let damaged = ids.remove(2);
     block_on(links.store.write(move |transaction| transaction.damage(damaged))).unwrap();
 
     assert!(matches!(
-        block_on(links.delete_user(PARTNER, "me".into())),
+        block_on(links.delete_user(PARTNER, "me".into(), somebody())),
         Err(LinkError::Write(_))
     ));
     assert_eq!(links.health(), Health::Accepting);
@@ -409,9 +419,9 @@ async fn make_step(links: &Links, id: LinkId, step: u64) {
         })
     };
     match step % 5 {
-        3 => drop(links.delete(id, everybody()).await.unwrap()),
-        4 => drop(links.restore(id, PARTNER).await.unwrap()),
-        _ => drop(links.update(id, everybody(), edit).await.unwrap()),
+        3 => drop(links.delete(id, everybody(), somebody()).await.unwrap()),
+        4 => drop(links.restore(id, PARTNER, somebody()).await.unwrap()),
+        _ => drop(links.update(id, everybody(), somebody(), edit).await.unwrap()),
     }
 }
 
@@ -427,7 +437,11 @@ fn redirect_shows_a_state_current_while_it_ran() {
     let folder = tempfile::tempdir().unwrap();
     let links = open(folder.path(), &Clock::system());
     let ids: Vec<_> = (0..LINKS)
-        .map(|_| block_on(links.add(draft("https://e.example/0"))).unwrap().id)
+        .map(|_| {
+            block_on(links.add(draft("https://e.example/0"), somebody()))
+                .unwrap()
+                .id
+        })
         .collect();
     let begun: Vec<_> = (0..LINKS).map(|_| AtomicU64::new(0)).collect();
     let acknowledged: Vec<_> = (0..LINKS).map(|_| AtomicU64::new(0)).collect();
@@ -482,7 +496,9 @@ fn redirect_shows_a_state_current_while_it_ran() {
 fn the_map_is_never_behind_a_read_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let links = open(folder.path(), &Clock::system());
-    let id = block_on(links.add(draft("https://e.example/0"))).unwrap().id;
+    let id = block_on(links.add(draft("https://e.example/0"), somebody()))
+        .unwrap()
+        .id;
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             block_on(async {
@@ -493,7 +509,7 @@ fn the_map_is_never_behind_a_read_of_the_store() {
                             ..stored.clone()
                         })
                     };
-                    links.update(id, everybody(), edit).await.unwrap();
+                    links.update(id, everybody(), somebody(), edit).await.unwrap();
                 }
             })
         });
@@ -508,7 +524,7 @@ fn the_map_is_never_behind_a_read_of_the_store() {
     });
 }
 
-fn lines_of(
+pub fn lines_of(
     links: impl IntoIterator<Item = ShortLink>,
 ) -> impl Iterator<Item = std::io::Result<crate::links::file::Line>> + Send {
     let links: Vec<_> = links.into_iter().collect();
@@ -527,7 +543,7 @@ fn lines_of(
 fn large_import_reaches_the_map() {
     let folder = tempfile::tempdir().unwrap();
     let links = open(folder.path(), &Clock::system());
-    let template = block_on(links.add(draft("https://e.example/0"))).unwrap();
+    let template = block_on(links.add(draft("https://e.example/0"), somebody())).unwrap();
     let many = (0..500).map(move |number| ShortLink {
         id: format!("many{number}").parse().unwrap(),
         ..template.clone()
@@ -537,6 +553,7 @@ fn large_import_reaches_the_map() {
         lines_of(many),
         ImportOptions::default(),
         Arc::new(|_| {}),
+        import_log(),
     );
     assert_eq!(block_on(imported).unwrap().added, 500);
     let mut model = Model::new();
@@ -546,46 +563,4 @@ fn large_import_reaches_the_map() {
         .unwrap();
     assert_eq!(model.len(), 501);
     assert_map_is_store(&links, &model);
-}
-
-/// What the log advises for a damaged record.
-#[test]
-fn an_import_that_updates_repairs_a_damaged_record() {
-    let folder = tempfile::tempdir().unwrap();
-    let links = open(folder.path(), &Clock::system());
-    let owned = Draft {
-        user_id: Some("me".into()),
-        unique_id: Some("key".into()),
-        expires_at: Some(Timestamp::MAX),
-        ..draft("https://e.example/x")
-    };
-    let link = block_on(links.add(owned)).unwrap();
-    block_on(links.add(draft("https://e.example/other"))).unwrap();
-    let id = link.id;
-    block_on(links.store.write(move |transaction| transaction.damage(id))).unwrap();
-    assert!(!links.store.snapshot().unwrap().verify(|| {}).unwrap().is_clean());
-
-    let run = |link: ShortLink, conflict| {
-        let options = ImportOptions {
-            conflict,
-            ..ImportOptions::default()
-        };
-        block_on(import(links.store(), lines_of([link]), options, Arc::new(|_| {}))).unwrap()
-    };
-    let backed_up = ShortLink {
-        status: Status::Disabled,
-        user_id: None,
-        ..link
-    };
-    assert_eq!(run(backed_up.clone(), Conflict::Fail).refused, 1);
-    let foreign = ShortLink {
-        partner_id: PartnerId(8),
-        ..backed_up.clone()
-    };
-    assert_eq!(run(foreign, Conflict::Update).refused, 1);
-    assert_eq!(run(backed_up.clone(), Conflict::Update).updated, 1);
-    let snapshot = links.store.snapshot().unwrap();
-    assert_eq!(snapshot.get(id).unwrap(), Some(backed_up));
-    let found = snapshot.verify(|| {}).unwrap();
-    assert!(found.is_clean(), "{found:#?}");
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::kaltura::session::{Partner, Secret};
+use crate::links::tests::audit::somebody;
 use crate::links::tests::{PARTNER, block_on, draft, everybody, open};
 use crate::links::*;
 use crate::model::LinkPolicy;
@@ -33,7 +34,7 @@ fn of_user(user: &str) -> Draft {
 
 /// How many of so many concurrent adds are allowed.
 fn allowed(links: &Links, draft: &Draft, adds: usize) -> usize {
-    let added = block_on(join_all((0..adds).map(|_| links.add(draft.clone()))));
+    let added = block_on(join_all((0..adds).map(|_| links.add(draft.clone(), somebody()))));
     let allowed = added.iter().filter(|added| added.is_ok()).count();
     for added in added {
         assert!(matches!(added, Ok(_) | Err(LinkError::TooManyToday { limit: 3, .. })));
@@ -58,14 +59,17 @@ fn a_user_adds_so_many_links_a_day() {
         ..of_user("you")
     };
     assert_eq!(allowed(&links, &by_admin, 1), 1);
-    block_on(links.delete_user(PARTNER, "you".to_owned())).unwrap();
+    block_on(links.delete_user(PARTNER, "you".to_owned(), somebody())).unwrap();
     assert_eq!(allowed(&links, &of_user("you"), 1), 0);
     assert_eq!(allowed(&links, &by_admin, 5), 5);
     let nobody = Draft {
         user_id: None,
         ..of_user("")
     };
-    assert!(matches!(block_on(links.add(nobody)), Err(LinkError::NoUser)));
+    assert!(matches!(
+        block_on(links.add(nobody, somebody())),
+        Err(LinkError::NoUser)
+    ));
 
     drop(links);
     links = open(folder.path(), &clock);
@@ -83,9 +87,9 @@ fn new_destinations_have_allowed_hosts() {
     let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_000)));
     let (sender, receiver) = watch::channel(partners(&["e.example"], 0));
     links.follow(receiver);
-    let refused = block_on(links.add(draft("https://evil.example/")));
+    let refused = block_on(links.add(draft("https://evil.example/"), somebody()));
     assert!(matches!(refused, Err(LinkError::Host(ForbiddenHost { host, .. })) if host == "evil.example"));
-    let id = block_on(links.add(draft("https://e.example/"))).unwrap().id;
+    let id = block_on(links.add(draft("https://e.example/"), somebody())).unwrap().id;
     let set = |url: &'static str, name: &'static str| {
         let edit = move |old: &ShortLink| {
             Ok::<_, ()>(ShortLink {
@@ -94,7 +98,7 @@ fn new_destinations_have_allowed_hosts() {
                 ..old.clone()
             })
         };
-        block_on(links.update(id, everybody(), edit))
+        block_on(links.update(id, everybody(), somebody(), edit))
     };
     assert!(set("https://e.example/new", "one").is_ok());
     let refused = set("https://evil.example/", "two");
@@ -104,6 +108,6 @@ fn new_destinations_have_allowed_hosts() {
     assert!(set("https://e.example/new", "three").is_ok());
     assert!(set("https://e.example/newer", "four").is_err());
     assert!(set("https://www.example.org/", "five").is_ok());
-    block_on(links.delete(id, everybody())).unwrap();
-    block_on(links.restore(id, PARTNER)).unwrap();
+    block_on(links.delete(id, everybody(), somebody())).unwrap();
+    block_on(links.restore(id, PARTNER, somebody())).unwrap();
 }

@@ -1,6 +1,8 @@
 //! New ids: that everything moves, and nothing brings a retired id back.
 
 use crate::links::file::{Conflict, ImportOptions, Line, import};
+use crate::links::tests::audit::import_log;
+use crate::links::tests::audit::somebody;
 use crate::links::tests::simulated::open;
 use crate::links::tests::{PARTNER, block_on, draft, everybody};
 use crate::links::*;
@@ -24,7 +26,7 @@ fn owned() -> Draft {
 fn a_new_id_takes_everything_with_it() {
     let (disk, clock) = (Disk::with_store(), Clock::manual(TODAY.start()));
     let links = open(&disk, &clock, 1).unwrap();
-    let old = block_on(links.add(owned())).unwrap();
+    let old = block_on(links.add(owned(), somebody())).unwrap();
     let recorder = links.recorder();
     let yesterday = TODAY.minus(1);
     recorder.record(old.id, Visit::Click, yesterday.start());
@@ -34,7 +36,7 @@ fn a_new_id_takes_everything_with_it() {
     recorder.record(old.id, Visit::Preview, TODAY.start());
     let now = TODAY.start().plus(60);
     clock.set(now);
-    let new = block_on(links.renew_id(old.id, everybody())).unwrap();
+    let new = block_on(links.renew_id(old.id, everybody(), somebody())).unwrap();
     assert_ne!(new.id, old.id);
     let expected = ShortLink {
         id: new.id,
@@ -67,18 +69,18 @@ fn a_new_id_takes_everything_with_it() {
 fn nothing_brings_a_retired_id_back() {
     let (disk, clock) = (Disk::with_store(), Clock::manual(TODAY.start()));
     let links = open(&disk, &clock, 1).unwrap();
-    let old = block_on(links.add(owned())).unwrap();
-    let new = block_on(links.renew_id(old.id, everybody())).unwrap();
+    let old = block_on(links.add(owned(), somebody())).unwrap();
+    let new = block_on(links.renew_id(old.id, everybody(), somebody())).unwrap();
     let retired = links.store.snapshot().unwrap().get(old.id).unwrap().unwrap();
     assert!(retired.is_retired() && retired.status == Status::Deleted && !new.is_retired());
 
-    let again = block_on(links.renew_id(old.id, everybody()));
+    let again = block_on(links.renew_id(old.id, everybody(), somebody()));
     assert!(matches!(again, Err(LinkError::Retired)), "{again:?}");
-    let restored = block_on(links.restore(old.id, PARTNER));
+    let restored = block_on(links.restore(old.id, PARTNER, somebody()));
     assert!(matches!(restored, Err(LinkError::Retired)), "{restored:?}");
-    let restored = block_on(links.restore_all(vec![old.id], PARTNER, false)).unwrap();
+    let restored = block_on(links.restore_all(vec![old.id], PARTNER, false, somebody())).unwrap();
     assert_eq!(restored, [(old.id, RestoreOutcome::Retired)]);
-    let updated = block_on(links.update(old.id, everybody(), |link| Ok::<_, ()>(link.clone())));
+    let updated = block_on(links.update(old.id, everybody(), somebody(), |link| Ok::<_, ()>(link.clone())));
     assert!(
         matches!(updated, Err(UpdateError::Link(LinkError::Retired))),
         "{updated:?}"
@@ -89,15 +91,15 @@ fn nothing_brings_a_retired_id_back() {
         ..everybody()
     };
     assert!(matches!(
-        block_on(links.renew_id(old.id, other.clone())),
+        block_on(links.renew_id(old.id, other.clone(), somebody())),
         Err(LinkError::NotFound)
     ));
     assert!(matches!(
-        block_on(links.renew_id(new.id, other)),
+        block_on(links.renew_id(new.id, other, somebody())),
         Err(LinkError::NotFound)
     ));
     assert!(matches!(
-        block_on(links.restore(old.id, PartnerId(8))),
+        block_on(links.restore(old.id, PartnerId(8), somebody())),
         Err(LinkError::NotFound)
     ));
 
@@ -120,7 +122,7 @@ fn nothing_brings_a_retired_id_back() {
                 ..ImportOptions::default()
             };
             let lines = vec![Ok(line)].into_iter();
-            let report = block_on(import(links.store(), lines, options, Arc::new(|_| {}))).unwrap();
+            let report = block_on(import(links.store(), lines, options, Arc::new(|_| {}), import_log())).unwrap();
             let expected = if conflict == Conflict::Skip { (1, 0) } else { (0, 1) };
             assert_eq!((report.skipped, report.refused), expected, "{conflict:?}");
             let reasons = report.problems.iter().map(|problem| problem.reason.as_str());

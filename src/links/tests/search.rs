@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::links::tests::audit::somebody;
 use crate::store::TimeRange;
 
 const NOW: i64 = 1_000;
@@ -181,7 +182,7 @@ impl Searched {
                     expires_at: ends,
                     ..draft(&format!("https://{}/{number}", HOSTS[host]))
                 };
-                self.all.push(self.links.add(new).await.unwrap());
+                self.all.push(self.links.add(new, somebody()).await.unwrap());
             }
             Step::Search(query) => {
                 let found = self.links.search(query.clone()).await.unwrap();
@@ -199,7 +200,7 @@ impl Searched {
                     })
                 };
                 let id = self.all[link % count].id;
-                if let Ok(new) = self.links.update(id, scope, edit).await {
+                if let Ok(new) = self.links.update(id, scope, somebody(), edit).await {
                     self.all[link % count] = new;
                 }
             }
@@ -210,7 +211,10 @@ impl Searched {
                     _ => BulkChange::Delete,
                 };
                 let id = self.all[link % count].id;
-                self.links.change_together(vec![id], scope, change).await.unwrap();
+                self.links
+                    .change_together(vec![id], scope, change, somebody())
+                    .await
+                    .unwrap();
                 self.all[link % count] = self
                     .links
                     .store()
@@ -248,7 +252,7 @@ async fn pages_of_a_search_join_without_gaps() {
     let (links, _, _folder) = open();
     for number in 0..25 {
         links
-            .add(draft(&format!("https://example.com/{number}")))
+            .add(draft(&format!("https://example.com/{number}")), somebody())
             .await
             .unwrap();
     }
@@ -277,8 +281,8 @@ async fn pages_of_a_search_join_without_gaps() {
 #[tokio::test]
 async fn id_is_found_whatever_the_text() {
     let (links, _, _folder) = open();
-    let one = links.add(draft("https://example.com/1")).await.unwrap();
-    links.add(draft("https://example.com/2")).await.unwrap();
+    let one = links.add(draft("https://example.com/1"), somebody()).await.unwrap();
+    links.add(draft("https://example.com/2"), somebody()).await.unwrap();
     let by_id = SearchQuery {
         text: one.id.to_string(),
         id: Some(one.id),
@@ -298,20 +302,20 @@ async fn changes_together_leave_others_alone() {
         user_id: Some("me".to_owned()),
         ..draft("https://example.com/1")
     };
-    let mine = links.add(mine).await.unwrap();
-    let other = links.add(draft("https://example.com/2")).await.unwrap();
+    let mine = links.add(mine, somebody()).await.unwrap();
+    let other = links.add(draft("https://example.com/2"), somebody()).await.unwrap();
     let waits = Draft {
         starts_at: Some(Timestamp::from_unix(5_000)),
         user_id: Some("me".to_owned()),
         ..draft("https://example.com/3")
     };
-    let waits = links.add(waits).await.unwrap();
+    let waits = links.add(waits, somebody()).await.unwrap();
     let scope = Scope {
         partner: PARTNER,
         owner: Some("me".to_owned()),
     };
     let all = vec![mine.id, other.id, waits.id];
-    let change = |change| links.change_together(all.clone(), scope.clone(), change);
+    let change = |change| links.change_together(all.clone(), scope.clone(), change, somebody());
     let counts = |changed, unchanged, refused| BulkCounts {
         changed,
         unchanged,

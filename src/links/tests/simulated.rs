@@ -6,12 +6,13 @@ use std::collections::btree_map::OccupiedEntry;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::links::file::{ImportError, ImportOptions, Line, import};
+use crate::links::file::{ImportError, ImportLog, ImportOptions, Line, import};
+use crate::links::tests::audit::{import_log, somebody};
 use crate::links::tests::{PARTNER, draft, everybody};
 use crate::links::*;
 use crate::model::{Day, Usage};
-use crate::store::Snapshot;
 use crate::store::testing::simulated::{Disk, open_on};
+use crate::store::{AuditQuery, Snapshot};
 
 /// What is stored: links, revocations, and counted calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct World {
     pub usages: BTreeMap<LinkId, Usage>,
     /// Clicks and previews by the keys of the table of days (docs/store-format.md#clicks-by-day).
     pub days: BTreeMap<Vec<u8>, (u64, u64)>,
+    /// What was done to which link, by the numbers of the entries.
+    pub audit: BTreeMap<u64, (AuditAction, Option<LinkId>)>,
 }
 
 /// A domain operation; the numbers choose among the links there are.
@@ -44,6 +47,10 @@ pub enum Step {
     /// Two lines, and a third one that is wrong: then none is imported.
     Import(bool),
 }
+
+/// Entries of the audit log that are kept, and how often the oldest are dropped.
+const AUDIT_ENTRIES: u64 = 6;
+const DROP_INTERVAL: u64 = 4;
 
 /// Entries of days that a step drops.
 const SWEPT_MAX: usize = 3;
@@ -98,6 +105,21 @@ impl World {
                 }
             }
             world.days = snapshot.days()?;
+            let mut query = AuditQuery {
+                limit: usize::MAX,
+                ..AuditQuery::default()
+            };
+            loop {
+                let page = snapshot.audit(&query)?;
+                let entries = page.entries.iter();
+                world
+                    .audit
+                    .extend(entries.map(|entry| (entry.sequence, (entry.action, entry.id))));
+                query.before = page.next;
+                if query.before.is_none() {
+                    break;
+                }
+            }
             world.revoked = snapshot.revocations()?.into_iter().collect();
             world.calls = snapshot.counted_calls()?.into_iter().collect();
             Ok(world)
@@ -124,12 +146,26 @@ impl World {
         unique_id.is_some() && self.links.values().any(holds)
     }
 
+    fn note(&mut self, action: AuditAction, id: Option<LinkId>) {
+        let sequence = self.audit.keys().last().unwrap_or(&0) + 1;
+        self.audit.insert(sequence, (action, id));
+        if sequence.is_multiple_of(DROP_INTERVAL) {
+            self.audit.retain(|other, _| other + AUDIT_ENTRIES > sequence);
+        }
+    }
+
     fn edited(&self, link: &ShortLink, edit: impl FnOnce(&mut ShortLink), now: Timestamp) -> Self {
         let mut new = link.clone();
         edit(&mut new);
         let mut world = self.clone();
         if new != *link {
             new.updated_at = now;
+            let action = match (link.status, new.status) {
+                (Status::Deleted, _) => AuditAction::Restore,
+                (_, Status::Deleted) => AuditAction::Delete,
+                _ => AuditAction::Update,
+            };
+            world.note(action, Some(new.id));
             world.links.insert(new.id, new);
         }
         world
@@ -144,6 +180,7 @@ impl World {
             Step::Add(..) => added.map(|added| {
                 let mut world = self.clone();
                 world.links.insert(added.id, added.clone());
+                world.note(AuditAction::Add, Some(added.id));
                 world
             }),
             Step::SetUrl(link) => self
@@ -167,10 +204,15 @@ impl World {
             Step::DeleteUser(user) => {
                 let mut world = self.clone();
                 let owned = |link: &&mut ShortLink| link.user_id.as_deref() == Some(user);
+                let mut is_changed = false;
                 for link in world.links.values_mut().filter(owned) {
                     if link.status != Status::Deleted {
                         (link.status, link.updated_at) = (Status::Deleted, now);
+                        is_changed = true;
                     }
+                }
+                if is_changed {
+                    world.note(AuditAction::DeleteUser, None);
                 }
                 Some(world)
             }
@@ -212,6 +254,7 @@ impl World {
             Step::Import(is_wrong) => (!is_wrong).then(|| {
                 let mut world = self.clone();
                 world.links.extend(imported(number).map(|link| (link.id, link)));
+                world.note(AuditAction::Import, None);
                 world
             }),
             Step::RestoreAll => {
@@ -243,6 +286,9 @@ impl World {
                 world.days.remove(key);
                 world.days.insert(of(&key[..4], id), *visits);
             }
+        }
+        for id in [old.id, id] {
+            world.note(AuditAction::RenewId, Some(id));
         }
         world
     }
@@ -292,7 +338,7 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
                 edit(&mut new);
                 Ok::<_, ()>(new)
             };
-            match links.update(link.id, everybody(), replace).await {
+            match links.update(link.id, everybody(), somebody(), replace).await {
                 Ok(_) | Err(UpdateError::Refused(())) => Ok(None),
                 Err(UpdateError::Link(error)) => Err(error),
             }
@@ -305,24 +351,27 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
                 unique_id: unique_id.map(str::to_owned),
                 ..draft(&url_of(number))
             };
-            links.add(draft).await.map(Some)
+            links.add(draft, somebody()).await.map(Some)
         }
         Step::SetUrl(link) => edit(link, Box::new(move |link| link.full_url = url_of(number))).await,
         Step::SetUser(link, user) => edit(link, Box::new(move |link| link.user_id = user.map(str::to_owned))).await,
         Step::SetStatus(link, status) => edit(link, Box::new(move |link| link.status = status)).await,
         Step::Restore(link) => match world.pick(link) {
             None => Ok(None),
-            Some(link) => links.restore(link.id, PARTNER).await.map(|_| None),
+            Some(link) => links.restore(link.id, PARTNER, somebody()).await.map(|_| None),
         },
         Step::RenewId(link) => match world.pick(link) {
             None => Ok(None),
-            Some(link) => links.renew_id(link.id, everybody()).await.map(Some),
+            Some(link) => links.renew_id(link.id, everybody(), somebody()).await.map(Some),
         },
         Step::RestoreAll => {
             let ids = world.links.keys().copied().collect();
-            links.restore_all(ids, PARTNER, false).await.map(|_| None)
+            links.restore_all(ids, PARTNER, false, somebody()).await.map(|_| None)
         }
-        Step::DeleteUser(user) => links.delete_user(PARTNER, user.to_owned()).await.map(|_| None),
+        Step::DeleteUser(user) => links
+            .delete_user(PARTNER, user.to_owned(), somebody())
+            .await
+            .map(|_| None),
         Step::CountCall => {
             let job =
                 move |transaction: &mut Transaction<'_>| transaction.count_action(digest_of(0), CALLS, Timestamp::MAX);
@@ -355,6 +404,10 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
                 lines.into_iter(),
                 ImportOptions::default(),
                 Arc::new(|_| {}),
+                ImportLog {
+                    log: AuditLog::new(somebody(), AUDIT_ENTRIES),
+                    ..import_log()
+                },
             );
             match imported.await {
                 Ok(report) => {
@@ -386,7 +439,8 @@ pub fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, Str
     let publisher = Publisher::default();
     let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
     let ids = IdSource::repeatable(4, seed);
-    Links::from_store(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))
+    let links = Links::from_store(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))?;
+    Ok(links.auditing(AUDIT_ENTRIES))
 }
 
 /// Reads the store, again if that is the moment in which a failure of the disk is found out: a commit that readers

@@ -1,5 +1,6 @@
 //! When a link redirects.
 
+use crate::links::tests::audit::somebody;
 use crate::links::tests::{block_on, draft, everybody, open};
 use crate::links::*;
 
@@ -14,7 +15,7 @@ fn link_works_from_its_start_to_its_expiry() {
         expires_at: Some(Timestamp::from_unix(2_000)),
         ..draft("https://e.example/x")
     };
-    let id = block_on(links.add(limited)).unwrap().id;
+    let id = block_on(links.add(limited, somebody())).unwrap().id;
     let at = |second| links.index().look_up(id, Timestamp::from_unix(second));
     assert_eq!(at(1_499), Verdict::NotYet(start));
     assert!(matches!(at(1_500), Verdict::Redirect(_)));
@@ -27,6 +28,6 @@ fn link_works_from_its_start_to_its_expiry() {
             ..link.clone()
         })
     };
-    block_on(links.update(id, everybody(), disable)).unwrap();
+    block_on(links.update(id, everybody(), somebody(), disable)).unwrap();
     assert_eq!(at(1_499), Verdict::Disabled);
 }

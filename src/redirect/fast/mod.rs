@@ -353,7 +353,7 @@ mod tests {
     use crate::kaltura::session::Kind;
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
-    use crate::model::{Clock, Destination, PartnerId, Status as LinkStatus};
+    use crate::model::{Actor, ActorKind, Clock, Destination, PartnerId, Status as LinkStatus, Way};
     use crate::redirect::TINY;
     use crate::redirect::{Client, GOTO, Redirects};
     use crate::store::Transaction;
@@ -382,7 +382,13 @@ mod tests {
             draft(LinkStatus::Disabled, [None; 2]),
             draft(LinkStatus::Enabled, [Some(1_000), Some(2_000)]),
         ];
-        let ids = drafts.map(|draft| runtime.block_on(links.add(draft)).unwrap().id);
+        let somebody = Actor {
+            partner: Some(PartnerId(1)),
+            user: None,
+            kind: ActorKind::Admin,
+            way: Way::Api,
+        };
+        let ids = drafts.map(|draft| runtime.block_on(links.add(draft, somebody.clone())).unwrap().id);
         (fast_path_to(links), ids.to_vec())
     }
 

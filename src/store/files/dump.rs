@@ -15,11 +15,12 @@ use crate::store::Store;
 use crate::store::error::{CopyError, StoreError};
 use crate::store::files::medium;
 use crate::store::files::unfinished::Unfinished;
+use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{CLICKS, DAYS, Tables};
+use crate::store::format::tables::{AUDIT, CLICKS, DAYS, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
@@ -63,13 +64,17 @@ const OF_FIRST_INDEX: u8 = 5;
 /// Far from the indexes, of which there may be more one day.
 const OF_CLICKS: u8 = 128;
 const OF_DAYS: u8 = 129;
+const OF_AUDIT: u8 = 130;
 
 impl Snapshot {
     /// How many entries a dump of it has.
     pub fn entries(&self) -> Result<u64, StoreError> {
         let mut entries = self.meta.len()?;
         let plain = [&self.links, &self.counters, &self.revocations, &self.actions];
-        for table in plain.into_iter().chain(&self.clicks).chain(&self.days) {
+        for table in plain
+            .into_iter()
+            .chain([&self.clicks, &self.days, &self.audit].into_iter().flatten())
+        {
             entries += table.len()?;
         }
         for index in Index::ALL {
@@ -130,7 +135,11 @@ impl Snapshot {
                 visit(number, entry?.0.value(), &[])?;
             }
         }
-        for (number, table) in [(OF_CLICKS, &self.clicks), (OF_DAYS, &self.days)] {
+        for (number, table) in [
+            (OF_CLICKS, &self.clicks),
+            (OF_DAYS, &self.days),
+            (OF_AUDIT, &self.audit),
+        ] {
             if let Some(table) = table {
                 visit_table(number, table, visit)?;
             }
@@ -218,6 +227,7 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_ACTIONS => values::decode_calls(key, value).map(drop),
         OF_CLICKS => clicks::decode(key, value).map(drop),
         OF_DAYS => days::split_key(key).and_then(|_| days::decode(key, value)).map(drop),
+        OF_AUDIT => audit::decode(key, value).map(drop),
         OF_META => Ok(()),
         number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
             Some(index) if keys::id_of(*index, key).is_none() => {
@@ -287,6 +297,7 @@ struct Copy<'t> {
     tables: Tables<'t>,
     clicks: Table<'t, Bytes, Bytes>,
     days: Table<'t, Bytes, Bytes>,
+    audit: Table<'t, Bytes, Bytes>,
 }
 
 impl<'t> Copy<'t> {
@@ -295,6 +306,7 @@ impl<'t> Copy<'t> {
             tables: Tables::open(transaction)?,
             clicks: transaction.open_table(CLICKS)?,
             days: transaction.open_table(DAYS)?,
+            audit: transaction.open_table(AUDIT)?,
         })
     }
 
@@ -307,6 +319,7 @@ impl<'t> Copy<'t> {
             OF_ACTIONS => &mut self.tables.actions,
             OF_CLICKS => &mut self.clicks,
             OF_DAYS => &mut self.days,
+            OF_AUDIT => &mut self.audit,
             OF_META => {
                 let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
                 let value = value.try_into().map_err(|_| MALFORMED)?;

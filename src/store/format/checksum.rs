@@ -28,6 +28,17 @@ pub fn unseal<const N: usize>(table: &'static str, key: &[u8], sealed: &[u8]) ->
     Ok(*value)
 }
 
+/// As [`unseal`], of any length.
+pub fn unseal_text<'s>(table: &'static str, key: &[u8], sealed: &'s [u8]) -> Result<&'s [u8], StoreError> {
+    let (value, sum) = sealed
+        .split_last_chunk::<SEAL_BYTES>()
+        .ok_or_else(|| damaged(table, key, "wrong length"))?;
+    if checksum(&[key, value]) != *sum {
+        return Err(damaged(table, key, "wrong checksum"));
+    }
+    Ok(value)
+}
+
 fn damaged(table: &'static str, key: &[u8], reason: &str) -> StoreError {
     StoreError::damaged(table, format!("{}: {reason}", key.escape_ascii()))
 }

@@ -2,6 +2,7 @@
 //!
 //! Alone names bincode. The byte layouts are in docs/store-format.md.
 
+pub mod audit;
 pub mod checksum;
 pub mod clicks;
 pub mod days;

@@ -33,6 +33,9 @@ pub const CLICKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clic
 /// counted.
 pub const DAYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks_by_day");
 
+/// Number → an entry of the audit log, as `audit.rs` says. The table is made when first something is logged.
+pub const AUDIT: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("audit");
+
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
 

@@ -20,6 +20,8 @@ pub const USED: u8 = 5;
 /// The same, with the day that what was added belongs to.
 pub const USED_ON: u8 = 6;
 pub const DAYS_DROPPED: u8 = 7;
+pub const LOGGED: u8 = 8;
+pub const LOG_DROPPED: u8 = 9;
 
 /// The changes of one transaction, unless there is no journal or they are too many for it.
 #[derive(Debug)]
@@ -67,6 +69,18 @@ impl Redo {
     /// Everything up to this key of the table of days was dropped.
     pub fn days_dropped(&mut self, last: &[u8]) {
         self.keyed(DAYS_DROPPED, last, &[]);
+    }
+
+    pub fn logged(&mut self, sequence: u64, entry: &[u8]) {
+        match u32::try_from(entry.len()) {
+            Ok(length) => self.append(&[&[LOGGED], &sequence.to_be_bytes(), &length.to_be_bytes(), entry]),
+            Err(_) => self.give_up(),
+        }
+    }
+
+    /// Entries of the audit log up to this one were dropped.
+    pub fn log_dropped(&mut self, last: u64) {
+        self.append(&[&[LOG_DROPPED], &last.to_be_bytes()]);
     }
 
     fn keyed(&mut self, kind: u8, key: &[u8], parts: &[&[u8]]) {

@@ -8,7 +8,9 @@ use crate::model::{Day, LinkId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::{record as stored_record, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
-use crate::store::journal::redo::{COUNTED, DAYS_DROPPED, DROPPED, LINK, REVOKED, Redo, USED, USED_ON, VERSION};
+use crate::store::journal::redo::{
+    COUNTED, DAYS_DROPPED, DROPPED, LINK, LOG_DROPPED, LOGGED, REVOKED, Redo, USED, USED_ON, VERSION,
+};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::transaction::Transaction;
 
@@ -110,6 +112,11 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                 transaction.set_usage(id, &usage, Some(day))?;
             }
             [DAYS_DROPPED] => transaction.drop_days_until(rest.take_key()?)?,
+            [LOGGED] => {
+                let (sequence, length) = (u64::from_be_bytes(rest.take()?), u32::from_be_bytes(rest.take()?));
+                transaction.put_audit(sequence, rest.take_slice(length as usize)?)?;
+            }
+            [LOG_DROPPED] => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
             [kind] => return Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
         }
     }

@@ -6,6 +6,7 @@ use redb::{ReadOnlyTable, Value};
 use crate::model::Timestamp;
 use crate::store::Store;
 use crate::store::error::{StoreError, unless_corrupt};
+use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
@@ -33,6 +34,7 @@ enum Part {
     Counters,
     Clicks,
     Days,
+    Audit,
     Revocations,
     Actions,
 }
@@ -42,6 +44,7 @@ fn part(number: usize) -> Option<Part> {
         Part::Counters,
         Part::Clicks,
         Part::Days,
+        Part::Audit,
         Part::Revocations,
         Part::Actions,
     ];
@@ -111,6 +114,10 @@ fn look(
         },
         Part::Days => match &snapshot.days {
             Some(table) => (table, Snapshot::check_day),
+            None => return Ok((0, None)),
+        },
+        Part::Audit => match &snapshot.audit {
+            Some(table) => (table, |_, key, entry| audit::decode(key, entry).map(|_| None)),
             None => return Ok((0, None)),
         },
         Part::Revocations => (&snapshot.revocations, |_, digest, until| {

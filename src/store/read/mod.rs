@@ -1,5 +1,6 @@
 //! Reading: snapshots, lists, the scan that loads the map, and verification.
 
+pub mod audit;
 pub mod inspection;
 pub mod limit;
 pub mod list;

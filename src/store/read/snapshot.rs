@@ -13,7 +13,7 @@ use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{
-    self, ACTIONS, CLICKS, COUNTERS, DAYS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+    self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
 };
 use crate::store::format::values::{self, Counts, decode_counts};
 
@@ -31,6 +31,7 @@ pub struct Snapshot {
     /// None where nothing has been counted yet.
     pub clicks: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub days: Option<ReadOnlyTable<Bytes, Bytes>>,
+    pub audit: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub meta: ReadOnlyTable<&'static str, u64>,
     /// The number of the commit that left the store so.
     pub sequence: u64,
@@ -49,6 +50,7 @@ impl Snapshot {
             actions: inner.open_table(ACTIONS)?,
             clicks: tables::open_if_there(&inner, CLICKS)?,
             days: tables::open_if_there(&inner, DAYS)?,
+            audit: tables::open_if_there(&inner, AUDIT)?,
             meta,
             sequence,
         })

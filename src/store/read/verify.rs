@@ -6,6 +6,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::model::PROBLEMS_LISTED_MAX;
 use crate::store::error::StoreError;
+use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Index, PerIndex};
@@ -79,6 +80,7 @@ impl Snapshot {
         self.verify_unique_ids(&mut found)?;
         self.verify_clicks(&mut found)?;
         self.verify_days(&mut found)?;
+        self.verify_audit(&mut found)?;
         self.verify_sessions(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
@@ -216,6 +218,17 @@ impl Snapshot {
             }
             if present.as_deref() != Some(id) {
                 found.problem(|| format!("there are clicks of {shown}, which has no record"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_audit(&self, found: &mut Verification) -> Result<(), StoreError> {
+        let Some(table) = &self.audit else { return Ok(()) };
+        for entry in table.iter()? {
+            let (key, entry) = entry?;
+            if let Err(error) = audit::decode(key.value(), entry.value()) {
+                found.problem(|| error.to_string());
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The store against a naive model, and what it refuses.
 
+mod audit;
 mod copies;
 mod days;
 mod formats;

@@ -1,5 +1,6 @@
 //! Writing: the one writer thread with group commit, its queue, transactions, and recovery after a disk failure.
 
+pub mod audit;
 pub mod prepared;
 pub mod queue;
 pub mod recovery;

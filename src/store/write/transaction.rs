@@ -44,6 +44,8 @@ pub struct Transaction<'t> {
     pub inner: &'t WriteTransaction,
     pub tables: Tables<'t>,
     pub counting: Counting<'t>,
+    /// Opened when something is logged.
+    pub audit: Option<Table<'t, Bytes, Bytes>>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None without an observer, or if there are too many.
@@ -72,6 +74,7 @@ impl<'t> Transaction<'t> {
             inner,
             tables: Tables::open(inner)?,
             counting: Counting::default(),
+            audit: None,
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,

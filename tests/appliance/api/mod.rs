@@ -1,5 +1,6 @@
 //! Kaltura's API on the admin listener.
 
+mod audit;
 mod bad_input;
 mod client_habits;
 mod destinations;

@@ -23,6 +23,7 @@ use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::{input_date, plain};
 use crate::console::{Console, Page, save_as};
 use crate::links::file::{FileFormat, ImportOptions};
+use crate::model::Actor;
 use crate::model::validate;
 use crate::model::{PartnerId, grouped, whole_number};
 use crate::transfer::ImportSlot;
@@ -143,14 +144,14 @@ impl Console {
     }
 
     /// Has a file checked, and leads to the outcome.
-    fn begin_check(&self, job: ImportJob, file: Arc<KeptFile>, slot: ImportSlot) -> Page {
+    fn begin_check(&self, job: ImportJob, by: Actor, file: Arc<KeptFile>, slot: ImportSlot) -> Page {
         let (progress, partners) = (Arc::clone(&job.progress), self.starts.partners());
         let mut settings = job.settings;
         settings.options.dry_run = true;
         let number = self.imports.begin(job).ok_or(Problem::TooManyJobs)?;
         let (transfers, imports) = (Arc::clone(&self.transfers), Arc::clone(&self.imports));
         tokio::spawn(async move {
-            let checked = transfers.import(&file.spooled, settings, partners, progress.count());
+            let checked = transfers.import(&file.spooled, settings, by, partners, progress.count());
             let state = match checked.await {
                 Ok(report) => ImportState::Checked(Arc::new(report)),
                 Err(failure) => ImportState::Failed(failure.error),
@@ -188,10 +189,10 @@ impl Console {
             Arc::clone(&self.imports),
             self.starts.partners(),
         );
-        let partner = signed_in.session.partner;
+        let (partner, by) = (signed_in.session.partner, signed_in.actor());
         tokio::spawn(async move {
             let _slot = slot;
-            let imported = transfers.import(&file.spooled, settings, partners, job.progress.count());
+            let imported = transfers.import(&file.spooled, settings, by, partners, job.progress.count());
             let state = match imported.await {
                 Ok(report) => {
                     let (added, updated) = (report.added, report.updated);

@@ -94,7 +94,7 @@ impl Console {
         }
         let file = Arc::new(KeptFile::new(spooled, kept));
         let job = ImportJob::new(owner, name, settings, Arc::clone(&file));
-        self.begin_check(job, file, slot)
+        self.begin_check(job, signed_in.actor(), file, slot)
     }
 
     fn settings_of(&self, form: &Fields, name: &str, signed_in: &SignedIn) -> Result<ImportSettings, Problem> {
