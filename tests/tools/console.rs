@@ -19,7 +19,8 @@ pub fn people_use_the_console_in_chromium() {
     let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../console-screenshots");
     let mut command = Command::new("node");
     command
-        .args(["--test", "--test-reporter=spec"])
+        // Each file has a browser of its own, which often waits.
+        .args(["--test", "--test-concurrency=3", "--test-reporter=spec"])
         .current_dir(folder)
         .env("TINYD_ADMIN_URL", &appliance.admin)
         .env("TINYD_PUBLIC_URL", &appliance.public)
