@@ -116,10 +116,15 @@ test('every page is for everybody', as(TRUSTED, {}, async (person) => {
     ['clicks', 'clicks'],
     ['user', 'users/everybody'],
     ['health', 'health'],
+    ['import-and-export', 'transfer'],
   ]) {
     await person.open(where);
     await look(name);
   }
+  await page.getByLabel('File').setInputFiles(importFile('everybody'));
+  await person.press('Check the file');
+  await page.getByText('Nothing has been imported yet.').waitFor();
+  await look('import-checked');
   await person.open('all?owner=everybody');
   await page.getByLabel('that this filter finds').check();
   await person.press('Switch off');
@@ -129,6 +134,16 @@ test('every page is for everybody', as(TRUSTED, {}, async (person) => {
   await look('change-many-done');
   assert.deepEqual(problems, []);
 }));
+
+/** A file of which one line is refused. */
+function importFile(userId) {
+  const lines = [['id', 'systemName', 'fullUrl', 'name', 'userId'],
+    ['abcdef01', 'IMPORTED', 'https://www.example.com/1', HOSTILE, userId],
+    ['abcdef02', 'IMPORTED', 'javascript:alert(1)', HOSTILE, userId]];
+  const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const text = lines.map((line) => line.map(quoted).join(',')).join('\n');
+  return { name: '"><b>links\u202e.csv', mimeType: 'text/csv', buffer: Buffer.from(text) };
+}
 
 /** Moves to the next thing by keyboard, which must show where one is. */
 async function tab(page) {

@@ -1,5 +1,6 @@
 // Goes through the console as an administrator does, with and without a script.
 import assert from 'node:assert/strict';
+import fs from 'node:fs/promises';
 import { after, test } from 'node:test';
 import { add, as, closeBrowser, follow, PLAIN, SHORT_URL_BASE, stored, TRUSTED } from './browser.mjs';
 
@@ -102,6 +103,24 @@ async function administer(person, run) {
   await page.getByLabel('Owner').fill(john);
   await person.press('Save');
   assert.equal((await stored(ids.a)).userId, john);
+
+  // Export, change a line, import.
+  await person.choose('Import / export');
+  const begun = page.waitForEvent('download');
+  await page.getByRole('button', { name: 'Download CSV' }).click();
+  const file = await begun;
+  const [head, ...lines] = (await fs.readFile(await file.path(), 'utf8')).split(/\r?\n/);
+  const line = lines.find((text) => text.includes(ids.a));
+  assert.ok(line, `no ${ids.a} among ${lines.length} lines of ${file.suggestedFilename()}`);
+  const changed = [head, line.replace(`https://a.${run}.example.com/`, 'https://imported.example.com/'), ''].join('\n');
+  await page.getByLabel('Replace the link with the line').check();
+  await page.getByLabel('File').setInputFiles({ name: 'links.csv', mimeType: 'text/csv', buffer: Buffer.from(changed) });
+  await person.press('Check the file');
+  await page.getByText('Nothing has been imported yet.').waitFor();
+  assert.equal((await stored(ids.a)).fullUrl, `https://a.${run}.example.com/`);
+  await person.press('Import 1 link');
+  await page.getByText('The file is imported.').waitFor();
+  assert.equal((await stored(ids.a)).fullUrl, 'https://imported.example.com/');
 
   await person.choose('Clicks');
   await person.sees('Clicks of all links', 'The last 90 days');

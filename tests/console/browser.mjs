@@ -94,7 +94,7 @@ export class Person {
     });
     context.on('requestfailed', (request) => {
       // A download ends the navigation that began it.
-      const isDownload = /\/qr\.(png|svg)/.test(request.url()) && request.failure().errorText === 'net::ERR_ABORTED';
+      const isDownload = /\/(qr\.(png|svg)|export)\b/.test(request.url()) && request.failure().errorText === 'net::ERR_ABORTED';
       if (!isDownload) fail(`failed: ${request.url()} ${request.failure().errorText}`);
     });
     context.on('request', (request) => {

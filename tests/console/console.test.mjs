@@ -100,6 +100,7 @@ async function useLink(person, user) {
 
   // What leaked is revoked, and the rest stays.
   await person.choose('Lecture 1');
+  await page.getByLabel('The old link stops working for good').check();
   await person.press('Make a new ID');
   await person.sees('The old one stopped working for good.', 'Lecture 1');
   const renewed = person.linkId();
