@@ -1,14 +1,16 @@
 //! The pages of administrators, and changes of many links.
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, hidden};
 use crate::support::fixture::{Appliance, poll};
 use crate::support::http::request;
 
 const OTHER_PARTNER: &str = "7654321";
 
-/// Begins a change of many links, and waits for its end; returns the page that says so.
+/// Has a change of many links confirmed, and waits for its end; returns the page that says so.
 fn change_many(browser: &mut Browser, fields: &[(&str, &str)]) -> String {
-    let progress = browser.done("/bulk", fields);
+    let confirm = browser.submit("/bulk/confirm", fields);
+    let count = hidden(confirm.text(), "count");
+    let progress = browser.done("/bulk", &[fields, &[("count", count.as_str())]].concat());
     let mut page = String::new();
     poll("the end of the change", || {
         page = browser.get(&progress).text().to_owned();
@@ -180,7 +182,16 @@ fn change_of_many_is_asked_for_properly() {
     );
     assert_eq!(statuses(&appliance, &[&id]), [2]);
     // The progress belongs to the session that began it.
-    let progress = jane.done("/bulk", &[("action", "disable"), ("id", &id)]);
+    // Others than have been shown: it asks again.
+    for count in ["", "2", "x"] {
+        let answer = jane.submit("/bulk", &[("action", "delete"), ("id", &id), ("count", count)]);
+        assert!(
+            answer.status == 200 && answer.text().contains("Delete 1 link?"),
+            "{count}"
+        );
+    }
+    assert_eq!(statuses(&appliance, &[&id]), [2]);
+    let progress = jane.done("/bulk", &[("action", "disable"), ("id", &id), ("count", "1")]);
     let again = &mut Browser::of_user(&appliance, "jane");
     for browser in [again, &mut Browser::of_admin(&appliance)] {
         assert_eq!(browser.get(&progress).status, 404);
@@ -207,9 +218,16 @@ fn new_id_retires_the_old_one() {
         &mut Browser::of_user(&appliance, "john"),
         &mut Browser::of(&appliance, OTHER_PARTNER, "a", "of another partner"),
     ] {
-        assert_eq!(browser.submit(&format!("/links/{id}/new-id"), &[]).status, 404);
+        let answer = browser.submit(&format!("/links/{id}/new-id"), &[("confirm", "yes")]);
+        assert_eq!(answer.status, 404);
     }
-    let location = jane.done(&format!("/links/{id}/new-id"), &[]);
+    assert_eq!(
+        jane.submit(&format!("/links/{id}/new-id"), &[]).status / 100,
+        4,
+        "not confirmed"
+    );
+    assert_eq!(appliance.goto(&id).status, 302);
+    let location = jane.done(&format!("/links/{id}/new-id"), &[("confirm", "yes")]);
     let new = location["/links/".len()..].split('?').next().unwrap();
     assert!(new != id && jane.get(&location).text().contains("leaked"));
     assert_eq!((appliance.goto(&id).status, appliance.goto(new).status), (410, 302));
@@ -220,7 +238,7 @@ fn new_id_retires_the_old_one() {
         old.text()
     );
     for action in ["restore", "enable", "new-id"] {
-        let answer = jane.submit(&format!("/links/{id}/{action}"), &[]);
+        let answer = jane.submit(&format!("/links/{id}/{action}"), &[("confirm", "yes")]);
         assert_eq!(answer.status / 100, 4, "{action}: {}", answer.text());
     }
     assert_eq!(appliance.goto(&id).status, 410);

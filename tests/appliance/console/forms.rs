@@ -346,12 +346,13 @@ fn what_was_done_is_said_and_can_be_undone() {
         &location,
         &["stopped working at once", "Undo", &format!("/links/{id}/restore")],
     );
+    let (_, undo) = location.split_once("undo=").unwrap();
     assert_eq!(appliance.goto(&id).status / 100, 4);
     says(&mut jane, "/links?state=deleted", &["Deleted", &id]);
     says(
         &mut jane,
         &format!("/links/{id}"),
-        &["This link is deleted", "Restore it"],
+        &["This link is deleted", "An administrator can restore it"],
     );
     // Nothing else can be done with it.
     for action in ["edit", "disable", "enable", "delete"] {
@@ -361,7 +362,15 @@ fn what_was_done_is_said_and_can_be_undone() {
         );
         assert_eq!(answer.status, 404, "{action}");
     }
-    let location = jane.done(&format!("/links/{id}/restore"), &[]);
+    // A user undoes what this session has just deleted, and nothing else.
+    let restore = format!("/links/{id}/restore");
+    let later = format!("9{undo}");
+    for mark in ["", "x", later.as_str(), &undo[..undo.len() - 1]] {
+        assert_eq!(jane.submit(&restore, &[("undo", mark)]).status, 403, "{mark}");
+    }
+    let mut elsewhere = Browser::of_user(&appliance, "jane");
+    assert_eq!(elsewhere.submit(&restore, &[("undo", undo)]).status, 403);
+    let location = jane.done(&restore, &[("undo", undo)]);
     says(&mut jane, &location, &["Link restored", "Works"]);
     assert_eq!(appliance.goto(&id).header("location"), "https://example.com/new");
 }

@@ -45,7 +45,7 @@ fn answers(appliance: &Appliance) -> Vec<(String, Answer)> {
     }
     let many = [("action", "disable"), ("id", id.as_str())];
     answers.push(("confirm".to_owned(), admin.submit("/bulk/confirm", &many)));
-    let progress = admin.done("/bulk", &many);
+    let progress = admin.done("/bulk", &[&many[..], &[("count", "1")]].concat());
     answers.push(("progress".to_owned(), admin.get(&progress)));
     answers.push(("users' /all".to_owned(), jane.get("/all")));
     answers.push(("wrong form".to_owned(), jane.submit("/links/new", &[])));
