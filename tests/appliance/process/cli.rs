@@ -237,7 +237,8 @@ fn check_prints_effective_settings() {
         "admin.body_timeout_seconds = ",
         "public.proxy_protocol = false",
         "log.access = off",
-        "partner.id = 1234567, partner.admin_secret = (1), partner.user_secret = (1), partner.operator = false\n",
+        "partner.id = 1234567, partner.admin_secret = (1), partner.user_secret = (1), partner.operator = false, \
+         partner.destination_hosts = , partner.links_per_user_and_day = 0\n",
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }
