@@ -51,6 +51,8 @@ pub struct ConsoleRequest {
     /// Below the base, decoded.
     pub path: Vec<String>,
     pub query: Fields,
+    /// As it was sent.
+    pub query_text: String,
     pub headers: HeaderMap,
     pub client: IpAddr,
     pub host: String,
@@ -83,6 +85,7 @@ impl ConsoleRequest {
         Self {
             method: request.method().clone(),
             path: path.split('/').filter(|part| !part.is_empty()).map(decode).collect(),
+            query_text: request.uri().query().unwrap_or_default().to_owned(),
             query: Fields::parse(request.uri().query().unwrap_or_default().as_bytes()),
             headers: headers.clone(),
             client,

@@ -46,7 +46,17 @@ const NO_USER: &str = "Enter a user name of at most 100 characters.";
 impl Console {
     /// The path of the page on which to sign in and come back.
     pub(super) fn sign_in_path(&self, request: &ConsoleRequest) -> String {
-        let next = request.path_parts().join("/");
+        let encode =
+            |part: &str| percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let mut next = request
+            .path
+            .iter()
+            .map(|part| encode(part))
+            .collect::<Vec<_>>()
+            .join("/");
+        if !request.query_text.is_empty() {
+            next = format!("{next}?{}", request.query_text);
+        }
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
         self.path(&format!("sign-in?next={next}"))
     }
@@ -102,8 +112,8 @@ impl Console {
     pub(super) fn next_path(&self, next: &str) -> String {
         let is_plain = next
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_/".contains(&byte));
-        let is_page = is_plain && !next.starts_with('/') && !next.starts_with("sign-");
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_./?&=%+~".contains(&byte));
+        let is_page = is_plain && !next.starts_with('/') && !next.starts_with("sign-") && !next.contains("..");
         self.path(if is_page { next } else { "" })
     }
 

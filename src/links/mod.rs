@@ -419,7 +419,10 @@ impl Links {
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             let now = clock.now();
-            if let Some(refusal) = policy::refused_today(transaction, &policy, &draft, now)? {
+            if draft.added_by == Kind::User
+                && let Some(refusal) =
+                    policy::refused_today(transaction, &policy, draft.partner_id, draft.user_id.as_deref(), now)?
+            {
                 return Ok(Err(refusal));
             }
             if let Some(taken) =

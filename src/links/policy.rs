@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::kaltura::session::{Kind, Partners};
-use crate::links::{Draft, LinkError, Links};
+use crate::kaltura::session::Partners;
+use crate::links::{LinkError, Links};
 use crate::model::{Destination, ForbiddenHost, LinkPolicy, PartnerId, Timestamp};
 use crate::store::{StoreError, Transaction};
 
@@ -32,20 +32,21 @@ impl Links {
 pub(super) fn refused_today(
     transaction: &Transaction<'_>,
     policy: &LinkPolicy,
-    draft: &Draft,
+    partner: PartnerId,
+    user: Option<&str>,
     now: Timestamp,
 ) -> Result<Option<LinkError>, StoreError> {
     let limit = policy.links_per_user_and_day;
-    if limit == 0 || draft.added_by == Kind::Admin {
+    if limit == 0 {
         return Ok(None);
     }
     // Links without an owner are in no count.
-    let Some(user) = draft.user_id.as_deref().filter(|user| !user.is_empty()) else {
+    let Some(user) = user.filter(|user| !user.is_empty()) else {
         return Ok(Some(LinkError::NoUser));
     };
     let today = (now.day().start(), now.day().end());
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let added = transaction.count_links_of_user(draft.partner_id, user, today, most)?;
+    let added = transaction.count_links_of_user(partner, user, today, most)?;
     Ok((added >= most).then(|| LinkError::TooManyToday {
         user: user.to_owned(),
         limit,

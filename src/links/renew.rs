@@ -1,20 +1,28 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
-use crate::links::{LinkError, Links, Scope, visible};
+use crate::links::{LinkError, Links, Scope, policy, visible};
 use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
-use crate::store::Transaction;
+use crate::store::{Transaction, WriteError};
 
 impl Links {
     /// Moves a link to a new id, with all its fields and what was counted. The old id is retired: it stays deleted for
     /// ever, and is never drawn again. Clicks of the moment of the move may stay with the old id.
     pub async fn renew_id(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
         let (clock, ids, log) = (self.clock.clone(), self.ids.clone(), self.audit_log(by));
+        // Before anything is flushed for an id that is none.
+        let policy = self.policy(self.get(id, &scope).await?.partner_id);
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
                 Err(error) => return Ok(Err(error)),
             };
             let now = clock.now();
+            // An administrator's scope has no owner. The old record counts as one of today's.
+            if let Some(user) = &scope.owner
+                && let Some(refusal) = policy::refused_today(transaction, &policy, scope.partner, Some(user), now)?
+            {
+                return Ok(Err(refusal));
+            }
             let new = ShortLink {
                 id: ids.draw(transaction)?,
                 updated_at: now,
@@ -36,7 +44,9 @@ impl Links {
             Ok(Ok((new, is_used)))
         };
         // Of a flush that is under way, nobody could tell afterwards whether it was written.
-        let _flushed = self.hold_flushed_clicks().await?;
+        let flushed = self.hold_flushed_clicks().await;
+        // Nothing of the renewal has been tried yet.
+        let _flushed = flushed.map_err(|_| WriteError::Unavailable)?;
         let (new, is_used) = self.store.write(job).await??;
         self.search.note_used(is_used.then_some(new.id).into_iter());
         Ok(new)
@@ -47,6 +57,8 @@ impl Links {
 pub(super) fn retired(link: &ShortLink, now: Timestamp) -> ShortLink {
     ShortLink {
         status: Status::Deleted,
+        // So that it counts once, today, among the links of a user.
+        created_at: now,
         starts_at: Some(Timestamp::NEVER),
         expires_at: None,
         updated_at: now,

@@ -193,8 +193,9 @@ impl Source {
         }
         if let Some(location) = location.filter(|_| status.is_redirection()) {
             let text = format!(
-                "{} redirects to {location}: give the address that it leads to",
-                self.base
+                "{} redirects to {}: give the address that it leads to",
+                self.base,
+                self.redacted(&location)
             );
             return Err(Trouble::Lasting(Failure::Unreachable.error(text)));
         }
@@ -266,7 +267,7 @@ impl Source {
             ),
             "INVALID_KS" | "MISSING_KS" => {
                 let reason = exception["args"]["ERR_DESC"].as_str().unwrap_or("not accepted");
-                let text = format!("the session is not valid for Kaltura: {reason}");
+                let text = format!("the session is not valid for Kaltura: {}", self.redacted(reason));
                 return Trouble::Session(Failure::NotAllowed.error(format!("{text} ({code})")));
             }
             "SERVICE_FORBIDDEN" | "CANNOT_RETRIEVE_ANOTHER_USERS_SHORT_LINK" | "INVALID_USER_ID" => (
@@ -282,7 +283,7 @@ impl Source {
                 self.redacted(exception["message"].as_str().unwrap_or("no message")),
             ),
         };
-        Trouble::Lasting(failure.error(format!("{text} ({code})")))
+        Trouble::Lasting(failure.error(format!("{text} ({})", self.redacted(code))))
     }
 
     /// A text of the server: it may repeat what was sent.

@@ -68,6 +68,14 @@ for (const input of document.querySelectorAll("input[data-utc]")) {
 }
 
 // Pages that keep themselves up to date, until the server says that there is no more to come.
+function outdated() {
+  if (live.querySelector(".outdated")) return;
+  const note = document.createElement("p");
+  note.className = "error outdated";
+  note.setAttribute("role", "alert");
+  note.textContent = `Not up to date since ${format.format(new Date())}: the server does not answer, or your session has ended.`;
+  live.prepend(note);
+}
 const live = document.querySelector("[data-live]");
 const timer = live && setInterval(async () => {
   if (document.hidden) return;
@@ -75,10 +83,11 @@ const timer = live && setInterval(async () => {
     const response = await fetch(location.href, { redirect: "error" });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.querySelector("#live");
-    if (!response.ok || !fresh) return;
-    live.replaceChildren(...fresh.childNodes);
+    if (!response.ok || !fresh) return outdated();
+    // A screen reader reads alerts again that come anew.
+    if (live.innerHTML !== fresh.innerHTML) live.replaceChildren(...fresh.childNodes);
     if (!fresh.dataset.live) clearInterval(timer);
-  } catch { /* The server is not reached; the next time, perhaps. */ }
+  } catch { outdated(); }
 }, Number(live.dataset.live) * 1000);
 
 document.querySelector("[data-all]")?.addEventListener("change", (event) => {

@@ -53,7 +53,27 @@ struct Waiting {
     /// How often that was so.
     losses: u64,
     changes: Vec<Change>,
+    /// Of the changes.
+    links: usize,
     searched_at: Instant,
+}
+
+impl Change {
+    fn links(&self) -> usize {
+        match self {
+            Self::Link(_) => 1,
+            Self::Used(ids) => ids.len(),
+        }
+    }
+}
+
+impl Waiting {
+    /// Keeps changes no more: what has been read is of no use then.
+    fn lose(&mut self) {
+        self.is_kept = false;
+        self.changes = Vec::new();
+        self.links = 0;
+    }
 }
 
 impl Default for SearchIndex {
@@ -65,6 +85,7 @@ impl Default for SearchIndex {
                 is_stale: true,
                 losses: 0,
                 changes: Vec::new(),
+                links: 0,
                 searched_at: Instant::now(),
             }),
             turns: Semaphore::new(SEARCHES_MAX),
@@ -96,28 +117,27 @@ impl SearchIndex {
         if !waiting.is_kept {
             return;
         }
-        if waiting.changes.len() >= WAITING_MAX {
+        let change = change();
+        waiting.links += change.links();
+        if waiting.links > WAITING_MAX {
             // The rows go at the next search, or sweep: their lock may be held for as long as a search takes.
-            waiting.is_kept = false;
-            waiting.changes = Vec::new();
+            waiting.lose();
             return;
         }
-        waiting.changes.push(change());
+        waiting.changes.push(change);
     }
 
     /// Forgets the rows: the store may have lost commits.
     pub fn clear(&self) {
         let mut waiting = self.waiting.lock();
-        waiting.is_kept = false;
-        waiting.changes = Vec::new();
+        waiting.lose();
     }
 
     /// Frees the rows where they are of no use any more.
     pub fn sweep(&self) {
         let mut waiting = self.waiting.lock();
         if waiting.searched_at.elapsed() >= IDLE {
-            waiting.is_kept = false;
-            waiting.changes = Vec::new();
+            waiting.lose();
         }
         let is_kept = waiting.is_kept;
         drop(waiting);
@@ -135,7 +155,6 @@ impl SearchIndex {
         let is_new = !waiting.is_kept;
         if is_new {
             (waiting.is_kept, waiting.is_stale) = (true, true);
-            waiting.changes = Vec::new();
             waiting.losses += 1;
         }
         (waiting.losses, is_new)
@@ -163,6 +182,7 @@ impl SearchIndex {
         }
         waiting.is_stale = false;
         let changes = std::mem::take(&mut waiting.changes);
+        waiting.links = 0;
         drop(waiting);
         let mut rows = RwLockUpgradableReadGuard::upgrade(rows);
         if !is_usable {
