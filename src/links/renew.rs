@@ -9,8 +9,12 @@ impl Links {
     /// ever, and is never drawn again. Clicks of the moment of the move may stay with the old id.
     pub async fn renew_id(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
         let (clock, ids, log) = (self.clock.clone(), self.ids.clone(), self.audit_log(by));
-        // Before anything is flushed for an id that is none.
-        let policy = self.policy(self.get(id, &scope).await?.partner_id);
+        let policy = self.policy(scope.partner);
+        // Nothing is flushed for an id that is none.
+        let found = self.store.read(move |snapshot| snapshot.get(id)).await?;
+        if !found.is_some_and(|link| scope.covers(&link)) {
+            return Err(LinkError::NotFound);
+        }
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
