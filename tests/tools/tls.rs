@@ -202,6 +202,8 @@ pub fn testssl_finds_no_weakness() {
     let found = served.appliance.folder.path().join("found.json");
     let mut command = Command::new("testssl");
     command
+        // Or it warns that its own OpenSSL has no GOST ciphers.
+        .env("NO_ENGINE", "true")
         .args([
             "--quiet",
             "--color",
