@@ -1,6 +1,6 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
-use crate::links::{LinkError, Links, Scope, policy, visible};
+use crate::links::{LinkError, Links, Scope, Verdict, policy, visible};
 use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
 use crate::store::{Transaction, WriteError};
 
@@ -11,8 +11,7 @@ impl Links {
         let (clock, ids, log) = (self.clock.clone(), self.ids.clone(), self.audit_log(by));
         let policy = self.policy(scope.partner);
         // Nothing is flushed for an id that is none.
-        let found = self.store.read(move |snapshot| snapshot.get(id)).await?;
-        if !found.is_some_and(|link| scope.covers(&link)) {
+        if self.index.look_up(id, self.clock.now()) == Verdict::Unknown {
             return Err(LinkError::NotFound);
         }
         let job = move |transaction: &mut Transaction<'_>| {
