@@ -17,7 +17,7 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The files with one of these endings in these files and folders, sorted by path.
+/// The files with one of these endings in these files and folders, sorted by path, without pictures.
 pub fn files(places: &[&str], endings: &[&str]) -> Vec<File> {
     let mut paths: Vec<PathBuf> = places.iter().map(|place| root().join(place)).collect();
     let mut files = Vec::new();
@@ -29,7 +29,9 @@ pub fn files(places: &[&str], endings: &[&str]) -> Vec<File> {
                 paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
         } else if path.exists() && endings.iter().any(|ending| name.ends_with(ending)) {
-            let text = fs::read_to_string(&path).unwrap();
+            let Ok(text) = String::from_utf8(fs::read(&path).unwrap()) else {
+                continue;
+            };
             let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
             files.push(File { path, text });
         }
