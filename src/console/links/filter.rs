@@ -182,7 +182,8 @@ impl Filter {
             SearchOrder::Updated => OrderField::Updated,
             SearchOrder::Expires => OrderField::Expires,
         };
-        let is_indexed = owner.is_none() || field == OrderField::Created;
+        // The other orders would be read from their beginning to find a few.
+        let is_indexed = field == OrderField::Created || owner.is_none() && !created.is_bounded();
         let is_plain = text.is_empty() && !only_unused && without_system_name.is_none();
         (is_indexed && is_plain).then(|| Query {
             partner,
