@@ -7,7 +7,7 @@ use crate::admin::status::{
     ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
     RefusalStatus, StoreStatus, TlsStatus,
 };
-use crate::model::{grouped, shown};
+use crate::model::{Timestamp, grouped, shown};
 
 impl ApplianceStatus {
     /// Names, each with what is said of it. A name that is empty goes on with the one before.
@@ -36,7 +36,9 @@ impl ApplianceStatus {
             ("process", process(&self.process)),
             (
                 "last backup",
-                self.store.last_backup.map_or_else(|| "never".to_owned(), time),
+                self.store
+                    .last_backup
+                    .map_or_else(|| "never".to_owned(), Timestamp::rfc3339_of),
             ),
         ]);
         rows
@@ -46,11 +48,6 @@ impl ApplianceStatus {
     pub fn spans(&self) -> [String; 2] {
         [span(self.uptime_seconds), span(self.minutes_seconds)]
     }
-}
-
-/// A time in RFC 3339, in UTC.
-fn time(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |instant| instant.to_string())
 }
 
 fn bytes(bytes: u64) -> String {
@@ -140,7 +137,10 @@ fn connections(connections: &ConnectionStatus) -> String {
 
 fn certificates(tls: &TlsStatus) -> impl Iterator<Item = (&'static str, String)> {
     tls.certificates.iter().map(|certificate| {
-        let (names, until) = (certificate.names.join(" "), time(certificate.not_after));
+        let (names, until) = (
+            certificate.names.join(" "),
+            Timestamp::rfc3339_of(certificate.not_after),
+        );
         ("certificate", format!("{} {names}, valid until {until}", tls.listener))
     })
 }
@@ -152,7 +152,9 @@ fn store(store: &StoreStatus) -> String {
         (false, false) => "REFUSES WRITES",
     };
     let (queued, failures) = (grouped(store.queued), grouped(store.failures));
-    let verified = store.verified.map_or_else(|| "not yet".to_owned(), time);
+    let verified = store
+        .verified
+        .map_or_else(|| "not yet".to_owned(), Timestamp::rfc3339_of);
     let mut text = format!("{state}, {queued} queued, failed {failures} times since the start, verified {verified}");
     if store.problems > 0 {
         let _ = write!(text, "; {} PROBLEMS", store.problems);

@@ -49,7 +49,7 @@ pub(super) fn parse_past(text: &str) -> Result<Timestamp, String> {
 
 /// Writes a time in RFC 3339, in UTC.
 pub(super) fn show(seconds: i64) -> String {
-    Instant::from_second(seconds).map_or_else(|_| seconds.to_string(), |instant| instant.to_string())
+    Timestamp::rfc3339_of(seconds)
 }
 
 #[cfg(test)]

@@ -43,6 +43,11 @@ impl Timestamp {
         epoch.checked_add(jiff::SignedDuration::from_secs(self.0)).ok()
     }
 
+    /// A time in unix seconds as RFC 3339 writes it, in UTC; as it is where that has no such form.
+    pub fn rfc3339_of(seconds: i64) -> String {
+        jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |instant| instant.to_string())
+    }
+
     /// This moment moved by `seconds`, held at the ends of the range instead of wrapping.
     pub const fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
