@@ -1,4 +1,4 @@
-//! `tinyd audit`: who has changed what, and when.
+//! `tinyd audit`: changes with their actors and times.
 
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -239,10 +239,14 @@ fn reload(running: &Settings, overrides: &Overrides, reloader: &Reloader, log_le
     }
 }
 
-/// A link that opens the console, on a terminal only: what a log keeps, others read.
+/// In a container, whose output is logged even if it looks like a terminal.
+const FIRST_PROCESS: u32 = 1;
+
+/// A link that opens the console, on a terminal only: others read the log.
 fn print_console_link(settings: &Settings, admin_url: Option<&str>, reloader: &Reloader) -> Result<(), CliError> {
     let mut err = io::stderr();
-    let (Some(partner), Some(url)) = (settings.default_partner(), admin_url.filter(|_| err.is_terminal())) else {
+    let on_terminal = err.is_terminal() && std::process::id() != FIRST_PROCESS;
+    let (Some(partner), Some(url)) = (settings.default_partner(), admin_url.filter(|_| on_terminal)) else {
         return Ok(());
     };
     let grant = Grant {

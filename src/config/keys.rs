@@ -376,7 +376,7 @@ keys! {
         "");
     OIDC_USER_GROUPS: key(&[("console.oidc", "[]")], "user_groups", ValueKind::Texts("names of groups",
         console::check_group), AfterRestart,
-        "Groups whose members may sign in as users. Default: everybody whom the provider lets in.",
+        "Groups whose members may sign in as users. Default: all accounts that the provider signs in.",
         "Set it, or restrict the client there, if the provider knows people from outside your organisation.");
     OIDC_SCOPES: key(&[("console.oidc", "[\"profile\", \"email\"]")], "scopes", ValueKind::Texts("names of scopes",
         console::check_name), AfterRestart,
@@ -396,7 +396,7 @@ keys! {
     COUNT_CLICKS: key(&[("links", "true")], "count_clicks", ValueKind::Flag, AfterRestart,
         "Whether redirects are counted.", "");
     AUDIT_ENTRIES: key(&[("links", "100000")], "audit_entries", ValueKind::Number(0..=10_000_000, "entries"),
-        AfterRestart, "Entries of the audit log that are kept: who has changed what, and when. 0 keeps no new ones.",
+        AfterRestart, "Entries of the audit log to keep: each change with its actor and time. 0 records no new ones.",
         "An entry takes some 300 bytes.");
 
     FETCH_ENABLED: key(&[("fetch", "true")], "enabled", ValueKind::Flag, AfterRestart,

@@ -1,4 +1,4 @@
-//! The audit log: noting who has changed what, in the transaction of the change, and reading what was noted.
+//! The audit log: entries are written in the transaction of their change, and read newest first.
 
 use crate::kaltura::session::{Kind, Session};
 use crate::links::Links;

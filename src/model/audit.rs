@@ -1,4 +1,4 @@
-//! An entry of the audit log: who has changed what, and when. Never a session or a secret.
+//! An entry of the audit log: a change, its actor and its time. Never a session or a secret.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const TEXT_MAX_BYTES: usize = 300;
 pub enum ActorKind {
     User,
     Admin,
-    /// Whoever may write the file of the store.
+    /// The operator: any process that may write the store file.
     Local,
 }
 

@@ -11,7 +11,7 @@ use crate::http::{self, Response};
 use crate::model::Clock;
 use crate::tls::Secure;
 
-/// Answered here, because whoever asks has no certificate for us yet.
+/// Answered over plain HTTP: an authority asks before there is a certificate.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 const HTTPS_PORT: u16 = 443;
 

@@ -199,7 +199,7 @@ impl TlsServer {
             return;
         }
         let problem = self.read(&mut files, &settings);
-        // Whoever replaces a pair does so one file after the other: a problem is one when it lasts until the next look.
+        // A pair is replaced one file after the other: a mismatch is a problem only if the next look finds it too.
         if problem.is_none() || problem == files.suspected {
             self.take_note(problem.clone());
         }

@@ -111,7 +111,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// On the heap, because its state is large and moves from the handshake to whoever serves the connection.
+/// On the heap, because its state is large and moves from the handshake to the task that serves the connection.
 pub struct TlsStream(Box<ServerStream<Transport>>);
 
 impl fmt::Debug for TlsStream {

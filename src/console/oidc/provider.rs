@@ -1,4 +1,4 @@
-//! The OpenID provider: what it says of itself, and what it says of somebody who signs in.
+//! The OpenID provider: its metadata, and its claims about an account.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ pub enum OidcError {
     NoIdentity(NoIdentity),
 }
 
-/// Somebody whom the provider has signed in.
+/// An account that the provider has signed in.
 pub struct Authenticated {
     pub identity: Identity,
     /// Signed by the provider.

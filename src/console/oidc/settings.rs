@@ -43,7 +43,7 @@ pub struct OidcSettings {
     pub user_claim: String,
     pub groups_claim: String,
     pub admin_groups: Vec<String>,
-    /// Who may sign in; empty: everybody whom the provider knows.
+    /// Who may sign in; empty: all accounts of the provider.
     pub user_groups: Vec<String>,
     /// Beside `openid`.
     pub scopes: Vec<String>,

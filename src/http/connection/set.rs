@@ -23,8 +23,8 @@ use crate::model::{Clock, Timestamp, client_network};
 const IDLE_SECONDS: u32 = 2;
 /// Connections examined for an eviction: enough to find one of the idlest tenth nearly always.
 const LOOKED_AT: usize = 32;
-/// A connection in its TLS handshake counts as idle for so many seconds longer: whoever never finishes it gives way
-/// before a client that has sent requests.
+/// A connection in its TLS handshake counts as idle for so many seconds longer: a client that never finishes it is
+/// evicted before one that has sent requests.
 const HANDSHAKE_SECONDS: u32 = 100_000;
 /// The time of a connection with a request in flight.
 const BUSY: u32 = u32::MAX;

@@ -1,4 +1,4 @@
-//! The audit log: that every change is noted with whoever made it, in the transaction of the change, and not for ever.
+//! The audit log: every change is recorded with its actor, in its transaction, and kept for a bounded time.
 
 use crate::links::file::{FileFormat, ImportLog, ImportOptions, Line, import};
 use crate::links::tests::imports::link;

@@ -38,7 +38,7 @@ fn with_links(disk: &Disk, count: usize) -> (Links, Vec<LinkId>) {
     (links, ids)
 }
 
-/// What somebody who asks is told; again while the file is being opened again.
+/// What a read returns; repeated while the file is being opened again.
 fn told(links: &Links, id: LinkId) -> Usage {
     loop {
         match block_on(links.get_with_usage(id, everybody())) {
@@ -227,7 +227,7 @@ async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
     release
 }
 
-/// The hang: whoever asks for clicks waits until an import of millions of links, or a sync that takes long, has ended.
+/// The hang: a read of clicks waits for an import of millions of links, or for a slow sync, to end.
 #[test]
 fn reader_of_clicks_does_not_wait_for_the_writer() {
     let disk = Disk::with_store();

@@ -85,7 +85,7 @@ fn nothing_brings_a_retired_id_back() {
         matches!(updated, Err(UpdateError::Link(LinkError::Retired))),
         "{updated:?}"
     );
-    // Whoever may not see it hears nothing of it.
+    // A user who may not see it learns nothing of it.
     let other = Scope {
         owner: Some("other".into()),
         ..everybody()

@@ -47,7 +47,7 @@ fn damaged_page_of_format_1_is_not_upgraded() {
     assert!(!folder.path().join("links.format-1.redb").exists());
 }
 
-/// The golden files: stores of each format. Whoever changes the format must still be able to read them.
+/// The golden files: stores of each format. A change of the format must still read them.
 #[test]
 fn stores_of_every_format_are_read_and_written() {
     let stores: [&[u8]; 2] = [

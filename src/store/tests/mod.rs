@@ -500,8 +500,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Formats 1 and 2, to the byte: whoever changes the newest must give the store another format, because files written
-/// with this one are out there.
+/// Formats 1 and 2, to the byte: a change of the newest needs another format number, because files written with this
+/// one are out there.
 #[test]
 fn formats_stay_what_they_are() {
     let link = golden_link();
