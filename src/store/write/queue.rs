@@ -20,18 +20,65 @@ pub enum TransactionEnd {
     Abort,
 }
 
-/// Tells the sender of a job that has been run how it ended.
-pub type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
 /// A write that waits in the queue.
 pub struct Job {
     /// Whether it wants a transaction for itself.
     pub is_alone: bool,
-    work: Work,
+    work: Box<dyn Work>,
 }
 
-/// Runs a write, or, without a transaction, tells its sender that nothing was written.
-type Work = Box<dyn FnOnce(Option<&mut Transaction<'_>>) -> Result<(TransactionEnd, Answer), StoreError> + Send>;
+trait Work: Send {
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<TransactionEnd, StoreError>;
+
+    /// Whether it has run without an error, and its sender waits for the outcome.
+    fn has_run(&self) -> bool;
+
+    fn answer(&mut self, outcome: Result<(), WriteError>);
+}
+
+/// A job, then its result.
+struct Task<R, F> {
+    job: Option<F>,
+    result: Option<R>,
+    sender: Option<oneshot::Sender<Result<R, WriteError>>>,
+}
+
+impl<R, F> Task<R, F> {
+    fn send(&mut self, result: Result<R, WriteError>) {
+        if let Some(sender) = self.sender.take() {
+            // The sender may have left, which changes nothing about the write.
+            drop(sender.send(result));
+        }
+    }
+}
+
+impl<R, F> Work for Task<R, F>
+where
+    R: Send,
+    F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
+{
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<TransactionEnd, StoreError> {
+        match self.job.take().map_or(Err(StoreError::Closed), |job| job(transaction)) {
+            Ok((end, result)) => {
+                self.result = Some(result);
+                Ok(end)
+            }
+            Err(error) => {
+                self.send(Err(WriteError::Unavailable));
+                Err(error)
+            }
+        }
+    }
+
+    fn has_run(&self) -> bool {
+        self.result.is_some()
+    }
+
+    fn answer(&mut self, outcome: Result<(), WriteError>) {
+        let result = self.result.take().ok_or(WriteError::Unavailable);
+        self.send(result.and_then(|result| outcome.map(|()| result)));
+    }
+}
 
 impl Job {
     pub fn new<R, F>(is_alone: bool, job: F, sender: oneshot::Sender<Result<R, WriteError>>) -> Self
@@ -39,31 +86,33 @@ impl Job {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
-        // The sender may have left, which changes nothing about the write.
-        let work =
-            move |transaction: Option<&mut Transaction<'_>>| match transaction.map_or(Err(StoreError::Closed), job) {
-                Ok((end, result)) => {
-                    let answer = move |outcome: Result<(), WriteError>| drop(sender.send(outcome.map(|()| result)));
-                    Ok((end, Box::new(answer) as Answer))
-                }
-                Err(error) => {
-                    drop(sender.send(Err(WriteError::Unavailable)));
-                    Err(error)
-                }
-            };
+        let task = Task {
+            job: Some(job),
+            result: None,
+            sender: Some(sender),
+        };
         Self {
             is_alone,
-            work: Box::new(work),
+            work: Box::new(task),
         }
     }
 
-    /// Its sender is answered once the transaction has ended; if the job fails, at once.
-    pub fn run(self, transaction: &mut Transaction<'_>) -> Result<(TransactionEnd, Answer), StoreError> {
-        (self.work)(Some(transaction))
+    /// If it fails, its sender is answered at once.
+    pub fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<TransactionEnd, StoreError> {
+        self.work.run(transaction)
+    }
+
+    pub fn has_run(&self) -> bool {
+        self.work.has_run()
+    }
+
+    /// Tells its sender how the transaction has ended, or that nothing was written, if it has not run.
+    pub fn answer(mut self, outcome: Result<(), WriteError>) {
+        self.work.answer(outcome);
     }
 
     pub fn refuse(self) {
-        drop((self.work)(None));
+        self.answer(Err(WriteError::Unavailable));
     }
 }
 

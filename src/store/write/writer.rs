@@ -19,7 +19,7 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Answer, Job, Received, TransactionEnd, batch_of, receive};
+use crate::store::write::queue::{Job, Received, TransactionEnd, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -251,13 +251,11 @@ impl WriterState {
         receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
     }
 
-    fn write(&mut self, batch: Vec<Job>) -> Result<(), StoreError> {
+    fn write(&mut self, mut batch: Vec<Job>) -> Result<(), StoreError> {
         let is_alone = batch.iter().any(|job| job.is_alone);
-        let mut jobs = batch.into_iter();
-        let mut answers = Vec::with_capacity(jobs.len());
-        match self.commit(is_alone, &mut jobs, &mut answers) {
+        match self.commit(is_alone, &mut batch) {
             Ok(()) => {
-                answers.into_iter().for_each(|answer| answer(Ok(())));
+                batch.into_iter().for_each(|job| job.answer(Ok(())));
                 Ok(())
             }
             Err((outcome, mut error)) => {
@@ -273,23 +271,17 @@ impl WriterState {
                 if error.is_of_the_file() {
                     self.health.send_replace(Health::Refusing(error.to_string()));
                 }
-                answers.into_iter().for_each(|answer| answer(Err(outcome)));
-                jobs.for_each(Job::refuse);
+                batch.into_iter().for_each(|job| job.answer(Err(outcome)));
                 Err(error)
             }
         }
     }
 
     /// Runs the jobs in one transaction, has it on disk and publishes it.
-    fn commit(
-        &mut self,
-        is_alone: bool,
-        jobs: &mut dyn Iterator<Item = Job>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), BatchError> {
+    fn commit(&mut self, is_alone: bool, jobs: &mut [Job]) -> Result<(), BatchError> {
         let sequence = *self.published.borrow() + 1;
         let unknown = |error| (WriteError::OutcomeUnknown, error);
-        let ran = self.run_jobs(is_alone, sequence, jobs, answers);
+        let ran = self.run_jobs(is_alone, sequence, jobs);
         let Some((inner, finished)) = ran.map_err(|error| (WriteError::Unavailable, error))? else {
             return Ok(());
         };
@@ -299,7 +291,8 @@ impl WriterState {
             .map_err(unknown)?;
         metrics.commits.observe_duration(waiting.elapsed());
         drop(waiting);
-        metrics.batch_sizes.observe(answers.len() as u64);
+        let ran = jobs.iter().filter(|job| job.has_run()).count();
+        metrics.batch_sizes.observe(ran as u64);
         metrics.move_links(finished.links);
         self.publish(sequence, finished.changes).map_err(unknown)
     }
@@ -309,8 +302,7 @@ impl WriterState {
         &mut self,
         is_alone: bool,
         sequence: u64,
-        jobs: &mut dyn Iterator<Item = Job>,
-        answers: &mut Vec<Answer>,
+        jobs: &mut [Job],
     ) -> Result<Option<(WriteTransaction, Finished)>, StoreError> {
         let database = self.database()?;
         if is_alone {
@@ -332,10 +324,7 @@ impl WriterState {
         for job in jobs {
             let before = transaction.modifications;
             match job.run(&mut transaction) {
-                Ok((end, answer)) => {
-                    ending = end;
-                    answers.push(answer);
-                }
+                Ok(end) => ending = end,
                 // One damaged record is no reason to refuse the others.
                 Err(error @ StoreError::Damaged { .. }) if transaction.modifications == before => {
                     tracing::error!(%error, "write met a damaged record");
