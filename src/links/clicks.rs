@@ -369,7 +369,7 @@ impl Links {
             // If this future is dropped here, the batch stays and is written again.
             let now = self.clock.now();
             self.store
-                .write(move |transaction| batch.write(transaction, now))
+                .write_local(move |transaction| batch.write(transaction, now))
                 .await?;
             let written = clicks.pending.lock().batch.take();
             if let Some(written) = written {

@@ -62,7 +62,7 @@ impl Links {
         loop {
             let began = Instant::now();
             let job = move |transaction: &mut Transaction<'_>| transaction.drop_days_before(first, SWEEP_ENTRIES);
-            let dropped = self.store.write(job).await?;
+            let dropped = self.store.write_local(job).await?;
             if dropped > 0 {
                 tracing::debug!(dropped, "dropped clicks of days long ago");
             }

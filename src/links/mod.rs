@@ -471,7 +471,7 @@ impl Links {
     pub async fn update<E, F>(&self, id: LinkId, scope: Scope, by: Actor, edit: F) -> Result<ShortLink, UpdateError<E>>
     where
         E: Send + 'static,
-        F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Send + 'static,
+        F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Clone + Send + 'static,
     {
         let (clock, log, policy) = (self.clock.clone(), self.audit_log(by), self.policy(scope.partner));
         let job = move |transaction: &mut Transaction<'_>| {

@@ -25,7 +25,7 @@ pub use link::{LinkRef, ShortLink, Status};
 pub use network::{client_network, is_local, without_host};
 pub use number::{grouped, whole_number};
 pub use policy::{ForbiddenHost, LinkPolicy};
-pub use time::{Clock, Day, Timestamp};
+pub use time::{Clock, Day, Timestamp, unix_milliseconds};
 pub use usage::{DailyUsage, Usage, Visit};
 pub use validate::is_xml_char;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::DateTime;
 
@@ -126,11 +126,19 @@ impl Clock {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]
+/// Milliseconds since 1970 by the clock of the operating system, for comparing clocks of machines.
+pub fn unix_milliseconds() -> i64 {
+    i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX)
+}
+
 fn system_now() -> Timestamp {
+    Timestamp(i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX))
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]
+fn since_1970() -> Duration {
     // A clock before 1970 counts as 1970: nothing that depends on it could be right anyway.
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

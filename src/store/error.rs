@@ -32,6 +32,9 @@ pub enum StoreError {
     Interrupted,
     #[error("a read was stopped: {0}")]
     Stopped(#[from] Stopped),
+    /// Of the replication log.
+    #[error("nothing can be appended to the replication log: {0}")]
+    Log(String),
 }
 
 impl StoreError {
@@ -129,6 +132,10 @@ pub enum OpenError {
     Unreadable { path: PathBuf, source: StoreError },
     #[error("cannot read the store")]
     Read(#[from] StoreError),
+    #[error("{} is of a cluster: set [cluster], or take it out of the cluster with tinyd cluster leave", .0.display())]
+    InCluster(PathBuf),
+    #[error("{} is not of a cluster: run tinyd cluster init or tinyd cluster join first", .0.display())]
+    NotInCluster(PathBuf),
     #[error("cannot start the writer thread")]
     Thread(#[from] std::io::Error),
 }

@@ -8,6 +8,7 @@ mod files;
 mod format;
 mod journal;
 mod read;
+pub mod replication;
 mod write;
 
 #[cfg(test)]
@@ -56,10 +57,16 @@ use crate::store::files::unfinished::folder_of;
 #[cfg(fuzzing)]
 use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
-use crate::store::write::writer::{Handle, RetryTiming, Writer};
+use crate::store::replication::{ApplyError, Position, ReplicationLog};
+use crate::store::write::queue::JobScope;
+use crate::store::write::replicated::{Replicated, Replicating};
+use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";
+
+/// Entries of the replication log that a store keeps, for others that miss them.
+const ENTRIES_KEPT_BYTES: u64 = if cfg!(test) { 16 * 1024 } else { 64 * 1024 * 1024 };
 
 /// The open store: one writer thread, any number of readers. Dropping it waits until what is queued has been written.
 #[derive(Debug)]
@@ -102,9 +109,18 @@ impl Store {
     /// Opens or creates the store; a failure leaves the file as it was. Beside the journal of another store, an unclean
     /// store is read-only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
+        Self::open_with(path, observer, None)
+    }
+
+    /// As [`Store::open`], or a store of a cluster, with its log.
+    pub fn open_with(
+        path: &Path,
+        observer: Option<Arc<dyn CommitObserver>>,
+        log: Option<Arc<dyn ReplicationLog>>,
+    ) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         file.create_if_missing()?;
-        match Self::open_on(Arc::new(file), folder_of(path), observer, RetryTiming::default()) {
+        match Self::open_on(Arc::new(file), folder_of(path), observer, RetryTiming::default(), log) {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
             Err(error @ OpenError::ForeignJournal { .. }) => {
                 tracing::error!("refusing writes: {error}");
@@ -175,17 +191,22 @@ impl Store {
         folder: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
         pace: RetryTiming,
+        log: Option<Arc<dyn ReplicationLog>>,
     ) -> Result<Self, OpenError> {
         let (mut store, published) = Self::reading(medium.open()?, folder)?;
-        store.writer = Some(Writer::start(
-            medium,
-            Arc::clone(&store.handle),
-            observer,
+        let replicated = match (log, store.snapshot()?.position()) {
+            (Some(log), Some(position)) => Some(Replicated::new(log, position, ENTRIES_KEPT_BYTES)),
+            (Some(_), None) => return Err(OpenError::NotInCluster(folder.to_owned())),
+            (None, Some(_)) => return Err(OpenError::InCluster(folder.to_owned())),
+            (None, None) => None,
+        };
+        let shared = SharedWithReaders {
+            handle: Arc::clone(&store.handle),
             published,
-            pace,
-            Arc::clone(&store.visibility),
-            Arc::clone(&store.metrics),
-        )?);
+            visibility: Arc::clone(&store.visibility),
+            metrics: Arc::clone(&store.metrics),
+        };
+        store.writer = Some(Writer::start(medium, shared, observer, pace, replicated)?);
         Ok(store)
     }
 
@@ -209,15 +230,32 @@ impl Store {
     ///
     /// The job must read and decide before it changes anything: what it has changed is committed with whatever it
     /// returns as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other
-    /// error gives the whole transaction up. Once this future has been polled to the point of waiting, the job runs
+    /// error gives the whole transaction up. In a cluster it runs again after another store's change. Once this future has been polled to the point of waiting, the job runs
     /// even if the future is dropped.
     pub async fn write<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
+    {
+        self.submit(JobScope::Shared, job).await
+    }
+
+    /// As [`Store::write`], for what concerns this store alone, also in a cluster.
+    pub async fn write_local<R, F>(&self, job: F) -> Result<R, WriteError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
+    {
+        self.submit(JobScope::Local, job).await
+    }
+
+    async fn submit<R, F>(&self, scope: JobScope, job: F) -> Result<R, WriteError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
     {
         let job = |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, job(transaction)?));
-        self.writer()?.submit(false, job).await
+        self.writer()?.submit(scope, job, Some(Clone::clone)).await
     }
 
     /// As [`Store::write`], in a transaction of its own: the job may change things first and decide at its end whether
@@ -227,7 +265,27 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
-        self.writer()?.submit(true, job).await
+        self.writer()?.submit(JobScope::Alone, job, None).await
+    }
+
+    /// Makes this store one of a cluster, whose log has come to an entry with this number and hash. Without effect on
+    /// this process: open it again with the log.
+    pub async fn enter_cluster(&self, after: Position) -> Result<Position, WriteError> {
+        let job =
+            move |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, transaction.enter_cluster(after)?));
+        self.write_alone(job).await
+    }
+
+    /// Applies entries of the replication log up to the first that cannot be applied, and returns the position after
+    /// them. Entries that have been applied are passed over.
+    pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
+        let writer = self.writer().map_err(|_| ApplyError::Unavailable)?;
+        writer.apply(entries).await
+    }
+
+    /// What is known of the replication log; none outside of a cluster.
+    pub fn replicating(&self) -> Option<&Replicating> {
+        self.writer.as_ref().and_then(Writer::replicating)
     }
 
     fn writer(&self) -> Result<&Writer, WriteError> {

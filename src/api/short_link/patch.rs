@@ -44,7 +44,7 @@ pub(super) fn draft(fields: &Fields<'_>, session: &Session) -> Result<Draft, Api
 }
 
 /// The fields of a link in a request: outer `None` = absent, inner `None` = null.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Patch {
     user_id: Option<Option<String>>,
     name: Option<Option<String>>,

@@ -250,7 +250,7 @@ impl Links {
         if is_new {
             // What a commit under way has changed is neither kept nor in a snapshot yet. It is once this has been
             // written; a store that takes no writes has no commit under way.
-            let _ = self.store.write(|_| Ok(())).await;
+            let _ = self.store.write_local(|_| Ok(())).await;
         }
         losses
     }

@@ -13,6 +13,7 @@ use crate::links::tests::audit::somebody;
 use crate::links::tests::simulated::{Step, World, any_step, check_whole, now_of, open, open_unloaded, run, url_of};
 use crate::links::tests::{block_on, draft};
 use crate::links::*;
+use crate::store::testing::gate;
 use crate::store::testing::simulated::{Content, Disk, Failure, Operation, carry_out, crash};
 
 const EIO: i32 = 5;
@@ -80,11 +81,11 @@ fn record(seed: u64) -> Recording {
 
 /// Adds several links in one commit: they wait while the writer is held up.
 async fn add_together(links: &Links, number: usize, count: usize) -> Vec<ShortLink> {
-    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let (open_gate, gate) = gate();
     let (running, is_running) = std::sync::mpsc::channel::<()>();
     let mut held_up = Box::pin(links.store.write(move |_| {
         running.send(()).unwrap();
-        gate.recv().unwrap();
+        gate.lock().recv().unwrap();
         Ok(())
     }));
     assert!(futures_util::poll!(&mut held_up).is_pending());
@@ -170,7 +171,7 @@ impl Recording {
     }
 }
 
-fn setting(name: &str) -> Option<u64> {
+pub fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(
         text.parse()
@@ -178,8 +179,8 @@ fn setting(name: &str) -> Option<u64> {
     )
 }
 
-/// Runs seeds on all cores until `enough`, and says how much was done.
-fn run_seeds(enough: impl Fn(usize) -> bool + Sync, one: impl Fn(u64) -> usize + Sync) -> usize {
+/// Runs seeds on all cores until `enough`, given the number of runs and what they have done, which is returned.
+pub fn run_seeds(enough: impl Fn(usize, usize) -> bool + Sync, one: impl Fn(u64) -> usize + Sync) -> usize {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     if let Some(seed) = setting("TINYD_CRASH_SEED") {
         return one(seed);
@@ -193,7 +194,7 @@ fn run_seeds(enough: impl Fn(usize) -> bool + Sync, one: impl Fn(u64) -> usize +
                     let run = next.fetch_add(1, Ordering::SeqCst);
                     let is_enough = match setting("TINYD_CRASH_RUNS") {
                         Some(runs) => run as u64 >= runs,
-                        None => enough(done.load(Ordering::SeqCst)),
+                        None => enough(run, done.load(Ordering::SeqCst)),
                     };
                     if is_enough {
                         return;
@@ -209,7 +210,7 @@ fn run_seeds(enough: impl Fn(usize) -> bool + Sync, one: impl Fn(u64) -> usize +
 #[test]
 fn crash_keeps_acknowledged_writes_and_tears_none() {
     let points = run_seeds(
-        |done| done >= CRASH_POINTS,
+        |_, done| done >= CRASH_POINTS,
         |seed| {
             record(seed)
                 .crash_everywhere(true)
@@ -303,8 +304,7 @@ fn fail_often(seed: u64) -> usize {
 
 #[test]
 fn failing_disk_costs_no_acknowledged_write_and_no_redirect() {
-    let runs = AtomicUsize::new(0);
-    let failures = run_seeds(|_| runs.fetch_add(1, Ordering::SeqCst) >= FAILING_RUNS, fail_often);
+    let failures = run_seeds(|runs, _| runs >= FAILING_RUNS, fail_often);
     println!("{failures} failed writes");
     assert!(failures > 0, "nothing failed");
 }

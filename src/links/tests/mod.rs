@@ -4,6 +4,7 @@ pub mod audit;
 mod cascade;
 pub mod clicks;
 pub mod clock;
+mod cluster;
 pub mod crash;
 pub mod damage;
 mod days;

@@ -11,7 +11,8 @@ use crate::links::tests::audit::{import_log, somebody};
 use crate::links::tests::{PARTNER, draft, everybody};
 use crate::links::*;
 use crate::model::{Day, Usage};
-use crate::store::testing::simulated::{Disk, open_on};
+use crate::store::replication::ReplicationLog;
+use crate::store::testing::simulated::{Disk, open_with_log};
 use crate::store::{AuditQuery, Snapshot};
 
 /// What is stored: links, revocations, and counted calls.
@@ -330,10 +331,10 @@ pub fn imported(number: usize) -> impl Iterator<Item = ShortLink> {
 
 /// Runs a step; an add returns its link, and a new id its.
 pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Result<Option<ShortLink>, LinkError> {
-    let edit = async |link: usize, edit: Box<dyn FnOnce(&mut ShortLink) + Send>| match world.pick(link) {
+    let edit = async |link: usize, edit: Arc<dyn Fn(&mut ShortLink) + Send + Sync>| match world.pick(link) {
         None => Ok(None),
         Some(link) => {
-            let replace = |stored: &ShortLink| {
+            let replace = move |stored: &ShortLink| {
                 let mut new = stored.clone();
                 edit(&mut new);
                 Ok::<_, ()>(new)
@@ -353,9 +354,9 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
             };
             links.add(draft, somebody()).await.map(Some)
         }
-        Step::SetUrl(link) => edit(link, Box::new(move |link| link.full_url = url_of(number))).await,
-        Step::SetUser(link, user) => edit(link, Box::new(move |link| link.user_id = user.map(str::to_owned))).await,
-        Step::SetStatus(link, status) => edit(link, Box::new(move |link| link.status = status)).await,
+        Step::SetUrl(link) => edit(link, Arc::new(move |link| link.full_url = url_of(number))).await,
+        Step::SetUser(link, user) => edit(link, Arc::new(move |link| link.user_id = user.map(str::to_owned))).await,
+        Step::SetStatus(link, status) => edit(link, Arc::new(move |link| link.status = status)).await,
         Step::Restore(link) => match world.pick(link) {
             None => Ok(None),
             Some(link) => links.restore(link.id, PARTNER, somebody()).await.map(|_| None),
@@ -380,11 +381,11 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
         Step::CountClicks => {
             let counted = world.used(number);
             let job = move |transaction: &mut Transaction<'_>| transaction.add_usage(&counted, Timestamp::MIN);
-            links.store.write(job).await.map(|_| None).map_err(Into::into)
+            links.store.write_local(job).await.map(|_| None).map_err(Into::into)
         }
         Step::SweepDays(day) => {
             let job = move |transaction: &mut Transaction<'_>| transaction.drop_days_before(day, SWEPT_MAX);
-            links.store.write(job).await.map(|_| None).map_err(Into::into)
+            links.store.write_local(job).await.map(|_| None).map_err(Into::into)
         }
         Step::Import(is_wrong) => {
             let wrong = is_wrong.then(|| Err("for this test".to_owned()));
@@ -436,8 +437,12 @@ pub fn open(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
 }
 
 pub fn open_unloaded(disk: &Disk, clock: &Clock, seed: u64) -> Result<Links, String> {
+    open_with(disk, clock, seed, None)
+}
+
+pub fn open_with(disk: &Disk, clock: &Clock, seed: u64, log: Option<Arc<dyn ReplicationLog>>) -> Result<Links, String> {
     let publisher = Publisher::default();
-    let store = open_on(disk, Arc::new(publisher.clone())).map_err(|error| format!("{error:?}"))?;
+    let store = open_with_log(disk, Arc::new(publisher.clone()), log).map_err(|error| format!("{error:?}"))?;
     let ids = IdSource::repeatable(4, seed);
     let links = Links::from_store(store, publisher, clock.clone(), ids).map_err(|error| format!("{error:?}"))?;
     Ok(links.auditing(AUDIT_ENTRIES))

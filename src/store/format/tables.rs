@@ -10,6 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::format::checksum::checksum;
 use crate::store::format::keys::{Bytes, PerIndex};
 use crate::store::journal::record::Tie;
+use crate::store::replication::Position;
 
 /// The format that this program writes, in `meta` under `format`.
 pub const FORMAT: u64 = 2;
@@ -35,6 +36,17 @@ pub const DAYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks
 
 /// Number → an entry of the audit log, as `audit.rs` says. The table is made when first something is logged.
 pub const AUDIT: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("audit");
+
+/// `position` → up to where the replication log has been applied. The table is there in a cluster only.
+pub const REPLICATION: TableDefinition<'_, &'static str, Bytes> = TableDefinition::new("replication");
+
+/// The number of an entry of the replication log → as [`split_entry`]. The last ones only; the table is there in a
+/// cluster only.
+pub const ENTRIES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("replication_entries");
+
+const POSITION: &str = "position";
+/// Entries that are dropped in one transaction, at most.
+const ENTRIES_DROPPED_MAX: usize = 4;
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
 pub const META: TableDefinition<'_, &'static str, u64> = TableDefinition::new("meta");
@@ -203,4 +215,61 @@ pub fn ensure_identity(database: &Database) -> Result<(), StoreError> {
         .insert(JOURNAL_IDENTITY, rand::random::<u64>())?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Up to where a store has applied the replication log; none outside of a cluster.
+pub fn position_of(transaction: &ReadTransaction) -> Result<Option<Position>, StoreError> {
+    let Some(table) = open_if_there(transaction, REPLICATION)? else {
+        return Ok(None);
+    };
+    let sealed = table.get(POSITION)?;
+    sealed
+        .map(|sealed| Position::unseal(POSITION.as_bytes(), sealed.value()))
+        .transpose()
+}
+
+pub fn set_position(transaction: &WriteTransaction, position: &Position) -> Result<(), StoreError> {
+    let sealed = position.seal(POSITION.as_bytes());
+    transaction
+        .open_table(REPLICATION)?
+        .insert(POSITION, sealed.as_slice())?;
+    Ok(())
+}
+
+/// Keeps an entry that has been applied, and the position after it. Of what is kept longer than `most` bytes, the
+/// oldest is dropped.
+pub fn put_entry(
+    transaction: &WriteTransaction,
+    entry: &[u8],
+    position: &Position,
+    most: u64,
+) -> Result<(), StoreError> {
+    set_position(transaction, position)?;
+    let mut entries = transaction.open_table(ENTRIES)?;
+    let before = entries.last()?.map_or(0, |(_, value)| split_entry(value.value()).0);
+    let end = before.wrapping_add(entry.len() as u64);
+    entries.insert(position.sequence, [&end.to_be_bytes(), entry].concat().as_slice())?;
+    for _ in 0..ENTRIES_DROPPED_MAX {
+        let first = entries.first()?.map_or(end, |(_, value)| split_entry(value.value()).0);
+        if end.wrapping_sub(first) < most {
+            break;
+        }
+        entries.pop_first()?;
+    }
+    Ok(())
+}
+
+/// An entry that is kept.
+pub fn entry(transaction: &WriteTransaction, sequence: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let entries = transaction.open_table(ENTRIES)?;
+    let value = entries.get(sequence)?;
+    Ok(value.map(|value| split_entry(value.value()).1.to_vec()))
+}
+
+/// The bytes of all entries up to this one, since the table was made, and the entry.
+pub fn split_entry(value: &[u8]) -> (u64, &[u8]) {
+    match value.split_first_chunk() {
+        Some((end, entry)) => (u64::from_be_bytes(*end), entry),
+        None => (0, value),
+    }
 }

@@ -5,6 +5,7 @@
 use crate::model::{Day, Digest, LinkId, Timestamp};
 use crate::store::format::clicks;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
+use crate::store::replication::PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY;
 
 /// The version that is written.
 pub const VERSION: u8 = 1;
@@ -22,6 +23,13 @@ pub const USED_ON: u8 = 6;
 pub const DAYS_DROPPED: u8 = 7;
 pub const LOGGED: u8 = 8;
 pub const LOG_DROPPED: u8 = 9;
+/// An entry of the replication log, with the changes that it has.
+pub const ENTRY: u8 = 10;
+/// What was counted of a link is that of another one.
+pub const USAGE_MOVED: u8 = 11;
+
+/// An entry takes no more changes beyond this: a job changes less than the rest has room for.
+const FULL_ENTRY_BYTES: usize = PAYLOAD_MAX_OF_ENTRY / 4 * 3;
 
 /// The changes of one transaction, unless there is no journal or they are too many for it.
 #[derive(Debug)]
@@ -71,6 +79,14 @@ impl Redo {
         self.keyed(DAYS_DROPPED, last, &[]);
     }
 
+    pub fn usage_moved(&mut self, from: LinkId, to: LinkId) {
+        self.keyed(USAGE_MOVED, from.as_bytes(), &[]);
+        match u8::try_from(to.as_bytes().len()) {
+            Ok(length) => self.append(&[&[length], to.as_bytes()]),
+            Err(_) => self.give_up(),
+        }
+    }
+
     pub fn logged(&mut self, sequence: u64, entry: &[u8]) {
         match u32::try_from(entry.len()) {
             Ok(length) => self.append(&[&[LOGGED], &sequence.to_be_bytes(), &length.to_be_bytes(), entry]),
@@ -98,6 +114,10 @@ impl Redo {
         self.0 = None;
     }
 
+    pub fn is_full_for_an_entry(&self) -> bool {
+        self.0.as_ref().is_none_or(|bytes| bytes.len() > FULL_ENTRY_BYTES)
+    }
+
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         self.0
     }
@@ -111,4 +131,16 @@ impl Redo {
             self.give_up();
         }
     }
+}
+
+/// The payload of a record that has applied entries of the replication log.
+pub fn journal_of_entries<'e>(entries: impl IntoIterator<Item = &'e [u8]>) -> Vec<u8> {
+    let mut payload = vec![VERSION];
+    for entry in entries {
+        payload.push(ENTRY);
+        // An entry has less than a megabyte.
+        payload.extend_from_slice(&u32::try_from(entry.len()).unwrap_or(u32::MAX).to_be_bytes());
+        payload.extend_from_slice(entry);
+    }
+    payload
 }

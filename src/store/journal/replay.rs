@@ -9,9 +9,11 @@ use crate::store::error::StoreError;
 use crate::store::format::{record as stored_record, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
-    COUNTED, DAYS_DROPPED, DROPPED, LINK, LOG_DROPPED, LOGGED, REVOKED, Redo, USED, USED_ON, VERSION,
+    COUNTED, DAYS_DROPPED, DROPPED, ENTRY, LINK, LOG_DROPPED, LOGGED, REVOKED, Redo, USAGE_MOVED, USED, USED_ON,
+    VERSION,
 };
 use crate::store::read::snapshot::Snapshot;
+use crate::store::replication::Entry;
 use crate::store::write::transaction::Transaction;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,14 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                 transaction.put_audit(sequence, rest.take_slice(length as usize)?)?;
             }
             [LOG_DROPPED] => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
+            [USAGE_MOVED] => transaction.move_usage(rest.take_id()?, rest.take_id()?)?,
+            [ENTRY] => {
+                let length = u32::from_be_bytes(rest.take()?);
+                let bytes = rest.take_slice(length as usize)?;
+                let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
+                apply(transaction, entry.payload)?;
+                tables::put_entry(transaction.inner, bytes, &entry.position, u64::MAX)?;
+            }
             [kind] => return Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
         }
     }

@@ -13,9 +13,10 @@ use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{
-    self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+    self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, ENTRIES, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
 };
 use crate::store::format::values::{self, Counts, decode_counts};
+use crate::store::replication::{ContentDigest, Position};
 
 /// An id and its link, or why the link cannot be read.
 type Found = (LinkId, Result<ShortLink, StoreError>);
@@ -33,6 +34,9 @@ pub struct Snapshot {
     pub days: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub audit: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub meta: ReadOnlyTable<&'static str, u64>,
+    /// In a cluster.
+    position: Option<Position>,
+    pub entries: Option<ReadOnlyTable<u64, Bytes>>,
     /// The number of the commit that left the store so.
     pub sequence: u64,
 }
@@ -51,9 +55,47 @@ impl Snapshot {
             clicks: tables::open_if_there(&inner, CLICKS)?,
             days: tables::open_if_there(&inner, DAYS)?,
             audit: tables::open_if_there(&inner, AUDIT)?,
+            position: tables::position_of(&inner)?,
+            entries: tables::open_if_there(&inner, ENTRIES)?,
             meta,
             sequence,
         })
+    }
+
+    /// Up to where the replication log has been applied; none outside of a cluster.
+    pub const fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// Entries of the replication log after one that this store has applied, oldest first, as long as they take so many
+    /// bytes; none if the first of them is not kept any more.
+    pub fn entries_after(&self, sequence: u64, most_bytes: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut entries = Vec::new();
+        let Some(table) = &self.entries else { return Ok(entries) };
+        let mut bytes = 0;
+        for (kept, expected) in table
+            .range(sequence.saturating_add(1)..)?
+            .zip(sequence.saturating_add(1)..)
+        {
+            let (number, value) = kept?;
+            let entry = tables::split_entry(value.value()).1;
+            bytes += entry.len();
+            if number.value() != expected || (bytes > most_bytes && !entries.is_empty()) {
+                break;
+            }
+            entries.push(entry.to_vec());
+        }
+        Ok(entries)
+    }
+
+    /// The digest of all links, as counted anew.
+    pub fn content_digest(&self) -> Result<ContentDigest, StoreError> {
+        let mut digest = ContentDigest::default();
+        for entry in self.links.iter()? {
+            let (key, record) = entry?;
+            digest.add(id_of(key.value())?, record.value());
+        }
+        Ok(digest)
     }
 
     /// How a link has been used, as far as that has been written down; a damaged entry is logged and counts as none.

@@ -1,3 +1,15 @@
-//! A simulated disk that fails, loses power and lies.
+//! A simulated disk that fails, loses power and lies, and a replication log that does too.
 
+pub mod log;
 pub mod simulated;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use parking_lot::Mutex;
+
+/// What holds a job up, whose copies share it, until something is sent.
+pub fn gate() -> (Sender<()>, Arc<Mutex<Receiver<()>>>) {
+    let (open_gate, gate) = channel();
+    (open_gate, Arc::new(Mutex::new(gate)))
+}

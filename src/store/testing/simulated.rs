@@ -17,6 +17,7 @@ use crate::store::files::medium::Medium;
 use crate::store::files::overlay::{Base, Overlay};
 use crate::store::format::tables;
 use crate::store::journal::{self, JournalFile, Replayed};
+use crate::store::replication::ReplicationLog;
 use crate::store::write::writer::RetryTiming;
 use crate::store::{CommitObserver, Store};
 
@@ -421,11 +422,20 @@ impl Disk {
 /// Opens the store on a disk, with no pause between attempts to open it again, and with checkpoints only where the
 /// journal is full, so that the same is done again.
 pub(crate) fn open_on(disk: &Disk, observer: Arc<dyn CommitObserver>) -> Result<Store, OpenError> {
+    open_with_log(disk, observer, None)
+}
+
+/// The same, in a cluster.
+pub(crate) fn open_with_log(
+    disk: &Disk,
+    observer: Arc<dyn CommitObserver>,
+    log: Option<Arc<dyn ReplicationLog>>,
+) -> Result<Store, OpenError> {
     let pace = RetryTiming {
         reopen_first: Duration::from_millis(1),
         reopen_most: Duration::from_millis(1),
         idle: Duration::MAX,
         idle_after_clicks: Duration::MAX,
     };
-    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), pace)
+    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), pace, log)
 }

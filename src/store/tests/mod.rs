@@ -60,6 +60,7 @@ use redb::{Database, TableDefinition};
 use super::*;
 use crate::model::{LinkId, Usage};
 use crate::store::format::keys::{Index, counters_of};
+use crate::store::testing::gate;
 use crate::store::testing::simulated::{Disk, Failure, open_on};
 
 #[derive(Debug, Default)]
@@ -251,12 +252,12 @@ fn assert_stops_in_time(snapshot: &Snapshot, query: &Query) {
 
 /// A write that keeps the writer waiting, and what ends that once those joined with it have been polled.
 fn held_up(store: &Store) -> (impl Future<Output = Result<bool, WriteError>>, impl Future<Output = ()>) {
-    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let (open_gate, gate) = gate();
     let opening = async move {
         tokio::task::yield_now().await;
         open_gate.send(()).unwrap();
     };
-    (store.write(move |_| Ok(gate.recv().is_ok())), opening)
+    (store.write(move |_| Ok(gate.lock().recv().is_ok())), opening)
 }
 
 #[test]
@@ -325,8 +326,8 @@ fn write_is_made_after_its_sender_left() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     block_on(async {
-        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-        let blocking = store.write(move |_| Ok(gate.recv().is_ok()));
+        let (open_gate, gate) = gate();
+        let blocking = store.write(move |_| Ok(gate.lock().recv().is_ok()));
         let mut abandoned = Box::pin(store.write(|transaction| transaction.revoke([1; 20], Timestamp::MAX)));
         let mut blocking = Box::pin(blocking);
         // Polled once, so that both are in the queue.

@@ -5,6 +5,7 @@ pub mod prepared;
 pub mod queue;
 pub mod recovery;
 pub mod rehearsal;
+pub mod replicated;
 pub mod transaction;
 pub mod usage;
 pub mod writer;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::error::{StoreError, WriteError};
+use crate::store::replication::{ApplyError, Position};
 use crate::store::write::transaction::Transaction;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
@@ -20,10 +21,20 @@ pub enum TransactionEnd {
     Abort,
 }
 
+/// With which others a job shares its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobScope {
+    /// With those of the same scope. In a cluster, its changes are those of all stores.
+    Shared,
+    /// The same, with changes of this store alone, such as clicks.
+    Local,
+    /// With none.
+    Alone,
+}
+
 /// A write that waits in the queue.
 pub struct Job {
-    /// Whether it wants a transaction for itself.
-    pub is_alone: bool,
+    pub scope: JobScope,
     work: Box<dyn Work>,
 }
 
@@ -33,12 +44,17 @@ trait Work: Send {
     /// Whether it has run without an error, and its sender waits for the outcome.
     fn has_run(&self) -> bool;
 
+    /// Whether its sender has been answered.
+    fn is_over(&self) -> bool;
+
     fn answer(&mut self, outcome: Result<(), WriteError>);
 }
 
 /// A job, then its result.
 struct Task<R, F> {
     job: Option<F>,
+    /// Copies a job that can run again, in another transaction.
+    copy: Option<fn(&F) -> F>,
     result: Option<R>,
     sender: Option<oneshot::Sender<Result<R, WriteError>>>,
 }
@@ -58,7 +74,11 @@ where
     F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send,
 {
     fn run(&mut self, transaction: &mut Transaction<'_>) -> Result<TransactionEnd, StoreError> {
-        match self.job.take().map_or(Err(StoreError::Closed), |job| job(transaction)) {
+        let job = match (&self.job, self.copy) {
+            (Some(job), Some(copy)) => Some(copy(job)),
+            _ => self.job.take(),
+        };
+        match job.map_or(Err(StoreError::Closed), |job| job(transaction)) {
             Ok((end, result)) => {
                 self.result = Some(result);
                 Ok(end)
@@ -74,6 +94,10 @@ where
         self.result.is_some()
     }
 
+    fn is_over(&self) -> bool {
+        self.sender.is_none()
+    }
+
     fn answer(&mut self, outcome: Result<(), WriteError>) {
         let result = self.result.take().ok_or(WriteError::Unavailable);
         self.send(result.and_then(|result| outcome.map(|()| result)));
@@ -81,18 +105,25 @@ where
 }
 
 impl Job {
-    pub fn new<R, F>(is_alone: bool, job: F, sender: oneshot::Sender<Result<R, WriteError>>) -> Self
+    /// A job that runs once, or with `copy` again where a change of another store comes before it.
+    pub fn new<R, F>(
+        scope: JobScope,
+        job: F,
+        copy: Option<fn(&F) -> F>,
+        sender: oneshot::Sender<Result<R, WriteError>>,
+    ) -> Self
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
     {
         let task = Task {
             job: Some(job),
+            copy,
             result: None,
             sender: Some(sender),
         };
         Self {
-            is_alone,
+            scope,
             work: Box::new(task),
         }
     }
@@ -104,6 +135,10 @@ impl Job {
 
     pub fn has_run(&self) -> bool {
         self.work.has_run()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.work.is_over()
     }
 
     /// Tells its sender how the transaction has ended, or that nothing was written, if it has not run.
@@ -156,19 +191,38 @@ pub fn receive<T>(
     }
 }
 
-/// The jobs that can be in one transaction with this one; `next` is one that came after them and cannot.
-pub fn batch_of(first: Job, jobs: &mut mpsc::Receiver<Job>, next: &mut Option<Job>) -> Vec<Job> {
-    let is_alone = first.is_alone;
-    let mut batch = vec![first];
-    while !is_alone
-        && batch.len() < BATCH_MAX_JOBS
-        && let Ok(job) = jobs.try_recv()
-    {
-        if job.is_alone {
-            *next = Some(job);
-            break;
+/// What the writer does.
+pub enum Request {
+    Job(Job),
+    /// Applying entries of the replication log.
+    Apply(Vec<Vec<u8>>, oneshot::Sender<Result<Position, ApplyError>>),
+}
+
+impl Request {
+    pub fn refuse(self) {
+        match self {
+            Self::Job(job) => job.refuse(),
+            // Its sender may have left.
+            Self::Apply(_, sender) => drop(sender.send(Err(ApplyError::Unavailable))),
         }
-        batch.push(job);
+    }
+}
+
+/// The jobs that can be in one transaction with this one; `next` is a request that came after them and cannot.
+pub fn batch_of(first: Job, requests: &mut mpsc::Receiver<Request>, next: &mut Option<Request>) -> Vec<Job> {
+    let scope = first.scope;
+    let mut batch = vec![first];
+    while scope != JobScope::Alone
+        && batch.len() < BATCH_MAX_JOBS
+        && let Ok(request) = requests.try_recv()
+    {
+        match request {
+            Request::Job(job) if job.scope == scope => batch.push(job),
+            other => {
+                *next = Some(other);
+                break;
+            }
+        }
     }
     batch
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::Job;
+use crate::store::write::queue::Request;
 use crate::store::write::writer::{Health, WriterState};
 
 /// How often writes are refused while the store is closed.
@@ -20,7 +20,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    pub fn recover(&mut self, error: StoreError, jobs: &mut mpsc::Receiver<Job>) -> bool {
+    pub fn recover(&mut self, error: StoreError, requests: &mut mpsc::Receiver<Request>) -> bool {
         // At once, also where no write met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
@@ -40,7 +40,7 @@ impl WriterState {
         self.visibility.release();
         self.read_meanwhile();
         loop {
-            if !refuse_for(delay, jobs) {
+            if !refuse_for(delay, requests) {
                 return false;
             }
             delay = (delay * 2).min(self.pace.reopen_most);
@@ -113,6 +113,9 @@ impl WriterState {
             observer.catch_up(&snapshot)?;
         }
         self.metrics.set_links(snapshot.totals()?);
+        if let (Some(replicated), Some(position)) = (&self.replicated, snapshot.position()) {
+            replicated.reach(position);
+        }
         self.published.send_replace(sequence);
         self.visibility.reach(sequence);
         Ok(())
@@ -130,12 +133,12 @@ fn with_causes(error: &dyn Error) -> String {
 }
 
 /// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, jobs: &mut mpsc::Receiver<Job>) -> bool {
+fn refuse_for(delay: Duration, requests: &mut mpsc::Receiver<Request>) -> bool {
     let end = Instant::now() + delay;
     loop {
         loop {
-            match jobs.try_recv() {
-                Ok(job) => job.refuse(),
+            match requests.try_recv() {
+                Ok(request) => request.refuse(),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
             }

@@ -14,6 +14,7 @@ use crate::store::format::tables::{self, META_SEQUENCE, Tables};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot;
+use crate::store::replication::{ContentDigest, Position};
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store
 /// instead. An import can have millions.
@@ -51,6 +52,8 @@ pub struct Transaction<'t> {
     // None without an observer, or if there are too many.
     changes: Option<Vec<Change>>,
     pub redo: Redo,
+    /// Of all links, in a cluster.
+    pub digest: Option<ContentDigest>,
     /// How many changes have been made or begun.
     pub modifications: usize,
     /// How many of them are clicks.
@@ -62,6 +65,10 @@ pub struct Finished {
     pub changes: Option<Vec<Change>>,
     /// The same as a payload of the journal, unless they are too many for it.
     pub redo: Option<Vec<u8>>,
+    /// Of all links after it, in a cluster.
+    pub digest: Option<ContentDigest>,
+    /// Its place in the replication log, once it has one.
+    pub position: Option<Position>,
     /// By how much the number of links of each status has changed, in the order of [`Status::ALL`].
     pub links: [i64; Status::ALL.len()],
     /// Whether nothing but clicks was counted.
@@ -78,6 +85,7 @@ impl<'t> Transaction<'t> {
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,
+            digest: None,
             modifications: 0,
             clicked: 0,
         })
@@ -159,6 +167,12 @@ impl<'t> Transaction<'t> {
         let record = record::encode(&new)?;
         self.tables.links.insert(new.id.as_bytes(), record.as_slice())?;
         self.redo.link(new.id, &record);
+        if let Some(digest) = &mut self.digest {
+            if let Some(old) = old {
+                digest.subtract(old.id, &record::encode(old)?);
+            }
+            digest.add(new.id, &record);
+        }
         // What a lost record has left, which is in the counts.
         let mut counted = Vec::new();
         for (index, table) in self.tables.indexes.iter_mut() {
@@ -277,6 +291,20 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// Writes down the position in a replication log, with the digest of the links that are there.
+    pub fn enter_cluster(&mut self, after: Position) -> Result<Position, StoreError> {
+        let mut digest = ContentDigest::default();
+        for entry in self.tables.links.iter()? {
+            let (id, record) = entry?;
+            digest.add(snapshot::id_of(id.value())?, record.value());
+        }
+        let position = Position { digest, ..after };
+        tables::set_position(self.inner, &position)?;
+        self.modifications += 1;
+        self.redo.give_up();
+        Ok(position)
+    }
+
     /// Writes a record that does not decode, for tests.
     #[cfg(test)]
     pub(crate) fn damage(&mut self, id: LinkId) -> Result<(), StoreError> {
@@ -335,6 +363,8 @@ impl<'t> Transaction<'t> {
         Ok(Finished {
             changes: self.changes,
             redo: self.redo.into_bytes(),
+            digest: self.digest,
+            position: None,
             links,
             is_clicks: self.clicked == self.modifications,
         })

@@ -176,13 +176,20 @@ impl<'t> Transaction<'t> {
 
     /// Moves what has been counted of a link, in all and by day, to another one of the same partner.
     pub fn move_usage(&mut self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
+        // In a cluster also where nothing has been counted here: what has been elsewhere moves too.
+        let is_noted = self.digest.is_some();
+        if is_noted {
+            self.modifications += 1;
+            self.redo.usage_moved(from, to);
+        }
         let usage = self.usage(from)?;
         if usage.visits() == 0 {
             return Ok(());
         }
-        self.modifications += 1;
-        // The journal has no words for it, so it is committed to the store's file itself.
-        self.redo.give_up();
+        if !is_noted {
+            self.modifications += 1;
+            self.redo.usage_moved(from, to);
+        }
         let sealed = seal(to.as_bytes(), &clicks::encode(&usage));
         self.clicks()?.insert(to.as_bytes(), sealed.as_slice())?;
         self.clicks()?.remove(from.as_bytes())?;

@@ -19,7 +19,9 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Job, Received, TransactionEnd, batch_of, receive};
+use crate::store::replication::{ApplyError, Position};
+use crate::store::write::queue::{Job, JobScope, Received, Request, TransactionEnd, batch_of, receive};
+use crate::store::write::replicated::{Replicated, Replicating};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -85,9 +87,10 @@ impl Default for RetryTiming {
 #[derive(Debug)]
 pub struct Writer {
     // Both are there until the drop.
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     health: watch::Receiver<Health>,
+    replicating: Option<Replicating>,
 }
 
 impl Drop for Writer {
@@ -103,42 +106,43 @@ impl Drop for Writer {
 impl Writer {
     pub fn start(
         medium: Arc<dyn Medium>,
-        handle: Handle,
+        shared: SharedWithReaders,
         observer: Option<Arc<dyn CommitObserver>>,
-        published: watch::Sender<u64>,
         pace: RetryTiming,
-        visibility: Arc<Visibility>,
-        metrics: Arc<StoreMetrics>,
+        replicated: Option<Replicated>,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE_MAX_JOBS);
+        let replicating = replicated.as_ref().map(Replicated::handle);
+        let (queue, requests) = mpsc::channel(QUEUE_MAX_JOBS);
         let (health_sender, health) = watch::channel(Health::Accepting);
         let state = WriterState {
             medium,
-            handle,
+            handle: shared.handle,
             observer,
-            published,
+            published: shared.published,
             health: health_sender,
             pace,
-            visibility,
-            metrics,
+            visibility: shared.visibility,
+            metrics: shared.metrics,
             journal: None,
             open: None,
             uncommitted: Vec::new(),
             without_journal_since: None,
             only_clicks_since: None,
+            replicated,
         };
         let thread = thread::Builder::new().name("tinyd-writer".into()).spawn(move || {
             priority::lower(priority::API_NICE);
-            state.run(jobs);
+            state.run(requests);
         })?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
             health,
+            replicating,
         })
     }
 
-    pub async fn submit<R, F>(&self, is_alone: bool, job: F) -> Result<R, WriteError>
+    pub async fn submit<R, F>(&self, scope: JobScope, job: F, copy: Option<fn(&F) -> F>) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,
@@ -146,12 +150,34 @@ impl Writer {
         if matches!(*self.health.borrow(), Health::Refusing(_)) {
             return Err(WriteError::Unavailable);
         }
+        let (scope, copy) = match &self.replicating {
+            Some(replicating) if scope == JobScope::Local || replicating.problem().is_none() => (scope, copy),
+            Some(_) => return Err(WriteError::Unavailable),
+            // One store's changes share transactions, whatever they are.
+            None if scope == JobScope::Local => (JobScope::Shared, None),
+            None => (scope, None),
+        };
         let (sender, receiver) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
-        let sent = queue.send(Job::new(is_alone, job, sender)).await;
-        sent.map_err(|_| WriteError::Unavailable)?;
+        self.send(Request::Job(Job::new(scope, job, copy, sender))).await?;
         // The writer answers unless it panics, and then the outcome is unknown.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+    }
+
+    /// Applies entries of the replication log, and returns the position after them.
+    pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.send(Request::Apply(entries, sender)).await;
+        sent.map_err(|_| ApplyError::Unavailable)?;
+        receiver.await.unwrap_or(Err(ApplyError::Unavailable))
+    }
+
+    async fn send(&self, request: Request) -> Result<(), WriteError> {
+        let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
+        queue.send(request).await.map_err(|_| WriteError::Unavailable)
+    }
+
+    pub const fn replicating(&self) -> Option<&Replicating> {
+        self.replicating.as_ref()
     }
 
     pub fn nudge(&self) {
@@ -159,7 +185,7 @@ impl Writer {
         let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
         if let Some(queue) = &self.queue {
             // A full queue finds it out as well.
-            let _ = queue.try_send(Job::new(false, job, sender));
+            let _ = queue.try_send(Request::Job(Job::new(JobScope::Local, job, None, sender)));
         }
     }
 
@@ -174,6 +200,14 @@ impl Writer {
         }
         self.health.borrow().clone()
     }
+}
+
+/// What the writer shares with readers of the store.
+pub struct SharedWithReaders {
+    pub handle: Handle,
+    pub published: watch::Sender<u64>,
+    pub visibility: Arc<Visibility>,
+    pub metrics: Arc<StoreMetrics>,
 }
 
 pub struct WriterState {
@@ -196,28 +230,33 @@ pub struct WriterState {
     without_journal_since: Option<Instant>,
     /// Since when the journal has had something that the store's file does not have, if that is only clicks.
     only_clicks_since: Option<Instant>,
+    /// In a cluster.
+    pub replicated: Option<Replicated>,
 }
 
 /// Why a batch was not committed, and what its senders may know of the outcome.
-type BatchError = (WriteError, StoreError);
+pub type BatchError = (WriteError, StoreError);
 
 impl WriterState {
-    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
         let mut next = None;
         loop {
             let received = match next.take() {
-                Some(job) => Some(Received::Item(job)),
-                None => self.receive(&mut jobs),
+                Some(request) => Some(Received::Item(request)),
+                None => self.receive(&mut requests),
             };
             let Some(received) = received else {
                 return self.end_journal();
             };
             // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
-                Received::Item(first) => {
-                    self.write(batch_of(first, &mut jobs, &mut next))?;
+                Received::Item(request) => {
+                    match request {
+                        Request::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
+                        Request::Apply(entries, sender) => self.apply(&entries, sender)?,
+                    }
                     // Now, while no caller waits.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()
@@ -233,8 +272,8 @@ impl WriterState {
             if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
                 && error.is_of_the_file()
             {
-                next.take().into_iter().for_each(Job::refuse);
-                if !self.recover(error, &mut jobs) {
+                next.take().into_iter().for_each(Request::refuse);
+                if !self.recover(error, &mut requests) {
                     return;
                 }
             }
@@ -242,86 +281,114 @@ impl WriterState {
     }
 
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
-    fn receive(&self, jobs: &mut mpsc::Receiver<Job>) -> Option<Received<Job>> {
+    fn receive(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Received<Request>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
             None => self.pace.idle,
         };
-        receive(jobs, (!is_clean).then_some(patience), || self.visibility.is_wanted())
+        receive(requests, (!is_clean).then_some(patience), || {
+            self.visibility.is_wanted()
+        })
     }
 
     fn write(&mut self, mut batch: Vec<Job>) -> Result<(), StoreError> {
-        let is_alone = batch.iter().any(|job| job.is_alone);
-        match self.commit(is_alone, &mut batch) {
-            Ok(()) => {
-                batch.into_iter().for_each(|job| job.answer(Ok(())));
-                Ok(())
-            }
-            Err((outcome, mut error)) => {
-                if !error.is_of_the_file() {
-                    tracing::error!(%error, "write failed and is undone");
-                    match self.restore_uncommitted() {
-                        Ok(()) => {}
-                        Err(other) if other.is_of_the_file() => error = other,
-                        Err(_) => error = StoreError::Closed,
+        while let Some(scope) = batch.first().map(|job| job.scope) {
+            match self.commit(scope, &mut batch) {
+                Ok(ran) => batch.drain(..ran).for_each(|job| job.answer(Ok(()))),
+                Err((outcome, mut error)) => {
+                    if !error.is_of_the_file() {
+                        tracing::error!(%error, "write failed and is undone");
+                        error = self.restore_uncommitted().map_or_else(or_closed, |()| error);
                     }
+                    // Before the answers, so that a retry finds the store refusing.
+                    if error.is_of_the_file() {
+                        self.health.send_replace(Health::Refusing(error.to_string()));
+                    }
+                    batch.into_iter().for_each(|job| job.answer(Err(outcome)));
+                    return Err(error);
                 }
-                // Before the answers, so that a retry finds the store refusing.
-                if error.is_of_the_file() {
-                    self.health.send_replace(Health::Refusing(error.to_string()));
-                }
-                batch.into_iter().for_each(|job| job.answer(Err(outcome)));
-                Err(error)
             }
+        }
+        Ok(())
+    }
+
+    /// Runs the first jobs in one transaction, all unless they are too many for an entry, has it on disk and publishes
+    /// it. Returns how many these were.
+    fn commit(&mut self, scope: JobScope, jobs: &mut [Job]) -> Result<usize, BatchError> {
+        let mut attempts = 0;
+        loop {
+            let sequence = *self.published.borrow() + 1;
+            let unknown = |error| (WriteError::OutcomeUnknown, error);
+            let ran = self.run_jobs(scope, sequence, jobs);
+            let (ran, ended) = ran.map_err(|error| (WriteError::Unavailable, error))?;
+            let Some((inner, mut finished)) = ended else {
+                return Ok(ran);
+            };
+            let metrics = Arc::clone(&self.metrics);
+            let waiting = metrics.wait_for_disk();
+            if scope != JobScope::Local && self.replicated.is_some() {
+                if !self.replicate(&inner, &mut finished)? {
+                    drop((waiting, inner));
+                    self.let_others_pass(&mut attempts)?;
+                    continue;
+                }
+            }
+            self.sync(
+                inner,
+                scope == JobScope::Alone,
+                sequence,
+                finished.redo,
+                finished.is_clicks,
+            )
+            .map_err(unknown)?;
+            metrics.commits.observe_duration(waiting.elapsed());
+            drop(waiting);
+            let written = jobs.iter().filter(|job| job.has_run()).count();
+            metrics.batch_sizes.observe(written as u64);
+            metrics.move_links(finished.links);
+            self.publish(sequence, finished.changes).map_err(unknown)?;
+            if let (Some(replicated), Some(position)) = (&self.replicated, finished.position) {
+                replicated.reach(position);
+            }
+            return Ok(ran);
         }
     }
 
-    /// Runs the jobs in one transaction, has it on disk and publishes it.
-    fn commit(&mut self, is_alone: bool, jobs: &mut [Job]) -> Result<(), BatchError> {
-        let sequence = *self.published.borrow() + 1;
-        let unknown = |error| (WriteError::OutcomeUnknown, error);
-        let ran = self.run_jobs(is_alone, sequence, jobs);
-        let Some((inner, finished)) = ran.map_err(|error| (WriteError::Unavailable, error))? else {
-            return Ok(());
-        };
-        let metrics = Arc::clone(&self.metrics);
-        let waiting = metrics.wait_for_disk();
-        self.sync(inner, is_alone, sequence, finished.redo, finished.is_clicks)
-            .map_err(unknown)?;
-        metrics.commits.observe_duration(waiting.elapsed());
-        drop(waiting);
-        let ran = jobs.iter().filter(|job| job.has_run()).count();
-        metrics.batch_sizes.observe(ran as u64);
-        metrics.move_links(finished.links);
-        self.publish(sequence, finished.changes).map_err(unknown)
-    }
-
-    /// The transaction with what the jobs have changed; none where nothing is to be committed.
+    /// How many of the jobs have run, and the transaction with what they have changed; none where nothing is to be
+    /// committed.
     fn run_jobs(
         &mut self,
-        is_alone: bool,
+        scope: JobScope,
         sequence: u64,
         jobs: &mut [Job],
-    ) -> Result<Option<(WriteTransaction, Finished)>, StoreError> {
-        let database = self.database()?;
+    ) -> Result<(usize, Option<(WriteTransaction, Finished)>), StoreError> {
+        let is_alone = scope == JobScope::Alone;
         if is_alone {
             // It may be undone, or take long.
             self.make_visible()?;
         }
-        let inner = match self.open.take() {
-            Some(inner) => inner,
-            None => database.begin_write()?,
-        };
+        let inner = self.begin()?;
         // What is alone may be millions of changes, which the journal could not take.
-        let redo = if is_alone || self.journal.is_none() {
+        let redo = if self.replicated.is_none() && (is_alone || self.journal.is_none()) {
             Redo::not_kept()
         } else {
             Redo::kept()
         };
         let mut transaction = Transaction::open(&inner, self.observer.is_some(), redo)?;
+        if let Some(replicated) = &self.replicated {
+            transaction.digest = Some(replicated.position().digest);
+        }
         let mut ending = TransactionEnd::Commit;
-        for job in jobs {
+        let mut ran = 0;
+        for job in jobs.iter_mut() {
+            if self.replicated.is_some() && ran > 0 && transaction.redo.is_full_for_an_entry() {
+                break;
+            }
+            ran += 1;
+            if job.is_over() {
+                continue;
+            }
             let before = transaction.modifications;
             match job.run(&mut transaction) {
                 Ok(end) => ending = end,
@@ -335,7 +402,7 @@ impl WriterState {
         if ending == TransactionEnd::Abort {
             drop(transaction);
             inner.abort()?;
-            return Ok(None);
+            return Ok((ran, None));
         }
         if transaction.modifications == 0 {
             drop(transaction);
@@ -346,14 +413,22 @@ impl WriterState {
                 self.open = Some(inner);
                 self.make_visible()?;
             }
-            return Ok(None);
+            return Ok((ran, None));
         }
         let finished = transaction.finish(sequence)?;
-        Ok(Some((inner, finished)))
+        Ok((ran, Some((inner, finished))))
+    }
+
+    /// The transaction that is open, or a new one.
+    pub fn begin(&mut self) -> Result<WriteTransaction, StoreError> {
+        match self.open.take() {
+            Some(inner) => Ok(inner),
+            None => Ok(self.database()?.begin_write()?),
+        }
     }
 
     /// Has a transaction on disk: in the journal if that has room, else in the store's file.
-    fn sync(
+    pub fn sync(
         &mut self,
         inner: WriteTransaction,
         is_alone: bool,
@@ -381,7 +456,7 @@ impl WriterState {
         self.commit_durably(inner, sequence)
     }
 
-    fn publish(&mut self, sequence: u64, changes: Option<Vec<Change>>) -> Result<(), StoreError> {
+    pub fn publish(&mut self, sequence: u64, changes: Option<Vec<Change>>) -> Result<(), StoreError> {
         match (self.observer.clone(), changes) {
             (Some(observer), Some(changes)) => observer.committed(changes),
             (Some(observer), None) => {
@@ -411,8 +486,9 @@ impl WriterState {
     }
 
     /// Makes again what is acknowledged and was undone with a batch that has given up.
-    fn restore_uncommitted(&mut self) -> Result<(), StoreError> {
-        if self.uncommitted.is_empty() {
+    pub fn restore_uncommitted(&mut self) -> Result<(), StoreError> {
+        // What is open has it still.
+        if self.uncommitted.is_empty() || self.open.is_some() {
             return Ok(());
         }
         let inner = self.database()?.begin_write()?;
@@ -499,5 +575,14 @@ impl WriterState {
                 tracing::warn!(%error, "last checkpoint failed: keep the journal, the next start needs it");
             }
         }
+    }
+}
+
+/// Why acknowledged writes that were undone could not be made again.
+fn or_closed(error: StoreError) -> StoreError {
+    if error.is_of_the_file() {
+        error
+    } else {
+        StoreError::Closed
     }
 }

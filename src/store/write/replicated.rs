@@ -1,0 +1,269 @@
+//! The writer in a cluster: what its jobs change is appended to the replication log before it is acknowledged, and what
+//! others have appended is applied.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use redb::WriteTransaction;
+use tokio::sync::{oneshot, watch};
+
+use crate::model::unix_milliseconds;
+use crate::store::error::{StoreError, WriteError};
+use crate::store::format::tables;
+use crate::store::journal::redo::{Redo, journal_of_entries};
+use crate::store::journal::replay;
+use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
+use crate::store::write::transaction::{Finished, Transaction};
+use crate::store::write::writer::{BatchError, WriterState};
+
+/// Pauses before a writer that was overtaken tries again: at random up to this, doubled each time.
+const PAUSE_FIRST: Duration = Duration::from_millis(1);
+const PAUSE_DOUBLINGS_MAX: u32 = 7;
+
+/// What the writer knows of the log.
+pub struct Replicated {
+    log: Arc<dyn ReplicationLog>,
+    position: watch::Sender<Position>,
+    /// Why entries are not applied any more, for good.
+    halted: Arc<Mutex<Option<ApplyError>>>,
+    /// Bytes of entries that are kept, for others that miss them.
+    kept_max_bytes: u64,
+}
+
+/// The same, for others than the writer.
+#[derive(Clone)]
+pub struct Replicating {
+    log: Arc<dyn ReplicationLog>,
+    position: watch::Receiver<Position>,
+    halted: Arc<Mutex<Option<ApplyError>>>,
+}
+
+impl std::fmt::Debug for Replicating {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replicating").finish_non_exhaustive()
+    }
+}
+
+impl Replicating {
+    pub const fn position(&self) -> &watch::Receiver<Position> {
+        &self.position
+    }
+
+    /// Why this store has stopped applying entries, for good.
+    pub fn halted(&self) -> Option<ApplyError> {
+        self.halted.lock().clone()
+    }
+
+    /// Why no change can be made that concerns all stores.
+    pub fn problem(&self) -> Option<String> {
+        self.halted().map(|why| why.to_string()).or_else(|| self.log.problem())
+    }
+}
+
+impl Replicated {
+    pub fn new(log: Arc<dyn ReplicationLog>, position: Position, kept_max_bytes: u64) -> Self {
+        Self {
+            log,
+            position: watch::Sender::new(position),
+            halted: Arc::default(),
+            kept_max_bytes,
+        }
+    }
+
+    pub fn handle(&self) -> Replicating {
+        Replicating {
+            log: Arc::clone(&self.log),
+            position: self.position.subscribe(),
+            halted: Arc::clone(&self.halted),
+        }
+    }
+
+    pub fn position(&self) -> Position {
+        *self.position.borrow()
+    }
+
+    pub fn reach(&self, position: Position) {
+        self.position.send_replace(position);
+    }
+}
+
+/// Why entries were not applied: the store's own failure, or what is wrong with one of them.
+enum Failed {
+    Store(StoreError),
+    Entry(ApplyError),
+}
+
+impl<E: Into<StoreError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl WriterState {
+    /// Appends what a transaction has changed to the log; false if another entry came first. Then the transaction must
+    /// be given up.
+    pub fn replicate(&self, inner: &WriteTransaction, finished: &mut Finished) -> Result<bool, BatchError> {
+        let Some(replicated) = &self.replicated else {
+            return Ok(true);
+        };
+        let refused = |reason: String| (WriteError::Unavailable, StoreError::Log(reason));
+        let payload = finished
+            .redo
+            .take()
+            .filter(|payload| payload.len() <= PAYLOAD_MAX_BYTES);
+        let (Some(payload), Some(digest)) = (payload, finished.digest) else {
+            return Err(refused("a change is too long for an entry".to_owned()));
+        };
+        let after = replicated.position();
+        let (entry, position) = Entry::encode(&after, digest, unix_milliseconds(), &payload);
+        match replicated.log.append(after.sequence, &entry) {
+            Appended::Stored => {}
+            Appended::Overtaken => return Ok(false),
+            Appended::Refused(reason) => return Err(refused(reason)),
+            Appended::Unknown(reason) => return Err((WriteError::OutcomeUnknown, StoreError::Log(reason))),
+        }
+        // From here on the change is made, whatever this store's disk does.
+        tables::put_entry(inner, &entry, &position, replicated.kept_max_bytes)
+            .map_err(|error| (WriteError::OutcomeUnknown, error))?;
+        finished.redo = Some(journal_of_entries([entry.as_slice()]));
+        finished.position = Some(position);
+        Ok(true)
+    }
+
+    /// After another writer's entry came first: undoes the batch, applies what there is, and pauses, so that not always
+    /// the same writer wins.
+    pub fn let_others_pass(&mut self, attempts: &mut u32) -> Result<(), BatchError> {
+        let unavailable = |error| (WriteError::Unavailable, error);
+        self.restore_uncommitted().map_err(unavailable)?;
+        let Some(replicated) = &self.replicated else {
+            return Ok(());
+        };
+        let entries = replicated.log.read(replicated.position().sequence);
+        let entries = entries.map_err(|reason| unavailable(StoreError::Log(reason)))?;
+        match self.apply_entries(&entries) {
+            Ok(()) => {}
+            Err(Failed::Store(error)) => return Err(unavailable(error)),
+            Err(Failed::Entry(error)) => return Err(unavailable(StoreError::Log(error.to_string()))),
+        }
+        let most = PAUSE_FIRST * (1 << (*attempts).min(PAUSE_DOUBLINGS_MAX));
+        *attempts += 1;
+        thread::sleep(rand::rng().random_range(Duration::ZERO..most));
+        Ok(())
+    }
+
+    /// Applies entries and tells the sender the position after them.
+    pub fn apply(
+        &mut self,
+        entries: &[Vec<u8>],
+        sender: oneshot::Sender<Result<Position, ApplyError>>,
+    ) -> Result<(), StoreError> {
+        let applied = self.apply_entries(entries);
+        let position = self.replicated.as_ref().map(Replicated::position);
+        let (result, failed) = match applied {
+            Ok(()) => (position.ok_or(ApplyError::Unavailable), Ok(())),
+            Err(Failed::Entry(error)) => (Err(error), Ok(())),
+            Err(Failed::Store(error)) => (Err(ApplyError::Unavailable), Err(error)),
+        };
+        // The sender may have left.
+        drop(sender.send(result));
+        failed
+    }
+
+    /// Applies entries up to the first that cannot be applied.
+    fn apply_entries(&mut self, entries: &[Vec<u8>]) -> Result<(), Failed> {
+        match self.try_entries(entries) {
+            Err((_, Failed::Store(error))) => {
+                if error.is_of_the_file() {
+                    return Err(Failed::Store(error));
+                }
+                self.restore_uncommitted()?;
+                Err(Failed::Store(error))
+            }
+            Err((whole, Failed::Entry(error))) => {
+                self.restore_uncommitted()?;
+                if whole > 0 {
+                    self.apply_entries(entries.get(..whole).unwrap_or_default())?;
+                }
+                if let Some(replicated) = self.replicated.as_ref().filter(|_| error.is_final()) {
+                    tracing::error!(%error, "stopped applying the replication log");
+                    *replicated.halted.lock() = Some(error.clone());
+                }
+                Err(Failed::Entry(error))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Applies all entries in one transaction, or none; then the number of the first that cannot be applied.
+    fn try_entries(&mut self, entries: &[Vec<u8>]) -> Result<(), (usize, Failed)> {
+        let Some(replicated) = &self.replicated else {
+            return Err((0, Failed::Entry(ApplyError::Unavailable)));
+        };
+        if let Some(why) = replicated.halted.lock().clone() {
+            return Err((0, Failed::Entry(why)));
+        }
+        let (mut at, kept_max_bytes) = (replicated.position(), replicated.kept_max_bytes);
+        let before = at.sequence;
+        let mut make = || -> Result<_, (usize, Failed)> {
+            let whole = |error: StoreError| (0, Failed::Store(error));
+            let sequence = *self.published.borrow() + 1;
+            let inner = self.begin().map_err(whole)?;
+            let mut transaction =
+                Transaction::open(&inner, self.observer.is_some(), Redo::not_kept()).map_err(whole)?;
+            transaction.digest = Some(at.digest);
+            let mut applied = Vec::new();
+            for (number, bytes) in entries.iter().enumerate() {
+                let is_new = apply_one(&mut transaction, &mut at, bytes).map_err(|error| (number, error))?;
+                if is_new {
+                    tables::put_entry(&inner, bytes, &at, kept_max_bytes).map_err(whole)?;
+                    applied.push(bytes.as_slice());
+                }
+            }
+            let finished = transaction.finish(sequence).map_err(whole)?;
+            Ok((inner, finished, journal_of_entries(applied), sequence))
+        };
+        let (inner, finished, payload, sequence) = make()?;
+        let whole = |error: StoreError| (0, Failed::Store(error));
+        if at.sequence == before {
+            drop(inner);
+            return self.restore_uncommitted().map_err(whole);
+        }
+        self.sync(inner, false, sequence, Some(payload), false).map_err(whole)?;
+        self.metrics.move_links(finished.links);
+        self.publish(sequence, finished.changes).map_err(whole)?;
+        if let Some(replicated) = &self.replicated {
+            replicated.reach(at);
+        }
+        Ok(())
+    }
+}
+
+/// Makes the changes of an entry that follows the position, which then is after it; false for one that has been applied.
+fn apply_one(transaction: &mut Transaction<'_>, at: &mut Position, bytes: &[u8]) -> Result<bool, Failed> {
+    let entry = Entry::decode(bytes).map_err(Failed::Entry)?;
+    let sequence = entry.position.sequence;
+    if sequence <= at.sequence && entry.position.cluster == at.cluster {
+        let kept = tables::entry(transaction.inner, sequence)?;
+        return match kept {
+            Some(kept) if kept != bytes => Err(Failed::Entry(ApplyError::Fork { sequence })),
+            _ => Ok(false),
+        };
+    }
+    entry.check_follows(at).map_err(Failed::Entry)?;
+    match replay::apply(transaction, entry.payload) {
+        Ok(()) => {}
+        // Its hash continues the chain, so that it is what was written: by a program that knows more.
+        Err(StoreError::Damaged { reason, .. }) => {
+            return Err(Failed::Entry(ApplyError::Newer { sequence, what: reason }));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if transaction.digest != Some(entry.position.digest) {
+        return Err(Failed::Entry(ApplyError::Diverged { sequence }));
+    }
+    *at = entry.position;
+    Ok(true)
+}
