@@ -16,6 +16,7 @@ mod redirect;
 mod transfer;
 mod api;
 mod admin;
+mod cluster;
 mod console;
 mod config;
 mod server;

@@ -29,7 +29,7 @@ const SESSION_SECONDS: i64 = 300;
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(super) config: ConfigArgs,
 
     /// URL of the admin listener [default: from the configuration]
     #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true, global = true)]

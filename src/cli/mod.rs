@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod cluster;
 mod console;
 mod exit;
 mod from_kaltura;
@@ -91,6 +92,9 @@ enum Command {
     /// Compact the store to reclaim disk space.
     #[command(after_help = store::COMPACT_EXAMPLES)]
     Compact(store::FileArgs),
+    /// Make a cluster, join it, and show its boxes.
+    #[command(subcommand, after_help = cluster::EXAMPLES)]
+    Cluster(cluster::ClusterCommand),
     /// Print a link that signs a browser in to the web console.
     Console(console::ConsoleArgs),
     /// Manage users' links.
@@ -237,6 +241,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Backup(args) => store::backup(&args),
         Command::Verify(args) => store::verify(&args),
         Command::Compact(args) => store::compact(&args),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Console(args) => console::run(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),

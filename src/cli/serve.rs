@@ -14,6 +14,7 @@ use crate::cli::console::FIRST_USER;
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::log::{self, LogLevels};
 use crate::cli::progress::bar;
+use crate::cluster::Cluster;
 use crate::config::{Overrides, Settings};
 use crate::console::CONSOLE_PATH;
 use crate::http::connection::{self, Bound};
@@ -83,11 +84,19 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
+    let mut cluster = None;
     let (links, _lock) = if args.read_only {
         (Links::open_read_only(&store, Clock::system())?, None)
     } else {
         let lock = DataLock::take(&settings.data_dir)?;
-        let links = Links::open(&settings.data_dir, Clock::system(), settings.id_length)?;
+        cluster = settings
+            .cluster
+            .as_ref()
+            .map(Cluster::connect)
+            .transpose()?
+            .map(Arc::new);
+        let log = cluster.as_ref().map(|cluster| cluster.log()).transpose()?;
+        let links = Links::open_in_cluster(&settings.data_dir, Clock::system(), settings.id_length, log)?;
         let links = links
             .counting_clicks(settings.count_clicks)
             .auditing(settings.audit_entries);
@@ -108,10 +117,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         .build()?;
     let is_new = overrides.config.is_none() && !args.read_only && links.stored() == 0 && !log::is_journal();
     let reload = |reloader: &Reloader| reload(&settings, &overrides, reloader, &log_levels);
-    runtime.block_on(serve(&settings, reload, is_new, Arc::clone(&links), &manager))?;
+    let serving = serve(&settings, reload, is_new, Arc::clone(&links), cluster.clone(), &manager);
+    runtime.block_on(serving)?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     drop(links);
+    // The writer needed it until now.
+    drop(cluster);
     drop(manager);
     tracing::info!("ended");
     Ok(())
@@ -122,6 +134,7 @@ async fn serve(
     reload: impl Fn(&Reloader) -> Option<String>,
     is_new: bool,
     links: Arc<Links>,
+    cluster: Option<Arc<Cluster>>,
     manager: &ServiceManager,
 ) -> Result<(), CliError> {
     // Before anything is announced, so that no signal finds its default.
@@ -164,7 +177,7 @@ async fn serve(
             std::process::exit(1);
         });
     };
-    server::serve(bound, links, settings, &reloader, manager, shutdown).await?;
+    server::serve(bound, links, cluster, settings, &reloader, manager, shutdown).await?;
     Ok(())
 }
 

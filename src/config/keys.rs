@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use crate::acme;
+use crate::cluster;
 use crate::config::checks;
 use crate::console;
 use crate::fetch::FOLLOW_MAX;
@@ -87,7 +88,7 @@ pub fn path(section: &str, key: &str) -> String {
 }
 
 /// The sections but `[[partner]]`, which may stand there more than once, in the order of the documents.
-pub const SECTIONS: [&str; 11] = [
+pub const SECTIONS: [&str; 12] = [
     "",
     "public",
     "public.tls",
@@ -97,6 +98,7 @@ pub const SECTIONS: [&str; 11] = [
     "console",
     "console.oidc",
     "links",
+    "cluster",
     "fetch",
     "log",
 ];
@@ -398,6 +400,31 @@ keys! {
     AUDIT_ENTRIES: key(&[("links", "100000")], "audit_entries", ValueKind::Number(0..=10_000_000, "entries"),
         AfterRestart, "Entries of the audit log to keep: each change with its actor and time. 0 records no new ones.",
         "An entry takes some 300 bytes.");
+
+    CLUSTER_SERVERS: key(&[("cluster", "[]")], "servers", ValueKind::Texts("`tls://HOST:PORT` or `nats://HOST:PORT`",
+        cluster::check_server), AfterRestart,
+        "NATS servers through which this box shares its links with others. Empty: it is alone.", "");
+    CLUSTER_ROLE: key(&[("cluster", "\"admin\"")], "role", ValueKind::Choice(&["admin", "edge"]), AfterRestart,
+        "`admin`: this box takes writes. `edge`: it redirects, and follows what admin boxes write.", "");
+    CLUSTER_NAME: key(&[("cluster", "\"main\"")], "name", ValueKind::Text("a name", cluster::check_name), AfterRestart,
+        "Name of the cluster, the same on all its boxes: the stream is `TINYD_` and this.", "");
+    CLUSTER_NODE: key(&[("cluster", "")], "node", ValueKind::Text("a name", cluster::check_name), AfterRestart,
+        "Name of this box, another on each. Default: the host name.", "");
+    CLUSTER_KEY_FILE: key(&[("cluster", "")], "key_file", ValueKind::Path, AfterRestart,
+        "File with the seed of the NKEY of this box.", "");
+    CLUSTER_CA_FILE: key(&[("cluster", "")], "ca_file", ValueKind::Path, AfterRestart,
+        "PEM file with certificate authorities to trust for the servers, beside those of the system.", "");
+    CLUSTER_PATIENCE: key(&[("cluster", "10")], "write_patience_seconds", ValueKind::Number(1..=60, "seconds"),
+        AfterRestart, "How long a write waits for the servers; then its outcome is unknown.",
+        "A new leader is elected within 4 to 6 seconds.");
+    CLUSTER_READS: key(&[("cluster", "\"current\"")], "reads", ValueKind::Choice(&["current", "available"]), AfterRestart,
+        "What an admin box answers to reads of the API while no server answers. `current`: 503. `available`: what \
+        it has, which may lack the last changes.", "");
+    CLUSTER_ADMIN_URL: key(&[("cluster", "")], "admin_url", ValueKind::Text("a URL", checks::base_url), AfterRestart,
+        "API of an admin box. An edge names it to clients that want to write.", "");
+    CLUSTER_LAZY: key(&[("cluster", "false")], "accept_lazy_fsync", ValueKind::Flag, AfterRestart,
+        "Whether an admin box takes writes although servers do not sync each entry, or are fewer than three.",
+        "Acknowledged writes may be lost in a power cut.");
 
     FETCH_ENABLED: key(&[("fetch", "true")], "enabled", ValueKind::Flag, AfterRestart,
         "Whether goto with `proxy=true` sends the content of the destination. If not, it redirects.",

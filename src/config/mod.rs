@@ -3,6 +3,7 @@
 mod acme;
 mod branding;
 mod checks;
+mod cluster;
 mod console;
 mod error;
 mod fetch;
@@ -31,6 +32,7 @@ use std::time::Duration;
 pub use error::ConfigError;
 
 use crate::acme::AcmeSettings;
+use crate::cluster::ClusterSettings;
 use crate::config::values::Values;
 use crate::console::ConsoleSettings;
 use crate::fetch::FetchSettings;
@@ -103,6 +105,8 @@ pub struct Settings {
     pub count_clicks: bool,
     /// 0: none are kept.
     pub audit_entries: u64,
+    /// `None`: this box is alone.
+    pub cluster: Option<ClusterSettings>,
     /// `None`: `goto` with `proxy=true` redirects as without.
     pub fetch: Option<FetchSettings>,
     pub log: String,

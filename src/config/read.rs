@@ -11,7 +11,7 @@ use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
 use crate::config::{ConfigError, LogFormat, Overrides, Settings};
-use crate::config::{acme, branding, console, fetch, tls, without_default_port};
+use crate::config::{acme, branding, cluster, console, fetch, tls, without_default_port};
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -80,6 +80,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         destination_max_bytes: values.size("links", &keys::DESTINATION_BYTES),
         count_clicks: values.flag("links", &keys::COUNT_CLICKS),
         audit_entries: values.number("links", &keys::AUDIT_ENTRIES),
+        cluster: cluster::read(&values, &mut reader)?,
         fetch: fetch::read(&values, &mut reader)?,
         log: values.text("log", &keys::LOG_LEVEL).unwrap_or_default().to_owned(),
         log_format: log_format(&values),

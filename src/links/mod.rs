@@ -53,6 +53,7 @@ use crate::model::{
     Actor, AuditAction, Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink,
     Status, Timestamp,
 };
+use crate::store::replication::ReplicationLog;
 use crate::store::{
     FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
     WriteError, unless_damaged,
@@ -201,10 +202,20 @@ impl Links {
     /// Opens the store in a data folder. The map is empty until [`Links::load`]. New ids have `id_length` characters, 4
     /// to 20.
     pub fn open(folder: &Path, clock: Clock, id_length: usize) -> Result<Self, OpenError> {
+        Self::open_in_cluster(folder, clock, id_length, None)
+    }
+
+    /// As [`Links::open`], with the log that this store shares with others.
+    pub fn open_in_cluster(
+        folder: &Path,
+        clock: Clock,
+        id_length: usize,
+        log: Option<Arc<dyn ReplicationLog>>,
+    ) -> Result<Self, OpenError> {
         let publisher = Publisher::default();
         let file = folder.join(FILE_NAME);
         unless_damaged(&file, || {
-            let store = Store::open(&file, Some(Arc::new(publisher.clone())))?;
+            let store = Store::open_with(&file, Some(Arc::new(publisher.clone())), log.clone())?;
             Self::from_store(store, publisher, clock, IdSource::unguessable(id_length))
         })
     }

@@ -27,6 +27,7 @@ pub use systemd::ServiceManager;
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::api::{Api, BodyLimits};
+use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
@@ -61,12 +62,16 @@ const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub async fn serve(
     bound: Bound,
     links: Arc<Links>,
+    cluster: Option<Arc<Cluster>>,
     settings: &Settings,
     reloader: &Reloader,
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut running = build(bound, &links, settings, reloader, manager)?;
+    if let Some(cluster) = cluster {
+        running.background.spawn(cluster.follow(Arc::clone(&links)));
+    }
     manager.serving(&links);
     tokio::select! {
         () = shutdown => {}

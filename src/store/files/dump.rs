@@ -20,10 +20,11 @@ use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{AUDIT, CLICKS, DAYS, Tables};
+use crate::store::format::tables::{self, AUDIT, CLICKS, DAYS, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
+use crate::store::replication::Position;
 
 /// Follows the progress of long work.
 pub trait Progress {
@@ -65,6 +66,8 @@ const OF_FIRST_INDEX: u8 = 5;
 const OF_CLICKS: u8 = 128;
 const OF_DAYS: u8 = 129;
 const OF_AUDIT: u8 = 130;
+/// The position in the replication log, so that a copy says which entry comes next.
+const OF_REPLICATION: u8 = 131;
 
 impl Snapshot {
     /// How many entries a dump of it has.
@@ -80,6 +83,7 @@ impl Snapshot {
         for index in Index::ALL {
             entries += self.index(index).len()?;
         }
+        entries += u64::from(self.position().is_some());
         Ok(entries)
     }
 
@@ -143,6 +147,10 @@ impl Snapshot {
             if let Some(table) = table {
                 visit_table(number, table, visit)?;
             }
+        }
+        if let Some(position) = self.position() {
+            let key = tables::POSITION.as_bytes();
+            visit(OF_REPLICATION, key, &position.seal(key))?;
         }
         Ok(())
     }
@@ -228,6 +236,7 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_CLICKS => clicks::decode(key, value).map(drop),
         OF_DAYS => days::split_key(key).and_then(|_| days::decode(key, value)).map(drop),
         OF_AUDIT => audit::decode(key, value).map(drop),
+        OF_REPLICATION => Position::unseal(key, value).map(drop),
         OF_META => Ok(()),
         number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
             Some(index) if keys::id_of(*index, key).is_none() => {
@@ -298,6 +307,7 @@ struct Copy<'t> {
     clicks: Table<'t, Bytes, Bytes>,
     days: Table<'t, Bytes, Bytes>,
     audit: Table<'t, Bytes, Bytes>,
+    transaction: &'t WriteTransaction,
 }
 
 impl<'t> Copy<'t> {
@@ -307,6 +317,7 @@ impl<'t> Copy<'t> {
             clicks: transaction.open_table(CLICKS)?,
             days: transaction.open_table(DAYS)?,
             audit: transaction.open_table(AUDIT)?,
+            transaction,
         })
     }
 
@@ -320,6 +331,10 @@ impl<'t> Copy<'t> {
             OF_CLICKS => &mut self.clicks,
             OF_DAYS => &mut self.days,
             OF_AUDIT => &mut self.audit,
+            OF_REPLICATION => {
+                tables::set_position(self.transaction, &Position::unseal(key, value)?)?;
+                return Ok(());
+            }
             OF_META => {
                 let name = std::str::from_utf8(key).map_err(|_| MALFORMED)?;
                 let value = value.try_into().map_err(|_| MALFORMED)?;

@@ -44,7 +44,7 @@ pub const REPLICATION: TableDefinition<'_, &'static str, Bytes> = TableDefinitio
 /// cluster only.
 pub const ENTRIES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("replication_entries");
 
-const POSITION: &str = "position";
+pub const POSITION: &str = "position";
 /// Entries that are dropped in one transaction, at most.
 const ENTRIES_DROPPED_MAX: usize = 4;
 
@@ -272,4 +272,11 @@ pub fn split_entry(value: &[u8]) -> (u64, &[u8]) {
         Some((end, entry)) => (u64::from_be_bytes(*end), entry),
         None => (0, value),
     }
+}
+
+/// Forgets the replication log and the position in it.
+pub fn forget_replication(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    transaction.delete_table(REPLICATION)?;
+    transaction.delete_table(ENTRIES)?;
+    Ok(())
 }

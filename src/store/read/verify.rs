@@ -82,11 +82,25 @@ impl Snapshot {
         self.verify_days(&mut found)?;
         self.verify_audit(&mut found)?;
         self.verify_sessions(&mut found)?;
+        self.verify_digest(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
             found.problem(|| format!("{counters} counters, but links in {counted} scopes"));
         }
         Ok(found)
+    }
+
+    /// In a cluster: whether the links are those that its log has led to.
+    fn verify_digest(&self, found: &mut Verification) -> Result<(), StoreError> {
+        let Some(position) = self.position() else { return Ok(()) };
+        // A record that cannot be read has been reported.
+        if let Ok(digest) = self.content_digest()
+            && digest != position.digest
+        {
+            let sequence = position.sequence;
+            found.problem(|| format!("the links are not those of the cluster after entry {sequence}: take a new copy"));
+        }
+        Ok(())
     }
 
     /// Looks at every record, and returns what the entries that it must have come to, for each index.

@@ -10,10 +10,15 @@
 pub mod digest;
 pub mod entry;
 
-use crate::store::error::StoreError;
+use std::path::Path;
+
+use crate::store::error::{OpenError, StoreError};
+use crate::store::files::medium::{Medium as _, StoreFile};
+use crate::store::format::tables;
+use crate::store::read::snapshot::Snapshot;
 
 pub use digest::ContentDigest;
-pub use entry::{Chain, ClusterId, Entry, Position};
+pub use entry::{Chain, Entry, Position};
 
 /// The longest payload of an entry. NATS refuses messages of more than 1 MiB unless it is configured otherwise.
 pub const PAYLOAD_MAX_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 512 * 1024 };
@@ -72,4 +77,17 @@ impl From<StoreError> for ApplyError {
     fn from(_: StoreError) -> Self {
         Self::Unavailable
     }
+}
+
+/// Takes a store that no process has open out of its cluster; false if it is in none.
+pub fn leave_cluster(path: &Path) -> Result<bool, OpenError> {
+    let database = StoreFile::new(path).open()?;
+    let is_in_cluster = Snapshot::new(&database)?.position().is_some();
+    if is_in_cluster {
+        let mut transaction = database.begin_write().map_err(StoreError::from)?;
+        transaction.set_quick_repair(true);
+        tables::forget_replication(&transaction)?;
+        transaction.commit().map_err(StoreError::from)?;
+    }
+    Ok(is_in_cluster)
 }

@@ -1,0 +1,227 @@
+//! `tinyd cluster`.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::ConfigArgs;
+use crate::cli::client::{Client, ClientArgs};
+use crate::cli::exit::{CliError, Failure};
+use crate::cli::progress::Bars;
+use crate::cli::store::opened;
+use crate::cluster::{self, ClusterSettings, Limits};
+use crate::config::Settings;
+use crate::server::DataLock;
+use crate::store::replication::{Chain, ContentDigest, Position};
+use crate::store::{self, FILE_NAME, Store};
+
+pub(super) const EXAMPLES: &str = "\
+Each command reads [cluster] of the configuration.
+
+Examples:
+  tinyd cluster init                    on the first box, with its links
+  tinyd cluster join --url https://admin1.example.com:8081
+  tinyd cluster join --from links.redb  with a backup of an admin box
+  tinyd cluster status";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Make the stream of a new cluster, with the links of this box.
+    Init(InitArgs),
+    /// Take the links of a cluster, before the first start of a box.
+    Join(JoinArgs),
+    /// Show the boxes of a cluster, and how far each is in the log.
+    Status(ConfigArgs),
+    /// Take this box out of its cluster; it keeps its links.
+    Leave(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// NATS servers that keep the log: 3, or 5 to survive two failures
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    replicas: usize,
+
+    /// Size of the log that the servers keep, in GB
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    log_size: u64,
+
+    /// Days of the log that the servers keep
+    #[arg(long, value_name = "NUMBER", default_value_t = 30)]
+    log_days: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+
+    /// Backup of an admin box, in place of one over its API
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+pub(super) fn run(command: &ClusterCommand) -> Result<(), CliError> {
+    match command {
+        ClusterCommand::Init(args) => init(args),
+        ClusterCommand::Join(args) => join(args),
+        ClusterCommand::Status(config) => status(config),
+        ClusterCommand::Leave(config) => leave(config),
+    }
+}
+
+fn settings(config: &ConfigArgs) -> Result<(Settings, ClusterSettings), CliError> {
+    let settings = Settings::load(&config.overrides())?;
+    match settings.cluster.clone() {
+        Some(cluster) => Ok((settings, cluster)),
+        None => {
+            let reason = format!("{}: set servers in [cluster] first", settings.config.display());
+            Err(Failure::Usage.error(reason))
+        }
+    }
+}
+
+fn block_on<R>(work: impl Future<Output = Result<R, CliError>>) -> Result<R, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+fn failed(error: impl std::fmt::Display) -> CliError {
+    Failure::Unavailable.error(error.to_string())
+}
+
+fn init(args: &InitArgs) -> Result<(), CliError> {
+    let (settings, of_cluster) = settings(&args.config)?;
+    let _lock = DataLock::take(&settings.data_dir)?;
+    let path = settings.data_dir.join(FILE_NAME);
+    let store = opened(Store::open(&path, None))?;
+    let after = Position {
+        cluster: rand::random(),
+        epoch: 1,
+        sequence: 0,
+        chain: Chain::default(),
+        digest: ContentDigest::default(),
+    };
+    let limits = Limits {
+        bytes: args.log_size * 1_000_000_000,
+        age: Duration::from_hours(24 * args.log_days),
+        replicas: args.replicas,
+    };
+    let position = block_on(async {
+        let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
+        // First, because a stream that is there already is another cluster's.
+        nats.create(limits, 1, &cluster::metadata(&after))
+            .await
+            .map_err(failed)?;
+        store.enter_cluster(after).await.map_err(failed)
+    })?;
+    let name = &of_cluster.name;
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "cluster {name} made, with the links of this box (digest {})",
+        position.digest
+    )?;
+    writeln!(out, "start this box, then run tinyd cluster join on the others")?;
+    Ok(())
+}
+
+fn join(args: &JoinArgs) -> Result<(), CliError> {
+    let (settings, _) = settings(&args.client.config)?;
+    let _lock = DataLock::take(&settings.data_dir)?;
+    let path = settings.data_dir.join(FILE_NAME);
+    if path.try_exists()? {
+        let reason = format!(
+            "{}: there is a store already; move it away to take the cluster's links",
+            path.display()
+        );
+        return Err(Failure::Usage.error(reason));
+    }
+    let mut bars = Bars::default();
+    let copied = match &args.from {
+        Some(from) => opened(Store::open_verified(from))?
+            .snapshot()?
+            .copy_to(&path, &mut bars),
+        None => {
+            let (dump, _) = Client::new(&args.client)?.stream("backup", json!({}))?;
+            store::restore_dump(dump, &path, &mut bars)
+        }
+    };
+    drop(bars);
+    copied.map_err(|error| failed(format!("cannot take the links of the cluster: {error}")))?;
+    let position = opened(Store::open_read_only(&path))?.snapshot()?.position();
+    let Some(position) = position else {
+        std::fs::remove_file(&path)?;
+        return Err(Failure::Usage.error("the copy is not of a box in a cluster; run tinyd cluster init there"));
+    };
+    writeln!(
+        io::stdout(),
+        "joined after entry {} (digest {})",
+        position.sequence,
+        position.digest
+    )?;
+    Ok(())
+}
+
+fn leave(config: &ConfigArgs) -> Result<(), CliError> {
+    let settings = Settings::load(&config.overrides())?;
+    let _lock = DataLock::take(&settings.data_dir)?;
+    let path = settings.data_dir.join(FILE_NAME);
+    let left = store::leave_cluster(&path)?;
+    let what = if left { "left its cluster" } else { "is in no cluster" };
+    writeln!(io::stdout(), "{}: {what}", path.display())?;
+    Ok(())
+}
+
+fn status(config: &ConfigArgs) -> Result<(), CliError> {
+    let (_, of_cluster) = settings(config)?;
+    let (info, members) = block_on(async { cluster::look(&of_cluster).await.map_err(failed) })?;
+    let mut out = io::stdout().lock();
+    let (first, last) = (info.state.first_seq, info.state.last_seq);
+    writeln!(
+        out,
+        "cluster {}: log from {first} to {last}, {} bytes",
+        of_cluster.name, info.state.bytes
+    )?;
+    for replica in info.cluster.iter().flat_map(|cluster| &cluster.replicas) {
+        if replica.offline || !replica.current {
+            writeln!(out, "NATS server {} is not current", replica.name)?;
+        }
+    }
+    let newest = members
+        .iter()
+        .max_by_key(|member| (member.epoch, member.sequence))
+        .cloned();
+    for member in &members {
+        let behind = last.saturating_sub(member.sequence);
+        let same = newest.as_ref().filter(|newest| newest.sequence == member.sequence);
+        let state = match (&member.halted, same) {
+            (Some(why), _) => why.clone(),
+            (None, Some(newest)) if newest.chain != member.chain => "differs: another history".to_owned(),
+            (None, Some(newest)) if newest.digest != member.digest => "differs: other links".to_owned(),
+            (None, _) if behind > 0 => format!("{behind} behind"),
+            _ => "ok".to_owned(),
+        };
+        let (node, role, sequence) = (&member.node, &member.role, member.sequence);
+        let digest = member.digest.get(..8).unwrap_or_default();
+        writeln!(
+            out,
+            "{node:24} {role:6} {:>3}:{sequence:<12} {digest}  {state}",
+            member.epoch
+        )?;
+    }
+    let current = members
+        .iter()
+        .filter(|member| member.sequence >= last && member.halted.is_none())
+        .count();
+    writeln!(out, "{current} of {} boxes are current", members.len())?;
+    Ok(())
+}

@@ -1,0 +1,492 @@
+//! Following the log: entries are applied as they come, and what was missed is read.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::cluster::durability;
+use crate::cluster::log::Log;
+use crate::cluster::nats::{Nats, NatsError, StreamInfo, Subscription};
+use crate::cluster::presence::{self, Member, Members};
+use crate::cluster::{ClusterSettings, Role};
+use crate::links::Links;
+use crate::model::priority;
+use crate::store::replication::{ApplyError, Entry, Position, ReplicationLog};
+
+/// How often an admin box asks how far the log goes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const DURABILITY_INTERVAL: Duration = Duration::from_secs(60);
+/// After a connection was made, others have this long to say that they know more than the log.
+const WITNESS_TIME: Duration = Duration::from_secs(1);
+/// Entries that one transaction applies at most, of those that have come already.
+const TOGETHER_MAX: usize = 256;
+/// Entries that are appended again are read in parts of this.
+const REPAIR_BYTES: usize = 4 * 1024 * 1024;
+/// How often an entry that one replica does not have is asked of another.
+const REPLICA_ATTEMPTS: usize = 5;
+
+/// What a box knows of its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The number of the last entry, as far as is known.
+    pub head: Option<u64>,
+    /// Since when nothing has been heard of the log.
+    pub silent_since: Option<Instant>,
+    /// Why this box cannot follow.
+    pub stuck: Option<String>,
+}
+
+/// A box's connection to its cluster. A thread of its own carries it, which ends with it.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: ClusterSettings,
+    // Dropped in the background, because this may be dropped by a task.
+    runtime: Option<Runtime>,
+    nats: Nats,
+    members: Arc<Members>,
+    /// Why nothing can be appended.
+    problem: Arc<Mutex<Option<String>>>,
+    state: watch::Sender<LogState>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Cluster {
+    /// Connects; where there is no server yet, goes on trying.
+    pub fn connect(settings: &ClusterSettings) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("tinyd-cluster")
+            .on_thread_start(|| priority::lower(priority::API_NICE))
+            .enable_all()
+            .build()?;
+        let nats = runtime.block_on(Nats::connect(settings)).map_err(io::Error::other)?;
+        Ok(Self {
+            settings: settings.clone(),
+            runtime: Some(runtime),
+            nats,
+            members: Arc::default(),
+            problem: Arc::new(Mutex::new(Some("not connected yet".to_owned()))),
+            state: watch::Sender::new(LogState {
+                silent_since: Some(Instant::now()),
+                ..LogState::default()
+            }),
+        })
+    }
+
+    /// The log, for the writer of the store.
+    pub fn log(&self) -> io::Result<Arc<dyn ReplicationLog>> {
+        let runtime = self.runtime.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let problem = Arc::clone(&self.problem);
+        Ok(Arc::new(Log::new(
+            self.nats.clone(),
+            &self.settings,
+            runtime.handle().clone(),
+            problem,
+        )))
+    }
+
+    pub const fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    pub const fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    pub fn state(&self) -> LogState {
+        self.state.borrow().clone()
+    }
+
+    /// Follows the log for as long as this runs.
+    pub async fn follow(self: Arc<Self>, links: Arc<Links>) {
+        loop {
+            let follower = Follower::new(Arc::clone(&self), Arc::clone(&links)).await;
+            match follower {
+                Ok(mut follower) => follower.run().await,
+                Err(error) => tracing::debug!(%error, "cannot subscribe yet"),
+            }
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+    }
+}
+
+struct Follower {
+    cluster: Arc<Cluster>,
+    links: Arc<Links>,
+    live: Subscription,
+    heads: Subscription,
+    asked: Subscription,
+    wanted: Subscription,
+    positions: Option<Subscription>,
+    /// The connection for which others have been asked what they know, and when.
+    witnessed: Option<(u64, Instant)>,
+    durable_since: Option<Instant>,
+}
+
+impl Follower {
+    async fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Result<Self, NatsError> {
+        let nats = &cluster.nats;
+        let is_admin = cluster.settings.role == Role::Admin;
+        Ok(Self {
+            live: nats.subscribe("live").await?,
+            heads: nats.subscribe("head").await?,
+            asked: nats.subscribe("ask").await?,
+            wanted: nats.subscribe("entry").await?,
+            positions: match is_admin {
+                true => Some(nats.subscribe("pos.*").await?),
+                false => None,
+            },
+            witnessed: None,
+            durable_since: None,
+            cluster,
+            links,
+        })
+    }
+
+    fn is_admin(&self) -> bool {
+        matches!(self.cluster.settings.role, Role::Admin)
+    }
+
+    fn position(&self) -> Option<Position> {
+        let replicating = self.links.store().replicating()?;
+        Some(*replicating.position().borrow())
+    }
+
+    /// Until a subscription ends.
+    async fn run(&mut self) {
+        let mut checks = interval(CHECK_INTERVAL);
+        let mut says = interval(presence::INTERVAL);
+        for ticks in [&mut checks, &mut says] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            let position = async {
+                match &mut self.positions {
+                    Some(positions) => positions.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                entry = self.live.next() => match entry {
+                    Some(entry) => self.take(entry.to_vec()).await,
+                    None => return,
+                },
+                head = self.heads.next() => match head {
+                    Some(head) => self.hear(&head).await,
+                    None => return,
+                },
+                position = position => match position {
+                    Some(position) => self.note(&position),
+                    None => return,
+                },
+                _ = self.asked.next() => self.say().await,
+                wanted = self.wanted.next() => self.give(wanted.as_deref().unwrap_or_default()).await,
+                _ = checks.tick() => self.check().await,
+                _ = says.tick() => self.say().await,
+            }
+        }
+    }
+
+    /// Applies an entry that has come, with those that have come after it.
+    async fn take(&mut self, entry: Vec<u8>) {
+        let mut entries = vec![entry];
+        while entries.len() < TOGETHER_MAX
+            && let Some(Some(entry)) = self.live.next().now_or_never()
+        {
+            entries.push(entry.to_vec());
+        }
+        let last = entries.last().and_then(|entry| Entry::decode(entry).ok());
+        if let Some(last) = last.map(|entry| entry.position.sequence) {
+            self.heard(last);
+        }
+        match self.links.store().apply(entries).await {
+            Err(ApplyError::Gap { .. }) => self.catch_up().await,
+            applied => self.applied(&applied),
+        }
+    }
+
+    fn applied(&self, applied: &Result<Position, ApplyError>) {
+        match applied {
+            Ok(_) => self.set_stuck(None),
+            // While the store opens itself again, entries wait.
+            Err(ApplyError::Unavailable) => {}
+            Err(error) => self.set_stuck(Some(error.to_string())),
+        }
+    }
+
+    fn set_stuck(&self, stuck: Option<String>) {
+        self.cluster.state.send_if_modified(|state| {
+            let is_new = state.stuck != stuck;
+            if let (true, Some(reason)) = (is_new, &stuck) {
+                tracing::error!(reason, "cannot follow the log; redirects continue");
+            }
+            state.stuck = stuck;
+            is_new
+        });
+    }
+
+    /// The log goes so far.
+    fn heard(&self, head: u64) {
+        self.cluster.state.send_modify(|state| {
+            state.head = state.head.max(Some(head));
+            state.silent_since = None;
+        });
+    }
+
+    /// A beacon of an admin box.
+    async fn hear(&mut self, head: &[u8]) {
+        let head = std::str::from_utf8(head).ok().and_then(|head| head.parse().ok());
+        let Some(head) = head else { return };
+        self.heard(head);
+        if self.position().is_some_and(|position| position.sequence < head) {
+            self.catch_up().await;
+        }
+    }
+
+    fn note(&self, member: &[u8]) {
+        if let Ok(member) = serde_json::from_slice(member) {
+            self.cluster.members.note(member);
+        }
+    }
+
+    /// Says where this box is.
+    async fn say(&self) {
+        let Some(position) = self.position() else { return };
+        let settings = &self.cluster.settings;
+        let halted = self
+            .links
+            .store()
+            .replicating()
+            .and_then(|replicating| replicating.halted());
+        let halted = halted.map(|why| why.to_string()).or_else(|| self.cluster.state().stuck);
+        let member = Member::at(&position, &settings.node, settings.role.name(), halted);
+        let subject = format!("pos.{}", settings.node);
+        if let Ok(said) = serde_json::to_vec(&member) {
+            // It is said again soon.
+            let _ = self.cluster.nats.publish(&subject, said).await;
+        }
+    }
+
+    /// Gives an entry to a box that misses it: the payload is its number, a space, and the subject to answer to.
+    async fn give(&self, wanted: &[u8]) {
+        let wanted = std::str::from_utf8(wanted)
+            .ok()
+            .and_then(|wanted| wanted.split_once(' '));
+        let Some((Ok(sequence), to)) = wanted.map(|(sequence, to)| (sequence.parse::<u64>(), to.to_owned())) else {
+            return;
+        };
+        if !self.is_admin() || sequence == 0 {
+            return;
+        }
+        let read = move |snapshot: &crate::store::Snapshot| snapshot.entries_after(sequence - 1, 1);
+        if let Ok(entries) = self.links.store().read_ahead(read).await
+            && let Some(entry) = entries.into_iter().next()
+        {
+            let _ = self.cluster.nats.publish(&format!("given.{to}"), entry).await;
+        }
+    }
+
+    /// Reads and applies entries until there are no more.
+    async fn catch_up(&mut self) {
+        while let Some(position) = self.position() {
+            let entries = match self.cluster.nats.read(position.sequence).await {
+                Ok(entries) if entries.is_empty() => match self.find(position.sequence + 1).await {
+                    Some(entry) => vec![entry],
+                    None => return,
+                },
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot read the log");
+                    return;
+                }
+            };
+            let applied = self.links.store().apply(entries).await;
+            self.applied(&applied);
+            match applied {
+                Ok(after) if after.sequence > position.sequence => self.heard(after.sequence),
+                _ => return,
+            }
+        }
+    }
+
+    /// An entry that a replica does not have although the log goes so far: from another, the leader, or an admin box.
+    async fn find(&self, sequence: u64) -> Option<Vec<u8>> {
+        if self.cluster.state().head.is_none_or(|head| head < sequence) {
+            return None;
+        }
+        for _ in 0..REPLICA_ATTEMPTS {
+            if let Ok(mut entries) = self.cluster.nats.read(sequence - 1).await
+                && !entries.is_empty()
+            {
+                return Some(entries.swap_remove(0));
+            }
+        }
+        if self.is_admin()
+            && let Ok(Some(entry)) = self.cluster.nats.get(sequence).await
+        {
+            return Some(entry);
+        }
+        tracing::warn!(sequence, "no replica has an entry of the log; asking the admin boxes");
+        self.cluster.nats.ask_boxes(sequence, &self.cluster.settings.node).await
+    }
+
+    /// Looks how far the log goes and whether writes can be taken.
+    async fn check(&mut self) {
+        if !self.is_admin() {
+            self.check_edge().await;
+            return;
+        }
+        let info = match self.cluster.nats.info().await {
+            Ok(info) => info,
+            Err(error) => {
+                self.silent();
+                if error.is_no_stream() {
+                    let reason = "the stream is gone: tinyd cluster recreate makes it anew";
+                    *self.cluster.problem.lock() = Some(reason.to_owned());
+                }
+                return;
+            }
+        };
+        let Some(position) = self.position() else { return };
+        self.cluster.state.send_modify(|state| {
+            state.head = Some(info.state.last_seq);
+            state.silent_since = None;
+        });
+        let last = info.state.last_seq;
+        if last > position.sequence {
+            if info.state.first_seq > position.sequence + 1 {
+                let first = info.state.first_seq;
+                self.set_stuck(Some(format!(
+                    "the log begins with entry {first}, and this box has been away since {}: take a new copy with \
+                     tinyd cluster join",
+                    position.sequence
+                )));
+                return;
+            }
+            self.catch_up().await;
+        }
+        let head = last.to_string().into_bytes();
+        // It is said again in a second.
+        let _ = self.cluster.nats.publish("head", head).await;
+        let problem = self.why_not_write(&info).await;
+        *self.cluster.problem.lock() = problem;
+    }
+
+    async fn check_edge(&mut self) {
+        self.silent();
+        if self.witnessed.is_none() {
+            // Once, because a thousand edges would ask.
+            if let Ok(info) = self.cluster.nats.info().await {
+                self.witnessed = Some((0, Instant::now()));
+                self.heard(info.state.last_seq);
+                self.catch_up().await;
+            }
+        }
+    }
+
+    /// Nothing has been heard, unless something is before the next look.
+    fn silent(&self) {
+        self.cluster.state.send_if_modified(|state| {
+            let is_new = state.silent_since.is_none();
+            state.silent_since.get_or_insert_with(Instant::now);
+            is_new
+        });
+    }
+
+    /// Why nothing may be appended; what can be mended by itself is.
+    async fn why_not_write(&mut self, info: &StreamInfo) -> Option<String> {
+        let connection = self.cluster.nats.connections();
+        match self.witnessed {
+            Some((of, since)) if of == connection => {
+                if since.elapsed() < WITNESS_TIME {
+                    return Some("asking the other boxes how far they are".to_owned());
+                }
+            }
+            _ => {
+                self.witnessed = Some((connection, Instant::now()));
+                self.durable_since = None;
+                let _ = self.cluster.nats.publish("ask", Vec::new()).await;
+                return Some("asking the other boxes how far they are".to_owned());
+            }
+        }
+        let position = self.position()?;
+        if info.state.last_seq < position.sequence
+            && let Err(reason) = self.restore_end(info.state.last_seq, position).await
+        {
+            return Some(reason);
+        }
+        let ahead = self.cluster.members.furthest(&position);
+        if let Some((node, sequence)) =
+            ahead.filter(|(_, sequence)| *sequence > info.state.last_seq.max(position.sequence))
+        {
+            return Some(format!(
+                "{node} has entry {sequence}, which the log has lost: waiting until it is there again"
+            ));
+        }
+        if self
+            .durable_since
+            .is_none_or(|since| since.elapsed() > DURABILITY_INTERVAL)
+        {
+            if let Err(reason) = durability::check(&self.cluster.nats, info, &self.cluster.settings).await {
+                return Some(reason);
+            }
+            self.durable_since = Some(Instant::now());
+        }
+        None
+    }
+
+    /// Appends again what the log has lost, entry by entry, with the same bytes.
+    async fn restore_end(&self, last: u64, position: Position) -> Result<(), String> {
+        tracing::error!(
+            last,
+            own = position.sequence,
+            "the log has lost its end: appending it again"
+        );
+        let nats = &self.cluster.nats;
+        let mut at = last;
+        if last > 0 {
+            let theirs = nats.get(last).await.map_err(|error| error.to_string())?;
+            let ours = self.kept(last - 1, 1).await?.into_iter().next();
+            if theirs.is_some() && ours.is_some() && theirs != ours {
+                return Err(format!("the log has another history than this box from entry {last}"));
+            }
+        }
+        while at < position.sequence {
+            let entries = self.kept(at, REPAIR_BYTES).await?;
+            if entries.is_empty() {
+                return Err(format!(
+                    "this box has no entry {} any more, which the log has lost",
+                    at + 1
+                ));
+            }
+            for entry in entries {
+                nats.append(at, entry.into()).await.map_err(|error| error.to_string())?;
+                at += 1;
+            }
+        }
+        tracing::info!(entries = position.sequence - last, "the end of the log is there again");
+        Ok(())
+    }
+
+    async fn kept(&self, after: u64, bytes: usize) -> Result<Vec<Vec<u8>>, String> {
+        let read = move |snapshot: &crate::store::Snapshot| snapshot.entries_after(after, bytes);
+        self.links
+            .store()
+            .read_ahead(read)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}

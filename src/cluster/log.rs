@@ -1,0 +1,120 @@
+//! The log as the writer of the store sees it: each append has an outcome, which is found out with patience.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::cluster::nats::{Nats, NatsError, Published};
+use crate::cluster::{ClusterSettings, Role};
+use crate::store::replication::{Appended, ReplicationLog};
+
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+pub struct Log {
+    nats: Nats,
+    /// Where requests run; the writer's thread waits for them.
+    runtime: Handle,
+    patience: Duration,
+    role: Role,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Log {
+    pub fn new(nats: Nats, settings: &ClusterSettings, runtime: Handle, problem: Arc<Mutex<Option<String>>>) -> Self {
+        Self {
+            nats,
+            runtime,
+            patience: settings.write_patience,
+            role: settings.role,
+            problem,
+        }
+    }
+
+    /// Whether what the log has after an entry is this one; `None` if it has none.
+    async fn is_stored(&self, after: u64, entry: &[u8]) -> Result<Option<bool>, NatsError> {
+        let stored = self.nats.get(after + 1).await?;
+        Ok(stored.map(|stored| stored == entry))
+    }
+
+    async fn append_patiently(&self, after: u64, entry: Bytes) -> Appended {
+        let end = Instant::now() + self.patience;
+        let mut may_be_stored = false;
+        loop {
+            let reason = match self.nats.append(after, entry.clone()).await {
+                Ok(Published::Stored) => return Appended::Stored,
+                Ok(Published::WrongLast(Some(last))) if last < after => {
+                    // Its entries are in the stores, from which they are appended again.
+                    return Appended::Refused(format!("the log has lost its end: it has {last} entries, not {after}"));
+                }
+                // Another's, or this one's of an earlier attempt; or one that is still on its way.
+                Ok(Published::WrongLast(_)) => match self.is_stored(after, &entry).await {
+                    Ok(Some(true)) => return Appended::Stored,
+                    Ok(Some(false)) => return Appended::Overtaken,
+                    Ok(None) => "an entry is on its way".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+                Err(error @ NatsError::Disconnected) => error.to_string(),
+                Err(error @ NatsError::Refused { .. }) if !may_be_stored => {
+                    return Appended::Refused(error.to_string());
+                }
+                Err(error) => {
+                    may_be_stored = true;
+                    error.to_string()
+                }
+            };
+            if Instant::now() >= end {
+                return match may_be_stored {
+                    true => Appended::Unknown(reason),
+                    false => Appended::Refused(reason),
+                };
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn read_patiently(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
+        let end = Instant::now() + self.patience;
+        loop {
+            let reason = match self.nats.read(after).await {
+                Ok(entries) if !entries.is_empty() => return Ok(entries),
+                // A replica that is behind.
+                Ok(_) => "an entry is on its way".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= end {
+                return Err(reason);
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+}
+
+impl ReplicationLog for Log {
+    fn append(&self, after: u64, entry: &[u8]) -> Appended {
+        if let Some(problem) = self.problem() {
+            return Appended::Refused(problem);
+        }
+        let appended = self
+            .runtime
+            .block_on(self.append_patiently(after, Bytes::copy_from_slice(entry)));
+        if let Appended::Refused(reason) | Appended::Unknown(reason) = &appended {
+            // Until the follower finds it working.
+            *self.problem.lock() = Some(reason.clone());
+        }
+        appended
+    }
+
+    fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
+        self.runtime.block_on(self.read_patiently(after))
+    }
+
+    fn problem(&self) -> Option<String> {
+        match self.role {
+            Role::Admin => self.problem.lock().clone(),
+            Role::Edge => Some("this box is an edge, which takes no writes".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Clusters: boxes that share one set of links through a stream of NATS JetStream.
+//!
+//! The store does the work: it appends and applies entries, and checks that they continue each other. Here is how
+//! entries travel. `nats` alone names async-nats; `log` appends for the writer and finds out about every outcome;
+//! `follow` applies what others append; `presence` tells where each box is.
+
+mod command;
+mod durability;
+mod follow;
+mod log;
+mod nats;
+mod presence;
+mod settings;
+
+pub use command::{connected, look, metadata};
+pub use follow::Cluster;
+pub use nats::Limits;
+pub use settings::{ClusterSettings, Reads, Role, check_name, check_server};

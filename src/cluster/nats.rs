@@ -1,0 +1,462 @@
+//! The requests to NATS JetStream that a cluster needs. Alone names async-nats; their forms are those of its API.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::header::HeaderMap;
+use async_nats::{Client, ConnectOptions, Event, Request, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::cluster::ClusterSettings;
+use crate::tls;
+
+/// For an answer of a server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// From one server's answer to the next one's.
+const SERVERS_TIME: Duration = Duration::from_millis(500);
+/// A server that hangs is noticed within two of them.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const RECONNECT_MAX_MILLISECONDS: u64 = 2_000;
+/// Of one read.
+const BATCH_MAX_MESSAGES: u32 = 1_000;
+const BATCH_MAX_BYTES: u32 = 8 * 1024 * 1024;
+
+// Error codes of JetStream.
+const WRONG_LAST_SEQUENCE: u32 = 10_071;
+const NO_MESSAGE: u32 = 10_037;
+const NO_STREAM: u32 = 10_059;
+
+/// A connection to the cluster's servers, which is made again when it breaks.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    client: Client,
+    pub stream: String,
+    prefix: String,
+    connections: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NatsError {
+    #[error("no connection to a NATS server")]
+    Disconnected,
+    /// Whether the request was carried out is not known.
+    #[error("no answer from NATS: {0}")]
+    NoAnswer(String),
+    #[error("NATS refused: {description}")]
+    Refused { code: u32, description: String },
+    #[error("NATS sent a malformed answer")]
+    Malformed,
+}
+
+impl NatsError {
+    pub const fn is_no_stream(&self) -> bool {
+        matches!(self, Self::Refused { code: NO_STREAM, .. })
+    }
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Stored,
+    /// The last sequence is another one, which the server may say.
+    WrongLast(Option<u64>),
+}
+
+/// How a stream is configured and where it is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamInfo {
+    pub config: StreamConfig,
+    pub state: StreamState,
+    pub cluster: Option<StreamCluster>,
+    pub created: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StreamState {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamCluster {
+    #[serde(default)]
+    pub leader: String,
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Replica {
+    pub name: String,
+    #[serde(default)]
+    pub current: bool,
+    #[serde(default)]
+    pub offline: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamConfig {
+    pub name: String,
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    pub storage: String,
+    pub retention: String,
+    pub discard: String,
+    pub num_replicas: usize,
+    pub max_bytes: i64,
+    /// In nanoseconds.
+    pub max_age: i64,
+    #[serde(default)]
+    pub allow_direct: bool,
+    #[serde(default)]
+    pub deny_delete: bool,
+    #[serde(default)]
+    pub deny_purge: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_seq: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub republish: Option<Republish>,
+    #[serde(default)]
+    pub metadata: std::collections::BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Republish {
+    pub src: String,
+    pub dest: String,
+}
+
+/// How much of the log the servers keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub bytes: u64,
+    pub age: Duration,
+    pub replicas: usize,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+/// An answer of JetStream: what was asked for, or an error.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Refused { error: Refusal },
+    Given(T),
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Got {
+    message: GotMessage,
+}
+
+#[derive(Deserialize)]
+struct GotMessage {
+    data: Option<String>,
+}
+
+/// A server of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub name: String,
+    pub version: String,
+    /// Whether it acknowledges what is on its disk, and not what is on its way there.
+    pub sync_always: bool,
+}
+
+#[derive(Deserialize)]
+struct ServerAnswer {
+    server: ServerName,
+    data: ServerData,
+}
+
+#[derive(Deserialize)]
+struct ServerName {
+    name: String,
+    ver: String,
+}
+
+#[derive(Deserialize)]
+struct ServerData {
+    config: Option<ServerConfig>,
+}
+
+#[derive(Deserialize)]
+struct ServerConfig {
+    #[serde(default)]
+    sync_always: bool,
+}
+
+impl Nats {
+    /// A connection that is being made.
+    pub async fn connect(settings: &ClusterSettings) -> Result<Self, String> {
+        let connections = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&connections);
+        let mut options = ConnectOptions::new()
+            .name(format!("tinyd {}", settings.node))
+            .custom_inbox_prefix(format!("_INBOX_{}", settings.node))
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|attempts| {
+                // At random, so that a thousand boxes do not come back at once.
+                let most = RECONNECT_MAX_MILLISECONDS.min(50 << attempts.min(6));
+                Duration::from_millis(rand::random_range(0..=most))
+            })
+            .event_callback(move |event| {
+                if matches!(event, Event::Connected) {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                tracing::info!("NATS: {event}");
+                std::future::ready(())
+            })
+            .tls_client_config(tls::client_config(&settings.authorities)?);
+        if let Some(seed) = &settings.seed {
+            options = options.nkey(seed.clone());
+        }
+        let client = options.connect(settings.servers.as_slice()).await;
+        Ok(Self {
+            client: client.map_err(|error| error.to_string())?,
+            stream: settings.stream(),
+            prefix: settings.subject(""),
+            connections,
+        })
+    }
+
+    /// How many connections have been made: another number means that something may have been missed.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    fn subject(&self, of: &str) -> String {
+        format!("{}{of}", self.prefix)
+    }
+
+    async fn request(&self, subject: String, request: Request) -> Result<Bytes, NatsError> {
+        if !self.is_connected() {
+            return Err(NatsError::Disconnected);
+        }
+        let answer = self.client.send_request(subject, request).await;
+        let answer = answer.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
+        Ok(answer.payload)
+    }
+
+    async fn ask<T: for<'d> Deserialize<'d>>(&self, subject: String, request: Request) -> Result<T, NatsError> {
+        let answer = self.request(subject, request).await?;
+        match serde_json::from_slice(&answer).map_err(|_| NatsError::Malformed)? {
+            Answer::Given(given) => Ok(given),
+            Answer::Refused { error } => Err(NatsError::Refused {
+                code: error.err_code,
+                description: error.description,
+            }),
+        }
+    }
+
+    /// Appends an entry behind the one with the number `after`.
+    pub async fn append(&self, after: u64, entry: Bytes) -> Result<Published, NatsError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Sequence", after.to_string());
+        headers.insert("Nats-Expected-Stream", self.stream.as_str());
+        let request = Request::new().payload(entry).headers(headers);
+        match self.ask::<Stored>(self.subject("log"), request).await {
+            Ok(stored) if stored.seq == after + 1 => Ok(Published::Stored),
+            Ok(_) => Err(NatsError::Malformed),
+            Err(NatsError::Refused {
+                code: WRONG_LAST_SEQUENCE,
+                description,
+            }) => {
+                let last = description.rsplit(' ').next().and_then(|last| last.parse().ok());
+                Ok(Published::WrongLast(last))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn info(&self) -> Result<StreamInfo, NatsError> {
+        self.ask(format!("$JS.API.STREAM.INFO.{}", self.stream), Request::new())
+            .await
+    }
+
+    /// Makes the stream.
+    pub async fn create(&self, limits: Limits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
+        let log = self.subject("log");
+        let config = StreamConfig {
+            name: self.stream.clone(),
+            subjects: vec![log.clone()],
+            storage: "file".into(),
+            retention: "limits".into(),
+            discard: "old".into(),
+            num_replicas: limits.replicas,
+            max_bytes: i64::try_from(limits.bytes).unwrap_or(i64::MAX),
+            max_age: i64::try_from(limits.age.as_nanos()).unwrap_or(i64::MAX),
+            allow_direct: true,
+            deny_delete: true,
+            deny_purge: true,
+            first_seq: first,
+            republish: Some(Republish {
+                src: log,
+                dest: self.subject("live"),
+            }),
+            metadata: metadata
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        };
+        let body = serde_json::to_vec(&config).map_err(|_| NatsError::Malformed)?;
+        let subject = format!("$JS.API.STREAM.CREATE.{}", self.stream);
+        let made: StreamInfo = self.ask(subject, Request::new().payload(body.into())).await?;
+        drop(made);
+        Ok(())
+    }
+
+    /// The entry with this number as the leader has it; none if there is none.
+    pub async fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>, NatsError> {
+        use base64::Engine as _;
+        let body = format!("{{\"seq\":{sequence}}}");
+        let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream);
+        match self.ask::<Got>(subject, Request::new().payload(body.into())).await {
+            Ok(got) => {
+                let data = got.message.data.unwrap_or_default();
+                let decoded = base64::engine::general_purpose::STANDARD.decode(data);
+                decoded.map(Some).map_err(|_| NatsError::Malformed)
+            }
+            Err(NatsError::Refused { code: NO_MESSAGE, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Entries after the one with the number `after`, from any replica, up to the first that is missing.
+    pub async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, NatsError> {
+        let no_answer = |error: String| NatsError::NoAnswer(error);
+        if !self.is_connected() {
+            return Err(NatsError::Disconnected);
+        }
+        let inbox = self.client.new_inbox();
+        let mut answers = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| no_answer(error.to_string()))?;
+        let first = after + 1;
+        let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.stream);
+        let asked = self.client.publish_with_reply(subject, inbox, body.into()).await;
+        asked.map_err(|error| no_answer(error.to_string()))?;
+        let mut entries = Vec::new();
+        loop {
+            let answer = timeout(REQUEST_TIMEOUT, answers.next()).await;
+            let Ok(Some(answer)) = answer else {
+                // What has come is good by itself.
+                let has_some = !entries.is_empty();
+                return if has_some {
+                    Ok(entries)
+                } else {
+                    Err(no_answer("timed out".to_owned()))
+                };
+            };
+            match answer.status.map(|status| status.as_u16()) {
+                None => {}
+                // No such message, or the end of the batch.
+                Some(204 | 404) => return Ok(entries),
+                Some(status) => return Err(no_answer(format!("status {status}"))),
+            }
+            let sequence = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
+            let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
+            if sequence != Some(first + entries.len() as u64) {
+                return Ok(entries);
+            }
+            entries.push(answer.payload.to_vec());
+        }
+    }
+
+    /// Asks the admin boxes for an entry that no replica has.
+    pub async fn ask_boxes(&self, sequence: u64, node: &str) -> Option<Vec<u8>> {
+        let mut given = self.subscribe(&format!("given.{node}")).await.ok()?;
+        self.publish("entry", format!("{sequence} {node}").into_bytes())
+            .await
+            .ok()?;
+        let entry = timeout(REQUEST_TIMEOUT, given.next()).await.ok()??;
+        Some(entry.to_vec())
+    }
+
+    /// What each server says of its JetStream.
+    pub async fn servers(&self) -> Result<Vec<Server>, NatsError> {
+        let no_answer = |error: String| NatsError::NoAnswer(error);
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let mut answers = answers.map_err(|error| no_answer(error.to_string()))?;
+        let body = Bytes::from_static(b"{\"config\":true}");
+        let asked = self
+            .client
+            .publish_with_reply(self.subject("servers"), inbox, body)
+            .await;
+        asked.map_err(|error| no_answer(error.to_string()))?;
+        let mut servers = Vec::new();
+        while let Ok(Some(answer)) = timeout(SERVERS_TIME, answers.next()).await {
+            if answer.status.is_some() {
+                break;
+            }
+            let server: ServerAnswer = serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)?;
+            servers.push(Server {
+                name: server.server.name,
+                version: server.server.ver,
+                sync_always: server.data.config.is_some_and(|config| config.sync_always),
+            });
+        }
+        Ok(servers)
+    }
+
+    pub async fn publish(&self, of: &str, payload: Vec<u8>) -> Result<(), NatsError> {
+        let published = self.client.publish(self.subject(of), payload.into()).await;
+        published.map_err(|error| NatsError::NoAnswer(error.to_string()))
+    }
+
+    pub async fn subscribe(&self, of: &str) -> Result<Subscription, NatsError> {
+        let subscribed = self.client.subscribe(self.subject(of)).await;
+        subscribed
+            .map(Subscription)
+            .map_err(|error| NatsError::NoAnswer(error.to_string()))
+    }
+
+    /// Sends what waits to be sent.
+    pub async fn flush(&self) {
+        // What cannot be sent now is sent once there is a connection.
+        let _ = timeout(REQUEST_TIMEOUT, self.client.flush()).await;
+    }
+}
+
+/// Messages of a subject.
+#[derive(Debug)]
+pub struct Subscription(Subscriber);
+
+impl Subscription {
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.0.next().await.map(|message| message.payload)
+    }
+}

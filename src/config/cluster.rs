@@ -1,0 +1,68 @@
+//! The section `[cluster]`.
+
+use std::fs;
+
+use crate::cluster::{ClusterSettings, Reads, Role, check_name};
+use crate::config::ConfigError;
+use crate::config::keys;
+use crate::config::values::{Reader, Values};
+
+const SECTION: &str = "cluster";
+
+/// `None`: this box is alone.
+pub fn read(values: &Values, reader: &mut Reader) -> Result<Option<ClusterSettings>, ConfigError> {
+    let authorities = reader.authorities(values, SECTION, &keys::CLUSTER_CA_FILE)?;
+    let servers = values.list(SECTION, &keys::CLUSTER_SERVERS, |text| Some(text.to_owned()));
+    if servers.is_empty() {
+        return Ok(None);
+    }
+    let text = |key| values.text(SECTION, key).map(str::to_owned);
+    let role = match values.text(SECTION, &keys::CLUSTER_ROLE) {
+        Some("edge") => Role::Edge,
+        _ => Role::Admin,
+    };
+    let node = match text(&keys::CLUSTER_NODE) {
+        Some(node) => node,
+        None => host_name(reader)?,
+    };
+    Ok(Some(ClusterSettings {
+        role,
+        name: text(&keys::CLUSTER_NAME).unwrap_or_default(),
+        node,
+        servers,
+        seed: seed(values, reader)?,
+        authorities,
+        write_patience: values.seconds(SECTION, &keys::CLUSTER_PATIENCE),
+        reads: match values.text(SECTION, &keys::CLUSTER_READS) {
+            Some("available") => Reads::Available,
+            _ => Reads::Current,
+        },
+        admin_url: text(&keys::CLUSTER_ADMIN_URL),
+        accept_lazy_fsync: values.flag(SECTION, &keys::CLUSTER_LAZY),
+    }))
+}
+
+fn host_name(reader: &Reader) -> Result<String, ConfigError> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = name.split('.').next().unwrap_or_default().to_owned();
+    check_name(&name).map_err(|reason| {
+        let reason = format!("the host name {name:?} cannot be used: {reason}");
+        reader.wrong(keys::CLUSTER_NODE.path(SECTION), "(missing)", reason)
+    })?;
+    Ok(name)
+}
+
+fn seed(values: &Values, reader: &Reader) -> Result<Option<String>, ConfigError> {
+    let Some(path) = values.path(SECTION, &keys::CLUSTER_KEY_FILE, reader) else {
+        return Ok(None);
+    };
+    let wrong = |reason: String| reader.wrong(keys::CLUSTER_KEY_FILE.path(SECTION), path.display(), reason);
+    let text = fs::read_to_string(&path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let seed = text.trim();
+    if !seed.starts_with("SU") {
+        return Err(wrong(
+            "holds no seed of an NKEY; expected one line that begins with SU".to_owned(),
+        ));
+    }
+    Ok(Some(seed.to_owned()))
+}
