@@ -498,7 +498,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             // The store has logged that, once, when it failed.
-            StoreError::Closed => UNAVAILABLE,
+            StoreError::Closed | StoreError::Log(_) => UNAVAILABLE,
             StoreError::Stopped(_) => Self::TookTooLong {
                 seconds: READ_TIMEOUT.as_secs(),
             },

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::cluster::nats::{Nats, NatsError, Published};
-use crate::cluster::{ClusterSettings, Role};
-use crate::store::replication::{Appended, ReplicationLog};
+use crate::cluster::{ClusterSettings, Reads, Role};
+use crate::store::replication::{Appended, Head, ReplicationLog};
 
+/// A read answers 503 then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 pub struct Log {
@@ -19,14 +23,40 @@ pub struct Log {
     runtime: Handle,
     patience: Duration,
     role: Role,
+    reads: Reads,
+    /// Reads that wait for the head of the log: one answer is for all that have come before its question.
+    heads: mpsc::UnboundedSender<oneshot::Sender<Result<u64, String>>>,
     problem: Arc<Mutex<Option<String>>>,
+}
+
+async fn ask_for_heads(nats: Nats, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Result<u64, String>>>) {
+    while let Some(first) = waiting.recv().await {
+        let mut asking = vec![first];
+        while let Ok(other) = waiting.try_recv() {
+            asking.push(other);
+        }
+        let info = timeout(HEAD_TIMEOUT, nats.info()).await;
+        let head = match info {
+            Ok(Ok(info)) => Ok(info.state.last_seq),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer from NATS".to_owned()),
+        };
+        for one in asking {
+            // It may have left.
+            drop(one.send(head.clone()));
+        }
+    }
 }
 
 impl Log {
     pub fn new(nats: Nats, settings: &ClusterSettings, runtime: Handle, problem: Arc<Mutex<Option<String>>>) -> Self {
+        let (heads, waiting) = mpsc::unbounded_channel();
+        runtime.spawn(ask_for_heads(nats.clone(), waiting));
         Self {
             nats,
             runtime,
+            reads: settings.reads,
+            heads,
             patience: settings.write_patience,
             role: settings.role,
             problem,
@@ -109,6 +139,26 @@ impl ReplicationLog for Log {
 
     fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
         self.runtime.block_on(self.read_patiently(after))
+    }
+
+    fn head(&self) -> Head {
+        if self.role == Role::Edge {
+            return Box::pin(std::future::ready(Ok(None)));
+        }
+        let (sender, head) = oneshot::channel();
+        // The task ends with the runtime, and then there is no answer.
+        let _ = self.heads.send(sender);
+        let may_be_old = self.reads == Reads::Available;
+        Box::pin(async move {
+            match head
+                .await
+                .unwrap_or_else(|_| Err("the connection has ended".to_owned()))
+            {
+                Ok(head) => Ok(Some(head)),
+                Err(_) if may_be_old => Ok(None),
+                Err(reason) => Err(reason),
+            }
+        })
     }
 
     fn problem(&self) -> Option<String> {

@@ -277,7 +277,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             // The store has logged that, once, when it failed.
-            StoreError::Closed => Self::Unavailable,
+            StoreError::Closed | StoreError::Log(_) => Self::Unavailable,
             StoreError::Stopped(_) => Self::TookTooLong,
             error => {
                 tracing::error!(%error, "cannot read the store");

@@ -297,7 +297,8 @@ impl Store {
         self.writer.as_ref().ok_or(refusal)
     }
 
-    /// Runs `job` on a consistent snapshot, off the async threads. What it saw has been published to the observer by
+    /// Runs `job` on a consistent snapshot, off the async threads. In a cluster, the snapshot has what any store has
+    /// acknowledged before. What it saw has been published to the observer by
     /// the time this returns, so that no later look at the map shows an older state.
     /// [`StoreError::Closed`] while the file is being opened again after a failure.
     pub async fn read<R, F>(&self, job: F) -> Result<R, StoreError>
@@ -314,6 +315,9 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&Snapshot) -> Result<R, StoreError> + Send + 'static,
     {
+        if let Some(replicating) = self.replicating() {
+            replicating.wait_until_current().await?;
+        }
         let read = move |snapshot: &Snapshot| Ok((job(snapshot)?, snapshot.sequence));
         let (result, seen) = self.look(lane, read).await?;
         let mut published = self.published.clone();

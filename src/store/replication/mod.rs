@@ -11,6 +11,7 @@ pub mod digest;
 pub mod entry;
 
 use std::path::Path;
+use std::pin::Pin;
 
 use crate::store::error::{OpenError, StoreError};
 use crate::store::files::medium::{Medium as _, StoreFile};
@@ -31,9 +32,15 @@ pub trait ReplicationLog: Send + Sync + 'static {
     /// Entries after the one with the number `after`, oldest first; after [`Appended::Overtaken`] at least one.
     fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String>;
 
+    /// The number of the last entry now, for a read that must show what is acknowledged; `None`: it need not.
+    fn head(&self) -> Head;
+
     /// Why nothing can be appended at the moment.
     fn problem(&self) -> Option<String>;
 }
+
+/// How far the log goes, or why that is not known.
+pub type Head = Pin<Box<dyn Future<Output = Result<Option<u64>, String>> + Send>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::store::replication::{Appended, ReplicationLog};
+use crate::store::replication::{Appended, Head, ReplicationLog};
 
 /// Entries that a read returns at most.
 const READ_MAX: usize = 5;
@@ -110,6 +110,10 @@ impl ReplicationLog for SimulatedLog {
         }
         let entries = state.entries.iter().skip(first).take(READ_MAX);
         Ok(entries.cloned().collect())
+    }
+
+    fn head(&self) -> Head {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn problem(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 use redb::WriteTransaction;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::model::unix_milliseconds;
 use crate::store::error::{StoreError, WriteError};
@@ -21,6 +22,8 @@ use crate::store::write::writer::{BatchError, WriterState};
 
 /// Pauses before a writer that was overtaken tries again: at random up to this, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
+/// For entries that are in the log already.
+const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 7;
 
 /// What the writer knows of the log.
@@ -55,6 +58,19 @@ impl Replicating {
     /// Why this store has stopped applying entries, for good.
     pub fn halted(&self) -> Option<ApplyError> {
         self.halted.lock().clone()
+    }
+
+    /// Waits until this store has what any has acknowledged before now.
+    pub async fn wait_until_current(&self) -> Result<(), StoreError> {
+        let Some(head) = self.log.head().await.map_err(StoreError::Log)? else {
+            return Ok(());
+        };
+        let mut position = self.position.clone();
+        let reached = timeout(CURRENT_TIMEOUT, position.wait_for(|position| position.sequence >= head));
+        match reached.await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(StoreError::Log(format!("this store is behind entry {head}"))),
+        }
     }
 
     /// Why no change can be made that concerns all stores.
