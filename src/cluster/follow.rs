@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::durability;
-use crate::cluster::log::Log;
+use crate::cluster::log::{Log, Overtaken, Writable};
 use crate::cluster::nats::{Nats, NatsError, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Member, Members};
 use crate::cluster::{ClusterSettings, Role};
@@ -50,8 +49,8 @@ pub struct Cluster {
     runtime: Option<Runtime>,
     nats: Nats,
     members: Arc<Members>,
-    /// Why nothing can be appended.
-    problem: Arc<Mutex<Option<String>>>,
+    writable: Arc<watch::Sender<Writable>>,
+    overtaken: Arc<Overtaken>,
     state: watch::Sender<LogState>,
 }
 
@@ -78,7 +77,8 @@ impl Cluster {
             runtime: Some(runtime),
             nats,
             members: Arc::default(),
-            problem: Arc::new(Mutex::new(Some("not connected yet".to_owned()))),
+            writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
+            overtaken: Arc::default(),
             state: watch::Sender::new(LogState {
                 silent_since: Some(Instant::now()),
                 ..LogState::default()
@@ -89,13 +89,15 @@ impl Cluster {
     /// The log, for the writer of the store.
     pub fn log(&self) -> io::Result<Arc<dyn ReplicationLog>> {
         let runtime = self.runtime.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let problem = Arc::clone(&self.problem);
-        Ok(Arc::new(Log::new(
+        let (writable, others) = (Arc::clone(&self.writable), Arc::clone(&self.overtaken));
+        let log = Log::new(
             self.nats.clone(),
             &self.settings,
             runtime.handle().clone(),
-            problem,
-        )))
+            writable,
+            others,
+        );
+        Ok(Arc::new(log))
     }
 
     pub const fn settings(&self) -> &ClusterSettings {
@@ -130,6 +132,7 @@ struct Follower {
     heads: Subscription,
     asked: Subscription,
     wanted: Subscription,
+    overtaken: Subscription,
     positions: Option<Subscription>,
     /// The connection for which others have been asked what they know, and when.
     witnessed: Option<(u64, Instant)>,
@@ -145,6 +148,7 @@ impl Follower {
             heads: nats.subscribe("head").await?,
             asked: nats.subscribe("ask").await?,
             wanted: nats.subscribe("entry").await?,
+            overtaken: nats.subscribe("overtaken").await?,
             positions: match is_admin {
                 true => Some(nats.subscribe("pos.*").await?),
                 false => None,
@@ -192,6 +196,11 @@ impl Follower {
                     Some(position) => self.note(&position),
                     None => return,
                 },
+                node = self.overtaken.next() => {
+                    if node.is_some_and(|node| node != self.cluster.settings.node.as_bytes()) {
+                        self.cluster.overtaken.note();
+                    }
+                }
                 _ = self.asked.next() => self.say().await,
                 wanted = self.wanted.next() => self.give(wanted.as_deref().unwrap_or_default()).await,
                 _ = checks.tick() => self.check().await,
@@ -355,7 +364,7 @@ impl Follower {
                 self.silent();
                 if error.is_no_stream() {
                     let reason = "the stream is gone: tinyd cluster recreate makes it anew";
-                    *self.cluster.problem.lock() = Some(reason.to_owned());
+                    self.cluster.writable.send_replace(Writable::No(reason.to_owned()));
                 }
                 return;
             }
@@ -381,8 +390,8 @@ impl Follower {
         let head = last.to_string().into_bytes();
         // It is said again in a second.
         let _ = self.cluster.nats.publish("head", head).await;
-        let problem = self.why_not_write(&info).await;
-        *self.cluster.problem.lock() = problem;
+        let writable = self.writable(&info).await;
+        self.cluster.writable.send_replace(writable);
     }
 
     async fn check_edge(&mut self) {
@@ -406,33 +415,36 @@ impl Follower {
         });
     }
 
-    /// Why nothing may be appended; what can be mended by itself is.
-    async fn why_not_write(&mut self, info: &StreamInfo) -> Option<String> {
+    /// Whether entries may be appended; what can be mended by itself is.
+    async fn writable(&mut self, info: &StreamInfo) -> Writable {
+        let asking = || Writable::Soon("asking the other boxes how far they are".to_owned());
         let connection = self.cluster.nats.connections();
         match self.witnessed {
             Some((of, since)) if of == connection => {
                 if since.elapsed() < WITNESS_TIME {
-                    return Some("asking the other boxes how far they are".to_owned());
+                    return asking();
                 }
             }
             _ => {
                 self.witnessed = Some((connection, Instant::now()));
                 self.durable_since = None;
                 let _ = self.cluster.nats.publish("ask", Vec::new()).await;
-                return Some("asking the other boxes how far they are".to_owned());
+                return asking();
             }
         }
-        let position = self.position()?;
-        if info.state.last_seq < position.sequence
-            && let Err(reason) = self.restore_end(info.state.last_seq, position).await
+        let Some(position) = self.position() else {
+            return Writable::No("this store is in no cluster".to_owned());
+        };
+        let last = info.state.last_seq;
+        if last < position.sequence
+            && let Err(reason) = self.restore_end(last, position).await
         {
-            return Some(reason);
+            return Writable::No(reason);
         }
-        let ahead = self.cluster.members.furthest(&position);
-        if let Some((node, sequence)) =
-            ahead.filter(|(_, sequence)| *sequence > info.state.last_seq.max(position.sequence))
+        if let Some((node, sequence)) = self.cluster.members.furthest(&position)
+            && sequence > last.max(position.sequence)
         {
-            return Some(format!(
+            return Writable::No(format!(
                 "{node} has entry {sequence}, which the log has lost: waiting until it is there again"
             ));
         }
@@ -441,11 +453,11 @@ impl Follower {
             .is_none_or(|since| since.elapsed() > DURABILITY_INTERVAL)
         {
             if let Err(reason) = durability::check(&self.cluster.nats, info, &self.cluster.settings).await {
-                return Some(reason);
+                return Writable::No(reason);
             }
             self.durable_since = Some(Instant::now());
         }
-        None
+        Writable::Yes
     }
 
     /// Appends again what the log has lost, entry by entry, with the same bytes.

@@ -1,12 +1,13 @@
 //! The log as the writer of the store sees it: each append has an outcome, which is found out with patience.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::cluster::nats::{Nats, NatsError, Published};
@@ -15,7 +16,36 @@ use crate::store::replication::{Appended, Head, ReplicationLog};
 
 /// A read answers 503 then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
-const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// The first pause before a request is sent again; doubled up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(100);
+/// A writer gives way for so long to one that was overtaken, so that not always the same one wins.
+const GIVING_WAY: Duration = Duration::from_millis(10);
+
+/// Whether entries can be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    Yes,
+    /// In a moment, which a write waits for; and why not now.
+    Soon(String),
+    No(String),
+}
+
+/// When another box was last overtaken.
+#[derive(Debug, Default)]
+pub struct Overtaken(Mutex<Option<Instant>>);
+
+impl Overtaken {
+    pub fn note(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// For how long to give way, once.
+    fn take(&self) -> Option<Duration> {
+        let since = self.0.lock().take()?.elapsed();
+        GIVING_WAY.checked_sub(since)
+    }
+}
 
 pub struct Log {
     nats: Nats,
@@ -23,10 +53,14 @@ pub struct Log {
     runtime: Handle,
     patience: Duration,
     role: Role,
+    node: String,
+    others: Arc<Overtaken>,
+    /// Whether its last append was overtaken.
+    is_behind: AtomicBool,
     reads: Reads,
     /// Reads that wait for the head of the log: one answer is for all that have come before its question.
     heads: mpsc::UnboundedSender<oneshot::Sender<Result<u64, String>>>,
-    problem: Arc<Mutex<Option<String>>>,
+    writable: Arc<watch::Sender<Writable>>,
 }
 
 async fn ask_for_heads(nats: Nats, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Result<u64, String>>>) {
@@ -49,17 +83,26 @@ async fn ask_for_heads(nats: Nats, mut waiting: mpsc::UnboundedReceiver<oneshot:
 }
 
 impl Log {
-    pub fn new(nats: Nats, settings: &ClusterSettings, runtime: Handle, problem: Arc<Mutex<Option<String>>>) -> Self {
+    pub fn new(
+        nats: Nats,
+        settings: &ClusterSettings,
+        runtime: Handle,
+        writable: Arc<watch::Sender<Writable>>,
+        others: Arc<Overtaken>,
+    ) -> Self {
         let (heads, waiting) = mpsc::unbounded_channel();
         runtime.spawn(ask_for_heads(nats.clone(), waiting));
         Self {
             nats,
             runtime,
+            node: settings.node.clone(),
+            others,
+            is_behind: AtomicBool::new(false),
             reads: settings.reads,
             heads,
             patience: settings.write_patience,
             role: settings.role,
-            problem,
+            writable,
         }
     }
 
@@ -69,8 +112,26 @@ impl Log {
         Ok(stored.map(|stored| stored == entry))
     }
 
+    /// Waits until entries can be appended, or returns why they cannot.
+    async fn wait_until_writable(&self) -> Result<(), String> {
+        let mut writable = self.writable.subscribe();
+        let waiting = timeout(
+            self.patience,
+            writable.wait_for(|writable| !matches!(writable, Writable::Soon(_))),
+        );
+        // The sender lives as long as this.
+        let _ = waiting.await;
+        match &*self.writable.borrow() {
+            Writable::Yes => Ok(()),
+            Writable::Soon(reason) | Writable::No(reason) => Err(reason.clone()),
+        }
+    }
+
     async fn append_patiently(&self, after: u64, entry: Bytes) -> Appended {
-        let end = Instant::now() + self.patience;
+        if let Err(reason) = self.wait_until_writable().await {
+            return Appended::Refused(reason);
+        }
+        let (end, mut pause) = (Instant::now() + self.patience, RETRY_FIRST);
         let mut may_be_stored = false;
         loop {
             let reason = match self.nats.append(after, entry.clone()).await {
@@ -79,6 +140,7 @@ impl Log {
                     // Its entries are in the stores, from which they are appended again.
                     return Appended::Refused(format!("the log has lost its end: it has {last} entries, not {after}"));
                 }
+                Ok(Published::WrongLast(Some(_))) if !may_be_stored => return Appended::Overtaken,
                 // Another's, or this one's of an earlier attempt; or one that is still on its way.
                 Ok(Published::WrongLast(_)) => match self.is_stored(after, &entry).await {
                     Ok(Some(true)) => return Appended::Stored,
@@ -101,12 +163,13 @@ impl Log {
                     false => Appended::Refused(reason),
                 };
             }
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
     async fn read_patiently(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
-        let end = Instant::now() + self.patience;
+        let (end, mut pause) = (Instant::now() + self.patience, RETRY_FIRST);
         loop {
             let reason = match self.nats.read(after).await {
                 Ok(entries) if !entries.is_empty() => return Ok(entries),
@@ -117,22 +180,34 @@ impl Log {
             if Instant::now() >= end {
                 return Err(reason);
             }
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 }
 
 impl ReplicationLog for Log {
     fn append(&self, after: u64, entry: &[u8]) -> Appended {
-        if let Some(problem) = self.problem() {
-            return Appended::Refused(problem);
+        // One that was overtaken itself does not wait.
+        if !self.is_behind.load(Ordering::Relaxed)
+            && let Some(wait) = self.others.take()
+        {
+            std::thread::sleep(wait);
         }
         let appended = self
             .runtime
             .block_on(self.append_patiently(after, Bytes::copy_from_slice(entry)));
+        let is_overtaken = appended == Appended::Overtaken;
+        self.is_behind.store(is_overtaken, Ordering::Relaxed);
+        if is_overtaken {
+            let (nats, node) = (self.nats.clone(), self.node.clone());
+            // It is about time only.
+            self.runtime
+                .spawn(async move { nats.publish("overtaken", node.into_bytes()).await });
+        }
         if let Appended::Refused(reason) | Appended::Unknown(reason) = &appended {
             // Until the follower finds it working.
-            *self.problem.lock() = Some(reason.clone());
+            self.writable.send_replace(Writable::No(reason.clone()));
         }
         appended
     }
@@ -163,7 +238,10 @@ impl ReplicationLog for Log {
 
     fn problem(&self) -> Option<String> {
         match self.role {
-            Role::Admin => self.problem.lock().clone(),
+            Role::Admin => match &*self.writable.borrow() {
+                Writable::No(reason) => Some(reason.clone()),
+                Writable::Yes | Writable::Soon(_) => None,
+            },
             Role::Edge => Some("this box is an edge, which takes no writes".to_owned()),
         }
     }

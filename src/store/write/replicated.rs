@@ -24,7 +24,7 @@ use crate::store::write::writer::{BatchError, WriterState};
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// For entries that are in the log already.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
-const PAUSE_DOUBLINGS_MAX: u32 = 7;
+const PAUSE_DOUBLINGS_MAX: u32 = 4;
 
 /// What the writer knows of the log.
 pub struct Replicated {
@@ -164,9 +164,12 @@ impl WriterState {
             Err(Failed::Store(error)) => return Err(unavailable(error)),
             Err(Failed::Entry(error)) => return Err(unavailable(StoreError::Log(error.to_string()))),
         }
-        let most = PAUSE_FIRST * (1 << (*attempts).min(PAUSE_DOUBLINGS_MAX));
+        // Not at first: others give way then.
+        if *attempts > 0 {
+            let most = PAUSE_FIRST * (1 << (*attempts).min(PAUSE_DOUBLINGS_MAX));
+            thread::sleep(rand::rng().random_range(Duration::ZERO..most));
+        }
         *attempts += 1;
-        thread::sleep(rand::rng().random_range(Duration::ZERO..most));
         Ok(())
     }
 
