@@ -1,6 +1,8 @@
 //! `tinyd cluster`.
 
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +13,10 @@ use crate::cli::ConfigArgs;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
-use crate::cli::store::opened;
+use crate::cli::store::{check_target, opened};
 use crate::cluster::{self, ClusterSettings, Limits};
 use crate::config::Settings;
+use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
 use crate::store::replication::{Chain, ContentDigest, Position};
 use crate::store::{self, FILE_NAME, Store};
@@ -35,8 +38,32 @@ pub(super) enum ClusterCommand {
     Join(JoinArgs),
     /// Show the boxes of a cluster, and how far each is in the log.
     Status(ConfigArgs),
+    /// Make the key of this box, and print what the NATS servers need to know of it.
+    Key(KeyArgs),
+    /// Make the stream anew after the NATS servers have lost it.
+    Recreate(InitArgs),
+    /// Write the links of a box that does not fit into its cluster any more as an import file.
+    Salvage(SalvageArgs),
     /// Take this box out of its cluster; it keeps its links.
     Leave(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArgs {
+    /// File of the key, as in key_file of [cluster]; made if it is not there
+    file: PathBuf,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SalvageArgs {
+    /// Output file, JSON Lines
+    file: PathBuf,
+
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -72,7 +99,20 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), CliError> {
         ClusterCommand::Init(args) => init(args),
         ClusterCommand::Join(args) => join(args),
         ClusterCommand::Status(config) => status(config),
+        ClusterCommand::Key(args) => key(args),
+        ClusterCommand::Recreate(args) => recreate(args),
+        ClusterCommand::Salvage(args) => salvage(args),
         ClusterCommand::Leave(config) => leave(config),
+    }
+}
+
+impl InitArgs {
+    const fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.log_size * 1_000_000_000,
+            age: Duration::from_hours(24 * self.log_days),
+            replicas: self.replicas,
+        }
     }
 }
 
@@ -110,15 +150,10 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
         chain: Chain::default(),
         digest: ContentDigest::default(),
     };
-    let limits = Limits {
-        bytes: args.log_size * 1_000_000_000,
-        age: Duration::from_hours(24 * args.log_days),
-        replicas: args.replicas,
-    };
     let position = block_on(async {
         let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
         // First, because a stream that is there already is another cluster's.
-        nats.create(limits, 1, &cluster::metadata(&after))
+        nats.create(args.limits(), 1, &cluster::metadata(&after))
             .await
             .map_err(failed)?;
         store.enter_cluster(after).await.map_err(failed)
@@ -167,6 +202,94 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         "joined after entry {} (digest {})",
         position.sequence,
         position.digest
+    )?;
+    Ok(())
+}
+
+fn recreate(args: &InitArgs) -> Result<(), CliError> {
+    let (_, of_cluster) = settings(&args.config)?;
+    let base = block_on(async { cluster::recreate(&of_cluster, args.limits()).await.map_err(failed) })?;
+    let (node, sequence) = (&base.node, base.sequence);
+    writeln!(
+        io::stdout(),
+        "stream made anew, after entry {sequence}, which {node} has"
+    )?;
+    Ok(())
+}
+
+/// Makes the key if there is none yet.
+fn key(args: &KeyArgs) -> Result<(), CliError> {
+    let path = &args.file;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => {
+            let seed = cluster::generate_key().map_err(|error| Failure::Other.error(error))?;
+            writeln!(file, "{seed}")?;
+            file.sync_all()?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Failure::Usage.error(format!("{}: {error}", path.display()))),
+    }
+    let seed = std::fs::read_to_string(path)?;
+    let public = cluster::public_key(seed.trim());
+    let public = public.map_err(|error| Failure::Usage.error(format!("{}: {error}", path.display())))?;
+    // After the file is there, because the settings may name it.
+    let (_, of_cluster) = settings(&args.config)?;
+    writeln!(io::stdout(), "{}", cluster::user(&of_cluster, &public))?;
+    writeln!(
+        io::stderr(),
+        "{}: key of this box. Add the above to the users of the NATS servers",
+        path.display()
+    )?;
+    Ok(())
+}
+
+/// Links that have changed since the history of this box is not that of its cluster.
+fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
+    let (settings, of_cluster) = settings(&args.config)?;
+    let path = settings.data_dir.join(FILE_NAME);
+    let store = opened(Store::open_read_only(&path))?;
+    let snapshot = store.snapshot()?;
+    let Some(position) = snapshot.position() else {
+        return Err(Failure::Usage.error(format!("{}: it is in no cluster", path.display())));
+    };
+    let since = block_on(async {
+        let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
+        cluster::first_difference(&nats, &snapshot, &position)
+            .await
+            .map_err(failed)
+    })?;
+    let Some(since) = since else {
+        return Err(Failure::Usage.error("this box has no entry that its cluster does not have"));
+    };
+    check_target(&args.file, false)?;
+    let mut file = BufWriter::new(
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&args.file)?,
+    );
+    let mut writer = LinkWriter::new(FileFormat::JsonLines, &mut file)?;
+    let mut links = 0;
+    for entry in snapshot.iter()? {
+        // A damaged record cannot be salvaged.
+        if let Ok((_, Ok(link))) = entry
+            && link.updated_at >= since
+        {
+            writer.write(&link)?;
+            links += 1;
+        }
+    }
+    writer.finish()?;
+    let file = args.file.display();
+    writeln!(
+        io::stdout(),
+        "{file}: {links} links changed since the cluster went another way"
+    )?;
+    writeln!(
+        io::stdout(),
+        "import it on an admin box, move {} away, and join again",
+        path.display()
     )?;
     Ok(())
 }

@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 
 use crate::cluster::ClusterSettings;
-use crate::cluster::nats::{Nats, StreamInfo};
+use crate::cluster::nats::{Limits, Nats, Published, StreamInfo};
 use crate::cluster::presence::{Member, Members};
-use crate::store::replication::Position;
+use crate::model::{Timestamp, unix_milliseconds};
+use crate::store::Snapshot;
+use crate::store::replication::{Entry, Position};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
+/// A link is dated before its entry is written.
+const MARGIN_SECONDS: i64 = 60;
 /// For boxes to say where they are.
 const LOOK_TIME: Duration = Duration::from_secs(2);
 
@@ -40,6 +44,39 @@ pub fn metadata(base: &Position) -> [(&'static str, String); 4] {
 
 /// The stream, and the boxes that say where they are.
 pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>), String> {
+    let (nats, members) = ask(settings).await?;
+    let info = nats.info().await.map_err(|error| error.to_string())?;
+    Ok((info, members))
+}
+
+/// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
+pub async fn recreate(settings: &ClusterSettings, limits: Limits) -> Result<Member, String> {
+    let (nats, members) = ask(settings).await?;
+    match nats.info().await {
+        Err(error) if error.is_no_stream() => {}
+        Err(error) => return Err(error.to_string()),
+        Ok(_) => return Err(format!("stream {} is there: nothing to make anew", nats.stream)),
+    }
+    let furthest = members.into_iter().max_by_key(|member| (member.epoch, member.sequence));
+    let Some((furthest, base)) = furthest.and_then(|member| Some((member.clone(), member.position()?))) else {
+        return Err("no box says where it is: start the admin boxes first".to_owned());
+    };
+    let base = Position {
+        epoch: base.epoch + 1,
+        ..base
+    };
+    let first = base.sequence + 1;
+    let made = nats.create(limits, first, &metadata(&base)).await;
+    made.map_err(|error| error.to_string())?;
+    let (entry, _) = Entry::encode_empty(&base, unix_milliseconds());
+    match nats.append(base.sequence, entry.into()).await {
+        Ok(Published::Stored) => Ok(furthest),
+        Ok(Published::WrongLast(_)) => Err("another box has written to the new stream already".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> {
     // A box that runs here has the name already.
     let settings = ClusterSettings {
         node: format!("{}-status", settings.node),
@@ -50,7 +87,6 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
     nats.publish("ask", Vec::new())
         .await
         .map_err(|error| error.to_string())?;
-    let info = nats.info().await.map_err(|error| error.to_string())?;
     let members = Members::default();
     let end = tokio::time::Instant::now() + LOOK_TIME;
     while let Ok(Some(member)) = timeout_at(end, said.next()).await {
@@ -58,5 +94,30 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
             members.note(member);
         }
     }
-    Ok((info, members.list().into_iter().map(|(member, ..)| member).collect()))
+    let members = members.list().into_iter().map(|(member, ..)| member).collect();
+    Ok((nats, members))
+}
+
+/// When the first entry was written that a store has and the log has not; none if it has them all.
+pub async fn first_difference(
+    nats: &Nats,
+    snapshot: &Snapshot,
+    position: &Position,
+) -> Result<Option<Timestamp>, String> {
+    let mut since = None;
+    for sequence in (1..=position.sequence).rev() {
+        let kept = snapshot
+            .entries_after(sequence - 1, 1)
+            .map_err(|error| error.to_string())?;
+        let Some(own) = kept.into_iter().next() else {
+            break;
+        };
+        let theirs = nats.get(sequence).await.map_err(|error| error.to_string())?;
+        if theirs.as_ref() == Some(&own) {
+            break;
+        }
+        let entry = Entry::decode(&own).map_err(|error| error.to_string())?;
+        since = Some(Timestamp::from_unix(entry.written_at / 1_000).plus(-MARGIN_SECONDS));
+    }
+    Ok(since)
 }

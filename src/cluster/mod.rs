@@ -7,12 +7,14 @@
 mod command;
 mod durability;
 mod follow;
+mod key;
 mod log;
 mod nats;
 mod presence;
 mod settings;
 
-pub use command::{connected, look, metadata};
+pub use command::{connected, first_difference, look, metadata, recreate};
 pub use follow::Cluster;
+pub use key::{generate as generate_key, public_key, user};
 pub use nats::Limits;
 pub use settings::{ClusterSettings, Reads, Role, check_name, check_server};

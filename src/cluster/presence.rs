@@ -52,6 +52,13 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Where it is; none if it says something else.
+    pub fn position(&self) -> Option<Position> {
+        Position::from_text(&self.cluster, self.epoch, self.sequence, &self.chain, &self.digest)
+    }
+}
+
 /// The boxes that have been heard.
 #[derive(Debug, Default)]
 pub struct Members(Mutex<BTreeMap<String, (Member, Instant)>>);

@@ -57,7 +57,8 @@ fn seed(values: &Values, reader: &Reader) -> Result<Option<String>, ConfigError>
         return Ok(None);
     };
     let wrong = |reason: String| reader.wrong(keys::CLUSTER_KEY_FILE.path(SECTION), path.display(), reason);
-    let text = fs::read_to_string(&path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let text = fs::read_to_string(&path)
+        .map_err(|error| wrong(format!("cannot be read: {error} (tinyd cluster key makes one)")))?;
     let seed = text.trim();
     if !seed.starts_with("SU") {
         return Err(wrong(

@@ -10,6 +10,9 @@ use crate::store::replication::PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY;
 /// The version that is written.
 pub const VERSION: u8 = 1;
 
+/// The payload of an entry that changes nothing.
+pub const NO_CHANGES: [u8; 1] = [VERSION];
+
 /// Its record is as the store has it, or as one of format 1 had it.
 pub const LINK: u8 = 1;
 pub const REVOKED: u8 = 2;

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::store::error::StoreError;
 use crate::store::format::checksum;
+use crate::store::journal::redo::NO_CHANGES;
 use crate::store::replication::{ApplyError, ContentDigest};
 
 const MAGIC: &[u8; 2] = b"TE";
@@ -43,7 +44,30 @@ pub struct Position {
 
 const POSITION_BYTES: usize = 16 + 4 + 8 + 32 + ContentDigest::BYTES;
 
+/// What so many hexadecimal digits say.
+fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 impl Position {
+    /// A position as its parts are written for people.
+    pub fn from_text(cluster: &str, epoch: u32, sequence: u64, chain: &str, digest: &str) -> Option<Self> {
+        Some(Self {
+            cluster: bytes_of_hex(cluster)?,
+            epoch,
+            sequence,
+            chain: Chain(bytes_of_hex(chain)?),
+            digest: ContentDigest::from_bytes(&bytes_of_hex(digest)?),
+        })
+    }
+
     /// A value of the table, for its key.
     pub fn seal(&self, key: &[u8]) -> Vec<u8> {
         let parts: [&[u8]; 5] = [
@@ -110,6 +134,11 @@ impl<'a> Entry<'a> {
         (bytes, position)
     }
 
+    /// An entry without changes.
+    pub fn encode_empty(after: &Position, written_at: i64) -> (Vec<u8>, Position) {
+        Self::encode(after, after.digest, written_at, &NO_CHANGES)
+    }
+
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ApplyError> {
         const CUT_OFF: ApplyError = ApplyError::Malformed("it is cut off");
         let mut rest = Parts(bytes);
@@ -147,7 +176,8 @@ impl<'a> Entry<'a> {
     /// Whether it comes next.
     pub fn check_follows(&self, position: &Position) -> Result<(), ApplyError> {
         let sequence = self.position.sequence;
-        if self.position.cluster != position.cluster || self.position.epoch != position.epoch {
+        // A log that was made anew has a later epoch, and goes on where the one before ended.
+        if self.position.cluster != position.cluster || self.position.epoch < position.epoch {
             return Err(ApplyError::Foreign { sequence });
         }
         let expected = position.sequence.saturating_add(1);
