@@ -11,6 +11,7 @@ pub mod destinations;
 pub mod imports;
 mod policy;
 pub mod renew;
+mod round_trip;
 mod search;
 pub mod simulated;
 pub mod validity;
