@@ -42,7 +42,7 @@ pub use read::verify::Verification;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::queue::TransactionEnd;
 pub use write::rehearsal::Rehearsal;
-pub use write::transaction::{Change, Transaction};
+pub use write::transaction::{Change, Replacement, Transaction};
 pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX};
 
 use crate::metrics::StoreMetrics;

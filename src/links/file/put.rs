@@ -1,8 +1,8 @@
 //! Putting the link of one line into the store, or into a rehearsal.
 
 use crate::model::validate;
-use crate::model::{LinkId, PartnerId, ShortLink, Status};
-use crate::store::{Prepared, Rehearsal, StoreError, Transaction};
+use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
+use crate::store::{Prepared, Rehearsal, Replacement, StoreError, Transaction};
 
 /// What to do with a line whose id is taken by a different link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) trait Target {
     fn get(&self, id: LinkId) -> Result<Option<ShortLink>, StoreError>;
     fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError>;
     fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError>;
-    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError>;
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError>;
 }
 
 impl Target for Transaction<'_> {
@@ -57,7 +57,7 @@ impl Target for Transaction<'_> {
         Transaction::put(self, old, new)
     }
 
-    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError> {
         Transaction::replace_damaged(self, new)
     }
 }
@@ -75,10 +75,8 @@ impl Target for Rehearsal<'_> {
         Rehearsal::put(self, old, &new)
     }
 
-    fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
-        // Finding the partner of a damaged link would take a scan of every index.
-        Rehearsal::put(self, None, &new)?;
-        Ok(true)
+    fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError> {
+        Rehearsal::replace_damaged(self, &new)
     }
 }
 
@@ -111,10 +109,14 @@ pub(super) fn put(
                 let reason = unique_id_taken(link, holder);
                 return Ok(Outcome::Waiting(Box::new(prepared), reason));
             }
-            return Ok(if transaction.replace_damaged(prepared.link)? {
-                Outcome::Updated
-            } else {
-                of_another_partner()
+            return Ok(match transaction.replace_damaged(prepared.link)? {
+                Replacement::Done => Outcome::Updated,
+                Replacement::OfAnotherPartner => of_another_partner(),
+                Replacement::MayBeRetired => Outcome::Refused(format!(
+                    "the record of the link {id} is damaged, and its id may be retired (a line with status 3 and \
+                     startsAt {} retires it)",
+                    Timestamp::NEVER
+                )),
             });
         }
         stored => stored?,
@@ -158,6 +160,7 @@ pub(super) fn put(
     };
     if let Some(stored) = &stored
         && !is_dated
+        && !link.is_retired()
     {
         link.created_at = stored.created_at;
     }

@@ -447,10 +447,13 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     }
     let expires_at = optional_time("expiresAt", row.expires_at)?;
     validate::validity(starts_at, expires_at).map_err(|error| error.to_string())?;
+    let updated_at = time("updatedAt", seconds(row.updated_at))?;
+    // Retired ids have one time for both, by which they are known even where their records are damaged.
+    let updated_at = updated_at.filter(|_| starts_at != Some(Timestamp::NEVER));
     Ok(ShortLink {
         id,
         created_at,
-        updated_at: time("updatedAt", seconds(row.updated_at))?.unwrap_or(created_at),
+        updated_at: updated_at.unwrap_or(created_at),
         starts_at,
         expires_at,
         partner_id: partner_id

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Replacement;
 
 pub const PARTNER: PartnerId = PartnerId(7);
 
@@ -378,14 +379,12 @@ fn damaged_record_affects_only_its_link() {
     // What a backup brings back of it is counted once.
     let whole = block_on(links.get(ids[0], &everybody())).unwrap();
     let repair = ShortLink { id: damaged, ..whole };
-    assert!(
-        block_on(
-            links
-                .store
-                .write(move |transaction| transaction.replace_damaged(repair))
-        )
-        .unwrap()
+    let repaired = block_on(
+        links
+            .store
+            .write(move |transaction| transaction.replace_damaged(repair)),
     );
+    assert_eq!(repaired.unwrap(), Replacement::Done);
     assert_eq!(links.store.metrics().links(), [0, 5, 0]);
     assert!(matches!(
         links.index().look_up(ids[0], clock.now()),
