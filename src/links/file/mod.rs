@@ -66,3 +66,5 @@ pub const FIELDS: [&str; 12] = [
 ];
 /// A line without it keeps the start of a stored link; an empty one or null clears it.
 const STARTS_AT: &str = "startsAt";
+/// The start of a retired id in CSV. Spreadsheets round the number, and write it back so.
+const NEVER: &str = "never";

@@ -1,5 +1,6 @@
 //! Putting the link of one line into the store, or into a rehearsal.
 
+use crate::links::file::NEVER;
 use crate::model::validate;
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{Prepared, Rehearsal, Replacement, StoreError, Transaction};
@@ -114,7 +115,7 @@ pub(super) fn put(
                 Replacement::OfAnotherPartner => of_another_partner(),
                 Replacement::MayBeRetired => Outcome::Refused(format!(
                     "the record of the link {id} is damaged, and its id may be retired (a line with status 3 and \
-                     startsAt {} retires it)",
+                     startsAt {NEVER} retires it, in JSON {})",
                     Timestamp::NEVER
                 )),
             });

@@ -133,17 +133,19 @@ fn a_line_may_set_clear_or_keep_the_start() {
     let csv = "id,systemName,fullUrl\nabcd,NAME,https://e.example/\n";
     assert_eq!(of(FileFormat::Csv, csv), (false, None));
     // As a retired id is exported, which is always deleted.
-    let retired = |status| {
-        let never = Timestamp::NEVER;
+    let retired = |status, never| {
         format!("id,systemName,fullUrl,status,startsAt\nabcd,NAME,https://e.example/,{status},{never}\n")
     };
-    assert_eq!(
-        of(FileFormat::Csv, &retired(3)),
-        (true, Some(Timestamp::NEVER.as_unix()))
-    );
-    let refused = reasons(FileFormat::Csv, &retired(2));
+    // The last two are of older exports, one of them saved by a spreadsheet.
+    for never in ["never", "Never", "253402300800", "2.53402E+11"] {
+        let start = of(FileFormat::Csv, &retired(3, never));
+        assert_eq!(start, (true, Some(Timestamp::NEVER.as_unix())), "{never}");
+    }
+    let refused = reasons(FileFormat::Csv, &retired(2, "never"));
     assert!(
-        refused[0].1.starts_with("startsAt: 253402300800 is for deleted links"),
+        refused[0]
+            .1
+            .starts_with("startsAt: never (253402300800) is for deleted links"),
         "{refused:?}"
     );
     let json = r#"{"id":"abcd","systemName":"NAME","fullUrl":"https://e.example/"}"#;

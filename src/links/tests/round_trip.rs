@@ -95,6 +95,15 @@ fn one_import_takes_renewals_over() {
     }
 }
 
+/// Spreadsheets write a number of so many digits as `2.53402E+11`.
+#[test]
+fn retired_id_survives_a_spreadsheet() {
+    let (_folder, [_, after]) = renewed();
+    let csv = String::from_utf8(after[1].clone()).unwrap();
+    assert_eq!(csv.matches(",never\n").count(), 27);
+    assert!(!csv.contains(&Timestamp::NEVER.to_string()));
+}
+
 /// A line that waits for a unique id is refused in the end if nothing frees it, under its own number.
 #[test]
 fn line_whose_unique_id_stays_taken_is_refused() {
