@@ -92,6 +92,9 @@ impl StateView {
             && now < start
             && link.expires_at.is_none_or(|end| now <= end)
         {
+            if link.expires_at.is_some_and(|end| end < start) {
+                return state("expired", "Never works: it ends before it starts", None);
+            }
             return state("waits", "Opens on", Some(start));
         }
         match (link.status, link.expires_at) {

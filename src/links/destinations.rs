@@ -15,7 +15,7 @@ use crate::kaltura;
 use crate::kaltura::session::Partners;
 use crate::kaltura::{Call, Target};
 use crate::links::file::{ImportReport, Line, LineProblem};
-use crate::model::{Destination, PartnerId, RefusedDestination};
+use crate::model::{Destination, PartnerId, RefusedDestination, ShortLink, validate};
 
 /// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
@@ -72,6 +72,16 @@ impl NewDestinations {
         Ok(())
     }
 
+    /// Why `add` would refuse a link.
+    fn objection(&self, partners: &Partners, link: &ShortLink) -> Option<String> {
+        if let Err(why) = validate::validity(link.starts_at, link.expires_at) {
+            return Some(why.to_string());
+        }
+        let destination = Destination::parse(&link.full_url).ok()?;
+        let why = self.refusal(partners, link.partner_id, &destination)?;
+        Some(format!("fullUrl: {why}"))
+    }
+
     /// Why `add` would refuse a destination.
     fn refusal(&self, partners: &Partners, partner: PartnerId, destination: &Destination) -> Option<String> {
         if let Err(why) = self.check(destination) {
@@ -93,14 +103,13 @@ impl NewDestinations {
         let watched = lines.inspect(move |line| {
             if let Ok(line) = line
                 && let Ok(link) = &line.link
-                && let Ok(destination) = Destination::parse(&link.full_url)
-                && let Some(why) = self.refusal(&partners, link.partner_id, &destination)
+                && let Some(why) = self.objection(&partners, link)
             {
                 let (warned, first) = &mut *noted.lock();
                 *warned += 1;
                 if first.len() < WARNINGS_MAX {
                     let line = line.number;
-                    let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
+                    let reason = format!("{why}; add would refuse it, the import keeps it");
                     first.push(LineProblem { line, reason });
                 }
             }

@@ -1,6 +1,7 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
-use crate::links::{LinkError, Links, Scope, Verdict, policy, visible};
+use crate::links::update::visible;
+use crate::links::{LinkError, Links, Scope, Verdict, policy};
 use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
 use crate::store::{Transaction, WriteError};
 

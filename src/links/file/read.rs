@@ -451,7 +451,10 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
         ));
     }
     let expires_at = optional_time("expiresAt", row.expires_at)?;
-    validate::validity(starts_at, expires_at).map_err(|error| error.to_string())?;
+    // By which the id is known to be retired where its record is damaged.
+    if starts_at == Some(Timestamp::NEVER) && expires_at.is_some() {
+        return Err("expiresAt: a link whose id is retired has none".to_owned());
+    }
     let updated_at = time("updatedAt", seconds(row.updated_at))?;
     // Retired ids have one time for both, by which they are known even where their records are damaged.
     let updated_at = updated_at.filter(|_| starts_at != Some(Timestamp::NEVER));

@@ -175,7 +175,7 @@ fn a_line_that_is_wrong_says_where_and_why() {
         link(&format!(",\"name\":\"{}\"", "x".repeat(64))),
         format!("{}\n", "x".repeat(200_000)),
         link(",\"name\":7"),
-        link(",\"startsAt\":20,\"expiresAt\":20"),
+        link(",\"status\":3,\"startsAt\":253402300800,\"expiresAt\":20"),
         link(",\"startsAt\":\"now\""),
     ]
     .concat();
@@ -192,7 +192,7 @@ fn a_line_that_is_wrong_says_where_and_why() {
         (10, "name: at most 63 characters"),
         (11, "longer than 131072 bytes"),
         (12, "invalid type: integer `7`, expected a string"),
-        (13, "startsAt 20 is not before expiresAt 20"),
+        (13, "expiresAt: a link whose id is retired has none"),
         (14, "invalid type: string \"now\""),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

@@ -259,8 +259,8 @@ fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
     match state {
         SearchState::Present => row.status != Status::Deleted,
         SearchState::Works => is_enabled && row.starts <= now && now <= row.expires,
-        SearchState::Waits => is_enabled && now < row.starts && now <= row.expires,
-        SearchState::Expired => is_enabled && row.expires < now,
+        SearchState::Waits => is_enabled && now < row.starts && row.starts <= row.expires,
+        SearchState::Expired => is_enabled && (row.expires < now || row.expires < row.starts),
         SearchState::Off => row.status == Status::Disabled,
         SearchState::Deleted => row.status == Status::Deleted,
     }
