@@ -73,7 +73,7 @@ impl NewDestinations {
     }
 
     /// Why `add` would refuse a link.
-    fn objection(&self, partners: &Partners, link: &ShortLink) -> Option<String> {
+    fn objection(&self, partners: Option<&Partners>, link: &ShortLink) -> Option<String> {
         if let Err(why) = validate::validity(link.starts_at, link.expires_at) {
             return Some(why.to_string());
         }
@@ -83,19 +83,20 @@ impl NewDestinations {
     }
 
     /// Why `add` would refuse a destination.
-    fn refusal(&self, partners: &Partners, partner: PartnerId, destination: &Destination) -> Option<String> {
+    fn refusal(&self, partners: Option<&Partners>, partner: PartnerId, destination: &Destination) -> Option<String> {
         if let Err(why) = self.check(destination) {
             return Some(why.to_string());
         }
-        let policy = &partners.get(partner)?.policy;
+        let policy = &partners?.get(partner)?.policy;
         let why = policy.check_destination(destination.as_str()).err()?;
         Some(why.to_string())
     }
 
-    /// Notes the lines that the API would refuse, and passes all lines on.
+    /// Notes the lines that the API would refuse, and passes all lines on. Without partners, not what these do not
+    /// allow.
     pub fn watch(
         self,
-        partners: Arc<Partners>,
+        partners: Option<Arc<Partners>>,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
     ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
         let warnings = Warnings::default();
@@ -103,7 +104,7 @@ impl NewDestinations {
         let watched = lines.inspect(move |line| {
             if let Ok(line) = line
                 && let Ok(link) = &line.link
-                && let Some(why) = self.objection(&partners, link)
+                && let Some(why) = self.objection(partners.as_deref(), link)
             {
                 let (warned, first) = &mut *noted.lock();
                 *warned += 1;

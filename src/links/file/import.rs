@@ -48,7 +48,7 @@ pub async fn import(
 ) -> Result<ImportReport, ImportError> {
     let lines = Lines {
         lines,
-        options,
+        options: options.clone(),
         on_lines,
         read: 0,
         report: ImportReport::default(),
@@ -83,7 +83,7 @@ async fn import_in_batches(
     mut lines: Lines<impl Iterator<Item = io::Result<Line>> + Send + 'static>,
     log: ImportLog,
 ) -> Result<ImportReport, ImportError> {
-    let options = lines.options;
+    let options = lines.options.clone();
     let mut noted = None;
     // Until all lines have been read.
     let mut waiting = Some(store.prepare());
@@ -103,7 +103,7 @@ async fn import_in_batches(
             lines.report.problems.sort();
             return Ok(lines.report);
         }
-        let (mut report, mut aside, log) = (lines.report, waiting, log.clone());
+        let (mut report, mut aside, log, options) = (lines.report, waiting, log.clone(), options.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             let batch = batch.into_iter().map(Ok);
             match put_all(transaction, batch, &options, &mut report, aside.as_mut()) {

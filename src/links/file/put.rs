@@ -1,5 +1,8 @@
 //! Putting the link of one line into the store, or into a rehearsal.
 
+use std::sync::Arc;
+
+use crate::kaltura::session::Partners;
 use crate::links::file::NEVER;
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{Prepared, Rehearsal, Replacement, StoreError, Transaction};
@@ -25,7 +28,7 @@ impl Conflict {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     pub conflict: Conflict,
     /// Report what would happen; write nothing.
@@ -34,6 +37,9 @@ pub struct ImportOptions {
     pub keep_going: bool,
     /// Refuse links of other partners.
     pub partner: Option<PartnerId>,
+    /// Refuse new destinations that these partners do not allow; `None`: any may come, from whoever may write the file
+    /// of the store.
+    pub obeyed: Option<Arc<Partners>>,
 }
 
 /// The store, or a rehearsal.
@@ -109,6 +115,10 @@ pub(super) fn put(
                 let reason = unique_id_taken(link, holder);
                 return Ok(Outcome::Waiting(Box::new(prepared), reason));
             }
+            // What it led to before is not known.
+            if let Some(reason) = forbidden(link, None, options) {
+                return Ok(Outcome::Refused(reason));
+            }
             return Ok(match transaction.replace_damaged(prepared.link)? {
                 Replacement::Done => Outcome::Updated,
                 Replacement::OfAnotherPartner => of_another_partner(),
@@ -149,6 +159,9 @@ pub(super) fn put(
             Conflict::Update => Outcome::Waiting(Box::new(prepared), reason),
         });
     }
+    if let Some(reason) = forbidden(link, stored.as_ref(), options) {
+        return Ok(Outcome::Refused(reason));
+    }
     let outcome = if stored.is_some() {
         Outcome::Updated
     } else {
@@ -162,6 +175,16 @@ pub(super) fn put(
     }
     transaction.put(stored.as_ref(), prepared.link)?;
     Ok(outcome)
+}
+
+/// Why the partner does not allow the destination of a line. A link keeps the one that it has.
+fn forbidden(link: &ShortLink, stored: Option<&ShortLink>, options: &ImportOptions) -> Option<String> {
+    if stored.is_some_and(|stored| stored.full_url == link.full_url) {
+        return None;
+    }
+    let policy = &options.obeyed.as_ref()?.get(link.partner_id)?.policy;
+    let why = policy.check_destination(&link.full_url).err()?;
+    Some(format!("fullUrl: {why}"))
 }
 
 fn unique_id_taken(link: &ShortLink, holder: LinkId) -> String {

@@ -67,7 +67,7 @@ fn import_warns_of_what_add_would_refuse() {
     };
     let lines = lines_of([times(10, 20), times(20, 20), link(1), elsewhere]);
     let rules = NewDestinations::new(8_192, None, &[]);
-    let (lines, warnings) = rules.watch(Arc::default(), lines);
+    let (lines, warnings) = rules.watch(Some(Arc::default()), lines);
     assert!(lines.into_iter().all(|line| line.unwrap().link.is_ok()));
     let mut report = ImportReport::default();
     warnings.add_to(&mut report);

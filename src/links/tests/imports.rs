@@ -95,6 +95,7 @@ const KEEP_GOING: ImportOptions = ImportOptions {
     dry_run: false,
     keep_going: true,
     partner: None,
+    obeyed: None,
 };
 
 #[test]
@@ -163,13 +164,13 @@ fn a_dry_run_does_not_take_the_writer_and_says_the_same() {
                 };
                 let dry_run = ImportOptions {
                     dry_run: true,
-                    ..options
+                    ..options.clone()
                 };
                 let file: Vec<_> = file.iter().cloned().map(Ok).collect();
                 let would = import_beside_a_writer(&links, file.clone(), dry_run, None);
                 assert!(!would.applied);
                 let until = Some(file.len() as u64);
-                let done = import_beside_a_writer(&links, file, options, until);
+                let done = import_beside_a_writer(&links, file, options.clone(), until);
                 let would = ImportReport {
                     applied: done.applied,
                     first_ids: Vec::new(),

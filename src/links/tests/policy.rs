@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::kaltura::session::{Partner, Secret};
-use crate::links::tests::audit::somebody;
-use crate::links::tests::{PARTNER, block_on, draft, everybody, open};
+use crate::links::file::{Conflict, ImportOptions, import};
+use crate::links::tests::audit::{import_log, somebody};
+use crate::links::tests::imports::link;
+use crate::links::tests::{PARTNER, block_on, draft, everybody, lines_of, open};
 use crate::links::*;
 use crate::model::LinkPolicy;
 
@@ -110,4 +112,54 @@ fn new_destinations_have_allowed_hosts() {
     assert!(set("https://www.example.org/", "five").is_ok());
     block_on(links.delete(id, everybody(), somebody())).unwrap();
     block_on(links.restore(id, PARTNER, somebody())).unwrap();
+}
+
+#[test]
+fn imported_destinations_have_allowed_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_000)));
+    let to = |number, full_url: &str| ShortLink {
+        full_url: full_url.to_owned(),
+        ..link(number)
+    };
+    let run = |lines: Vec<ShortLink>, obeyed: Option<Arc<Partners>>, dry_run| {
+        let options = ImportOptions {
+            conflict: Conflict::Update,
+            keep_going: true,
+            dry_run,
+            obeyed,
+            ..ImportOptions::default()
+        };
+        let lines = lines_of(lines);
+        let report = block_on(import(links.store(), lines, options, Arc::new(|_| {}), import_log())).unwrap();
+        let refused: Vec<_> = report.problems.iter().map(|problem| problem.line).collect();
+        let reasons = report.problems.iter().map(|problem| problem.reason.as_str());
+        assert!(
+            reasons
+                .into_iter()
+                .all(|reason| reason.contains("not allowed (expected one of e.example)"))
+        );
+        (report.added, report.updated, refused)
+    };
+    // Whoever may write the file of the store.
+    let old = || vec![to(1, "https://old.example/"), to(2, "https://old.example/")];
+    assert_eq!(run(old(), None, false), (2, 0, vec![]));
+    let damaged = link(2).id;
+    block_on(links.store.write(move |transaction| transaction.damage(damaged))).unwrap();
+    let policy = partners(&["e.example"], 0);
+    let renamed = ShortLink {
+        name: Some("new".into()),
+        ..to(1, "https://old.example/")
+    };
+    let file = vec![
+        renamed,
+        to(1, "https://evil.example/"),
+        to(2, "https://old.example/"),
+        to(3, "https://evil.example/"),
+        to(4, "https://e.example/"),
+    ];
+    for dry_run in [true, false] {
+        let outcome = run(file.clone(), Some(Arc::clone(&policy)), dry_run);
+        assert_eq!(outcome, (1, 1, vec![2, 3, 4]), "{dry_run}");
+    }
 }

@@ -74,7 +74,7 @@ fn one_import_takes_renewals_over() {
             };
             let dry_run = ImportOptions {
                 dry_run: true,
-                ..options
+                ..options.clone()
             };
             let would = imported(&links, format, &after, dry_run);
             let done = imported(&links, format, &after, options);
