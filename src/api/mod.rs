@@ -484,6 +484,7 @@ impl From<LinkError> for ApiError {
             LinkError::TooManyToday { user, limit } => Self::LinksPerDayExceeded { user, limit },
             LinkError::NoUser => Self::InvalidUserId,
             LinkError::Validity(why) => Self::invalid("shortLink:startsAt", why.to_string()),
+            LinkError::RenewalUnknown(id) => Self::RenewalUnknown { id },
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),
         }

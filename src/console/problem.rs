@@ -4,7 +4,7 @@ use hyper::StatusCode;
 
 use crate::console::view::plain;
 use crate::links::LinkError;
-use crate::model::ForbiddenHost;
+use crate::model::{ForbiddenHost, LinkId};
 use crate::store::{StoreError, WriteError};
 use crate::transfer::TransferError;
 
@@ -64,6 +64,8 @@ pub enum Problem {
     ReadOnly,
     Unavailable,
     OutcomeUnknown,
+    /// Likewise for a new id, which is this one.
+    RenewalUnknown(LinkId),
     TookTooLong,
     Internal,
 }
@@ -98,6 +100,7 @@ impl Problem {
             Self::ReadOnly
             | Self::Unavailable
             | Self::OutcomeUnknown
+            | Self::RenewalUnknown(_)
             | Self::TookTooLong
             | Self::ProviderDown
             | Self::ProviderBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -153,7 +156,7 @@ impl Problem {
             Self::EndsBeforeStart => "The link would never work",
             Self::ReadOnly => "Read-only",
             Self::Unavailable => "Cannot save at the moment",
-            Self::OutcomeUnknown => "Saved, or not",
+            Self::OutcomeUnknown | Self::RenewalUnknown(_) => "Saved, or not",
             Self::TookTooLong => "That took too long",
             Self::Internal => "Something went wrong",
         }
@@ -225,6 +228,9 @@ impl Problem {
             Self::ReadOnly => "This server serves links and takes no changes.",
             Self::Unavailable => "The disk takes no writes at the moment. Nothing was changed; try again soon.",
             Self::OutcomeUnknown => "The disk failed while this was saved. Look at the link before you try again.",
+            Self::RenewalUnknown(id) => {
+                return format!("The disk failed while this was saved. If it was, the link has the ID {id} now.");
+            }
             Self::TookTooLong => "The server is busy. Try a narrower search.",
             Self::Internal => "The log of the server says what it was.",
         }
@@ -242,6 +248,7 @@ impl From<LinkError> for Problem {
             // Nobody signs in without a user.
             LinkError::NoUser => Self::SignInFirst,
             LinkError::Validity(_) => Self::EndsBeforeStart,
+            LinkError::RenewalUnknown(id) => Self::RenewalUnknown(id),
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),
         }

@@ -100,6 +100,9 @@ pub enum LinkError {
     NoUser,
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
+    /// The disk failed while a new id was written.
+    #[error("outcome unknown: if the write was stored, the link has the id {0} now")]
+    RenewalUnknown(LinkId),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]

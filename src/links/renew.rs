@@ -1,5 +1,7 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::links::update::visible;
 use crate::links::{LinkError, Links, Scope, Verdict, policy};
 use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
@@ -15,6 +17,8 @@ impl Links {
         if self.index.look_up(id, self.clock.now()) == Verdict::Unknown {
             return Err(LinkError::NotFound);
         }
+        let drawn = Arc::new(OnceLock::new());
+        let tried = Arc::clone(&drawn);
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
@@ -27,8 +31,9 @@ impl Links {
             {
                 return Ok(Err(refusal));
             }
+            let drawn = ids.draw(transaction)?;
             let new = ShortLink {
-                id: ids.draw(transaction)?,
+                id: *tried.get_or_init(|| drawn),
                 updated_at: now,
                 ..old.clone()
             };
@@ -51,7 +56,11 @@ impl Links {
         let flushed = self.hold_flushed_clicks().await;
         // Nothing of the renewal has been tried yet.
         let _flushed = flushed.map_err(|_| WriteError::Unavailable)?;
-        let (new, is_used) = self.store.write(job).await??;
+        let (new, is_used) = self.store.write(job).await.map_err(|error| match drawn.get() {
+            // Nothing else would tell who has the old id alone.
+            Some(new) if error == WriteError::OutcomeUnknown => LinkError::RenewalUnknown(*new),
+            _ => error.into(),
+        })??;
         self.search.note_used(is_used.then_some(new.id).into_iter());
         Ok(new)
     }
