@@ -173,8 +173,17 @@ pub struct Links {
     /// What partners allow; unset: everything.
     partners: OnceLock<watch::Receiver<Arc<Partners>>>,
     load_time: OnceLock<Duration>,
-    /// The latest change among the links stored before this start, and when that was read.
-    newest: OnceLock<(Timestamp, Instant)>,
+    loaded: OnceLock<Loaded>,
+}
+
+/// What was known when the links had been read.
+#[derive(Debug)]
+struct Loaded {
+    /// The latest change among the links stored before this start.
+    newest: Timestamp,
+    /// By the clock.
+    at: Timestamp,
+    since: Instant,
 }
 
 struct Loader<'i> {
@@ -246,7 +255,7 @@ impl Links {
             is_ending: AtomicBool::new(false),
             partners: OnceLock::new(),
             load_time: OnceLock::new(),
-            newest: OnceLock::new(),
+            loaded: OnceLock::new(),
         })
     }
 
@@ -296,7 +305,11 @@ impl Links {
         let links = scanned.visitors.iter().map(|loader| loader.links).sum();
         let newest = scanned.visitors.iter().map(|loader| loader.newest).max();
         // Only links of earlier starts: later ones have this process's clock, which may be ahead.
-        let _ = self.newest.set((newest.unwrap_or(Timestamp::MIN), Instant::now()));
+        let _ = self.loaded.set(Loaded {
+            newest: newest.unwrap_or(Timestamp::MIN),
+            at: self.clock.now(),
+            since: Instant::now(),
+        });
         let mut damaged = HashSet::new();
         for loader in scanned.visitors {
             loader.batch.finish();
@@ -502,16 +515,21 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Drops revocations and counts of expired sessions. A fast clock must not bring ended sessions back, so the time
-    /// is at most that of the newest link at the start plus the uptime.
+    /// Drops revocations and counts of expired sessions. A fast clock must not bring ended sessions back.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
-        let Some((newest, since)) = self.newest.get() else {
+        let Some(now) = self.time_at_most(|loaded| loaded.newest) else {
             return Ok(());
         };
-        let running = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let now = self.clock.now().min(newest.plus(running));
         let job = move |transaction: &mut Transaction<'_>| transaction.drop_expired_sessions(now);
         self.store.write(job).await
+    }
+
+    /// A time for dropping what is old, which a fast clock does not make too late: at most one that was known at the
+    /// start, plus the uptime. `None` until links are loaded.
+    fn time_at_most(&self, known: impl FnOnce(&Loaded) -> Timestamp) -> Option<Timestamp> {
+        let loaded = self.loaded.get()?;
+        let running = i64::try_from(loaded.since.elapsed().as_secs()).unwrap_or(i64::MAX);
+        Some(self.clock.now().min(known(loaded).plus(running)))
     }
 }
 
