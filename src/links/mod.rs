@@ -433,13 +433,16 @@ impl Links {
         validate::validity(draft.starts_at, draft.expires_at)?;
         let policy = self.policy(draft.partner_id);
         policy.check_destination(draft.full_url.as_str())?;
+        let is_limited = draft.added_by == Kind::User;
+        if is_limited {
+            let user = draft.user_id.as_deref();
+            self.check_today(&policy, draft.partner_id, user).await?;
+        }
         let (clock, ids) = (self.clock.clone(), self.ids.clone());
         let job = move |transaction: &mut Transaction<'_>| {
             let now = clock.now();
-            if draft.added_by == Kind::User
-                && let Some(refusal) =
-                    policy::refused_today(transaction, &policy, draft.partner_id, draft.user_id.as_deref(), now)?
-            {
+            let count = |user: &str, today, most| transaction.count_links_of_user(draft.partner_id, user, today, most);
+            if is_limited && let Some(refusal) = policy::refused_today(&policy, draft.user_id.as_deref(), now, count)? {
                 return Ok(Err(refusal));
             }
             if let Some(taken) =

@@ -17,6 +17,9 @@ impl Links {
         if self.index.look_up(id, self.clock.now()) == Verdict::Unknown {
             return Err(LinkError::NotFound);
         }
+        if let Some(user) = &scope.owner {
+            self.check_today(&policy, scope.partner, Some(user)).await?;
+        }
         let drawn = Arc::new(OnceLock::new());
         let tried = Arc::clone(&drawn);
         let job = move |transaction: &mut Transaction<'_>| {
@@ -27,7 +30,9 @@ impl Links {
             let now = clock.now();
             // An administrator's scope has no owner. The old record counts as one of today's.
             if let Some(user) = &scope.owner
-                && let Some(refusal) = policy::refused_today(transaction, &policy, scope.partner, Some(user), now)?
+                && let Some(refusal) = policy::refused_today(&policy, Some(user), now, |user, today, most| {
+                    transaction.count_links_of_user(scope.partner, user, today, most)
+                })?
             {
                 return Ok(Err(refusal));
             }

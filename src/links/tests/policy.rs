@@ -163,3 +163,37 @@ fn imported_destinations_have_allowed_hosts() {
         assert_eq!(outcome, (1, 1, vec![2, 3, 4]), "{dry_run}");
     }
 }
+
+#[test]
+fn refused_adds_do_not_take_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_700_006_400)));
+    let (_sender, receiver) = watch::channel(partners(&[], 3));
+    links.follow(receiver);
+    let id = block_on(links.add(of_user("me"), somebody())).unwrap().id;
+    assert_eq!(allowed(&links, &of_user("me"), 2), 2);
+    let own = Scope {
+        owner: Some("me".into()),
+        ..everybody()
+    };
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (started, is_started) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let holding = links.store.write_alone(move |_| {
+            started.send(()).unwrap();
+            released.recv().unwrap();
+            Ok((crate::store::TransactionEnd::Abort, ()))
+        });
+        let refused = async {
+            is_started.await.unwrap();
+            let added = links.add(of_user("me"), somebody()).await;
+            assert!(matches!(added, Err(LinkError::TooManyToday { .. })), "{added:?}");
+            let renewed = links.renew_id(id, own, somebody()).await;
+            assert!(matches!(renewed, Err(LinkError::TooManyToday { .. })), "{renewed:?}");
+            release.send(()).unwrap();
+        };
+        let (held, ()) = tokio::join!(holding, refused);
+        held.unwrap();
+    });
+}

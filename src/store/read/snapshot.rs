@@ -245,6 +245,17 @@ impl Snapshot {
         }
     }
 
+    /// How many links of a user were made between two moments, deleted ones too; at most so many.
+    pub fn count_links_of_user(
+        &self,
+        partner: PartnerId,
+        user: &str,
+        times: (Timestamp, Timestamp),
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        count_of_user(self.index(Index::User), partner, user, times, most)
+    }
+
     pub const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
         self.indexes.get(index)
     }
@@ -272,6 +283,25 @@ fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, St
 pub fn count_scope(table: &impl ReadableTable<Bytes, ()>, index: Index, scope: &[u8]) -> Result<Counts, StoreError> {
     let (first, last) = keys::scope_bounds(scope);
     count(table.range(first.as_slice()..=last.as_slice())?, index)
+}
+
+pub fn count_of_user<T: ReadableTable<Bytes, ()>>(
+    table: &T,
+    partner: PartnerId,
+    user: &str,
+    (from, to): (Timestamp, Timestamp),
+    most: usize,
+) -> Result<usize, StoreError> {
+    let scope = keys::text_scope(partner, user);
+    let mut count = 0;
+    for status in Status::ALL {
+        let (first, last) = keys::bounds(&scope, status, Some(from), Some(to));
+        for entry in table.range(first.as_slice()..=last.as_slice())?.take(most - count) {
+            entry?;
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// The links of a scope that are not deleted, made up to a moment.

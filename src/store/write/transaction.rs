@@ -138,24 +138,15 @@ impl<'t> Transaction<'t> {
         ids.take(most).collect()
     }
 
-    /// How many links of a user were made between two moments, deleted ones too; at most so many.
+    /// As [`snapshot::Snapshot::count_links_of_user`], with what the transaction has changed.
     pub fn count_links_of_user(
         &self,
         partner: PartnerId,
         user: &str,
-        (from, to): (Timestamp, Timestamp),
+        times: (Timestamp, Timestamp),
         most: usize,
     ) -> Result<usize, StoreError> {
-        let (table, scope) = (self.tables.indexes.get(Index::User), keys::text_scope(partner, user));
-        let mut count = 0;
-        for status in Status::ALL {
-            let (first, last) = keys::bounds(&scope, status, Some(from), Some(to));
-            for entry in table.range(first.as_slice()..=last.as_slice())?.take(most - count) {
-                entry?;
-                count += 1;
-            }
-        }
-        Ok(count)
+        snapshot::count_of_user(self.tables.indexes.get(Index::User), partner, user, times, most)
     }
 
     /// Notes that the links of a user are being deleted, which takes several commits.
