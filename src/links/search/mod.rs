@@ -6,6 +6,7 @@ mod query;
 mod rows;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
@@ -35,6 +36,8 @@ pub struct SearchIndex {
     rows: RwLock<Option<Rows>>,
     waiting: Mutex<Waiting>,
     turns: Semaphore,
+    /// Of the rows.
+    memory_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Default for SearchIndex {
                 searched_at: Instant::now(),
             }),
             turns: Semaphore::new(SEARCHES_MAX),
+            memory_bytes: AtomicUsize::new(0),
         }
     }
 }
@@ -143,6 +147,7 @@ impl SearchIndex {
         drop(waiting);
         if !is_kept && let Some(mut rows) = self.rows.try_write() {
             *rows = None;
+            self.memory_bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -187,11 +192,13 @@ impl SearchIndex {
         let mut rows = RwLockUpgradableReadGuard::upgrade(rows);
         if !is_usable {
             *rows = None;
+            self.memory_bytes.store(0, Ordering::Relaxed);
             *rows = Some(read(snapshot).inspect_err(|_| self.clear())?);
         }
         if let Some(rows) = rows.as_mut() {
             // Those that a snapshot has already change nothing.
             apply(rows, changes);
+            self.memory_bytes.store(rows.memory_bytes(), Ordering::Relaxed);
         }
         let rows = RwLockWriteGuard::downgrade(rows);
         Ok(rows.as_ref().map(look))
@@ -304,6 +311,11 @@ impl Links {
         if let Err(error) = self.search(nothing).await {
             tracing::debug!(%error, "cannot prepare searches");
         }
+    }
+
+    /// What searches keep in memory, in bytes.
+    pub fn search_memory_bytes(&self) -> u64 {
+        self.search.memory_bytes.load(Ordering::Relaxed) as u64
     }
 
     /// Frees what searches keep in memory when nobody has searched for a while.

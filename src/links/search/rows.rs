@@ -33,43 +33,97 @@ struct Row {
     expires: Timestamp,
 }
 
-/// Texts by number and numbers by text.
+/// Texts by number and numbers by text. A text goes with the last link that has it.
 #[derive(Debug)]
 struct Texts {
-    all: Vec<Arc<str>>,
+    all: Vec<Counted>,
+    /// Numbers without a text.
+    free: Vec<TextId>,
     numbers: HashMap<Arc<str>, TextId, RandomState>,
+    /// Of the texts themselves.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Counted {
+    text: Arc<str>,
+    links: u32,
 }
 
 impl Default for Texts {
     fn default() -> Self {
         let none: Arc<str> = "".into();
+        let first = Counted {
+            text: Arc::clone(&none),
+            links: 1,
+        };
         Self {
-            all: vec![Arc::clone(&none)],
+            all: vec![first],
+            free: Vec::new(),
             numbers: std::iter::once((none, NO_TEXT)).collect(),
+            bytes: 0,
         }
     }
 }
 
 impl Texts {
-    fn number(&mut self, text: &str) -> TextId {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
+    /// What a text takes beside its characters: the counts of its `Arc`.
+    const OVERHEAD_BYTES: usize = 2 * size_of::<usize>();
+
+    /// The number of the text of one more link.
+    fn take(&mut self, text: &str) -> TextId {
+        if let Some(number) = self.numbers.get(text).copied() {
+            if number != NO_TEXT
+                && let Some(counted) = self.all.get_mut(number as usize)
+            {
+                counted.links += 1;
+            }
+            return number;
         }
-        let Ok(number) = TextId::try_from(self.all.len()) else {
+        let Some(number) = self.free.pop().or_else(|| TextId::try_from(self.all.len()).ok()) else {
             return NO_TEXT;
         };
         let text: Arc<str> = text.into();
-        self.all.push(Arc::clone(&text));
-        self.numbers.insert(text, number);
+        self.bytes += text.len() + Self::OVERHEAD_BYTES;
+        self.numbers.insert(Arc::clone(&text), number);
+        let counted = Counted { text, links: 1 };
+        match self.all.get_mut(number as usize) {
+            Some(unused) => *unused = counted,
+            None => self.all.push(counted),
+        }
         number
+    }
+
+    /// One link less has the text.
+    fn release(&mut self, number: TextId) {
+        let Some(none) = self.all.first().map(|none| Arc::clone(&none.text)) else {
+            return;
+        };
+        let Some(counted) = self.all.get_mut(number as usize).filter(|_| number != NO_TEXT) else {
+            return;
+        };
+        counted.links = counted.links.saturating_sub(1);
+        if counted.links == 0 {
+            let text = std::mem::replace(&mut counted.text, none);
+            self.bytes -= text.len() + Self::OVERHEAD_BYTES;
+            self.numbers.remove(&text);
+            self.free.push(number);
+        }
     }
 
     /// Which texts a search finds.
     fn containing(&self, part: &str) -> Vec<bool> {
         self.all
             .iter()
-            .map(|text| !text.is_empty() && text.contains(part))
+            .map(|Counted { text, .. }| !text.is_empty() && text.contains(part))
             .collect()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A hash table has a byte for each place beside its entry.
+        let of_numbers = self.numbers.capacity() * (size_of::<(Arc<str>, TextId)>() + 1);
+        let of_all = self.all.capacity() * size_of::<Counted>() + self.free.capacity() * size_of::<TextId>();
+        of_all + of_numbers + self.bytes
     }
 }
 
@@ -99,9 +153,9 @@ impl Rows {
             status: link.status,
             is_used: false,
             partner: link.partner_id,
-            owner: self.owners.number(link.user_id.unwrap_or_default()),
-            system_name: self.texts.number(&link.system_name.to_lowercase()),
-            host: self.texts.number(host),
+            owner: self.owners.take(link.user_id.unwrap_or_default()),
+            system_name: self.texts.take(&link.system_name.to_lowercase()),
+            host: self.texts.take(host),
             name_start,
             name_length,
             created: link.created_at,
@@ -114,8 +168,11 @@ impl Rows {
             .and_then(|position| self.rows.get_mut(position))
         {
             row.is_used = old.is_used;
+            let old = std::mem::replace(old, row);
             self.unused_name_bytes += usize::from(old.name_length);
-            *old = row;
+            self.owners.release(old.owner);
+            self.texts.release(old.system_name);
+            self.texts.release(old.host);
             self.pack_names();
             return;
         }
@@ -243,7 +300,8 @@ impl Rows {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity()
+        let of_texts = self.texts.memory_bytes() + self.owners.memory_bytes();
+        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity() + of_texts
     }
 }
 
@@ -263,5 +321,56 @@ fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
         SearchState::Expired => is_enabled && (row.expires < now || row.expires < row.starts),
         SearchState::Off => row.status == Status::Disabled,
         SearchState::Deleted => row.status == Status::Deleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::tests::imports::link;
+    use crate::model::ShortLink;
+
+    #[test]
+    fn texts_go_with_their_last_link() {
+        let mut rows = Rows::default();
+        let named = |number: usize, text: &str| ShortLink {
+            user_id: Some(format!("owner{text}")),
+            system_name: format!("NAME{text}"),
+            full_url: format!("https://host{text}.example/"),
+            name: Some(format!("name {text}")),
+            ..link(number)
+        };
+        let mut put = |link: ShortLink| rows.put(&(&link).into());
+        put(named(0, "same"));
+        put(named(1, "same"));
+        for change in 0..1_000 {
+            put(named(0, &change.to_string()));
+        }
+        let texts = |texts: &Texts| {
+            let mut texts: Vec<_> = texts.numbers.keys().map(|text| text.to_string()).collect();
+            texts.sort();
+            texts
+        };
+        assert_eq!(texts(&rows.owners), ["", "owner999", "ownersame"]);
+        let expected = ["", "host999.example", "hostsame.example", "name999", "namesame"];
+        assert_eq!(texts(&rows.texts), expected);
+        assert!(
+            rows.texts.all.len() <= 7 && rows.texts.free.len() <= 2,
+            "{:?}",
+            rows.texts
+        );
+        assert!(rows.memory_bytes() < 4_096, "{}", rows.memory_bytes());
+        let bytes: usize = expected.iter().map(|text| text.len()).sum();
+        assert_eq!(rows.texts.bytes, bytes + 4 * Texts::OVERHEAD_BYTES);
+        // Each number still is that of its text.
+        let query = |text: &str, owner: &str| SearchQuery {
+            text: text.into(),
+            owner: Some(owner.into()),
+            ..SearchQuery::of(PartnerId(7))
+        };
+        let found = |text, owner| rows.search(&query(text, owner), Timestamp::from_unix(0)).0;
+        assert_eq!((found("name999", "owner999"), found("host999", "owner999")), (1, 1));
+        assert_eq!((found("namesame", "ownersame"), found("namesame", "owner999")), (1, 0));
+        assert_eq!(found("host998", "owner999"), 0);
     }
 }
