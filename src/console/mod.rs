@@ -211,7 +211,7 @@ impl Console {
         let path = request.path_parts();
         match path.as_slice() {
             [] => Ok(see_other(&self.path("links"))),
-            ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
+            ["sign-in"] => Ok(self.show_sign_in(request, signed_in)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,

@@ -96,6 +96,18 @@ impl Console {
     }
 }
 
+/// Goes on by itself, as a navigation of this site: a redirect would be one of the site that led here, which carries no
+/// cookie with SameSite=Strict, and to which no form may lead.
+#[derive(Debug, Template)]
+#[template(path = "go_on.html")]
+pub struct GoOnPage {
+    pub frame: Frame,
+    pub title: &'static str,
+    pub words: String,
+    pub link: &'static str,
+    pub url: String,
+}
+
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {

@@ -104,6 +104,12 @@ impl ConsoleRequest {
         self.headers.get(FETCH_DEST).is_some_and(|dest| dest == "empty")
     }
 
+    /// Whether a page of another site may have led here: then a browser keeps back the cookie of somebody who is
+    /// signed in. Where a browser does not say, as over plain HTTP, that is possible.
+    pub fn may_lack_cookie(&self) -> bool {
+        self.headers.get(FETCH_SITE).is_none_or(|site| site == "cross-site")
+    }
+
     pub fn is_read(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
