@@ -28,6 +28,8 @@ pub enum Problem {
     NotFound,
     /// Of a link.
     NoSuchLink,
+    /// The link has another id.
+    Retired,
     AdministratorsOnly,
     OperatorsOnly,
     NotConfirmed,
@@ -80,7 +82,7 @@ impl Problem {
             | Self::SignInDenied(_)
             | Self::SignInUnverified
             | Self::NoIdentity(_) => StatusCode::FORBIDDEN,
-            Self::UsedLink => StatusCode::GONE,
+            Self::UsedLink | Self::Retired => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink | Self::NoUpload => StatusCode::NOT_FOUND,
             Self::NothingSelected | Self::NotConfirmed | Self::NoEnd | Self::NoFile | Self::UnknownFormat => {
                 StatusCode::UNPROCESSABLE_ENTITY
@@ -120,6 +122,14 @@ impl Problem {
         )
     }
 
+    /// Whether what was sent may be taken at another time: nobody should have to enter it again.
+    pub const fn may_be_sent_again(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotFound | Self::NoSuchLink | Self::Retired | Self::AdministratorsOnly | Self::NotConfirmed
+        )
+    }
+
     pub const fn title(&self) -> &'static str {
         match self {
             Self::SignInFirst => "Sign in first",
@@ -131,6 +141,7 @@ impl Problem {
             Self::ProviderDown | Self::ProviderBusy => "The sign-in service does not answer",
             Self::NotFound => "Page not found",
             Self::NoSuchLink => "No such link",
+            Self::Retired => "This link has a new ID",
             Self::AdministratorsOnly => "For administrators only",
             Self::OperatorsOnly => "For operators only",
             Self::NotConfirmed => "Not confirmed",
@@ -159,6 +170,24 @@ impl Problem {
         }
     }
 
+    /// The explanation above a form that still has what was entered.
+    pub fn explanation_with_form(&self) -> String {
+        match self {
+            Self::SignInFirst => {
+                "You are not signed in, or your session has ended. Nothing was saved yet. What you entered is still \
+                 here: sign in in another tab, then send it again."
+            }
+            Self::OldForm => {
+                "You have signed in anew since this page was opened. Nothing was saved yet. What you entered is still \
+                 here: send it again."
+            }
+            Self::EndsBeforeStart => "It would end before it starts. Nothing was saved yet.",
+            Self::OutcomeUnknown => "The disk failed while this was saved. Send it again: nothing is made twice.",
+            other => return other.explanation(),
+        }
+        .to_owned()
+    }
+
     pub fn explanation(&self) -> String {
         match self {
             Self::SignInFirst => "You are not signed in, or your session has ended.",
@@ -181,6 +210,7 @@ impl Problem {
             Self::ProviderBusy => "Too many people are waiting for it. Try again in a minute.",
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
+            Self::Retired => "This ID never works again. Look for the link in your list: only its ID is another one.",
             Self::AdministratorsOnly => "Your account may manage your own links.",
             Self::OperatorsOnly => "This concerns the whole server, and your partner is not its operator.",
             Self::NotConfirmed => "Nothing was changed. Tick the box to confirm.",
@@ -235,7 +265,8 @@ impl Problem {
 impl From<LinkError> for Problem {
     fn from(error: LinkError) -> Self {
         match error {
-            LinkError::NotFound | LinkError::Retired => Self::NoSuchLink,
+            LinkError::NotFound => Self::NoSuchLink,
+            LinkError::Retired => Self::Retired,
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
             LinkError::Host(ForbiddenHost { host, allowed }) => Self::HostNotAllowed { host, allowed },
             LinkError::TooManyToday { limit, .. } => Self::TooManyToday(limit),

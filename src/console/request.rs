@@ -34,6 +34,11 @@ impl Fields {
         self.0.push((name, value));
     }
 
+    /// Names and values, as they are.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The first value of a field, without blanks around it; empty where there is none.
     pub fn text(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()

@@ -1,6 +1,6 @@
 //! A new id for a link: what leaked is revoked, and the rest stays.
 
-use crate::links::{LinkError, Links, Scope, Verdict, policy, visible};
+use crate::links::{LinkError, Links, OnceSeed, Scope, Verdict, policy, visible};
 use crate::model::{Actor, AuditAction, LinkId, ShortLink, Status, Timestamp};
 use crate::store::{Transaction, WriteError};
 
@@ -8,16 +8,46 @@ impl Links {
     /// Moves a link to a new id, with all its fields and what was counted. The old id is retired: it stays deleted for
     /// ever, and is never drawn again. Clicks of the moment of the move may stay with the old id.
     pub async fn renew_id(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
+        self.renew_or_find(id, None, scope, by).await
+    }
+
+    /// The same, once however often this is called with this seed: later calls find what the first has made.
+    pub async fn renew_id_once(
+        &self,
+        id: LinkId,
+        seed: OnceSeed,
+        scope: Scope,
+        by: Actor,
+    ) -> Result<ShortLink, LinkError> {
+        self.renew_or_find(id, Some(seed), scope, by).await
+    }
+
+    async fn renew_or_find(
+        &self,
+        id: LinkId,
+        seed: Option<OnceSeed>,
+        scope: Scope,
+        by: Actor,
+    ) -> Result<ShortLink, LinkError> {
         let (clock, ids, log) = (self.clock.clone(), self.ids.clone(), self.audit_log(by));
         let policy = self.policy(scope.partner);
         // Nothing is flushed for an id that is none.
         if self.index.look_up(id, self.clock.now()) == Verdict::Unknown {
             return Err(LinkError::NotFound);
         }
+        let seeded = seed.and_then(|seed| ids.of_seed(seed));
         let job = move |transaction: &mut Transaction<'_>| {
             let old = match visible(transaction, id, &scope)? {
                 Ok(old) => old,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => {
+                    let is_retired = matches!(error, LinkError::Retired);
+                    let made = seeded
+                        .filter(|_| is_retired)
+                        .map(|made| transaction.get(made))
+                        .transpose()?;
+                    let made = made.flatten().filter(|link| scope.shows(link));
+                    return Ok(made.map(|link| (link, false)).ok_or(error));
+                }
             };
             let now = clock.now();
             // An administrator's scope has no owner. The old record counts as one of today's.
@@ -27,7 +57,7 @@ impl Links {
                 return Ok(Err(refusal));
             }
             let new = ShortLink {
-                id: ids.draw(transaction)?,
+                id: ids.draw_or(transaction, seeded)?,
                 updated_at: now,
                 ..old.clone()
             };

@@ -6,6 +6,7 @@ mod disabled;
 mod forms;
 mod headers;
 mod hostile_texts;
+mod kept_forms;
 mod one_time_links;
 mod openid;
 mod other_sites;
