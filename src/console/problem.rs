@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use crate::console::view::plain;
+use crate::console::view::{counted, plain};
 use crate::links::LinkError;
 use crate::model::ForbiddenHost;
 use crate::store::{StoreError, WriteError};
@@ -36,6 +36,8 @@ pub enum Problem {
     /// Of a change of many.
     NothingSelected,
     NoEnd,
+    /// Of a list: what it asks for depends on clicks.
+    ClicksNotCounted,
     TooManyJobs,
     /// Of an import.
     NoFile,
@@ -84,9 +86,12 @@ impl Problem {
             | Self::NoIdentity(_) => StatusCode::FORBIDDEN,
             Self::UsedLink | Self::Retired => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink | Self::NoUpload => StatusCode::NOT_FOUND,
-            Self::NothingSelected | Self::NotConfirmed | Self::NoEnd | Self::NoFile | Self::UnknownFormat => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::NothingSelected
+            | Self::NotConfirmed
+            | Self::NoEnd
+            | Self::ClicksNotCounted
+            | Self::NoFile
+            | Self::UnknownFormat => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyJobs | Self::TooManyFiles => StatusCode::TOO_MANY_REQUESTS,
             Self::NoDiskSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
@@ -147,6 +152,7 @@ impl Problem {
             Self::NotConfirmed => "Not confirmed",
             Self::NothingSelected => "No link is selected",
             Self::NoEnd => "No end is chosen",
+            Self::ClicksNotCounted => "Clicks are not counted",
             Self::TooManyJobs => "Too many changes at a time",
             Self::NoFile => "No file",
             Self::UnknownFormat => "Unknown format",
@@ -216,6 +222,10 @@ impl Problem {
             Self::NotConfirmed => "Nothing was changed. Tick the box to confirm.",
             Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
             Self::NoEnd => "Choose until when the links work.",
+            Self::ClicksNotCounted => {
+                "This server does not count clicks (links.count_clicks = false), so it knows neither which links were \
+                 never used nor which are used most. Leave out that filter or order."
+            }
             Self::TooManyJobs => "Wait until your other change has ended.",
             Self::NoFile => "Choose a file that is not empty.",
             Self::UnknownFormat => {
@@ -249,7 +259,8 @@ impl Problem {
                 return format!("Links may not lead to {host}. Your organisation allows {allowed}.");
             }
             Self::TooManyToday(limit) => {
-                return format!("The limit of {limit} new links a day is reached. Go on after midnight (UTC).");
+                let links = counted((*limit).into(), "new link");
+                return format!("The limit of {links} a day is reached. Go on after midnight (UTC).");
             }
             Self::EndsBeforeStart => "It would end before it starts. Nothing was changed; load the page again.",
             Self::ReadOnly => "This server serves links and takes no changes.",
@@ -272,6 +283,7 @@ impl From<LinkError> for Problem {
             LinkError::TooManyToday { limit, .. } => Self::TooManyToday(limit),
             // Nobody signs in without a user.
             LinkError::NoUser => Self::SignInFirst,
+            LinkError::ClicksNotCounted => Self::ClicksNotCounted,
             LinkError::Validity(_) => Self::EndsBeforeStart,
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),

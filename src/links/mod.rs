@@ -40,7 +40,7 @@ pub use destinations::{NewDestinations, NotNew};
 pub use ids::OnceSeed;
 pub use map::{LinkMap, Verdict};
 pub use restore::{Deleted, RestoreOutcome};
-pub use search::{SearchOrder, SearchQuery, SearchState};
+pub use search::{SearchDate, SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
@@ -100,6 +100,9 @@ pub enum LinkError {
     /// The partner limits the links of each user, and this session has no user.
     #[error("a session without a user adds no links where the links of users are limited")]
     NoUser,
+    /// What a search asks for depends on clicks.
+    #[error("clicks are not counted")]
+    ClicksNotCounted,
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
     #[error(transparent)]

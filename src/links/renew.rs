@@ -46,7 +46,7 @@ impl Links {
                         .map(|made| transaction.get(made))
                         .transpose()?;
                     let made = made.flatten().filter(|link| scope.shows(link));
-                    return Ok(made.map(|link| (link, false)).ok_or(error));
+                    return Ok(made.map(|link| (link, 0)).ok_or(error));
                 }
             };
             let now = clock.now();
@@ -73,15 +73,17 @@ impl Links {
                     entry
                 })?;
             }
-            let is_used = transaction.usage(new.id)?.clicks > 0;
-            Ok(Ok((new, is_used)))
+            let clicks = transaction.usage(new.id)?.clicks;
+            Ok(Ok((new, clicks)))
         };
         // Of a flush that is under way, nobody could tell afterwards whether it was written.
         let flushed = self.hold_flushed_clicks().await;
         // Nothing of the renewal has been tried yet.
         let _flushed = flushed.map_err(|_| WriteError::Unavailable)?;
-        let (new, is_used) = self.store.write(job).await??;
-        self.search.note_used(is_used.then_some(new.id).into_iter());
+        let (new, clicks) = self.store.write(job).await??;
+        if clicks > 0 {
+            self.search.note_used(vec![(new.id, clicks)]);
+        }
         Ok(new)
     }
 }

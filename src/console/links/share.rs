@@ -10,7 +10,7 @@ use crate::console::plot::Plot;
 use crate::console::problem::Problem;
 use crate::console::qr::{LEVEL_DEFAULT, LEVELS, QrPicture, SIZE_DEFAULT, SIZES};
 use crate::console::request::{ConsoleRequest, Fields};
-use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
+use crate::console::view::{DestinationView, StateView, TimeView, counted, plain, title};
 use crate::console::{Console, Page, file};
 use crate::http::Response;
 use crate::links::{Draft, Scope};
@@ -40,6 +40,7 @@ struct LinkPage {
     updated: TimeView,
     starts: Option<TimeView>,
     ends: Option<TimeView>,
+    counts_clicks: bool,
     clicks: String,
     previews: String,
     last_used: Option<TimeView>,
@@ -128,8 +129,9 @@ impl Console {
             updated: TimeView::new(link.updated_at),
             starts: link.starts_at.map(TimeView::new),
             ends: link.expires_at.map(TimeView::new),
+            counts_clicks: self.links.is_counting_clicks(),
             clicks: grouped(usage.clicks),
-            previews: grouped(usage.previews),
+            previews: counted(usage.previews, "preview"),
             last_used: usage.last_used_at.map(TimeView::new),
             qr: picture.map(|picture| picture.svg(QR_SHOWN)).unwrap_or_default(),
             levels: LEVELS,

@@ -7,6 +7,7 @@ mod forms;
 mod headers;
 mod hostile_texts;
 mod kept_forms;
+mod lists;
 mod one_time_links;
 mod openid;
 mod other_sites;
