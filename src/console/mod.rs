@@ -211,7 +211,7 @@ impl Console {
         let path = request.path_parts();
         match path.as_slice() {
             [] => Ok(see_other(&self.path("links"))),
-            ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
+            ["sign-in"] => Ok(self.show_sign_in(request, signed_in)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
@@ -232,10 +232,17 @@ impl Console {
             ["sign-in", "link", token] => return self.spend_sign_in_link(request, token),
             _ => {}
         }
-        let signed_in = required(signed_in)?;
-        if !self.key.is_form_token(signed_in, form.text("token")) {
-            return Err(Problem::OldForm);
-        }
+        let is_of_session = |signed_in| self.key.is_form_token(signed_in, form.text("token"));
+        let allowed = match signed_in {
+            None => Err(Problem::SignInFirst),
+            Some(signed_in) if !is_of_session(signed_in) => Err(Problem::OldForm),
+            Some(signed_in) => Ok(signed_in),
+        };
+        let signed_in = match (allowed, path.as_slice()) {
+            (Ok(signed_in), _) => signed_in,
+            (Err(problem), ["links", rest @ ..]) => return self.with_entered(rest, form, signed_in, problem).await,
+            (Err(problem), _) => return Err(problem),
+        };
         match path.as_slice() {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,

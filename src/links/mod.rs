@@ -3,6 +3,7 @@
 //! Owns the map from which redirects are answered, and decides inside write transactions which changes are allowed.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod add;
 mod audit;
 mod bulk;
 mod cascade;
@@ -32,13 +33,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
+pub use add::Draft;
 pub use audit::AuditLog;
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
+pub use ids::OnceSeed;
 pub use map::{LinkMap, Verdict};
-pub use restore::RestoreOutcome;
-pub use search::{SearchOrder, SearchQuery, SearchState};
+pub use restore::{Deleted, RestoreOutcome};
+pub use search::{SearchDate, SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
@@ -49,10 +52,10 @@ use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
-use crate::model::validate::{self, InvalidValidity};
+use crate::model::validate::InvalidValidity;
 use crate::model::{
-    Actor, AuditAction, Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink,
-    Status, Timestamp,
+    Actor, AuditAction, Clock, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status,
+    Timestamp,
 };
 use crate::store::{
     FILE_NAME, Health, Listing, OpenError, Query, ReadLimit, Snapshot, Store, StoreError, Transaction, Visitor,
@@ -98,6 +101,9 @@ pub enum LinkError {
     /// The partner limits the links of each user, and this session has no user.
     #[error("a session without a user adds no links where the links of users are limited")]
     NoUser,
+    /// What a search asks for depends on clicks.
+    #[error("clicks are not counted")]
+    ClicksNotCounted,
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
     /// The disk failed while a new id was written.
@@ -137,22 +143,6 @@ impl Scope {
     fn covers(&self, link: &ShortLink) -> bool {
         link.partner_id == self.partner && (self.owner.is_none() || self.owner == link.user_id)
     }
-}
-
-/// A link to add, which gets its id and times then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// Who adds it: administrators have no limit of links per day.
-    pub added_by: Kind,
-    pub partner_id: PartnerId,
-    pub user_id: Option<String>,
-    pub name: Option<String>,
-    pub system_name: String,
-    pub full_url: Destination,
-    pub unique_id: Option<String>,
-    pub status: Status,
-    pub starts_at: Option<Timestamp>,
-    pub expires_at: Option<Timestamp>,
 }
 
 /// The links and sessions. Dropping them waits for queued writes.
@@ -428,49 +418,6 @@ impl Links {
         &self.clock
     }
 
-    pub async fn add(&self, draft: Draft, by: Actor) -> Result<ShortLink, LinkError> {
-        let log = self.audit_log(by);
-        validate::validity(draft.starts_at, draft.expires_at)?;
-        let policy = self.policy(draft.partner_id);
-        policy.check_destination(draft.full_url.as_str())?;
-        let is_limited = draft.added_by == Kind::User;
-        if is_limited {
-            let user = draft.user_id.as_deref();
-            self.check_today(&policy, draft.partner_id, user).await?;
-        }
-        let (clock, ids) = (self.clock.clone(), self.ids.clone());
-        let job = move |transaction: &mut Transaction<'_>| {
-            let now = clock.now();
-            let count = |user: &str, today, most| transaction.count_links_of_user(draft.partner_id, user, today, most);
-            if is_limited && let Some(refusal) = policy::refused_today(&policy, draft.user_id.as_deref(), now, count)? {
-                return Ok(Err(refusal));
-            }
-            if let Some(taken) =
-                taken_unique_id(transaction, draft.partner_id, draft.unique_id.as_deref(), draft.status)?
-            {
-                return Ok(Err(taken));
-            }
-            let link = ShortLink {
-                id: ids.draw(transaction)?,
-                created_at: now,
-                updated_at: now,
-                starts_at: draft.starts_at,
-                expires_at: draft.expires_at,
-                partner_id: draft.partner_id,
-                user_id: draft.user_id,
-                name: draft.name,
-                system_name: draft.system_name,
-                full_url: draft.full_url.into_string(),
-                unique_id: draft.unique_id,
-                status: draft.status,
-            };
-            transaction.put(None, link.clone())?;
-            log.note(transaction, AuditAction::Add, now, |entry| entry.of_link(None, &link))?;
-            Ok(Ok(link))
-        };
-        self.store.write(job).await?
-    }
-
     pub async fn get(&self, id: LinkId, scope: &Scope) -> Result<ShortLink, LinkError> {
         let link = self.store.read(move |snapshot| snapshot.get(id)).await?;
         link.filter(|link| scope.shows(link)).ok_or(LinkError::NotFound)
@@ -533,19 +480,5 @@ impl Links {
         let loaded = self.loaded.get()?;
         let running = i64::try_from(loaded.since.elapsed().as_secs()).unwrap_or(i64::MAX);
         Some(self.clock.now().min(known(loaded).plus(running)))
-    }
-}
-
-fn taken_unique_id(
-    transaction: &Transaction<'_>,
-    partner: PartnerId,
-    unique_id: Option<&str>,
-    status: Status,
-) -> Result<Option<LinkError>, StoreError> {
-    match unique_id {
-        Some(unique_id) if status != Status::Deleted => Ok(transaction
-            .holder_of_unique_id(partner, unique_id)?
-            .map(|_| LinkError::UniqueIdTaken(unique_id.to_owned()))),
-        _ => Ok(None),
     }
 }

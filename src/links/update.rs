@@ -1,7 +1,7 @@
-//! Changing a link, and deleting it.
+//! Changing a link.
 
 use crate::links::{LinkError, Links, Scope, UpdateError};
-use crate::model::{Actor, LinkId, ShortLink, Status, validate};
+use crate::model::{Actor, LinkId, ShortLink, validate};
 use crate::store::{StoreError, Transaction};
 
 impl Links {
@@ -44,18 +44,6 @@ impl Links {
         };
         let written = self.store.write(job).await;
         written.map_err(|error| UpdateError::Link(error.into()))?
-    }
-
-    pub async fn delete(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
-        let edit = |old: &ShortLink| {
-            Ok(ShortLink {
-                status: Status::Deleted,
-                ..old.clone()
-            })
-        };
-        self.update(id, scope, by, edit)
-            .await
-            .map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)
     }
 }
 

@@ -59,7 +59,8 @@ async function administer(person, run) {
     [{ Search: run, State: 'Works', Order: 'Oldest first' }, named('A', 'C', 'P')],
     [{ Search: run, Owner: john, 'Without KMC-PREVIEW': true }, named('C')],
     [{ Search: run, 'Never used': true, Owner: jane }, named('B', 'A')],
-    [{ Search: run, 'Made from': '2099-01-01' }, []],
+    [{ Search: run, Date: 'Works until', 'from UTC': '2020-01-01' }, named('B')],
+    [{ Search: run, 'from UTC': '2099-01-01' }, []],
   ]) {
     await show(person, fields);
     assert.deepEqual([...await names(person)].sort(), [...expected].sort(), JSON.stringify(fields));
@@ -67,6 +68,11 @@ async function administer(person, run) {
     assert.equal((await names(person)).length, expected.length, page.url());
   }
   await person.sees('No link fits this filter.');
+  await show(person, { Search: run });
+  await person.choose('Name');
+  assert.deepEqual(await names(person), named('A', 'B', 'C', 'P'));
+  await person.choose('Name');
+  assert.deepEqual(await names(person), named('P', 'C', 'B', 'A'));
 
   // Some that are selected.
   await show(person, { Search: run, Owner: jane });

@@ -115,6 +115,13 @@ export class Person {
   async open(path) {
     const url = `${this.origin}/console/${path}`;
     await this.page.goto(url);
+    await this.#arrive();
+  }
+
+  /** Waits until no page goes on by itself. */
+  async #arrive() {
+    await this.page.locator('meta[http-equiv=refresh][content^="0;"]').waitFor({ state: 'detached' });
+    await this.page.waitForLoadState('load');
   }
 
   /** Makes a link that signs in once; returns its path. */
@@ -141,6 +148,7 @@ export class Person {
     const loaded = this.page.waitForEvent('load');
     await act();
     await loaded;
+    await this.#arrive();
   }
 
   /** Presses a button that leads to another page. */

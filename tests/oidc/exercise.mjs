@@ -107,7 +107,7 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
   await page.getByRole('button', { name: 'Sign out' }).click();
   await page.waitForURL(`${issuer}/session/end?**`);
   await page.getByRole('button', { name: 'Yes, sign me out' }).click();
-  await page.waitForURL((url) => url.pathname === '/console/sign-in');
+  await page.getByRole('link', { name: 'Sign in with your account' }).waitFor();
   await context.addCookies([session]);
   await page.goto(`${consoleUrl}/links`);
   assert.equal(new URL(page.url()).pathname, '/console/sign-in', 'a copy of the cookie is of no use');

@@ -86,7 +86,8 @@ impl Api {
         let (text, id) = link_id(params)?;
         let form = ObjectForm::from_params(params)?;
         let deleted = self.links.delete(id, Scope::of(&session), caller.actor(&session)).await;
-        Ok(form.object(&deleted.map_err(|error| naming(text, error))?).into())
+        let deleted = deleted.map_err(|error| naming(text, error))?;
+        Ok(form.object(&deleted.link).into())
     }
 
     /// tinyd's own: for a link that went to the wrong people.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use query::{SearchOrder, SearchQuery, SearchState};
+pub use query::{SearchDate, SearchOrder, SearchQuery, SearchState};
 
 use crate::links::search::rows::Rows;
 use crate::links::{LinkError, Links};
@@ -43,7 +43,8 @@ pub struct SearchIndex {
 #[derive(Debug)]
 enum Change {
     Link(Box<ShortLink>),
-    Used(Vec<LinkId>),
+    /// With all clicks.
+    Used(Vec<(LinkId, u64)>),
 }
 
 /// What has happened since the rows were last brought up to date.
@@ -65,7 +66,7 @@ impl Change {
     fn links(&self) -> usize {
         match self {
             Self::Link(_) => 1,
-            Self::Used(ids) => ids.len(),
+            Self::Used(used) => used.len(),
         }
     }
 }
@@ -112,8 +113,13 @@ impl SearchIndex {
         self.push(|| Change::Link(Box::new(link.clone())));
     }
 
-    pub fn note_used(&self, ids: impl Iterator<Item = LinkId>) {
-        self.push(|| Change::Used(ids.collect()));
+    pub fn note_used(&self, used: Vec<(LinkId, u64)>) {
+        self.push(|| Change::Used(used));
+    }
+
+    /// Whether changes are kept for searches.
+    pub fn is_kept(&self) -> bool {
+        self.waiting.lock().is_kept
     }
 
     fn push(&self, change: impl FnOnce() -> Change) {
@@ -209,7 +215,7 @@ fn apply(rows: &mut Rows, changes: Vec<Change>) {
     for change in changes {
         match change {
             Change::Link(link) => rows.put(&(&*link).into()),
-            Change::Used(ids) => ids.into_iter().for_each(|id| rows.set_used(id)),
+            Change::Used(used) => used.into_iter().for_each(|(id, clicks)| rows.set_clicks(id, clicks)),
         }
     }
 }
@@ -236,7 +242,7 @@ fn read(snapshot: &Snapshot) -> Result<Rows, StoreError> {
         .next()
         .map(|collector| collector.0)
         .unwrap_or_default();
-    snapshot.for_each_used(|id| rows.set_used(id))?;
+    snapshot.for_each_used(|id, clicks| rows.set_clicks(id, clicks))?;
     tracing::debug!(elapsed = ?began.elapsed(), bytes = rows.memory_bytes(), "links read for searches");
     Ok(rows)
 }
@@ -262,7 +268,16 @@ impl Links {
         losses
     }
 
+    fn check_search(&self, query: &SearchQuery) -> Result<(), LinkError> {
+        let needs_clicks = query.only_unused || query.order == SearchOrder::Clicks;
+        if needs_clicks && !self.is_counting_clicks() {
+            return Err(LinkError::ClicksNotCounted);
+        }
+        Ok(())
+    }
+
     pub async fn search(&self, query: SearchQuery) -> Result<Found, LinkError> {
+        self.check_search(&query)?;
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
             let _turn = self.search.turn().await?;
@@ -287,6 +302,7 @@ impl Links {
 
     /// The ids of all links that a search finds, whatever its page.
     pub async fn search_ids(&self, query: SearchQuery) -> Result<Vec<LinkId>, LinkError> {
+        self.check_search(&query)?;
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
             let _turn = self.search.turn().await?;

@@ -9,6 +9,7 @@ pub mod damage;
 mod days;
 pub mod destinations;
 pub mod imports;
+mod once;
 mod policy;
 pub mod renew;
 mod round_trip;
@@ -18,6 +19,7 @@ pub mod validity;
 
 use crate::links::file::{ImportOptions, import};
 use crate::links::tests::audit::{import_log, somebody};
+use crate::model::Destination;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -208,7 +210,8 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             if stored.status == Status::Deleted {
                 assert!(matches!(deleted, Err(LinkError::NotFound)));
             } else {
-                let deleted = deleted.unwrap();
+                let Deleted { link: deleted, was } = deleted.unwrap();
+                assert_eq!(was, stored.status);
                 assert_eq!((deleted.status, deleted.updated_at), (Status::Deleted, now));
                 model.insert(deleted.id, deleted);
             }

@@ -64,14 +64,15 @@ impl Snapshot {
         }
     }
 
-    /// Calls `visit` with the id of every link that has been used, as far as that has been written down.
-    pub fn for_each_used(&self, mut visit: impl FnMut(LinkId)) -> Result<(), StoreError> {
+    /// Calls `visit` with every link that has been used and its clicks, as far as they have been written down.
+    pub fn for_each_used(&self, mut visit: impl FnMut(LinkId, u64)) -> Result<(), StoreError> {
         let Some(table) = &self.clicks else { return Ok(()) };
         for entry in table.iter()? {
             let (id, sealed) = entry?;
             let Ok(link) = id_of(id.value()) else { continue };
-            if clicks::decode_or_none(link, sealed.value()).clicks > 0 {
-                visit(link);
+            let clicks = clicks::decode_or_none(link, sealed.value()).clicks;
+            if clicks > 0 {
+                visit(link, clicks);
             }
         }
         Ok(())
