@@ -1,5 +1,6 @@
 //! The web console in Chromium, as people use it (`tests/console`).
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +18,8 @@ pub fn people_use_the_console_in_chromium() {
     let appliance = Appliance::start_in(folder(&settings));
     let folder = npm_installed("console");
     let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../console-screenshots");
+    // Of pages that may be no more.
+    let _ = fs::remove_dir_all(&screenshots);
     let mut command = Command::new("node");
     command
         // Each file has a browser of its own, which often waits.
