@@ -16,6 +16,8 @@ export const SCREENSHOTS = setting('TINYD_SCREENSHOTS');
 export const PARTNER = setting('TINYD_PARTNER_ID');
 export const ADMIN_SECRET = setting('TINYD_ADMIN_SECRET');
 const USER_SECRET = setting('TINYD_USER_SECRET');
+/** Appliances of organisations: their name and accent, and where they listen. */
+export const BRANDED = JSON.parse(setting('TINYD_BRANDED'));
 const port = new URL(ADMIN_URL).port;
 
 /** An origin that browsers trust like https, and one that they do not. */
