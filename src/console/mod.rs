@@ -6,6 +6,8 @@
 mod admin;
 mod assets;
 mod cookie;
+#[cfg(fuzzing)]
+mod fuzz;
 mod header;
 mod links;
 mod oidc;
@@ -28,6 +30,8 @@ use hyper::{Method, Request, StatusCode};
 use url::Url;
 
 pub use cookie::CookieKey;
+#[cfg(fuzzing)]
+pub use fuzz::fuzz_console;
 pub use header::{HeaderSettings, check_header};
 pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
