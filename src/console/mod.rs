@@ -6,6 +6,8 @@
 mod admin;
 mod assets;
 mod cookie;
+#[cfg(fuzzing)]
+mod fuzz;
 mod header;
 mod links;
 mod oidc;
@@ -28,6 +30,8 @@ use hyper::{Method, Request, StatusCode};
 use url::Url;
 
 pub use cookie::CookieKey;
+#[cfg(fuzzing)]
+pub use fuzz::fuzz_console;
 pub use header::{HeaderSettings, check_header};
 pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
@@ -265,12 +269,14 @@ impl Console {
 
 /// The colour of the organisation, made readable on light and on dark.
 fn theme(branding: &Branding) -> String {
-    const DARK: Colour = Colour::new(0x1d, 0x21, 0x26);
+    // The backgrounds of style.css that are closest to the text on them: what reads there reads on the others.
+    const LIGHT: Colour = Colour::new(0xe8, 0xf1, 0xfb);
+    const DARK: Colour = Colour::new(0x1b, 0x2b, 0x3d);
     let variables = |background: Colour| {
         let accent = branding.accent.readable_on(background);
         format!("--accent:{accent};--on-accent:{}", accent.of_text_on_it())
     };
-    let (light, dark) = (variables(Colour::WHITE), variables(DARK));
+    let (light, dark) = (variables(LIGHT), variables(DARK));
     format!(":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n")
 }
 

@@ -57,9 +57,9 @@ pub fn input_date(time: Option<Timestamp>) -> String {
     value.unwrap_or_default()
 }
 
-/// Reads such a value: the first second of the day.
+/// Reads such a value: the first second of the day. An input shows no year before 0.
 pub fn parse_date(text: &str) -> Option<Timestamp> {
-    let day: jiff::civil::Date = text.parse().ok()?;
+    let day = text.parse().ok().filter(|day: &jiff::civil::Date| day.year() >= 0)?;
     Some(Timestamp::from_unix(
         day.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(),
     ))

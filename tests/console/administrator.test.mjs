@@ -163,10 +163,10 @@ test('health keeps itself up to date', as(TRUSTED, {}, async (person) => {
 test('a user has no pages of administrators', as(TRUSTED, {}, async (person) => {
   person.expectStatus(403);
   await person.signInByLink('just-a-user');
-  for (const name of ['All links', 'Clicks', 'Health']) {
+  for (const name of ['All links', 'Clicks', 'Import / export', 'Audit log', 'Health']) {
     assert.equal(await person.page.getByRole('link', { name, exact: true }).count(), 0);
   }
-  for (const path of ['all', 'clicks', 'health', 'users/jane']) {
+  for (const path of ['all', 'clicks', 'transfer', 'audit', 'audit.jsonl', 'health', 'users/jane']) {
     await person.open(path);
     await person.sees('administrator');
   }

@@ -296,6 +296,32 @@ pub fn read_end(text: &str, now: Timestamp) -> Option<Option<Timestamp>> {
     }
 }
 
+/// A filter stands in the URL as it is, and asks for a page.
+#[cfg(fuzzing)]
+pub fn fuzz_filter(fields: &Fields, signed_in: &SignedIn) {
+    for is_for_all in [true, false] {
+        let filter = Filter::read(fields, is_for_all);
+        let query = filter.to_query();
+        assert_eq!(
+            Filter::read(&Fields::parse(query.as_bytes()), is_for_all),
+            filter,
+            "{query}"
+        );
+        let search = filter.to_search(signed_in);
+        assert_eq!(
+            (search.limit, search.owner.is_none()),
+            (PAGE_LINKS, is_for_all && filter.owner.is_empty())
+        );
+        if let Some(list) = filter.to_list(signed_in) {
+            assert_eq!((list.partner, list.page.index), (search.partner, filter.page));
+        }
+        let [first, last] = filter.range(PAGE_LINKS);
+        assert!(first <= last);
+        filter.neighbours(u64::MAX);
+    }
+    read_end(fields.text("end"), Timestamp::from_unix(1_800_000_000));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +333,7 @@ mod tests {
         assert_eq!(filter.to_query(), query);
         assert!(filter.is_narrow());
         let nothing = Filter::read(
-            &Fields::parse(b"state=none&date=expires&from=soon&order=x&page=0&unused=yes"),
+            &Fields::parse(b"state=none&date=expires&from=soon&to=-000100-01-01&order=x&page=0&unused=yes"),
             true,
         );
         assert_eq!(

@@ -7,6 +7,8 @@ mod list;
 mod share;
 
 pub use bulk::BulkJobs;
+#[cfg(fuzzing)]
+pub use filter::fuzz_filter;
 
 use crate::console::cookie::SignedIn;
 use crate::console::page::see_other;
