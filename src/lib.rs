@@ -29,6 +29,8 @@ pub use cli::main;
 pub mod internals {
     #[cfg(fuzzing)]
     pub use crate::api::{fuzz_parameters, fuzz_references};
+    #[cfg(fuzzing)]
+    pub use crate::console::fuzz_console;
     pub use crate::http::{Head, HeadLimits, Peer};
     pub use crate::kaltura::session::{Claims, Kind, Partner, Partners, Secret, mint, mint_v1, redact, verify};
     pub use crate::kaltura::{AccessLog, LoggedAddress};

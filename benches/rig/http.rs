@@ -21,6 +21,8 @@ pub(crate) const TINY: &str = "/tiny/";
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) location: Option<String>,
+    /// The first cookie that it sets: name and value.
+    pub(crate) cookie: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -36,6 +38,7 @@ pub(crate) struct Connection<S = TcpStream> {
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) location: Option<String>,
+    pub(crate) cookie: Option<String>,
     pub(crate) head_bytes: usize,
     pub(crate) body_bytes: usize,
 }
@@ -62,6 +65,7 @@ impl Head {
         Ok(Some(Self {
             status: response.code.unwrap_or(0),
             location: find("location").map(str::to_owned),
+            cookie: find("set-cookie").and_then(|cookie| Some(cookie.split(';').next()?.to_owned())),
             head_bytes,
             body_bytes: find("content-length")
                 .and_then(|length| length.parse().ok())
@@ -140,6 +144,7 @@ impl<S: Read + Write> Connection<S> {
                     let answer = Answer {
                         status: head.status,
                         location: head.location,
+                        cookie: head.cookie,
                         body: body.to_vec(),
                     };
                     self.received.drain(..end);

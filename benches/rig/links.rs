@@ -25,6 +25,36 @@ pub(crate) const FIRST_CREATED: i64 = 1_704_067_200;
 pub(crate) const CREATED_SECONDS: i64 = 2 * 365 * DAY;
 /// Seconds of a day.
 pub(crate) const DAY: i64 = 86_400;
+/// Hosts that named links lead to.
+pub(crate) const HOSTS: u64 = 2_000;
+/// The first so many named links work, so that they can be measured with; the others are in every state.
+pub(crate) const WORKING: u64 = 100_000;
+/// The last second for which a named link can work, long after anybody measures: 2100-01-01.
+const FAR: i64 = 4_102_444_800;
+
+/// Of names. Each is in a tenth of them, for each name has two.
+pub(crate) const WORDS: [&str; 20] = [
+    "Algebra",
+    "Anatomy",
+    "Biology",
+    "Botany",
+    "Chemistry",
+    "Commencement",
+    "Economics",
+    "Ethics",
+    "Geology",
+    "History",
+    "Keynote",
+    "Lecture",
+    "Linguistics",
+    "Optics",
+    "Orientation",
+    "Physics",
+    "Seminar",
+    "Statistics",
+    "Vorlesung",
+    "הרצאה",
+];
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// How many ids there are: 36 to the 8th.
@@ -39,6 +69,8 @@ pub(crate) enum Kind {
     Plain,
     /// Several users, names, statuses, expiries: for lists.
     Varied,
+    /// Names that people search for, many hosts, previews, every state: for the console.
+    Named,
 }
 
 impl Kind {
@@ -46,6 +78,7 @@ impl Kind {
         match self {
             Self::Plain => "plain",
             Self::Varied => "varied",
+            Self::Named => "named",
         }
     }
 }
@@ -106,6 +139,53 @@ pub(crate) fn unique_id(number: u64) -> Option<String> {
     number.is_multiple_of(10).then(|| format!("unique-{number}"))
 }
 
+pub(crate) fn host(number: u64) -> String {
+    format!("host{}.example.com", draw(number, 8, HOSTS))
+}
+
+fn name(number: u64) -> String {
+    let word = |what| {
+        WORDS
+            .get(draw(number, what, WORDS.len() as u64) as usize)
+            .copied()
+            .unwrap_or_default()
+    };
+    format!("{} {} {number}", word(9), word(10))
+}
+
+/// What a named link has of its own.
+fn named(number: u64, created: i64) -> serde_json::Value {
+    let system_name = match draw(number, 2, 10) {
+        0..6 => "KMC-PREVIEW",
+        6..8 => "LECTURE",
+        _ => "EVENT",
+    };
+    let (status, starts, expires) = match draw(number, 7, 100) {
+        _ if number < WORKING => (2, None, None),
+        0..70 => (2, None, None),
+        70..80 => (
+            2,
+            None,
+            Some(created + draw(number, 6, 90 * DAY.unsigned_abs()).cast_signed()),
+        ),
+        80..88 => (2, None, Some(FAR)),
+        88..90 => (2, Some(FAR - DAY), Some(FAR)),
+        90..98 => (1, None, None),
+        _ => (3, None, None),
+    };
+    json!({
+        "fullUrl": destination(number).replace("video.example.com", &host(number)),
+        "userId": user(number),
+        "name": name(number),
+        "systemName": system_name,
+        "createdAt": created,
+        "updatedAt": created + draw(number, 4, 90 * DAY.unsigned_abs()).cast_signed(),
+        "startsAt": starts,
+        "expiresAt": expires,
+        "status": status,
+    })
+}
+
 fn line(kind: Kind, number: u64) -> serde_json::Value {
     let mut link = json!({ "id": id(number), "partnerId": PARTNER, "fullUrl": destination(number) });
     let created = FIRST_CREATED + draw(number, 3, CREATED_SECONDS.unsigned_abs()).cast_signed();
@@ -125,6 +205,7 @@ fn line(kind: Kind, number: u64) -> serde_json::Value {
                 _ => 3,
             },
         }),
+        Kind::Named => named(number, created),
     };
     if let (Some(link), serde_json::Value::Object(more)) = (link.as_object_mut(), more) {
         link.extend(more);
@@ -135,7 +216,7 @@ fn line(kind: Kind, number: u64) -> serde_json::Value {
 /// Writes the first `count` links as JSON Lines, as `tinyd import` reads them.
 pub(crate) fn write_lines(path: &Path, kind: Kind, count: u64) -> Result<()> {
     let mut numbers: Vec<_> = (0..count).collect();
-    if kind == Kind::Plain {
+    if kind != Kind::Varied {
         // In the order of the store, in which millions are imported in minutes instead of hours.
         numbers.sort_by_cached_key(|&number| id(number));
     }

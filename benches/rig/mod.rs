@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each benchmark uses its own part of the rig")]
 
 pub(crate) mod beside;
+pub(crate) mod browsing;
 pub(crate) mod contest;
 pub(crate) mod cpu;
 pub(crate) mod disk;

@@ -20,6 +20,8 @@ use crate::rig::tls::certificate::Certificate;
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long connections may take to end whose clients have gone.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(60);
+/// With which administrators of the links of the benchmarks sign in.
+pub(crate) const ADMIN_SECRET: &str = "secret-of-the-benchmarks-0123456789";
 const BINARY: &str = env!("CARGO_BIN_EXE_tinyd");
 
 /// A load generator is one client with few connections, which are to stay.
@@ -99,7 +101,7 @@ impl Tinyd {
             });
         let settings = format!(
             "[public]\n{UNLIMITED}max_guesses_per_minute = 0\n{}\n{tls}[admin]\n{UNLIMITED}{}\
-             [[partner]]\nid = {PARTNER}\nadmin_secret = \"secret-of-the-benchmarks-0123456789\"\n",
+             [[partner]]\nid = {PARTNER}\nadmin_secret = \"{ADMIN_SECRET}\"\n",
             setup.public, setup.more
         );
         fs::write(&config, settings).with_context(|| format!("writing {}", config.display()))?;

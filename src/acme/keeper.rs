@@ -281,14 +281,24 @@ impl Acme {
                 self.serve(settings, issued).await;
                 self.clock.now().plus(ORDER_INTERVAL)
             }
-            Err(failure) => self.failed(&failure, asked).await,
+            Err(failure) => self.failed(&failure, asked),
         }
     }
 
     async fn try_order(&self, settings: &AcmeSettings) -> (Result<Issued, OrderFailure>, Option<i64>) {
         let folder = self.folder.clone();
+        // Counts as a failure until it succeeds, so that the limit holds when a restart or a reload cuts it off.
+        let failures = {
+            let mut state = self.state.lock();
+            state.failures.note(self.clock.now());
+            state.failures.clone()
+        };
         // An order that could not be stored would be lost, and count at the authority.
-        let prepared = tokio::task::spawn_blocking(move || folder.prepare()).await;
+        let prepared = tokio::task::spawn_blocking(move || {
+            folder.prepare()?;
+            folder.store_failures(&failures)
+        });
+        let prepared = prepared.await;
         let prepared = prepared.map_err(OrderFailure::new).and_then(|prepared| {
             prepared.map_err(|error| OrderFailure::new(format!("cannot write to the folder acme of the data: {error}")))
         });
@@ -353,28 +363,21 @@ impl Acme {
         storing.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    async fn failed(&self, failure: &OrderFailure, asked: Option<i64>) -> Timestamp {
-        self.orders.count(OrderOutcome::Failed);
+    fn failed(&self, failure: &OrderFailure, asked: Option<i64>) -> Timestamp {
         let now = self.clock.now();
-        let is_new = self.orders.set_problem(Some(&failure.reason));
-        let (next, failures) = {
-            let mut state = self.state.lock();
-            state.failures.note(now);
+        let (next, count) = {
+            let state = self.state.lock();
             let life = state.current.as_ref().map(Current::life);
             let lot = state.current.as_ref().map_or_else(rand::random, Current::lot);
-            let next = state.failures.retry_at(now, life, asked, lot);
-            (next, state.failures.clone())
+            (state.failures.retry_at(now, life, asked, lot), state.failures.count())
         };
-        let (count, next_try) = (failures.count(), UtcTime(next));
+        self.orders.count(OrderOutcome::Failed);
+        let is_new = self.orders.set_problem(Some(&failure.reason));
+        let next_try = UtcTime(next);
         if is_new {
             tracing::error!(reason = failure.reason, failures = count, next = %next_try, "order failed");
         } else {
             tracing::info!(failures = count, next = %next_try, "order failed again, for the same reason");
-        }
-        let folder = self.folder.clone();
-        let stored = tokio::task::spawn_blocking(move || folder.store_failures(&failures)).await;
-        if let Ok(Err(error)) = stored {
-            tracing::debug!(%error, "cannot write down that an order failed");
         }
         next
     }
@@ -460,6 +463,30 @@ mod tests {
         assert!((60..=75).contains(&(next.as_unix() - 1_000_000)), "{next}");
         let stored = AcmeFolder::new(data.path()).failures().unwrap();
         assert_eq!(stored.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn order_that_is_cut_off_counts_as_a_failure() {
+        let data = tempfile::tempdir().unwrap();
+        // An authority that says nothing.
+        let authority = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wanted = AcmeSettings {
+            directory: format!("https://{}/dir", authority.local_addr().unwrap()),
+            ..settings(&["a.example"])
+        };
+        let stored = || AcmeFolder::new(data.path()).failures().unwrap().count();
+        let (acme, _, clock) = acme(data.path(), Some(wanted.clone()), 1_000_000);
+        for count in 1..=4 {
+            tokio::select! {
+                _ = acme.order(&wanted) => panic!("an order without an answer"),
+                accepted = authority.accept() => assert_eq!((accepted.is_ok(), stored()), (true, count)),
+            }
+        }
+        // Neither this process nor the next one orders again within the hour.
+        let allowed = Timestamp::from_unix(1_003_601);
+        assert_eq!(acme.due(&wanted, clock.now()), allowed);
+        let (next, _, clock) = self::acme(data.path(), Some(wanted.clone()), 1_000_010);
+        assert_eq!(next.due(&wanted, clock.now()), allowed);
     }
 
     #[tokio::test]

@@ -104,6 +104,7 @@ impl Monitor {
             links: index.links() as u64,
             damaged: index.damaged() as u64,
             bytes: index.memory_bytes(),
+            search_bytes: self.links.search_memory_bytes(),
         };
         Report {
             tls: self.tls.iter().map(|(listener, tls)| tls.report(*listener)).collect(),

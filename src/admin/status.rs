@@ -176,6 +176,7 @@ pub struct LinksStatus {
     pub stored_at_start: u64,
     pub damaged: u64,
     pub memory_bytes: u64,
+    pub search_memory_bytes: u64,
 }
 
 /// What the operating system does not say is null.
@@ -352,6 +353,7 @@ fn map(report: &Report, stored_at_start: u64) -> LinksStatus {
         stored_at_start,
         damaged: map.damaged,
         memory_bytes: map.bytes,
+        search_memory_bytes: map.search_bytes,
     }
 }
 

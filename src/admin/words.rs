@@ -183,6 +183,9 @@ fn links(links: &LinksStatus) -> String {
     let mut text = format!(
         "{enabled} enabled, {disabled} disabled, {deleted} deleted; {in_memory} {loading}, which take {memory}"
     );
+    if links.search_memory_bytes > 0 {
+        let _ = write!(text, "; searches take {}", bytes(links.search_memory_bytes));
+    }
     if links.damaged > 0 {
         let _ = write!(text, "; {} DAMAGED", grouped(links.damaged));
     }

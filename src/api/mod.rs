@@ -483,7 +483,10 @@ impl From<LinkError> for ApiError {
             LinkError::Host(ForbiddenHost { host, allowed }) => Self::DestinationHostNotAllowed { host, allowed },
             LinkError::TooManyToday { user, limit } => Self::LinksPerDayExceeded { user, limit },
             LinkError::NoUser => Self::InvalidUserId,
+            // Of searches, which only the console has.
+            LinkError::ClicksNotCounted => Self::Internal,
             LinkError::Validity(why) => Self::invalid("shortLink:startsAt", why.to_string()),
+            LinkError::RenewalUnknown(id) => Self::RenewalUnknown { id },
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),
         }

@@ -139,6 +139,7 @@ impl Api {
             dry_run: params.flag("dryRun")?,
             keep_going: params.flag("keepGoing")?,
             partner: self.partner_meant(params, &session, "import")?,
+            ..ImportOptions::default()
         };
         let defaults = file::Defaults {
             now: self.links.clock().now(),

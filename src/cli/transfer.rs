@@ -358,6 +358,8 @@ impl<'a> Target<'a> {
             dry_run: args.dry_run,
             keep_going: args.keeps_going(),
             partner: args.of.partner(),
+            // Whoever may write this file may do anything with it.
+            obeyed: None,
         };
         let defaults = Defaults {
             now: Clock::system().now(),
@@ -375,7 +377,7 @@ impl<'a> Target<'a> {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let (rules, partners) = new_destinations(args);
-        let (lines, warnings) = rules.watch(Arc::new(partners), lines);
+        let (lines, warnings) = rules.watch(Some(Arc::new(partners)), lines);
         match runtime.block_on(import_lines(store, lines, options, Arc::new(|_| {}), log)) {
             Ok(mut report) => {
                 warnings.add_to(&mut report);

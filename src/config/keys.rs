@@ -504,7 +504,7 @@ keys! {
         ValueKind::Partner("`HOST` or `*.DOMAIN`: a string or a list"), AtReload,
         "Hosts that new destinations of links may have, on any port. `*.example.com` stands for all hosts below \
         `example.com`, not for `example.com` itself. Without one, any host.",
-        "Links that exist keep their destinations.");
+        "Links that exist keep their destinations. Imports through the API and the console obey it.");
     LINKS_PER_DAY: key(&[("partner", "0")], "links_per_user_and_day",
         ValueKind::Partner("0 to 10000 links"), AtReload,
         "Links that a user may add in one day (UTC). Deleted ones count, and those that administrators add for the \

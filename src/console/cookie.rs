@@ -14,8 +14,10 @@ use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
 use crate::access::Grant;
+use crate::console::request::Fields;
 use crate::kaltura::session::{Kind, Partner, Privileges, Session};
-use crate::model::{Actor, LinkId, PartnerId, Timestamp, Way};
+use crate::links::{Deleted, OnceSeed};
+use crate::model::{Actor, LinkId, PartnerId, Status, Timestamp, Way};
 
 /// In the data folder. Without it, everybody has to sign in again.
 const KEY_FILE: &str = "console.key";
@@ -211,20 +213,46 @@ impl CookieKey {
         self.mark("secrets", &BASE64_URL_SAFE_NO_PAD.encode(digest))
     }
 
-    /// A mark that lets a session undo a deletion until then.
-    pub fn undo_mark(&self, signed_in: &SignedIn, link: LinkId, until: Timestamp) -> String {
-        format!(
-            "{until}.{}",
-            self.mark("undo", &format!("{} {link} {until}", signed_in.id))
-        )
+    /// A mark that lets a session undo a deletion until then, and says which status the link had.
+    pub fn undo_mark(&self, signed_in: &SignedIn, deleted: &Deleted, until: Timestamp) -> String {
+        self.undo_mark_of(signed_in, deleted.link.id, deleted.was, until)
     }
 
-    /// Whether somebody may undo a deletion now.
-    pub fn may_undo(&self, signed_in: &SignedIn, link: LinkId, mark: &str, now: Timestamp) -> bool {
-        let until = mark.split('.').next().and_then(|until| until.parse().ok());
-        until.map(Timestamp::from_unix).is_some_and(|until| {
-            now <= until && bool::from(self.undo_mark(signed_in, link, until).as_bytes().ct_eq(mark.as_bytes()))
-        })
+    fn undo_mark_of(&self, signed_in: &SignedIn, link: LinkId, was: Status, until: Timestamp) -> String {
+        let text = format!("{until}.{}", was.name());
+        let mark = self.mark("undo", &format!("{} {link} {text}", signed_in.id));
+        format!("{text}.{mark}")
+    }
+
+    /// The status that a link had, if somebody may undo its deletion now.
+    pub fn undone(&self, signed_in: &SignedIn, link: LinkId, mark: &str, now: Timestamp) -> Option<Status> {
+        let until = Timestamp::from_unix(mark.split('.').next()?.parse().ok()?);
+        let is_its = |was: &Status| {
+            let expected = self.undo_mark_of(signed_in, link, *was, until);
+            expected.as_bytes().ct_eq(mark.as_bytes()).into()
+        };
+        [Status::Enabled, Status::Disabled]
+            .into_iter()
+            .find(is_its)
+            .filter(|_| now <= until)
+    }
+
+    /// What a form that is sent twice stands for, and no other: without its field `once`, nothing.
+    pub fn once_seed(&self, signed_in: &SignedIn, path: &[&str], form: &Fields) -> Option<OnceSeed> {
+        if form.text("once").is_empty() {
+            return None;
+        }
+        let mut context = hmac::Context::with_key(&self.0);
+        let fields = form.pairs().flat_map(|(name, value)| [name, value]);
+        let texts = ["once", &signed_in.id]
+            .into_iter()
+            .chain(path.iter().copied())
+            .chain(fields);
+        for text in texts {
+            context.update(&text.len().to_be_bytes());
+            context.update(text.as_bytes());
+        }
+        context.sign().as_ref().try_into().ok()
     }
 
     /// The value of the field that proves that a form is ours.
@@ -288,6 +316,11 @@ impl CookieKey {
     pub fn set_cookie(&self, signed_in: &SignedIn, is_secure: bool) -> Option<HeaderValue> {
         SESSION.set(&self.seal(signed_in), "", is_secure)
     }
+}
+
+/// The field by which a form differs from every other one.
+pub fn new_once() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }
 
 /// `Set-Cookie` of nobody.

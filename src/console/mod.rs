@@ -6,6 +6,8 @@
 mod admin;
 mod assets;
 mod cookie;
+#[cfg(fuzzing)]
+mod fuzz;
 mod header;
 mod links;
 mod oidc;
@@ -28,6 +30,8 @@ use hyper::{Method, Request, StatusCode};
 use url::Url;
 
 pub use cookie::CookieKey;
+#[cfg(fuzzing)]
+pub use fuzz::fuzz_console;
 pub use header::{HeaderSettings, check_header};
 pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
@@ -211,7 +215,7 @@ impl Console {
         let path = request.path_parts();
         match path.as_slice() {
             [] => Ok(see_other(&self.path("links"))),
-            ["sign-in"] => Ok(self.sign_in_page(request, None, StatusCode::OK)),
+            ["sign-in"] => Ok(self.show_sign_in(request, signed_in)),
             ["sign-in", "link", token] => self.sign_in_link_page(token),
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
@@ -232,10 +236,17 @@ impl Console {
             ["sign-in", "link", token] => return self.spend_sign_in_link(request, token),
             _ => {}
         }
-        let signed_in = required(signed_in)?;
-        if !self.key.is_form_token(signed_in, form.text("token")) {
-            return Err(Problem::OldForm);
-        }
+        let is_of_session = |signed_in| self.key.is_form_token(signed_in, form.text("token"));
+        let allowed = match signed_in {
+            None => Err(Problem::SignInFirst),
+            Some(signed_in) if !is_of_session(signed_in) => Err(Problem::OldForm),
+            Some(signed_in) => Ok(signed_in),
+        };
+        let signed_in = match (allowed, path.as_slice()) {
+            (Ok(signed_in), _) => signed_in,
+            (Err(problem), ["links", rest @ ..]) => return self.with_entered(rest, form, signed_in, problem).await,
+            (Err(problem), _) => return Err(problem),
+        };
         match path.as_slice() {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
@@ -258,12 +269,14 @@ impl Console {
 
 /// The colour of the organisation, made readable on light and on dark.
 fn theme(branding: &Branding) -> String {
-    const DARK: Colour = Colour::new(0x1d, 0x21, 0x26);
+    // The backgrounds of style.css that are closest to the text on them: what reads there reads on the others.
+    const LIGHT: Colour = Colour::new(0xe8, 0xf1, 0xfb);
+    const DARK: Colour = Colour::new(0x1b, 0x2b, 0x3d);
     let variables = |background: Colour| {
         let accent = branding.accent.readable_on(background);
         format!("--accent:{accent};--on-accent:{}", accent.of_text_on_it())
     };
-    let (light, dark) = (variables(Colour::WHITE), variables(DARK));
+    let (light, dark) = (variables(LIGHT), variables(DARK));
     format!(":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n")
 }
 

@@ -96,6 +96,37 @@ impl Console {
     }
 }
 
+/// Why a form was not taken, above what was entered in it.
+#[derive(Debug)]
+pub struct RefusalView {
+    pub title: &'static str,
+    pub words: String,
+    /// Whether to sign in is what helps.
+    pub may_sign_in: bool,
+}
+
+impl RefusalView {
+    pub fn new(problem: &Problem) -> Self {
+        Self {
+            title: problem.title(),
+            words: problem.explanation_with_form(),
+            may_sign_in: problem.leads_to_sign_in(),
+        }
+    }
+}
+
+/// Goes on by itself, as a navigation of this site: a redirect would be one of the site that led here, which carries no
+/// cookie with SameSite=Strict, and to which no form may lead.
+#[derive(Debug, Template)]
+#[template(path = "go_on.html")]
+pub struct GoOnPage {
+    pub frame: Frame,
+    pub title: &'static str,
+    pub words: String,
+    pub link: &'static str,
+    pub url: String,
+}
+
 #[derive(Debug, Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {
@@ -150,6 +181,7 @@ pub fn notice(request: &ConsoleRequest) -> Option<&'static str> {
         "disabled" => "Link switched off. It stopped working at once.",
         "enabled" => "Link switched on. It works at once.",
         "restored" => "Link restored. It works again.",
+        "restored-off" => "Link restored. It is switched off, as it was before.",
         "cascade" => "All links of the user are deleted.",
         "renewed" => "New ID made. The old one stopped working for good.",
         _ => return None,

@@ -2,9 +2,9 @@
 
 use hyper::StatusCode;
 
-use crate::console::view::plain;
+use crate::console::view::{counted, plain};
 use crate::links::LinkError;
-use crate::model::ForbiddenHost;
+use crate::model::{ForbiddenHost, LinkId};
 use crate::store::{StoreError, WriteError};
 use crate::transfer::TransferError;
 
@@ -28,12 +28,16 @@ pub enum Problem {
     NotFound,
     /// Of a link.
     NoSuchLink,
+    /// The link has another id.
+    Retired,
     AdministratorsOnly,
     OperatorsOnly,
     NotConfirmed,
     /// Of a change of many.
     NothingSelected,
     NoEnd,
+    /// Of a list: what it asks for depends on clicks.
+    ClicksNotCounted,
     TooManyJobs,
     /// Of an import.
     NoFile,
@@ -64,6 +68,8 @@ pub enum Problem {
     ReadOnly,
     Unavailable,
     OutcomeUnknown,
+    /// Likewise for a new id, which is this one.
+    RenewalUnknown(LinkId),
     TookTooLong,
     Internal,
 }
@@ -80,11 +86,14 @@ impl Problem {
             | Self::SignInDenied(_)
             | Self::SignInUnverified
             | Self::NoIdentity(_) => StatusCode::FORBIDDEN,
-            Self::UsedLink => StatusCode::GONE,
+            Self::UsedLink | Self::Retired => StatusCode::GONE,
             Self::NotFound | Self::NoSuchLink | Self::NoUpload => StatusCode::NOT_FOUND,
-            Self::NothingSelected | Self::NotConfirmed | Self::NoEnd | Self::NoFile | Self::UnknownFormat => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::NothingSelected
+            | Self::NotConfirmed
+            | Self::NoEnd
+            | Self::ClicksNotCounted
+            | Self::NoFile
+            | Self::UnknownFormat => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyJobs | Self::TooManyFiles => StatusCode::TOO_MANY_REQUESTS,
             Self::NoDiskSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
@@ -98,6 +107,7 @@ impl Problem {
             Self::ReadOnly
             | Self::Unavailable
             | Self::OutcomeUnknown
+            | Self::RenewalUnknown(_)
             | Self::TookTooLong
             | Self::ProviderDown
             | Self::ProviderBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -120,6 +130,14 @@ impl Problem {
         )
     }
 
+    /// Whether what was sent may be taken at another time: nobody should have to enter it again.
+    pub const fn may_be_sent_again(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotFound | Self::NoSuchLink | Self::Retired | Self::AdministratorsOnly | Self::NotConfirmed
+        )
+    }
+
     pub const fn title(&self) -> &'static str {
         match self {
             Self::SignInFirst => "Sign in first",
@@ -131,11 +149,13 @@ impl Problem {
             Self::ProviderDown | Self::ProviderBusy => "The sign-in service does not answer",
             Self::NotFound => "Page not found",
             Self::NoSuchLink => "No such link",
+            Self::Retired => "This link has a new ID",
             Self::AdministratorsOnly => "For administrators only",
             Self::OperatorsOnly => "For operators only",
             Self::NotConfirmed => "Not confirmed",
             Self::NothingSelected => "No link is selected",
             Self::NoEnd => "No end is chosen",
+            Self::ClicksNotCounted => "Clicks are not counted",
             Self::TooManyJobs => "Too many changes at a time",
             Self::NoFile => "No file",
             Self::UnknownFormat => "Unknown format",
@@ -153,10 +173,28 @@ impl Problem {
             Self::EndsBeforeStart => "The link would never work",
             Self::ReadOnly => "Read-only",
             Self::Unavailable => "Cannot save at the moment",
-            Self::OutcomeUnknown => "Saved, or not",
+            Self::OutcomeUnknown | Self::RenewalUnknown(_) => "Saved, or not",
             Self::TookTooLong => "That took too long",
             Self::Internal => "Something went wrong",
         }
+    }
+
+    /// The explanation above a form that still has what was entered.
+    pub fn explanation_with_form(&self) -> String {
+        match self {
+            Self::SignInFirst => {
+                "You are not signed in, or your session has ended. Nothing was saved yet. What you entered is still \
+                 here: sign in in another tab, then send it again."
+            }
+            Self::OldForm => {
+                "You have signed in anew since this page was opened. Nothing was saved yet. What you entered is still \
+                 here: send it again."
+            }
+            Self::EndsBeforeStart => "It would end before it starts. Nothing was saved yet.",
+            Self::OutcomeUnknown => "The disk failed while this was saved. Send it again: nothing is made twice.",
+            other => return other.explanation(),
+        }
+        .to_owned()
     }
 
     pub fn explanation(&self) -> String {
@@ -181,11 +219,16 @@ impl Problem {
             Self::ProviderBusy => "Too many people are waiting for it. Try again in a minute.",
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
+            Self::Retired => "This ID never works again. Look for the link in your list: only its ID is another one.",
             Self::AdministratorsOnly => "Your account may manage your own links.",
             Self::OperatorsOnly => "This concerns the whole server, and your partner is not its operator.",
             Self::NotConfirmed => "Nothing was changed. Tick the box to confirm.",
             Self::NothingSelected => "Select links in the list, or choose all that the filter finds.",
             Self::NoEnd => "Choose until when the links work.",
+            Self::ClicksNotCounted => {
+                "This server does not count clicks (links.count_clicks = false), so it knows neither which links were \
+                 never used nor which are used most. Leave out that filter or order."
+            }
             Self::TooManyJobs => "Wait until your other change has ended.",
             Self::NoFile => "Choose a file that is not empty.",
             Self::UnknownFormat => {
@@ -219,12 +262,16 @@ impl Problem {
                 return format!("Links may not lead to {host}. Your organisation allows {allowed}.");
             }
             Self::TooManyToday(limit) => {
-                return format!("The limit of {limit} new links a day is reached. Go on after midnight (UTC).");
+                let links = counted((*limit).into(), "new link");
+                return format!("The limit of {links} a day is reached. Go on after midnight (UTC).");
             }
             Self::EndsBeforeStart => "It would end before it starts. Nothing was changed; load the page again.",
             Self::ReadOnly => "This server serves links and takes no changes.",
             Self::Unavailable => "The disk takes no writes at the moment. Nothing was changed; try again soon.",
             Self::OutcomeUnknown => "The disk failed while this was saved. Look at the link before you try again.",
+            Self::RenewalUnknown(id) => {
+                return format!("The disk failed while this was saved. If it was, the link has the ID {id} now.");
+            }
             Self::TookTooLong => "The server is busy. Try a narrower search.",
             Self::Internal => "The log of the server says what it was.",
         }
@@ -235,13 +282,16 @@ impl Problem {
 impl From<LinkError> for Problem {
     fn from(error: LinkError) -> Self {
         match error {
-            LinkError::NotFound | LinkError::Retired => Self::NoSuchLink,
+            LinkError::NotFound => Self::NoSuchLink,
+            LinkError::Retired => Self::Retired,
             LinkError::UniqueIdTaken(unique_id) => Self::UniqueIdTaken(unique_id),
             LinkError::Host(ForbiddenHost { host, allowed }) => Self::HostNotAllowed { host, allowed },
             LinkError::TooManyToday { limit, .. } => Self::TooManyToday(limit),
             // Nobody signs in without a user.
             LinkError::NoUser => Self::SignInFirst,
+            LinkError::ClicksNotCounted => Self::ClicksNotCounted,
             LinkError::Validity(_) => Self::EndsBeforeStart,
+            LinkError::RenewalUnknown(id) => Self::RenewalUnknown(id),
             LinkError::Write(error) => error.into(),
             LinkError::Read(error) => error.into(),
         }

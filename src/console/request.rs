@@ -34,6 +34,11 @@ impl Fields {
         self.0.push((name, value));
     }
 
+    /// Names and values, as they are.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The first value of a field, without blanks around it; empty where there is none.
     pub fn text(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()
@@ -102,6 +107,12 @@ impl ConsoleRequest {
     /// Whether the script sent it, and not somebody who looks at a page.
     pub fn is_by_script(&self) -> bool {
         self.headers.get(FETCH_DEST).is_some_and(|dest| dest == "empty")
+    }
+
+    /// Whether a page of another site may have led here: then a browser keeps back the cookie of somebody who is
+    /// signed in. Where a browser does not say, as over plain HTTP, that is possible.
+    pub fn may_lack_cookie(&self) -> bool {
+        self.headers.get(FETCH_SITE).is_none_or(|site| site == "cross-site")
     }
 
     pub fn is_read(&self) -> bool {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use askama::Template;
 use hyper::StatusCode;
 use hyper::header::SET_COOKIE;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use url::form_urlencoded;
 
 use crate::access::{Grant, StartRefused};
 use crate::console::cookie::{SignInMethod, SignedIn, clear_cookie};
-use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::page::{Frame, GoOnPage, Section, html, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::plain;
@@ -39,6 +41,22 @@ struct SignInLinkPage {
     token: String,
 }
 
+/// In the query, where a page of this site leads on to the sign-in page.
+const LED_ON: &str = "on";
+
+/// What may not stand in the page to come back to, as it is.
+const NOT_IN_NEXT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'/')
+    .remove(b'?')
+    .remove(b'&')
+    .remove(b'=')
+    .remove(b'%')
+    .remove(b'+')
+    .remove(b'~');
+
 const WRONG: &str = "Partner, user or secret are wrong.";
 const THROTTLED: &str = "Too many failed attempts from your network. Try again in a minute.";
 const NO_USER: &str = "Enter a user name of at most 100 characters.";
@@ -46,8 +64,7 @@ const NO_USER: &str = "Enter a user name of at most 100 characters.";
 impl Console {
     /// The path of the page on which to sign in and come back.
     pub(super) fn sign_in_path(&self, request: &ConsoleRequest) -> String {
-        let encode =
-            |part: &str| percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let encode = |part: &str| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();
         let mut next = request
             .path
             .iter()
@@ -55,10 +72,36 @@ impl Console {
             .collect::<Vec<_>>()
             .join("/");
         if !request.query_text.is_empty() {
-            next = format!("{next}?{}", request.query_text);
+            next = format!("{next}?{}", utf8_percent_encode(&request.query_text, NOT_IN_NEXT));
         }
-        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
-        self.path(&format!("sign-in?next={next}"))
+        self.sign_in_url(&[("next", &next)])
+    }
+
+    fn sign_in_url(&self, fields: &[(&str, &str)]) -> String {
+        let given = fields.iter().filter(|(_, value)| !value.is_empty());
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        self.path(&format!("sign-in?{}", query.extend_pairs(given).finish()))
+    }
+
+    /// The page on which to sign in. Whoever comes from another site may be signed in: a page of this site leads them
+    /// here once more, with their cookie.
+    pub(super) fn show_sign_in(&self, request: &ConsoleRequest, signed_in: Option<&SignedIn>) -> Response {
+        let next = request.query.text("next");
+        let is_led_on = !request.query.text(LED_ON).is_empty();
+        if signed_in.is_some() && is_led_on {
+            return see_other(&self.next_path(next));
+        }
+        if signed_in.is_some() || is_led_on || !request.may_lack_cookie() {
+            return self.sign_in_page(request, None, StatusCode::OK);
+        }
+        let page = GoOnPage {
+            frame: self.frame(None, Section::None),
+            title: "One moment",
+            words: "This page opens by itself.".to_owned(),
+            link: "Open it",
+            url: self.sign_in_url(&[("next", next), (LED_ON, "1")]),
+        };
+        html(StatusCode::OK, &page)
     }
 
     pub(super) fn sign_in_page(
@@ -110,10 +153,11 @@ impl Console {
 
     /// Where to go after signing in: only to pages of this console.
     pub(super) fn next_path(&self, next: &str) -> String {
-        let is_plain = next
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_./?&=%+~".contains(&byte));
-        let is_page = is_plain && !next.starts_with('/') && !next.starts_with("sign-") && !next.contains("..");
+        let is_plain = utf8_percent_encode(next, NOT_IN_NEXT).to_string() == next;
+        let path = next.split('?').next().unwrap_or_default();
+        // Browsers go up at an encoded dot too.
+        let goes_up = percent_decode_str(path).decode_utf8_lossy().contains("..");
+        let is_page = is_plain && !next.starts_with('/') && !next.starts_with("sign-") && !goes_up;
         self.path(if is_page { next } else { "" })
     }
 

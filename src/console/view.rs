@@ -4,7 +4,7 @@ use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use crate::model::{Day, Destination, ShortLink, Status, Timestamp, shown, validate};
+use crate::model::{Day, Destination, ShortLink, Status, Timestamp, grouped, shown, validate};
 
 /// A time, in UTC for those without a script and for machines; the script shows it in the visitor's time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,9 @@ pub fn input_date(time: Option<Timestamp>) -> String {
     value.unwrap_or_default()
 }
 
-/// Reads such a value: the first second of the day.
+/// Reads such a value: the first second of the day. An input shows no year before 0.
 pub fn parse_date(text: &str) -> Option<Timestamp> {
-    let day: jiff::civil::Date = text.parse().ok()?;
+    let day = text.parse().ok().filter(|day: &jiff::civil::Date| day.year() >= 0)?;
     Some(Timestamp::from_unix(
         day.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(),
     ))
@@ -92,6 +92,9 @@ impl StateView {
             && now < start
             && link.expires_at.is_none_or(|end| now <= end)
         {
+            if link.expires_at.is_some_and(|end| end < start) {
+                return state("expired", "Never works: it ends before it starts", None);
+            }
             return state("waits", "Opens on", Some(start));
         }
         match (link.status, link.expires_at) {
@@ -129,6 +132,12 @@ pub fn plain(text: &str) -> String {
     shown::line(text).into_owned()
 }
 
+/// A number of things: "1 link", "2 links".
+pub fn counted(number: u64, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{ending}", grouped(number))
+}
+
 /// What people call a link.
 pub fn title(link: &ShortLink) -> String {
     let name = link.name.as_deref().filter(|name| !name.trim().is_empty());
@@ -153,6 +162,15 @@ mod tests {
             Some(Timestamp::from_unix(1_778_429_580))
         );
         assert_eq!((input_value(None), parse_input("soon")), (String::new(), None));
+    }
+
+    #[test]
+    fn numbers_of_things_are_words() {
+        let counted = [0, 1, 2, 1_000].map(|number| counted(number, "link"));
+        assert_eq!(
+            counted,
+            ["0 links", "1 link", "2 links", &format!("{} links", grouped(1_000))]
+        );
     }
 
     #[test]

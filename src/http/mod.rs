@@ -19,7 +19,7 @@ pub use peer::{Peer, Proxies};
 pub use presence::ClientPresence;
 pub use response::{
     API_METHODS, Body, READ_METHODS, RETRY_AFTER_SECONDS, Response, allow, answer, bytes, cors_preflight, date,
-    forbid_indexing, is_about_server, is_empty, no_store, passed_on, permit_any_origin, refusal, stream, text,
+    forbid_indexing, is_about_server, is_empty, joined, no_store, passed_on, permit_any_origin, refusal, stream, text,
     turned_away,
 };
 pub use rewrite::rewrite_request_line;

@@ -1,11 +1,14 @@
 //! Building responses.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
@@ -59,12 +62,42 @@ where
 }
 
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Either::Left(Full::new(body.into())));
+    typed(status, content_type, Either::Left(Full::new(body.into())))
+}
+
+/// As [`bytes`], of several that follow each other: none of them is copied.
+pub fn joined(status: StatusCode, content_type: &'static str, pieces: impl IntoIterator<Item = Bytes>) -> Response {
+    let body = Joined(pieces.into_iter().collect());
+    typed(status, content_type, Either::Right(body.boxed_unsync()))
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A body whose length is known, unlike that of a stream.
+struct Joined(VecDeque<Bytes>);
+
+impl hyper::body::Body for Joined {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
 }
 
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {

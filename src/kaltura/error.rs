@@ -9,7 +9,7 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use crate::http::Response;
 use crate::kaltura;
 use crate::kaltura::format::{Exception, Format, Value};
-use crate::model::Timestamp;
+use crate::model::{LinkId, Timestamp};
 
 /// Longest message in a header, in bytes. Clients and proxies refuse headers of more than about 8,192.
 const HEADER_MESSAGE_MAX_BYTES: usize = 256;
@@ -202,6 +202,10 @@ catalogue! {
     ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
     OutcomeUnknown =>
         INTERNAL, args [REASON: "outcome unknown: the write may or may not have been stored"], api SERVICE_UNAVAILABLE;
+    RenewalUnknown { id: LinkId } =>
+        INTERNAL, args [
+            REASON: format!("outcome unknown: if the write was stored, the link has the id {id} now")
+        ], api SERVICE_UNAVAILABLE;
 
     // The destination of a link that is fetched (docs/kaltura-api.md#error-codes-of-tinyd).
     /// The reason is not for the client.
@@ -400,6 +404,12 @@ mod tests {
     fn server_errors_have_their_http_status() {
         for (fault, status) in [
             (ApiError::OutcomeUnknown, 503),
+            (
+                ApiError::RenewalUnknown {
+                    id: "abcd".parse().unwrap(),
+                },
+                503,
+            ),
             (ApiError::Unavailable { retry_after_seconds: 1 }, 503),
             (ApiError::ReadOnly, 503),
             (ApiError::Internal, 500),

@@ -1,7 +1,8 @@
 //! Changing many links at a time.
 
 use crate::links::restore::{Attempt, restore};
-use crate::links::{AuditLog, LinkError, Links, Scope, visible};
+use crate::links::update::visible;
+use crate::links::{AuditLog, LinkError, Links, Scope};
 use crate::model::validate;
 use crate::model::{Actor, LinkId, ShortLink, Status, Timestamp};
 use crate::store::{StoreError, Transaction};
@@ -97,7 +98,7 @@ fn change_one(
         BulkChange::Delete => new.status = Status::Deleted,
         BulkChange::Extend(expires_at) => new.expires_at = expires_at,
     }
-    if validate::validity(new.starts_at, new.expires_at).is_err() {
+    if new.expires_at != old.expires_at && validate::validity(new.starts_at, new.expires_at).is_err() {
         return Ok(Changed::Refused);
     }
     if new == old {

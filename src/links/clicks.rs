@@ -139,10 +139,10 @@ impl Batch {
         total.map_or(Ok(false), |(id, total)| Ok(snapshot.usage(id)? == total))
     }
 
-    /// The links that people have opened.
-    fn used(&self) -> impl Iterator<Item = LinkId> {
+    /// The links that people have opened, with all their clicks.
+    fn clicks(&self, transaction: &mut Transaction<'_>) -> Result<Vec<(LinkId, u64)>, StoreError> {
         let used = self.counts.iter().filter(|(_, usage)| usage.clicks > 0);
-        used.map(|(id, _)| *id)
+        used.map(|(id, _)| Ok((*id, transaction.usage(*id)?.clicks))).collect()
     }
 
     fn visits(&self) -> u64 {
@@ -321,6 +321,10 @@ impl Links {
         }
     }
 
+    pub fn is_counting_clicks(&self) -> bool {
+        self.clicks.is_counting
+    }
+
     pub fn recorder(&self) -> ClickRecorder {
         self.clicks.recorder()
     }
@@ -368,13 +372,19 @@ impl Links {
             let (links, visits) = (batch.counts.len(), batch.visits());
             // If this future is dropped here, the batch stays and is written again.
             let now = self.clock.now();
-            self.store
-                .write_local(move |transaction| batch.write(transaction, now))
-                .await?;
-            let written = clicks.pending.lock().batch.take();
-            if let Some(written) = written {
-                self.search.note_used(written.used());
-            }
+            let search = Arc::clone(&self.search);
+            let write = move |transaction: &mut Transaction<'_>| {
+                batch.write(transaction, now)?;
+                // A search that begins later reads the store after this.
+                if search.is_kept() {
+                    batch.clicks(transaction)
+                } else {
+                    Ok(Vec::new())
+                }
+            };
+            let used = self.store.write_local(write).await?;
+            clicks.pending.lock().batch = None;
+            self.search.note_used(used);
             clicks.written.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(links, visits, "clicks written");
             // Recorders do not wait for the remaining batches.

@@ -15,7 +15,7 @@ use crate::kaltura;
 use crate::kaltura::session::Partners;
 use crate::kaltura::{Call, Target};
 use crate::links::file::{ImportReport, Line, LineProblem};
-use crate::model::{Destination, PartnerId, RefusedDestination};
+use crate::model::{Destination, PartnerId, RefusedDestination, ShortLink, validate};
 
 /// Warnings of an import that are kept; it counts those beyond.
 const WARNINGS_MAX: usize = 100;
@@ -72,20 +72,31 @@ impl NewDestinations {
         Ok(())
     }
 
+    /// Why `add` would refuse a link.
+    fn objection(&self, partners: Option<&Partners>, link: &ShortLink) -> Option<String> {
+        if let Err(why) = validate::validity(link.starts_at, link.expires_at) {
+            return Some(why.to_string());
+        }
+        let destination = Destination::parse(&link.full_url).ok()?;
+        let why = self.refusal(partners, link.partner_id, &destination)?;
+        Some(format!("fullUrl: {why}"))
+    }
+
     /// Why `add` would refuse a destination.
-    fn refusal(&self, partners: &Partners, partner: PartnerId, destination: &Destination) -> Option<String> {
+    fn refusal(&self, partners: Option<&Partners>, partner: PartnerId, destination: &Destination) -> Option<String> {
         if let Err(why) = self.check(destination) {
             return Some(why.to_string());
         }
-        let policy = &partners.get(partner)?.policy;
+        let policy = &partners?.get(partner)?.policy;
         let why = policy.check_destination(destination.as_str()).err()?;
         Some(why.to_string())
     }
 
-    /// Notes the lines that the API would refuse, and passes all lines on.
+    /// Notes the lines that the API would refuse, and passes all lines on. Without partners, not what these do not
+    /// allow.
     pub fn watch(
         self,
-        partners: Arc<Partners>,
+        partners: Option<Arc<Partners>>,
         lines: impl Iterator<Item = io::Result<Line>> + Send,
     ) -> (impl Iterator<Item = io::Result<Line>> + Send, Warnings) {
         let warnings = Warnings::default();
@@ -93,14 +104,13 @@ impl NewDestinations {
         let watched = lines.inspect(move |line| {
             if let Ok(line) = line
                 && let Ok(link) = &line.link
-                && let Ok(destination) = Destination::parse(&link.full_url)
-                && let Some(why) = self.refusal(&partners, link.partner_id, &destination)
+                && let Some(why) = self.objection(partners.as_deref(), link)
             {
                 let (warned, first) = &mut *noted.lock();
                 *warned += 1;
                 if first.len() < WARNINGS_MAX {
                     let line = line.number;
-                    let reason = format!("fullUrl: {why}; add would refuse it, the import keeps it");
+                    let reason = format!("{why}; add would refuse it, the import keeps it");
                     first.push(LineProblem { line, reason });
                 }
             }

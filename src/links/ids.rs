@@ -1,7 +1,11 @@
 //! Drawing ids for new links.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use crate::model::{ID_MAX_BYTES, LinkId};
 use crate::store::{StoreError, Transaction};
@@ -14,6 +18,9 @@ const ALPHABET: [char; 36] = [
 
 /// Draws of one length before a longer id is drawn.
 const DRAWS_MAX: usize = 32;
+
+/// What stands for one id, without anybody knowing which: the caller gives the same for the same request.
+pub type OnceSeed = [u8; 32];
 
 #[derive(Clone)]
 pub(super) struct IdSource {
@@ -40,8 +47,7 @@ impl IdSource {
     /// The same ids each time, for reproducible tests.
     #[cfg(test)]
     pub(super) fn repeatable(length: usize, seed: u64) -> Self {
-        use rand::{Rng as _, SeedableRng as _};
-        let rng = parking_lot::Mutex::new(rand::rngs::StdRng::seed_from_u64(seed));
+        let rng = parking_lot::Mutex::new(StdRng::seed_from_u64(seed));
         let random = move |bytes| {
             let mut drawn = vec![0; bytes];
             rng.lock().fill_bytes(&mut drawn);
@@ -50,6 +56,25 @@ impl IdSource {
         Self {
             length,
             random: Arc::new(random),
+        }
+    }
+
+    /// The id that a seed stands for.
+    pub(super) fn of_seed(&self, seed: OnceSeed) -> Option<LinkId> {
+        let rng = RefCell::new(StdRng::from_seed(seed));
+        let random = |bytes| {
+            let mut drawn = vec![0; bytes];
+            rng.borrow_mut().fill_bytes(&mut drawn);
+            drawn
+        };
+        nanoid::nanoid!(self.length, &ALPHABET, random).parse().ok()
+    }
+
+    /// This id, if it is unused; another one otherwise.
+    pub(super) fn draw_or(&self, transaction: &Transaction<'_>, wanted: Option<LinkId>) -> Result<LinkId, StoreError> {
+        match wanted {
+            Some(id) if transaction.get(id)?.is_none() => Ok(id),
+            _ => self.draw(transaction),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Owns the map from which redirects are answered, and decides inside write transactions which changes are allowed.
 //! Knows no parameters, no formats and no HTTP beyond the value of a `Location` header.
 
+mod add;
 mod audit;
 mod bulk;
 mod cascade;
@@ -18,6 +19,7 @@ mod restore;
 mod search;
 mod sessions;
 mod turns;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -31,13 +33,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
+pub use add::Draft;
 pub use audit::AuditLog;
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
+pub use ids::OnceSeed;
 pub use map::{LinkMap, Verdict};
-pub use restore::RestoreOutcome;
-pub use search::{SearchOrder, SearchQuery, SearchState};
+pub use restore::{Deleted, RestoreOutcome};
+pub use search::{SearchDate, SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;
 pub use turns::{READ_TIMEOUT, ReadContext, Turn};
 
@@ -48,10 +52,10 @@ use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
-use crate::model::validate::{self, InvalidValidity};
+use crate::model::validate::InvalidValidity;
 use crate::model::{
-    Actor, AuditAction, Clock, Destination, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink,
-    Status, Timestamp,
+    Actor, AuditAction, Clock, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status,
+    Timestamp,
 };
 use crate::store::replication::ReplicationLog;
 use crate::store::{
@@ -98,8 +102,14 @@ pub enum LinkError {
     /// The partner limits the links of each user, and this session has no user.
     #[error("a session without a user adds no links where the links of users are limited")]
     NoUser,
+    /// What a search asks for depends on clicks.
+    #[error("clicks are not counted")]
+    ClicksNotCounted,
     #[error(transparent)]
     Validity(#[from] InvalidValidity),
+    /// The disk failed while a new id was written.
+    #[error("outcome unknown: if the write was stored, the link has the id {0} now")]
+    RenewalUnknown(LinkId),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
@@ -136,22 +146,6 @@ impl Scope {
     }
 }
 
-/// A link to add, which gets its id and times then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// Who adds it: administrators have no limit of links per day.
-    pub added_by: Kind,
-    pub partner_id: PartnerId,
-    pub user_id: Option<String>,
-    pub name: Option<String>,
-    pub system_name: String,
-    pub full_url: Destination,
-    pub unique_id: Option<String>,
-    pub status: Status,
-    pub starts_at: Option<Timestamp>,
-    pub expires_at: Option<Timestamp>,
-}
-
 /// The links and sessions. Dropping them waits for queued writes.
 #[derive(Debug)]
 pub struct Links {
@@ -170,8 +164,17 @@ pub struct Links {
     /// What partners allow; unset: everything.
     partners: OnceLock<watch::Receiver<Arc<Partners>>>,
     load_time: OnceLock<Duration>,
-    /// The latest change among the links stored before this start, and when that was read.
-    newest: OnceLock<(Timestamp, Instant)>,
+    loaded: OnceLock<Loaded>,
+}
+
+/// What was known when the links had been read.
+#[derive(Debug)]
+struct Loaded {
+    /// The latest change among the links stored before this start.
+    newest: Timestamp,
+    /// By the clock.
+    at: Timestamp,
+    since: Instant,
 }
 
 struct Loader<'i> {
@@ -253,7 +256,7 @@ impl Links {
             is_ending: AtomicBool::new(false),
             partners: OnceLock::new(),
             load_time: OnceLock::new(),
-            newest: OnceLock::new(),
+            loaded: OnceLock::new(),
         })
     }
 
@@ -303,7 +306,11 @@ impl Links {
         let links = scanned.visitors.iter().map(|loader| loader.links).sum();
         let newest = scanned.visitors.iter().map(|loader| loader.newest).max();
         // Only links of earlier starts: later ones have this process's clock, which may be ahead.
-        let _ = self.newest.set((newest.unwrap_or(Timestamp::MIN), Instant::now()));
+        let _ = self.loaded.set(Loaded {
+            newest: newest.unwrap_or(Timestamp::MIN),
+            at: self.clock.now(),
+            since: Instant::now(),
+        });
         let mut damaged = HashSet::new();
         for loader in scanned.visitors {
             loader.batch.finish();
@@ -422,46 +429,6 @@ impl Links {
         &self.clock
     }
 
-    pub async fn add(&self, draft: Draft, by: Actor) -> Result<ShortLink, LinkError> {
-        let log = self.audit_log(by);
-        validate::validity(draft.starts_at, draft.expires_at)?;
-        let policy = self.policy(draft.partner_id);
-        policy.check_destination(draft.full_url.as_str())?;
-        let (clock, ids) = (self.clock.clone(), self.ids.clone());
-        let job = move |transaction: &mut Transaction<'_>| {
-            let now = clock.now();
-            if draft.added_by == Kind::User
-                && let Some(refusal) =
-                    policy::refused_today(transaction, &policy, draft.partner_id, draft.user_id.as_deref(), now)?
-            {
-                return Ok(Err(refusal));
-            }
-            if let Some(taken) =
-                taken_unique_id(transaction, draft.partner_id, draft.unique_id.as_deref(), draft.status)?
-            {
-                return Ok(Err(taken));
-            }
-            let link = ShortLink {
-                id: ids.draw(transaction)?,
-                created_at: now,
-                updated_at: now,
-                starts_at: draft.starts_at,
-                expires_at: draft.expires_at,
-                partner_id: draft.partner_id,
-                user_id: draft.user_id,
-                name: draft.name,
-                system_name: draft.system_name,
-                full_url: draft.full_url.into_string(),
-                unique_id: draft.unique_id,
-                status: draft.status,
-            };
-            transaction.put(None, link.clone())?;
-            log.note(transaction, AuditAction::Add, now, |entry| entry.of_link(None, &link))?;
-            Ok(Ok(link))
-        };
-        self.store.write(job).await?
-    }
-
     pub async fn get(&self, id: LinkId, scope: &Scope) -> Result<ShortLink, LinkError> {
         let link = self.store.read(move |snapshot| snapshot.get(id)).await?;
         link.filter(|link| scope.shows(link)).ok_or(LinkError::NotFound)
@@ -475,56 +442,6 @@ impl Links {
             self.store.read_on(lane, move |snapshot| snapshot.list(&query, &limit))
         };
         Ok(self.read_in_turn(partner, context, read).await?)
-    }
-
-    /// Replaces a link by what `edit` makes of it; an equal link is not written. `edit` must not change the id, the
-    /// partner, the unique id or the times.
-    pub async fn update<E, F>(&self, id: LinkId, scope: Scope, by: Actor, edit: F) -> Result<ShortLink, UpdateError<E>>
-    where
-        E: Send + 'static,
-        F: FnOnce(&ShortLink) -> Result<ShortLink, E> + Clone + Send + 'static,
-    {
-        let (clock, log, policy) = (self.clock.clone(), self.audit_log(by), self.policy(scope.partner));
-        let job = move |transaction: &mut Transaction<'_>| {
-            let old = match visible(transaction, id, &scope)? {
-                Ok(old) => old,
-                Err(error) => return Ok(Err(UpdateError::Link(error))),
-            };
-            let new = match edit(&old) {
-                Ok(new) if new == old => return Ok(Ok(old)),
-                Ok(new) => ShortLink {
-                    updated_at: clock.now(),
-                    ..new
-                },
-                Err(refusal) => return Ok(Err(UpdateError::Refused(refusal))),
-            };
-            if let Err(why) = validate::validity(new.starts_at, new.expires_at) {
-                return Ok(Err(UpdateError::Link(why.into())));
-            }
-            // A destination stays what it is, also if the policy has changed.
-            if new.full_url != old.full_url
-                && let Err(why) = policy.check_destination(&new.full_url)
-            {
-                return Ok(Err(UpdateError::Link(why.into())));
-            }
-            transaction.put(Some(&old), new.clone())?;
-            log.note_link(transaction, &old, &new)?;
-            Ok(Ok(new))
-        };
-        let written = self.store.write(job).await;
-        written.map_err(|error| UpdateError::Link(error.into()))?
-    }
-
-    pub async fn delete(&self, id: LinkId, scope: Scope, by: Actor) -> Result<ShortLink, LinkError> {
-        let edit = |old: &ShortLink| {
-            Ok(ShortLink {
-                status: Status::Deleted,
-                ..old.clone()
-            })
-        };
-        self.update(id, scope, by, edit)
-            .await
-            .map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)
     }
 
     pub fn check_not_revoked(&self, session: &Session) -> Result<(), InvalidKs> {
@@ -559,42 +476,20 @@ impl Links {
         self.store.write(job).await
     }
 
-    /// Drops revocations and counts of expired sessions. A fast clock must not bring ended sessions back, so the time
-    /// is at most that of the newest link at the start plus the uptime.
+    /// Drops revocations and counts of expired sessions. A fast clock must not bring ended sessions back.
     pub async fn drop_expired_sessions(&self) -> Result<(), WriteError> {
-        let Some((newest, since)) = self.newest.get() else {
+        let Some(now) = self.time_at_most(|loaded| loaded.newest) else {
             return Ok(());
         };
-        let running = i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let now = self.clock.now().min(newest.plus(running));
         let job = move |transaction: &mut Transaction<'_>| transaction.drop_expired_sessions(now);
         self.store.write(job).await
     }
-}
 
-/// A link that may be changed, else why not.
-fn visible(
-    transaction: &Transaction<'_>,
-    id: LinkId,
-    scope: &Scope,
-) -> Result<Result<ShortLink, LinkError>, StoreError> {
-    Ok(match transaction.get(id)? {
-        Some(link) if scope.shows(&link) => Ok(link),
-        Some(link) if scope.covers(&link) && link.is_retired() => Err(LinkError::Retired),
-        _ => Err(LinkError::NotFound),
-    })
-}
-
-fn taken_unique_id(
-    transaction: &Transaction<'_>,
-    partner: PartnerId,
-    unique_id: Option<&str>,
-    status: Status,
-) -> Result<Option<LinkError>, StoreError> {
-    match unique_id {
-        Some(unique_id) if status != Status::Deleted => Ok(transaction
-            .holder_of_unique_id(partner, unique_id)?
-            .map(|_| LinkError::UniqueIdTaken(unique_id.to_owned()))),
-        _ => Ok(None),
+    /// A time for dropping what is old, which a fast clock does not make too late: at most one that was known at the
+    /// start, plus the uptime. `None` until links are loaded.
+    fn time_at_most(&self, known: impl FnOnce(&Loaded) -> Timestamp) -> Option<Timestamp> {
+        let loaded = self.loaded.get()?;
+        let running = i64::try_from(loaded.since.elapsed().as_secs()).unwrap_or(i64::MAX);
+        Some(self.clock.now().min(known(loaded).plus(running)))
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::kaltura::session::Partners;
 use crate::links::{LinkError, Links};
 use crate::model::{Destination, ForbiddenHost, LinkPolicy, PartnerId, Timestamp};
-use crate::store::{StoreError, Transaction};
+use crate::store::{Snapshot, StoreError};
 
 impl Links {
     /// From now on, new links and new destinations obey what these partners allow. The first call counts.
@@ -25,16 +25,38 @@ impl Links {
         let policy = partners.and_then(|partners| Some(partners.get(partner)?.policy.clone()));
         policy.unwrap_or_default()
     }
+
+    /// As [`refused_today`], before the writer is taken: a flood of refused adds delays no other write.
+    pub(super) async fn check_today(
+        &self,
+        policy: &LinkPolicy,
+        partner: PartnerId,
+        user: Option<&str>,
+    ) -> Result<(), LinkError> {
+        if policy.links_per_user_and_day == 0 {
+            return Ok(());
+        }
+        let (policy, user, now) = (policy.clone(), user.map(str::to_owned), self.clock.now());
+        let read = move |snapshot: &Snapshot| {
+            refused_today(&policy, user.as_deref(), now, |user, today, most| {
+                snapshot.count_links_of_user(partner, user, today, most)
+            })
+        };
+        match self.store.read(read).await {
+            Ok(Some(refusal)) => Err(refusal),
+            // The writer decides, or says why it cannot.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
 }
 
-/// Why a user may add no link now. The links of the day are counted in the transaction that adds the next one, so that
-/// neither concurrent adds nor a restart allow more.
+/// Why a user may add no link now. The links of the day are also counted in the transaction that adds the next one, so
+/// that neither concurrent adds nor a restart allow more.
 pub(super) fn refused_today(
-    transaction: &Transaction<'_>,
     policy: &LinkPolicy,
-    partner: PartnerId,
     user: Option<&str>,
     now: Timestamp,
+    count: impl FnOnce(&str, (Timestamp, Timestamp), usize) -> Result<usize, StoreError>,
 ) -> Result<Option<LinkError>, StoreError> {
     let limit = policy.links_per_user_and_day;
     if limit == 0 {
@@ -46,7 +68,7 @@ pub(super) fn refused_today(
     };
     let today = (now.day().start(), now.day().end());
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let added = transaction.count_links_of_user(partner, user, today, most)?;
+    let added = count(user, today, most)?;
     Ok((added >= most).then(|| LinkError::TooManyToday {
         user: user.to_owned(),
         limit,

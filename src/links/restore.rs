@@ -1,6 +1,10 @@
-//! Bringing deleted links back.
+//! Deleting links, and bringing them back.
 
-use crate::links::{AuditLog, LinkError, Links};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::links::{AuditLog, LinkError, Links, Scope, UpdateError};
 use crate::model::{Actor, LinkId, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{StoreError, Transaction, TransactionEnd};
 
@@ -17,12 +21,47 @@ pub enum RestoreOutcome {
     Damaged,
 }
 
+/// A link that has been deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    pub link: ShortLink,
+    /// The status that it had.
+    pub was: Status,
+}
+
 impl Links {
+    pub async fn delete(&self, id: LinkId, scope: Scope, by: Actor) -> Result<Deleted, LinkError> {
+        let was = Arc::new(Mutex::new(Status::Enabled));
+        let noted = Arc::clone(&was);
+        let edit = move |old: &ShortLink| {
+            *noted.lock() = old.status;
+            Ok(ShortLink {
+                status: Status::Deleted,
+                ..old.clone()
+            })
+        };
+        let deleted = self.update(id, scope, by, edit).await;
+        let link = deleted.map_err(|(UpdateError::Link(error) | UpdateError::Refused(error))| error)?;
+        let was = *was.lock();
+        Ok(Deleted { link, was })
+    }
+
     /// Enables a deleted link again.
     pub async fn restore(&self, id: LinkId, partner: PartnerId, by: Actor) -> Result<ShortLink, LinkError> {
+        self.restore_as(id, partner, Status::Enabled, by).await
+    }
+
+    /// Brings a deleted link back with this status.
+    pub async fn restore_as(
+        &self,
+        id: LinkId,
+        partner: PartnerId,
+        status: Status,
+        by: Actor,
+    ) -> Result<ShortLink, LinkError> {
         let (clock, log) = (self.clock.clone(), self.audit_log(by));
         let job = move |transaction: &mut Transaction<'_>| {
-            Ok(match restore(transaction, id, partner, clock.now(), &log)? {
+            Ok(match bring_back(transaction, id, partner, status, clock.now(), &log)? {
                 Attempt::Restored(link) => Ok(link),
                 Attempt::Retired => Err(LinkError::Retired),
                 Attempt::UniqueIdTaken(unique_id) => Err(LinkError::UniqueIdTaken(unique_id)),
@@ -77,10 +116,22 @@ pub(super) enum Attempt {
     Unknown,
 }
 
+/// Enables a deleted link again.
 pub(super) fn restore(
     transaction: &mut Transaction<'_>,
     id: LinkId,
     partner: PartnerId,
+    now: Timestamp,
+    log: &AuditLog,
+) -> Result<Attempt, StoreError> {
+    bring_back(transaction, id, partner, Status::Enabled, now, log)
+}
+
+fn bring_back(
+    transaction: &mut Transaction<'_>,
+    id: LinkId,
+    partner: PartnerId,
+    status: Status,
     now: Timestamp,
     log: &AuditLog,
 ) -> Result<Attempt, StoreError> {
@@ -99,7 +150,7 @@ pub(super) fn restore(
         return Ok(Attempt::UniqueIdTaken(unique_id.clone()));
     }
     let new = ShortLink {
-        status: Status::Enabled,
+        status,
         updated_at: now,
         ..old.clone()
     };

@@ -129,6 +129,7 @@ tinyd_map_loaded Whether every link of the store is in memory: 1 or 0.
 tinyd_map_load_seconds Time it took to load the links into memory.
 tinyd_map_links Links in memory.
 tinyd_map_bytes Memory that the links take.
+tinyd_search_bytes Memory that searches of the console keep beside that; 0 half an hour after the last.
 tinyd_damaged_links Links that cannot be served because their records are damaged.
 process_cpu_seconds Total user and system CPU time spent in seconds.
 process_resident_memory_bytes Resident memory size in bytes.
@@ -367,6 +368,7 @@ impl Report {
         }
         to.gauge("tinyd_map_links", map.links)?;
         to.gauge("tinyd_map_bytes", map.bytes)?;
+        to.gauge("tinyd_search_bytes", map.search_bytes)?;
         to.gauge("tinyd_damaged_links", map.damaged)
     }
 }

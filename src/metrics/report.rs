@@ -38,6 +38,8 @@ pub struct MapReport {
     pub links: u64,
     pub damaged: u64,
     pub bytes: u64,
+    /// What searches of the console keep beside it.
+    pub search_bytes: u64,
 }
 
 /// TLS of a listener.

@@ -69,7 +69,8 @@ pub struct ShortLink<T = String> {
 pub type LinkRef<'t> = ShortLink<&'t str>;
 
 impl<T> ShortLink<T> {
-    /// Whether another id has taken the place of this one: the link is deleted and starts never again.
+    /// Whether another id has taken the place of this one: the link is deleted and starts never again. It was made when
+    /// it was changed, and never expires.
     pub fn is_retired(&self) -> bool {
         self.starts_at == Some(Timestamp::NEVER)
     }

@@ -1,5 +1,6 @@
 //! The pages that people see in place of a redirect. They need nothing but themselves: no script runs in them, and they
-//! load nothing. All are rendered at the start.
+//! load nothing. All are rendered at the start; that of a link before its start lacks the time, which stands between
+//! two parts of it.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -19,7 +20,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 const VARY: HeaderValue = HeaderValue::from_static("Accept, Accept-Language");
 
-/// Where a rendered page has the explanation that names a time. No name of an organisation has it.
+/// Where a page has the explanation that names a time, before it is split there. No name of an organisation has it.
 const EXPLANATION: &str = "\0";
 
 /// What texts stand on, in light and dark.
@@ -143,8 +144,8 @@ impl From<&ApiError> for Notice {
 /// The pages in all languages.
 #[derive(Debug)]
 pub struct Pages {
-    /// By notice, in the order of `Language`.
-    rendered: Vec<(Notice, [Bytes; Language::ALL.len()])>,
+    /// By notice, in the order of `Language`: what stands before the explanation that names a time, and behind it.
+    rendered: Vec<(Notice, [[Bytes; 2]; Language::ALL.len()])>,
 }
 
 impl Default for Pages {
@@ -157,7 +158,11 @@ impl Pages {
     pub fn new(branding: &Branding) -> Self {
         let style = style(branding);
         let of_notice = |notice| {
-            let pages = Language::ALL.map(|language| render(notice, language, branding, &style).into());
+            let pages = Language::ALL.map(|language| {
+                let page = render(notice, language, branding, &style);
+                let (before, behind) = page.split_once(EXPLANATION).unwrap_or((&page, ""));
+                [before, behind].map(|part| Bytes::copy_from_slice(part.as_bytes()))
+            });
             (notice, pages)
         };
         Self {
@@ -166,7 +171,18 @@ impl Pages {
     }
 
     pub(super) fn respond(&self, status: StatusCode, notice: Notice, language: Language) -> Response {
-        let mut response = http::bytes(status, "text/html; charset=utf-8", self.page(notice, language));
+        const HTML: &str = "text/html; charset=utf-8";
+        let [before, behind] = self.parts(notice, language);
+        let mut response = match notice {
+            Notice::NotYet(starts_at) => {
+                let texts = Texts::in_language(language);
+                let explanation = starts_at
+                    .utc()
+                    .map(|time| texts.with_time(texts.not_yet.explanation, time));
+                http::joined(status, HTML, [before, explanation.unwrap_or_default().into(), behind])
+            }
+            _ => http::bytes(status, HTML, before),
+        };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
         headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
@@ -174,19 +190,13 @@ impl Pages {
         response
     }
 
-    fn page(&self, notice: Notice, language: Language) -> Bytes {
+    fn parts(&self, notice: Notice, language: Language) -> [Bytes; 2] {
         let mut rendered = self.rendered.iter();
         let pages = rendered.find(|(other, _)| std::mem::discriminant(other) == std::mem::discriminant(&notice));
-        let page = pages
+        pages
             .and_then(|(_, pages)| pages.get(language as usize))
             .cloned()
-            .unwrap_or_default();
-        let Notice::NotYet(starts_at) = notice else { return page };
-        let texts = Texts::in_language(language);
-        let explanation = texts.not_yet.explanation;
-        let explanation = starts_at.utc().map(|time| texts.with_time(explanation, time));
-        let page = String::from_utf8_lossy(&page);
-        page.replacen(EXPLANATION, &explanation.unwrap_or_default(), 1).into()
+            .unwrap_or_default()
     }
 }
 
@@ -281,7 +291,9 @@ fn escaped(text: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
+    use hyper::body::Body as _;
 
     use super::*;
     use crate::redirect::branding::Logo;
@@ -298,16 +310,28 @@ mod tests {
         render(notice, language, branding, &style(branding))
     }
 
+    fn body(response: Response) -> Bytes {
+        let length = response.body().size_hint().exact().unwrap();
+        let body = response
+            .into_body()
+            .collect()
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .to_bytes();
+        assert_eq!(body.len() as u64, length);
+        body
+    }
+
     #[test]
     fn every_notice_has_its_page_in_each_language() {
         let pages = Pages::default();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for notice in Notice::ALL {
             for (position, language) in Language::ALL.into_iter().enumerate() {
                 assert_eq!(language as usize, position);
                 let response = pages.respond(StatusCode::NOT_FOUND, notice, language);
                 assert_eq!(response.headers()["content-language"], language.tag());
-                let body = runtime.block_on(response.into_body().collect()).unwrap().to_bytes();
+                let body = body(response);
                 let mut expected = page(&Branding::default(), notice, language);
                 if let Notice::NotYet(starts_at) = notice {
                     let texts = Texts::in_language(language);
@@ -351,7 +375,8 @@ mod tests {
     fn a_start_is_written_as_each_language_writes_it() {
         let pages = Pages::default();
         let explanation = |at: i64, language| {
-            let page = pages.page(Notice::NotYet(Timestamp::from_unix(at)), language);
+            let notice = Notice::NotYet(Timestamp::from_unix(at));
+            let page = body(pages.respond(StatusCode::NOT_FOUND, notice, language));
             let page = String::from_utf8(page.to_vec()).unwrap();
             let (_, rest) = page.split_once("</h1><p>").unwrap();
             rest.split_once("</p>").unwrap().0.to_owned()
@@ -402,6 +427,23 @@ mod tests {
         ] {
             assert_eq!(explanation(at, language), expected);
         }
+    }
+
+    /// A page has the logo inside, and a visitor can have many of them.
+    #[test]
+    fn page_before_a_start_is_not_copied() {
+        let pages = Pages::default();
+        let mut body = pages
+            .respond(StatusCode::NOT_FOUND, Notice::NotYet(Timestamp::MAX), Language::French)
+            .into_body();
+        let mut pieces = std::iter::from_fn(|| body.frame().now_or_never().unwrap());
+        let mut next = || pieces.next().unwrap().unwrap().into_data().unwrap();
+        let (before, _, behind) = (next(), next(), next());
+        let kept = pages.parts(Notice::NotYet(Timestamp::MIN), Language::French);
+        assert_eq!(
+            [before, behind].map(|piece| piece.as_ptr()),
+            kept.map(|piece| piece.as_ptr())
+        );
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use replication::leave_cluster;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::queue::TransactionEnd;
 pub use write::rehearsal::Rehearsal;
-pub use write::transaction::{Change, Transaction};
+pub use write::transaction::{Change, Replacement, Transaction};
 pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX};
 
 use crate::metrics::StoreMetrics;

@@ -75,7 +75,7 @@ pub struct ImportFailure {
 }
 
 /// How a file is to be imported.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ImportSettings {
     pub format: FileFormat,
     pub defaults: file::Defaults,
@@ -237,7 +237,7 @@ impl Transfers {
             .map_err(unwritable)
     }
 
-    /// Imports a file, in its turn.
+    /// Imports a file, in its turn. New destinations are those that the partners allow, whoever imports.
     pub async fn import(
         &self,
         spooled: &SpooledFile,
@@ -251,8 +251,9 @@ impl Transfers {
         let ImportSettings {
             format,
             defaults,
-            options,
+            mut options,
         } = settings;
+        options.obeyed = Some(partners);
         let file = UntilEnding {
             file: Arc::clone(&spooled.file),
             position: 0,
@@ -267,7 +268,7 @@ impl Transfers {
             Ok(lines) => lines.map_err(of_the_file)?,
             Err(_) => return Err(of_the_file("cannot read the file".to_owned())),
         };
-        let (lines, warnings) = self.destinations.clone().watch(partners, lines);
+        let (lines, warnings) = self.destinations.clone().watch(None, lines);
         let log = ImportLog {
             log: self.links.audit_log(by),
             format,

@@ -59,7 +59,8 @@ async function administer(person, run) {
     [{ Search: run, State: 'Works', Order: 'Oldest first' }, named('A', 'C', 'P')],
     [{ Search: run, Owner: john, 'Without KMC-PREVIEW': true }, named('C')],
     [{ Search: run, 'Never used': true, Owner: jane }, named('B', 'A')],
-    [{ Search: run, 'Made from': '2099-01-01' }, []],
+    [{ Search: run, Date: 'Works until', 'from UTC': '2020-01-01' }, named('B')],
+    [{ Search: run, 'from UTC': '2099-01-01' }, []],
   ]) {
     await show(person, fields);
     assert.deepEqual([...await names(person)].sort(), [...expected].sort(), JSON.stringify(fields));
@@ -67,6 +68,11 @@ async function administer(person, run) {
     assert.equal((await names(person)).length, expected.length, page.url());
   }
   await person.sees('No link fits this filter.');
+  await show(person, { Search: run });
+  await person.choose('Name');
+  assert.deepEqual(await names(person), named('A', 'B', 'C', 'P'));
+  await person.choose('Name');
+  assert.deepEqual(await names(person), named('P', 'C', 'B', 'A'));
 
   // Some that are selected.
   await show(person, { Search: run, Owner: jane });
@@ -157,10 +163,10 @@ test('health keeps itself up to date', as(TRUSTED, {}, async (person) => {
 test('a user has no pages of administrators', as(TRUSTED, {}, async (person) => {
   person.expectStatus(403);
   await person.signInByLink('just-a-user');
-  for (const name of ['All links', 'Clicks', 'Health']) {
+  for (const name of ['All links', 'Clicks', 'Import / export', 'Audit log', 'Health']) {
     assert.equal(await person.page.getByRole('link', { name, exact: true }).count(), 0);
   }
-  for (const path of ['all', 'clicks', 'health', 'users/jane']) {
+  for (const path of ['all', 'clicks', 'transfer', 'audit', 'audit.jsonl', 'health', 'users/jane']) {
     await person.open(path);
     await person.sees('administrator');
   }

@@ -13,9 +13,11 @@ export const PUBLIC_URL = setting('TINYD_PUBLIC_URL');
 /** What the short URLs begin with. */
 export const SHORT_URL_BASE = setting('TINYD_SHORT_URL_BASE');
 export const SCREENSHOTS = setting('TINYD_SCREENSHOTS');
-const PARTNER = setting('TINYD_PARTNER_ID');
-const ADMIN_SECRET = setting('TINYD_ADMIN_SECRET');
+export const PARTNER = setting('TINYD_PARTNER_ID');
+export const ADMIN_SECRET = setting('TINYD_ADMIN_SECRET');
 const USER_SECRET = setting('TINYD_USER_SECRET');
+/** Appliances of organisations: their name and accent, and where they listen. */
+export const BRANDED = JSON.parse(setting('TINYD_BRANDED'));
 const port = new URL(ADMIN_URL).port;
 
 /** An origin that browsers trust like https, and one that they do not. */
@@ -89,12 +91,13 @@ export class Person {
       if (!this.#expected.some((pattern) => pattern.test(text))) this.#errors.push(`${page.url()}: ${text}`);
     };
     page.on('pageerror', (error) => fail(`script: ${error}`));
+    page.on('dialog', (dialog) => { fail(`dialog: ${dialog.message()}`); dialog.dismiss(); });
     page.on('console', (message) => {
       if (['error', 'warning'].includes(message.type())) fail(`console: ${message.text()}`);
     });
     context.on('requestfailed', (request) => {
       // A download ends the navigation that began it.
-      const isDownload = /\/(qr\.(png|svg)|export)\b/.test(request.url()) && request.failure().errorText === 'net::ERR_ABORTED';
+      const isDownload = /\/(qr\.(png|svg)|export|audit\.jsonl)\b/.test(request.url()) && request.failure().errorText === 'net::ERR_ABORTED';
       if (!isDownload) fail(`failed: ${request.url()} ${request.failure().errorText}`);
     });
     context.on('request', (request) => {
@@ -115,6 +118,13 @@ export class Person {
   async open(path) {
     const url = `${this.origin}/console/${path}`;
     await this.page.goto(url);
+    await this.#arrive();
+  }
+
+  /** Waits until no page goes on by itself. */
+  async #arrive() {
+    await this.page.locator('meta[http-equiv=refresh][content^="0;"]').waitFor({ state: 'detached' });
+    await this.page.waitForLoadState('load');
   }
 
   /** Makes a link that signs in once; returns its path. */
@@ -141,6 +151,7 @@ export class Person {
     const loaded = this.page.waitForEvent('load');
     await act();
     await loaded;
+    await this.#arrive();
   }
 
   /** Presses a button that leads to another page. */

@@ -285,6 +285,32 @@ test('a page after signing in is the one that was asked for', as(PLAIN, {}, asyn
   assert.equal(new URL(person.page.url()).pathname, '/console/links/new');
 }));
 
+for (const [what, origin] of [['an origin that browsers trust', TRUSTED], ['plain http', PLAIN]]) {
+  for (const javaScriptEnabled of [true, false]) {
+    const how = javaScriptEnabled ? 'with' : 'without';
+    test(`a link from another site opens on ${what}, ${how} a script`, as(origin, { javaScriptEnabled }, async (person) => {
+      await person.signInByLink('follower');
+      await person.open('links/new');
+      await person.page.getByLabel('Destination').fill('https://www.example.com/');
+      await person.press('Create');
+      const id = person.linkId();
+      const server = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(
+        `<!doctype html><title>Chat</title><a href="${origin}/console/links/${id}?a=1">Look</a>`));
+      after(() => server.close());
+      await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+      const storageState = await person.context.storageState();
+      for (const [state, ends] of [[storageState, `/console/links/${id}?a=1`], [undefined, '/console/sign-in']]) {
+        const chat = await (await unwatched({ javaScriptEnabled, storageState: state })).newPage();
+        await chat.goto(`http://evil.test:${server.address().port}/`);
+        await chat.getByRole('link').click();
+        await chat.waitForURL((url) => url.href.startsWith(`${origin}${ends}`));
+        if (!state) await chat.getByLabel('Secret').waitFor();
+        await chat.context().close();
+      }
+    }));
+  }
+}
+
 test('other sites cannot frame the console or write to it', as(TRUSTED, {}, async (person) => {
   await person.signInByLink('victim');
   await person.open('links/new');

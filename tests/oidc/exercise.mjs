@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import readline from 'node:readline';
+import axe from 'axe-core';
 import { Provider } from 'oidc-provider';
 import { chromium } from 'playwright-core';
 
@@ -34,6 +35,7 @@ const ACCOUNTS = {
   anna: { groups: ['staff', 'link-admins'], email_verified: true },
   ben: { groups: ['staff'], email_verified: true },
   mallory: { groups: ['link-admins'], email_verified: false },
+  eve: { groups: ['guests'], email_verified: true },
 };
 let handle;
 const providerServer = http.createServer((request, response) => handle(request, response));
@@ -66,15 +68,37 @@ const browser = await chromium.launch({
   args: ['--no-sandbox'],
 });
 
-/** A page of a new browser profile, with what it must not do. */
+/** A page of a new browser profile, with what it must not do. A refusal has a status of 400 or more. */
 async function visitor() {
   const context = await browser.newContext();
   const page = await context.newPage();
   const complaints = [];
   page.on('console', (message) => {
-    if (message.type() === 'error' && page.url().startsWith(consoleUrl)) complaints.push(message.text());
+    const isRefusal = /the server responded with a status of 403/.test(message.text());
+    if (message.type() === 'error' && page.url().startsWith(consoleUrl) && !isRefusal) complaints.push(message.text());
+  });
+  context.on('request', (request) => {
+    const { protocol, origin } = new URL(request.url());
+    const isKnown = protocol === 'data:' || [issuer, new URL(consoleUrl).origin].includes(origin);
+    // The provider's own pages have fonts from elsewhere.
+    if (!isKnown && request.frame().url().startsWith(consoleUrl)) complaints.push(`another origin: ${request.url()}`);
   });
   return { context, page, complaints };
+}
+
+/** Looks at a page of the console in light and dark, on a phone and at 200 %. */
+async function examine(page, complaints) {
+  assert.ok(page.url().startsWith(consoleUrl), page.url());
+  await page.evaluate(axe.source);
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 375], ['light', 640]]) {
+    await page.setViewportSize({ width, height: 400 });
+    await page.emulateMedia({ colorScheme });
+    const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+    const bad = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+    complaints.push(...bad.flatMap(({ help, nodes }) => nodes.map((node) => `${page.url()}: ${help}: ${node.html}`)));
+    const excess = await page.evaluate(() => document.scrollingElement.scrollWidth - window.innerWidth);
+    if (excess > 0) complaints.push(`${page.url()}: ${excess} pixels too wide`);
+  }
 }
 
 async function signInAtProvider(page, account) {
@@ -91,12 +115,16 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
   const { context, page, complaints } = await visitor();
   await page.goto(`${consoleUrl}/links/new`);
   assert.equal(new URL(page.url()).pathname, '/console/sign-in');
+  await examine(page, complaints);
+  await page.getByText("Sign in with a partner's secret").click();
+  await examine(page, complaints);
   await start(page);
   assert.equal(new URL(page.url()).origin, issuer);
   await signInAtProvider(page, 'anna');
   await page.waitForURL(`${consoleUrl}/links/new`);
   const account = await page.locator('.account').innerText();
   assert.match(account, /anna@example\.com\s+administrator/);
+  await examine(page, complaints);
   const cookies = await context.cookies(consoleUrl);
   const session = cookies.find((cookie) => cookie.name === 'tinyd');
   assert.equal(session.sameSite, 'Strict');
@@ -107,7 +135,7 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
   await page.getByRole('button', { name: 'Sign out' }).click();
   await page.waitForURL(`${issuer}/session/end?**`);
   await page.getByRole('button', { name: 'Yes, sign me out' }).click();
-  await page.waitForURL((url) => url.pathname === '/console/sign-in');
+  await page.getByRole('link', { name: 'Sign in with your account' }).waitFor();
   await context.addCookies([session]);
   await page.goto(`${consoleUrl}/links`);
   assert.equal(new URL(page.url()).pathname, '/console/sign-in', 'a copy of the cookie is of no use');
@@ -117,7 +145,7 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
   await context.close();
 }
 
-// A user is none, and one whose address is not verified is nobody.
+// A user is no administrator.
 {
   const { context, page, complaints } = await visitor();
   await page.goto(`${consoleUrl}/`);
@@ -130,14 +158,21 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
   assert.deepEqual(complaints, []);
   await context.close();
 }
-{
-  const { context, page } = await visitor();
+
+// Who has no verified address, or is in none of the groups, is nobody.
+for (const [account, reason] of [
+  ['mallory', 'has not verified your mail address'],
+  ['eve', 'is in none of the groups'],
+]) {
+  const { context, page, complaints } = await visitor();
   await page.goto(`${consoleUrl}/`);
   await start(page);
-  await signInAtProvider(page, 'mallory');
-  await page.getByText('has not verified your mail address').waitFor();
+  await signInAtProvider(page, account);
+  await page.getByText(reason).waitFor();
+  await examine(page, complaints);
   await page.goto(`${consoleUrl}/links`);
   assert.equal(new URL(page.url()).pathname, '/console/sign-in');
+  assert.deepEqual(complaints, []);
   await context.close();
 }
 
@@ -154,12 +189,14 @@ const start = (page) => page.getByRole('link', { name: 'Sign in with your accoun
 
 // Who declines is told so, and can try again.
 {
-  const { context, page } = await visitor();
+  const { context, page, complaints } = await visitor();
   await page.goto(`${consoleUrl}/`);
   await start(page);
   await page.getByRole('link', { name: 'Cancel' }).click();
   await page.getByText('The sign-in service says:').waitFor();
   await page.getByRole('link', { name: 'Sign in' }).waitFor();
+  await examine(page, complaints);
+  assert.deepEqual(complaints, []);
   await context.close();
 }
 

@@ -24,7 +24,8 @@ pub fn people_sign_in_with_openid_connect() {
     let settings = format!(
         "[admin]\ntrusted_proxies = \"127.0.0.1\"\n[console]\nurl = {}\n[console.oidc]\nissuer = {}\n\
          client_id = \"tinyd\"\nclient_secret_file = \"client.secret\"\nuser_claim = \"email\"\n\
-         scopes = [\"email\", \"groups\"]\nadmin_groups = \"link-admins\"\npartner = 1234567\n",
+         scopes = [\"email\", \"groups\"]\nadmin_groups = \"link-admins\"\nuser_groups = \"staff\"\n\
+         partner = 1234567\n",
         urls["console"], urls["issuer"]
     );
     let folder = folder(&configuration(&settings));

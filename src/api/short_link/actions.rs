@@ -12,7 +12,7 @@ use crate::api::{Api, Caller, Outcome, Params};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::links::{LinkError, RestoreOutcome, Scope, UpdateError};
-use crate::model::validate::{FULL_URL, SYSTEM_NAME};
+use crate::model::validate::{self, FULL_URL, SYSTEM_NAME};
 use crate::model::{ID_MAX_BYTES, LinkId, ShortLink, Status};
 
 impl Api {
@@ -61,7 +61,15 @@ impl Api {
             .as_ref()
             .and_then(|url| require_new(&self.destinations, url).err());
         let kind = session.kind;
-        let edit = move |stored: &ShortLink| patch.apply(stored, kind);
+        let sees_start = form.with_start || patch.starts_at.is_some();
+        let edit = move |stored: &ShortLink| {
+            let link = patch.apply(stored, kind)?;
+            // Clients of Kaltura do not see the start, and may end a link before it.
+            if sees_start && link.expires_at != stored.expires_at {
+                validate::validity(link.starts_at, link.expires_at).map_err(LinkError::from)?;
+            }
+            Ok::<_, ApiError>(link)
+        };
         let updated = self
             .links
             .update(id, Scope::of(&session), caller.actor(&session), edit)
@@ -78,7 +86,8 @@ impl Api {
         let (text, id) = link_id(params)?;
         let form = ObjectForm::from_params(params)?;
         let deleted = self.links.delete(id, Scope::of(&session), caller.actor(&session)).await;
-        Ok(form.object(&deleted.map_err(|error| naming(text, error))?).into())
+        let deleted = deleted.map_err(|error| naming(text, error))?;
+        Ok(form.object(&deleted.link).into())
     }
 
     /// tinyd's own: for a link that went to the wrong people.

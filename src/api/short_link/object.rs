@@ -15,7 +15,7 @@ pub fn wants_clicks(params: &Params) -> Result<bool, ApiError> {
 /// Whether objects have a start behind the fields of Kaltura's.
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectForm {
-    with_start: bool,
+    pub(super) with_start: bool,
 }
 
 pub(super) fn fields(link: &ShortLink) -> Vec<(&'static str, Value)> {

@@ -54,7 +54,7 @@ pub(super) struct Patch {
     pub(super) refusal: Option<ApiError>,
     unique_id: Option<Option<String>>,
     status: Option<Status>,
-    starts_at: Option<Option<Timestamp>>,
+    pub(super) starts_at: Option<Option<Timestamp>>,
     expires_at: Option<Option<Timestamp>>,
     /// The read-only fields. A request may repeat what is stored.
     claims: Vec<(&'static str, Value)>,

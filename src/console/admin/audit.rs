@@ -9,7 +9,7 @@ use crate::console::page::{Frame, Section, html, protect};
 use crate::console::request::ConsoleRequest;
 use crate::console::view::{TimeView, plain};
 use crate::console::{Console, Page};
-use crate::model::{Actor, ActorKind, AuditAction, AuditEntry, FieldChange, LinkId, PartnerId, Way};
+use crate::model::{Actor, ActorKind, AuditAction, AuditEntry, Destination, FieldChange, LinkId, PartnerId, Way};
 use crate::store::AuditQuery;
 
 const PAGE_ENTRIES: usize = 50;
@@ -81,12 +81,26 @@ fn by(actor: &Actor) -> String {
     }
 }
 
+/// A destination in the letters that the network uses, so that look-alikes show. The log shortens long ones.
+fn destination(text: &str) -> String {
+    match text.strip_suffix('…') {
+        Some(beginning) => format!("{}…", Destination::location_of(beginning)),
+        None => Destination::location_of(text),
+    }
+}
+
 impl EntryView {
     fn new(entry: &AuditEntry) -> Self {
-        let change = |(field, change): (&String, &FieldChange)| ChangeView {
-            field: plain(field),
-            old: change.old.as_deref().map(plain),
-            new: change.new.as_deref().map(plain),
+        let change = |(field, change): (&String, &FieldChange)| {
+            let shown = |text: &str| match field.as_str() {
+                "fullUrl" => destination(text),
+                _ => plain(text),
+            };
+            ChangeView {
+                field: plain(field),
+                old: change.old.as_deref().map(shown),
+                new: change.new.as_deref().map(shown),
+            }
         };
         Self {
             at: TimeView::new(entry.at),

@@ -13,6 +13,7 @@ use crate::console::{Console, Page};
 struct ClicksPage {
     frame: Frame,
     plot: Plot,
+    counts_clicks: bool,
 }
 
 impl Console {
@@ -21,6 +22,7 @@ impl Console {
         let page = ClicksPage {
             frame: self.frame(Some(signed_in), Section::Clicks),
             plot: Plot::new(&used, self.links.clock().now().day()),
+            counts_clicks: self.links.is_counting_clicks(),
         };
         Ok(html(StatusCode::OK, &page))
     }

@@ -67,6 +67,14 @@ for (const input of document.querySelectorAll("input[data-utc]")) {
   });
 }
 
+// The second of two taps sends nothing: of a deletion, it would find no link any more.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (Date.now() - (form.sentAt ?? 0) < 1000) event.preventDefault();
+  else form.sentAt = Date.now();
+});
+
 // Pages that keep themselves up to date, until the server says that there is no more to come.
 function outdated() {
   if (live.querySelector(".outdated")) return;

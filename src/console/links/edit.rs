@@ -3,13 +3,13 @@
 use askama::Template;
 use hyper::StatusCode;
 
-use crate::console::cookie::SignedIn;
+use crate::console::cookie::{SignedIn, new_once};
 use crate::console::links::filter::Choices;
 use crate::console::links::parse_id;
-use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::page::{Frame, RefusalView, Section, html, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::Fields;
-use crate::console::view::{input_value, parse_input, time_of_link, title};
+use crate::console::view::{input_value, parse_input, plain, time_of_link, title};
 use crate::console::{Console, Page};
 use crate::http::Response;
 use crate::links::{Draft, LinkError, NotNew, Scope, UpdateError};
@@ -40,7 +40,11 @@ struct FormView {
     validity: String,
     starts: String,
     ends: String,
+    preset: String,
+    /// By which the form is recognised if it is sent twice.
+    once: String,
     errors: Vec<ErrorView>,
+    refusal: Option<RefusalView>,
 }
 
 /// What is wrong with a field.
@@ -52,6 +56,38 @@ struct ErrorView {
 }
 
 impl FormView {
+    /// What has been entered. Pages have times in UTC; the visitor may have entered them in another time zone.
+    fn entered(fields: &Fields) -> Self {
+        let text = |name: &str| fields.text(name).to_owned();
+        let time = |name: &str| {
+            let unix = fields.text(&format!("{name}_unix")).parse().map(Timestamp::from_unix);
+            let time = unix
+                .ok()
+                .and_then(time_of_link)
+                .filter(|_| !fields.text(name).is_empty());
+            time.map_or_else(|| text(name), |time| input_value(Some(time)))
+        };
+        Self {
+            full_url: text("full_url"),
+            name: text("name"),
+            system_name: text("system_name"),
+            user: text("user"),
+            validity: text("validity"),
+            starts: time("starts"),
+            ends: time("ends"),
+            preset: text("preset"),
+            once: Some(text("once"))
+                .filter(|once| !once.is_empty())
+                .unwrap_or_else(new_once),
+            errors: Vec::new(),
+            refusal: None,
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        !self.errors.is_empty() || self.refusal.is_some()
+    }
+
     fn error(&self, field: &str) -> Option<&str> {
         let error = self.errors.iter().find(|error| error.field == field);
         error.map(|error| error.reason.as_str())
@@ -90,16 +126,18 @@ impl Console {
         let form = FormView {
             validity: "always".to_owned(),
             user: signed_in.user.clone(),
+            once: new_once(),
             ..FormView::default()
         };
-        self.edit_form(None, form, signed_in, StatusCode::OK)
+        self.edit_form(None, form, Some(signed_in), StatusCode::OK)
     }
 
+    /// The form of a link, by its id and title, or of a new one.
     fn edit_form(
         &self,
-        link: Option<&ShortLink>,
+        link: Option<(LinkId, String)>,
         form: FormView,
-        signed_in: &SignedIn,
+        signed_in: Option<&SignedIn>,
         status: StatusCode,
     ) -> Response {
         let section = if link.is_none() {
@@ -107,15 +145,34 @@ impl Console {
         } else {
             Section::None
         };
+        let (id, title) = link.unzip();
         let page = EditPage {
-            frame: self.frame(Some(signed_in), section),
-            id: link.map(|link| link.id),
-            title: link.map_or_else(|| "New link".to_owned(), title),
+            frame: self.frame(signed_in, section),
+            id,
+            title: title.unwrap_or_else(|| "New link".to_owned()),
+            // Where nobody is signed in, what an administrator has entered stays.
+            may_set_owner: signed_in.map_or(!form.user.is_empty(), SignedIn::is_admin),
             form,
             presets: PRESETS,
-            may_set_owner: signed_in.is_admin(),
         };
         html(status, &page)
+    }
+
+    /// The form with what was entered, and why it was not taken.
+    pub(super) fn refused_link(
+        &self,
+        id: Option<LinkId>,
+        fields: &Fields,
+        signed_in: Option<&SignedIn>,
+        problem: &Problem,
+    ) -> Response {
+        let form = FormView {
+            refusal: Some(RefusalView::new(problem)),
+            ..FormView::entered(fields)
+        };
+        let name = Some(plain(&form.name)).filter(|name| !name.is_empty());
+        let link = id.map(|id| (id, name.unwrap_or_else(|| id.to_string())));
+        self.edit_form(link, form, signed_in, problem.status())
     }
 
     pub(super) async fn edit_page(&self, id: &str, signed_in: &SignedIn) -> Page {
@@ -129,20 +186,19 @@ impl Console {
             validity: if has_window { "window" } else { "always" }.to_owned(),
             starts: input_value(link.starts_at),
             ends: input_value(link.expires_at),
-            errors: Vec::new(),
+            ..FormView::default()
         };
-        Ok(self.edit_form(Some(&link), form, signed_in, StatusCode::OK))
+        let link = (link.id, title(&link));
+        Ok(self.edit_form(Some(link), form, Some(signed_in), StatusCode::OK))
     }
 
     pub(super) async fn create(&self, form: &Fields, signed_in: &SignedIn) -> Page {
         let entered = match self.read(form, None, signed_in) {
             Ok(entered) => entered,
-            Err(form) => return Ok(self.edit_form(None, *form, signed_in, StatusCode::UNPROCESSABLE_ENTITY)),
+            Err(form) => return Ok(self.edit_form(None, *form, Some(signed_in), StatusCode::UNPROCESSABLE_ENTITY)),
         };
-        let link = self
-            .links
-            .add(self.draft(entered, signed_in), signed_in.actor())
-            .await?;
+        let draft = self.draft(entered, signed_in);
+        let link = self.add(draft, &["new"], form, signed_in).await?;
         Ok(see_other(&self.path(&format!("links/{}?done=created", link.id))))
     }
 
@@ -167,7 +223,10 @@ impl Console {
         let stored = self.links.get(id, &scope).await?;
         let entered = match self.read(form, Some(&stored), signed_in) {
             Ok(entered) => entered,
-            Err(form) => return Ok(self.edit_form(Some(&stored), *form, signed_in, StatusCode::UNPROCESSABLE_ENTITY)),
+            Err(form) => {
+                let link = (id, title(&stored));
+                return Ok(self.edit_form(Some(link), *form, Some(signed_in), StatusCode::UNPROCESSABLE_ENTITY));
+            }
         };
         let is_admin = signed_in.is_admin();
         let edit = move |stored: &ShortLink| {
@@ -192,17 +251,7 @@ impl Console {
         stored: Option<&ShortLink>,
         signed_in: &SignedIn,
     ) -> Result<Entered, Box<FormView>> {
-        let text = |name: &str| fields.text(name).to_owned();
-        let mut form = FormView {
-            full_url: text("full_url"),
-            name: text("name"),
-            system_name: text("system_name"),
-            user: text("user"),
-            validity: text("validity"),
-            starts: text("starts"),
-            ends: text("ends"),
-            errors: Vec::new(),
-        };
+        let mut form = FormView::entered(fields);
         let full_url = self.read_destination(&mut form, stored, signed_in);
         let name = read_text(&mut form, &NAME, "name", "Name").flatten();
         if form.system_name.is_empty() {
@@ -289,6 +338,7 @@ impl Console {
         if let Ok(seconds @ 1..) = fields.text("preset").parse::<i64>() {
             let from = starts.flatten().unwrap_or_else(|| self.links.clock().now());
             ends = time_of_link(from.plus(seconds)).map(Some);
+            form.preset.clear();
         }
         let wrong = "Enter a date and a time, such as 2026-12-24T18:00, or leave it empty.";
         if starts.is_none() {
@@ -301,11 +351,8 @@ impl Console {
         if validate::validity(starts, ends).is_err() {
             form.refuse("ends", "Works until", "The end has to come after the start.");
         }
-        // Pages have times in UTC; the visitor may have entered them in another time zone.
-        for (shown, time) in [(&mut form.starts, starts), (&mut form.ends, ends)] {
-            if time.is_some() {
-                *shown = input_value(time);
-            }
+        if ends.is_some() {
+            form.ends = input_value(ends);
         }
         (starts, ends)
     }

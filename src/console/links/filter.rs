@@ -7,7 +7,7 @@ use url::{Url, form_urlencoded};
 use crate::console::cookie::SignedIn;
 use crate::console::request::Fields;
 use crate::console::view::{input_date, parse_date, time_of_link};
-use crate::links::{SearchOrder, SearchQuery, SearchState};
+use crate::links::{SearchDate, SearchOrder, SearchQuery, SearchState};
 use crate::model::{LinkId, Status, Timestamp};
 use crate::store::{Order, OrderField, Page, Query, TimeRange};
 
@@ -35,8 +35,26 @@ pub const STATES: Choices = &[
 pub const ORDERS: Choices = &[
     ("", "Newest first"),
     ("created", "Oldest first"),
+    ("name", "Name, A to Z"),
+    ("-name", "Name, Z to A"),
+    ("host", "Destination, A to Z"),
+    ("-host", "Destination, Z to A"),
+    ("owner", "Owner, A to Z"),
+    ("-owner", "Owner, Z to A"),
+    ("-clicks", "Most clicks first"),
+    ("clicks", "Fewest clicks first"),
     ("-updated", "Last changed first"),
-    ("expires", "Next to expire first"),
+    ("updated", "Longest unchanged first"),
+    ("expires", "First to expire first"),
+    ("-expires", "Last to expire first"),
+];
+
+/// The times of links that may be filtered.
+pub const DATES: Choices = &[
+    ("", "Made"),
+    ("updated", "Last changed"),
+    ("starts", "Works from"),
+    ("expires", "Works until"),
 ];
 
 /// What a list shows.
@@ -47,7 +65,8 @@ pub struct Filter {
     pub text: String,
     pub state: String,
     pub owner: String,
-    /// The first and the last day on which links were made.
+    /// What happened between the first and the last day.
+    pub date: String,
     pub from: String,
     pub to: String,
     pub is_unused: bool,
@@ -64,6 +83,8 @@ impl Filter {
             let is_known = choices.iter().any(|(word, _)| *word == value);
             if is_known { value.to_owned() } else { String::new() }
         };
+        let [from, to] = ["from", "to"].map(|name| input_date(parse_date(fields.text(name))));
+        let has_days = !from.is_empty() || !to.is_empty();
         Self {
             is_for_all,
             text: fields.text("q").to_owned(),
@@ -73,8 +94,9 @@ impl Filter {
             } else {
                 String::new()
             },
-            from: input_date(parse_date(fields.text("from"))),
-            to: input_date(parse_date(fields.text("to"))),
+            date: if has_days { known("date", DATES) } else { String::new() },
+            from,
+            to,
             is_unused: fields.text("unused") == "1",
             is_without_previews: fields.text("previews") == "0",
             order: known("order", ORDERS),
@@ -105,6 +127,7 @@ impl Filter {
             ("q", self.text.as_str()),
             ("state", &self.state),
             ("owner", &self.owner),
+            ("date", &self.date),
             ("from", &self.from),
             ("to", &self.to),
             ("unused", flag(self.is_unused, "1")),
@@ -121,12 +144,18 @@ impl Filter {
     pub fn to_search(&self, signed_in: &SignedIn) -> SearchQuery {
         let own = || Some(signed_in.user.clone());
         let owner = Some(self.owner.clone()).filter(|owner| !owner.is_empty());
-        let (order, is_descending) = match self.order.as_str() {
-            "created" => (SearchOrder::Created, false),
-            "-updated" => (SearchOrder::Updated, true),
-            "expires" => (SearchOrder::Expires, false),
-            _ => (SearchOrder::Created, true),
+        let by = self.order.trim_start_matches('-');
+        let order = match by {
+            "name" => SearchOrder::Title,
+            "host" => SearchOrder::Host,
+            "owner" => SearchOrder::Owner,
+            "clicks" => SearchOrder::Clicks,
+            "updated" => SearchOrder::Updated,
+            "expires" => SearchOrder::Expires,
+            _ => SearchOrder::Created,
         };
+        // The newest first, unless somebody wants it otherwise.
+        let is_descending = self.order.is_empty() || self.order.len() > by.len();
         SearchQuery {
             partner: signed_in.session.partner,
             owner: if self.is_for_all && signed_in.is_admin() {
@@ -144,7 +173,13 @@ impl Filter {
                 "deleted" => SearchState::Deleted,
                 _ => SearchState::Present,
             },
-            created: TimeRange {
+            date: match self.date.as_str() {
+                "updated" => SearchDate::Updated,
+                "starts" => SearchDate::Starts,
+                "expires" => SearchDate::Expires,
+                _ => SearchDate::Created,
+            },
+            range: TimeRange {
                 from: parse_date(&self.from),
                 to: parse_date(&self.to).map(|day| day.plus(DAY_SECONDS - 1)),
             },
@@ -164,7 +199,8 @@ impl Filter {
             owner,
             text,
             state,
-            created,
+            date,
+            range,
             only_unused,
             without_system_name,
             order,
@@ -181,9 +217,13 @@ impl Filter {
             SearchOrder::Created => OrderField::Created,
             SearchOrder::Updated => OrderField::Updated,
             SearchOrder::Expires => OrderField::Expires,
+            SearchOrder::Title | SearchOrder::Host | SearchOrder::Owner | SearchOrder::Clicks => return None,
         };
+        if date != SearchDate::Created && range.is_bounded() {
+            return None;
+        }
         // The other orders would be read from their beginning to find a few.
-        let is_indexed = field == OrderField::Created || owner.is_none() && !created.is_bounded();
+        let is_indexed = field == OrderField::Created || owner.is_none() && !range.is_bounded();
         let is_plain = text.is_empty() && !only_unused && without_system_name.is_none();
         (is_indexed && is_plain).then(|| Query {
             partner,
@@ -192,7 +232,7 @@ impl Filter {
             system_names: None,
             unique_id: None,
             statuses,
-            created,
+            created: range,
             updated: TimeRange::default(),
             expires: TimeRange::default(),
             order: Order::new(field, is_descending),
@@ -201,6 +241,17 @@ impl Filter {
                 index: self.page,
             },
         })
+    }
+
+    /// The first page in another order, as a query.
+    pub fn ordered(&self, order: &str) -> String {
+        let order = order.to_owned();
+        let other = Self {
+            order,
+            page: 1,
+            ..self.clone()
+        };
+        other.to_query()
     }
 
     /// The pages before and after this one, as queries.
@@ -245,17 +296,46 @@ pub fn read_end(text: &str, now: Timestamp) -> Option<Option<Timestamp>> {
     }
 }
 
+/// A filter stands in the URL as it is, and asks for a page.
+#[cfg(fuzzing)]
+pub fn fuzz_filter(fields: &Fields, signed_in: &SignedIn) {
+    for is_for_all in [true, false] {
+        let filter = Filter::read(fields, is_for_all);
+        let query = filter.to_query();
+        assert_eq!(
+            Filter::read(&Fields::parse(query.as_bytes()), is_for_all),
+            filter,
+            "{query}"
+        );
+        let search = filter.to_search(signed_in);
+        assert_eq!(
+            (search.limit, search.owner.is_none()),
+            (PAGE_LINKS, is_for_all && filter.owner.is_empty())
+        );
+        if let Some(list) = filter.to_list(signed_in) {
+            assert_eq!((list.partner, list.page.index), (search.partner, filter.page));
+        }
+        let [first, last] = filter.range(PAGE_LINKS);
+        assert!(first <= last);
+        filter.neighbours(u64::MAX);
+    }
+    read_end(fields.text("end"), Timestamp::from_unix(1_800_000_000));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn filter_stands_in_the_url() {
-        let query = "q=a%26b&state=off&owner=me&from=2026-01-02&unused=1&previews=0&order=expires&page=3";
+        let query = "q=a%26b&state=off&owner=me&date=expires&from=2026-01-02&unused=1&previews=0&order=-expires&page=3";
         let filter = Filter::read(&Fields::parse(query.as_bytes()), true);
         assert_eq!(filter.to_query(), query);
         assert!(filter.is_narrow());
-        let nothing = Filter::read(&Fields::parse(b"state=none&from=soon&order=x&page=0&unused=yes"), true);
+        let nothing = Filter::read(
+            &Fields::parse(b"state=none&date=expires&from=soon&to=-000100-01-01&order=x&page=0&unused=yes"),
+            true,
+        );
         assert_eq!(
             (nothing.to_query().as_str(), nothing.page, nothing.is_narrow()),
             ("", 1, false)

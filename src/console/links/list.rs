@@ -7,11 +7,11 @@ use hyper::StatusCode;
 
 use crate::console::cookie::SignedIn;
 use crate::console::links::edit::PRESETS;
-use crate::console::links::filter::{Choices, Filter, ORDERS, STATES};
+use crate::console::links::filter::{Choices, DATES, Filter, ORDERS, STATES};
 use crate::console::page::{Frame, Section, html, notice};
 use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
-use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
+use crate::console::view::{DestinationView, StateView, TimeView, counted, plain, title};
 use crate::console::{Console, Page};
 use crate::links::{READ_TIMEOUT, ReadContext};
 use crate::model::{LinkId, ShortLink, Timestamp, Usage, grouped};
@@ -25,10 +25,14 @@ struct ListPage {
     path: String,
     filter: Filter,
     states: Choices,
-    orders: Choices,
+    orders: Vec<(&'static str, &'static str)>,
+    dates: Choices,
+    heads: Vec<HeadView>,
+    counts_clicks: bool,
     presets: Choices,
     rows: Vec<RowView>,
     total: u64,
+    /// "1 link", "2 links".
     total_words: String,
     range: [usize; 2],
     /// The link that has just been deleted, which may be undone.
@@ -36,6 +40,77 @@ struct ListPage {
     undo: String,
     previous: Option<String>,
     next: Option<String>,
+}
+
+/// The head of a column.
+#[derive(Debug)]
+struct HeadView {
+    words: &'static str,
+    is_number: bool,
+    /// For assistive technology: whether the list is sorted by it.
+    sort: Option<&'static str>,
+    /// Sorts the list by it, the other way round if it is so already.
+    query: Option<String>,
+}
+
+/// A column by which a list can be sorted: its words and its orders, the one first that people expect.
+type SortedColumn = (&'static str, [&'static str; 2]);
+
+const NAME: SortedColumn = ("Name", ["name", "-name"]);
+const HOST: SortedColumn = ("Leads to", ["host", "-host"]);
+const OWNER: SortedColumn = ("Owner", ["owner", "-owner"]);
+const CLICKS: SortedColumn = ("Clicks", ["-clicks", "clicks"]);
+const MADE: SortedColumn = ("Made", ["", "created"]);
+
+impl HeadView {
+    fn unsorted(words: &'static str) -> Self {
+        Self {
+            words,
+            is_number: false,
+            sort: None,
+            query: None,
+        }
+    }
+
+    fn new((words, [first, second]): SortedColumn, filter: &Filter) -> Self {
+        let is_descending = |order: &str| order.is_empty() || order.starts_with('-');
+        let sort = if is_descending(&filter.order) {
+            "descending"
+        } else {
+            "ascending"
+        };
+        let next = if filter.order == first { second } else { first };
+        Self {
+            words,
+            is_number: words == CLICKS.0,
+            sort: (filter.order == first || filter.order == second).then_some(sort),
+            query: Some(filter.ordered(next)),
+        }
+    }
+
+    fn all(filter: &Filter, counts_clicks: bool) -> Vec<Self> {
+        let sorted = |column| Self::new(column, filter);
+        let mut heads = vec![
+            sorted(NAME),
+            Self::unsorted("Short link"),
+            sorted(HOST),
+            Self::unsorted("State"),
+        ];
+        heads.extend(filter.is_for_all.then(|| sorted(OWNER)));
+        heads.extend(counts_clicks.then(|| sorted(CLICKS)));
+        heads.push(sorted(MADE));
+        heads
+    }
+}
+
+/// The orders of a list, without those by what it has not.
+fn orders(filter: &Filter, counts_clicks: bool) -> Vec<(&'static str, &'static str)> {
+    let has = |order: &str| match order.trim_start_matches('-') {
+        "owner" => filter.is_for_all,
+        "clicks" => counts_clicks,
+        _ => true,
+    };
+    ORDERS.iter().copied().filter(|(order, _)| has(order)).collect()
 }
 
 #[derive(Debug)]
@@ -86,15 +161,19 @@ impl Console {
         frame.notice = notice(request);
         let rows: Vec<_> = links.iter().map(|(link, usage)| self.row(link, usage, now)).collect();
         let [previous, next] = filter.neighbours(total);
+        let counts_clicks = self.links.is_counting_clicks();
         let page = ListPage {
             frame,
             title,
             path: self.path(path),
             states: STATES,
-            orders: ORDERS,
+            orders: orders(&filter, counts_clicks),
+            dates: DATES,
+            heads: HeadView::all(&filter, counts_clicks),
+            counts_clicks,
             presets: PRESETS,
             total,
-            total_words: grouped(total),
+            total_words: counted(total, "link"),
             range: filter.range(rows.len()),
             rows,
             deleted: request.query.text("deleted").parse().ok(),

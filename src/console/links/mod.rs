@@ -7,13 +7,15 @@ mod list;
 mod share;
 
 pub use bulk::BulkJobs;
+#[cfg(fuzzing)]
+pub use filter::fuzz_filter;
 
 use crate::console::cookie::SignedIn;
 use crate::console::page::see_other;
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::{Console, Page};
-use crate::links::Scope;
+use crate::links::{Draft, Scope};
 use crate::model::{Actor, LinkId, ShortLink, Status, Usage};
 
 /// How long a deletion can be undone.
@@ -33,6 +35,30 @@ impl Console {
     }
 
     pub(super) async fn change_links(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
+        match self.try_to_change(path, form, signed_in).await {
+            Err(problem) => self.with_entered(path, form, Some(signed_in), problem).await,
+            done => done,
+        }
+    }
+
+    /// The page of a problem, on which what was entered in a form is still there.
+    pub(super) async fn with_entered(
+        &self,
+        path: &[&str],
+        form: &Fields,
+        signed_in: Option<&SignedIn>,
+        problem: Problem,
+    ) -> Page {
+        match *path {
+            _ if !problem.may_be_sent_again() => Err(problem),
+            ["new"] => Ok(self.refused_link(None, form, signed_in, &problem)),
+            [id, "edit"] => Ok(self.refused_link(Some(parse_id(id)?), form, signed_in, &problem)),
+            [id, "playback"] => Ok(self.refused_times(parse_id(id)?, form, signed_in, &problem).await),
+            _ => Err(problem),
+        }
+    }
+
+    async fn try_to_change(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
         let (scope, by) = (Scope::of(&signed_in.session), signed_in.actor());
         match *path {
             ["new"] => self.create(form, signed_in).await,
@@ -43,28 +69,58 @@ impl Console {
             [id, "delete"] => {
                 let deleted = self.links.delete(parse_id(id)?, scope, by).await?;
                 let until = self.links.clock().now().plus(UNDO_SECONDS);
-                let undo = self.key.undo_mark(signed_in, deleted.id, until);
-                Ok(see_other(
-                    &self.path(&format!("links?deleted={}&undo={undo}", deleted.id)),
-                ))
+                let undo = self.key.undo_mark(signed_in, &deleted, until);
+                let id = deleted.link.id;
+                Ok(see_other(&self.path(&format!("links?deleted={id}&undo={undo}"))))
             }
             [_, "new-id"] if form.text("confirm") != "yes" => Err(Problem::NotConfirmed),
             [id, "new-id"] => {
-                let renewed = self.links.renew_id(parse_id(id)?, scope, by).await?;
+                let id = parse_id(id)?;
+                let renewed = match self.key.once_seed(signed_in, path, form) {
+                    Some(seed) => self.links.renew_id_once(id, seed, scope, by).await?,
+                    None => self.links.renew_id(id, scope, by).await?,
+                };
                 Ok(see_other(&self.path(&format!("links/{}?done=renewed", renewed.id))))
             }
             [id, "restore"] => {
-                let (link, _) = self.link(id, signed_in).await?;
-                // As by the API: users bring back only what they have just deleted themselves.
-                let now = self.links.clock().now();
-                if !signed_in.is_admin() && !self.key.may_undo(signed_in, link.id, form.text("undo"), now) {
-                    return Err(Problem::AdministratorsOnly);
+                let (mut link, _) = self.link(id, signed_in).await?;
+                // Else the form was sent twice.
+                if link.status == Status::Deleted {
+                    let now = self.links.clock().now();
+                    let undone = self.key.undone(signed_in, link.id, form.text("undo"), now);
+                    // As by the API: users bring back only what they have just deleted themselves.
+                    let status = match undone {
+                        Some(was) => was,
+                        None if signed_in.is_admin() => Status::Enabled,
+                        None => return Err(Problem::AdministratorsOnly),
+                    };
+                    link = self.links.restore_as(link.id, link.partner_id, status, by).await?;
                 }
-                let restored = self.links.restore(link.id, link.partner_id, by).await?;
-                Ok(see_other(&self.path(&format!("links/{}?done=restored", restored.id))))
+                let done = if link.status == Status::Disabled {
+                    "restored-off"
+                } else {
+                    "restored"
+                };
+                Ok(see_other(&self.path(&format!("links/{}?done={done}", link.id))))
             }
             _ => Err(Problem::NotFound),
         }
+    }
+
+    /// Adds a link, once however often its form is sent.
+    async fn add(
+        &self,
+        draft: Draft,
+        path: &[&str],
+        form: &Fields,
+        signed_in: &SignedIn,
+    ) -> Result<ShortLink, Problem> {
+        let by = signed_in.actor();
+        let added = match self.key.once_seed(signed_in, path, form) {
+            Some(seed) => self.links.add_once(draft, seed, by).await,
+            None => self.links.add(draft, by).await,
+        };
+        Ok(added?)
     }
 
     async fn set_status(&self, id: &str, scope: Scope, by: Actor, status: Status) -> Page {

@@ -3,15 +3,16 @@
 use askama::Template;
 use hyper::StatusCode;
 
-use crate::console::cookie::SignedIn;
-use crate::console::page::{Frame, Section, html, notice, see_other};
+use crate::console::cookie::{SignedIn, new_once};
+use crate::console::page::{Frame, RefusalView, Section, html, notice, see_other};
 use crate::console::playback::{Player, parse_time, show_time};
 use crate::console::plot::Plot;
 use crate::console::problem::Problem;
 use crate::console::qr::{LEVEL_DEFAULT, LEVELS, QrPicture, SIZE_DEFAULT, SIZES};
 use crate::console::request::{ConsoleRequest, Fields};
-use crate::console::view::{DestinationView, StateView, TimeView, plain, title};
+use crate::console::view::{DestinationView, StateView, TimeView, counted, plain, title};
 use crate::console::{Console, Page, file};
+use crate::http::Response;
 use crate::links::{Draft, Scope};
 use crate::model::validate::NAME;
 use crate::model::{Destination, LinkId, ShortLink, Status, Usage, grouped};
@@ -39,6 +40,7 @@ struct LinkPage {
     updated: TimeView,
     starts: Option<TimeView>,
     ends: Option<TimeView>,
+    counts_clicks: bool,
     clicks: String,
     previews: String,
     last_used: Option<TimeView>,
@@ -49,7 +51,9 @@ struct LinkPage {
     sizes: [usize; 2],
     mail: String,
     player: Option<PlayerView>,
-    playback_error: Option<&'static str>,
+    playback_error: Option<String>,
+    /// By which a form is recognised if it is sent twice.
+    once: String,
     /// None for a deleted link.
     plot: Option<Plot>,
 }
@@ -59,6 +63,18 @@ struct PlayerView {
     takes_end: bool,
     start: String,
     end: String,
+}
+
+/// The form of times, where the page of the link cannot be shown.
+#[derive(Debug, Template)]
+#[template(path = "playback.html")]
+struct TimesPage {
+    frame: Frame,
+    id: LinkId,
+    start: String,
+    end: String,
+    once: String,
+    refusal: RefusalView,
 }
 
 impl LinkPage {
@@ -88,16 +104,11 @@ impl Console {
         Ok(html(StatusCode::OK, &page))
     }
 
-    fn share_page(
-        &self,
-        link: &ShortLink,
-        usage: &Usage,
-        frame: Frame,
-        failed: Option<(&Fields, &'static str)>,
-    ) -> LinkPage {
+    fn share_page(&self, link: &ShortLink, usage: &Usage, frame: Frame, failed: Option<(&Fields, String)>) -> LinkPage {
         let short_url = self.short_url(link.id);
         let picture = QrPicture::new(&short_url, LEVEL_DEFAULT);
-        let given = |name| failed.map(|(form, _)| plain(form.text(name))).unwrap_or_default();
+        let form = failed.as_ref().map(|(form, _)| *form);
+        let given = |name| form.map(|form| form.text(name).to_owned()).unwrap_or_default();
         let player = Player::of(&link.full_url).map(|player| PlayerView {
             takes_end: player.takes_end(),
             start: given("start"),
@@ -118,8 +129,9 @@ impl Console {
             updated: TimeView::new(link.updated_at),
             starts: link.starts_at.map(TimeView::new),
             ends: link.expires_at.map(TimeView::new),
+            counts_clicks: self.links.is_counting_clicks(),
             clicks: grouped(usage.clicks),
-            previews: grouped(usage.previews),
+            previews: counted(usage.previews, "preview"),
             last_used: usage.last_used_at.map(TimeView::new),
             qr: picture.map(|picture| picture.svg(QR_SHOWN)).unwrap_or_default(),
             levels: LEVELS,
@@ -128,6 +140,9 @@ impl Console {
             sizes: [*SIZES.start(), *SIZES.end()],
             mail: mail_to(link, &short_url),
             short_url,
+            once: Some(given("once"))
+                .filter(|once| !once.is_empty())
+                .unwrap_or_else(new_once),
             player,
             playback_error: failed.map(|(_, error)| error),
             plot: None,
@@ -154,9 +169,9 @@ impl Console {
         let (link, usage) = self.link(id, signed_in).await?;
         let player = Player::of(&link.full_url).filter(|_| link.status != Status::Deleted);
         let player = player.ok_or(Problem::NotFound)?;
-        let refuse = |error| {
+        let refuse = |error: &str| {
             let frame = self.frame(Some(signed_in), Section::None);
-            let page = self.share_page(&link, &usage, frame, Some((form, error)));
+            let page = self.share_page(&link, &usage, frame, Some((form, error.to_owned())));
             Ok(html(StatusCode::UNPROCESSABLE_ENTITY, &page))
         };
         let Some(start) = parse_time(form.text("start")) else {
@@ -194,8 +209,37 @@ impl Console {
             starts_at: link.starts_at,
             expires_at: link.expires_at,
         };
-        let new = self.links.add(draft, signed_in.actor()).await?;
+        let new = self.add(draft, &[id, "playback"], form, signed_in).await?;
         Ok(see_other(&self.path(&format!("links/{}?done=created", new.id))))
+    }
+
+    /// The form of times with what was entered, and why it was not taken.
+    pub(super) async fn refused_times(
+        &self,
+        id: LinkId,
+        form: &Fields,
+        signed_in: Option<&SignedIn>,
+        problem: &Problem,
+    ) -> Response {
+        if let Some(signed_in) = signed_in
+            && let Ok((link, usage)) = self.link(&id.to_string(), signed_in).await
+            && link.status != Status::Deleted
+            && Player::of(&link.full_url).is_some()
+        {
+            let frame = self.frame(Some(signed_in), Section::None);
+            let error = format!("{}. {}", problem.title(), problem.explanation_with_form());
+            let page = self.share_page(&link, &usage, frame, Some((form, error)));
+            return html(problem.status(), &page);
+        }
+        let page = TimesPage {
+            frame: self.frame(signed_in, Section::None),
+            id,
+            start: form.text("start").to_owned(),
+            end: form.text("end").to_owned(),
+            once: form.text("once").to_owned(),
+            refusal: RefusalView::new(problem),
+        };
+        html(problem.status(), &page)
     }
 }
 

@@ -7,7 +7,6 @@ mod settings;
 
 use std::collections::{HashMap, VecDeque};
 
-use askama::Template;
 use hyper::StatusCode;
 use hyper::header::SET_COOKIE;
 use parking_lot::Mutex;
@@ -20,7 +19,7 @@ use crate::console::oidc::flow::{Flow, SpentFlows};
 use crate::console::oidc::identity::NoIdentity;
 use crate::console::oidc::provider::{OidcError, Provider};
 use crate::console::oidc::settings::START_PATH;
-use crate::console::page::{Frame, Section, html, see_other};
+use crate::console::page::{GoOnPage, Section, html, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
 use crate::console::view::plain;
@@ -74,18 +73,6 @@ impl IdTokens {
         self.order.push_back(session);
         self.by_session.insert(session, id_token);
     }
-}
-
-/// Goes on by itself, as a navigation of this site: a redirect would be one of the provider's, which carries no cookie
-/// with SameSite=Strict, and to which no form may lead.
-#[derive(Debug, Template)]
-#[template(path = "go_on.html")]
-struct GoOnPage {
-    frame: Frame,
-    title: &'static str,
-    words: String,
-    link: &'static str,
-    url: String,
 }
 
 impl Oidc {

@@ -6,17 +6,21 @@ mod export;
 mod import;
 mod json;
 mod log;
+mod put;
 mod read;
+mod report;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use export::export;
-pub use import::{Conflict, ImportError, ImportEvent, ImportOptions, ImportReport, LineProblem, OnLines, import};
+pub use import::{ImportError, OnLines, import};
 pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use log::ImportLog;
+pub use put::{Conflict, ImportOptions};
 pub use read::{Defaults, Line, read};
+pub use report::{ImportEvent, ImportReport, LineProblem};
 pub use write::LinkWriter;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,3 +66,5 @@ pub const FIELDS: [&str; 12] = [
 ];
 /// A line without it keeps the start of a stored link; an empty one or null clears it.
 const STARTS_AT: &str = "startsAt";
+/// The start of a retired id in CSV. Spreadsheets round the number, and write it back so.
+const NEVER: &str = "never";

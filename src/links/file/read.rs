@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::links::file::{FIELDS, FileFormat, STARTS_AT};
+use crate::links::file::{FIELDS, FileFormat, NEVER, STARTS_AT};
 use crate::model::validate::{
     self, FULL_URL, NAME, SYSTEM_NAME, TextRule, UNIQUE_ID, USER_ID, without_byte_order_mark,
 };
@@ -25,6 +25,8 @@ const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
 /// Spreadsheets save "Unicode text" as UTF-16.
 const UTF_16: &str =
     "the file is UTF-16, expected UTF-8: save it as \"CSV UTF-8\", or convert it with iconv -f UTF-16 -t UTF-8";
+/// The start of a retired id as spreadsheets write it, `2.53402E+11`, where an older export had the number.
+const NEVER_ROUNDED: i64 = 253_402_000_000;
 const CSV_BUFFER_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -383,6 +385,9 @@ fn csv_row(columns: &[String], record: &csv::ByteRecord) -> Result<Row, String> 
             "fullUrl" => value.clone_into(&mut row.full_url),
             "uniqueId" => row.unique_id = Some(value.to_owned()),
             "status" => row.status = Some(number()?),
+            STARTS_AT if value.eq_ignore_ascii_case(NEVER) => {
+                row.starts_at = Some(Some(Whole(Timestamp::NEVER.as_unix())));
+            }
             STARTS_AT => row.starts_at = Some(Some(number()?)),
             other => return Err(format!("unknown field {other}")),
         }
@@ -435,22 +440,28 @@ fn link_of(row: Row, defaults: Defaults) -> Result<ShortLink, String> {
     };
     let status = Status::from_number(status).ok_or("status: expected 1 (disabled), 2 (enabled) or 3 (deleted)")?;
     let starts_at = match row.starts_at.flatten() {
-        // As exports write it.
         Some(Whole(seconds)) if Timestamp::from_unix(seconds) == Timestamp::NEVER => Some(Timestamp::NEVER),
+        Some(Whole(NEVER_ROUNDED)) if status == Status::Deleted => Some(Timestamp::NEVER),
         other => optional_time(STARTS_AT, other)?,
     };
     if starts_at == Some(Timestamp::NEVER) && status != Status::Deleted {
         return Err(format!(
-            "{STARTS_AT}: {} is for deleted links, whose id is retired",
+            "{STARTS_AT}: {NEVER} ({}) is for deleted links, whose id is retired",
             Timestamp::NEVER
         ));
     }
     let expires_at = optional_time("expiresAt", row.expires_at)?;
-    validate::validity(starts_at, expires_at).map_err(|error| error.to_string())?;
+    // By which the id is known to be retired where its record is damaged.
+    if starts_at == Some(Timestamp::NEVER) && expires_at.is_some() {
+        return Err("expiresAt: a link whose id is retired has none".to_owned());
+    }
+    let updated_at = time("updatedAt", seconds(row.updated_at))?;
+    // Retired ids have one time for both, by which they are known even where their records are damaged.
+    let updated_at = updated_at.filter(|_| starts_at != Some(Timestamp::NEVER));
     Ok(ShortLink {
         id,
         created_at,
-        updated_at: time("updatedAt", seconds(row.updated_at))?.unwrap_or(created_at),
+        updated_at: updated_at.unwrap_or(created_at),
         starts_at,
         expires_at,
         partner_id: partner_id

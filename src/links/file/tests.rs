@@ -133,17 +133,19 @@ fn a_line_may_set_clear_or_keep_the_start() {
     let csv = "id,systemName,fullUrl\nabcd,NAME,https://e.example/\n";
     assert_eq!(of(FileFormat::Csv, csv), (false, None));
     // As a retired id is exported, which is always deleted.
-    let retired = |status| {
-        let never = Timestamp::NEVER;
+    let retired = |status, never| {
         format!("id,systemName,fullUrl,status,startsAt\nabcd,NAME,https://e.example/,{status},{never}\n")
     };
-    assert_eq!(
-        of(FileFormat::Csv, &retired(3)),
-        (true, Some(Timestamp::NEVER.as_unix()))
-    );
-    let refused = reasons(FileFormat::Csv, &retired(2));
+    // The last two are of older exports, one of them saved by a spreadsheet.
+    for never in ["never", "Never", "253402300800", "2.53402E+11"] {
+        let start = of(FileFormat::Csv, &retired(3, never));
+        assert_eq!(start, (true, Some(Timestamp::NEVER.as_unix())), "{never}");
+    }
+    let refused = reasons(FileFormat::Csv, &retired(2, "never"));
     assert!(
-        refused[0].1.starts_with("startsAt: 253402300800 is for deleted links"),
+        refused[0]
+            .1
+            .starts_with("startsAt: never (253402300800) is for deleted links"),
         "{refused:?}"
     );
     let json = r#"{"id":"abcd","systemName":"NAME","fullUrl":"https://e.example/"}"#;
@@ -173,7 +175,7 @@ fn a_line_that_is_wrong_says_where_and_why() {
         link(&format!(",\"name\":\"{}\"", "x".repeat(64))),
         format!("{}\n", "x".repeat(200_000)),
         link(",\"name\":7"),
-        link(",\"startsAt\":20,\"expiresAt\":20"),
+        link(",\"status\":3,\"startsAt\":253402300800,\"expiresAt\":20"),
         link(",\"startsAt\":\"now\""),
     ]
     .concat();
@@ -190,7 +192,7 @@ fn a_line_that_is_wrong_says_where_and_why() {
         (10, "name: at most 63 characters"),
         (11, "longer than 131072 bytes"),
         (12, "invalid type: integer `7`, expected a string"),
-        (13, "startsAt 20 is not before expiresAt 20"),
+        (13, "expiresAt: a link whose id is retired has none"),
         (14, "invalid type: string \"now\""),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

@@ -1,8 +1,9 @@
 //! Writing links.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
-use crate::links::file::{FIELDS, FileFormat, LinkJson};
+use crate::links::file::{FIELDS, FileFormat, LinkJson, NEVER};
 use crate::model::ShortLink;
 
 pub struct LinkWriter<W: Write>(Kind<W>);
@@ -25,13 +26,12 @@ impl<W: Write> LinkWriter<W> {
     }
 
     pub fn write(&mut self, link: &ShortLink) -> io::Result<()> {
-        let row = LinkJson::from(link);
         match &mut self.0 {
             Kind::JsonLines(inner) => {
-                serde_json::to_writer(&mut *inner, &row)?;
+                serde_json::to_writer(&mut *inner, &LinkJson::from(link))?;
                 inner.write_all(b"\n")
             }
-            Kind::Csv(writer) => Ok(writer.serialize(row)?),
+            Kind::Csv(writer) => Ok(writer.write_record(csv_record(link).iter().map(|value| value.as_bytes()))?),
         }
     }
 
@@ -41,4 +41,29 @@ impl<W: Write> LinkWriter<W> {
             Kind::Csv(mut writer) => writer.flush(),
         }
     }
+}
+
+/// In the order of [`FIELDS`].
+fn csv_record(link: &ShortLink) -> [Cow<'_, str>; FIELDS.len()] {
+    let row = LinkJson::from(link);
+    let number = |number: i64| Cow::Owned(number.to_string());
+    let starts_at = if link.is_retired() {
+        Cow::Borrowed(NEVER)
+    } else {
+        row.starts_at.map(number).unwrap_or_default()
+    };
+    [
+        row.id,
+        number(row.created_at),
+        number(row.updated_at),
+        row.expires_at.map(number).unwrap_or_default(),
+        number(row.partner_id.into()),
+        row.user_id.unwrap_or_default(),
+        row.name.unwrap_or_default(),
+        row.system_name,
+        row.full_url,
+        row.unique_id.unwrap_or_default(),
+        number(row.status.into()),
+        starts_at,
+    ]
 }

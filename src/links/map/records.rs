@@ -133,7 +133,14 @@ impl<'r> Record<'r> {
         if expires_at.is_some_and(|expires_at| now > expires_at) {
             return Some(Untimely::Expired);
         }
-        starts_at.filter(|starts_at| now < *starts_at).map(Untimely::NotYet)
+        let starts_at = starts_at.filter(|starts_at| now < *starts_at)?;
+        // A link that ends before its start never works.
+        let is_over = expires_at.is_some_and(|expires_at| expires_at < starts_at);
+        Some(if is_over {
+            Untimely::Expired
+        } else {
+            Untimely::NotYet(starts_at)
+        })
     }
 
     pub fn validity(self) -> Validity {

@@ -6,12 +6,13 @@ mod query;
 mod rows;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use query::{SearchOrder, SearchQuery, SearchState};
+pub use query::{SearchDate, SearchOrder, SearchQuery, SearchState};
 
 use crate::links::search::rows::Rows;
 use crate::links::{LinkError, Links};
@@ -35,12 +36,15 @@ pub struct SearchIndex {
     rows: RwLock<Option<Rows>>,
     waiting: Mutex<Waiting>,
     turns: Semaphore,
+    /// Of the rows.
+    memory_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
 enum Change {
     Link(Box<ShortLink>),
-    Used(Vec<LinkId>),
+    /// With all clicks.
+    Used(Vec<(LinkId, u64)>),
 }
 
 /// What has happened since the rows were last brought up to date.
@@ -62,7 +66,7 @@ impl Change {
     fn links(&self) -> usize {
         match self {
             Self::Link(_) => 1,
-            Self::Used(ids) => ids.len(),
+            Self::Used(used) => used.len(),
         }
     }
 }
@@ -89,6 +93,7 @@ impl Default for SearchIndex {
                 searched_at: Instant::now(),
             }),
             turns: Semaphore::new(SEARCHES_MAX),
+            memory_bytes: AtomicUsize::new(0),
         }
     }
 }
@@ -108,8 +113,13 @@ impl SearchIndex {
         self.push(|| Change::Link(Box::new(link.clone())));
     }
 
-    pub fn note_used(&self, ids: impl Iterator<Item = LinkId>) {
-        self.push(|| Change::Used(ids.collect()));
+    pub fn note_used(&self, used: Vec<(LinkId, u64)>) {
+        self.push(|| Change::Used(used));
+    }
+
+    /// Whether changes are kept for searches.
+    pub fn is_kept(&self) -> bool {
+        self.waiting.lock().is_kept
     }
 
     fn push(&self, change: impl FnOnce() -> Change) {
@@ -143,6 +153,7 @@ impl SearchIndex {
         drop(waiting);
         if !is_kept && let Some(mut rows) = self.rows.try_write() {
             *rows = None;
+            self.memory_bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -187,11 +198,13 @@ impl SearchIndex {
         let mut rows = RwLockUpgradableReadGuard::upgrade(rows);
         if !is_usable {
             *rows = None;
+            self.memory_bytes.store(0, Ordering::Relaxed);
             *rows = Some(read(snapshot).inspect_err(|_| self.clear())?);
         }
         if let Some(rows) = rows.as_mut() {
             // Those that a snapshot has already change nothing.
             apply(rows, changes);
+            self.memory_bytes.store(rows.memory_bytes(), Ordering::Relaxed);
         }
         let rows = RwLockWriteGuard::downgrade(rows);
         Ok(rows.as_ref().map(look))
@@ -202,7 +215,7 @@ fn apply(rows: &mut Rows, changes: Vec<Change>) {
     for change in changes {
         match change {
             Change::Link(link) => rows.put(&(&*link).into()),
-            Change::Used(ids) => ids.into_iter().for_each(|id| rows.set_used(id)),
+            Change::Used(used) => used.into_iter().for_each(|(id, clicks)| rows.set_clicks(id, clicks)),
         }
     }
 }
@@ -229,7 +242,7 @@ fn read(snapshot: &Snapshot) -> Result<Rows, StoreError> {
         .next()
         .map(|collector| collector.0)
         .unwrap_or_default();
-    snapshot.for_each_used(|id| rows.set_used(id))?;
+    snapshot.for_each_used(|id, clicks| rows.set_clicks(id, clicks))?;
     tracing::debug!(elapsed = ?began.elapsed(), bytes = rows.memory_bytes(), "links read for searches");
     Ok(rows)
 }
@@ -255,7 +268,16 @@ impl Links {
         losses
     }
 
+    fn check_search(&self, query: &SearchQuery) -> Result<(), LinkError> {
+        let needs_clicks = query.only_unused || query.order == SearchOrder::Clicks;
+        if needs_clicks && !self.is_counting_clicks() {
+            return Err(LinkError::ClicksNotCounted);
+        }
+        Ok(())
+    }
+
     pub async fn search(&self, query: SearchQuery) -> Result<Found, LinkError> {
+        self.check_search(&query)?;
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
             let _turn = self.search.turn().await?;
@@ -280,6 +302,7 @@ impl Links {
 
     /// The ids of all links that a search finds, whatever its page.
     pub async fn search_ids(&self, query: SearchQuery) -> Result<Vec<LinkId>, LinkError> {
+        self.check_search(&query)?;
         let query = Arc::new(query);
         for _ in 0..ATTEMPTS {
             let _turn = self.search.turn().await?;
@@ -304,6 +327,11 @@ impl Links {
         if let Err(error) = self.search(nothing).await {
             tracing::debug!(%error, "cannot prepare searches");
         }
+    }
+
+    /// What searches keep in memory, in bytes.
+    pub fn search_memory_bytes(&self) -> u64 {
+        self.search.memory_bytes.load(Ordering::Relaxed) as u64
     }
 
     /// Frees what searches keep in memory when nobody has searched for a while.

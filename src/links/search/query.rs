@@ -14,7 +14,9 @@ pub struct SearchQuery {
     /// The link with this id is found too, whatever the text.
     pub id: Option<LinkId>,
     pub state: SearchState,
-    pub created: TimeRange,
+    /// When this was.
+    pub date: SearchDate,
+    pub range: TimeRange,
     /// Only links that nobody has opened.
     pub only_unused: bool,
     /// No links of this system name.
@@ -34,7 +36,8 @@ impl SearchQuery {
             text: String::new(),
             id: None,
             state: SearchState::Present,
-            created: TimeRange { from: None, to: None },
+            date: SearchDate::Created,
+            range: TimeRange { from: None, to: None },
             only_unused: false,
             without_system_name: None,
             order: SearchOrder::Created,
@@ -57,10 +60,26 @@ pub enum SearchState {
     Deleted,
 }
 
-/// By which time; ties by id.
+/// A time of a link. One that never starts or expires is in no range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchDate {
+    Created,
+    Updated,
+    Starts,
+    Expires,
+}
+
+/// By what; ties by id. Links that never expire come last either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchOrder {
     Created,
     Updated,
     Expires,
+    /// What people call a link, in lower case.
+    Title,
+    /// Of the destination.
+    Host,
+    Owner,
+    /// As far as they have been written down.
+    Clicks,
 }

@@ -1,6 +1,7 @@
 //! What a search looks at of every link, in memory: texts in lower case, each kept once where many links share it.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use url::Url;
 
-use crate::links::search::query::{SearchOrder, SearchQuery, SearchState};
+use crate::links::search::query::{SearchDate, SearchOrder, SearchQuery, SearchState};
 use crate::model::{LinkId, LinkRef, PartnerId, Status, Timestamp};
 
 /// The number of a text that many links share.
@@ -20,7 +21,8 @@ const NO_TEXT: TextId = 0;
 struct Row {
     id: LinkId,
     status: Status,
-    is_used: bool,
+    /// At most as many as fit.
+    clicks: u32,
     partner: PartnerId,
     owner: TextId,
     system_name: TextId,
@@ -33,43 +35,109 @@ struct Row {
     expires: Timestamp,
 }
 
-/// Texts by number and numbers by text.
+/// Texts by number and numbers by text. A text goes with the last link that has it.
 #[derive(Debug)]
 struct Texts {
-    all: Vec<Arc<str>>,
+    all: Vec<Counted>,
+    /// Numbers without a text.
+    free: Vec<TextId>,
     numbers: HashMap<Arc<str>, TextId, RandomState>,
+    /// Of the texts themselves.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Counted {
+    text: Arc<str>,
+    links: u32,
 }
 
 impl Default for Texts {
     fn default() -> Self {
         let none: Arc<str> = "".into();
+        let first = Counted {
+            text: Arc::clone(&none),
+            links: 1,
+        };
         Self {
-            all: vec![Arc::clone(&none)],
+            all: vec![first],
+            free: Vec::new(),
             numbers: std::iter::once((none, NO_TEXT)).collect(),
+            bytes: 0,
         }
     }
 }
 
 impl Texts {
-    fn number(&mut self, text: &str) -> TextId {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
+    /// What a text takes beside its characters: the counts of its `Arc`.
+    const OVERHEAD_BYTES: usize = 2 * size_of::<usize>();
+
+    /// The number of the text of one more link.
+    fn take(&mut self, text: &str) -> TextId {
+        if let Some(number) = self.numbers.get(text).copied() {
+            if number != NO_TEXT
+                && let Some(counted) = self.all.get_mut(number as usize)
+            {
+                counted.links += 1;
+            }
+            return number;
         }
-        let Ok(number) = TextId::try_from(self.all.len()) else {
+        let Some(number) = self.free.pop().or_else(|| TextId::try_from(self.all.len()).ok()) else {
             return NO_TEXT;
         };
         let text: Arc<str> = text.into();
-        self.all.push(Arc::clone(&text));
-        self.numbers.insert(text, number);
+        self.bytes += text.len() + Self::OVERHEAD_BYTES;
+        self.numbers.insert(Arc::clone(&text), number);
+        let counted = Counted { text, links: 1 };
+        match self.all.get_mut(number as usize) {
+            Some(unused) => *unused = counted,
+            None => self.all.push(counted),
+        }
         number
+    }
+
+    /// One link less has the text.
+    fn release(&mut self, number: TextId) {
+        let Some(none) = self.all.first().map(|none| Arc::clone(&none.text)) else {
+            return;
+        };
+        let Some(counted) = self.all.get_mut(number as usize).filter(|_| number != NO_TEXT) else {
+            return;
+        };
+        counted.links = counted.links.saturating_sub(1);
+        if counted.links == 0 {
+            let text = std::mem::replace(&mut counted.text, none);
+            self.bytes -= text.len() + Self::OVERHEAD_BYTES;
+            self.numbers.remove(&text);
+            self.free.push(number);
+        }
+    }
+
+    fn text(&self, number: TextId) -> &str {
+        self.all.get(number as usize).map_or("", |counted| &counted.text)
+    }
+
+    /// The positions of these texts in their order.
+    fn ranks(&self, numbers: impl Iterator<Item = TextId>) -> HashMap<TextId, u64, RandomState> {
+        let distinct: HashSet<TextId, RandomState> = numbers.collect();
+        let mut sorted: Vec<_> = distinct.into_iter().collect();
+        sorted.sort_unstable_by_key(|number| self.text(*number));
+        sorted.into_iter().zip(0..).collect()
     }
 
     /// Which texts a search finds.
     fn containing(&self, part: &str) -> Vec<bool> {
         self.all
             .iter()
-            .map(|text| !text.is_empty() && text.contains(part))
+            .map(|Counted { text, .. }| !text.is_empty() && text.contains(part))
             .collect()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A hash table has a byte for each place beside its entry.
+        let of_numbers = self.numbers.capacity() * (size_of::<(Arc<str>, TextId)>() + 1);
+        let of_all = self.all.capacity() * size_of::<Counted>() + self.free.capacity() * size_of::<TextId>();
+        of_all + of_numbers + self.bytes
     }
 }
 
@@ -97,11 +165,11 @@ impl Rows {
         let mut row = Row {
             id: link.id,
             status: link.status,
-            is_used: false,
+            clicks: 0,
             partner: link.partner_id,
-            owner: self.owners.number(link.user_id.unwrap_or_default()),
-            system_name: self.texts.number(&link.system_name.to_lowercase()),
-            host: self.texts.number(host),
+            owner: self.owners.take(link.user_id.unwrap_or_default()),
+            system_name: self.texts.take(&link.system_name.to_lowercase()),
+            host: self.texts.take(host),
             name_start,
             name_length,
             created: link.created_at,
@@ -113,9 +181,12 @@ impl Rows {
             .position(hash, link.id)
             .and_then(|position| self.rows.get_mut(position))
         {
-            row.is_used = old.is_used;
+            row.clicks = old.clicks;
+            let old = std::mem::replace(old, row);
             self.unused_name_bytes += usize::from(old.name_length);
-            *old = row;
+            self.owners.release(old.owner);
+            self.texts.release(old.system_name);
+            self.texts.release(old.host);
             self.pack_names();
             return;
         }
@@ -128,11 +199,12 @@ impl Rows {
         self.positions.insert_unique(hash, position, hash_of);
     }
 
-    /// Notes that a link has been used.
-    pub fn set_used(&mut self, id: LinkId) {
+    /// Notes the clicks of a link, which only grow.
+    pub fn set_clicks(&mut self, id: LinkId, clicks: u64) {
+        let clicks = u32::try_from(clicks).unwrap_or(u32::MAX);
         let hash = self.hasher.hash_one(id);
         if let Some(row) = self.position(hash, id).and_then(|position| self.rows.get_mut(position)) {
-            row.is_used = true;
+            row.clicks = row.clicks.max(clicks);
         }
     }
 
@@ -168,22 +240,30 @@ impl Rows {
 
     /// The links that fit: how many, and those of the page, in order.
     pub fn search(&self, query: &SearchQuery, now: Timestamp) -> (u64, Vec<LinkId>) {
-        let mut found = self.matching(query, now);
+        let mut found = self.with_keys(self.matching(query, now), query);
+        let order = |one: &(u64, &Row), other: &(u64, &Row)| {
+            let by_title = || match query.order {
+                SearchOrder::Title => self.title(one.1).cmp(self.title(other.1)),
+                _ => Ordering::Equal,
+            };
+            let by_key = one.0.cmp(&other.0).then_with(by_title);
+            let order = by_key.then_with(|| one.1.id.cmp(&other.1.id));
+            if query.is_descending { order.reverse() } else { order }
+        };
         let total = found.len();
-        let key = |row: &Row| self.key(row, query);
         let begin = query.offset.min(total);
         let end = query.offset.saturating_add(query.limit).min(total);
         // Only the page itself is sorted.
         if end < total {
-            found.select_nth_unstable_by_key(end, |row| key(row));
+            found.select_nth_unstable_by(end, order);
             found.truncate(end);
         }
         if 0 < begin && begin < found.len() {
-            found.select_nth_unstable_by_key(begin, |row| key(row));
+            found.select_nth_unstable_by(begin, order);
         }
         let page = found.get_mut(begin..).unwrap_or_default();
-        page.sort_unstable_by_key(|row| key(row));
-        (total as u64, page.iter().map(|row| row.id).collect())
+        page.sort_unstable_by(order);
+        (total as u64, page.iter().map(|(_, row)| row.id).collect())
     }
 
     /// The ids of all links that fit, in no order.
@@ -191,22 +271,37 @@ impl Rows {
         self.matching(query, now).into_iter().map(|row| row.id).collect()
     }
 
-    /// The smallest comes first; links that never expire come last either way.
-    fn key(&self, row: &Row, query: &SearchQuery) -> (i64, [u8; crate::model::ID_MAX_BYTES]) {
-        let time = match query.order {
-            SearchOrder::Created => row.created,
-            SearchOrder::Updated => row.updated,
-            SearchOrder::Expires if row.expires == Timestamp::MAX => return (i64::MAX, row.id.padded()),
-            SearchOrder::Expires => row.expires,
+    /// Numbers in the order of what the links are sorted by; of equal ones, only titles may still differ.
+    fn with_keys<'r>(&self, found: Vec<&'r Row>, query: &SearchQuery) -> Vec<(u64, &'r Row)> {
+        let ranks = match query.order {
+            SearchOrder::Host => self.texts.ranks(found.iter().map(|row| row.host)),
+            SearchOrder::Owner => self.owners.ranks(found.iter().map(|row| row.owner)),
+            _ => HashMap::default(),
         };
-        let seconds = time.as_unix();
-        let mut id = row.id.padded();
-        if query.is_descending {
-            // Turns the order of the ids too.
-            id = id.map(|byte| !byte);
-            return (-seconds, id);
+        let rank = |text: TextId| ranks.get(&text).copied().unwrap_or_default();
+        let seconds = |time: Timestamp| time.as_unix().cast_unsigned() ^ (1 << 63);
+        let key = |row: &Row| match query.order {
+            SearchOrder::Created => seconds(row.created),
+            SearchOrder::Updated => seconds(row.updated),
+            SearchOrder::Expires if row.expires == Timestamp::MAX && query.is_descending => 0,
+            SearchOrder::Expires if row.expires == Timestamp::MAX => u64::MAX,
+            SearchOrder::Expires => seconds(row.expires),
+            SearchOrder::Title => beginning(self.title(row)),
+            SearchOrder::Host => rank(row.host),
+            SearchOrder::Owner => rank(row.owner),
+            SearchOrder::Clicks => row.clicks.into(),
+        };
+        found.into_iter().map(|row| (key(row), row)).collect()
+    }
+
+    /// What people call a link, in lower case.
+    fn title<'s>(&'s self, row: &Row) -> &'s [u8] {
+        let name = name_of(&self.names, row);
+        if name.trim_ascii().is_empty() {
+            self.texts.text(row.system_name).as_bytes()
+        } else {
+            name
         }
-        (seconds, id)
     }
 
     fn matching(&self, query: &SearchQuery, now: Timestamp) -> Vec<&Row> {
@@ -230,12 +325,18 @@ impl Rows {
         let owner = query.owner.as_deref().map(|owner| number(&self.owners, owner));
         let left_out = query.without_system_name.as_deref();
         let left_out = left_out.map(|name| number(&self.texts, &name.to_lowercase()));
+        let date = |row: &Row| match query.date {
+            SearchDate::Created => Some(row.created),
+            SearchDate::Updated => Some(row.updated),
+            SearchDate::Starts => Some(row.starts).filter(|time| *time != Timestamp::MIN),
+            SearchDate::Expires => Some(row.expires).filter(|time| *time != Timestamp::MAX),
+        };
         let fits = |row: &&Row| {
             row.partner == query.partner
                 && owner.is_none_or(|owner| row.owner == owner)
                 && is_of_state(row, query.state, now)
-                && query.created.contains(Some(row.created))
-                && (!query.only_unused || !row.is_used)
+                && query.range.contains(date(row))
+                && (!query.only_unused || row.clicks == 0)
                 && left_out.is_none_or(|name| row.system_name != name)
                 && fits_text(row)
         };
@@ -243,8 +344,18 @@ impl Rows {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity()
+        let of_texts = self.texts.memory_bytes() + self.owners.memory_bytes();
+        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity() + of_texts
     }
+}
+
+/// The first bytes of a text, as a number that is ordered as they are.
+fn beginning(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    for (byte, of_text) in bytes.iter_mut().zip(text) {
+        *byte = *of_text;
+    }
+    u64::from_be_bytes(bytes)
 }
 
 fn name_of<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
@@ -259,9 +370,60 @@ fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
     match state {
         SearchState::Present => row.status != Status::Deleted,
         SearchState::Works => is_enabled && row.starts <= now && now <= row.expires,
-        SearchState::Waits => is_enabled && now < row.starts && now <= row.expires,
-        SearchState::Expired => is_enabled && row.expires < now,
+        SearchState::Waits => is_enabled && now < row.starts && row.starts <= row.expires,
+        SearchState::Expired => is_enabled && (row.expires < now || row.expires < row.starts),
         SearchState::Off => row.status == Status::Disabled,
         SearchState::Deleted => row.status == Status::Deleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::tests::imports::link;
+    use crate::model::ShortLink;
+
+    #[test]
+    fn texts_go_with_their_last_link() {
+        let mut rows = Rows::default();
+        let named = |number: usize, text: &str| ShortLink {
+            user_id: Some(format!("owner{text}")),
+            system_name: format!("NAME{text}"),
+            full_url: format!("https://host{text}.example/"),
+            name: Some(format!("name {text}")),
+            ..link(number)
+        };
+        let mut put = |link: ShortLink| rows.put(&(&link).into());
+        put(named(0, "same"));
+        put(named(1, "same"));
+        for change in 0..1_000 {
+            put(named(0, &change.to_string()));
+        }
+        let texts = |texts: &Texts| {
+            let mut texts: Vec<_> = texts.numbers.keys().map(|text| text.to_string()).collect();
+            texts.sort();
+            texts
+        };
+        assert_eq!(texts(&rows.owners), ["", "owner999", "ownersame"]);
+        let expected = ["", "host999.example", "hostsame.example", "name999", "namesame"];
+        assert_eq!(texts(&rows.texts), expected);
+        assert!(
+            rows.texts.all.len() <= 7 && rows.texts.free.len() <= 2,
+            "{:?}",
+            rows.texts
+        );
+        assert!(rows.memory_bytes() < 4_096, "{}", rows.memory_bytes());
+        let bytes: usize = expected.iter().map(|text| text.len()).sum();
+        assert_eq!(rows.texts.bytes, bytes + 4 * Texts::OVERHEAD_BYTES);
+        // Each number still is that of its text.
+        let query = |text: &str, owner: &str| SearchQuery {
+            text: text.into(),
+            owner: Some(owner.into()),
+            ..SearchQuery::of(PartnerId(7))
+        };
+        let found = |text, owner| rows.search(&query(text, owner), Timestamp::from_unix(0)).0;
+        assert_eq!((found("name999", "owner999"), found("host999", "owner999")), (1, 1));
+        assert_eq!((found("namesame", "ownersame"), found("namesame", "owner999")), (1, 0));
+        assert_eq!(found("host998", "owner999"), 0);
     }
 }

@@ -3,6 +3,7 @@
 use crate::links::tests::audit::somebody;
 use crate::links::tests::block_on;
 use crate::links::*;
+use crate::model::Destination;
 
 const DAY: i64 = 24 * 60 * 60;
 const ENDED: Digest = [1; 20];

@@ -272,7 +272,10 @@ fn fail_often(seed: u64) -> usize {
             disk.fail(failure, StdRng::seed_from_u64(rng.random()));
         }
         let step = any_step(&mut rng);
-        let done = block_on(run(&links, &world, &step, number));
+        let done = block_on(run(&links, &world, &step, number)).map_err(|error| match error {
+            LinkError::RenewalUnknown(_) => WriteError::OutcomeUnknown.into(),
+            error => error,
+        });
         let context = || format!("seed {seed}, step {number}, {step:?}");
         match done {
             Ok(added) => world = world.after(&step, number, added.as_ref()),

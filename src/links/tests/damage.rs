@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::links::file::{Conflict, ImportOptions, import};
 use crate::links::tests::audit::{import_log, somebody};
-use crate::links::tests::{block_on, draft, lines_of, open};
+use crate::links::tests::{block_on, draft, everybody, lines_of, open};
 use crate::links::*;
 
 const LINKS: usize = 1_500;
@@ -146,4 +146,61 @@ fn an_import_that_updates_repairs_a_damaged_record() {
     assert_eq!(snapshot.get(id).unwrap(), Some(backed_up));
     let found = snapshot.verify(|| {}).unwrap();
     assert!(found.is_clean(), "{found:#?}");
+}
+
+/// Nothing of a damaged record says whether its id is retired, but its times do.
+#[test]
+fn damaged_retired_id_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_unix(1_000));
+    let links = open(folder.path(), &clock);
+    let add = |expires_at: Option<i64>| {
+        let draft = Draft {
+            expires_at: expires_at.map(Timestamp::from_unix),
+            ..draft("https://e.example/x")
+        };
+        block_on(links.add(draft, somebody())).unwrap()
+    };
+    let delete = |link: &ShortLink| block_on(links.delete(link.id, everybody(), somebody())).unwrap();
+    let (renewed, deleted, same_second, expiring) = (add(None), add(None), add(None), add(Some(5_000)));
+    delete(&same_second);
+    delete(&expiring);
+    clock.set(Timestamp::from_unix(2_000));
+    delete(&deleted);
+    block_on(links.renew_id(renewed.id, everybody(), somebody())).unwrap();
+    let retired = links.store.snapshot().unwrap().get(renewed.id).unwrap().unwrap();
+    for id in [renewed.id, deleted.id, same_second.id, expiring.id] {
+        block_on(links.store.write(move |transaction| transaction.damage(id))).unwrap();
+    }
+    let run = |link: &ShortLink, dry_run| {
+        let options = ImportOptions {
+            conflict: Conflict::Update,
+            dry_run,
+            ..ImportOptions::default()
+        };
+        let lines = lines_of([link.clone()]);
+        block_on(import(links.store(), lines, options, Arc::new(|_| {}), import_log())).unwrap()
+    };
+    for (link, is_refused) in [
+        (&renewed, true),
+        (&deleted, false),
+        (&same_second, true),
+        (&expiring, false),
+    ] {
+        let (would, done) = (run(link, true), run(link, false));
+        assert_eq!((would.updated, would.refused), (done.updated, done.refused));
+        assert_eq!(
+            (done.refused == 1, done.updated == 1),
+            (is_refused, !is_refused),
+            "{link:?}"
+        );
+        let reasons = done.problems.iter().map(|problem| problem.reason.as_str());
+        assert!(
+            reasons.into_iter().all(|reason| reason.contains("may be retired")),
+            "{done:?}"
+        );
+    }
+    assert_eq!(run(&retired, false).updated, 1);
+    let snapshot = links.store.snapshot().unwrap();
+    assert_eq!(snapshot.get(renewed.id).unwrap(), Some(retired));
 }

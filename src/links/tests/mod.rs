@@ -10,20 +10,24 @@ pub mod damage;
 mod days;
 pub mod destinations;
 pub mod imports;
+mod once;
 mod policy;
 pub mod renew;
+mod round_trip;
 mod search;
 pub mod simulated;
 pub mod validity;
 
 use crate::links::file::{ImportOptions, import};
 use crate::links::tests::audit::{import_log, somebody};
+use crate::model::Destination;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Replacement;
 
 pub const PARTNER: PartnerId = PartnerId(7);
 
@@ -207,7 +211,8 @@ async fn run(links: &Links, model: &mut Model, operation: &Operation, now: Times
             if stored.status == Status::Deleted {
                 assert!(matches!(deleted, Err(LinkError::NotFound)));
             } else {
-                let deleted = deleted.unwrap();
+                let Deleted { link: deleted, was } = deleted.unwrap();
+                assert_eq!(was, stored.status);
                 assert_eq!((deleted.status, deleted.updated_at), (Status::Deleted, now));
                 model.insert(deleted.id, deleted);
             }
@@ -378,14 +383,12 @@ fn damaged_record_affects_only_its_link() {
     // What a backup brings back of it is counted once.
     let whole = block_on(links.get(ids[0], &everybody())).unwrap();
     let repair = ShortLink { id: damaged, ..whole };
-    assert!(
-        block_on(
-            links
-                .store
-                .write(move |transaction| transaction.replace_damaged(repair))
-        )
-        .unwrap()
+    let repaired = block_on(
+        links
+            .store
+            .write(move |transaction| transaction.replace_damaged(repair)),
     );
+    assert_eq!(repaired.unwrap(), Replacement::Done);
     assert_eq!(links.store.metrics().links(), [0, 5, 0]);
     assert!(matches!(
         links.index().look_up(ids[0], clock.now()),

@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::kaltura::session::{Partner, Secret};
-use crate::links::tests::audit::somebody;
-use crate::links::tests::{PARTNER, block_on, draft, everybody, open};
+use crate::links::file::{Conflict, ImportOptions, import};
+use crate::links::tests::audit::{import_log, somebody};
+use crate::links::tests::imports::link;
+use crate::links::tests::{PARTNER, block_on, draft, everybody, lines_of, open};
 use crate::links::*;
 use crate::model::LinkPolicy;
 
@@ -110,4 +112,88 @@ fn new_destinations_have_allowed_hosts() {
     assert!(set("https://www.example.org/", "five").is_ok());
     block_on(links.delete(id, everybody(), somebody())).unwrap();
     block_on(links.restore(id, PARTNER, somebody())).unwrap();
+}
+
+#[test]
+fn imported_destinations_have_allowed_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_000)));
+    let to = |number, full_url: &str| ShortLink {
+        full_url: full_url.to_owned(),
+        ..link(number)
+    };
+    let run = |lines: Vec<ShortLink>, obeyed: Option<Arc<Partners>>, dry_run| {
+        let options = ImportOptions {
+            conflict: Conflict::Update,
+            keep_going: true,
+            dry_run,
+            obeyed,
+            ..ImportOptions::default()
+        };
+        let lines = lines_of(lines);
+        let report = block_on(import(links.store(), lines, options, Arc::new(|_| {}), import_log())).unwrap();
+        let refused: Vec<_> = report.problems.iter().map(|problem| problem.line).collect();
+        let reasons = report.problems.iter().map(|problem| problem.reason.as_str());
+        assert!(
+            reasons
+                .into_iter()
+                .all(|reason| reason.contains("not allowed (expected one of e.example)"))
+        );
+        (report.added, report.updated, refused)
+    };
+    // Whoever may write the file of the store.
+    let old = || vec![to(1, "https://old.example/"), to(2, "https://old.example/")];
+    assert_eq!(run(old(), None, false), (2, 0, vec![]));
+    let damaged = link(2).id;
+    block_on(links.store.write(move |transaction| transaction.damage(damaged))).unwrap();
+    let policy = partners(&["e.example"], 0);
+    let renamed = ShortLink {
+        name: Some("new".into()),
+        ..to(1, "https://old.example/")
+    };
+    let file = vec![
+        renamed,
+        to(1, "https://evil.example/"),
+        to(2, "https://old.example/"),
+        to(3, "https://evil.example/"),
+        to(4, "https://e.example/"),
+    ];
+    for dry_run in [true, false] {
+        let outcome = run(file.clone(), Some(Arc::clone(&policy)), dry_run);
+        assert_eq!(outcome, (1, 1, vec![2, 3, 4]), "{dry_run}");
+    }
+}
+
+#[test]
+fn refused_adds_do_not_take_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let links = open(folder.path(), &Clock::manual(Timestamp::from_unix(1_700_006_400)));
+    let (_sender, receiver) = watch::channel(partners(&[], 3));
+    links.follow(receiver);
+    let id = block_on(links.add(of_user("me"), somebody())).unwrap().id;
+    assert_eq!(allowed(&links, &of_user("me"), 2), 2);
+    let own = Scope {
+        owner: Some("me".into()),
+        ..everybody()
+    };
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (started, is_started) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let holding = links.store.write_alone(move |_| {
+            started.send(()).unwrap();
+            released.recv().unwrap();
+            Ok((crate::store::TransactionEnd::Abort, ()))
+        });
+        let refused = async {
+            is_started.await.unwrap();
+            let added = links.add(of_user("me"), somebody()).await;
+            assert!(matches!(added, Err(LinkError::TooManyToday { .. })), "{added:?}");
+            let renewed = links.renew_id(id, own, somebody()).await;
+            assert!(matches!(renewed, Err(LinkError::TooManyToday { .. })), "{renewed:?}");
+            release.send(()).unwrap();
+        };
+        let (held, ()) = tokio::join!(holding, refused);
+        held.unwrap();
+    });
 }

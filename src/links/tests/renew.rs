@@ -1,5 +1,8 @@
 //! New ids: that everything moves, and nothing brings a retired id back.
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use crate::links::file::{Conflict, ImportOptions, Line, import};
 use crate::links::tests::audit::import_log;
 use crate::links::tests::audit::somebody;
@@ -7,9 +10,10 @@ use crate::links::tests::simulated::open;
 use crate::links::tests::{PARTNER, block_on, draft, everybody};
 use crate::links::*;
 use crate::model::{DailyUsage, Day, Visit};
-use crate::store::testing::simulated::Disk;
+use crate::store::testing::simulated::{Disk, Failure};
 
 const TODAY: Day = Day(20_000);
+const EIO: i32 = 5;
 
 fn owned() -> Draft {
     Draft {
@@ -134,4 +138,30 @@ fn nothing_brings_a_retired_id_back() {
     }
     assert_eq!(links.store.snapshot().unwrap().get(old.id).unwrap(), Some(retired));
     assert_eq!(links.index().look_up(old.id, clock.now()), Verdict::Deleted);
+}
+
+/// Otherwise nobody could tell from the old id where the link went.
+#[test]
+fn renewal_of_unknown_outcome_names_the_new_id() {
+    let (disk, clock) = (Disk::with_store(), Clock::manual(TODAY.start()));
+    let links = open(&disk, &clock, 1).unwrap();
+    let old = block_on(links.add(owned(), somebody())).unwrap();
+    let failure = Failure {
+        first: disk.operations() + 1,
+        count: u64::MAX / 2,
+        errno: EIO,
+        reads_too: false,
+    };
+    disk.fail(failure, StdRng::seed_from_u64(0));
+    let failed = block_on(links.renew_id(old.id, everybody(), somebody()));
+    let Err(LinkError::RenewalUnknown(new)) = failed else {
+        panic!("{failed:?}");
+    };
+    assert_ne!(new, old.id);
+    drop(links);
+    let mut rng = StdRng::seed_from_u64(1);
+    let links = open(&disk.crashed(&mut rng), &clock, 2).unwrap();
+    let get = |id| block_on(links.get(id, &everybody())).ok();
+    let now = [get(old.id), get(new)].map(|link| link.is_some());
+    assert!(now == [true, false] || now == [false, true], "{now:?}");
 }

@@ -1,5 +1,7 @@
 //! Searches against a model of them, and changes of many links.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -25,7 +27,7 @@ fn query() -> SearchQuery {
 }
 
 /// What a search should find, in order, by looking at every link.
-fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashSet<LinkId>, now: Timestamp) -> Vec<LinkId> {
+fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashMap<LinkId, u64>, now: Timestamp) -> Vec<LinkId> {
     let holds = |text: &str| text.to_lowercase().contains(&query.text.to_lowercase());
     let host = |link: &ShortLink| {
         let url = url::Url::parse(&link.full_url).unwrap();
@@ -44,6 +46,12 @@ fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashSet<LinkId>, now:
             _ => false,
         }
     };
+    let date = |link: &ShortLink| match query.date {
+        SearchDate::Created => Some(link.created_at),
+        SearchDate::Updated => Some(link.updated_at),
+        SearchDate::Starts => link.starts_at,
+        SearchDate::Expires => link.expires_at,
+    };
     let fits = |link: &&ShortLink| {
         link.partner_id == query.partner
             && query
@@ -51,8 +59,8 @@ fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashSet<LinkId>, now:
                 .as_ref()
                 .is_none_or(|owner| link.user_id.as_ref() == Some(owner))
             && is_of_state(link)
-            && query.created.contains(Some(link.created_at))
-            && (!query.only_unused || !used.contains(&link.id))
+            && query.range.contains(date(link))
+            && (!query.only_unused || !used.contains_key(&link.id))
             && query
                 .without_system_name
                 .as_ref()
@@ -63,21 +71,25 @@ fn expected(all: &[ShortLink], query: &SearchQuery, used: &HashSet<LinkId>, now:
                 || holds(&host(link)))
     };
     let mut found: Vec<_> = all.iter().filter(fits).collect();
-    let time = |link: &ShortLink| match query.order {
-        SearchOrder::Created => Some(link.created_at),
-        SearchOrder::Updated => Some(link.updated_at),
-        SearchOrder::Expires => link.expires_at,
+    let title = |link: &ShortLink| {
+        let name = link.name.clone().filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| link.system_name.clone()).to_lowercase()
     };
+    let clicks = |link: &ShortLink| used.get(&link.id).copied().unwrap_or_default();
+    let order = |one: &ShortLink, other: &ShortLink| match query.order {
+        SearchOrder::Created => one.created_at.cmp(&other.created_at),
+        SearchOrder::Updated => one.updated_at.cmp(&other.updated_at),
+        SearchOrder::Expires => one.expires_at.cmp(&other.expires_at),
+        SearchOrder::Title => title(one).cmp(&title(other)),
+        SearchOrder::Host => host(one).cmp(&host(other)),
+        SearchOrder::Owner => one.user_id.cmp(&other.user_id),
+        SearchOrder::Clicks => clicks(one).cmp(&clicks(other)),
+    };
+    let is_last = |link: &ShortLink| query.order == SearchOrder::Expires && link.expires_at.is_none();
     found.sort_by(|one, other| {
-        let order = time(one).cmp(&time(other)).then(one.id.cmp(&other.id));
+        let order = order(one, other).then(one.id.cmp(&other.id));
         let order = if query.is_descending { order.reverse() } else { order };
-        time(one)
-            .is_none()
-            .cmp(&time(other).is_none())
-            .then_with(|| match time(one) {
-                Some(_) => order,
-                None => one.id.cmp(&other.id),
-            })
+        is_last(one).cmp(&is_last(other)).then(order)
     });
     found.iter().map(|link| link.id).collect()
 }
@@ -98,24 +110,40 @@ fn any_query() -> impl Strategy<Value = SearchQuery> {
     use SearchState::*;
     let texts = ["", "lect", "ONE", "ün", "example", "xn--", "km", "none"];
     let states = vec![Present, Works, Waits, Expired, Off, Deleted];
-    let orders = vec![SearchOrder::Created, SearchOrder::Updated, SearchOrder::Expires];
+    let orders = vec![
+        SearchOrder::Created,
+        SearchOrder::Updated,
+        SearchOrder::Expires,
+        SearchOrder::Title,
+        SearchOrder::Host,
+        SearchOrder::Owner,
+        SearchOrder::Clicks,
+    ];
+    let dates = vec![
+        SearchDate::Created,
+        SearchDate::Updated,
+        SearchDate::Starts,
+        SearchDate::Expires,
+    ];
     let flags = any::<[bool; 5]>();
     let select = proptest::sample::select::<&str>;
     (
         select(texts.to_vec()),
         proptest::sample::select(states),
         proptest::sample::select(orders),
+        proptest::sample::select(dates),
         flags,
     )
         .prop_map(
-            |(text, state, order, [only_unused, without_previews, owned, recent, is_descending])| SearchQuery {
+            |(text, state, order, date, [only_unused, without_previews, owned, recent, is_descending])| SearchQuery {
                 text: text.to_owned(),
                 state,
                 order,
                 only_unused,
                 without_system_name: without_previews.then(|| "KMC-PREVIEW".to_owned()),
                 owner: owned.then(|| "me".to_owned()),
-                created: TimeRange {
+                date,
+                range: TimeRange {
                     from: recent.then(|| Timestamp::from_unix(NOW + 3)),
                     to: None,
                 },
@@ -142,7 +170,7 @@ struct Searched {
     clock: Clock,
     recorder: ClickRecorder,
     all: Vec<ShortLink>,
-    used: HashSet<LinkId>,
+    used: HashMap<LinkId, u64>,
     _folder: TempDir,
 }
 
@@ -154,7 +182,7 @@ impl Searched {
             links,
             clock,
             all: Vec::new(),
-            used: HashSet::new(),
+            used: HashMap::new(),
             _folder: folder,
         }
     }
@@ -227,7 +255,7 @@ impl Searched {
                 let id = self.all[link % count].id;
                 self.recorder.record(id, crate::model::Visit::Click, now);
                 self.links.flush_clicks().await.unwrap();
-                self.used.insert(id);
+                *self.used.entry(id).or_default() += 1;
             }
         }
     }
@@ -333,4 +361,25 @@ async fn changes_together_leave_others_alone() {
     };
     assert_eq!(links.get(other.id, &everything).await.unwrap(), other);
     assert_eq!(links.get(mine.id, &everything).await.unwrap().expires_at, end);
+}
+
+#[tokio::test]
+async fn what_depends_on_clicks_needs_them_counted() {
+    let (links, _, _folder) = open();
+    let links = links.counting_clicks(false);
+    let unused = SearchQuery {
+        only_unused: true,
+        ..query()
+    };
+    let by_clicks = SearchQuery {
+        order: SearchOrder::Clicks,
+        ..query()
+    };
+    for refused in [unused, by_clicks] {
+        let found = links.search(refused.clone()).await;
+        assert!(matches!(found, Err(LinkError::ClicksNotCounted)), "{refused:?}");
+        let found = links.search_ids(refused).await;
+        assert!(matches!(found, Err(LinkError::ClicksNotCounted)));
+    }
+    assert_eq!(links.search(query()).await.unwrap().total, 0);
 }

@@ -10,7 +10,7 @@ use crate::links::file::{ImportError, ImportLog, ImportOptions, Line, import};
 use crate::links::tests::audit::{import_log, somebody};
 use crate::links::tests::{PARTNER, draft, everybody};
 use crate::links::*;
-use crate::model::{Day, Usage};
+use crate::model::{Day, Destination, Usage};
 use crate::store::replication::ReplicationLog;
 use crate::store::testing::simulated::{Disk, open_with_log};
 use crate::store::{AuditQuery, Snapshot};

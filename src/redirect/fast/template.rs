@@ -1,6 +1,6 @@
 //! Responses that are rendered once, but for what differs from one request to the next.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 
@@ -40,8 +40,9 @@ impl Template {
     pub fn new(response: Response, id: &[u8], location: &[u8]) -> Self {
         let (parts, body) = response.into_parts();
         let body = body.collect().now_or_never().and_then(Result::ok);
-        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let slots = [(id, Piece::Id), (location, Piece::Location)];
+        let mut body = body.unwrap_or_default().aggregate();
+        let mut slots = vec![(id, Piece::Id), (location, Piece::Location)];
+        slots.retain(|(what, _)| !what.is_empty());
         let mut head = Pieces::default();
         let reason = parts.status.canonical_reason().unwrap_or_default();
         head.text(format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).as_bytes());
@@ -52,11 +53,15 @@ impl Template {
             head.text(b"\r\n");
         }
         head.slot(Piece::Close);
-        head.text(format!("content-length: {}\r\ndate: ", body.len()).as_bytes());
+        head.text(format!("content-length: {}\r\ndate: ", body.remaining()).as_bytes());
         head.slot(Piece::Date);
         head.text(b"\r\n\r\n");
         let mut rest = Pieces::default();
-        rest.split(body, &slots);
+        while body.has_remaining() {
+            // Of as many bytes as it has, a piece is not copied.
+            let piece = body.copy_to_bytes(body.chunk().len());
+            rest.split(piece, &slots);
+        }
         Self {
             head: head.finished(),
             body: rest.finished(),
@@ -105,12 +110,10 @@ impl Pieces {
     fn split(&mut self, text: Bytes, slots: &[(&[u8], Piece)]) {
         let slot_at = |place: usize| {
             let rest = text.get(place..).unwrap_or_default();
-            slots
-                .iter()
-                .find(|(what, _)| !what.is_empty() && rest.starts_with(what))
+            slots.iter().find(|(what, _)| rest.starts_with(what))
         };
         let (mut begin, mut place) = (0, 0);
-        while place < text.len() {
+        while place < text.len() && !slots.is_empty() {
             let Some((what, piece)) = slot_at(place) else {
                 place += 1;
                 continue;

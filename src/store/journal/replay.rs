@@ -94,7 +94,7 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                 match transaction.get(id) {
                     Ok(old) => transaction.put(old.as_ref(), link)?,
                     // The original transaction decided that it may be replaced.
-                    Err(StoreError::Damaged { .. }) => drop(transaction.replace_damaged(link)?),
+                    Err(StoreError::Damaged { .. }) => transaction.replay_over_damaged(link)?,
                     Err(error) => return Err(error),
                 }
             }

@@ -6,6 +6,7 @@ pub mod limit;
 pub mod list;
 pub mod query;
 pub mod rank;
+pub mod remains;
 pub mod scan;
 pub mod snapshot;
 pub mod verify;

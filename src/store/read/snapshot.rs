@@ -106,14 +106,15 @@ impl Snapshot {
         }
     }
 
-    /// Calls `visit` with the id of every link that has been used, as far as that has been written down.
-    pub fn for_each_used(&self, mut visit: impl FnMut(LinkId)) -> Result<(), StoreError> {
+    /// Calls `visit` with every link that has been used and its clicks, as far as they have been written down.
+    pub fn for_each_used(&self, mut visit: impl FnMut(LinkId, u64)) -> Result<(), StoreError> {
         let Some(table) = &self.clicks else { return Ok(()) };
         for entry in table.iter()? {
             let (id, sealed) = entry?;
             let Ok(link) = id_of(id.value()) else { continue };
-            if clicks::decode_or_none(link, sealed.value()).clicks > 0 {
-                visit(link);
+            let clicks = clicks::decode_or_none(link, sealed.value()).clicks;
+            if clicks > 0 {
+                visit(link, clicks);
             }
         }
         Ok(())
@@ -287,6 +288,17 @@ impl Snapshot {
         }
     }
 
+    /// How many links of a user were made between two moments, deleted ones too; at most so many.
+    pub fn count_links_of_user(
+        &self,
+        partner: PartnerId,
+        user: &str,
+        times: (Timestamp, Timestamp),
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        count_of_user(self.index(Index::User), partner, user, times, most)
+    }
+
     pub const fn index(&self, index: Index) -> &ReadOnlyTable<Bytes, ()> {
         self.indexes.get(index)
     }
@@ -314,6 +326,25 @@ fn count(entries: redb::Range<'_, Bytes, ()>, index: Index) -> Result<Counts, St
 pub fn count_scope(table: &impl ReadableTable<Bytes, ()>, index: Index, scope: &[u8]) -> Result<Counts, StoreError> {
     let (first, last) = keys::scope_bounds(scope);
     count(table.range(first.as_slice()..=last.as_slice())?, index)
+}
+
+pub fn count_of_user<T: ReadableTable<Bytes, ()>>(
+    table: &T,
+    partner: PartnerId,
+    user: &str,
+    (from, to): (Timestamp, Timestamp),
+    most: usize,
+) -> Result<usize, StoreError> {
+    let scope = keys::text_scope(partner, user);
+    let mut count = 0;
+    for status in Status::ALL {
+        let (first, last) = keys::bounds(&scope, status, Some(from), Some(to));
+        for entry in table.range(first.as_slice()..=last.as_slice())?.take(most - count) {
+            entry?;
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// The links of a scope that are not deleted, made up to a moment.

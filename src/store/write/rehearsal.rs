@@ -10,7 +10,9 @@ use crate::store::error::StoreError;
 use crate::store::files::medium;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
+use crate::store::read::remains::Remains;
 use crate::store::read::snapshot::{Snapshot, undeleted};
+use crate::store::write::transaction::Replacement;
 
 /// Links as they would be.
 const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("written");
@@ -62,6 +64,15 @@ impl<'s> Rehearsal<'s> {
             }
         }
         Ok(None)
+    }
+
+    pub fn replace_damaged(&mut self, new: &ShortLink) -> Result<Replacement, StoreError> {
+        let remains = Remains::of(new.id, |index| self.snapshot.index(index))?;
+        let judged = Replacement::judge(&remains, new);
+        if judged == Replacement::Done {
+            self.put(None, new)?;
+        }
+        Ok(judged)
     }
 
     pub fn put(&mut self, old: Option<&ShortLink>, new: &ShortLink) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ use crate::store::format::record;
 use crate::store::format::tables::{self, META_SEQUENCE, Tables};
 use crate::store::format::values::{self, Counts};
 use crate::store::journal::redo::Redo;
+use crate::store::read::remains::Remains;
 use crate::store::read::snapshot;
 use crate::store::replication::{ContentDigest, Position};
 
@@ -29,6 +30,28 @@ pub enum Change {
     Revoked(Digest, Timestamp),
     /// Revocations that ended before the given moment were dropped.
     RevocationsDropped(Timestamp),
+}
+
+/// What became of a link in place of one whose record is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacement {
+    Done,
+    /// Nothing is written: the damaged record belonged to another partner.
+    OfAnotherPartner,
+    /// Nothing is written: the id may be retired, and the link would bring it back.
+    MayBeRetired,
+}
+
+impl Replacement {
+    pub fn judge(remains: &Remains, new: &ShortLink) -> Self {
+        if !remains.are_of(new.partner_id) {
+            Self::OfAnotherPartner
+        } else if remains.may_be_retired() && !new.is_retired() {
+            Self::MayBeRetired
+        } else {
+            Self::Done
+        }
+    }
 }
 
 /// What a transaction that counts clicks needs; most do not.
@@ -123,24 +146,15 @@ impl<'t> Transaction<'t> {
         ids.take(most).collect()
     }
 
-    /// How many links of a user were made between two moments, deleted ones too; at most so many.
+    /// As [`snapshot::Snapshot::count_links_of_user`], with what the transaction has changed.
     pub fn count_links_of_user(
         &self,
         partner: PartnerId,
         user: &str,
-        (from, to): (Timestamp, Timestamp),
+        times: (Timestamp, Timestamp),
         most: usize,
     ) -> Result<usize, StoreError> {
-        let (table, scope) = (self.tables.indexes.get(Index::User), keys::text_scope(partner, user));
-        let mut count = 0;
-        for status in Status::ALL {
-            let (first, last) = keys::bounds(&scope, status, Some(from), Some(to));
-            for entry in table.range(first.as_slice()..=last.as_slice())?.take(most - count) {
-                entry?;
-                count += 1;
-            }
-        }
-        Ok(count)
+        snapshot::count_of_user(self.tables.indexes.get(Index::User), partner, user, times, most)
     }
 
     /// Notes that the links of a user are being deleted, which takes several commits.
@@ -205,22 +219,27 @@ impl<'t> Transaction<'t> {
     }
 
     /// Writes a link in place of one whose record is damaged. What the indexes say of that one is found by looking at
-    /// all of them, so this is for repairs only. False, and nothing is written, if it belonged to another partner.
-    pub fn replace_damaged(&mut self, new: ShortLink) -> Result<bool, StoreError> {
-        let mut stale = Vec::new();
-        for index in Index::ALL {
-            for entry in self.tables.indexes.get(index).iter()? {
-                let (key, _) = entry?;
-                if keys::id_of(index, key.value()) == Some(new.id) {
-                    stale.push((index, key.value().to_vec()));
-                }
-            }
+    /// all of them, so this is for repairs only.
+    pub fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError> {
+        let remains = Remains::of(new.id, |index| self.tables.indexes.get(index))?;
+        let judged = Replacement::judge(&remains, &new);
+        if judged == Replacement::Done {
+            self.put_in_place_of(remains, new)?;
         }
-        let own = keys::partner_scope(new.partner_id);
-        if stale.iter().any(|(_, key)| !key.starts_with(&own)) {
-            return Ok(false);
+        Ok(judged)
+    }
+
+    /// The same for what was acknowledged before: the damaged record is of an earlier state of the link.
+    pub fn replay_over_damaged(&mut self, new: ShortLink) -> Result<(), StoreError> {
+        let remains = Remains::of(new.id, |index| self.tables.indexes.get(index))?;
+        if remains.are_of(new.partner_id) {
+            self.put_in_place_of(remains, new)?;
         }
-        for (index, key) in stale {
+        Ok(())
+    }
+
+    fn put_in_place_of(&mut self, remains: Remains, new: ShortLink) -> Result<(), StoreError> {
+        for (index, key) in remains.keys {
             self.modifications += 1;
             if let Some((_, table)) = self.tables.indexes.iter_mut().find(|(of, _)| *of == index) {
                 table.remove(key.as_slice())?;
@@ -231,8 +250,7 @@ impl<'t> Transaction<'t> {
                 self.count_at(counter, status, -1);
             }
         }
-        self.put(None, new)?;
-        Ok(true)
+        self.put(None, new)
     }
 
     fn count_at(&mut self, key: Vec<u8>, status: u8, by: i64) {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, code, poll};
+use crate::support::fixture::{ADMIN_SECRET, Appliance, PARTNER, code, configuration, folder, poll, serve};
 use crate::support::http::{Answer, request};
 use crate::support::scrape::refusals;
 use crate::support::wire::Connection;
@@ -32,7 +32,10 @@ fn memory(appliance: &Appliance, field: &str) -> u64 {
 
 /// Starts with links on pages of 500, each link at least a kilobyte.
 fn start_with_links(settings: &str, links: usize) -> (Appliance, String) {
-    let appliance = Appliance::start_with(settings);
+    let mut command = serve();
+    // Memory is then what is in use: by default glibc keeps much of what is freed, the more the busier the machine is.
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+    let appliance = Appliance::start_by(command, folder(&configuration(settings)));
     let ks = appliance.admin_ks();
     for _ in 0..links / 100 {
         let mut body = json!({ "format": 1, "ks": ks });
@@ -120,8 +123,11 @@ fn error_echoes_at_most_256_bytes() {
 #[test]
 fn large_responses_stay_within_the_memory_budget() {
     const BUDGET: u64 = 64 * 1024 * 1024;
-    // The budget, one list per turn, and the overhead of the allocator. Without a budget, 40 responses take 1.3 GB.
-    const SLACK: u64 = 2 * BUDGET;
+    // Beside the budget: the store's pages, threads and connections, and a list a core while it is written. Without a
+    // budget, 40 responses take 1.3 GB.
+    const SLACK: u64 = 32 * 1024 * 1024;
+    const LIST: u64 = 16 * 1024 * 1024;
+    let lists = std::thread::available_parallelism().unwrap().get().max(2) as u64;
     let (appliance, ks) = start_with_links(&format!("[admin]\nmax_buffered_bytes = {BUDGET}\n"), 500);
     let mut body = json!({ "format": 2, "ks": ks });
     for number in 1..=200 {
@@ -149,7 +155,7 @@ fn large_responses_stay_within_the_memory_budget() {
             .all(|client| client.stream.peek(&mut [0; 1]).is_ok_and(|read| read == 1))
     });
     let grown = memory(&appliance, "VmHWM") - before;
-    assert!(grown < BUDGET + SLACK, "{grown} bytes");
+    assert!(grown < BUDGET + SLACK + lists * LIST, "{grown} bytes");
     // Small requests are served, and the memory is freed.
     assert_eq!(appliance.get_admin("/readyz").status, 200);
     drop(clients);

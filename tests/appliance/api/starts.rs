@@ -89,6 +89,13 @@ fn update_keeps_moves_or_clears_the_start() {
             "{refused}"
         );
     }
+    // Without WITH, the client does not see the start.
+    let ended = appliance.link("update", &ks, &[("id", &id), ("shortLink[expiresAt]", "3999999999")]);
+    assert_eq!(ended["expiresAt"], 3_999_999_999_i64, "{ended}");
+    assert_eq!(appliance.goto(&id).status, 410);
+    assert_eq!(update("shortLink[name]", "newer")["startsAt"], 4_000_000_000_i64);
+    assert_eq!(update("shortLink[expiresAt]", "4000000001")["name"], "newer");
+    assert_eq!(appliance.goto(&id).status, 404);
     assert_eq!(update("shortLink[startsAt]", "")["startsAt"], 4_000_000_000_i64);
     for (name, value) in [
         ("shortLink[startsAt]", "0"),

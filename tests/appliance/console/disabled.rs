@@ -28,7 +28,7 @@ fn disabled_console_leaves_no_trace() {
 fn read_only_console_shows_links_and_keeps_them() {
     let mut appliance = Appliance::start();
     let mut jane = Browser::of_user(&appliance, "jane");
-    let id = jane.create(&[("name", "kept")]);
+    let id = jane.create(&[("name", "kept"), ("full_url", "https://youtu.be/x")]);
     assert!(appliance.terminate().success());
     let key = appliance.folder.path().join("data/console.key");
     std::fs::remove_file(&key).unwrap();
@@ -44,12 +44,17 @@ fn read_only_console_shows_links_and_keeps_them() {
     for (path, fields) in [
         ("/links/new".to_owned(), &[("full_url", "https://example.com/")][..]),
         (format!("/links/{id}/edit"), &[("full_url", "https://example.com/")]),
+        (format!("/links/{id}/playback"), &[("start", "1:30")]),
         (format!("/links/{id}/disable"), &[]),
         (format!("/links/{id}/delete"), &[]),
     ] {
         let answer = jane.submit(&path, fields);
         assert_eq!(answer.status, 503, "{path}");
         assert!(answer.text().contains("takes no changes"), "{}", answer.text());
+        for (name, value) in fields {
+            let kept = answer.text().contains(&format!("value=\"{value}\""));
+            assert!(kept, "{path}: {name} is lost: {}", answer.text());
+        }
     }
     let answer = jane.submit("/sign-out", &[]);
     assert_eq!((answer.status, answer.header("location")), (303, "/console/sign-in"));

@@ -16,6 +16,7 @@ fn answers(appliance: &Appliance) -> Vec<(String, Answer)> {
         "",
         "/",
         "/sign-in",
+        "/sign-in?next=links&on=1",
         "/links",
         "/nowhere",
         "/sign-in/link/used",
@@ -23,6 +24,7 @@ fn answers(appliance: &Appliance) -> Vec<(String, Answer)> {
     ] {
         answers.push((format!("nobody's {path}"), nobody.get(path)));
     }
+    answers.push(("led on".to_owned(), nobody.send("GET", "/sign-in", &[], b"")));
     answers.push(("wrong secret".to_owned(), nobody.sign_in(PARTNER, "jane", "wrong")));
     for path in [
         "/links".to_owned(),

@@ -6,6 +6,8 @@ mod disabled;
 mod forms;
 mod headers;
 mod hostile_texts;
+mod kept_forms;
+mod lists;
 mod one_time_links;
 mod openid;
 mod other_sites;

@@ -95,7 +95,7 @@ fn people_sign_in_with_their_account() {
     for (groups, is_admin) in [(json!(["staff"]), false), (json!(["staff", "admins"]), true)] {
         provider.sign(json!({"groups": groups}), SignedBy::Provider);
         let mut visitor = Visitor::new(&appliance);
-        let page = visitor.get("sign-in?next=links%2Fnew");
+        let page = visitor.get("sign-in?next=links%2Fnew&on=1");
         let start = "http://127.0.0.1:1/console/sign-in/oidc?next=links%2Fnew";
         assert!(page.text().contains(&format!("href=\"{start}\"")), "{}", page.text());
         let state = visitor.begin(&provider);

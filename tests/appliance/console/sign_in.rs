@@ -94,14 +94,22 @@ fn signing_in_leads_to_pages_of_the_console_only() {
         (asked.status, asked.header("location")),
         (303, "/console/sign-in?next=links%2Fabcd")
     );
+    let asked = browser.get("/all?q=a,b:c&state=off");
+    assert_eq!(
+        asked.header("location"),
+        "/console/sign-in?next=all%3Fq%3Da%252Cb%253Ac%26state%3Doff"
+    );
     for (next, leads_to) in [
         ("links/abcd", "/console/links/abcd"),
+        ("all?q=a%2Cb%3Ac&state=off", "/console/all?q=a%2Cb%3Ac&state=off"),
         ("", "/console/"),
         ("//evil.test", "/console/"),
         ("/\\evil.test", "/console/"),
         ("https://evil.test/", "/console/"),
         ("javascript:alert(1)", "/console/"),
         ("../../evil", "/console/"),
+        ("links/%2e%2e/%2E./evil", "/console/"),
+        ("links?q=a..b", "/console/links?q=a..b"),
         ("@evil.test", "/console/"),
         ("links\r\nSet-Cookie: a=b", "/console/"),
         ("sign-out", "/console/"),
@@ -135,4 +143,53 @@ fn sessions_of_a_removed_partner_end_at_reload() {
             .status,
         403
     );
+}
+
+/// Where a page goes on by itself.
+fn goes_on_to(page: &str) -> String {
+    let (_, rest) = page
+        .split_once("http-equiv=\"refresh\" content=\"0; url=")
+        .unwrap_or_else(|| panic!("does not go on: {page}"));
+    let url = rest.split('"').next().unwrap();
+    assert!(page.contains(&format!("href=\"{url}\"")), "no link: {page}");
+    url.replace("&amp;", "&").replace("&#38;", "&")
+}
+
+#[test]
+fn page_opened_from_another_site_needs_no_new_sign_in() {
+    let appliance = Appliance::start();
+    let mut jane = Browser::of_user(&appliance, "jane");
+    let id = jane.create(&[]);
+    // Browsers keep the cookie back, also from where a redirect of that request leads. Over plain HTTP they do not say
+    // why.
+    for site in [&[("Sec-Fetch-Site", "cross-site")][..], &[]] {
+        let mut nobody = Browser::new(&appliance);
+        let path = format!("/links/{id}?a=1&b=%22%3Cx%3E");
+        let asked = nobody.send("GET", &path, site, b"");
+        let sign_in = asked.header("location").strip_prefix("/console").unwrap().to_owned();
+        let page = nobody.send("GET", &sign_in, site, b"");
+        assert_eq!((page.status, page.header("set-cookie")), (200, ""), "{site:?}");
+        assert!(!page.text().contains("Secret"), "{}", page.text());
+        // That page is of this site, so its browser sends the cookie.
+        let next = goes_on_to(page.text());
+        let next = next.strip_prefix("/console").unwrap();
+        let site = [("Sec-Fetch-Site", "same-origin")];
+        let led = jane.send("GET", next, &site, b"");
+        assert_eq!(
+            (led.status, led.header("location")),
+            (303, format!("/console{path}").as_str())
+        );
+        // Without one, it ends there, whatever browsers say.
+        for site in [&site[..], &[("Sec-Fetch-Site", "cross-site")], &[]] {
+            let form = nobody.send("GET", next, site, b"");
+            assert_eq!(form.status, 200, "{site:?}");
+            assert!(form.text().contains("Secret"), "{site:?}: {}", form.text());
+            assert!(!form.text().contains("http-equiv"), "{site:?}: {}", form.text());
+        }
+    }
+    // Nobody leads people away with it.
+    let page = Browser::new(&appliance).send("GET", "/sign-in?next=https://evil.test/", &[], b"");
+    let next = goes_on_to(page.text());
+    let led = jane.get(next.strip_prefix("/console").unwrap());
+    assert_eq!((led.status, led.header("location")), (303, "/console/"));
 }

@@ -96,7 +96,8 @@ impl Browser {
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
-        self.send("GET", path, &[], b"")
+        // As when somebody types an address; over plain HTTP, only at addresses of the machine itself.
+        self.send("GET", path, &[("Sec-Fetch-Site", "none")], b"")
     }
 
     /// Sends these fields from a page of the console.

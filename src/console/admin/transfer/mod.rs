@@ -146,7 +146,7 @@ impl Console {
     /// Has a file checked, and leads to the outcome.
     fn begin_check(&self, job: ImportJob, by: Actor, file: Arc<KeptFile>, slot: ImportSlot) -> Page {
         let (progress, partners) = (Arc::clone(&job.progress), self.starts.partners());
-        let mut settings = job.settings;
+        let mut settings = job.settings.clone();
         settings.options.dry_run = true;
         let number = self.imports.begin(job).ok_or(Problem::TooManyJobs)?;
         let (transfers, imports) = (Arc::clone(&self.transfers), Arc::clone(&self.imports));

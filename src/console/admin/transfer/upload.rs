@@ -114,6 +114,7 @@ impl Console {
                 dry_run: false,
                 keep_going: form.text("keep_going") == "1",
                 partner,
+                ..ImportOptions::default()
             },
         })
     }
