@@ -9,6 +9,7 @@ mod cookie;
 #[cfg(fuzzing)]
 mod fuzz;
 mod header;
+mod jobs;
 mod links;
 mod oidc;
 mod page;
@@ -38,9 +39,8 @@ pub use settings::{ConsoleSettings, check_url};
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
-use crate::console::admin::ImportJobs;
 use crate::console::cookie::{SignInMethod, SignedIn};
-use crate::console::links::BulkJobs;
+use crate::console::jobs::{BackgroundJob, JobKind, JobOwner, Jobs};
 use crate::console::oidc::Oidc;
 use crate::console::page::{isolate, protect, see_other};
 use crate::console::problem::Problem;
@@ -86,8 +86,7 @@ pub struct Console {
     url: Option<Url>,
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
-    jobs: Arc<BulkJobs>,
-    imports: Arc<ImportJobs>,
+    jobs: Arc<Jobs>,
 }
 
 /// What a page answers.
@@ -114,7 +113,6 @@ impl Console {
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             jobs: Arc::default(),
-            imports: Arc::default(),
         })
     }
 
@@ -220,7 +218,7 @@ impl Console {
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
             [
-                "all" | "audit" | "audit.jsonl" | "clicks" | "health" | "transfer" | "users",
+                "all" | "audit" | "audit.jsonl" | "clicks" | "health" | "jobs" | "transfer" | "users",
                 ..,
             ] => self.show_admin(&path, request, required(signed_in)?).await,
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
@@ -251,7 +249,7 @@ impl Console {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
             ["bulk"] => self.begin_bulk(form, signed_in).await,
-            ["transfer" | "users", ..] => self.change_admin(&path, form, signed_in).await,
+            ["transfer", ..] => self.change_admin(&path, form, signed_in),
             ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
@@ -259,6 +257,17 @@ impl Console {
 
     fn is_operator(&self, signed_in: &SignedIn) -> bool {
         signed_in.is_admin() && self.starts.is_operator(signed_in.session.partner)
+    }
+
+    /// Takes a job of somebody, before it begins to run.
+    fn begin_job(&self, kind: JobKind, signed_in: &SignedIn) -> Result<Arc<BackgroundJob>, Problem> {
+        let owner = JobOwner {
+            session: signed_in.session.digest,
+            partner: signed_in.session.partner,
+            user: signed_in.user.clone(),
+        };
+        let begun = self.jobs.begin(owner, self.links.clock().now(), kind);
+        begun.ok_or(Problem::TooManyJobs)
     }
 
     /// A path of the console, as browsers see it.

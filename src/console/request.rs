@@ -22,7 +22,7 @@ const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The fields of a query or a form, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -32,6 +32,13 @@ impl Fields {
 
     pub fn push(&mut self, name: String, value: String) {
         self.0.push((name, value));
+    }
+
+    /// The first value of a field as it was sent; empty where there is none.
+    pub fn exact(&self, name: &str) -> &str {
+        self.pairs()
+            .find(|(other, _)| *other == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// Names and values, as they are.

@@ -210,7 +210,7 @@ impl Console {
         if signed_in.method == SignInMethod::Header {
             return Err(Problem::NotFound);
         }
-        self.imports.forget(signed_in.session.digest);
+        self.jobs.forget_files(signed_in.session.digest);
         let mut response = match self.links.revoke(&signed_in.to_revoke(), signed_in.actor()).await {
             Ok(()) | Err(WriteError::ReadOnly) => {
                 let of_provider = self.leave_provider(signed_in).await;

@@ -151,11 +151,11 @@ pub enum CopyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.
-    #[error("store unavailable")]
+    #[error("the disk takes no writes at the moment")]
     Unavailable,
-    #[error("this store is read-only")]
+    #[error("this server is read-only")]
     ReadOnly,
     /// The commit may have reached the disk or not.
-    #[error("outcome unknown")]
+    #[error("outcome unknown: the disk failed during the write")]
     OutcomeUnknown,
 }
