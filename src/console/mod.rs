@@ -37,7 +37,7 @@ pub use header::{HeaderSettings, check_header};
 pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
 
-use crate::access::SessionStarts;
+use crate::access::{Grant, SessionStarts};
 use crate::admin::Monitor;
 use crate::console::cookie::{SignInMethod, SignedIn};
 use crate::console::jobs::{BackgroundJob, JobKind, JobOwner, Jobs};
@@ -47,6 +47,7 @@ use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
 use crate::links::{Links, NewDestinations};
+use crate::metrics::StartMethod;
 use crate::redirect::{Branding, Colour};
 use crate::transfer::Transfers;
 
@@ -187,13 +188,16 @@ impl Console {
 
     /// Who has sent a request: by the header of a proxy or, where it says nothing, by a cookie.
     fn signed_in(&self, request: &ConsoleRequest) -> Result<Option<SignedIn>, Problem> {
-        let grant = self.header.as_ref().map(|header| header.read(request)).transpose()?;
-        let Some(grant) = grant.flatten() else {
+        let Some(granted) = self.header.as_ref().and_then(|header| header.read(request).transpose()) else {
             return Ok(self.signed_in_by_cookie(request));
         };
-        let is_known = self.starts.partners().get(grant.partner).is_some();
-        let now = self.links.clock().now();
-        Ok(is_known.then(|| self.key.signed_in_by_header(grant, now)))
+        let is_known = |grant: &Grant| self.starts.partners().get(grant.partner).is_some();
+        let known = granted.and_then(|grant| Some(grant).filter(is_known).ok_or(Problem::SignInFirst));
+        match self.counted(StartMethod::Header, known) {
+            Ok(grant) => Ok(Some(self.key.signed_in_by_header(grant, self.links.clock().now()))),
+            Err(Problem::SignInFirst) => Ok(None),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Who has sent a request, if that session is still valid.

@@ -224,6 +224,7 @@ fn metrics(reloader: &Reloader) -> Metrics {
     if let Some(acme) = &reloader.acme {
         metrics.orders = Arc::clone(acme.orders());
     }
+    metrics.session_starts = Arc::clone(reloader.starts.counters());
     metrics
 }
 
