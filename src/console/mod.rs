@@ -24,6 +24,7 @@ mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_DISPOSITION, HeaderMap, HeaderValue, SET_COOKIE};
@@ -68,6 +69,8 @@ pub struct ConsoleContext {
     pub key: CookieKey,
     pub short_url_base: String,
     pub branding: Branding,
+    /// How long a form may take to arrive.
+    pub body_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,7 @@ pub struct Console {
     key: CookieKey,
     short_url_base: String,
     branding: Branding,
+    body_timeout: Duration,
     /// The style sheet with the colour of the organisation.
     theme: String,
     oidc: Option<Oidc>,
@@ -111,6 +115,7 @@ impl Console {
             short_url_base: context.short_url_base,
             theme: theme(&context.branding),
             branding: context.branding,
+            body_timeout: context.body_timeout,
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             jobs: Arc::default(),
@@ -160,7 +165,7 @@ impl Console {
                 Ok(()) if request.path_parts() == ["transfer", "upload"] => {
                     self.upload(request, original.into_body(), signed_in.as_ref()).await
                 }
-                Ok(()) => match read_form(&request.headers, original.into_body()).await {
+                Ok(()) => match self.form(request, original.into_body()).await {
                     Ok(form) => self.change(request, &form, signed_in.as_ref()).await,
                     Err(problem) => Err(problem),
                 },
@@ -211,6 +216,10 @@ impl Console {
         let partner = partners.get(session.partner)?;
         let is_valid = found.method != SignInMethod::Local || found.secrets == self.key.mark_of(partner);
         is_valid.then_some(found)
+    }
+
+    async fn form(&self, request: &ConsoleRequest, body: Incoming) -> Result<Fields, Problem> {
+        read_form(&request.headers, body, self.body_timeout, self.transfers.budget()).await
     }
 
     async fn show(&self, request: &ConsoleRequest, signed_in: Option<&SignedIn>) -> Page {

@@ -71,6 +71,8 @@ pub enum Problem {
     /// Likewise for a new id, which is this one.
     RenewalUnknown(LinkId),
     TookTooLong,
+    /// The memory for requests is used up.
+    Overloaded,
     Internal,
 }
 
@@ -109,6 +111,7 @@ impl Problem {
             | Self::OutcomeUnknown
             | Self::RenewalUnknown(_)
             | Self::TookTooLong
+            | Self::Overloaded
             | Self::ProviderDown
             | Self::ProviderBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -175,6 +178,7 @@ impl Problem {
             Self::Unavailable => "Cannot save at the moment",
             Self::OutcomeUnknown | Self::RenewalUnknown(_) => "Saved, or not",
             Self::TookTooLong => "That took too long",
+            Self::Overloaded => "The server is busy",
             Self::Internal => "Something went wrong",
         }
     }
@@ -273,6 +277,7 @@ impl Problem {
                 return format!("The disk failed while this was saved. If it was, the link has the ID {id} now.");
             }
             Self::TookTooLong => "The server is busy. Try a narrower search.",
+            Self::Overloaded => "Nothing was changed. Try again in a moment.",
             Self::Internal => "The log of the server says what it was.",
         }
         .to_owned()
