@@ -12,7 +12,7 @@ use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::{Console, Page, required};
 use crate::links::file::{Conflict, Defaults, FileFormat, ImportOptions};
-use crate::store::Health;
+use crate::store::{Health, WriteError};
 use crate::transfer::{ImportSettings, UploadFile, UploadPart};
 
 /// Largest file: more than two million links in CSV.
@@ -74,7 +74,7 @@ impl Console {
     ) -> Page {
         let signed_in = self.check_sender(form, signed_in)?;
         if self.links.health() == Health::ReadOnly {
-            return Err(Problem::ReadOnly);
+            return Err(WriteError::ReadOnly.into());
         }
         let length = request.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
