@@ -26,7 +26,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("kaltura", &["metrics", "tls"]),
     ("store", &["http", "tls", "kaltura"]),
     ("links", &["metrics", "http", "tls"]),
-    ("access", &["metrics", "tls", "store", "links"]),
+    ("access", &["tls", "store", "links"]),
     ("fetch", &["kaltura", "store", "links", "access"]),
     ("acme", &["kaltura", "links", "access", "fetch"]),
     ("redirect", &["tls", "store", "access", "acme"]),
@@ -36,7 +36,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
         "admin",
         &["kaltura", "access", "fetch", "acme", "redirect", "transfer", "api"],
     ),
-    ("console", &["metrics", "fetch", "acme", "api"]),
+    ("console", &["fetch", "acme", "api"]),
     (
         "config",
         &["metrics", "store", "links", "access", "transfer", "api", "admin"],

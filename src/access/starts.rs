@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::access::links::SignInLinks;
 use crate::http::per_client::Windows;
 use crate::kaltura::session::{Kind, Partners};
+use crate::metrics::{SessionStartCounters, StartMethod, StartOutcome};
 use crate::model::{PartnerId, Timestamp, client_network};
 
 /// Failed attempts per address and partner within a window. People who mistype need fewer, and a search for 32
@@ -24,6 +25,15 @@ pub enum StartRefused {
     Throttled,
 }
 
+impl From<StartRefused> for StartOutcome {
+    fn from(why: StartRefused) -> Self {
+        match why {
+            StartRefused::Secret => Self::Refused,
+            StartRefused::Throttled => Self::Throttled,
+        }
+    }
+}
+
 /// Only operators may act for another partner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherPartner;
@@ -33,7 +43,10 @@ pub struct OtherPartner;
 pub struct SessionStarts {
     partners: watch::Receiver<Arc<Partners>>,
     limit: StartLimit,
+    /// Apart, so that a flood of them makes nobody forget the failures of known partners.
+    limit_of_unknown: StartLimit,
     links: Option<SignInLinks>,
+    counters: Arc<SessionStartCounters>,
 }
 
 impl SessionStarts {
@@ -42,12 +55,22 @@ impl SessionStarts {
         Self {
             partners,
             limit: StartLimit::default(),
+            limit_of_unknown: StartLimit::default(),
             links: has_console.then(SignInLinks::default),
+            counters: Arc::default(),
         }
     }
 
     pub const fn links(&self) -> Option<&SignInLinks> {
         self.links.as_ref()
+    }
+
+    pub const fn counters(&self) -> &Arc<SessionStartCounters> {
+        &self.counters
+    }
+
+    pub fn count(&self, method: StartMethod, outcome: StartOutcome) {
+        self.counters.count(method, outcome);
     }
 
     pub fn partners(&self) -> Arc<Partners> {
@@ -88,19 +111,20 @@ impl SessionStarts {
         kinds: &[Kind],
         secret: &str,
     ) -> Result<Kind, StartRefused> {
-        let at = self.limit.now();
-        if !self.limit.allows(address, partner, at) {
+        let partners = self.partners();
+        let is_known = partners.get(partner).is_some();
+        // Guesses at unknown partners end alike, so that nobody learns which are known.
+        let limit = if is_known { &self.limit } else { &self.limit_of_unknown };
+        let at = limit.now();
+        if !limit.allows(address, partner, at) {
             return Err(StartRefused::Throttled);
         }
-        let partners = self.partners();
         let mut allowed = kinds.iter().filter(|kind| partners.may_start(partner, **kind, secret));
         if let Some(kind) = allowed.next() {
             return Ok(*kind);
         }
-        // An unknown partner has no secret to guess, and would only take the place of a known one.
-        let is_partner = partners.get(partner).is_some();
-        // Logged once, so that a client cannot fill the log.
-        if is_partner && self.limit.failed(address, partner, at) {
+        // Logged once, and never for unknown partners, so that a client cannot fill the log.
+        if limit.failed(address, partner, at) && is_known {
             tracing::warn!(
                 partner = partner.0,
                 "too many failed attempts to start a session; refused for a minute"
@@ -152,7 +176,29 @@ impl StartLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::kaltura::session::{Partner, Secret};
+
+    #[test]
+    fn unknown_partners_are_throttled_like_known_ones() {
+        let partner = Partner {
+            admin_secrets: vec![Secret::new("right".to_owned())],
+            user_secrets: Vec::new(),
+            is_operator: false,
+            policy: Default::default(),
+        };
+        let partners = Partners(HashMap::from([(PartnerId(1), partner)]));
+        let starts = SessionStarts::new(watch::channel(Arc::new(partners)).1, false);
+        let home = "192.0.2.1".parse().unwrap();
+        let guess = |partner: u32| starts.kind_of(home, PartnerId(partner), "wrong");
+        for _ in 0..FAILURES_MAX {
+            assert_eq!([guess(1), guess(2)], [Err(StartRefused::Secret); 2]);
+        }
+        assert_eq!([guess(1), guess(2)], [Err(StartRefused::Throttled); 2]);
+        assert_eq!(guess(3), Err(StartRefused::Secret));
+    }
 
     #[test]
     fn each_network_and_partner_may_fail_ten_times_a_minute() {

@@ -3,13 +3,12 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use crate::api::json;
 use crate::api::params::{PARAMETERS_MAX, Params, text_of, too_many_parameters};
-use crate::http::Reservation;
+use crate::http::{self, BodyError, BodyLimits, Reservation};
 use crate::kaltura::{ApiError, ParameterSource};
 
 /// The name of a body in errors.
@@ -18,42 +17,29 @@ const JSON: &str = "application/json";
 /// Enough of a content coding to recognise it; the registered names have up to 14 bytes.
 const CODING_SHOWN_BYTES: usize = 32;
 
-/// Bytes of memory for each byte of a body while it arrives.
-const ARRIVING_FACTOR: usize = 1;
-/// The same once it is there: the body itself, its parameters, and the cost of growing meanwhile.
+/// Bytes of memory for each byte of a body: the body itself, its parameters, and the cost of growing meanwhile.
 const MEMORY_FACTOR: usize = 4;
 
-/// Reads a body into memory, up to a limit. Reserves memory as it comes, so that announcing much gains nothing. Copies
-/// its pieces together: kept as they come, those of a byte each would take fifty times as much.
-pub(super) async fn read<B>(
-    mut incoming: B,
-    limit_bytes: usize,
-    reservation: &mut Reservation,
-) -> Result<Bytes, ApiError>
+/// Reads a body into memory, with room for its parameters.
+pub(super) async fn read<B>(incoming: B, limits: BodyLimits, reservation: &mut Reservation) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let too_large = || ApiError::TooLarge { limit_bytes };
-    if incoming.size_hint().lower() > limit_bytes as u64 {
-        return Err(too_large());
-    }
-    let mut body = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid(BODY, format!("cannot read the request body: {error}")))?;
-        let Ok(chunk) = frame.into_data() else { continue };
-        if body.len() + chunk.len() > limit_bytes {
-            return Err(too_large());
-        }
-        if !reservation.grow(chunk.len() * ARRIVING_FACTOR) {
-            return Err(ApiError::Overloaded);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    if !reservation.grow(body.len() * (MEMORY_FACTOR - ARRIVING_FACTOR)) {
+    let body = http::read_body(incoming, limits, reservation)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge => ApiError::TooLarge {
+                limit_bytes: limits.max_bytes,
+            },
+            BodyError::TooSlow => ApiError::TooSlow,
+            BodyError::NoMemory => ApiError::Overloaded,
+            BodyError::Broken(error) => ApiError::invalid(BODY, format!("cannot read the request body: {error}")),
+        })?;
+    if !reservation.grow(body.len() * (MEMORY_FACTOR - 1)) {
         return Err(ApiError::Overloaded);
     }
-    Ok(body.into())
+    Ok(body)
 }
 
 /// Reads the parameters of a body. Reads on after a fault.
@@ -146,9 +132,7 @@ async fn parse_multipart(headers: &HeaderMap, body: Bytes, params: &mut Params) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Budget;
     use crate::model::work::assert_is_linear;
-    use futures_util::FutureExt as _;
     use hyper::header::HeaderValue;
     use proptest::prelude::*;
 
@@ -165,19 +149,6 @@ mod tests {
         "application/json",
         "multipart/form-data; boundary=x",
     ];
-
-    #[test]
-    fn a_body_in_tiny_pieces_takes_no_more_memory() {
-        const BYTES: usize = 100_000;
-        let pieces = (0..BYTES).map(|_| Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(b"x"))));
-        let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
-        let used = allocation_counter::measure(|| {
-            let mut reservation = Budget::new(BYTES * MEMORY_FACTOR).reserve(0).unwrap();
-            let read = read(body, BYTES, &mut reservation).now_or_never().unwrap();
-            assert_eq!(read.unwrap().len(), BYTES);
-        });
-        assert!(used.bytes_max <= 4 * BYTES as u64, "{used:?}");
-    }
 
     #[test]
     fn bodies_take_work_in_proportion() {

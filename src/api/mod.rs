@@ -33,7 +33,7 @@ pub use params::Params;
 use crate::access::SessionStarts;
 use crate::api::caller::{Caller, caller_of};
 use crate::api::short_link::profile::Profile;
-use crate::http::{self, Budget, ClientPresence, Reservation, Response};
+use crate::http::{self, BodyLimits, Budget, ClientPresence, Reservation, Response};
 use crate::kaltura;
 use crate::kaltura::format::{Format, Value};
 use crate::kaltura::{ApiError, Requested, Target};
@@ -119,13 +119,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client waits for a call, whose work goes on: longer than imports hold the writer. Without it, a disk that
 /// does not answer would hold all places.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-
-#[derive(Debug, Clone, Copy)]
-pub struct BodyLimits {
-    pub max_bytes: usize,
-    /// How long one may take to arrive.
-    pub timeout: Duration,
-}
 
 /// The API of the admin listener.
 #[derive(Debug)]
@@ -295,11 +288,9 @@ impl Api {
         params: &mut Params,
         reservation: &mut Reservation,
     ) -> Result<(), ApiError> {
-        let reading = body::read(incoming, self.bodies.max_bytes, reservation);
-        let mut all = match tokio::time::timeout(self.bodies.timeout, reading).await {
-            Ok(Ok(bytes)) => body::parse(&head.headers, bytes, params).await,
-            Ok(Err(fault)) => Err(fault),
-            Err(_) => Err(ApiError::TooSlow),
+        let mut all = match body::read(incoming, self.bodies, reservation).await {
+            Ok(bytes) => body::parse(&head.headers, bytes, params).await,
+            Err(fault) => Err(fault),
         };
         let mut of_target = Params::default();
         all = all.and(Self::read_target(head, &mut of_target));

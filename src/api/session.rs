@@ -1,12 +1,12 @@
 //! The services `session` and `user`.
 
-use crate::access::{Grant, StartRefused};
+use crate::access::Grant;
 use crate::api::fields::{parse_integer, parse_partner};
 use crate::api::{Api, Caller, Outcome, Params, transfer};
 use crate::kaltura::ApiError;
 use crate::kaltura::format::Value;
 use crate::kaltura::session::{self, Claims, Kind, SESSION_MAX_SECONDS};
-use crate::metrics::{Listener, Refusal, StartFailure};
+use crate::metrics::{StartMethod, StartOutcome};
 use crate::model::validate::USER_ID;
 use crate::model::whole_number;
 
@@ -20,13 +20,13 @@ impl Api {
     pub(super) fn start_session(&self, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
         let secret = params.required("secret")?;
         let partner_text = params.required("partnerId")?;
-        let failed = |why| {
-            self.metrics.calls.start_failed(why);
+        let failed = |outcome| {
+            self.starts.count(StartMethod::Api, outcome);
             ApiError::StartSession {
                 partner: partner_text.to_owned(),
             }
         };
-        let refused = || failed(StartFailure::Refused);
+        let refused = || failed(StartOutcome::Refused);
         let id = parse_partner(partner_text).ok_or_else(refused)?;
         let kind = match params.given("type")?.map(whole_number) {
             None | Some(Some(0)) => Kind::User,
@@ -44,13 +44,7 @@ impl Api {
 
         self.starts
             .check(caller.address, id, kind, secret)
-            .map_err(|why| match why {
-                StartRefused::Secret => refused(),
-                StartRefused::Throttled => {
-                    self.metrics.refused(Listener::Admin, Refusal::StartSession);
-                    failed(StartFailure::Throttled)
-                }
-            })?;
+            .map_err(|why| failed(why.into()))?;
         let claims = Claims {
             partner: id,
             user: params.text("userId")?.unwrap_or(""),
@@ -63,7 +57,9 @@ impl Api {
             .partners()
             .get(id)
             .and_then(|partner| session::mint(&claims, partner, rand::random()));
-        Ok(Value::Text(minted.ok_or_else(refused)?).into())
+        let ks = minted.ok_or_else(refused)?;
+        self.starts.count(StartMethod::Api, StartOutcome::Started);
+        Ok(Value::Text(ks).into())
     }
 
     /// tinyd's own: a link to the web console that signs in once, for whomever the administrator names.

@@ -9,6 +9,7 @@ mod cookie;
 #[cfg(fuzzing)]
 mod fuzz;
 mod header;
+mod jobs;
 mod links;
 mod oidc;
 mod page;
@@ -23,6 +24,7 @@ mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_DISPOSITION, HeaderMap, HeaderValue, SET_COOKIE};
@@ -36,17 +38,17 @@ pub use header::{HeaderSettings, check_header};
 pub use oidc::{OidcSecret, OidcSettings, check_group, check_issuer, check_name};
 pub use settings::{ConsoleSettings, check_url};
 
-use crate::access::SessionStarts;
+use crate::access::{Grant, SessionStarts};
 use crate::admin::Monitor;
-use crate::console::admin::ImportJobs;
 use crate::console::cookie::{SignInMethod, SignedIn};
-use crate::console::links::BulkJobs;
+use crate::console::jobs::{BackgroundJob, JobKind, JobOwner, Jobs};
 use crate::console::oidc::Oidc;
 use crate::console::page::{isolate, protect, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields, read_form};
 use crate::http::{self, Response};
 use crate::links::{Links, NewDestinations};
+use crate::metrics::StartMethod;
 use crate::redirect::{Branding, Colour};
 use crate::transfer::Transfers;
 
@@ -67,6 +69,8 @@ pub struct ConsoleContext {
     pub key: CookieKey,
     pub short_url_base: String,
     pub branding: Branding,
+    /// How long a form may take to arrive.
+    pub body_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,7 @@ pub struct Console {
     key: CookieKey,
     short_url_base: String,
     branding: Branding,
+    body_timeout: Duration,
     /// The style sheet with the colour of the organisation.
     theme: String,
     oidc: Option<Oidc>,
@@ -86,8 +91,7 @@ pub struct Console {
     url: Option<Url>,
     /// The path of the console as browsers see it, without a slash at the end.
     base: String,
-    jobs: Arc<BulkJobs>,
-    imports: Arc<ImportJobs>,
+    jobs: Arc<Jobs>,
 }
 
 /// What a page answers.
@@ -111,10 +115,10 @@ impl Console {
             short_url_base: context.short_url_base,
             theme: theme(&context.branding),
             branding: context.branding,
+            body_timeout: context.body_timeout,
             url: settings.url.clone(),
             base: base.unwrap_or_else(|| CONSOLE_PATH.to_owned()),
             jobs: Arc::default(),
-            imports: Arc::default(),
         })
     }
 
@@ -161,7 +165,7 @@ impl Console {
                 Ok(()) if request.path_parts() == ["transfer", "upload"] => {
                     self.upload(request, original.into_body(), signed_in.as_ref()).await
                 }
-                Ok(()) => match read_form(&request.headers, original.into_body()).await {
+                Ok(()) => match self.form(request, original.into_body()).await {
                     Ok(form) => self.change(request, &form, signed_in.as_ref()).await,
                     Err(problem) => Err(problem),
                 },
@@ -189,13 +193,16 @@ impl Console {
 
     /// Who has sent a request: by the header of a proxy or, where it says nothing, by a cookie.
     fn signed_in(&self, request: &ConsoleRequest) -> Result<Option<SignedIn>, Problem> {
-        let grant = self.header.as_ref().map(|header| header.read(request)).transpose()?;
-        let Some(grant) = grant.flatten() else {
+        let Some(granted) = self.header.as_ref().and_then(|header| header.read(request).transpose()) else {
             return Ok(self.signed_in_by_cookie(request));
         };
-        let is_known = self.starts.partners().get(grant.partner).is_some();
-        let now = self.links.clock().now();
-        Ok(is_known.then(|| self.key.signed_in_by_header(grant, now)))
+        let is_known = |grant: &Grant| self.starts.partners().get(grant.partner).is_some();
+        let known = granted.and_then(|grant| Some(grant).filter(is_known).ok_or(Problem::SignInFirst));
+        match self.counted(StartMethod::Header, known) {
+            Ok(grant) => Ok(Some(self.key.signed_in_by_header(grant, self.links.clock().now()))),
+            Err(Problem::SignInFirst) => Ok(None),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Who has sent a request, if that session is still valid.
@@ -211,6 +218,10 @@ impl Console {
         is_valid.then_some(found)
     }
 
+    async fn form(&self, request: &ConsoleRequest, body: Incoming) -> Result<Fields, Problem> {
+        read_form(&request.headers, body, self.body_timeout, self.transfers.budget()).await
+    }
+
     async fn show(&self, request: &ConsoleRequest, signed_in: Option<&SignedIn>) -> Page {
         let path = request.path_parts();
         match path.as_slice() {
@@ -220,7 +231,7 @@ impl Console {
             ["sign-in", "oidc"] => self.begin_at_provider(request).await,
             ["sign-in", "callback"] => self.return_from_provider(request).await,
             [
-                "all" | "audit" | "audit.jsonl" | "clicks" | "health" | "transfer" | "users",
+                "all" | "audit" | "audit.jsonl" | "clicks" | "health" | "jobs" | "transfer" | "users",
                 ..,
             ] => self.show_admin(&path, request, required(signed_in)?).await,
             ["bulk", number] => self.bulk_progress(number, required(signed_in)?),
@@ -251,7 +262,7 @@ impl Console {
             ["sign-out"] => self.sign_out(request, signed_in).await,
             ["bulk", "confirm"] => self.confirm_bulk(form, signed_in).await,
             ["bulk"] => self.begin_bulk(form, signed_in).await,
-            ["transfer" | "users", ..] => self.change_admin(&path, form, signed_in).await,
+            ["transfer", ..] => self.change_admin(&path, form, signed_in),
             ["links", rest @ ..] => self.change_links(rest, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
@@ -259,6 +270,17 @@ impl Console {
 
     fn is_operator(&self, signed_in: &SignedIn) -> bool {
         signed_in.is_admin() && self.starts.is_operator(signed_in.session.partner)
+    }
+
+    /// Takes a job of somebody, before it begins to run.
+    fn begin_job(&self, kind: JobKind, signed_in: &SignedIn) -> Result<Arc<BackgroundJob>, Problem> {
+        let owner = JobOwner {
+            session: signed_in.session.digest,
+            partner: signed_in.session.partner,
+            user: signed_in.user.clone(),
+        };
+        let begun = self.jobs.begin(owner, self.links.clock().now(), kind);
+        begun.ok_or(Problem::TooManyJobs)
     }
 
     /// A path of the console, as browsers see it.

@@ -52,6 +52,7 @@ pub enum Section {
     AllLinks,
     Clicks,
     Audit,
+    Jobs,
     Health,
     Transfer,
     NewLink,
@@ -182,7 +183,6 @@ pub fn notice(request: &ConsoleRequest) -> Option<&'static str> {
         "enabled" => "Link switched on. It works at once.",
         "restored" => "Link restored. It works again.",
         "restored-off" => "Link restored. It is switched off, as it was before.",
-        "cascade" => "All links of the user are deleted.",
         "renewed" => "New ID made. The old one stopped working for good.",
         _ => return None,
     })

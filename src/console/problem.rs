@@ -65,12 +65,12 @@ pub enum Problem {
     TooManyToday(u32),
     /// Somebody has changed the other end of its validity meanwhile.
     EndsBeforeStart,
-    ReadOnly,
-    Unavailable,
-    OutcomeUnknown,
-    /// Likewise for a new id, which is this one.
+    NotWritten(WriteError),
+    /// The outcome is unknown for a new id, which is this one.
     RenewalUnknown(LinkId),
     TookTooLong,
+    /// The memory for requests is used up.
+    Overloaded,
     Internal,
 }
 
@@ -104,11 +104,10 @@ impl Problem {
             Self::UniqueIdTaken(_) | Self::EndsBeforeStart => StatusCode::CONFLICT,
             Self::HostNotAllowed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyToday(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::ReadOnly
-            | Self::Unavailable
-            | Self::OutcomeUnknown
+            Self::NotWritten(_)
             | Self::RenewalUnknown(_)
             | Self::TookTooLong
+            | Self::Overloaded
             | Self::ProviderDown
             | Self::ProviderBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -171,10 +170,11 @@ impl Problem {
             Self::HostNotAllowed { .. } => "Links may not lead there",
             Self::TooManyToday(_) => "No more links today",
             Self::EndsBeforeStart => "The link would never work",
-            Self::ReadOnly => "Read-only",
-            Self::Unavailable => "Cannot save at the moment",
-            Self::OutcomeUnknown | Self::RenewalUnknown(_) => "Saved, or not",
+            Self::NotWritten(WriteError::ReadOnly) => "Read-only",
+            Self::NotWritten(WriteError::Unavailable) => "Cannot save at the moment",
+            Self::NotWritten(WriteError::OutcomeUnknown) | Self::RenewalUnknown(_) => "Saved, or not",
             Self::TookTooLong => "That took too long",
+            Self::Overloaded => "The server is busy",
             Self::Internal => "Something went wrong",
         }
     }
@@ -191,7 +191,9 @@ impl Problem {
                  here: send it again."
             }
             Self::EndsBeforeStart => "It would end before it starts. Nothing was saved yet.",
-            Self::OutcomeUnknown => "The disk failed while this was saved. Send it again: nothing is made twice.",
+            Self::NotWritten(WriteError::OutcomeUnknown) => {
+                "The disk failed while this was saved. Send it again: nothing is made twice."
+            }
             other => return other.explanation(),
         }
         .to_owned()
@@ -266,13 +268,14 @@ impl Problem {
                 return format!("The limit of {links} a day is reached. Go on after midnight (UTC).");
             }
             Self::EndsBeforeStart => "It would end before it starts. Nothing was changed; load the page again.",
-            Self::ReadOnly => "This server serves links and takes no changes.",
-            Self::Unavailable => "The disk takes no writes at the moment. Nothing was changed; try again soon.",
-            Self::OutcomeUnknown => "The disk failed while this was saved. Look at the link before you try again.",
+            Self::NotWritten(error) => {
+                return format!("{}. {}.", capitalized(&error.to_string()), capitalized(error.remedy()));
+            }
             Self::RenewalUnknown(id) => {
                 return format!("The disk failed while this was saved. If it was, the link has the ID {id} now.");
             }
             Self::TookTooLong => "The server is busy. Try a narrower search.",
+            Self::Overloaded => "Nothing was changed. Try again in a moment.",
             Self::Internal => "The log of the server says what it was.",
         }
         .to_owned()
@@ -300,12 +303,15 @@ impl From<LinkError> for Problem {
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Unavailable => Self::Unavailable,
-            WriteError::ReadOnly => Self::ReadOnly,
-            WriteError::OutcomeUnknown => Self::OutcomeUnknown,
-        }
+        Self::NotWritten(error)
     }
+}
+
+/// As the beginning of a sentence.
+fn capitalized(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
 }
 
 impl From<TransferError> for Problem {
@@ -327,12 +333,29 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             // The store has logged that, once, when it failed.
-            StoreError::Closed | StoreError::Log(_) => Self::Unavailable,
+            StoreError::Closed | StoreError::Log(_) => Self::NotWritten(WriteError::Unavailable),
             StoreError::Stopped(_) => Self::TookTooLong,
             error => {
                 tracing::error!(%error, "cannot read the store");
                 Self::Internal
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_write_is_told_with_its_remedy() {
+        let words = |error: WriteError| Problem::from(error).explanation();
+        assert_eq!(
+            words(WriteError::Unavailable),
+            "The disk takes no writes at the moment. Try again soon."
+        );
+        let unknown = "Outcome unknown: the disk failed during the write. \
+                       Look whether it is stored before you try again.";
+        assert_eq!(words(WriteError::OutcomeUnknown), unknown);
     }
 }

@@ -1,9 +1,9 @@
 //! A request to the console: where it came from, and what is in it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, Request};
@@ -11,18 +11,17 @@ use url::{Host, Url, form_urlencoded};
 
 use crate::console::problem::Problem;
 use crate::http::connection::{Arrival, Scheme};
+use crate::http::{self, BodyError, BodyLimits, Budget};
 
 /// Longest form: the longest destination, percent-encoded, with room for the rest.
 const FORM_MAX_BYTES: usize = 64 * 1024;
-/// How long a form may take to arrive.
-const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The fields of a query or a form, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -32,6 +31,13 @@ impl Fields {
 
     pub fn push(&mut self, name: String, value: String) {
         self.0.push((name, value));
+    }
+
+    /// The first value of a field as it was sent; empty where there is none.
+    pub fn exact(&self, name: &str) -> &str {
+        self.pairs()
+            .find(|(other, _)| *other == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// Names and values, as they are.
@@ -159,8 +165,13 @@ fn authority_of(url: &Url) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Reads a form.
-pub async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<Fields, Problem> {
+/// Reads a form, which takes memory out of the budget meanwhile.
+pub async fn read_form(
+    headers: &HeaderMap,
+    body: Incoming,
+    timeout: Duration,
+    budget: &Arc<Budget>,
+) -> Result<Fields, Problem> {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
@@ -169,12 +180,18 @@ pub async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<Fields, Pr
     if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(Problem::NoForm);
     }
-    let reading = Limited::new(body, FORM_MAX_BYTES).collect();
-    match tokio::time::timeout(FORM_TIMEOUT, reading).await {
-        Ok(Ok(form)) => Ok(Fields::parse(&form.to_bytes())),
-        Ok(Err(_)) => Err(Problem::LongForm),
-        Err(_) => Err(Problem::SlowForm),
-    }
+    let mut reservation = budget.reserve(0).ok_or(Problem::Overloaded)?;
+    let limits = BodyLimits {
+        max_bytes: FORM_MAX_BYTES,
+        timeout,
+    };
+    let form = http::read_body(body, limits, &mut reservation).await;
+    form.map(|form| Fields::parse(&form)).map_err(|error| match error {
+        BodyError::TooLarge => Problem::LongForm,
+        BodyError::TooSlow => Problem::SlowForm,
+        BodyError::NoMemory => Problem::Overloaded,
+        BodyError::Broken(_) => Problem::NoForm,
+    })
 }
 
 #[cfg(test)]

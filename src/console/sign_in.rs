@@ -16,6 +16,7 @@ use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::plain;
 use crate::console::{Console, Page};
 use crate::http::Response;
+use crate::metrics::{StartMethod, StartOutcome};
 use crate::model::validate::{self, USER_ID};
 use crate::model::{PartnerId, whole_number};
 use crate::store::WriteError;
@@ -138,7 +139,10 @@ impl Console {
         let partner = whole_number(form.text("partner")).and_then(validate::partner_id);
         // No partner has this number.
         let partner = partner.unwrap_or(PartnerId(0));
-        match self.starts.kind_of(request.client, partner, form.text("secret")) {
+        let checked = self.starts.kind_of(request.client, partner, form.text("secret"));
+        let outcome = checked.err().map_or(StartOutcome::Started, StartOutcome::from);
+        self.starts.count(StartMethod::Secret, outcome);
+        match checked {
             Ok(kind) => {
                 let user = user.to_owned();
                 let next = self.next_path(form.text("next"));
@@ -180,29 +184,29 @@ impl Console {
     /// A page with a button: programs that look at links before people open them do not use the link up.
     pub(super) fn sign_in_link_page(&self, token: &str) -> Page {
         let grant = self.starts.links().and_then(|links| links.look_at(token));
-        Ok(grant.map_or_else(
-            || self.used_up_page(),
-            |grant| {
-                let page = SignInLinkPage {
-                    frame: self.frame(None, Section::None),
-                    user: plain(&grant.user),
-                    token: token.to_owned(),
-                };
-                html(StatusCode::OK, &page)
-            },
-        ))
+        let page = SignInLinkPage {
+            frame: self.frame(None, Section::None),
+            user: plain(&grant.ok_or(Problem::UsedLink)?.user),
+            token: token.to_owned(),
+        };
+        Ok(html(StatusCode::OK, &page))
     }
 
     pub(super) fn spend_sign_in_link(&self, request: &ConsoleRequest, token: &str) -> Page {
         let grant = self.starts.links().and_then(|links| links.spend(token));
-        Ok(grant.map_or_else(
-            || self.used_up_page(),
-            |grant| self.signed_in_response(request, grant, &self.path("")),
-        ))
+        let grant = self.counted(StartMethod::Link, grant.ok_or(Problem::UsedLink));
+        Ok(self.signed_in_response(request, grant?, &self.path("")))
     }
 
-    fn used_up_page(&self) -> Response {
-        self.problem(&Problem::UsedLink, None)
+    /// The result of signing in, counted.
+    pub(super) fn counted<T>(&self, method: StartMethod, result: Result<T, Problem>) -> Result<T, Problem> {
+        let outcome = match &result {
+            Ok(_) => StartOutcome::Started,
+            Err(Problem::ProviderDown | Problem::ProviderBusy | Problem::Internal) => StartOutcome::Unavailable,
+            Err(_) => StartOutcome::Refused,
+        };
+        self.starts.count(method, outcome);
+        result
     }
 
     /// Ends a session; this browser loses it in any case.
@@ -210,7 +214,7 @@ impl Console {
         if signed_in.method == SignInMethod::Header {
             return Err(Problem::NotFound);
         }
-        self.imports.forget(signed_in.session.digest);
+        self.jobs.forget_files(signed_in.session.digest);
         let mut response = match self.links.revoke(&signed_in.to_revoke(), signed_in.actor()).await {
             Ok(()) | Err(WriteError::ReadOnly) => {
                 let of_provider = self.leave_provider(signed_in).await;

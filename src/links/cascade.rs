@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-use crate::links::{LinkError, Links};
+use crate::links::{BULK_COMMIT_LINKS, LinkError, Links};
 use crate::model::{Actor, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
-/// Links that one commit deletes. Each takes some 40 microseconds, and other writes wait meanwhile.
-const COMMIT_LINKS: usize = 500;
 /// Pause before a deletion goes on after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Links {
-    /// Soft-deletes every link that a user owns and returns how many. Up to `COMMIT_LINKS` go in one commit. More take
-    /// several, between other writes: the store notes the deletion first and finishes it after a crash. If a record
-    /// cannot be read, nothing is deleted.
+    /// Soft-deletes every link that a user owns and returns how many. Up to `BULK_COMMIT_LINKS` go in one commit. More
+    /// take several, between other writes: the store notes the deletion first and finishes it after a crash. If a
+    /// record cannot be read, nothing is deleted.
     pub async fn delete_user(&self, partner: PartnerId, user: String, by: Actor) -> Result<usize, LinkError> {
         let (now, log) = (self.clock.now(), self.audit_log(by));
         let of_user = user.clone();
         let count = move |snapshot: &Snapshot| {
             let ids = snapshot.links_of_user(partner, &of_user)?;
-            if ids.len() > COMMIT_LINKS {
+            if ids.len() > BULK_COMMIT_LINKS {
                 // All are read before one is changed, so that a damaged record leaves the others as they were.
                 ids.iter().try_for_each(|id| snapshot.get(*id).map(drop))?;
             }
@@ -31,7 +29,7 @@ impl Links {
             error => error.into(),
         });
         let counted = counted?;
-        if counted > COMMIT_LINKS {
+        if counted > BULK_COMMIT_LINKS {
             let of_user = user.clone();
             let begin = move |transaction: &mut Transaction<'_>| {
                 transaction.begin_deletion(partner, &of_user, now)?;
@@ -97,15 +95,15 @@ impl Links {
             }
             let of_user = user.to_owned();
             let job = move |transaction: &mut Transaction<'_>| {
-                let part = delete_some(transaction, partner, &of_user, at, passed_over + COMMIT_LINKS)?;
-                if part.seen < passed_over + COMMIT_LINKS {
+                let part = delete_some(transaction, partner, &of_user, at, passed_over + BULK_COMMIT_LINKS)?;
+                if part.seen < passed_over + BULK_COMMIT_LINKS {
                     transaction.end_deletion(partner, &of_user)?;
                 }
                 Ok(part)
             };
             let Part { deleted, seen } = self.store.write(job).await?;
             *links += deleted;
-            if seen < passed_over + COMMIT_LINKS {
+            if seen < passed_over + BULK_COMMIT_LINKS {
                 return Ok(());
             }
             // Unreadable links stay, before those that come next.

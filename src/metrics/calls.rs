@@ -35,21 +35,11 @@ labels! {
     }
 }
 
-labels! {
-    pub enum StartFailure {
-        /// There is no such partner, the secret is wrong, or not good for this type.
-        Refused = "refused",
-        /// Too many have failed before: nothing was compared.
-        Throttled = "throttled",
-    }
-}
-
 #[derive(Debug, Default)]
 pub struct Calls {
     // A lock for each call, beside which all else that a call takes is long.
     actions: Mutex<BTreeMap<ActionName, OfAction>>,
     session_failures: [Counter; SessionFailure::ALL.len()],
-    start_failures: [Counter; StartFailure::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +82,6 @@ impl Calls {
         }
     }
 
-    pub fn start_failed(&self, why: StartFailure) {
-        if let Some(counter) = self.start_failures.get(why as usize) {
-            counter.increment();
-        }
-    }
-
     /// The calls of each action, in the order of their names.
     pub fn read(&self) -> Vec<ActionReport> {
         let actions = self.actions.lock();
@@ -111,10 +95,6 @@ impl Calls {
 
     pub fn session_failures(&self) -> [u64; SessionFailure::ALL.len()] {
         self.session_failures.each_ref().map(Counter::get)
-    }
-
-    pub fn start_failures(&self) -> [u64; StartFailure::ALL.len()] {
-        self.start_failures.each_ref().map(Counter::get)
     }
 }
 
@@ -143,11 +123,6 @@ mod tests {
             let calls = Calls::default();
             calls.session_failed(why);
             assert_eq!(calls.session_failures()[number], 1, "{why:?}");
-        }
-        for (number, why) in StartFailure::ALL.into_iter().enumerate() {
-            let calls = Calls::default();
-            calls.start_failed(why);
-            assert_eq!(calls.start_failures()[number], 1, "{why:?}");
         }
     }
 }

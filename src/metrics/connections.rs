@@ -34,8 +34,6 @@ labels! {
         /// The PROXY header was missing or malformed, or no trusted proxy sent it.
         ProxyHeader = "proxy_header",
         BodyTimeout = "body_timeout",
-        /// Too many failed attempts of one address to start a session.
-        StartSession = "start_session",
         /// The limit of bytes that are held for requests and answers.
         BufferedBytes = "buffered_bytes",
         /// Frames of HTTP/2 that ask for nothing, or requests that are taken back, beyond what any client needs.

@@ -19,8 +19,8 @@ macro_rules! labels {
                 }
             }
 
-            /// Each label with its count.
-            pub fn labelled(counts: [u64; Self::ALL.len()]) -> impl Iterator<Item = (&'static str, u64)> {
+            /// Each label with what was counted for it.
+            pub fn labelled<T>(counts: [T; Self::ALL.len()]) -> impl Iterator<Item = (&'static str, T)> {
                 Self::ALL.map(Self::label).into_iter().zip(counts)
             }
         }

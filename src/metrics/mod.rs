@@ -15,11 +15,12 @@ mod orders;
 mod process;
 mod redirects;
 mod report;
+mod session_starts;
 mod store;
 
 use std::sync::Arc;
 
-pub use calls::{ActionName, Calls, SessionFailure, StartFailure, UNKNOWN_ACTION};
+pub use calls::{ActionName, Calls, SessionFailure, UNKNOWN_ACTION};
 pub use connections::{Connections, ConnectionsReport, Handshake, Listener, OpenConnection, Refusal};
 pub use fetches::{FetchOutcome, Fetches, OpenFetch};
 pub use histogram::{Distribution, NANOSECONDS_IN_A_SECOND};
@@ -30,6 +31,7 @@ pub use process::ProcessReport;
 pub use prometheus::Exposition;
 pub use redirects::{RedirectCounts, RedirectOutcome, ThreadRedirects};
 pub use report::{CertificateReport, MapReport, Report, StoreReport, TlsReport};
+pub use session_starts::{SessionStartCounters, StartCounts, StartMethod, StartOutcome};
 pub use store::StoreMetrics;
 #[cfg(test)]
 pub use store::WriterReport;
@@ -41,6 +43,7 @@ pub struct Metrics {
     pub fetches: Arc<Fetches>,
     /// Of certificates.
     pub orders: Arc<Orders>,
+    pub session_starts: Arc<SessionStartCounters>,
     public: Arc<Connections>,
     admin: Arc<Connections>,
 }

@@ -15,7 +15,7 @@ use crate::metrics::histogram::{Distribution, NANOSECONDS_IN_A_SECOND, as_f64};
 use crate::metrics::report::{CertificateReport, Report, TlsReport};
 use crate::metrics::{
     ActionName, FetchOutcome, Handshake, OrderOutcome, ProcessReport, RedirectOutcome, Refusal, SessionFailure,
-    StartFailure,
+    StartMethod, StartOutcome,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ tinyd_acme_orders Orders of certificates (ACME): those that were issued, and tho
 tinyd_api_calls Calls of the API by action and error code, those in a multirequest each; no code means success.
 tinyd_api_call_duration_seconds Time that calls of the API took, by action.
 tinyd_ks_failures Calls whose session (KS) was not accepted, by reason.
-tinyd_session_start_failures Sessions that session.start refused to start, by reason.
+tinyd_session_starts Sessions that somebody started or tried to, by method and outcome.
 tinyd_store_accepting_writes Whether the store takes writes: 1 or 0.
 tinyd_store_read_only Whether the store was opened never to take writes: 1 or 0.
 tinyd_store_failures How often the store has failed; each failure lasts until writes are accepted again.
@@ -326,11 +326,13 @@ impl Report {
             "reason",
             SessionFailure::labelled(self.session_failures),
         )?;
-        to.counters(
-            "tinyd_session_start_failures",
-            "reason",
-            StartFailure::labelled(self.start_failures),
-        )
+        let mut metric = to.describe("tinyd_session_starts", MetricType::Counter)?;
+        for (method, outcomes) in StartMethod::labelled(self.session_starts) {
+            for (outcome, number) in StartOutcome::labelled(outcomes) {
+                count(&mut metric, &[("method", method), ("outcome", outcome)], number)?;
+            }
+        }
+        Ok(())
     }
 
     fn encode_store(&self, to: &mut Writer<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use crate::metrics::histogram::Distribution;
 use crate::metrics::process::ProcessReport;
 use crate::metrics::redirects::RedirectOutcome;
 use crate::metrics::store::WriterReport;
-use crate::metrics::{AcmeReport, Metrics, SessionFailure, StartFailure};
+use crate::metrics::{AcmeReport, Metrics, SessionFailure, StartCounts};
 
 #[derive(Debug, Clone, Default)]
 pub struct StoreReport {
@@ -84,7 +84,7 @@ pub struct Report {
     pub orders: AcmeReport,
     pub actions: Vec<ActionReport>,
     pub session_failures: [u64; SessionFailure::ALL.len()],
-    pub start_failures: [u64; StartFailure::ALL.len()],
+    pub session_starts: StartCounts,
     pub store: StoreReport,
     pub map: MapReport,
     pub process: ProcessReport,
@@ -104,7 +104,7 @@ impl Metrics {
             orders: self.orders.read(),
             actions: self.calls.read(),
             session_failures: self.calls.session_failures(),
-            start_failures: self.calls.start_failures(),
+            session_starts: self.session_starts.read(),
             store,
             map,
             process: ProcessReport::read(started_at),

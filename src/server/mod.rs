@@ -26,15 +26,15 @@ pub use systemd::ServiceManager;
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
-use crate::api::{Api, BodyLimits};
+use crate::api::Api;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
-use crate::http::Budget;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::set::{Admission, ConnectionSet, Gate};
 use crate::http::connection::{Bound, Scheme};
+use crate::http::{BodyLimits, Budget};
 use crate::kaltura::AccessLog;
 use crate::links::{Links, NewDestinations};
 use crate::metrics::{Listener, Metrics};
@@ -229,6 +229,7 @@ fn metrics(reloader: &Reloader) -> Metrics {
     if let Some(acme) = &reloader.acme {
         metrics.orders = Arc::clone(acme.orders());
     }
+    metrics.session_starts = Arc::clone(reloader.starts.counters());
     metrics
 }
 
@@ -314,6 +315,7 @@ fn console(
         key,
         short_url_base: settings.short_url_base(),
         branding: settings.branding.clone(),
+        body_timeout: body_limits(settings).timeout,
     };
     let console = Console::new(of_console, context).map_err(io::Error::other)?;
     Ok(Some(Arc::new(console)))

@@ -155,14 +155,26 @@ pub enum CopyError {
     Damaged(String),
 }
 
+/// Displayed as what has happened, in words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.
-    #[error("store unavailable")]
+    #[error("the disk takes no writes at the moment")]
     Unavailable,
-    #[error("this store is read-only")]
+    #[error("this server is read-only")]
     ReadOnly,
     /// The commit may have reached the disk or not.
-    #[error("outcome unknown")]
+    #[error("outcome unknown: the disk failed during the write")]
     OutcomeUnknown,
+}
+
+impl WriteError {
+    /// What helps, in words for people. What has happened is what is displayed.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Unavailable => "try again soon",
+            Self::ReadOnly => "ask its operator where changes are made",
+            Self::OutcomeUnknown => "look whether it is stored before you try again",
+        }
+    }
 }

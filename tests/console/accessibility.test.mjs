@@ -111,8 +111,10 @@ test('every page is for everybody', as(TRUSTED, SHARP, async (person) => {
   await person.press('Switch off');
   await look('change-many');
   await person.go(() => page.getByRole('button', { name: /^Switch off \d+ links$/ }).click());
-  await page.getByText('Done: ').waitFor();
+  await page.getByText('Done. ').waitFor();
   await look('change-many-done');
+  await person.open('jobs');
+  await look('jobs');
   assert.deepEqual(problems, []);
 }));
 

@@ -13,7 +13,7 @@ async function changeMany(person, action, count, changed = count) {
   const verb = action === 'Change end' ? 'Change the end of' : action;
   await person.sees(`${verb} ${words}?`);
   await person.press(`${verb} ${words}`);
-  await person.page.getByText(`Done: ${changed} changed`).waitFor();
+  await person.page.getByText(`Done. ${changed} ${changed === 1 ? 'link was' : 'links were'} `).waitFor();
   await person.choose('Back to the list');
 }
 
@@ -98,9 +98,12 @@ async function administer(person, run) {
   await show(person, { Search: run, Owner: john });
   await person.choose(john);
   await person.sees(`Links of ${john}`);
-  await page.getByLabel('Delete 2 links').check();
   await person.press('Delete all links');
-  await person.sees('All links of the user are deleted.');
+  await person.sees('Delete 2 links?');
+  await person.press('Delete 2 links');
+  await page.getByText('Done. 2 links were deleted.').waitFor();
+  await person.choose('Jobs');
+  await person.sees('Delete 2 links', '2 links were deleted.');
   assert.deepEqual([await follow(ids.c), await follow(ids.preview)], [410, 410]);
 
   // A link of somebody else.
@@ -163,10 +166,10 @@ test('health keeps itself up to date', as(TRUSTED, {}, async (person) => {
 test('a user has no pages of administrators', as(TRUSTED, {}, async (person) => {
   person.expectStatus(403);
   await person.signInByLink('just-a-user');
-  for (const name of ['All links', 'Clicks', 'Import / export', 'Audit log', 'Health']) {
+  for (const name of ['All links', 'Clicks', 'Import / export', 'Jobs', 'Audit log', 'Health']) {
     assert.equal(await person.page.getByRole('link', { name, exact: true }).count(), 0);
   }
-  for (const path of ['all', 'clicks', 'transfer', 'audit', 'audit.jsonl', 'health', 'users/jane']) {
+  for (const path of ['all', 'clicks', 'transfer', 'jobs', 'audit', 'audit.jsonl', 'health', 'users/jane']) {
     await person.open(path);
     await person.sees('administrator');
   }

@@ -3,10 +3,9 @@
 mod audit;
 mod clicks;
 mod health;
+mod jobs;
 mod transfer;
 mod users;
-
-pub use transfer::ImportJobs;
 
 use crate::console::cookie::SignedIn;
 use crate::console::problem::Problem;
@@ -23,21 +22,21 @@ impl Console {
             ["audit"] => self.audit_page(request, signed_in).await,
             ["audit.jsonl"] => self.audit_file(request, signed_in).await,
             ["clicks"] => self.clicks_page(signed_in).await,
+            ["jobs"] => Ok(self.jobs_page(signed_in)),
             ["health"] => self.health_page(signed_in),
             ["transfer", ref rest @ ..] => self.show_transfer(rest, request, signed_in).await,
             ["users"] => Ok(self.find_user(request)),
-            ["users", user] => self.user_page(user, request, signed_in).await,
+            ["users", user] => self.user_page(user, signed_in).await,
             _ => Err(Problem::NotFound),
         }
     }
 
-    pub(super) async fn change_admin(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
+    pub(super) fn change_admin(&self, path: &[&str], form: &Fields, signed_in: &SignedIn) -> Page {
         if !signed_in.is_admin() {
             return Err(Problem::AdministratorsOnly);
         }
         match *path {
             ["transfer", ref rest @ ..] => self.change_transfer(rest, form, signed_in),
-            ["users", user, "delete"] => self.delete_links_of(user, form, signed_in).await,
             _ => Err(Problem::NotFound),
         }
     }

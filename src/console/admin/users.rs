@@ -1,13 +1,13 @@
-//! The links of a user, and deleting all of them.
+//! The links of a user, and the way to change all of them.
 
 use askama::Template;
 use hyper::StatusCode;
 use url::form_urlencoded;
 
 use crate::console::cookie::SignedIn;
-use crate::console::page::{Frame, Section, html, notice, see_other};
+use crate::console::page::{Frame, Section, html, see_other};
 use crate::console::problem::Problem;
-use crate::console::request::{ConsoleRequest, Fields};
+use crate::console::request::ConsoleRequest;
 use crate::console::view::plain;
 use crate::console::{Console, Page};
 use crate::http::Response;
@@ -20,6 +20,8 @@ use crate::model::validate::USER_ID;
 struct UserPage {
     frame: Frame,
     user: String,
+    /// As it is, for forms.
+    user_id: String,
     /// As a part of a path, and in a query.
     in_path: String,
     links: u64,
@@ -41,7 +43,7 @@ impl Console {
         }
     }
 
-    pub(super) async fn user_page(&self, user: &str, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
+    pub(super) async fn user_page(&self, user: &str, signed_in: &SignedIn) -> Page {
         if user.is_empty() || USER_ID.check(user).is_err() {
             return Err(Problem::NotFound);
         }
@@ -56,31 +58,16 @@ impl Console {
             *count = self.links.search(query).await?.total;
         }
         let [present, deleted] = counts;
-        let mut frame = self.frame(Some(signed_in), Section::AllLinks);
-        frame.notice = notice(request);
         let page = UserPage {
-            frame,
+            frame: self.frame(Some(signed_in), Section::AllLinks),
             user: plain(user),
+            user_id: user.to_owned(),
             in_path: encoded(user),
             links: present,
             present: grouped(present),
             deleted: grouped(deleted),
         };
         Ok(html(StatusCode::OK, &page))
-    }
-
-    /// The cascade, as `user.delete` does it. The form repeats the number, so that it is the links that were shown.
-    pub(super) async fn delete_links_of(&self, user: &str, form: &Fields, signed_in: &SignedIn) -> Page {
-        if form.text("confirm") != "yes" {
-            return Err(Problem::NotConfirmed);
-        }
-        let partner = signed_in.session.partner;
-        let links = self
-            .links
-            .delete_user(partner, user.to_owned(), signed_in.actor())
-            .await?;
-        tracing::info!(partner = partner.0, links, "user deleted with all links");
-        Ok(see_other(&format!("{}?done=cascade", self.path_of_user(user))))
     }
 }
 

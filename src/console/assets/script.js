@@ -45,10 +45,13 @@ for (const field of document.querySelectorAll("[data-select]")) field.addEventLi
 // Times in the visitor's time zone.
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-for (const time of document.querySelectorAll("time[datetime]")) {
-  time.title = `${time.textContent} – ${zone}: ${format.format(new Date(time.dateTime))}`;
-  time.textContent = format.format(new Date(time.dateTime));
+function showLocal(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    time.title = `${time.textContent} – ${zone}: ${format.format(new Date(time.dateTime))}`;
+    time.textContent = format.format(new Date(time.dateTime));
+  }
 }
+showLocal(document);
 function localValue(date) {
   const pad = (number, digits = 2) => String(number).padStart(digits, "0");
   return `${pad(date.getFullYear(), 4)}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}T${pad(date.getHours())}:${pad(date.getMinutes())}`;
@@ -92,6 +95,7 @@ const timer = live && setInterval(async () => {
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.querySelector("#live");
     if (!response.ok || !fresh) return outdated();
+    showLocal(fresh);
     // A screen reader reads alerts again that come anew.
     if (live.innerHTML !== fresh.innerHTML) live.replaceChildren(...fresh.childNodes);
     if (!fresh.dataset.live) clearInterval(timer);

@@ -379,7 +379,7 @@ fn read_text(form: &mut FormView, rule: &TextRule, field: &'static str, label: &
 
 /// Reads a time: outer `None` if it is wrong, inner `None` if there is none. The script sends it in unix seconds, since
 /// it knows the visitor's time zone; without one it is in UTC.
-fn read_time(text: &str, unix: &str, stored: Option<Timestamp>) -> Option<Option<Timestamp>> {
+pub fn read_time(text: &str, unix: &str, stored: Option<Timestamp>) -> Option<Option<Timestamp>> {
     if text.is_empty() {
         return Some(None);
     }

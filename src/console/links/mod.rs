@@ -6,7 +6,6 @@ mod filter;
 mod list;
 mod share;
 
-pub use bulk::BulkJobs;
 #[cfg(fuzzing)]
 pub use filter::fuzz_filter;
 

@@ -26,6 +26,7 @@ use crate::console::view::plain;
 use crate::console::{Console, Page};
 use crate::http::Response;
 use crate::kaltura::session::Kind;
+use crate::metrics::StartMethod;
 use crate::model::{Digest, PartnerId, shown};
 
 /// Sessions whose ID tokens are kept, the newest; others are signed out at the provider without.
@@ -105,10 +106,11 @@ impl Console {
         let oidc = self.oidc()?;
         let next = request.query.text("next");
         let flow = Flow::begin(next, self.links.clock().now());
-        let url = oidc
-            .provider
-            .authorization_url(&flow.proof(&self.key), request.client)
-            .await?;
+        let proof = flow.proof(&self.key);
+        let url = match oidc.provider.authorization_url(&proof, request.client).await {
+            Ok(url) => url,
+            Err(error) => return self.counted(StartMethod::Oidc, Err(error.into())),
+        };
         let mut response = see_other(url.as_str());
         if let Some(cookie) = flow.cookie(&self.key, request.is_secure) {
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -119,7 +121,7 @@ impl Console {
     /// Signs in who comes back from the provider.
     pub(super) async fn return_from_provider(&self, request: &ConsoleRequest) -> Page {
         let oidc = self.oidc()?;
-        let answered = self.end_of_sign_in(oidc, request).await;
+        let answered = self.counted(StartMethod::Oidc, self.end_of_sign_in(oidc, request).await);
         let mut response = answered.unwrap_or_else(|problem| self.problem(&problem, None));
         if let Some(cookie) = Flow::cleared(request.is_secure) {
             response.headers_mut().append(SET_COOKIE, cookie);

@@ -42,7 +42,14 @@ fn answers(appliance: &Appliance) -> Vec<(String, Answer)> {
         answers.push((path.clone(), jane.get(&path)));
     }
     let mut admin = Browser::of_admin(appliance);
-    for path in ["/all?owner=jane", "/clicks", "/health", "/users/jane", "/users"] {
+    for path in [
+        "/all?owner=jane",
+        "/clicks",
+        "/health",
+        "/jobs",
+        "/users/jane",
+        "/users",
+    ] {
         answers.push((format!("admin's {path}"), admin.get(path)));
     }
     let many = [("action", "disable"), ("id", id.as_str())];

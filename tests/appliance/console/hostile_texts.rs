@@ -95,6 +95,7 @@ fn hostile_names_are_text_on_every_page() {
             "bulk".to_owned(),
             browser.submit("/bulk/confirm", &[&of_user[..], &many].concat()),
         ));
+        pages.push(("jobs".to_owned(), browser.get("/jobs")));
         for path in [
             format!("/sign-in?next={encoded}"),
             format!("/links?show={encoded}&deleted={encoded}&done={encoded}&page={encoded}"),

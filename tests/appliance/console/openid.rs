@@ -10,6 +10,7 @@ use crate::support::browser::hidden;
 use crate::support::fixture::{Appliance, configuration, folder, poll};
 use crate::support::http::{Answer, encode, request};
 use crate::support::openid::{ACCESS_TOKEN, CLIENT_SECRET, OpenIdProvider, SignedBy};
+use crate::support::scrape::Scrape;
 
 fn start(provider: &OpenIdProvider, more: &str) -> Appliance {
     let folder = folder(&configuration(&provider.settings(more)));
@@ -208,6 +209,11 @@ fn rotated_keys_are_fetched_once() {
     provider.rotate(2);
     assert_eq!((status(), status()), (403, 403));
     assert_eq!(provider.key_requests(), 2);
+    let counted = Scrape::of(&appliance);
+    for (outcome, number) in [("started", 4.0), ("refused", 2.0)] {
+        let sample = format!("tinyd_session_starts_total{{method=\"oidc\",outcome=\"{outcome}\"}}");
+        assert!((counted.get(&sample) - number).abs() < 0.1, "{outcome}");
+    }
 }
 
 #[test]

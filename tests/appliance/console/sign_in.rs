@@ -86,6 +86,21 @@ fn guesses_are_limited_together_with_the_api() {
 }
 
 #[test]
+fn guesses_at_unknown_partners_end_like_others() {
+    let appliance = Appliance::start();
+    let guesses = |partner: &str| {
+        let answers = (0..11).map(|_| {
+            let answer = Browser::new(&appliance).sign_in(partner, "jane", "wrong");
+            (answer.status, answer.text().replace(partner, "…"))
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let of_known = guesses(PARTNER);
+    assert_eq!((of_known[9].0, of_known[10].0), (403, 429));
+    assert!(guesses("1111111") == of_known);
+}
+
+#[test]
 fn signing_in_leads_to_pages_of_the_console_only() {
     let appliance = Appliance::start();
     let mut browser = Browser::new(&appliance);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::support::browser::Browser;
 use crate::support::certificates::Authority;
 use crate::support::fixture::{
     ADMIN_SECRET, Appliance, PARTNER, USER_SECRET, code, configuration_with_operator, folder, poll,
@@ -109,9 +110,8 @@ fn calls_are_counted_by_action_and_error_code() {
         calls("unknown", "UNKNOWN_RESPONSE_FORMAT"),
         calls("unknown", "INVALID_PARAMETER_VALUE"),
         "tinyd_api_call_duration_seconds_count{action=\"system.ping\"}".to_owned(),
-        "tinyd_session_start_failures_total{reason=\"refused\"}".to_owned(),
-        "tinyd_session_start_failures_total{reason=\"throttled\"}".to_owned(),
-        "tinyd_refusals_total{listener=\"admin\",reason=\"start_session\"}".to_owned(),
+        starts("api", "refused"),
+        starts("api", "throttled"),
     ];
     let before = Scrape::of(&appliance);
     appliance.link("get", &ks, &[("id", &id)]);
@@ -149,10 +149,54 @@ fn calls_are_counted_by_action_and_error_code() {
         b"{",
     );
     assert!(broken.text().contains("INVALID_PARAMETER_VALUE"), "{broken:?}");
-    let expected = [1.0, 1.0, 1.0, 11.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0, 10.0, 1.0, 1.0];
+    let expected = [1.0, 1.0, 1.0, 11.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0, 10.0, 1.0];
     assert_eq!(added(&before, &Scrape::of(&appliance), &samples), expected);
     // Each action has a sample before its first call.
     assert!(Scrape::of(&appliance).0.contains_key(&calls("user.delete", "")));
+}
+
+/// The sample of session starts.
+fn starts(method: &str, outcome: &str) -> String {
+    format!("tinyd_session_starts_total{{method=\"{method}\",outcome=\"{outcome}\"}}")
+}
+
+#[test]
+fn session_starts_are_counted_by_method_and_outcome() {
+    let more = "[admin]\ntrusted_proxies = \"127.0.0.1\"\n[console]\n\
+        trusted_header = \"X-User\"\npartner = 1234567\n";
+    let appliance = Appliance::start_with(more);
+    let ks = appliance.admin_ks();
+    let samples = [
+        starts("api", "started"),
+        starts("secret", "started"),
+        starts("secret", "refused"),
+        starts("secret", "throttled"),
+        starts("link", "started"),
+        starts("link", "refused"),
+        starts("header", "started"),
+        starts("header", "refused"),
+    ];
+    let before = Scrape::of(&appliance);
+    appliance.start_session(ADMIN_SECRET, "me", "2", "");
+    let sign_in = |secret: &str| Browser::new(&appliance).sign_in(PARTNER, "jane", secret).status;
+    assert_eq!(sign_in(ADMIN_SECRET), 303);
+    for _ in 0..10 {
+        assert_eq!(sign_in("guessed"), 403);
+    }
+    assert_eq!(sign_in("guessed"), 429);
+    let made = appliance.call("tinyd", "signInLink", &ks, &[("userId", "jane"), ("type", "0")]);
+    let path = format!("/{}", made["path"].as_str().unwrap());
+    for status in [303, 410] {
+        assert_eq!(Browser::new(&appliance).post(&path, &[]).status, status);
+    }
+    let page = |user: &str| {
+        Browser::new(&appliance)
+            .send("GET", "/links", &[("X-User", user)], b"")
+            .status
+    };
+    assert_eq!([page("jane"), page("jane"), page("a,b")], [200, 200, 400]);
+    let expected = [1.0, 1.0, 10.0, 1.0, 1.0, 1.0, 2.0, 1.0];
+    assert_eq!(added(&before, &Scrape::of(&appliance), &samples), expected);
 }
 
 #[test]

@@ -178,8 +178,12 @@ impl Appliance {
 
     /// Starts it again in the same folder, on other ports.
     pub fn restart(&mut self) {
+        self.restart_by(serve());
+    }
+
+    pub fn restart_by(&mut self, command: Command) {
         let addresses;
-        (self.process, addresses) = spawn(serve(), self.folder.path());
+        (self.process, addresses) = spawn(command, self.folder.path());
         [self.public, self.admin, self.public_tls, self.admin_tls, self.console] = addresses;
         self.wait_until_ready();
     }

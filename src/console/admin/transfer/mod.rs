@@ -1,6 +1,5 @@
 //! Import and export: a file is checked first, and imported as it was shown.
 
-mod jobs;
 mod report;
 mod upload;
 
@@ -12,18 +11,15 @@ use std::time::Instant;
 use askama::Template;
 use hyper::StatusCode;
 
-pub use jobs::ImportJobs;
-
-use crate::console::admin::transfer::jobs::{ImportJob, ImportState, KeptFile, WAITS};
 use crate::console::admin::transfer::report::ImportReportView;
 use crate::console::cookie::SignedIn;
+use crate::console::jobs::{BackgroundJob, FILE_WAIT, ImportJob, ImportState, JobKind, KeptFile};
 use crate::console::page::{Frame, Section, html, protect, see_other};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::view::{input_date, plain};
 use crate::console::{Console, Page, save_as};
 use crate::links::file::{FileFormat, ImportOptions};
-use crate::model::Actor;
 use crate::model::validate;
 use crate::model::{PartnerId, grouped, whole_number};
 use crate::transfer::ImportSlot;
@@ -66,7 +62,9 @@ impl Console {
         match *path {
             [number, "import"] => self.confirm_import(number, form, signed_in),
             [number, "cancel"] => {
-                self.imports.cancel(parsed(number)?, signed_in.session.digest);
+                self.import_of(number, signed_in)?;
+                // A session has no more than this one.
+                self.jobs.forget_files(signed_in.session.digest);
                 Ok(see_other(&self.path("transfer")))
             }
             _ => Err(Problem::NotFound),
@@ -118,24 +116,25 @@ impl Console {
     }
 
     fn import_page(&self, number: &str, signed_in: &SignedIn) -> Page {
-        let number = parsed(number)?;
-        let job = self.imports.look_at(number, signed_in.session.digest);
-        let job = job.ok_or(Problem::NoUpload)?;
+        let job = self.import_of(number, signed_in)?;
+        let number = job.name();
+        let job = job.import().ok_or(Problem::NoUpload)?;
+        let state = job.state();
         let lines = job.progress.lines.load(Ordering::Relaxed);
         let of = job.progress.of.load(Ordering::Relaxed);
         let page = ImportPage {
             frame: self.frame(Some(signed_in), Section::Transfer),
             name: plain(&job.name),
-            number: format!("{number:032x}"),
+            number,
             lines: grouped(lines),
             share: (lines * 100).checked_div(of).unwrap_or_default(),
-            report: match &job.state {
+            report: match &state {
                 ImportState::Checked(report) | ImportState::Done(report) => Some(ImportReportView::new(report)),
                 _ => None,
             },
             keeps_going: job.settings.options.keep_going,
-            minutes: WAITS.as_secs() / 60,
-            state: match job.state {
+            minutes: FILE_WAIT.as_secs() / 60,
+            state: match state {
                 ImportState::Failed(error) => ImportState::Failed(plain(&error)),
                 state => state,
             },
@@ -143,56 +142,63 @@ impl Console {
         Ok(html(StatusCode::OK, &page))
     }
 
+    /// An import of this session; nobody else sees it.
+    fn import_of(&self, number: &str, signed_in: &SignedIn) -> Result<Arc<BackgroundJob>, Problem> {
+        let job = self.jobs.find(number).filter(|job| job.import().is_some());
+        let job = job.filter(|job| job.owner.session == signed_in.session.digest);
+        job.ok_or(Problem::NoUpload)
+    }
+
     /// Has a file checked, and leads to the outcome.
-    fn begin_check(&self, job: ImportJob, by: Actor, file: Arc<KeptFile>, slot: ImportSlot) -> Page {
-        let (progress, partners) = (Arc::clone(&job.progress), self.starts.partners());
+    fn begin_check(&self, job: ImportJob, signed_in: &SignedIn, file: Arc<KeptFile>, slot: ImportSlot) -> Page {
+        let (progress, partners, by) = (Arc::clone(&job.progress), self.starts.partners(), signed_in.actor());
         let mut settings = job.settings.clone();
         settings.options.dry_run = true;
-        let number = self.imports.begin(job).ok_or(Problem::TooManyJobs)?;
-        let (transfers, imports) = (Arc::clone(&self.transfers), Arc::clone(&self.imports));
+        let job = self.begin_job(JobKind::Import(job), signed_in)?;
+        let outcome = see_other(&self.path(&format!("transfer/{}", job.name())));
+        let (transfers, jobs) = (Arc::clone(&self.transfers), Arc::clone(&self.jobs));
         tokio::spawn(async move {
             let checked = transfers.import(&file.spooled, settings, by, partners, progress.count());
             let state = match checked.await {
                 Ok(report) => ImportState::Checked(Arc::new(report)),
                 Err(failure) => ImportState::Failed(failure.error),
             };
-            imports.end(number, state);
-            let imports = Arc::downgrade(&imports);
+            if let Some(import) = job.import() {
+                import.end(state);
+            }
+            let jobs = Arc::downgrade(&jobs);
             // None of these waits for somebody.
-            drop((transfers, file, slot));
-            tokio::time::sleep(WAITS).await;
-            if let Some(imports) = imports.upgrade() {
-                imports.sweep(Instant::now());
+            drop((transfers, job, file, slot));
+            tokio::time::sleep(FILE_WAIT).await;
+            if let Some(jobs) = jobs.upgrade() {
+                jobs.sweep(Instant::now());
             }
         });
-        Ok(see_other(&self.path(&format!("transfer/{number:032x}"))))
+        Ok(outcome)
     }
 
     /// Imports the file that was shown.
     fn confirm_import(&self, number: &str, form: &Fields, signed_in: &SignedIn) -> Page {
-        let (number, owner) = (parsed(number)?, signed_in.session.digest);
-        self.imports.look_at(number, owner).ok_or(Problem::NoUpload)?;
+        let job = self.import_of(number, signed_in)?;
+        let import = job.import().ok_or(Problem::NoUpload)?;
         let slot = self.transfers.slot(signed_in.session.partner)?;
-        let outcome = see_other(&self.path(&format!("transfer/{number:032x}")));
+        let outcome = see_other(&self.path(&format!("transfer/{}", job.name())));
         // Who confirms twice sees how the first goes on.
-        let Some((job, file)) = self.imports.confirm(number, owner) else {
+        let Some(file) = import.confirm() else {
             return Ok(outcome);
         };
-        let mut settings = job.settings;
+        let mut settings = import.settings.clone();
         settings.options = ImportOptions {
             keep_going: settings.options.keep_going || form.text("keep_going") == "1",
             ..settings.options
         };
         settings.defaults.now = self.links.clock().now();
-        let (transfers, imports, partners) = (
-            Arc::clone(&self.transfers),
-            Arc::clone(&self.imports),
-            self.starts.partners(),
-        );
+        let (transfers, partners) = (Arc::clone(&self.transfers), self.starts.partners());
         let (partner, by) = (signed_in.session.partner, signed_in.actor());
+        let on_lines = import.progress.count();
         tokio::spawn(async move {
             let _slot = slot;
-            let imported = transfers.import(&file.spooled, settings, by, partners, job.progress.count());
+            let imported = transfers.import(&file.spooled, settings, by, partners, on_lines);
             let state = match imported.await {
                 Ok(report) => {
                     let (added, updated) = (report.added, report.updated);
@@ -207,14 +213,12 @@ impl Console {
                 }
                 Err(failure) => ImportState::Failed(failure.error),
             };
-            imports.end(number, state);
+            if let Some(import) = job.import() {
+                import.end(state);
+            }
         });
         Ok(outcome)
     }
-}
-
-fn parsed(number: &str) -> Result<u128, Problem> {
-    u128::from_str_radix(number, 16).map_err(|_| Problem::NotFound)
 }
 
 /// The format that a name says.

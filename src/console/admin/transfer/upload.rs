@@ -6,13 +6,13 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
 use crate::console::admin::transfer::format_of_name;
-use crate::console::admin::transfer::jobs::{ImportJob, KeptFile};
 use crate::console::cookie::SignedIn;
+use crate::console::jobs::{ImportJob, KeptFile};
 use crate::console::problem::Problem;
 use crate::console::request::{ConsoleRequest, Fields};
 use crate::console::{Console, Page, required};
 use crate::links::file::{Conflict, Defaults, FileFormat, ImportOptions};
-use crate::store::Health;
+use crate::store::{Health, WriteError};
 use crate::transfer::{ImportSettings, UploadFile, UploadPart};
 
 /// Largest file: more than two million links in CSV.
@@ -74,7 +74,7 @@ impl Console {
     ) -> Page {
         let signed_in = self.check_sender(form, signed_in)?;
         if self.links.health() == Health::ReadOnly {
-            return Err(Problem::ReadOnly);
+            return Err(WriteError::ReadOnly.into());
         }
         let length = request.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -83,9 +83,9 @@ impl Console {
         }
         let name = file.name().to_owned();
         let settings = self.settings_of(form, &name, signed_in)?;
-        let (owner, partner) = (signed_in.session.digest, signed_in.session.partner);
+        let partner = signed_in.session.partner;
         // A session has one file at a time.
-        self.imports.forget(owner);
+        self.jobs.forget_files(signed_in.session.digest);
         let kept = self.transfers.slot_to_keep(partner)?;
         let slot = self.transfers.slot(partner)?;
         let spooled = self.transfers.spool(file, Some(FILE_MAX_BYTES)).await?;
@@ -93,8 +93,8 @@ impl Console {
             return Err(Problem::NoFile);
         }
         let file = Arc::new(KeptFile::new(spooled, kept));
-        let job = ImportJob::new(owner, name, settings, Arc::clone(&file));
-        self.begin_check(job, signed_in.actor(), file, slot)
+        let job = ImportJob::new(name, settings, Arc::clone(&file));
+        self.begin_check(job, signed_in, file, slot)
     }
 
     fn settings_of(&self, form: &Fields, name: &str, signed_in: &SignedIn) -> Result<ImportSettings, Problem> {
