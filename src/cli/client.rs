@@ -33,7 +33,7 @@ pub(super) struct ClientArgs {
 
     /// URL of the admin listener [default: from the configuration]
     #[arg(long, value_name = "URL", env = "TINYD_URL", hide_env_values = true, global = true)]
-    url: Option<String>,
+    pub(super) url: Option<String>,
 
     #[command(flatten)]
     pub(super) tls: TlsArgs,

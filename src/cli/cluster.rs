@@ -89,7 +89,7 @@ pub(super) struct JoinArgs {
     #[command(flatten)]
     client: ClientArgs,
 
-    /// Backup of an admin box, in place of one over its API
+    /// Backup of an admin box [default: the copy on the NATS servers, or with --url one over its API]
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -156,6 +156,7 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
         nats.create(args.limits(), 1, &cluster::metadata(&after))
             .await
             .map_err(failed)?;
+        nats.copies().create(args.limits(), 1, &[]).await.map_err(failed)?;
         store.enter_cluster(after).await.map_err(failed)
     })?;
     let name = &of_cluster.name;
@@ -170,7 +171,7 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
 }
 
 fn join(args: &JoinArgs) -> Result<(), CliError> {
-    let (settings, _) = settings(&args.client.config)?;
+    let (settings, of_cluster) = settings(&args.client.config)?;
     let _lock = DataLock::take(&settings.data_dir)?;
     let path = settings.data_dir.join(FILE_NAME);
     if path.try_exists()? {
@@ -181,14 +182,21 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         return Err(Failure::Usage.error(reason));
     }
     let mut bars = Bars::default();
-    let copied = match &args.from {
-        Some(from) => opened(Store::open_verified(from))?
+    let copied = match (&args.from, &args.client.url) {
+        (Some(from), _) => opened(Store::open_verified(from))?
             .snapshot()?
-            .copy_to(&path, &mut bars),
-        None => {
+            .copy_to(&path, &mut bars)
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        (None, Some(_)) => {
             let (dump, _) = Client::new(&args.client)?.stream("backup", json!({}))?;
-            store::restore_dump(dump, &path, &mut bars)
+            let restored = store::restore_dump(dump, &path, &mut bars);
+            restored.map(drop).map_err(|error| error.to_string())
         }
+        (None, None) => block_on(async {
+            let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
+            Ok(cluster::take_copy(&nats.copies(), &path, &mut bars).await.map(drop))
+        })?,
     };
     drop(bars);
     copied.map_err(|error| failed(format!("cannot take the links of the cluster: {error}")))?;

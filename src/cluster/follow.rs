@@ -9,11 +9,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cluster::durability;
 use crate::cluster::log::{Log, Overtaken, Writable};
 use crate::cluster::nats::{Nats, NatsError, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Member, Members};
 use crate::cluster::{ClusterSettings, Role};
+use crate::cluster::{copies, durability};
 use crate::links::Links;
 use crate::model::priority;
 use crate::store::replication::{ApplyError, Entry, Position, ReplicationLog};
@@ -102,6 +102,10 @@ impl Cluster {
 
     pub const fn settings(&self) -> &ClusterSettings {
         &self.settings
+    }
+
+    pub(super) const fn nats(&self) -> &Nats {
+        &self.nats
     }
 
     pub const fn members(&self) -> &Arc<Members> {
@@ -314,7 +318,7 @@ impl Follower {
             let entries = match self.cluster.nats.read(position.sequence).await {
                 Ok(entries) if entries.is_empty() => match self.find(position.sequence + 1).await {
                     Some(entry) => vec![entry],
-                    None => return,
+                    None => return self.start_again(&position).await,
                 },
                 Ok(entries) => entries,
                 Err(error) => {
@@ -328,6 +332,32 @@ impl Follower {
                 Ok(after) if after.sequence > position.sequence => self.heard(after.sequence),
                 _ => return,
             }
+        }
+    }
+
+    /// Goes on from a copy if the log does not reach back to this box.
+    async fn start_again(&self, position: &Position) {
+        let Ok(info) = self.cluster.nats.info().await else {
+            return;
+        };
+        let first = info.state.first_seq;
+        if first <= position.sequence + 1 {
+            return;
+        }
+        let own = position.sequence;
+        tracing::warn!(
+            own,
+            first,
+            "away for longer than the log reaches: taking a copy of the links"
+        );
+        match copies::replace(&self.cluster, &self.links).await {
+            Ok(position) => {
+                tracing::info!(sequence = position.sequence, "going on from a copy of the links");
+                self.set_stuck(None);
+            }
+            Err(reason) => self.set_stuck(Some(format!(
+                "the log begins with entry {first}, and this box has been away since {own}: {reason}"
+            ))),
         }
     }
 
@@ -376,15 +406,6 @@ impl Follower {
         });
         let last = info.state.last_seq;
         if last > position.sequence {
-            if info.state.first_seq > position.sequence + 1 {
-                let first = info.state.first_seq;
-                self.set_stuck(Some(format!(
-                    "the log begins with entry {first}, and this box has been away since {}: take a new copy with \
-                     tinyd cluster join",
-                    position.sequence
-                )));
-                return;
-            }
             self.catch_up().await;
         }
         let head = last.to_string().into_bytes();

@@ -24,6 +24,8 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
     let mut publish = vec![
         format!("$JS.API.STREAM.INFO.{stream}"),
         format!("$JS.API.DIRECT.GET.{stream}"),
+        format!("$JS.API.STREAM.INFO.{stream}_COPY"),
+        format!("$JS.API.DIRECT.GET.{stream}_COPY"),
         format!("tinyd.{name}.pos.{node}"),
         format!("tinyd.{name}.entry"),
     ];

@@ -5,6 +5,7 @@
 //! `follow` applies what others append; `presence` tells where each box is.
 
 mod command;
+mod copies;
 mod durability;
 mod follow;
 mod key;
@@ -14,6 +15,7 @@ mod presence;
 mod settings;
 
 pub use command::{connected, first_difference, look, metadata, recreate};
+pub use copies::{keep as keep_copies, take as take_copy};
 pub use follow::Cluster;
 pub use key::{generate as generate_key, public_key, user};
 pub use nats::Limits;

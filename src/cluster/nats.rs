@@ -36,6 +36,8 @@ const NO_STREAM: u32 = 10_059;
 pub struct Nats {
     client: Client,
     pub stream: String,
+    /// The last part of the subject of the stream.
+    appends: &'static str,
     prefix: String,
     connections: Arc<AtomicU64>,
 }
@@ -73,7 +75,6 @@ pub struct StreamInfo {
     pub config: StreamConfig,
     pub state: StreamState,
     pub cluster: Option<StreamCluster>,
-    pub created: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -85,8 +86,6 @@ pub struct StreamState {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct StreamCluster {
-    #[serde(default)]
-    pub leader: String,
     #[serde(default)]
     pub replicas: Vec<Replica>,
 }
@@ -240,9 +239,19 @@ impl Nats {
         Ok(Self {
             client: client.map_err(|error| error.to_string())?,
             stream: settings.stream(),
+            appends: "log",
             prefix: settings.subject(""),
             connections,
         })
+    }
+
+    /// The stream of copies of the store, by the same connection.
+    pub fn copies(&self) -> Self {
+        Self {
+            stream: format!("{}_COPY", self.stream),
+            appends: "copy",
+            ..self.clone()
+        }
     }
 
     /// How many connections have been made: another number means that something may have been missed.
@@ -284,7 +293,7 @@ impl Nats {
         headers.insert("Nats-Expected-Last-Sequence", after.to_string());
         headers.insert("Nats-Expected-Stream", self.stream.as_str());
         let request = Request::new().payload(entry).headers(headers);
-        match self.ask::<Stored>(self.subject("log"), request).await {
+        match self.ask::<Stored>(self.subject(self.appends), request).await {
             Ok(stored) if stored.seq == after + 1 => Ok(Published::Stored),
             Ok(_) => Err(NatsError::Malformed),
             Err(NatsError::Refused {
@@ -305,10 +314,11 @@ impl Nats {
 
     /// Makes the stream.
     pub async fn create(&self, limits: Limits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
-        let log = self.subject("log");
+        let subject = self.subject(self.appends);
+        let is_log = self.appends == "log";
         let config = StreamConfig {
             name: self.stream.clone(),
-            subjects: vec![log.clone()],
+            subjects: vec![subject.clone()],
             storage: "file".into(),
             retention: "limits".into(),
             discard: "old".into(),
@@ -317,10 +327,11 @@ impl Nats {
             max_age: i64::try_from(limits.age.as_nanos()).unwrap_or(i64::MAX),
             allow_direct: true,
             deny_delete: true,
-            deny_purge: true,
+            // Old copies are purged.
+            deny_purge: is_log,
             first_seq: first,
-            republish: Some(Republish {
-                src: log,
+            republish: is_log.then(|| Republish {
+                src: subject,
                 dest: self.subject("live"),
             }),
             metadata: metadata
@@ -332,6 +343,15 @@ impl Nats {
         let subject = format!("$JS.API.STREAM.CREATE.{}", self.stream);
         let made: StreamInfo = self.ask(subject, Request::new().payload(body.into())).await?;
         drop(made);
+        Ok(())
+    }
+
+    /// Drops what is before this number.
+    pub async fn purge_before(&self, sequence: u64) -> Result<(), NatsError> {
+        let body = format!("{{\"seq\":{sequence}}}");
+        let subject = format!("$JS.API.STREAM.PURGE.{}", self.stream);
+        let purged: serde_json::Value = self.ask(subject, Request::new().payload(body.into())).await?;
+        drop(purged);
         Ok(())
     }
 
@@ -442,12 +462,6 @@ impl Nats {
         subscribed
             .map(Subscription)
             .map_err(|error| NatsError::NoAnswer(error.to_string()))
-    }
-
-    /// Sends what waits to be sent.
-    pub async fn flush(&self) {
-        // What cannot be sent now is sent once there is a connection.
-        let _ = timeout(REQUEST_TIMEOUT, self.client.flush()).await;
     }
 }
 

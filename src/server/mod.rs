@@ -27,7 +27,7 @@ pub use systemd::ServiceManager;
 use crate::access::SessionStarts;
 use crate::admin::Monitor;
 use crate::api::Api;
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::config::Settings;
 use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
@@ -70,6 +70,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let mut running = build(bound, &links, settings, reloader, manager)?;
     if let Some(cluster) = cluster {
+        running
+            .background
+            .spawn(cluster::keep_copies(Arc::clone(&cluster), Arc::clone(&links)));
         running.background.spawn(cluster.follow(Arc::clone(&links)));
     }
     manager.serving(&links);

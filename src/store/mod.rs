@@ -211,6 +211,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The folder that its file is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A file without a name, on the disk of the store, that is gone once it is closed.
     pub fn temporary_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.folder)
@@ -282,6 +287,13 @@ impl Store {
     pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
         let writer = self.writer().map_err(|_| ApplyError::Unavailable)?;
         writer.apply(entries).await
+    }
+
+    /// Goes on with a later copy of the cluster's links in this one's place, and returns its position. The copy must be
+    /// on the same file system.
+    pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
+        let writer = self.writer().map_err(|_| ApplyError::Unavailable)?;
+        writer.replace(with).await
     }
 
     /// What is known of the replication log; none outside of a cluster.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::store::error::{OpenError, StoreError};
 use crate::store::files::disk;
 use crate::store::files::overlay::Overlay;
-use crate::store::files::unfinished::Unfinished;
+use crate::store::files::unfinished::{self, Unfinished};
 use crate::store::format::tables;
 use crate::store::format::upgrade::{FORMATS, Formats, set_aside};
 use crate::store::journal::{self, JournalFile, Replayed};
@@ -52,6 +52,9 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the medium takes writes at present.
     fn probe(&self) -> io::Result<()>;
+
+    /// Puts another file in the place of a store that is closed and needs no journal.
+    fn replace(&self, with: &Path) -> io::Result<()>;
 }
 
 #[derive(Debug, Clone)]
@@ -339,6 +342,11 @@ impl Medium for StoreFile {
         });
         let removed = fs::remove_file(unfinished.path());
         written.and(removed)
+    }
+
+    fn replace(&self, with: &Path) -> io::Result<()> {
+        fs::rename(with, &self.path)?;
+        File::open(unfinished::folder_of(&self.path))?.sync_all()
     }
 }
 

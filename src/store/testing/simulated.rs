@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -395,6 +396,10 @@ impl Medium for Disk {
 
     fn probe(&self) -> io::Result<()> {
         self.operate(false).map(drop)
+    }
+
+    fn replace(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

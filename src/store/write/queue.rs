@@ -1,5 +1,6 @@
 //! The jobs of the writer: waiting for them without a runtime, and putting those together that share a transaction.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -196,6 +197,8 @@ pub enum Request {
     Job(Job),
     /// Applying entries of the replication log.
     Apply(Vec<Vec<u8>>, oneshot::Sender<Result<Position, ApplyError>>),
+    /// Going on with another store in this one's place.
+    Replace(PathBuf, oneshot::Sender<Result<Position, ApplyError>>),
 }
 
 impl Request {
@@ -203,7 +206,7 @@ impl Request {
         match self {
             Self::Job(job) => job.refuse(),
             // Its sender may have left.
-            Self::Apply(_, sender) => drop(sender.send(Err(ApplyError::Unavailable))),
+            Self::Apply(_, sender) | Self::Replace(_, sender) => drop(sender.send(Err(ApplyError::Unavailable))),
         }
     }
 }

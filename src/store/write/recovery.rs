@@ -60,7 +60,7 @@ impl WriterState {
     }
 
     /// Closes the file. Reads that go on fail.
-    fn close(&self) {
+    pub fn close(&self) {
         let Some(mut database) = self.handle.send_replace(None) else {
             return;
         };
@@ -97,7 +97,7 @@ impl WriterState {
         })
     }
 
-    fn open(&self) -> Result<(), Box<dyn Error>> {
+    pub fn open(&self) -> Result<(), Box<dyn Error>> {
         let database = Arc::new(self.medium.open()?);
         // What readers see in it that is not published yet, they wait for.
         self.handle.send_replace(Some(Arc::clone(&database)));

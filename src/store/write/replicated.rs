@@ -1,6 +1,7 @@
 //! The writer in a cluster: what its jobs change is appended to the replication log before it is acknowledged, and what
 //! others have appended is applied.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -189,6 +190,44 @@ impl WriterState {
         // The sender may have left.
         drop(sender.send(result));
         failed
+    }
+
+    /// Goes on with another store in this one's place; redirects go on from the map meanwhile.
+    pub fn replace(
+        &mut self,
+        with: &Path,
+        sender: oneshot::Sender<Result<Position, ApplyError>>,
+    ) -> Result<(), StoreError> {
+        let replaced = self.try_replace(with);
+        let position = self.replicated.as_ref().map(Replicated::position);
+        // The sender may have left.
+        drop(sender.send(match &replaced {
+            Ok(()) => position.ok_or(ApplyError::Unavailable),
+            Err(_) => Err(ApplyError::Unavailable),
+        }));
+        replaced
+    }
+
+    fn try_replace(&mut self, with: &Path) -> Result<(), StoreError> {
+        // Whole without a journal, in case that this is as far as it comes.
+        self.make_visible()?;
+        self.journal = None;
+        let sequence = *self.published.borrow();
+        let inner = self.begin()?;
+        self.commit_durably(inner, sequence)?;
+        self.metrics.journal_bytes.set(0);
+        // A crash before has left none, or the next start passes it over.
+        drop(self.medium.remove_journal());
+        self.close();
+        self.medium.replace(with)?;
+        self.open().map_err(|error| {
+            tracing::error!(%error, "cannot open the new copy of the store");
+            StoreError::Closed
+        })?;
+        if let Some(replicated) = &self.replicated {
+            *replicated.halted.lock() = None;
+        }
+        Ok(())
     }
 
     /// Applies entries up to the first that cannot be applied.

@@ -2,6 +2,7 @@
 //! journal, commits it, has it published and then answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -171,6 +172,14 @@ impl Writer {
         receiver.await.unwrap_or(Err(ApplyError::Unavailable))
     }
 
+    /// Goes on with the store in another file, which is a later copy of this one, and returns its position.
+    pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.send(Request::Replace(with, sender)).await;
+        sent.map_err(|_| ApplyError::Unavailable)?;
+        receiver.await.unwrap_or(Err(ApplyError::Unavailable))
+    }
+
     async fn send(&self, request: Request) -> Result<(), WriteError> {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         queue.send(request).await.map_err(|_| WriteError::Unavailable)
@@ -256,6 +265,7 @@ impl WriterState {
                     match request {
                         Request::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
                         Request::Apply(entries, sender) => self.apply(&entries, sender)?,
+                        Request::Replace(with, sender) => self.replace(&with, sender)?,
                     }
                     // Now, while no caller waits.
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
@@ -469,12 +479,12 @@ impl WriterState {
         Ok(())
     }
 
-    fn database(&self) -> Result<Arc<Database>, StoreError> {
+    pub fn database(&self) -> Result<Arc<Database>, StoreError> {
         self.handle.borrow().clone().ok_or(StoreError::Closed)
     }
 
     /// Commits what is acknowledged, in memory, so that readers see it.
-    fn make_visible(&mut self) -> Result<(), StoreError> {
+    pub fn make_visible(&mut self) -> Result<(), StoreError> {
         if let Some(mut inner) = self.open.take() {
             inner.set_durability(Durability::None).map_err(redb::Error::from)?;
             inner.commit()?;
@@ -509,7 +519,7 @@ impl WriterState {
 
     /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that
     /// follow this commit.
-    fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
+    pub fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
         inner.set_quick_repair(true);
         let salt = self.medium.fresh_salt();
         let journal = self.journal.as_ref().map(|_| (salt, journal::FILE_BYTES as u64));
