@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::log::{Log, Overtaken, Writable};
@@ -51,6 +51,8 @@ pub struct Cluster {
     members: Arc<Members>,
     writable: Arc<watch::Sender<Writable>>,
     overtaken: Arc<Overtaken>,
+    /// Notified when the log goes further than this box.
+    behind: Notify,
     state: watch::Sender<LogState>,
 }
 
@@ -79,6 +81,7 @@ impl Cluster {
             members: Arc::default(),
             writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
             overtaken: Arc::default(),
+            behind: Notify::new(),
             state: watch::Sender::new(LogState {
                 silent_since: Some(Instant::now()),
                 ..LogState::default()
@@ -112,118 +115,76 @@ impl Cluster {
         &self.members
     }
 
+    /// The log goes so far.
+    fn heard(&self, head: u64) {
+        self.state.send_modify(|state| {
+            state.head = state.head.max(Some(head));
+            state.silent_since = None;
+        });
+    }
+
     pub fn state(&self) -> LogState {
         self.state.borrow().clone()
     }
 
     /// Follows the log for as long as this runs.
     pub async fn follow(self: Arc<Self>, links: Arc<Links>) {
+        let watcher = Watcher::new(Arc::clone(&self), Arc::clone(&links));
+        let follower = Follower { cluster: self, links };
+        // Apart, because what applies waits for the writer, and the writer may wait for what watches.
+        tokio::join!(follower.run(), watcher.run());
+    }
+}
+
+/// Applies entries.
+struct Follower {
+    cluster: Arc<Cluster>,
+    links: Arc<Links>,
+}
+
+impl Follower {
+    fn is_admin(&self) -> bool {
+        self.cluster.settings.role == Role::Admin
+    }
+
+    fn position(&self) -> Option<Position> {
+        position(&self.links)
+    }
+
+    async fn run(&self) {
         loop {
-            let follower = Follower::new(Arc::clone(&self), Arc::clone(&links)).await;
-            match follower {
-                Ok(mut follower) => follower.run().await,
+            match self.cluster.nats.subscribe("live").await {
+                Ok(live) => self.apply_from(live).await,
                 Err(error) => tracing::debug!(%error, "cannot subscribe yet"),
             }
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
-}
 
-struct Follower {
-    cluster: Arc<Cluster>,
-    links: Arc<Links>,
-    live: Subscription,
-    heads: Subscription,
-    asked: Subscription,
-    wanted: Subscription,
-    overtaken: Subscription,
-    positions: Option<Subscription>,
-    /// The connection for which others have been asked what they know, and when.
-    witnessed: Option<(u64, Instant)>,
-    durable_since: Option<Instant>,
-}
-
-impl Follower {
-    async fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Result<Self, NatsError> {
-        let nats = &cluster.nats;
-        let is_admin = cluster.settings.role == Role::Admin;
-        Ok(Self {
-            live: nats.subscribe("live").await?,
-            heads: nats.subscribe("head").await?,
-            asked: nats.subscribe("ask").await?,
-            wanted: nats.subscribe("entry").await?,
-            overtaken: nats.subscribe("overtaken").await?,
-            positions: match is_admin {
-                true => Some(nats.subscribe("pos.*").await?),
-                false => None,
-            },
-            witnessed: None,
-            durable_since: None,
-            cluster,
-            links,
-        })
-    }
-
-    fn is_admin(&self) -> bool {
-        matches!(self.cluster.settings.role, Role::Admin)
-    }
-
-    fn position(&self) -> Option<Position> {
-        let replicating = self.links.store().replicating()?;
-        Some(*replicating.position().borrow())
-    }
-
-    /// Until a subscription ends.
-    async fn run(&mut self) {
-        let mut checks = interval(CHECK_INTERVAL);
-        let mut says = interval(presence::INTERVAL);
-        for ticks in [&mut checks, &mut says] {
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
+    /// Until the subscription ends.
+    async fn apply_from(&self, mut live: Subscription) {
         loop {
-            let position = async {
-                match &mut self.positions {
-                    Some(positions) => positions.next().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                entry = self.live.next() => match entry {
-                    Some(entry) => self.take(entry.to_vec()).await,
+                entry = live.next() => match entry {
+                    Some(entry) => self.take(entry.to_vec(), &mut live).await,
                     None => return,
                 },
-                head = self.heads.next() => match head {
-                    Some(head) => self.hear(&head).await,
-                    None => return,
-                },
-                position = position => match position {
-                    Some(position) => self.note(&position),
-                    None => return,
-                },
-                node = self.overtaken.next() => {
-                    if node.is_some_and(|node| node != self.cluster.settings.node.as_bytes()) {
-                        self.cluster.overtaken.note();
-                    }
-                }
-                _ = self.asked.next() => self.say().await,
-                wanted = self.wanted.next() => self.give(wanted.as_deref().unwrap_or_default()).await,
-                _ = checks.tick() => self.check().await,
-                _ = says.tick() => self.say().await,
+                () = self.cluster.behind.notified() => self.catch_up().await,
             }
         }
     }
 
     /// Applies an entry that has come, with those that have come after it.
-    async fn take(&mut self, entry: Vec<u8>) {
+    async fn take(&self, entry: Vec<u8>, live: &mut Subscription) {
         let mut entries = vec![entry];
         while entries.len() < TOGETHER_MAX
-            && let Some(Some(entry)) = self.live.next().now_or_never()
+            && let Some(Some(entry)) = live.next().now_or_never()
         {
             entries.push(entry.to_vec());
         }
         let last = entries.last().and_then(|entry| Entry::decode(entry).ok());
         if let Some(last) = last.map(|entry| entry.position.sequence) {
-            self.heard(last);
+            self.cluster.heard(last);
         }
         match self.links.store().apply(entries).await {
             Err(ApplyError::Gap { .. }) => self.catch_up().await,
@@ -251,69 +212,8 @@ impl Follower {
         });
     }
 
-    /// The log goes so far.
-    fn heard(&self, head: u64) {
-        self.cluster.state.send_modify(|state| {
-            state.head = state.head.max(Some(head));
-            state.silent_since = None;
-        });
-    }
-
-    /// A beacon of an admin box.
-    async fn hear(&mut self, head: &[u8]) {
-        let head = std::str::from_utf8(head).ok().and_then(|head| head.parse().ok());
-        let Some(head) = head else { return };
-        self.heard(head);
-        if self.position().is_some_and(|position| position.sequence < head) {
-            self.catch_up().await;
-        }
-    }
-
-    fn note(&self, member: &[u8]) {
-        if let Ok(member) = serde_json::from_slice(member) {
-            self.cluster.members.note(member);
-        }
-    }
-
-    /// Says where this box is.
-    async fn say(&self) {
-        let Some(position) = self.position() else { return };
-        let settings = &self.cluster.settings;
-        let halted = self
-            .links
-            .store()
-            .replicating()
-            .and_then(|replicating| replicating.halted());
-        let halted = halted.map(|why| why.to_string()).or_else(|| self.cluster.state().stuck);
-        let member = Member::at(&position, &settings.node, settings.role.name(), halted);
-        let subject = format!("pos.{}", settings.node);
-        if let Ok(said) = serde_json::to_vec(&member) {
-            // It is said again soon.
-            let _ = self.cluster.nats.publish(&subject, said).await;
-        }
-    }
-
-    /// Gives an entry to a box that misses it: the payload is its number, a space, and the subject to answer to.
-    async fn give(&self, wanted: &[u8]) {
-        let wanted = std::str::from_utf8(wanted)
-            .ok()
-            .and_then(|wanted| wanted.split_once(' '));
-        let Some((Ok(sequence), to)) = wanted.map(|(sequence, to)| (sequence.parse::<u64>(), to.to_owned())) else {
-            return;
-        };
-        if !self.is_admin() || sequence == 0 {
-            return;
-        }
-        let read = move |snapshot: &crate::store::Snapshot| snapshot.entries_after(sequence - 1, 1);
-        if let Ok(entries) = self.links.store().read_ahead(read).await
-            && let Some(entry) = entries.into_iter().next()
-        {
-            let _ = self.cluster.nats.publish(&format!("given.{to}"), entry).await;
-        }
-    }
-
     /// Reads and applies entries until there are no more.
-    async fn catch_up(&mut self) {
+    async fn catch_up(&self) {
         while let Some(position) = self.position() {
             let entries = match self.cluster.nats.read(position.sequence).await {
                 Ok(entries) if entries.is_empty() => match self.find(position.sequence + 1).await {
@@ -329,7 +229,7 @@ impl Follower {
             let applied = self.links.store().apply(entries).await;
             self.applied(&applied);
             match applied {
-                Ok(after) if after.sequence > position.sequence => self.heard(after.sequence),
+                Ok(after) if after.sequence > position.sequence => self.cluster.heard(after.sequence),
                 _ => return,
             }
         }
@@ -381,6 +281,147 @@ impl Follower {
         tracing::warn!(sequence, "no replica has an entry of the log; asking the admin boxes");
         self.cluster.nats.ask_boxes(sequence, &self.cluster.settings.node).await
     }
+}
+
+/// Finds out where the log and the other boxes are, and says where this one is.
+struct Watcher {
+    cluster: Arc<Cluster>,
+    links: Arc<Links>,
+    /// The connection for which others have been asked what they know, and when.
+    witnessed: Option<(u64, Instant)>,
+    durable_since: Option<Instant>,
+}
+
+struct Heard {
+    heads: Subscription,
+    asked: Subscription,
+    wanted: Subscription,
+    overtaken: Subscription,
+    positions: Subscription,
+}
+
+impl Watcher {
+    const fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Self {
+        Self {
+            cluster,
+            links,
+            witnessed: None,
+            durable_since: None,
+        }
+    }
+
+    fn is_admin(&self) -> bool {
+        self.cluster.settings.role == Role::Admin
+    }
+
+    fn position(&self) -> Option<Position> {
+        position(&self.links)
+    }
+
+    async fn run(mut self) {
+        loop {
+            match self.subscribe().await {
+                Ok(mut heard) => self.watch(&mut heard).await,
+                Err(error) => tracing::debug!(%error, "cannot subscribe yet"),
+            }
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Heard, NatsError> {
+        let nats = &self.cluster.nats;
+        // An edge may hear nothing of the others, and needs not.
+        let positions = if self.is_admin() { "pos.*" } else { "ask" };
+        Ok(Heard {
+            heads: nats.subscribe("head").await?,
+            asked: nats.subscribe("ask").await?,
+            wanted: nats.subscribe(if self.is_admin() { "entry" } else { "ask" }).await?,
+            overtaken: nats
+                .subscribe(if self.is_admin() { "overtaken" } else { "ask" })
+                .await?,
+            positions: nats.subscribe(positions).await?,
+        })
+    }
+
+    /// Until a subscription ends.
+    async fn watch(&mut self, heard: &mut Heard) {
+        let mut checks = interval(CHECK_INTERVAL);
+        let mut says = interval(presence::INTERVAL);
+        for ticks in [&mut checks, &mut says] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            tokio::select! {
+                head = heard.heads.next() => match head {
+                    Some(head) => self.hear(&head),
+                    None => return,
+                },
+                Some(position) = heard.positions.next() => self.note(&position),
+                Some(node) = heard.overtaken.next() => {
+                    if node != self.cluster.settings.node.as_bytes() {
+                        self.cluster.overtaken.note();
+                    }
+                }
+                Some(_) = heard.asked.next() => self.say().await,
+                Some(wanted) = heard.wanted.next() => self.give(&wanted).await,
+                _ = checks.tick() => self.check().await,
+                _ = says.tick() => self.say().await,
+            }
+        }
+    }
+
+    /// A beacon of an admin box.
+    fn hear(&self, head: &[u8]) {
+        let head = std::str::from_utf8(head).ok().and_then(|head| head.parse().ok());
+        let Some(head) = head else { return };
+        self.cluster.heard(head);
+        if self.position().is_some_and(|position| position.sequence < head) {
+            self.cluster.behind.notify_one();
+        }
+    }
+
+    fn note(&self, member: &[u8]) {
+        if let Ok(member) = serde_json::from_slice(member) {
+            self.cluster.members.note(member);
+        }
+    }
+
+    /// Says where this box is.
+    async fn say(&self) {
+        let Some(position) = self.position() else { return };
+        let settings = &self.cluster.settings;
+        let halted = self
+            .links
+            .store()
+            .replicating()
+            .and_then(|replicating| replicating.halted());
+        let halted = halted.map(|why| why.to_string()).or_else(|| self.cluster.state().stuck);
+        let member = Member::at(&position, &settings.node, settings.role.name(), halted);
+        let subject = format!("pos.{}", settings.node);
+        if let Ok(said) = serde_json::to_vec(&member) {
+            // It is said again soon.
+            let _ = self.cluster.nats.publish(&subject, said).await;
+        }
+    }
+
+    /// Gives an entry to a box that misses it: the payload is its number, a space, and the subject to answer to.
+    async fn give(&self, wanted: &[u8]) {
+        let wanted = std::str::from_utf8(wanted)
+            .ok()
+            .and_then(|wanted| wanted.split_once(' '));
+        let Some((Ok(sequence), to)) = wanted.map(|(sequence, to)| (sequence.parse::<u64>(), to.to_owned())) else {
+            return;
+        };
+        if !self.is_admin() || sequence == 0 {
+            return;
+        }
+        let read = move |snapshot: &crate::store::Snapshot| snapshot.entries_after(sequence - 1, 1);
+        if let Ok(entries) = self.links.store().read_ahead(read).await
+            && let Some(entry) = entries.into_iter().next()
+        {
+            let _ = self.cluster.nats.publish(&format!("given.{to}"), entry).await;
+        }
+    }
 
     /// Looks how far the log goes and whether writes can be taken.
     async fn check(&mut self) {
@@ -406,7 +447,7 @@ impl Follower {
         });
         let last = info.state.last_seq;
         if last > position.sequence {
-            self.catch_up().await;
+            self.cluster.behind.notify_one();
         }
         let head = last.to_string().into_bytes();
         // It is said again in a second.
@@ -421,8 +462,8 @@ impl Follower {
             // Once, because a thousand edges would ask.
             if let Ok(info) = self.cluster.nats.info().await {
                 self.witnessed = Some((0, Instant::now()));
-                self.heard(info.state.last_seq);
-                self.catch_up().await;
+                self.cluster.heard(info.state.last_seq);
+                self.cluster.behind.notify_one();
             }
         }
     }
@@ -522,4 +563,9 @@ impl Follower {
             .await
             .map_err(|error| error.to_string())
     }
+}
+
+fn position(links: &Links) -> Option<Position> {
+    let replicating = links.store().replicating()?;
+    Some(*replicating.position().borrow())
 }

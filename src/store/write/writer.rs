@@ -267,7 +267,10 @@ impl WriterState {
                         Request::Apply(entries, sender) => self.apply(&entries, sender)?,
                         Request::Replace(with, sender) => self.replace(&with, sender)?,
                     }
-                    // Now, while no caller waits.
+                    // Now, while no caller waits. In a cluster readers must not wait for a writer that waits for the log.
+                    if self.replicated.is_some() {
+                        self.make_visible()?;
+                    }
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()
                     } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
