@@ -200,25 +200,10 @@ impl Problem {
     }
 
     pub fn explanation(&self) -> String {
+        if let Some(explanation) = self.of_sign_in() {
+            return explanation;
+        }
         match self {
-            Self::SignInFirst => "You are not signed in, or your session has ended.",
-            Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
-            Self::StaleSignIn => {
-                "A sign-in works once, within ten minutes, and in the browser that began it. Sign in again."
-            }
-            Self::SignInDenied(reason) => return format!("The sign-in service says: {reason}"),
-            Self::SignInUnverified => {
-                "The answer of the sign-in service could not be verified. The log of this server says why."
-            }
-            Self::NoIdentity(reason) => return reason.clone(),
-            Self::HeaderRefused(name, reason) => {
-                return format!("The proxy in front of this server says who you are in {name}, which {reason}.");
-            }
-            Self::ProviderDown => {
-                "Your organisation's sign-in service cannot be reached at the moment. Try again soon, or sign in \
-                 another way. The log of this server says more."
-            }
-            Self::ProviderBusy => "Too many people are waiting for it. Try again in a minute.",
             Self::NotFound => "There is no such page in this console.",
             Self::NoSuchLink => "There is no link with this ID, or it is not yours.",
             Self::Retired => "This ID never works again. Look for the link in your list: only its ID is another one.",
@@ -276,9 +261,37 @@ impl Problem {
             }
             Self::TookTooLong => "The server is busy. Try a narrower search.",
             Self::Overloaded => "Nothing was changed. Try again in a moment.",
-            Self::Internal => "The log of the server says what it was.",
+            _ => "The log of the server says what it was.",
         }
         .to_owned()
+    }
+
+    /// What concerns signing in.
+    fn of_sign_in(&self) -> Option<String> {
+        let explanation = match self {
+            Self::SignInFirst => "You are not signed in, or your session has ended.",
+            Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
+            Self::StaleSignIn => {
+                "A sign-in works once, within ten minutes, and in the browser that began it. Sign in again."
+            }
+            Self::SignInDenied(reason) => return Some(format!("The sign-in service says: {reason}")),
+            Self::SignInUnverified => {
+                "The answer of the sign-in service could not be verified. The log of this server says why."
+            }
+            Self::NoIdentity(reason) => return Some(reason.clone()),
+            Self::HeaderRefused(name, reason) => {
+                return Some(format!(
+                    "The proxy in front of this server says who you are in {name}, which {reason}."
+                ));
+            }
+            Self::ProviderDown => {
+                "Your organisation's sign-in service cannot be reached at the moment. Try again soon, or sign in \
+                 another way. The log of this server says more."
+            }
+            Self::ProviderBusy => "Too many people are waiting for it. Try again in a minute.",
+            _ => return None,
+        };
+        Some(explanation.to_owned())
     }
 }
 

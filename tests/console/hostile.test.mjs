@@ -64,7 +64,7 @@ for (const [written, shown] of TEXTS) {
     await person.press('Switch off');
     await isText(page, 'change several', shown);
     await person.go(() => page.getByRole('button', { name: /^Switch off \d/ }).click());
-    await page.getByText('Done: ').waitFor();
+    await page.getByText('Done. ').waitFor();
     await isText(page, 'change several, done', shown);
 
     // In a file: its name, a line that is refused, a link that is made.

@@ -132,7 +132,7 @@ test('an administrator changes many links by keyboard alone', as(PLAIN, {}, asyn
   await person.sees('Switch off 1 link?');
   await tabTo(page, button('Switch off 1 link'));
   await pressed('Enter');
-  await page.getByText('Done: 1 changed').waitFor();
+  await page.getByText('Done. 1 link was switched off.').waitFor();
   assert.deepEqual(await works(), [true, false, true]);
   await tabTo(page, page.getByRole('link', { name: 'Back to the list' }));
   await pressed('Enter');
@@ -153,6 +153,6 @@ test('an administrator changes many links by keyboard alone', as(PLAIN, {}, asyn
   await pressed('Enter');
   await tabTo(page, button('Delete 3 links'));
   await pressed('Enter');
-  await page.getByText('Done: 3 changed').waitFor();
+  await page.getByText('Done. 3 links were deleted.').waitFor();
   assert.deepEqual(await works(), [false, false, false]);
 }));

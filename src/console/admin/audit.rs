@@ -9,7 +9,9 @@ use crate::console::page::{Frame, Section, html, protect};
 use crate::console::request::ConsoleRequest;
 use crate::console::view::{TimeView, plain};
 use crate::console::{Console, Page};
-use crate::model::{Actor, ActorKind, AuditAction, AuditEntry, Destination, FieldChange, LinkId, PartnerId, Way};
+use crate::model::{
+    Actor, ActorKind, AuditAction, AuditEntry, Destination, FieldChange, LinkId, PartnerId, Timestamp, Way,
+};
 use crate::store::AuditQuery;
 
 const PAGE_ENTRIES: usize = 50;
@@ -89,11 +91,21 @@ fn destination(text: &str) -> String {
     }
 }
 
+/// A time that the log has in unix seconds.
+fn time(text: &str) -> String {
+    match text.parse() {
+        Ok(seconds) if seconds == Timestamp::NEVER.as_unix() => "never".to_owned(),
+        Ok(seconds) => Timestamp::from_unix(seconds).in_utc(),
+        Err(_) => plain(text),
+    }
+}
+
 impl EntryView {
     fn new(entry: &AuditEntry) -> Self {
         let change = |(field, change): (&String, &FieldChange)| {
             let shown = |text: &str| match field.as_str() {
                 "fullUrl" => destination(text),
+                "startsAt" | "expiresAt" => time(text),
                 _ => plain(text),
             };
             ChangeView {
@@ -147,5 +159,17 @@ impl Console {
         let disposition = HeaderValue::from_static("attachment; filename=\"audit.jsonl\"");
         response.headers_mut().insert(CONTENT_DISPOSITION, disposition);
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_log_are_shown_as_such() {
+        assert_eq!(time("1796112030"), "2026-12-01 08:00:30 UTC");
+        assert_eq!(time(&Timestamp::NEVER.as_unix().to_string()), "never");
+        assert_eq!(time("soon"), "soon");
     }
 }
