@@ -330,16 +330,16 @@ impl Watcher {
 
     async fn subscribe(&self) -> Result<Heard, NatsError> {
         let nats = &self.cluster.nats;
-        // An edge may hear nothing of the others, and needs not.
-        let positions = if self.is_admin() { "pos.*" } else { "ask" };
+        let of_admins = async |of| match self.is_admin() {
+            true => nats.subscribe(of).await,
+            false => Ok(Subscription::silent()),
+        };
         Ok(Heard {
             heads: nats.subscribe("head").await?,
             asked: nats.subscribe("ask").await?,
-            wanted: nats.subscribe(if self.is_admin() { "entry" } else { "ask" }).await?,
-            overtaken: nats
-                .subscribe(if self.is_admin() { "overtaken" } else { "ask" })
-                .await?,
-            positions: nats.subscribe(positions).await?,
+            wanted: of_admins("entry").await?,
+            overtaken: of_admins("overtaken").await?,
+            positions: of_admins("pos.*").await?,
         })
     }
 

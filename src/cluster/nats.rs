@@ -460,17 +460,25 @@ impl Nats {
     pub async fn subscribe(&self, of: &str) -> Result<Subscription, NatsError> {
         let subscribed = self.client.subscribe(self.subject(of)).await;
         subscribed
-            .map(Subscription)
+            .map(|messages| Subscription(Some(messages)))
             .map_err(|error| NatsError::NoAnswer(error.to_string()))
     }
 }
 
 /// Messages of a subject.
 #[derive(Debug)]
-pub struct Subscription(Subscriber);
+pub struct Subscription(Option<Subscriber>);
 
 impl Subscription {
+    /// One without messages, of a box that may not have them.
+    pub const fn silent() -> Self {
+        Self(None)
+    }
+
     pub async fn next(&mut self) -> Option<Bytes> {
-        self.0.next().await.map(|message| message.payload)
+        match &mut self.0 {
+            Some(messages) => messages.next().await.map(|message| message.payload),
+            None => std::future::pending().await,
+        }
     }
 }
