@@ -3,7 +3,7 @@
 use crate::kaltura::session::{Kind, Session};
 use crate::links::Links;
 use crate::model::{Actor, ActorKind, AuditAction, AuditEntry, PartnerId, ShortLink, Status, Timestamp, Way};
-use crate::store::{AuditPage, AuditQuery, StoreError, Transaction};
+use crate::store::{AuditPage, AuditQuery, Note, StoreError, Transaction};
 
 impl Actor {
     pub fn of(session: &Session, way: Way) -> Self {
@@ -40,11 +40,20 @@ impl AuditLog {
         at: Timestamp,
         fill: impl FnOnce(AuditEntry) -> AuditEntry,
     ) -> Result<Option<u64>, StoreError> {
-        if self.entries_max == 0 {
-            return Ok(None);
-        }
-        let entry = fill(self.entry(action, at));
-        transaction.append_audit(&entry, self.entries_max).map(Some)
+        let note = self.note_ahead(action, at, fill);
+        note.map(|(entry, most)| transaction.append_audit(&entry, most))
+            .transpose()
+    }
+
+    /// The same, to be noted when the change is made.
+    pub(super) fn note_ahead(
+        &self,
+        action: AuditAction,
+        at: Timestamp,
+        fill: impl FnOnce(AuditEntry) -> AuditEntry,
+    ) -> Option<Note> {
+        let is_kept = self.entries_max > 0;
+        is_kept.then(|| (fill(self.entry(action, at)), self.entries_max))
     }
 
     /// Notes that a link has changed.
@@ -89,14 +98,26 @@ impl AuditLog {
         if links == 0 {
             return Ok(());
         }
-        let noted = self.note(transaction, AuditAction::DeleteUser, at, |mut entry| {
-            entry.partner = Some(partner);
-            entry.note("userId", Some(user.to_owned()), None);
+        let noted = self.note(transaction, AuditAction::DeleteUser, at, |entry| {
+            let mut entry = of_deleted_user(entry, partner, user);
             entry.note("links", None, Some(links.to_string()));
             entry
         });
         noted.map(drop)
     }
+
+    /// The same, without the number of links.
+    pub(super) fn note_deleted_user_ahead(&self, at: Timestamp, partner: PartnerId, user: &str) -> Option<Note> {
+        self.note_ahead(AuditAction::DeleteUser, at, |entry| {
+            of_deleted_user(entry, partner, user)
+        })
+    }
+}
+
+fn of_deleted_user(mut entry: AuditEntry, partner: PartnerId, user: &str) -> AuditEntry {
+    entry.partner = Some(partner);
+    entry.note("userId", Some(user.to_owned()), None);
+    entry
 }
 
 impl Links {

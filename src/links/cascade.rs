@@ -12,13 +12,13 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 impl Links {
     /// Soft-deletes every link that a user owns and returns how many. Up to `BULK_COMMIT_LINKS` go in one commit. More
     /// take several, between other writes: the store notes the deletion first and finishes it after a crash. If a
-    /// record cannot be read, nothing is deleted.
+    /// record cannot be read, nothing is deleted. In a cluster, each store deletes all in one commit, however many.
     pub async fn delete_user(&self, partner: PartnerId, user: String, by: Actor) -> Result<usize, LinkError> {
         let (now, log) = (self.clock.now(), self.audit_log(by));
-        let of_user = user.clone();
+        let (of_user, is_in_cluster) = (user.clone(), self.store.is_in_cluster());
         let count = move |snapshot: &Snapshot| {
             let ids = snapshot.links_of_user(partner, &of_user)?;
-            if ids.len() > BULK_COMMIT_LINKS {
+            if ids.len() > BULK_COMMIT_LINKS || is_in_cluster {
                 // All are read before one is changed, so that a damaged record leaves the others as they were.
                 ids.iter().try_for_each(|id| snapshot.get(*id).map(drop))?;
             }
@@ -29,6 +29,14 @@ impl Links {
             error => error.into(),
         });
         let counted = counted?;
+        if is_in_cluster {
+            if counted == 0 {
+                return Ok(0);
+            }
+            let note = log.note_deleted_user_ahead(now, partner, &user);
+            let deleted = self.store.delete_links_of_user(partner, &user, now, note.as_ref());
+            return Ok(deleted.await?);
+        }
         if counted > BULK_COMMIT_LINKS {
             let of_user = user.clone();
             let begin = move |transaction: &mut Transaction<'_>| {
@@ -88,6 +96,13 @@ impl Links {
         at: Timestamp,
         links: &mut usize,
     ) -> Result<(), WriteError> {
+        if self.store.is_in_cluster() {
+            // It had begun before the store was in one.
+            *links += self.store.delete_links_of_user(partner, user, at, None).await?;
+            let of_user = user.to_owned();
+            let job = move |transaction: &mut Transaction<'_>| transaction.end_deletion(partner, &of_user);
+            return self.store.write_local(job).await;
+        }
         let mut passed_over = 0;
         loop {
             if self.is_ending() {

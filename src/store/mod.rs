@@ -41,6 +41,7 @@ pub use read::scan::Visitor;
 pub use read::snapshot::Snapshot;
 pub use read::verify::Verification;
 pub use replication::leave_cluster;
+pub use write::ahead::{Note, StagedImport};
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::queue::TransactionEnd;
 pub use write::rehearsal::Rehearsal;
@@ -265,8 +266,17 @@ impl Store {
     }
 
     /// As [`Store::write`], in a transaction of its own: the job may change things first and decide at its end whether
-    /// they are kept. Other writes wait for it meanwhile.
+    /// they are kept. Other writes wait for it meanwhile. In a cluster, it must not change more than an entry can have.
     pub async fn write_alone<R, F>(&self, job: F) -> Result<R, WriteError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Clone + Send + 'static,
+    {
+        self.writer()?.submit(JobScope::Alone, job, Some(Clone::clone)).await
+    }
+
+    /// As [`Store::write_alone`], for a job that cannot run again: outside of a cluster.
+    pub async fn write_alone_once<R, F>(&self, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Send + 'static,

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::links::file::put::{ImportOptions, Outcome, Target, put};
-use crate::links::file::{ImportLog, ImportReport, Line};
+use crate::links::file::{ImportLog, ImportReport, Line, staged};
 use crate::model::{LinkId, PROBLEMS_LISTED_MAX, ShortLink};
 use crate::store::{
     Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
@@ -34,7 +34,7 @@ pub enum ImportError {
 /// Called with the number of lines read.
 pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Imports lines, in one transaction unless `keep_going`. An interrupted import can be repeated: links that are there
+/// Imports lines, in one transaction unless `keep_going`, and in a cluster always. An interrupted import can be repeated: links that are there
 /// already are unchanged.
 ///
 /// Lines are read and checked before the writer is taken, because other writes wait for it. A dry run, or a file with
@@ -54,13 +54,16 @@ pub async fn import(
         report: ImportReport::default(),
         again: None,
     };
-    if options.keep_going && !options.dry_run {
+    if options.keep_going && !options.dry_run && !store.is_in_cluster() {
         return import_in_batches(store, lines, log).await;
     }
     let (preparing, waiting) = (store.prepare(), store.prepare());
     let (prepared, report) = off_runtime(move || lines.prepare(preparing)).await?;
-    if options.dry_run || report.refused > 0 {
+    if options.dry_run || (report.refused > 0 && !options.keep_going) {
         return rehearse(store, (prepared, waiting), report, options).await;
+    }
+    if store.is_in_cluster() {
+        return staged::import(store, prepared, report, options, log).await;
     }
     let job = move |transaction: &mut Transaction<'_>| {
         let mut report = report;
@@ -75,7 +78,7 @@ pub async fn import(
             Err(PutError::Store(error)) => Err(error),
         }
     };
-    store.write_alone(job).await?
+    store.write_alone_once(job).await?
 }
 
 async fn import_in_batches(
@@ -116,7 +119,7 @@ async fn import_in_batches(
                 Err(PutError::Store(error)) => Err(error),
             }
         };
-        (lines.report, waiting, noted) = store.write_alone(job).await?;
+        (lines.report, waiting, noted) = store.write_alone_once(job).await?;
     }
 }
 
@@ -137,10 +140,15 @@ async fn rehearse(
         report.problems.truncate(PROBLEMS_LISTED_MAX);
         Ok(Ok(report))
     };
-    match store.read(job).await {
-        Ok(rehearsed) => rehearsed,
-        Err(error) if error.is_of_the_file() => Err(ImportError::Write(WriteError::Unavailable)),
-        Err(error) => Err(ImportError::File(io::Error::other(error))),
+    store.read(job).await.map_err(unread)?
+}
+
+/// Why an import could not be worked out.
+pub(super) fn unread(error: StoreError) -> ImportError {
+    match error {
+        StoreError::Log(_) => ImportError::Write(WriteError::Unavailable),
+        error if error.is_of_the_file() => ImportError::Write(WriteError::Unavailable),
+        error => ImportError::File(io::Error::other(error)),
     }
 }
 
@@ -253,16 +261,16 @@ impl Repeated {
 }
 
 /// The links cannot be read, or cannot be put.
-enum PutError {
+pub(super) enum PutError {
     File(io::Error),
     Store(StoreError),
 }
 
 /// Puts the lines, and then once more those that waited: the link that had their unique id may be deleted or retired by
 /// a later line, as in an export after a renewal. A unique id never goes to another link in any other way.
-fn put_twice(
+pub(super) fn put_twice(
     target: &mut impl Target,
-    (links, mut waiting): (PreparedLinks, Preparing),
+    (links, mut waiting): (impl Iterator<Item = io::Result<Prepared>>, Preparing),
     options: &ImportOptions,
     report: &mut ImportReport,
 ) -> Result<(), PutError> {

@@ -3,7 +3,7 @@
 use crate::links::AuditLog;
 use crate::links::file::FileFormat;
 use crate::model::{AuditAction, AuditEntry, PartnerId, Timestamp};
-use crate::store::{StoreError, Transaction};
+use crate::store::{Note, StoreError, Transaction};
 
 #[derive(Debug, Clone)]
 pub struct ImportLog {
@@ -21,14 +21,7 @@ impl ImportLog {
         partner: Option<PartnerId>,
         noted: Option<u64>,
     ) -> Result<Option<u64>, StoreError> {
-        let fill = |mut entry: AuditEntry| {
-            entry.partner = partner;
-            entry.note("fileFormat", None, Some(self.format.name().to_owned()));
-            for (name, count) in counts.iter().filter(|(_, count)| *count > 0) {
-                entry.note(name, None, Some(count.to_string()));
-            }
-            entry
-        };
+        let fill = |entry| self.filled(entry, counts, partner);
         match noted {
             None => self.log.note(transaction, AuditAction::Import, self.now, fill),
             Some(sequence) => {
@@ -37,5 +30,21 @@ impl ImportLog {
                 Ok(noted)
             }
         }
+    }
+
+    /// What is to be noted once the links are written.
+    pub(super) fn note_ahead(&self, counts: &[(&str, u64)], partner: Option<PartnerId>) -> Option<Note> {
+        self.log.note_ahead(AuditAction::Import, self.now, |entry| {
+            self.filled(entry, counts, partner)
+        })
+    }
+
+    fn filled(&self, mut entry: AuditEntry, counts: &[(&str, u64)], partner: Option<PartnerId>) -> AuditEntry {
+        entry.partner = partner;
+        entry.note("fileFormat", None, Some(self.format.name().to_owned()));
+        for (name, count) in counts.iter().filter(|(_, count)| *count > 0) {
+            entry.note(name, None, Some(count.to_string()));
+        }
+        entry
     }
 }

@@ -9,6 +9,7 @@ mod log;
 mod put;
 mod read;
 mod report;
+mod staged;
 mod write;
 
 #[cfg(test)]

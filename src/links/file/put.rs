@@ -48,6 +48,7 @@ pub(super) trait Target {
     fn holder_of_unique_id(&self, partner: PartnerId, unique_id: &str) -> Result<Option<LinkId>, StoreError>;
     fn put(&mut self, old: Option<&ShortLink>, new: ShortLink) -> Result<(), StoreError>;
     fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError>;
+    fn is_in_cluster(&self) -> bool;
 }
 
 impl Target for Transaction<'_> {
@@ -66,6 +67,11 @@ impl Target for Transaction<'_> {
     fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError> {
         Transaction::replace_damaged(self, new)
     }
+
+    fn is_in_cluster(&self) -> bool {
+        // There, an import is always rehearsed.
+        false
+    }
 }
 
 impl Target for Rehearsal<'_> {
@@ -83,6 +89,10 @@ impl Target for Rehearsal<'_> {
 
     fn replace_damaged(&mut self, new: ShortLink) -> Result<Replacement, StoreError> {
         Rehearsal::replace_damaged(self, &new)
+    }
+
+    fn is_in_cluster(&self) -> bool {
+        Rehearsal::is_in_cluster(self)
     }
 }
 
@@ -110,6 +120,12 @@ pub(super) fn put(
     let id = link.id;
     let of_another_partner = || Outcome::Refused(format!("a link of another partner has the id {id}"));
     let stored = match transaction.get(id) {
+        Err(error @ StoreError::Damaged { .. }) if transaction.is_in_cluster() => {
+            // The other boxes have the link: this one's must become theirs, not theirs this one's.
+            return Ok(Outcome::Refused(format!(
+                "{error}: give this box a new copy of the store"
+            )));
+        }
         Err(StoreError::Damaged { .. }) if options.conflict == Conflict::Update => {
             if let Some(holder) = holder(transaction, link)? {
                 let reason = unique_id_taken(link, holder);

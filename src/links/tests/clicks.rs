@@ -221,7 +221,7 @@ async fn block_writer(links: &Arc<Links>) -> std::sync::mpsc::Sender<()> {
             let _ = released.recv();
             Ok((TransactionEnd::Abort, ()))
         };
-        to_block.store.write_alone(job).await
+        to_block.store.write_alone_once(job).await
     });
     blocked.await.unwrap();
     release

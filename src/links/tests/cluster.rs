@@ -135,11 +135,7 @@ fn run_one(seed: u64) -> Result<usize, String> {
         if rng.random_ratio(1, 2) {
             member.follow(&cluster.log).map_err(|error| error.to_string())?;
         }
-        let step = match any_step(&mut rng) {
-            // They have a test of their own.
-            Step::Import(_) => continue,
-            step => step,
-        };
+        let step = any_step(&mut rng);
         let world = World::of(&member.links);
         if let Ok(added) = block_on(run(&member.links, &world, &step, number)) {
             acknowledged.extend(added.map(|link| link.id));

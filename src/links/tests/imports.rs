@@ -64,7 +64,7 @@ fn import_beside_a_writer(
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let (started, is_started) = tokio::sync::oneshot::channel();
-        let holding = links.store().write_alone(move |_| {
+        let holding = links.store().write_alone_once(move |_| {
             started.send(()).unwrap();
             released.recv().unwrap();
             Ok((TransactionEnd::Abort, ()))

@@ -20,7 +20,8 @@ use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
-use crate::store::format::tables::{self, AUDIT, CLICKS, DAYS, Tables};
+use crate::store::format::staged;
+use crate::store::format::tables::{self, AUDIT, CLICKS, DAYS, STAGED, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
@@ -68,16 +69,19 @@ const OF_DAYS: u8 = 129;
 const OF_AUDIT: u8 = 130;
 /// The position in the replication log, so that a copy says which entry comes next.
 const OF_REPLICATION: u8 = 131;
+/// Without them, an entry that comes next could not put them in force.
+const OF_STAGED: u8 = 132;
 
 impl Snapshot {
     /// How many entries a dump of it has.
     pub fn entries(&self) -> Result<u64, StoreError> {
         let mut entries = self.meta.len()?;
         let plain = [&self.links, &self.counters, &self.revocations, &self.actions];
-        for table in plain
-            .into_iter()
-            .chain([&self.clicks, &self.days, &self.audit].into_iter().flatten())
-        {
+        for table in plain.into_iter().chain(
+            [&self.clicks, &self.days, &self.audit, &self.staged]
+                .into_iter()
+                .flatten(),
+        ) {
             entries += table.len()?;
         }
         for index in Index::ALL {
@@ -143,6 +147,7 @@ impl Snapshot {
             (OF_CLICKS, &self.clicks),
             (OF_DAYS, &self.days),
             (OF_AUDIT, &self.audit),
+            (OF_STAGED, &self.staged),
         ] {
             if let Some(table) = table {
                 visit_table(number, table, visit)?;
@@ -236,6 +241,7 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_CLICKS => clicks::decode(key, value).map(drop),
         OF_DAYS => days::split_key(key).and_then(|_| days::decode(key, value)).map(drop),
         OF_AUDIT => audit::decode(key, value).map(drop),
+        OF_STAGED => staged::decode(key, value).map(drop),
         OF_REPLICATION => Position::unseal(key, value).map(drop),
         OF_META => Ok(()),
         number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
@@ -333,6 +339,12 @@ impl<'t> Copy<'t> {
             OF_AUDIT => &mut self.audit,
             OF_REPLICATION => {
                 tables::set_position(self.transaction, &Position::unseal(key, value)?)?;
+                return Ok(());
+            }
+            OF_STAGED => {
+                // Only in a cluster is there such a table.
+                let mut staged = self.transaction.open_table(STAGED).map_err(StoreError::from)?;
+                staged.insert(key, value)?;
                 return Ok(());
             }
             OF_META => {

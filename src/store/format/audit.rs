@@ -22,10 +22,13 @@ pub fn sealed(sequence: u64, encoded: &[u8]) -> Vec<u8> {
     seal(&sequence.to_be_bytes(), encoded)
 }
 
+pub fn parse(encoded: &[u8]) -> serde_json::Result<AuditEntry> {
+    serde_json::from_slice(encoded)
+}
+
 pub fn decode(key: &[u8], sealed: &[u8]) -> Result<AuditEntry, StoreError> {
     let sequence = sequence_of(key)?;
     let text = unseal_text(TABLE, key, sealed)?;
-    let entry = serde_json::from_slice(text);
-    let entry: AuditEntry = entry.map_err(|error| StoreError::damaged(TABLE, format!("entry {sequence}: {error}")))?;
+    let entry = parse(text).map_err(|error| StoreError::damaged(TABLE, format!("entry {sequence}: {error}")))?;
     Ok(AuditEntry { sequence, ..entry })
 }

@@ -9,6 +9,7 @@ pub mod days;
 pub mod format_1;
 pub mod keys;
 pub mod record;
+pub mod staged;
 pub mod tables;
 pub mod upgrade;
 pub mod values;

@@ -44,6 +44,11 @@ pub const REPLICATION: TableDefinition<'_, &'static str, Bytes> = TableDefinitio
 /// cluster only.
 pub const ENTRIES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("replication_entries");
 
+/// Import and number → a part of an import that is not in force yet, as `staged.rs` says. The table is there in a
+/// cluster only.
+pub const STAGED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new(STAGED_NAME);
+pub const STAGED_NAME: &str = "staged";
+
 pub const POSITION: &str = "position";
 /// Entries that are dropped in one transaction, at most.
 const ENTRIES_DROPPED_MAX: usize = 4;
@@ -278,5 +283,6 @@ pub fn split_entry(value: &[u8]) -> (u64, &[u8]) {
 pub fn forget_replication(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.delete_table(REPLICATION)?;
     transaction.delete_table(ENTRIES)?;
+    transaction.delete_table(STAGED)?;
     Ok(())
 }

@@ -2,8 +2,9 @@
 //!
 //! Only decisions are kept; indexes and counters follow from them. docs/store-format.md describes the bytes.
 
-use crate::model::{Day, Digest, LinkId, Timestamp};
+use crate::model::{Day, Digest, LinkId, PartnerId, Timestamp};
 use crate::store::format::clicks;
+use crate::store::format::staged::ImportId;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
 use crate::store::replication::PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY;
 
@@ -30,6 +31,11 @@ pub const LOG_DROPPED: u8 = 9;
 pub const ENTRY: u8 = 10;
 /// What was counted of a link is that of another one.
 pub const USAGE_MOVED: u8 = 11;
+// In entries that are appended before their changes are made: what to do.
+pub const USER_DELETED: u8 = 12;
+pub const STAGED: u8 = 13;
+pub const IMPORTED: u8 = 14;
+pub const PARTS_DROPPED: u8 = 15;
 
 /// An entry takes no more changes beyond this: a job changes less than the rest has room for.
 const FULL_ENTRY_BYTES: usize = PAYLOAD_MAX_OF_ENTRY / 4 * 3;
@@ -91,15 +97,48 @@ impl Redo {
     }
 
     pub fn logged(&mut self, sequence: u64, entry: &[u8]) {
-        match u32::try_from(entry.len()) {
-            Ok(length) => self.append(&[&[LOGGED], &sequence.to_be_bytes(), &length.to_be_bytes(), entry]),
-            Err(_) => self.give_up(),
-        }
+        self.append(&[&[LOGGED], &sequence.to_be_bytes()]);
+        self.long(entry);
     }
 
     /// Entries of the audit log up to this one were dropped.
     pub fn log_dropped(&mut self, last: u64) {
         self.append(&[&[LOG_DROPPED], &last.to_be_bytes()]);
+    }
+
+    /// The links of a user are to be deleted that were made up to a moment, and an entry of the audit log is to be
+    /// written, of which so many are kept.
+    pub fn user_deleted(&mut self, partner: PartnerId, user: &str, at: Timestamp, note: (u64, &[u8])) {
+        self.append(&[&[USER_DELETED], &partner.0.to_be_bytes(), &at.as_unix().to_be_bytes()]);
+        self.long(user.as_bytes());
+        self.note(note);
+    }
+
+    pub fn staged(&mut self, import: &ImportId, number: u32, part: &[u8]) {
+        self.append(&[&[STAGED], import, &number.to_be_bytes()]);
+        self.long(part);
+    }
+
+    /// The parts of an import are to be put in force, if nothing has changed under them, with an entry of the audit log.
+    pub fn imported(&mut self, import: &ImportId, parts: u32, note: (u64, &[u8])) {
+        self.append(&[&[IMPORTED], import, &parts.to_be_bytes()]);
+        self.note(note);
+    }
+
+    pub fn parts_dropped(&mut self, import: &ImportId) {
+        self.append(&[&[PARTS_DROPPED], import]);
+    }
+
+    fn note(&mut self, (most, entry): (u64, &[u8])) {
+        self.append(&[&most.to_be_bytes()]);
+        self.long(entry);
+    }
+
+    fn long(&mut self, bytes: &[u8]) {
+        match u32::try_from(bytes.len()) {
+            Ok(length) => self.append(&[&length.to_be_bytes(), bytes]),
+            Err(_) => self.give_up(),
+        }
     }
 
     fn keyed(&mut self, kind: u8, key: &[u8], parts: &[&[u8]]) {

@@ -4,16 +4,16 @@ use std::io;
 
 use redb::Database;
 
-use crate::model::{Day, LinkId, Timestamp};
+use crate::model::{AuditEntry, Day, LinkId, PartnerId, Timestamp};
 use crate::store::error::StoreError;
-use crate::store::format::{record as stored_record, tables};
+use crate::store::format::{audit, record as stored_record, staged, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
-    COUNTED, DAYS_DROPPED, DROPPED, ENTRY, LINK, LOG_DROPPED, LOGGED, REVOKED, Redo, USAGE_MOVED, USED, USED_ON,
-    VERSION,
+    COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK, LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED, Redo, STAGED,
+    USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
 };
 use crate::store::read::snapshot::Snapshot;
-use crate::store::replication::Entry;
+use crate::store::replication::{Entry, Position};
 use crate::store::write::transaction::Transaction;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +49,13 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
         tracing::error!("the store was not closed cleanly, and the journal beside it belongs to another store");
         return Ok(Replayed::Foreign);
     }
-    let stored = Snapshot::new(database)?.sequence;
+    let snapshot = Snapshot::new(database)?;
+    let (stored, position) = (snapshot.sequence, snapshot.position());
+    drop(snapshot);
     let mut inner = database.begin_write()?;
     inner.set_quick_repair(true);
     let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
+    transaction.digest = position.map(|position| position.digest);
     let mut sequence = stored;
     // A store that could still be closed after a failure of its journal has the first ones already.
     let missing = records(&content, tie).skip_while(|(number, _)| *number <= stored);
@@ -89,8 +92,7 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
         match rest.take()? {
             [LINK] => {
                 let id = rest.take_id()?;
-                let length = u32::from_be_bytes(rest.take()?);
-                let link = stored_record::decode_of_format_1(id, rest.take_slice(length as usize)?)?;
+                let link = stored_record::decode_of_format_1(id, rest.take_long()?)?;
                 match transaction.get(id) {
                     Ok(old) => transaction.put(old.as_ref(), link)?,
                     // The original transaction decided that it may be replaced.
@@ -115,22 +117,54 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
             }
             [DAYS_DROPPED] => transaction.drop_days_until(rest.take_key()?)?,
             [LOGGED] => {
-                let (sequence, length) = (u64::from_be_bytes(rest.take()?), u32::from_be_bytes(rest.take()?));
-                transaction.put_audit(sequence, rest.take_slice(length as usize)?)?;
+                let sequence = u64::from_be_bytes(rest.take()?);
+                transaction.put_audit(sequence, rest.take_long()?)?;
             }
             [LOG_DROPPED] => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
             [USAGE_MOVED] => transaction.move_usage(rest.take_id()?, rest.take_id()?)?,
             [ENTRY] => {
-                let length = u32::from_be_bytes(rest.take()?);
-                let bytes = rest.take_slice(length as usize)?;
+                let bytes = rest.take_long()?;
                 let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
                 apply(transaction, entry.payload)?;
-                tables::put_entry(transaction.inner, bytes, &entry.position, u64::MAX)?;
+                put_entry(transaction, bytes, &entry, u64::MAX)?;
             }
-            [kind] => return Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
+            [kind] => apply_ahead(transaction, kind, &mut rest)?,
         }
     }
     Ok(())
+}
+
+/// Does what an entry says that was appended before its changes were made.
+fn apply_ahead(transaction: &mut Transaction<'_>, kind: u8, rest: &mut Parts<'_>) -> Result<(), StoreError> {
+    match kind {
+        USER_DELETED => {
+            let (partner, at) = (PartnerId(u32::from_be_bytes(rest.take()?)), rest.take_time()?);
+            let user = std::str::from_utf8(rest.take_long()?);
+            let user = user.map_err(|error| StoreError::damaged(record::NAME, error))?;
+            transaction.delete_links_of_user(partner, user, at, rest.take_note()?)
+        }
+        STAGED => transaction.stage(&rest.take()?, u32::from_be_bytes(rest.take()?), rest.take_long()?),
+        IMPORTED => {
+            let (import, parts) = (rest.take()?, u32::from_be_bytes(rest.take()?));
+            transaction.import_staged(&import, parts, rest.take_note()?)
+        }
+        PARTS_DROPPED => transaction.drop_staged(&rest.take()?),
+        kind => Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
+    }
+}
+
+/// Keeps an entry whose changes the transaction has made, and drops parts of imports that are too old by then.
+/// Returns the position after it.
+pub fn put_entry(
+    transaction: &Transaction<'_>,
+    bytes: &[u8],
+    entry: &Entry<'_>,
+    most: u64,
+) -> Result<Position, StoreError> {
+    let position = entry.leads_to(transaction.digest);
+    tables::put_entry(transaction.inner, bytes, &position, most)?;
+    staged::drop_old(transaction.inner, entry.written_at)?;
+    Ok(position)
 }
 
 /// What is left of a payload.
@@ -152,6 +186,22 @@ impl<'a> Parts<'a> {
     fn take_key(&mut self) -> Result<&'a [u8], StoreError> {
         let [length] = self.take()?;
         self.take_slice(length.into())
+    }
+
+    fn take_long(&mut self) -> Result<&'a [u8], StoreError> {
+        let length = u32::from_be_bytes(self.take()?);
+        self.take_slice(length as usize)
+    }
+
+    /// An entry of the audit log, and how many are kept.
+    fn take_note(&mut self) -> Result<Option<(AuditEntry, u64)>, StoreError> {
+        let (most, text) = (u64::from_be_bytes(self.take()?), self.take_long()?);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        // Of a newer version.
+        let entry = audit::parse(text).map_err(|error| StoreError::damaged(record::NAME, error))?;
+        Ok(Some((entry, most)))
     }
 
     fn take_id(&mut self) -> Result<LinkId, StoreError> {

@@ -14,6 +14,7 @@ use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::record;
 use crate::store::format::tables::{
     self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, ENTRIES, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
+    STAGED,
 };
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::replication::{ContentDigest, Position};
@@ -37,6 +38,8 @@ pub struct Snapshot {
     /// In a cluster.
     position: Option<Position>,
     pub entries: Option<ReadOnlyTable<u64, Bytes>>,
+    /// Parts of imports that are not in force yet.
+    pub staged: Option<ReadOnlyTable<Bytes, Bytes>>,
     /// The number of the commit that left the store so.
     pub sequence: u64,
 }
@@ -57,6 +60,7 @@ impl Snapshot {
             audit: tables::open_if_there(&inner, AUDIT)?,
             position: tables::position_of(&inner)?,
             entries: tables::open_if_there(&inner, ENTRIES)?,
+            staged: tables::open_if_there(&inner, STAGED)?,
             meta,
             sequence,
         })

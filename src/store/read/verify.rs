@@ -10,6 +10,7 @@ use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Index, PerIndex};
+use crate::store::format::staged;
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::read::snapshot::Snapshot;
 
@@ -83,6 +84,7 @@ impl Snapshot {
         self.verify_audit(&mut found)?;
         self.verify_sessions(&mut found)?;
         self.verify_digest(&mut found)?;
+        self.verify_staged(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
             found.problem(|| format!("{counters} counters, but links in {counted} scopes"));
@@ -99,6 +101,17 @@ impl Snapshot {
         {
             let sequence = position.sequence;
             found.problem(|| format!("the links are not those of the cluster after entry {sequence}: take a new copy"));
+        }
+        Ok(())
+    }
+
+    fn verify_staged(&self, found: &mut Verification) -> Result<(), StoreError> {
+        let Some(table) = &self.staged else { return Ok(()) };
+        for entry in table.iter()? {
+            let (key, part) = entry?;
+            if let Err(error) = staged::decode(key.value(), part.value()) {
+                found.problem(|| error.to_string());
+            }
         }
         Ok(())
     }

@@ -13,6 +13,8 @@ const MAGIC: &[u8; 2] = b"TE";
 const VERSION: u8 = 1;
 /// The payload is what a record of the journal has.
 const CHANGES: u8 = 1;
+/// The same, appended before any store has made the changes: the digest after them is not stated.
+const CHANGES_AHEAD: u8 = 2;
 
 const TABLE: &str = "replication";
 
@@ -101,6 +103,8 @@ impl Position {
 pub struct Entry<'a> {
     /// What this entry leads to; the chain is the hash of the entry itself.
     pub position: Position,
+    /// Whether the digest in it says anything; else each store finds its own, and a later entry proves it.
+    pub states_digest: bool,
     /// The chain before.
     pub previous: Chain,
     /// When it was written, by the clock of its writer, in milliseconds since 1970.
@@ -112,10 +116,26 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The entry that follows a position, as bytes, and the position after it.
     pub fn encode(after: &Position, digest: ContentDigest, written_at: i64, payload: &[u8]) -> (Vec<u8>, Position) {
+        let bytes = Self::bytes(CHANGES, after, digest, written_at, payload);
+        let position = Position {
+            sequence: after.sequence.saturating_add(1),
+            chain: chain_of(&bytes),
+            digest,
+            ..*after
+        };
+        (bytes, position)
+    }
+
+    /// The same for changes that no store has made yet.
+    pub fn encode_ahead(after: &Position, written_at: i64, payload: &[u8]) -> Vec<u8> {
+        Self::bytes(CHANGES_AHEAD, after, ContentDigest::default(), written_at, payload)
+    }
+
+    fn bytes(kind: u8, after: &Position, digest: ContentDigest, written_at: i64, payload: &[u8]) -> Vec<u8> {
         let sequence = after.sequence.saturating_add(1);
         let parts: [&[u8]; 9] = [
             MAGIC,
-            &[VERSION, CHANGES],
+            &[VERSION, kind],
             &after.cluster,
             &after.epoch.to_be_bytes(),
             &sequence.to_be_bytes(),
@@ -124,14 +144,16 @@ impl<'a> Entry<'a> {
             &digest.to_bytes(),
             payload,
         ];
-        let bytes = parts.concat();
-        let position = Position {
-            sequence,
-            chain: chain_of(&bytes),
-            digest,
-            ..*after
-        };
-        (bytes, position)
+        parts.concat()
+    }
+
+    /// The position after it, in a store whose links have this digest then.
+    pub fn leads_to(&self, own: Option<ContentDigest>) -> Position {
+        let digest = own.filter(|_| !self.states_digest);
+        Position {
+            digest: digest.unwrap_or(self.position.digest),
+            ..self.position
+        }
     }
 
     /// An entry without changes.
@@ -158,6 +180,7 @@ impl<'a> Entry<'a> {
             };
             Some(Self {
                 position,
+                states_digest: kind == CHANGES,
                 previous: Chain(previous),
                 written_at: i64::from_be_bytes(written_at),
                 payload: rest.0,
@@ -167,7 +190,7 @@ impl<'a> Entry<'a> {
         let sequence = entry.position.sequence;
         let newer = |what: String| Err(ApplyError::Newer { sequence, what });
         match (version, kind) {
-            (VERSION, CHANGES) => Ok(entry),
+            (VERSION, CHANGES | CHANGES_AHEAD) => Ok(entry),
             (VERSION, kind) => newer(format!("kind {kind}")),
             (version, _) => newer(format!("version {version}")),
         }
@@ -232,6 +255,20 @@ mod tests {
             prop_assert_eq!((entry.written_at, entry.payload), (at, payload.as_slice()));
             prop_assert_eq!(entry.check_follows(&position()), Ok(()));
             prop_assert!(entry.check_follows(&after).is_err());
+            prop_assert_eq!(entry.leads_to(Some(ContentDigest::default())), after);
+        }
+
+        #[test]
+        fn entry_without_a_digest_leads_to_that_of_the_store(payload in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let bytes = Entry::encode_ahead(&position(), 5, &payload);
+            let entry = Entry::decode(&bytes).unwrap();
+            let own = ContentDigest::from_bytes(&[9; 32]);
+            let (stated, after) = Entry::encode(&position(), own, 5, &payload);
+            prop_assert_eq!((entry.states_digest, entry.payload), (false, payload.as_slice()));
+            prop_assert_eq!(entry.check_follows(&position()), Ok(()));
+            let chain = entry.position.chain;
+            prop_assert_eq!(entry.leads_to(Some(own)), Position { chain, ..after });
+            prop_assert_ne!(stated, bytes);
         }
 
         #[test]

@@ -5,6 +5,10 @@
 //! finds that another came first, applies that one, and runs its jobs again. The position is in the transaction and
 //! the journal record of the changes, so a copy of a store says which entry comes next.
 //!
+//! What is too long for an entry, or must not hold up the log while it is worked out, is appended before it is made:
+//! an entry says what to do, and each store does it alike. The links of a user are deleted so, and those of an import
+//! are written: its parts come first and stay out of sight until an entry says that they count.
+//!
 //! The log itself is behind [`ReplicationLog`]; what it returns is checked here.
 
 pub mod digest;

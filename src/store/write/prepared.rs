@@ -62,6 +62,11 @@ impl Preparing {
 }
 
 impl PreparedLinks {
+    /// Begins again.
+    pub fn rewind(&mut self) -> io::Result<()> {
+        self.0.rewind()
+    }
+
     fn read(&mut self) -> io::Result<Option<Prepared>> {
         let mut number = [0; 8];
         match self.0.read_exact(&mut number) {

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::error::{StoreError, WriteError};
 use crate::store::replication::{ApplyError, Position};
+use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::Transaction;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
@@ -199,6 +200,8 @@ pub enum Request {
     Apply(Vec<Vec<u8>>, oneshot::Sender<Result<Position, ApplyError>>),
     /// Going on with another store in this one's place.
     Replace(PathBuf, oneshot::Sender<Result<Position, ApplyError>>),
+    /// Appending changes to the replication log before they are made.
+    Append(Vec<u8>, oneshot::Sender<Result<Outcome, WriteError>>),
 }
 
 impl Request {
@@ -207,6 +210,7 @@ impl Request {
             Self::Job(job) => job.refuse(),
             // Its sender may have left.
             Self::Apply(_, sender) | Self::Replace(_, sender) => drop(sender.send(Err(ApplyError::Unavailable))),
+            Self::Append(_, sender) => drop(sender.send(Err(WriteError::Unavailable))),
         }
     }
 }

@@ -10,9 +10,13 @@ use crate::store::error::StoreError;
 use crate::store::files::medium;
 use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
+use crate::store::format::staged::{self, StagedLink};
 use crate::store::read::remains::Remains;
 use crate::store::read::snapshot::{Snapshot, undeleted};
 use crate::store::write::transaction::Replacement;
+
+/// A part of an import has so many bytes, and the rest of a link.
+const PART_BYTES: usize = if cfg!(test) { 512 } else { 256 * 1024 };
 
 /// Links as they would be.
 const WRITTEN: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("written");
@@ -90,6 +94,47 @@ impl<'s> Rehearsal<'s> {
         }
         if let Some(scope) = held(new) {
             holders.insert(scope.as_slice(), new.id.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+impl Rehearsal<'_> {
+    pub const fn is_in_cluster(&self) -> bool {
+        self.snapshot.position().is_some()
+    }
+
+    /// Calls `take` with what has been written, in parts of an import, until it returns false.
+    pub fn for_each_part(&self, mut take: impl FnMut(Vec<u8>) -> bool) -> Result<(), StoreError> {
+        let mut part = Vec::new();
+        for entry in self.changes.open_table(WRITTEN)?.iter()? {
+            let (id, record) = entry?;
+            let id = LinkId::from_bytes(id.value()).map_err(|error| StoreError::damaged("written", error))?;
+            let replaced = self.snapshot.links.get(id.as_bytes())?;
+            if replaced
+                .as_ref()
+                .is_some_and(|replaced| replaced.value() == record.value())
+            {
+                continue;
+            }
+            let scope = held(&record::decode(id, record.value())?);
+            let holders = scope.map(|scope| {
+                let mut holders = undeleted(self.snapshot.index(Index::UniqueId), Index::UniqueId, &scope, None)?;
+                holders.next().transpose()
+            });
+            let link = StagedLink {
+                id,
+                replaced: replaced.map(|replaced| staged::hash_of(replaced.value())),
+                holder: holders.transpose()?.flatten(),
+                record: record.value(),
+            };
+            link.append_to(&mut part)?;
+            if part.len() > PART_BYTES && !take(std::mem::take(&mut part)) {
+                return Ok(());
+            }
+        }
+        if !part.is_empty() {
+            take(part);
         }
         Ok(())
     }

@@ -14,10 +14,11 @@ use tokio::time::timeout;
 
 use crate::model::unix_milliseconds;
 use crate::store::error::{StoreError, WriteError};
-use crate::store::format::tables;
+use crate::store::format::{staged, tables};
 use crate::store::journal::redo::{Redo, journal_of_entries};
-use crate::store::journal::replay;
+use crate::store::journal::{record, replay};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
+use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::{Finished, Transaction};
 use crate::store::write::writer::{BatchError, WriterState};
 
@@ -26,6 +27,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// For entries that are in the log already.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 4;
+/// More changes than this are committed to the store's file itself, because it takes long to make them again.
+const JOURNAL_MAX_CHANGES: usize = if cfg!(test) { 8 } else { 10_000 };
 
 /// What the writer knows of the log.
 pub struct Replicated {
@@ -105,10 +108,18 @@ impl Replicated {
     pub fn reach(&self, position: Position) {
         self.position.send_replace(position);
     }
+
+    pub fn halted(&self) -> Option<ApplyError> {
+        self.halted.lock().clone()
+    }
+
+    pub fn append(&self, after: u64, entry: &[u8]) -> Appended {
+        self.log.append(after, entry)
+    }
 }
 
 /// Why entries were not applied: the store's own failure, or what is wrong with one of them.
-enum Failed {
+pub enum Failed {
     Store(StoreError),
     Entry(ApplyError),
 }
@@ -135,8 +146,9 @@ impl WriterState {
             return Err(refused("a change is too long for an entry".to_owned()));
         };
         let after = replicated.position();
-        let (entry, position) = Entry::encode(&after, digest, unix_milliseconds(), &payload);
-        match replicated.log.append(after.sequence, &entry) {
+        let written_at = unix_milliseconds();
+        let (entry, position) = Entry::encode(&after, digest, written_at, &payload);
+        match replicated.append(after.sequence, &entry) {
             Appended::Stored => {}
             Appended::Overtaken => return Ok(false),
             Appended::Refused(reason) => return Err(refused(reason)),
@@ -144,6 +156,7 @@ impl WriterState {
         }
         // From here on the change is made, whatever this store's disk does.
         tables::put_entry(inner, &entry, &position, replicated.kept_max_bytes)
+            .and_then(|()| staged::drop_old(inner, written_at))
             .map_err(|error| (WriteError::OutcomeUnknown, error))?;
         finished.redo = Some(journal_of_entries([entry.as_slice()]));
         finished.position = Some(position);
@@ -161,7 +174,7 @@ impl WriterState {
         let entries = replicated.log.read(replicated.position().sequence);
         let entries = entries.map_err(|reason| unavailable(StoreError::Log(reason)))?;
         match self.apply_entries(&entries) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(Failed::Store(error)) => return Err(unavailable(error)),
             Err(Failed::Entry(error)) => return Err(unavailable(StoreError::Log(error.to_string()))),
         }
@@ -183,7 +196,7 @@ impl WriterState {
         let applied = self.apply_entries(entries);
         let position = self.replicated.as_ref().map(Replicated::position);
         let (result, failed) = match applied {
-            Ok(()) => (position.ok_or(ApplyError::Unavailable), Ok(())),
+            Ok(_) => (position.ok_or(ApplyError::Unavailable), Ok(())),
             Err(Failed::Entry(error)) => (Err(error), Ok(())),
             Err(Failed::Store(error)) => (Err(ApplyError::Unavailable), Err(error)),
         };
@@ -230,8 +243,8 @@ impl WriterState {
         Ok(())
     }
 
-    /// Applies entries up to the first that cannot be applied.
-    fn apply_entries(&mut self, entries: &[Vec<u8>]) -> Result<(), Failed> {
+    /// Applies entries up to the first that cannot be applied. Returns what the last one has come to.
+    pub fn apply_entries(&mut self, entries: &[Vec<u8>]) -> Result<Outcome, Failed> {
         match self.try_entries(entries) {
             Err((_, Failed::Store(error))) => {
                 if error.is_of_the_file() {
@@ -251,16 +264,16 @@ impl WriterState {
                 }
                 Err(Failed::Entry(error))
             }
-            Ok(()) => Ok(()),
+            Ok(outcome) => Ok(outcome),
         }
     }
 
     /// Applies all entries in one transaction, or none; then the number of the first that cannot be applied.
-    fn try_entries(&mut self, entries: &[Vec<u8>]) -> Result<(), (usize, Failed)> {
+    fn try_entries(&mut self, entries: &[Vec<u8>]) -> Result<Outcome, (usize, Failed)> {
         let Some(replicated) = &self.replicated else {
             return Err((0, Failed::Entry(ApplyError::Unavailable)));
         };
-        if let Some(why) = replicated.halted.lock().clone() {
+        if let Some(why) = replicated.halted() {
             return Err((0, Failed::Entry(why)));
         }
         let (mut at, kept_max_bytes) = (replicated.position(), replicated.kept_max_bytes);
@@ -274,33 +287,40 @@ impl WriterState {
             transaction.digest = Some(at.digest);
             let mut applied = Vec::new();
             for (number, bytes) in entries.iter().enumerate() {
-                let is_new = apply_one(&mut transaction, &mut at, bytes).map_err(|error| (number, error))?;
-                if is_new {
-                    tables::put_entry(&inner, bytes, &at, kept_max_bytes).map_err(whole)?;
+                let is_new = apply_one(&mut transaction, &mut at, bytes, kept_max_bytes);
+                if is_new.map_err(|error| (number, error))? {
                     applied.push(bytes.as_slice());
                 }
             }
+            let (outcome, is_long) = (transaction.outcome, transaction.modifications > JOURNAL_MAX_CHANGES);
             let finished = transaction.finish(sequence).map_err(whole)?;
-            Ok((inner, finished, journal_of_entries(applied), sequence))
+            let payload = (!is_long).then(|| journal_of_entries(applied));
+            Ok((inner, finished, payload, sequence, outcome))
         };
-        let (inner, finished, payload, sequence) = make()?;
+        let (inner, finished, payload, sequence, outcome) = make()?;
         let whole = |error: StoreError| (0, Failed::Store(error));
         if at.sequence == before {
             drop(inner);
-            return self.restore_uncommitted().map_err(whole);
+            return self.restore_uncommitted().map(|()| outcome).map_err(whole);
         }
-        self.sync(inner, false, sequence, Some(payload), false).map_err(whole)?;
+        let is_alone = payload.is_none();
+        self.sync(inner, is_alone, sequence, payload, false).map_err(whole)?;
         self.metrics.move_links(finished.links);
         self.publish(sequence, finished.changes).map_err(whole)?;
         if let Some(replicated) = &self.replicated {
             replicated.reach(at);
         }
-        Ok(())
+        Ok(outcome)
     }
 }
 
 /// Makes the changes of an entry that follows the position, which then is after it; false for one that has been applied.
-fn apply_one(transaction: &mut Transaction<'_>, at: &mut Position, bytes: &[u8]) -> Result<bool, Failed> {
+fn apply_one(
+    transaction: &mut Transaction<'_>,
+    at: &mut Position,
+    bytes: &[u8],
+    kept_max_bytes: u64,
+) -> Result<bool, Failed> {
     let entry = Entry::decode(bytes).map_err(Failed::Entry)?;
     let sequence = entry.position.sequence;
     if sequence <= at.sequence && entry.position.cluster == at.cluster {
@@ -311,17 +331,23 @@ fn apply_one(transaction: &mut Transaction<'_>, at: &mut Position, bytes: &[u8])
         };
     }
     entry.check_follows(at).map_err(Failed::Entry)?;
+    transaction.outcome = Outcome::default();
     match replay::apply(transaction, entry.payload) {
         Ok(()) => {}
+        // What the others decide with an intact record, this store cannot tell.
+        Err(error @ StoreError::Damaged { table, .. }) if !entry.states_digest && table != record::NAME => {
+            tracing::error!(%error, sequence, "an entry of the replication log concerns a damaged record");
+            return Err(Failed::Entry(ApplyError::Diverged { sequence }));
+        }
         // Its hash continues the chain, so that it is what was written: by a program that knows more.
         Err(StoreError::Damaged { reason, .. }) => {
             return Err(Failed::Entry(ApplyError::Newer { sequence, what: reason }));
         }
         Err(error) => return Err(error.into()),
     }
-    if transaction.digest != Some(entry.position.digest) {
+    if entry.states_digest && transaction.digest != Some(entry.position.digest) {
         return Err(Failed::Entry(ApplyError::Diverged { sequence }));
     }
-    *at = entry.position;
+    *at = replay::put_entry(transaction, bytes, &entry, kept_max_bytes)?;
     Ok(true)
 }

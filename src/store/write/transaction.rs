@@ -16,6 +16,7 @@ use crate::store::journal::redo::Redo;
 use crate::store::read::remains::Remains;
 use crate::store::read::snapshot;
 use crate::store::replication::{ContentDigest, Position};
+use crate::store::write::staged::Outcome;
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store
 /// instead. An import can have millions.
@@ -77,6 +78,8 @@ pub struct Transaction<'t> {
     pub redo: Redo,
     /// Of all links, in a cluster.
     pub digest: Option<ContentDigest>,
+    /// Of the last entry of the replication log that says what to do.
+    pub outcome: Outcome,
     /// How many changes have been made or begun.
     pub modifications: usize,
     /// How many of them are clicks.
@@ -109,6 +112,7 @@ impl<'t> Transaction<'t> {
             changes: is_observed.then(Vec::new),
             redo,
             digest: None,
+            outcome: Outcome::default(),
             modifications: 0,
             clicked: 0,
         })

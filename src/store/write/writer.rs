@@ -23,6 +23,7 @@ use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::{ApplyError, Position};
 use crate::store::write::queue::{Job, JobScope, Received, Request, TransactionEnd, batch_of, receive};
 use crate::store::write::replicated::{Replicated, Replicating};
+use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -180,6 +181,18 @@ impl Writer {
         receiver.await.unwrap_or(Err(ApplyError::Unavailable))
     }
 
+    /// Appends changes to the replication log and makes them then, as every store does.
+    pub async fn append(&self, payload: Vec<u8>) -> Result<Outcome, WriteError> {
+        let is_refusing = matches!(*self.health.borrow(), Health::Refusing(_));
+        let replicating = self.replicating.as_ref();
+        if is_refusing || replicating.is_none_or(|replicating| replicating.problem().is_some()) {
+            return Err(WriteError::Unavailable);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request::Append(payload, sender)).await?;
+        receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+    }
+
     async fn send(&self, request: Request) -> Result<(), WriteError> {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         queue.send(request).await.map_err(|_| WriteError::Unavailable)
@@ -266,6 +279,12 @@ impl WriterState {
                         Request::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
                         Request::Apply(entries, sender) => self.apply(&entries, sender)?,
                         Request::Replace(with, sender) => self.replace(&with, sender)?,
+                        Request::Append(payload, sender) => {
+                            let (outcome, failed) = self.append(&payload);
+                            // The sender may have left.
+                            let _ = sender.send(outcome);
+                            failed?;
+                        }
                     }
                     // Now, while no caller waits. In a cluster readers must not wait for a writer that waits for the log.
                     if self.replicated.is_some() {
@@ -504,8 +523,13 @@ impl WriterState {
         if self.uncommitted.is_empty() || self.open.is_some() {
             return Ok(());
         }
-        let inner = self.database()?.begin_write()?;
+        let database = self.database()?;
+        let inner = database.begin_write()?;
         let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
+        if self.replicated.is_some() {
+            let committed = Snapshot::new(&*database)?.position();
+            transaction.digest = committed.map(|position| position.digest);
+        }
         for payload in &self.uncommitted {
             replay::apply(&mut transaction, payload)?;
         }
