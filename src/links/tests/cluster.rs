@@ -7,12 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::links::file::{Conflict, ImportOptions};
 use crate::links::tests::audit::somebody;
 use crate::links::tests::crash::run_seeds;
-use crate::links::tests::simulated::{Step, World, any_step, check_whole, digest_of, now_of, open, open_with, run};
+use crate::links::tests::simulated::{
+    Step, World, any_step, check_whole, digest_of, import_lines, imported, now_of, open, open_with, run, url_of,
+};
 use crate::links::tests::{block_on, draft, everybody};
 use crate::links::*;
 use crate::store::replication::{ApplyError, Chain, ContentDigest, Position, ReplicationLog as _};
@@ -25,23 +29,26 @@ const RUNS: usize = 1_000;
 const STEPS: usize = 24;
 const STORES: usize = 3;
 
-struct Member {
+/// What another store does while one writes, has other numbers.
+const INTERRUPTING: usize = 1_000;
+
+pub struct Member {
     disk: Disk,
-    links: Links,
+    pub links: Arc<Links>,
     seed: u64,
 }
 
 impl Member {
-    fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         *self.links.store.replicating().unwrap().position().borrow()
     }
 
-    fn halted(&self) -> Option<ApplyError> {
+    pub fn halted(&self) -> Option<ApplyError> {
         self.links.store.replicating().unwrap().halted()
     }
 
     /// Applies what the log gives; whether that was all there is.
-    fn follow(&self, log: &SimulatedLog) -> Result<bool, ApplyError> {
+    pub fn follow(&self, log: &SimulatedLog) -> Result<bool, ApplyError> {
         let Ok(entries) = log.read(self.position().sequence) else {
             return Ok(false);
         };
@@ -56,21 +63,22 @@ impl Member {
         self.links.store.snapshot().unwrap().content_digest().unwrap()
     }
 
-    fn restart(&mut self, disk: Disk, clock: &Clock, log: &SimulatedLog) -> Result<(), String> {
+    pub fn restart(&mut self, disk: Disk, clock: &Clock, log: &SimulatedLog) -> Result<(), String> {
         self.disk = disk;
-        self.links = open_with(&self.disk, clock, self.seed, Some(Arc::new(log.clone())))?;
+        let opened = open_with(&self.disk, clock, self.seed, Some(Arc::new(log.clone())))?;
+        self.links = Arc::new(opened);
         self.links.load().map(drop).map_err(|error| error.to_string())
     }
 }
 
-struct Cluster {
-    log: SimulatedLog,
+pub struct Cluster {
+    pub log: SimulatedLog,
     clock: Clock,
-    members: Vec<Member>,
+    pub members: Vec<Member>,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let (log, clock) = (SimulatedLog::default(), Clock::manual(now_of(0)));
         let members = (0..STORES as u64).map(|number| {
             let (disk, seed) = (
@@ -89,6 +97,7 @@ impl Cluster {
             drop(links);
             let links = open_with(&disk, &clock, seed, Some(Arc::new(log.clone()))).unwrap();
             links.load().unwrap();
+            let links = Arc::new(links);
             Member { disk, links, seed }
         });
         let members = members.collect();
@@ -96,7 +105,7 @@ impl Cluster {
     }
 
     /// Has every store apply all there is.
-    fn settle(&self) -> Result<(), String> {
+    pub fn settle(&self) -> Result<(), String> {
         self.log.set_faults(None);
         for member in &self.members {
             while !member.follow(&self.log).map_err(|error| error.to_string())? {}
@@ -104,13 +113,13 @@ impl Cluster {
         Ok(())
     }
 
-    fn add(&self, member: usize) -> Result<ShortLink, LinkError> {
+    pub fn add(&self, member: usize) -> Result<ShortLink, LinkError> {
         block_on(self.members[member].links.add(draft("https://e.example/"), somebody()))
     }
 }
 
 /// What all stores must have: the rest is each store's own.
-fn shared(links: &Links) -> World {
+pub fn shared(links: &Links) -> World {
     World {
         usages: BTreeMap::new(),
         days: BTreeMap::new(),
@@ -118,11 +127,102 @@ fn shared(links: &Links) -> World {
     }
 }
 
+/// What was acknowledged, by any store.
+#[derive(Default)]
+struct Acknowledged {
+    links: BTreeSet<LinkId>,
+    revoked: BTreeSet<Digest>,
+    retired: BTreeSet<LinkId>,
+}
+
+impl Acknowledged {
+    /// How much of it is lost.
+    fn lost(&self, world: &World) -> usize {
+        let is_retired = |id: &&LinkId| world.links.get(*id).is_some_and(ShortLink::is_retired);
+        let has = |id: &&LinkId| world.links.contains_key(*id);
+        let is_revoked = |digest: &&Digest| world.revoked.contains_key(*digest);
+        let kept = self.links.iter().filter(has).count()
+            + self.revoked.iter().filter(is_revoked).count()
+            + self.retired.iter().filter(is_retired).count();
+        self.links.len() + self.revoked.len() + self.retired.len() - kept
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Step(Step),
+    /// Lines for so many links that are there, some with a unique id, and for two that are new.
+    ImportOver(usize, Option<&'static str>, bool),
+}
+
+fn any_action(rng: &mut StdRng) -> Action {
+    if rng.random_ratio(1, 6) {
+        let unique_id = [None, Some("p"), Some("q")][rng.random_range(0..3)];
+        return Action::ImportOver(rng.random_range(0..8), unique_id, rng.random_bool(0.5));
+    }
+    Action::Step(any_step(rng))
+}
+
+/// The new links of such an import.
+fn over(number: usize) -> impl Iterator<Item = ShortLink> {
+    imported(number).zip(["a", "b"]).map(move |(link, name)| ShortLink {
+        id: format!("over{number}{name}").parse().unwrap(),
+        ..link
+    })
+}
+
+fn act(links: &Links, action: &Action, number: usize, acknowledged: &Mutex<Acknowledged>) {
+    let world = World::of(links);
+    match action {
+        Action::Step(step) => {
+            let Ok(added) = block_on(run(links, &world, step, number)) else {
+                return;
+            };
+            let mut acknowledged = acknowledged.lock();
+            match step {
+                Step::Revoke => drop(acknowledged.revoked.insert(digest_of(number))),
+                Step::Import(false) => acknowledged.links.extend(imported(number).map(|link| link.id)),
+                Step::RenewId(link) if added.is_some() => {
+                    acknowledged.retired.extend(world.pick(*link).map(|link| link.id))
+                }
+                _ => {}
+            }
+            acknowledged.links.extend(added.map(|link| link.id));
+        }
+        Action::ImportOver(most, unique_id, keep_going) => {
+            let there = world.links.values().rev().take(*most).map(|link| ShortLink {
+                full_url: url_of(number),
+                starts_at: None,
+                status: Status::Enabled,
+                unique_id: unique_id.map(str::to_owned),
+                ..link.clone()
+            });
+            let lines = there.chain(over(number)).map(Ok).collect();
+            let options = ImportOptions {
+                conflict: Conflict::Update,
+                keep_going: *keep_going,
+                ..ImportOptions::default()
+            };
+            if block_on(import_lines(links, lines, options)).is_ok_and(|report| report.applied) {
+                acknowledged.lock().links.extend(over(number).map(|link| link.id));
+            }
+        }
+    }
+}
+
+/// Whether an import has written some of its links only.
+fn has_torn(world: &World) -> bool {
+    let has = |link: ShortLink| world.links.contains_key(&link.id);
+    let numbers = (1..=STEPS).flat_map(|number| [number, number + INTERRUPTING]);
+    let mut imports = numbers.flat_map(|number| [imported(number).map(has).collect(), over(number).map(has).collect()]);
+    imports.any(|links: Vec<bool>| links.iter().any(|has| *has) != links.iter().all(|has| *has))
+}
+
 fn run_one(seed: u64) -> Result<usize, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::new(seed);
     cluster.log.set_faults(Some(StdRng::seed_from_u64(seed)));
-    let (mut acknowledged, mut revoked) = (BTreeSet::new(), BTreeSet::new());
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     for number in 1..=STEPS {
         cluster.clock.set(now_of(number));
         let chosen = rng.random_range(0..STORES);
@@ -135,13 +235,26 @@ fn run_one(seed: u64) -> Result<usize, String> {
         if rng.random_ratio(1, 2) {
             member.follow(&cluster.log).map_err(|error| error.to_string())?;
         }
-        let step = any_step(&mut rng);
-        let world = World::of(&member.links);
-        if let Ok(added) = block_on(run(&member.links, &world, &step, number)) {
-            acknowledged.extend(added.map(|link| link.id));
-            if matches!(step, Step::Revoke) {
-                revoked.insert(digest_of(number));
-            }
+        let action = any_action(&mut rng);
+        let crashed = Arc::new(Mutex::new(None));
+        if rng.random_ratio(1, 6) {
+            // The store stops between its appends, whose end others then see.
+            let (disk, crashed) = (member.disk.clone(), Arc::clone(&crashed));
+            let mut crash_rng = StdRng::seed_from_u64(rng.random());
+            let crash = move || *crashed.lock() = Some(disk.crashed(&mut crash_rng));
+            cluster.log.interrupt(rng.random_range(0..4), crash);
+        } else if rng.random_ratio(1, 2) {
+            let other = Arc::clone(&cluster.members[(chosen + 1) % STORES].links);
+            let (action, acknowledged) = (any_action(&mut rng), Arc::clone(&acknowledged));
+            cluster.log.interrupt(rng.random_range(0..4), move || {
+                act(&other, &action, number + INTERRUPTING, &acknowledged);
+            });
+        }
+        act(&member.links, &action, number, &acknowledged);
+        cluster.log.interrupt_no_more();
+        let crashed = crashed.lock().take();
+        if let Some(disk) = crashed {
+            cluster.members[chosen].restart(disk, &cluster.clock, &cluster.log)?;
         }
     }
     cluster.settle()?;
@@ -156,12 +269,10 @@ fn run_one(seed: u64) -> Result<usize, String> {
             return Err("the digest is not that of the links".to_owned());
         }
     }
-    let lost = acknowledged.iter().filter(|id| !first.links.contains_key(id)).count();
-    let lost = lost
-        + revoked
-            .iter()
-            .filter(|digest| !first.revoked.contains_key(*digest))
-            .count();
+    if has_torn(&first) {
+        return Err("an import has written some of its links only".to_owned());
+    }
+    let lost = acknowledged.lock().lost(&first);
     if lost > 0 {
         return Err(format!("{lost} acknowledged writes are lost"));
     }

@@ -4,7 +4,7 @@ pub mod audit;
 mod cascade;
 pub mod clicks;
 pub mod clock;
-mod cluster;
+pub mod cluster;
 pub mod crash;
 pub mod damage;
 mod days;
@@ -16,6 +16,7 @@ pub mod renew;
 mod round_trip;
 mod search;
 pub mod simulated;
+mod staged;
 pub mod validity;
 
 use crate::links::file::{ImportOptions, import};

@@ -6,7 +6,7 @@ use std::collections::btree_map::OccupiedEntry;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::links::file::{ImportError, ImportLog, ImportOptions, Line, import};
+use crate::links::file::{ImportError, ImportLog, ImportOptions, ImportReport, Line, import};
 use crate::links::tests::audit::{import_log, somebody};
 use crate::links::tests::{PARTNER, draft, everybody};
 use crate::links::*;
@@ -127,7 +127,7 @@ impl World {
         })
     }
 
-    fn pick(&self, number: usize) -> Option<&ShortLink> {
+    pub fn pick(&self, number: usize) -> Option<&ShortLink> {
         self.links.values().nth(number.checked_rem(self.links.len())?)
     }
 
@@ -389,35 +389,12 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
         }
         Step::Import(is_wrong) => {
             let wrong = is_wrong.then(|| Err("for this test".to_owned()));
-            let lines = (1..).zip(imported(number).map(Ok).chain(wrong));
-            let lines: Vec<_> = lines
-                .map(|(number, link)| {
-                    Ok(Line {
-                        number,
-                        link,
-                        is_dated: true,
-                        has_start: true,
-                    })
-                })
-                .collect();
-            let imported = import(
-                &links.store,
-                lines.into_iter(),
-                ImportOptions::default(),
-                Arc::new(|_| {}),
-                ImportLog {
-                    log: AuditLog::new(somebody(), AUDIT_ENTRIES),
-                    ..import_log()
-                },
-            );
-            match imported.await {
-                Ok(report) => {
-                    assert_eq!(report.applied, !is_wrong);
-                    Ok(None)
-                }
-                Err(ImportError::Write(error)) => Err(error.into()),
-                Err(error) => panic!("{error}"),
-            }
+            let lines = imported(number).map(Ok).chain(wrong).collect();
+            let report = import_lines(links, lines, ImportOptions::default()).await;
+            report.map(|report| {
+                assert_eq!(report.applied, !is_wrong);
+                None
+            })
         }
         Step::Revoke => {
             let job = move |transaction: &mut Transaction<'_>| transaction.revoke(digest_of(number), Timestamp::MAX);
@@ -427,6 +404,29 @@ pub async fn run(links: &Links, world: &World, step: &Step, number: usize) -> Re
     match done {
         Err(LinkError::NotFound | LinkError::Retired | LinkError::UniqueIdTaken(_)) => Ok(None),
         done => done,
+    }
+}
+
+pub async fn import_lines(
+    links: &Links,
+    lines: Vec<Result<ShortLink, String>>,
+    options: ImportOptions,
+) -> Result<ImportReport, LinkError> {
+    let lines = (1..).zip(lines).map(|(number, link)| {
+        Ok(Line {
+            number,
+            link,
+            is_dated: true,
+            has_start: true,
+        })
+    });
+    let log = ImportLog {
+        log: AuditLog::new(somebody(), AUDIT_ENTRIES),
+        ..import_log()
+    };
+    match import(&links.store, lines, options, Arc::new(|_| {}), log).await {
+        Err(ImportError::Write(error)) => Err(error.into()),
+        imported => Ok(imported.unwrap()),
     }
 }
 

@@ -36,21 +36,43 @@ pub const USER_DELETED: u8 = 12;
 pub const STAGED: u8 = 13;
 pub const IMPORTED: u8 = 14;
 pub const PARTS_DROPPED: u8 = 15;
+/// The parts are a payload that was too long for an entry, and whose changes are made now.
+pub const ASSEMBLED: u8 = 16;
+
+/// The changes of one transaction in a cluster, in however many entries.
+const ENTRIES_MAX_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
 
 /// An entry takes no more changes beyond this: a job changes less than the rest has room for.
 const FULL_ENTRY_BYTES: usize = PAYLOAD_MAX_OF_ENTRY / 4 * 3;
 
 /// The changes of one transaction, unless there is no journal or they are too many for it.
 #[derive(Debug)]
-pub struct Redo(Option<Vec<u8>>);
+pub struct Redo {
+    bytes: Option<Vec<u8>>,
+    max_bytes: usize,
+}
 
 impl Redo {
     pub fn kept() -> Self {
-        Self(Some(vec![VERSION]))
+        Self {
+            bytes: Some(vec![VERSION]),
+            max_bytes: PAYLOAD_MAX_BYTES,
+        }
+    }
+
+    /// For the replication log.
+    pub fn kept_for_entries() -> Self {
+        Self {
+            max_bytes: ENTRIES_MAX_BYTES,
+            ..Self::kept()
+        }
     }
 
     pub const fn not_kept() -> Self {
-        Self(None)
+        Self {
+            bytes: None,
+            max_bytes: 0,
+        }
     }
 
     pub fn link(&mut self, id: LinkId, record: &[u8]) {
@@ -129,6 +151,10 @@ impl Redo {
         self.append(&[&[PARTS_DROPPED], import]);
     }
 
+    pub fn assembled(&mut self, import: &ImportId, parts: u32) {
+        self.append(&[&[ASSEMBLED], import, &parts.to_be_bytes()]);
+    }
+
     fn note(&mut self, (most, entry): (u64, &[u8])) {
         self.append(&[&most.to_be_bytes()]);
         self.long(entry);
@@ -153,23 +179,23 @@ impl Redo {
 
     /// A change has no form here: the transaction must be committed to the store's file itself.
     pub fn give_up(&mut self) {
-        self.0 = None;
+        self.bytes = None;
     }
 
     pub fn is_full_for_an_entry(&self) -> bool {
-        self.0.as_ref().is_none_or(|bytes| bytes.len() > FULL_ENTRY_BYTES)
+        self.bytes.as_ref().is_none_or(|bytes| bytes.len() > FULL_ENTRY_BYTES)
     }
 
     pub fn into_bytes(self) -> Option<Vec<u8>> {
-        self.0
+        self.bytes
     }
 
     fn append(&mut self, parts: &[&[u8]]) {
-        let Some(bytes) = &mut self.0 else { return };
+        let Some(bytes) = &mut self.bytes else { return };
         for part in parts {
             bytes.extend_from_slice(part);
         }
-        if bytes.len() > PAYLOAD_MAX_BYTES {
+        if bytes.len() > self.max_bytes {
             self.give_up();
         }
     }

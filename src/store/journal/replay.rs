@@ -9,8 +9,8 @@ use crate::store::error::StoreError;
 use crate::store::format::{audit, record as stored_record, staged, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
-    COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK, LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED, Redo, STAGED,
-    USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
+    ASSEMBLED, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK, LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED,
+    Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
 };
 use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::{Entry, Position};
@@ -147,6 +147,11 @@ fn apply_ahead(transaction: &mut Transaction<'_>, kind: u8, rest: &mut Parts<'_>
         IMPORTED => {
             let (import, parts) = (rest.take()?, u32::from_be_bytes(rest.take()?));
             transaction.import_staged(&import, parts, rest.take_note()?)
+        }
+        ASSEMBLED => {
+            let (id, parts) = (rest.take()?, u32::from_be_bytes(rest.take()?));
+            let payload = transaction.assemble(&id, parts)?;
+            apply(transaction, &payload)
         }
         PARTS_DROPPED => transaction.drop_staged(&rest.take()?),
         kind => Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),

@@ -221,6 +221,14 @@ impl Snapshot {
         entries.collect()
     }
 
+    /// How many parts of imports are staged, for tests.
+    #[cfg(test)]
+    pub(crate) fn staged_parts(&self) -> Result<usize, StoreError> {
+        use redb::ReadableTableMetadata as _;
+        let Some(table) = &self.staged else { return Ok(0) };
+        Ok(usize::try_from(table.len()?).unwrap())
+    }
+
     /// The calls that were counted, by session, for tests.
     #[cfg(test)]
     pub(crate) fn counted_calls(&self) -> Result<Vec<([u8; 20], u64)>, StoreError> {

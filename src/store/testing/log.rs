@@ -19,7 +19,10 @@ struct State {
     under_way: Vec<(u64, Vec<u8>)>,
     /// Without it, nothing goes wrong.
     rng: Option<StdRng>,
+    interruption: Option<(usize, Interruption)>,
 }
+
+type Interruption = Box<dyn FnOnce() + Send>;
 
 /// The log. Clones are the same log.
 #[derive(Clone, Default)]
@@ -35,6 +38,17 @@ impl SimulatedLog {
         state.rng = rng;
     }
 
+    /// Has something come between the appends of a writer, after so many of them.
+    pub(crate) fn interrupt(&self, after: usize, action: impl FnOnce() + Send + 'static) {
+        self.0.lock().interruption = Some((after, Box::new(action)));
+    }
+
+    /// Forgets what has not come between.
+    pub(crate) fn interrupt_no_more(&self) {
+        let interruption = self.0.lock().interruption.take();
+        drop(interruption);
+    }
+
     pub(crate) fn entries(&self) -> Vec<Vec<u8>> {
         self.0.lock().entries.clone()
     }
@@ -48,6 +62,16 @@ impl SimulatedLog {
 impl State {
     fn odds(&mut self, one_in: u32) -> bool {
         self.rng.as_mut().is_some_and(|rng| rng.random_ratio(1, one_in))
+    }
+
+    fn interruption(&mut self) -> Option<Interruption> {
+        match self.interruption.take()? {
+            (0, action) => Some(action),
+            (left, action) => {
+                self.interruption = Some((left - 1, action));
+                None
+            }
+        }
     }
 
     fn try_append(&mut self, after: u64, entry: &[u8]) -> bool {
@@ -72,6 +96,10 @@ impl State {
 
 impl ReplicationLog for SimulatedLog {
     fn append(&self, after: u64, entry: &[u8]) -> Appended {
+        let interruption = self.0.lock().interruption();
+        if let Some(action) = interruption {
+            action();
+        }
         let mut state = self.0.lock();
         state.deliver();
         if state.odds(12) {

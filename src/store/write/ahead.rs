@@ -25,7 +25,7 @@ pub struct StagedImport<'s> {
 
 impl StagedImport<'_> {
     pub async fn add(&mut self, part: &[u8]) -> Result<(), WriteError> {
-        let mut redo = Redo::kept();
+        let mut redo = Redo::kept_for_entries();
         redo.staged(&self.id, self.parts, part);
         self.store.append(redo).await?;
         self.parts += 1;
@@ -34,7 +34,7 @@ impl StagedImport<'_> {
 
     /// Has every store write all of its links; false, and none does, if one of those that they replace has changed.
     pub async fn finish(&self, note: Option<&Note>) -> Result<bool, WriteError> {
-        let mut redo = Redo::kept();
+        let mut redo = Redo::kept_for_entries();
         let (most, entry) = encoded(note)?;
         redo.imported(&self.id, self.parts, (most, &entry));
         let outcome = self.store.append(redo).await?;
@@ -44,7 +44,7 @@ impl StagedImport<'_> {
     /// Has every store drop the parts, now rather than after a day.
     pub async fn give_up(self) {
         if self.parts > 0 {
-            let mut redo = Redo::kept();
+            let mut redo = Redo::kept_for_entries();
             redo.parts_dropped(&self.id);
             if let Err(error) = self.store.append(redo).await {
                 tracing::warn!(%error, "the parts of an import that has failed stay for a day");
@@ -77,7 +77,7 @@ impl Store {
         at: Timestamp,
         note: Option<&Note>,
     ) -> Result<usize, WriteError> {
-        let mut redo = Redo::kept();
+        let mut redo = Redo::kept_for_entries();
         let (most, entry) = encoded(note)?;
         redo.user_deleted(partner, user, at, (most, &entry));
         Ok(self.append(redo).await?.deleted)
@@ -85,9 +85,14 @@ impl Store {
 
     /// In a cluster: begins an import.
     pub fn stage_import(&self) -> StagedImport<'_> {
+        self.stage_import_of(unix_milliseconds())
+    }
+
+    /// The same, begun at a moment.
+    pub(crate) fn stage_import_of(&self, began_at: i64) -> StagedImport<'_> {
         StagedImport {
             store: self,
-            id: staged::import_id(unix_milliseconds()),
+            id: staged::import_id(began_at),
             parts: 0,
         }
     }

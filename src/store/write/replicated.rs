@@ -27,6 +27,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// For entries that are in the log already.
 const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 4;
+/// Bytes of a change that is too long for one entry, in each of its entries.
+const PART_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
 /// More changes than this are committed to the store's file itself, because it takes long to make them again.
 const JOURNAL_MAX_CHANGES: usize = if cfg!(test) { 8 } else { 10_000 };
 
@@ -138,28 +140,36 @@ impl WriterState {
             return Ok(true);
         };
         let refused = |reason: String| (WriteError::Unavailable, StoreError::Log(reason));
-        let payload = finished
-            .redo
-            .take()
-            .filter(|payload| payload.len() <= PAYLOAD_MAX_BYTES);
-        let (Some(payload), Some(digest)) = (payload, finished.digest) else {
-            return Err(refused("a change is too long for an entry".to_owned()));
+        let (Some(payload), Some(digest)) = (finished.redo.take(), finished.digest) else {
+            return Err(refused("a change is too long, or has no form in an entry".to_owned()));
         };
-        let after = replicated.position();
-        let written_at = unix_milliseconds();
-        let (entry, position) = Entry::encode(&after, digest, written_at, &payload);
-        match replicated.append(after.sequence, &entry) {
-            Appended::Stored => {}
-            Appended::Overtaken => return Ok(false),
-            Appended::Refused(reason) => return Err(refused(reason)),
-            Appended::Unknown(reason) => return Err((WriteError::OutcomeUnknown, StoreError::Log(reason))),
+        let (mut at, written_at) = (replicated.position(), unix_milliseconds());
+        let mut entries = Vec::new();
+        for (number, payload) in in_entries(payload, written_at) {
+            // Parts change no link.
+            let digest = if number > 0 { at.digest } else { digest };
+            let (entry, position) = Entry::encode(&at, digest, written_at, &payload);
+            match replicated.append(at.sequence, &entry) {
+                Appended::Stored => {}
+                Appended::Overtaken => return Ok(false),
+                // Parts without the last entry change nothing.
+                Appended::Unknown(reason) if number == 0 => {
+                    return Err((WriteError::OutcomeUnknown, StoreError::Log(reason)));
+                }
+                Appended::Refused(reason) | Appended::Unknown(reason) => return Err(refused(reason)),
+            }
+            at = position;
+            entries.push((entry, position));
         }
         // From here on the change is made, whatever this store's disk does.
-        tables::put_entry(inner, &entry, &position, replicated.kept_max_bytes)
+        let mut put = entries
+            .iter()
+            .map(|(entry, position)| tables::put_entry(inner, entry, position, replicated.kept_max_bytes));
+        put.try_for_each(|put| put)
             .and_then(|()| staged::drop_old(inner, written_at))
             .map_err(|error| (WriteError::OutcomeUnknown, error))?;
-        finished.redo = Some(journal_of_entries([entry.as_slice()]));
-        finished.position = Some(position);
+        finished.redo = Some(journal_of_entries(entries.iter().map(|(entry, _)| entry.as_slice())));
+        finished.position = Some(at);
         Ok(true)
     }
 
@@ -312,6 +322,27 @@ impl WriterState {
         }
         Ok(outcome)
     }
+}
+
+/// The payloads of the entries that a change takes, each with how many follow: it, or its parts and what puts them
+/// together again.
+fn in_entries(payload: Vec<u8>, began_at: i64) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    let mut payloads = Vec::new();
+    if payload.len() > PAYLOAD_MAX_BYTES {
+        let id = staged::import_id(began_at);
+        let (mut parts, mut last) = (0, Redo::kept_for_entries());
+        for part in payload.chunks(PART_BYTES) {
+            let mut redo = Redo::kept_for_entries();
+            redo.staged(&id, parts, part);
+            payloads.extend(redo.into_bytes());
+            parts += 1;
+        }
+        last.assembled(&id, parts);
+        payloads.extend(last.into_bytes());
+    } else {
+        payloads.push(payload);
+    }
+    (0..payloads.len()).rev().zip(payloads)
 }
 
 /// Makes the changes of an entry that follows the position, which then is after it; false for one that has been applied.

@@ -10,7 +10,7 @@ use crate::store::error::StoreError;
 use crate::store::format::keys::Bytes;
 use crate::store::format::record as stored_record;
 use crate::store::format::staged::{self, ImportId, StagedLink};
-use crate::store::format::tables::STAGED;
+use crate::store::format::tables::{STAGED, STAGED_NAME};
 use crate::store::journal::record;
 use crate::store::write::transaction::Transaction;
 
@@ -85,6 +85,21 @@ impl Transaction<'_> {
             self.append_audit(&entry, most)?;
         }
         self.drop_staged(import)
+    }
+
+    /// What the parts come to, which are dropped.
+    pub fn assemble(&mut self, id: &ImportId, parts: u32) -> Result<Vec<u8>, StoreError> {
+        let table = self.inner.open_table(STAGED)?;
+        let mut payload = Vec::new();
+        for number in 0..parts {
+            let key = staged::key_of(id, number);
+            let part = table.get(key.as_slice())?;
+            let part = part.ok_or_else(|| StoreError::damaged(STAGED_NAME, "a part is missing"))?;
+            payload.extend_from_slice(staged::decode(&key, part.value())?);
+        }
+        drop(table);
+        self.drop_staged(id)?;
+        Ok(payload)
     }
 
     pub fn drop_staged(&mut self, import: &ImportId) -> Result<(), StoreError> {

@@ -402,7 +402,9 @@ impl WriterState {
         }
         let inner = self.begin()?;
         // What is alone may be millions of changes, which the journal could not take.
-        let redo = if self.replicated.is_none() && (is_alone || self.journal.is_none()) {
+        let redo = if self.replicated.is_some() {
+            Redo::kept_for_entries()
+        } else if is_alone || self.journal.is_none() {
             Redo::not_kept()
         } else {
             Redo::kept()
