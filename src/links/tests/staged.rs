@@ -8,6 +8,7 @@ use crate::links::tests::cluster::{Cluster, shared};
 use crate::links::tests::simulated::{World, check_whole, import_lines};
 use crate::links::tests::{PARTNER, block_on, draft, everybody, imports};
 use crate::links::*;
+use crate::store::AuditQuery;
 use crate::store::replication::{ApplyError, Entry};
 
 const UPDATE: ImportOptions = ImportOptions {
@@ -79,7 +80,11 @@ fn long_import_and_deletion_reach_every_store() {
     let world = agreed(&cluster);
     let left = world.links.values().filter(|link| link.status != Status::Deleted);
     assert_eq!(left.count(), 1);
-    let entry = block_on(cluster.members[2].links.audit(Default::default())).unwrap();
+    let query = AuditQuery {
+        limit: 2,
+        ..AuditQuery::default()
+    };
+    let entry = block_on(cluster.members[2].links.audit(query)).unwrap();
     let deletion = &entry.entries[1];
     assert_eq!(deletion.action, AuditAction::DeleteUser);
     assert_eq!(deletion.changes["links"].new.as_deref(), Some("1000"));
@@ -93,6 +98,7 @@ fn change_too_long_for_an_entry_takes_several() {
     let cluster = Cluster::new(1);
     import(&cluster, 0, (0..200).map(link).collect(), ImportOptions::default());
     block_on(cluster.members[0].links.delete_user(PARTNER, "me".into(), somebody())).unwrap();
+    cluster.settle().unwrap();
     let (stated, _) = kinds(&cluster);
     let ids = (0..200).map(|number| link(number).id).collect();
     let other = Arc::clone(&cluster.members[2].links);
@@ -117,6 +123,7 @@ fn change_too_long_for_an_entry_takes_several() {
 fn import_is_worked_out_again_after_a_link_changed() {
     let cluster = Cluster::new(1);
     let before = cluster.add(0).unwrap();
+    cluster.settle().unwrap();
     let other = Arc::clone(&cluster.members[1].links);
     let id = before.id;
     // After the only part, and before it counts.
@@ -221,7 +228,7 @@ fn copy_made_during_an_import_follows_its_end() {
             );
         }
     });
-    assert!(import(&cluster, 0, (0..20).map(link).collect(), UPDATE).applied);
+    assert!(import(&cluster, 0, (0..60).map(link).collect(), UPDATE).applied);
     let world = agreed(&cluster);
     for copy in [copied, dumped] {
         std::fs::rename(copy, &file).unwrap();
