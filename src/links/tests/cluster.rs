@@ -26,7 +26,7 @@ use crate::store::testing::simulated::Disk;
 /// Runs of the test.
 const RUNS: usize = 1_000;
 /// Domain operations of one run.
-const STEPS: usize = 24;
+const STEPS: usize = 16;
 const STORES: usize = 3;
 
 /// What another store does while one writes, has other numbers.
