@@ -180,7 +180,7 @@ fn refused_adds_do_not_take_the_writer() {
     let (started, is_started) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let holding = links.store.write_alone(move |_| {
+        let holding = links.store.write_alone_once(move |_| {
             started.send(()).unwrap();
             released.recv().unwrap();
             Ok((crate::store::TransactionEnd::Abort, ()))

@@ -16,6 +16,7 @@ const UPDATE: ImportOptions = ImportOptions {
     dry_run: false,
     keep_going: false,
     partner: None,
+    obeyed: None,
 };
 
 fn link(number: usize) -> ShortLink {
