@@ -1,6 +1,8 @@
 //! Changes that are appended to the replication log before any store makes them: what is too long for an entry, or
 //! takes too long for the other writers of the log to wait for.
 
+use tokio::sync::oneshot;
+
 use crate::model::{AuditEntry, PartnerId, Timestamp, unix_milliseconds};
 use crate::store::Store;
 use crate::store::error::{StoreError, WriteError};
@@ -8,9 +10,10 @@ use crate::store::format::audit;
 use crate::store::format::staged::{self, ImportId};
 use crate::store::journal::redo::Redo;
 use crate::store::replication::{Appended, Entry};
+use crate::store::write::queue::Request;
 use crate::store::write::replicated::Failed;
 use crate::store::write::staged::Outcome;
-use crate::store::write::writer::WriterState;
+use crate::store::write::writer::{Health, Writer, WriterState};
 
 /// An entry of the audit log, and how many are kept.
 pub type Note = (AuditEntry, u64);
@@ -103,16 +106,37 @@ impl Store {
     }
 }
 
+impl Writer {
+    /// Appends changes to the replication log and makes them then, as every store does.
+    pub async fn append(&self, payload: Vec<u8>) -> Result<Outcome, WriteError> {
+        let is_refusing = matches!(self.health(), Health::Refusing(_));
+        let replicating = self.replicating();
+        if is_refusing || replicating.is_none_or(|replicating| replicating.problem().is_some()) {
+            return Err(WriteError::Unavailable);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request::Append(payload, sender)).await?;
+        receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+    }
+}
+
 impl WriterState {
-    /// Appends changes to the log and then makes them, as every store does.
-    pub fn append(&mut self, payload: &[u8]) -> (Result<Outcome, WriteError>, Result<(), StoreError>) {
-        match self.try_to_append(payload) {
+    /// Appends changes to the log and then makes them, and tells the sender what they have come to.
+    pub fn append(
+        &mut self,
+        payload: &[u8],
+        sender: oneshot::Sender<Result<Outcome, WriteError>>,
+    ) -> Result<(), StoreError> {
+        let (outcome, result) = match self.try_to_append(payload) {
             Ok(outcome) => (Ok(outcome), Ok(())),
             Err((outcome, error)) => {
                 tracing::error!(%error, "cannot append to the replication log, or make what was appended");
                 (Err(outcome), Err(error))
             }
-        }
+        };
+        // The sender may have left.
+        let _ = sender.send(outcome);
+        result
     }
 
     fn try_to_append(&mut self, payload: &[u8]) -> Result<Outcome, (WriteError, StoreError)> {

@@ -1,7 +1,7 @@
 //! The writer in a cluster: what its jobs change is appended to the replication log before it is acknowledged, and what
 //! others have appended is applied.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -18,9 +18,10 @@ use crate::store::format::{staged, tables};
 use crate::store::journal::redo::{Redo, journal_of_entries};
 use crate::store::journal::{record, replay};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
+use crate::store::write::queue::Request;
 use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::{Finished, Transaction};
-use crate::store::write::writer::{BatchError, WriterState};
+use crate::store::write::writer::{BatchError, Writer, WriterState};
 
 /// Pauses before a writer that was overtaken tries again: at random up to this, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -129,6 +130,28 @@ pub enum Failed {
 impl<E: Into<StoreError>> From<E> for Failed {
     fn from(error: E) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl Writer {
+    /// Applies entries of the replication log, and returns the position after them.
+    pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
+        self.position_after(|sender| Request::Apply(entries, sender)).await
+    }
+
+    /// Goes on with the store in another file, which is a later copy of this one, and returns its position.
+    pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
+        self.position_after(|sender| Request::Replace(with, sender)).await
+    }
+
+    async fn position_after(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<Position, ApplyError>>) -> Request,
+    ) -> Result<Position, ApplyError> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.send(request(sender)).await;
+        sent.map_err(|_| ApplyError::Unavailable)?;
+        receiver.await.unwrap_or(Err(ApplyError::Unavailable))
     }
 }
 

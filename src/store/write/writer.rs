@@ -2,7 +2,6 @@
 //! journal, commits it, has it published and then answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -20,10 +19,8 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::replication::{ApplyError, Position};
 use crate::store::write::queue::{Job, JobScope, Received, Request, TransactionEnd, batch_of, receive};
 use crate::store::write::replicated::{Replicated, Replicating};
-use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -165,35 +162,7 @@ impl Writer {
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
-    /// Applies entries of the replication log, and returns the position after them.
-    pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
-        let (sender, receiver) = oneshot::channel();
-        let sent = self.send(Request::Apply(entries, sender)).await;
-        sent.map_err(|_| ApplyError::Unavailable)?;
-        receiver.await.unwrap_or(Err(ApplyError::Unavailable))
-    }
-
-    /// Goes on with the store in another file, which is a later copy of this one, and returns its position.
-    pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
-        let (sender, receiver) = oneshot::channel();
-        let sent = self.send(Request::Replace(with, sender)).await;
-        sent.map_err(|_| ApplyError::Unavailable)?;
-        receiver.await.unwrap_or(Err(ApplyError::Unavailable))
-    }
-
-    /// Appends changes to the replication log and makes them then, as every store does.
-    pub async fn append(&self, payload: Vec<u8>) -> Result<Outcome, WriteError> {
-        let is_refusing = matches!(*self.health.borrow(), Health::Refusing(_));
-        let replicating = self.replicating.as_ref();
-        if is_refusing || replicating.is_none_or(|replicating| replicating.problem().is_some()) {
-            return Err(WriteError::Unavailable);
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.send(Request::Append(payload, sender)).await?;
-        receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
-    }
-
-    async fn send(&self, request: Request) -> Result<(), WriteError> {
+    pub async fn send(&self, request: Request) -> Result<(), WriteError> {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         queue.send(request).await.map_err(|_| WriteError::Unavailable)
     }
@@ -279,12 +248,7 @@ impl WriterState {
                         Request::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
                         Request::Apply(entries, sender) => self.apply(&entries, sender)?,
                         Request::Replace(with, sender) => self.replace(&with, sender)?,
-                        Request::Append(payload, sender) => {
-                            let (outcome, failed) = self.append(&payload);
-                            // The sender may have left.
-                            let _ = sender.send(outcome);
-                            failed?;
-                        }
+                        Request::Append(payload, sender) => self.append(&payload, sender)?,
                     }
                     // Now, while no caller waits. In a cluster readers must not wait for a writer that waits for the log.
                     if self.replicated.is_some() {
@@ -359,12 +323,10 @@ impl WriterState {
             };
             let metrics = Arc::clone(&self.metrics);
             let waiting = metrics.wait_for_disk();
-            if scope != JobScope::Local && self.replicated.is_some() {
-                if !self.replicate(&inner, &mut finished)? {
-                    drop((waiting, inner));
-                    self.let_others_pass(&mut attempts)?;
-                    continue;
-                }
+            if scope != JobScope::Local && !self.replicate(&inner, &mut finished)? {
+                drop((waiting, inner));
+                self.let_others_pass(&mut attempts)?;
+                continue;
             }
             self.sync(
                 inner,
@@ -529,8 +491,7 @@ impl WriterState {
         let inner = database.begin_write()?;
         let mut transaction = Transaction::open(&inner, false, Redo::not_kept())?;
         if self.replicated.is_some() {
-            let committed = Snapshot::new(&*database)?.position();
-            transaction.digest = committed.map(|position| position.digest);
+            transaction.digest = Snapshot::new(&database)?.position().map(|position| position.digest);
         }
         for payload in &self.uncommitted {
             replay::apply(&mut transaction, payload)?;
