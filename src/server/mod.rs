@@ -68,14 +68,14 @@ pub async fn serve(
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut running = build(bound, &links, settings, reloader, manager)?;
-    if let Some(cluster) = cluster {
+    let mut running = build(bound, &links, cluster.as_ref(), settings, reloader, manager)?;
+    if let Some(cluster) = &cluster {
         running
             .background
-            .spawn(cluster::keep_copies(Arc::clone(&cluster), Arc::clone(&links)));
-        running.background.spawn(cluster.follow(Arc::clone(&links)));
+            .spawn(cluster::keep_copies(Arc::clone(cluster), Arc::clone(&links)));
+        running.background.spawn(Arc::clone(cluster).follow(Arc::clone(&links)));
     }
-    manager.serving(&links);
+    manager.serving(&links, cluster);
     tokio::select! {
         () = shutdown => {}
         () = running.serving.workers.one_ended() => {
@@ -110,6 +110,7 @@ impl Running {
 fn build(
     bound: Bound,
     links: &Arc<Links>,
+    cluster: Option<&Arc<Cluster>>,
     settings: &Settings,
     reloader: &Reloader,
     manager: &ServiceManager,
@@ -126,6 +127,8 @@ fn build(
     let redirects = Redirects::new(links, tiny, forgiving, &guesses, &pages, fetcher, &metrics);
     let destinations = new_destinations(settings, &bound)?;
     let transfers = transfers(settings, links, &destinations);
+    let edge = settings.cluster.as_ref().filter(|cluster| cluster.is_edge());
+    let admin_box = edge.map(|edge| edge.admin_box().to_owned());
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
@@ -134,7 +137,8 @@ fn build(
         Arc::clone(&transfers),
         destinations.clone(),
         Arc::clone(&metrics),
-    );
+    )
+    .with_admin_box(admin_box.clone());
     let (stop, stopped) = watch::channel(false);
     let fast_path = || {
         let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(&guesses), Arc::clone(&access_log));
@@ -162,11 +166,17 @@ fn build(
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
+    let monitor = Arc::new(Monitor::new(
+        metrics,
+        Arc::clone(links),
+        reloader.tls(),
+        cluster.cloned(),
+    ));
     let service = AdminService {
         api: Arc::new(api),
         budget: Arc::clone(transfers.budget()),
         console: console(settings, destinations, transfers, links, &monitor, &reloader.starts)?,
+        admin_box,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
@@ -394,7 +404,7 @@ async fn sweep_search(links: Arc<Links>) {
 
 /// Drops expired sessions every hour, but not at the start, when the clock may be wrong.
 async fn sweep_sessions(links: Arc<Links>) {
-    if links.health() == Health::ReadOnly {
+    if !links.store().takes_writes() {
         return;
     }
     loop {

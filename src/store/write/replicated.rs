@@ -74,6 +74,11 @@ impl Replicating {
         }
     }
 
+    /// Whether this store only follows what others write.
+    pub fn only_follows(&self) -> bool {
+        !self.log.takes_appends()
+    }
+
     /// Why no change can be made that concerns all stores.
     pub fn problem(&self) -> Option<String> {
         self.halted().map(|why| why.to_string()).or_else(|| self.log.problem())

@@ -153,6 +153,7 @@ impl Writer {
         }
         let (scope, copy) = match &self.replicating {
             Some(replicating) if scope == JobScope::Local || replicating.problem().is_none() => (scope, copy),
+            Some(replicating) if replicating.only_follows() => return Err(WriteError::ReadOnly),
             Some(_) => return Err(WriteError::Unavailable),
             // One store's changes share transactions, whatever they are.
             None if scope == JobScope::Local => (JobScope::Shared, None),
