@@ -127,7 +127,7 @@ fn settings(config: &ConfigArgs) -> Result<(Settings, ClusterSettings), CliError
     }
 }
 
-fn block_on<R>(work: impl Future<Output = Result<R, CliError>>) -> Result<R, CliError> {
+pub(super) fn block_on<R>(work: impl Future<Output = Result<R, CliError>>) -> Result<R, CliError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
