@@ -208,7 +208,10 @@ fn hints_of_cluster(cluster: &ClusterReport) -> Vec<String> {
         return Vec::new();
     };
     let mut hints = Vec::new();
-    if let Some(skew) = admin.skew.filter(|skew| skew.unsigned_abs() >= cluster::SKEW_WARNED) {
+    if let Some(skew) = admin
+        .skew
+        .filter(|skew| admin.refused.is_none() && skew.unsigned_abs() >= cluster::SKEW_WARNED)
+    {
         let wrong = cluster::in_words(skew);
         hints.push(format!(
             "the clock of this box is {wrong} those of the other admin boxes: set it, best by NTP"
