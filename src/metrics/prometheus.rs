@@ -568,7 +568,10 @@ mod tests {
 
     #[test]
     fn dashboard_and_alerts_name_metrics_of_a_cluster() {
+        let appends = Appends::default();
+        appends.count(AppendOutcome::Stored, Duration::from_millis(2));
         let admin = AdminBoxReport {
+            appends: appends.read(),
             skew: Some(0),
             ..AdminBoxReport::default()
         };
