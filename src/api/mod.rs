@@ -200,6 +200,11 @@ impl Api {
         Self { admin_box, ..self }
     }
 
+    /// On an edge: whose API and console to use.
+    pub fn admin_box(&self) -> Option<&str> {
+        self.admin_box.as_deref()
+    }
+
     /// What an edge answers to what it cannot do; `None`: this is none.
     fn edge(&self) -> Option<ApiError> {
         let admin = self.admin_box.clone()?;

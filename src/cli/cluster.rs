@@ -14,7 +14,7 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, Limits};
+use crate::cluster::{self, ClusterSettings, LogLimits};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
@@ -107,8 +107,8 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), CliError> {
 }
 
 impl InitArgs {
-    const fn limits(&self) -> Limits {
-        Limits {
+    const fn limits(&self) -> LogLimits {
+        LogLimits {
             bytes: self.log_size * 1_000_000_000,
             age: Duration::from_hours(24 * self.log_days),
             replicas: self.replicas,

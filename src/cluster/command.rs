@@ -6,7 +6,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::cluster::ClusterSettings;
 use crate::cluster::durability;
-use crate::cluster::nats::{Connecting, Limits, Nats, Published, StreamInfo};
+use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
 use crate::cluster::presence::{Member, Members, Moment};
 use crate::model::{Timestamp, unix_milliseconds};
 use crate::store::Snapshot;
@@ -83,7 +83,7 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
 }
 
 /// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
-pub async fn recreate(settings: &ClusterSettings, limits: Limits) -> Result<Member, String> {
+pub async fn recreate(settings: &ClusterSettings, limits: LogLimits) -> Result<Member, String> {
     let (nats, members) = ask(settings).await?;
     match nats.info().await {
         Err(error) if error.is_no_stream() => {}

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::log::{Log, Overtaken, Writable};
 use crate::cluster::nats::{Connecting, Nats, NatsError, StreamInfo, Subscription};
-use crate::cluster::presence::{self, Member, Members, Moment, SKEW_WARNED, clock_refusal};
+use crate::cluster::presence::{self, Member, Members, SKEW_WARNED, clock_refusal};
 use crate::cluster::{ClusterSettings, Role};
 use crate::cluster::{copies, durability};
 use crate::links::Links;
@@ -50,14 +50,14 @@ pub struct Cluster {
     pub(super) settings: ClusterSettings,
     // Dropped in the background, because this may be dropped by a task.
     runtime: Option<Runtime>,
-    nats: Nats,
+    pub(super) nats: Nats,
     pub(super) members: Arc<Members>,
     pub(super) writable: Arc<watch::Sender<Writable>>,
     overtaken: Arc<Overtaken>,
     pub(super) appends: Arc<Appends>,
     /// Notified when the log goes further than this box.
     behind: Notify,
-    state: watch::Sender<LogState>,
+    pub(super) state: watch::Sender<LogState>,
 }
 
 impl Drop for Cluster {
@@ -142,34 +142,6 @@ impl Cluster {
         // Apart, because what applies waits for the writer, and the writer may wait for what watches.
         let cluster = Arc::clone(&follower.cluster);
         tokio::join!(cluster.hear_members(), follower.run(), watcher.run());
-    }
-
-    /// Apart too: a position that waited would show a wrong clock.
-    async fn hear_members(&self) {
-        while self.settings.role == Role::Admin {
-            if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
-                while let Some(said) = positions.next().await {
-                    if let Ok(member) = serde_json::from_slice(&said) {
-                        let head = self.state.borrow().head.unwrap_or_default();
-                        self.members.note(member, head, Moment::now());
-                    }
-                }
-            }
-            tokio::time::sleep(CHECK_INTERVAL).await;
-        }
-    }
-
-    /// Keeps since when this box has fewer entries than the log.
-    fn mark_behind(&self, links: &Links) {
-        let Some(position) = position(links) else { return };
-        self.state.send_if_modified(|state| {
-            let is_behind = state.head.is_some_and(|head| position.sequence < head);
-            let was_behind = state.behind_since.is_some();
-            if is_behind != was_behind {
-                state.behind_since = is_behind.then(Instant::now);
-            }
-            is_behind != was_behind
-        });
     }
 }
 

@@ -63,7 +63,8 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
         text
     };
     format!(
-        "{{ # {node}\n  nkey: {public_key}\n  permissions: {{\n    publish: [{}\n    ]\n    subscribe: [{}\n    ]\n  }}\n}}",
+        "{{ # {node}\n  nkey: {public_key}\n  permissions: {{\n    publish: [\
+         {}\n    ]\n    subscribe: [{}\n    ]\n  }}\n}}",
         list(&publish),
         list(&subscribe)
     )

@@ -138,7 +138,7 @@ pub struct Republish {
 
 /// How much of the log the servers keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LogLimits {
     pub bytes: u64,
     pub age: Duration,
     pub replicas: usize,
@@ -323,7 +323,7 @@ impl Nats {
     }
 
     /// Makes the stream.
-    pub async fn create(&self, limits: Limits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
+    pub async fn create(&self, limits: LogLimits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
         let subject = self.subject(self.appends);
         let is_log = self.appends == "log";
         let config = StreamConfig {

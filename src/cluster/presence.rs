@@ -166,8 +166,8 @@ impl Members {
         (all.iter().filter(has).count(), all.len())
     }
 
-    /// How far this box's clock is ahead of the median of the admin boxes that are heard, in milliseconds. Of two in the
-    /// middle, the one that is further away counts: which of two clocks is wrong, nobody knows.
+    /// How far this box's clock is ahead of the median of the admin boxes that are heard, in milliseconds. Of two in
+    /// the middle, the one that is further away counts: which of two clocks is wrong, nobody knows.
     pub fn skew(&self, own: &str, now: Instant) -> Option<i64> {
         let members = self.0.lock();
         let others = members.values().filter(|heard| {

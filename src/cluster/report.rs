@@ -1,17 +1,50 @@
-//! What a box knows of its cluster, for metrics and operators.
+//! What a box knows of its cluster and hears of the others, for metrics and operators.
 
 use std::time::{Duration, Instant};
 
+use crate::cluster::Role;
 use crate::cluster::follow::Cluster;
 use crate::cluster::log::Writable;
-use crate::cluster::presence::Member;
+use crate::cluster::presence::{Member, Moment};
 use crate::links::Links;
 use crate::metrics::{AdminBoxReport, ClusterReport};
 
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence of the log that is no chance.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
 impl Cluster {
+    /// Apart too: a position that waited would show a wrong clock.
+    pub(super) async fn hear_members(&self) {
+        while self.settings.role == Role::Admin {
+            if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
+                while let Some(said) = positions.next().await {
+                    if let Ok(member) = serde_json::from_slice(&said) {
+                        let head = self.state.borrow().head.unwrap_or_default();
+                        self.members.note(member, head, Moment::now());
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Keeps since when this box has fewer entries than the log.
+    pub(super) fn mark_behind(&self, links: &Links) {
+        let Some(replicating) = links.store().replicating() else {
+            return;
+        };
+        let position = *replicating.position().borrow();
+        self.state.send_if_modified(|state| {
+            let is_behind = state.head.is_some_and(|head| position.sequence < head);
+            let was_behind = state.behind_since.is_some();
+            if is_behind != was_behind {
+                state.behind_since = is_behind.then(Instant::now);
+            }
+            is_behind != was_behind
+        });
+    }
+
     pub fn report(&self, links: &Links) -> ClusterReport {
         let (state, now) = (self.state(), Instant::now());
         let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));

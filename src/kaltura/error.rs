@@ -202,8 +202,9 @@ catalogue! {
     ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
     /// `admin` is the URL of an admin box, or says that one is meant.
     Edge { admin: String } =>
-        INTERNAL, args [REASON: format!("this server is an edge of a cluster, nothing was done: call the API of {admin}")],
-        api SERVICE_UNAVAILABLE;
+        INTERNAL, args [
+            REASON: format!("this server is an edge of a cluster, nothing was done: use the API of {admin}")
+        ], api SERVICE_UNAVAILABLE;
     OutcomeUnknown =>
         INTERNAL, args [REASON: "outcome unknown: the write may or may not have been stored"], api SERVICE_UNAVAILABLE;
     RenewalUnknown { id: LinkId } =>

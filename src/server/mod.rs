@@ -127,8 +127,6 @@ fn build(
     let redirects = Redirects::new(links, tiny, forgiving, &guesses, &pages, fetcher, &metrics);
     let destinations = new_destinations(settings, &bound)?;
     let transfers = transfers(settings, links, &destinations);
-    let edge = settings.cluster.as_ref().filter(|cluster| cluster.is_edge());
-    let admin_box = edge.map(|edge| edge.admin_box().to_owned());
     let api = Api::new(
         Arc::clone(links),
         Arc::clone(&redirects),
@@ -137,8 +135,7 @@ fn build(
         Arc::clone(&transfers),
         destinations.clone(),
         Arc::clone(&metrics),
-    )
-    .with_admin_box(admin_box.clone());
+    );
     let (stop, stopped) = watch::channel(false);
     let fast_path = || {
         let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(&guesses), Arc::clone(&access_log));
@@ -166,23 +163,16 @@ fn build(
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let monitor = Arc::new(Monitor::new(
-        metrics,
-        Arc::clone(links),
-        reloader.tls(),
-        cluster.cloned(),
-    ));
+    let monitor = monitor(metrics, links, reloader, cluster);
     let service = AdminService {
-        api: Arc::new(api),
+        api: Arc::new(api.with_admin_box(admin_box(settings))),
         budget: Arc::clone(transfers.budget()),
         console: console(settings, destinations, transfers, links, &monitor, &reloader.starts)?,
-        admin_box,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
     };
-    let tls = reloader.admin_tls.as_deref();
-    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, tls, &stopped);
+    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, reloader, &stopped);
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
     let serving = Serving {
@@ -198,15 +188,32 @@ fn build(
     })
 }
 
+fn monitor(
+    metrics: Arc<Metrics>,
+    links: &Arc<Links>,
+    reloader: &Reloader,
+    cluster: Option<&Arc<Cluster>>,
+) -> Arc<Monitor> {
+    let monitor = Monitor::new(metrics, Arc::clone(links), reloader.tls(), cluster.cloned());
+    Arc::new(monitor)
+}
+
+/// Whose API and console to use in place of an edge's.
+fn admin_box(settings: &Settings) -> Option<String> {
+    let edge = settings.cluster.as_ref().filter(|cluster| cluster.is_edge())?;
+    Some(edge.admin_box().to_owned())
+}
+
 /// Accepts connections of the admin listener and of the console's own, which have as many together as one may have.
 fn accept_admin(
     [of_admin, of_console]: [Vec<Listening>; 2],
     service: AdminService,
     gate: Gate,
-    tls: Option<&TlsServer>,
+    reloader: &Reloader,
     stopped: &watch::Receiver<bool>,
 ) -> (JoinSet<io::Result<()>>, ConnectionSet) {
     let (mut accepting, connections) = (JoinSet::new(), ConnectionSet::default());
+    let tls = reloader.admin_tls.as_deref();
     if let Some(console) = service.only_console() {
         let console = Admin::new(console, gate.clone(), tls, connections.clone());
         console.accept(of_console, stopped, &mut accepting);

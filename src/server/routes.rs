@@ -105,8 +105,6 @@ pub(super) struct AdminService {
     pub(super) access_log: Arc<AccessLog>,
     pub(super) budget: Arc<Budget>,
     pub(super) console: Option<Arc<Console>>,
-    /// On an edge of a cluster: whose console to use.
-    pub(super) admin_box: Option<String>,
 }
 
 impl AdminService {
@@ -138,7 +136,7 @@ impl AdminService {
             let path = path.into_owned();
             return console.respond(&path, request, client).await;
         }
-        if let Some(admin_box) = &self.admin_box
+        if let Some(admin_box) = self.api.admin_box()
             && is_of_console(&path)
         {
             let text = format!("this server is an edge of a cluster: use the console of {admin_box}\n");

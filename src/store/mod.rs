@@ -240,7 +240,8 @@ impl Store {
     ///
     /// The job must read and decide before it changes anything: what it has changed is committed with whatever it
     /// returns as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other
-    /// error gives the whole transaction up. In a cluster it runs again after another store's change. Once this future has been polled to the point of waiting, the job runs
+    /// error gives the whole transaction up. In a cluster it runs again after another store's
+    /// change. Once this future has been polled to the point of waiting, the job runs
     /// even if the future is dropped.
     pub async fn write<R, F>(&self, job: F) -> Result<R, WriteError>
     where

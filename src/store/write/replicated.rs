@@ -304,7 +304,8 @@ impl WriterState {
     }
 }
 
-/// Makes the changes of an entry that follows the position, which then is after it; false for one that has been applied.
+/// Makes the changes of an entry that follows the position, which then is after it; false for one that has been
+/// applied.
 fn apply_one(transaction: &mut Transaction<'_>, at: &mut Position, bytes: &[u8]) -> Result<bool, Failed> {
     let entry = Entry::decode(bytes).map_err(Failed::Entry)?;
     let sequence = entry.position.sequence;

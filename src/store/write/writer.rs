@@ -268,7 +268,7 @@ impl WriterState {
                         Request::Apply(entries, sender) => self.apply(&entries, sender)?,
                         Request::Replace(with, sender) => self.replace(&with, sender)?,
                     }
-                    // Now, while no caller waits. In a cluster readers must not wait for a writer that waits for the log.
+                    // Now, while no caller waits: in a cluster, readers must not wait for the log.
                     if self.replicated.is_some() {
                         self.make_visible()?;
                     }

@@ -25,7 +25,9 @@ impl Nats {
     /// Answers the requests of one connection until it ends.
     fn serve_one(self) {
         let mut stream = self.0.accept().unwrap().0;
-        let info = r#"{"server_id":"n1","server_name":"n1","version":"2.12.0","go":"go1","host":"127.0.0.1","port":1,"headers":true,"max_payload":1048576,"proto":1,"client_id":1}"#;
+        let limits = r#""max_payload":1048576,"headers":true,"proto":1,"client_id":1"#;
+        let names = r#""server_id":"n1","server_name":"n1","version":"2.12.0","go":"go1","host":"127.0.0.1","port":1"#;
+        let info = format!("{{{names},{limits}}}");
         stream.write_all(format!("INFO {info}\r\n").as_bytes()).unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap());
         let (mut line, mut inbox) = (String::new(), String::new());
@@ -90,7 +92,7 @@ fn edge_without_partners_names_the_admin_box() {
     append(&folder, &format!("admin_url = \"{ADMIN}\"\n"));
     let edge = Appliance::start_in(folder);
     assert!(!edge.log().contains("no [[partner]]"), "{}", edge.log());
-    let expected = format!("this server is an edge of a cluster, nothing was done: call the API of {ADMIN}");
+    let expected = format!("this server is an edge of a cluster, nothing was done: use the API of {ADMIN}");
     for (service, action) in [
         ("shortlink_shortlink", "add"),
         ("shortlink_shortlink", "list"),
@@ -153,7 +155,7 @@ fn edge_with_partners_reads_and_refuses_writes() {
     );
     for refused in [of_another, counted, added] {
         let reason = refused.json()["args"]["REASON"].as_str().unwrap().to_owned();
-        assert!(reason.ends_with("call the API of an admin box"), "{reason}");
+        assert!(reason.ends_with("use the API of an admin box"), "{reason}");
         assert_eq!(refused.status, 503);
     }
 }
