@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::metrics::Report;
+use crate::cluster;
+use crate::metrics::{ClusterReport, Report};
 use crate::model::Timestamp;
 use crate::store::Health;
 use crate::tls::UtcTime;
 
 /// How long the disk may take before that is ill health.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The same of entries of the cluster's log.
+const CLUSTER_WAIT_MAX: Duration = cluster::SILENCE;
 /// One part of so many of the disk should be free, within the bounds: gigabytes suffice on a large disk.
 const DISK_FREE_SHARE: u64 = 20;
 const DISK_FREE_LEAST_BYTES: u64 = 64 * MEBIBYTE;
@@ -83,6 +86,7 @@ impl State<'_> {
             ));
         }
         problems.extend(self.certificates().0);
+        problems.extend(self.report.cluster.iter().flat_map(problems_of_cluster));
         problems
     }
 
@@ -130,6 +134,7 @@ impl State<'_> {
     /// What is worth knowing, and no ill health.
     pub fn hints(&self) -> Vec<String> {
         let (_, mut hints) = self.certificates();
+        hints.extend(self.report.cluster.iter().flat_map(hints_of_cluster));
         if self.busy_fetches > 0 {
             let busy = self.busy_fetches;
             hints.push(format!(
@@ -138,6 +143,15 @@ impl State<'_> {
         }
         if self.health == Health::ReadOnly {
             hints.push("read-only: writes are refused, as was asked for".to_owned());
+            return hints;
+        }
+        // What an edge has, admin boxes have.
+        if self
+            .report
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.admin.is_none())
+        {
             return hints;
         }
         let store = &self.report.store;
@@ -155,11 +169,77 @@ impl State<'_> {
     }
 }
 
+fn problems_of_cluster(cluster: &ClusterReport) -> Vec<String> {
+    let mut problems = Vec::new();
+    let at = cluster.position;
+    if let Some(reason) = &cluster.halted {
+        problems.push(format!(
+            "this box does not follow its cluster any more, and redirects with the links of entry {at}: {reason}"
+        ));
+    } else if cluster.missing() > 0 && cluster.behind > CLUSTER_WAIT_MAX {
+        let (missing, seconds) = (cluster.missing(), cluster.behind.as_secs());
+        problems.push(format!(
+            "this box is {missing} entries behind its cluster, for {seconds} seconds"
+        ));
+    }
+    if cluster.silent > CLUSTER_WAIT_MAX {
+        let seconds = cluster.silent.as_secs();
+        problems.push(format!(
+            "nothing has been heard of the cluster's log for {seconds} seconds: redirects go on with the links of then"
+        ));
+    }
+    let Some(admin) = &cluster.admin else {
+        return problems;
+    };
+    if let (Some(reason), None) = (&admin.refused, &cluster.halted) {
+        problems.push(format!("this box refuses writes: {reason}"));
+    }
+    let [.., different, _] = admin.boxes;
+    if different > 0 {
+        problems.push(format!(
+            "{different} boxes have another history or other links at the same entry: tinyd cluster status names them"
+        ));
+    }
+    problems
+}
+
+fn hints_of_cluster(cluster: &ClusterReport) -> Vec<String> {
+    let Some(admin) = &cluster.admin else {
+        return Vec::new();
+    };
+    let mut hints = Vec::new();
+    if let Some(skew) = admin
+        .skew
+        .filter(|skew| admin.refused.is_none() && skew.unsigned_abs() >= cluster::SKEW_WARNED)
+    {
+        let wrong = cluster::in_words(skew);
+        hints.push(format!(
+            "the clock of this box is {wrong} those of the other admin boxes: set it, best by NTP"
+        ));
+    }
+    for (node, skew) in &admin.skewed {
+        let wrong = cluster::in_words(*skew);
+        hints.push(format!("the clock of box {node} is {wrong} those of the admin boxes"));
+    }
+    if cluster.silent > CLUSTER_WAIT_MAX {
+        // They are not the ones that are silent.
+        return hints;
+    }
+    let [_, _, halted, _, silent] = admin.boxes;
+    for (number, what) in [(halted, "do not follow the log any more"), (silent, "are silent")] {
+        if number > 0 {
+            hints.push(format!("{number} boxes of the cluster {what}: tinyd cluster status"));
+        }
+    }
+    hints
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::{
-        CertificateReport, Listener, MapReport, Metrics, ProcessReport, StoreReport, TlsReport, WriterReport,
+        AdminBoxReport, CertificateReport, Listener, MapReport, Metrics, ProcessReport, StoreReport, TlsReport,
+        WriterReport,
     };
 
     const NOW: i64 = 1_800_000_000;
@@ -326,6 +406,80 @@ mod tests {
                     .is_some_and(|hint| hint == "certificate cert.pem: no chain"),
                 left > 0
             );
+        }
+    }
+
+    #[test]
+    fn trouble_of_the_cluster_is_named() {
+        let of = |change: fn(&mut ClusterReport, &mut AdminBoxReport)| {
+            let (mut report, mut admin) = (ClusterReport::default(), AdminBoxReport::default());
+            change(&mut report, &mut admin);
+            report.admin = Some(admin);
+            let report = Report {
+                cluster: Some(report),
+                ..well()
+            };
+            state(&report, Health::Accepting)
+        };
+        let none = (Vec::<String>::new(), Vec::<String>::new());
+        assert_eq!(of(|_, _| {}), none);
+        // Entries that come this moment are no trouble, and neither is a short silence.
+        let short = of(|report, _| {
+            (report.head, report.behind, report.silent) = (9, CLUSTER_WAIT_MAX, CLUSTER_WAIT_MAX);
+        });
+        assert_eq!(short, none);
+        for (found, problem, hint) in [
+            (
+                of(|report, admin| {
+                    (report.position, report.halted) = (7, Some("a fork".to_owned()));
+                    admin.refused = Some("a fork".to_owned());
+                }),
+                "redirects with the links of entry 7: a fork",
+                "",
+            ),
+            (
+                of(|report, _| (report.head, report.behind) = (9, Duration::from_secs(11))),
+                "this box is 9 entries behind its cluster, for 11 seconds",
+                "",
+            ),
+            (
+                of(|report, _| report.silent = Duration::from_secs(12)),
+                "nothing has been heard of the cluster's log for 12 seconds",
+                "",
+            ),
+            (
+                of(|_, admin| admin.refused = Some("NATS server n1: expected".to_owned())),
+                "this box refuses writes: NATS server n1: expected",
+                "",
+            ),
+            (
+                of(|_, admin| admin.boxes = [3, 0, 0, 2, 0]),
+                "2 boxes have another history",
+                "",
+            ),
+            (
+                of(|_, admin| admin.boxes = [3, 5, 0, 0, 2]),
+                "",
+                "2 boxes of the cluster are silent",
+            ),
+            (
+                of(|_, admin| admin.skew = Some(-1_200)),
+                "",
+                "the clock of this box is 1.2 s behind those",
+            ),
+            (
+                of(|_, admin| admin.skewed = vec![("e1".to_owned(), 3_000)]),
+                "",
+                "the clock of box e1 is 3.0 s ahead of those",
+            ),
+        ] {
+            for (found, expected) in [(&found.0, problem), (&found.1, hint)] {
+                let is_right = match expected {
+                    "" => found.is_empty(),
+                    expected => found.len() == 1 && found[0].contains(expected),
+                };
+                assert!(is_right, "{problem}{hint}: {found:?}");
+            }
         }
     }
 

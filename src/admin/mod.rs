@@ -14,6 +14,7 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::watch;
 
+use crate::cluster::Cluster;
 use crate::http::{self, Response};
 use crate::links::Links;
 use crate::metrics::{Exposition, History, Listener, MapReport, Metrics, Report, SAMPLE_INTERVAL, Sample, StoreReport};
@@ -27,6 +28,8 @@ pub struct Monitor {
     metrics: Arc<Metrics>,
     links: Arc<Links>,
     tls: Vec<(Listener, Arc<TlsServer>)>,
+    /// `None`: this box is alone.
+    cluster: Option<Arc<Cluster>>,
     started: Instant,
     /// The same by the clock, once and for all: a clock that is set later has not restarted the program.
     started_at: Timestamp,
@@ -36,13 +39,19 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub fn new(metrics: Arc<Metrics>, links: Arc<Links>, tls: Vec<(Listener, Arc<TlsServer>)>) -> Self {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        links: Arc<Links>,
+        tls: Vec<(Listener, Arc<TlsServer>)>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
         Self {
             metrics,
             started: Instant::now(),
             started_at: links.clock().now(),
             links,
             tls,
+            cluster,
             history: History::default(),
             disk: watch::Sender::new(None),
         }
@@ -108,6 +117,7 @@ impl Monitor {
         };
         Report {
             tls: self.tls.iter().map(|(listener, tls)| tls.report(*listener)).collect(),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.report(&self.links)),
             ..self.metrics.report(store, map, self.started_at.as_unix())
         }
     }
@@ -120,13 +130,27 @@ impl Monitor {
                 return Some(http::allow(request.method(), http::READ_METHODS));
             }
             "/healthz" => http::text(StatusCode::OK, "ok\n"),
-            "/readyz" => readiness::respond(&self.links),
+            "/readyz" => readiness::respond(
+                &self.links,
+                self.cluster.as_ref().map(|cluster| cluster.report(&self.links)),
+            ),
             "/metrics" => self.metrics(request.headers()),
             "/status" => status::respond(self),
             _ => return None,
         };
         http::no_store(response.headers_mut());
         Some(response)
+    }
+
+    /// The last entry of the cluster's log that this box has.
+    pub fn entry(&self) -> Option<u64> {
+        let replicating = self.links.store().replicating()?;
+        Some(replicating.position().borrow().sequence)
+    }
+
+    /// On how many boxes of the cluster an entry is visible, of how many.
+    pub fn visible(&self, entry: u64) -> Option<(usize, usize)> {
+        self.cluster.as_ref()?.visible(&self.links, entry)
     }
 
     /// What `/status` answers.

@@ -10,8 +10,8 @@ use crate::admin::Monitor;
 use crate::admin::health::State;
 use crate::http::{self, Response};
 use crate::metrics::{
-    CertificateReport, ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH, NANOSECONDS_IN_A_SECOND,
-    RedirectOutcome, Refusal, Report, Sample, TlsReport,
+    AppendOutcome, CertificateReport, ClusterReport, ConnectionsReport, Distribution, FetchOutcome, HISTORY_LENGTH,
+    MemberState, NANOSECONDS_IN_A_SECOND, RedirectOutcome, Refusal, Report, Sample, TlsReport,
 };
 use crate::store::Health;
 
@@ -41,6 +41,29 @@ pub struct ApplianceStatus {
     pub store: StoreStatus,
     pub links: LinksStatus,
     pub process: ProcessStatus,
+    /// `None`: this box is alone.
+    pub cluster: Option<ClusterStatus>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterStatus {
+    pub role: String,
+    pub node: String,
+    pub epoch: u32,
+    /// The last entry of the log that this box has.
+    pub position: u64,
+    /// The last entry of the log, as far as is known.
+    pub head: u64,
+    pub behind_seconds: u64,
+    pub silent_seconds: u64,
+    pub halted: Option<String>,
+    /// Of an admin box, as are those below.
+    pub refused: Option<String>,
+    pub boxes: BTreeMap<String, u64>,
+    pub appends: BTreeMap<String, u64>,
+    pub append_durations: Quantiles,
+    pub clock_skew_seconds: Option<f64>,
 }
 
 /// Events a second, on average over each time.
@@ -263,6 +286,32 @@ pub(super) fn describe(monitor: &Monitor) -> ApplianceStatus {
         ),
         links: map(&report, state.stored),
         process: process(&report),
+        cluster: report.cluster.as_ref().map(cluster),
+    }
+}
+
+fn cluster(report: &ClusterReport) -> ClusterStatus {
+    let status = ClusterStatus {
+        role: report.role.to_owned(),
+        node: report.node.clone(),
+        epoch: report.epoch,
+        position: report.position,
+        head: report.head,
+        behind_seconds: report.behind.as_secs(),
+        silent_seconds: report.silent.as_secs(),
+        halted: report.halted.clone(),
+        ..ClusterStatus::default()
+    };
+    match &report.admin {
+        None => status,
+        Some(admin) => ClusterStatus {
+            refused: admin.refused.clone(),
+            boxes: named(MemberState::labelled(admin.boxes)),
+            appends: named(AppendOutcome::labelled(admin.appends.outcomes)),
+            append_durations: quantiles(&admin.appends.durations),
+            clock_skew_seconds: admin.skew.map(|milliseconds| milliseconds as f64 / 1e3),
+            ..status
+        },
     }
 }
 

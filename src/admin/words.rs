@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::admin::status::{
-    ApplianceStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles, Rates,
-    RefusalStatus, StoreStatus, TlsStatus,
+    ApplianceStatus, ClusterStatus, ConnectionStatus, EventCounts, FetchStatus, LinksStatus, ProcessStatus, Quantiles,
+    Rates, RefusalStatus, StoreStatus, TlsStatus,
 };
 use crate::model::{Timestamp, grouped, shown};
 
 impl ApplianceStatus {
     /// Names, each with what is said of it. A name that is empty goes on with the one before.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let mut rows = vec![
+        let mut rows: Vec<_> = self.cluster.iter().flat_map(cluster).collect();
+        rows.extend([
             ("redirects", rates(&self.redirects.per_second)),
             ("", outcomes(&self.redirects.outcomes)),
             ("", quantiles(&self.redirects.durations)),
             ("", format!("answered 503: {}", counts(&self.redirects.failed))),
-        ];
+        ]);
         rows.extend(fetches(&self.fetches));
         rows.extend([
             ("API calls", rates(&self.api.per_second)),
@@ -103,6 +104,33 @@ fn fetches(fetches: &FetchStatus) -> Vec<(&'static str, String)> {
         ("fetches", format!("{open} open, ended {}", rates(&fetches.per_second))),
         ("", format!("{ended}; {} passed on", bytes(fetches.bytes))),
     ]
+}
+
+/// Nothing of a box that is alone.
+fn cluster(of: &ClusterStatus) -> Vec<(&'static str, String)> {
+    let (role, node, epoch, at) = (&of.role, &of.node, of.epoch, grouped(of.position));
+    let mut rows = vec![("cluster", format!("{role} box {node}, at entry {at} of epoch {epoch}"))];
+    let missing = of.head.saturating_sub(of.position);
+    if let Some(reason) = &of.halted {
+        rows.push(("", format!("HALTED: {reason}")));
+    } else if missing > 0 {
+        let (missing, behind) = (grouped(missing), span(of.behind_seconds));
+        rows.push(("", format!("{missing} entries behind, for {behind}")));
+    }
+    if of.silent_seconds > 0 {
+        let silent = span(of.silent_seconds);
+        rows.push(("", format!("nothing heard of the log for {silent}")));
+    }
+    // An edge knows of no other box.
+    if !of.boxes.is_empty() {
+        rows.push(("boxes", outcomes(&of.boxes)));
+        rows.push(("appends", outcomes(&of.appends)));
+        rows.push(("", quantiles(&of.append_durations)));
+    }
+    if let Some(seconds) = of.clock_skew_seconds {
+        rows.push(("clock", format!("{seconds:+.3} s against the other admin boxes")));
+    }
+    rows
 }
 
 fn quantiles(quantiles: &Quantiles) -> String {

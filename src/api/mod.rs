@@ -85,6 +85,16 @@ impl Action {
                 | Self::Import
         )
     }
+
+    /// Whether it needs a secret of a partner, itself or in a session.
+    const fn needs_session(self) -> bool {
+        !matches!(self, Self::Goto | Self::Ping | Self::GetTime | Self::GetVersion)
+    }
+
+    /// Whether an edge of a cluster cannot do it. A sign-in link is for a console, which an edge has not.
+    const fn needs_admin_box(self) -> bool {
+        self.changes_something() || matches!(self, Self::SignInLink)
+    }
 }
 
 /// The services and their actions, in lower case (docs/kaltura-api.md#services; `restore`, `restoreMany`,
@@ -131,6 +141,8 @@ pub struct Api {
     destinations: NewDestinations,
     transfers: Arc<Transfers>,
     metrics: Arc<Metrics>,
+    /// On an edge of a cluster: whose API to call for what this one cannot do.
+    admin_box: Option<String>,
 }
 
 /// A request whose parameters have been read.
@@ -179,7 +191,24 @@ impl Api {
             destinations,
             transfers,
             metrics,
+            admin_box: None,
         }
+    }
+
+    /// The API of an edge of a cluster; of an admin box with `None`.
+    pub fn with_admin_box(self, admin_box: Option<String>) -> Self {
+        Self { admin_box, ..self }
+    }
+
+    /// On an edge: whose API and console to use.
+    pub fn admin_box(&self) -> Option<&str> {
+        self.admin_box.as_deref()
+    }
+
+    /// What an edge answers to what it cannot do; `None`: this is none.
+    fn edge(&self) -> Option<ApiError> {
+        let admin = self.admin_box.clone()?;
+        Some(ApiError::Edge { admin })
     }
 
     pub async fn respond(self: Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
@@ -332,7 +361,7 @@ impl Api {
         let started = Instant::now();
         // The names are those of the table: what the client sent could be anything, a session among others.
         let (name, result) = match meant_action(params) {
-            Ok((service, name, action)) => ((service, name), self.dispatch(action, params, caller).await),
+            Ok((service, name, action)) => ((service, name), self.try_to(action, params, caller).await),
             Err(fault) => (UNKNOWN_ACTION, Err(fault)),
         };
         self.count(name, result.as_ref().err(), started);
@@ -351,6 +380,23 @@ impl Api {
         }
         let (service, action) = action;
         tracing::debug!(service, action, code, ?elapsed, "call");
+    }
+
+    /// Runs an action unless this is an edge that cannot.
+    async fn try_to(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {
+        let Some(edge) = self.edge() else {
+            return self.dispatch(action, params, caller).await;
+        };
+        let knows_sessions = self.starts.partners().ids().next().is_some();
+        if action.needs_admin_box() || action.needs_session() && !knows_sessions {
+            return Err(edge);
+        }
+        let done = self.dispatch(action, params, caller).await;
+        done.map_err(|fault| match fault {
+            // Calls of a session with a limit are counted on admin boxes.
+            ApiError::ReadOnly => edge,
+            fault => fault,
+        })
     }
 
     async fn dispatch(&self, action: Action, params: &Params, caller: &Caller) -> Result<Outcome, ApiError> {

@@ -99,6 +99,9 @@ impl Api {
         of_target: &Params,
         params: &mut Params,
     ) -> Result<(SpooledFile, Import), ApiError> {
+        if let Some(edge) = self.edge() {
+            return Err(edge);
+        }
         body::check_encoding(&head.headers)?;
         let content_type = body::content_type(&head.headers).unwrap_or("");
         let mut upload = self.transfers.upload(content_type, incoming)?;

@@ -4,7 +4,9 @@ use std::io::{self, Write as _};
 
 use crate::acme::{AcmeFolder, AcmeSettings, Origin};
 use crate::cli::SettingArgs;
+use crate::cli::cluster::block_on;
 use crate::cli::exit::{CliError, Failure};
+use crate::cluster::{self, ClusterSettings, Unfit};
 use crate::config::Settings;
 use crate::model::Clock;
 use crate::tls::{Certificate, CertificateError, TlsServer, UtcTime};
@@ -12,6 +14,10 @@ use crate::tls::{Certificate, CertificateError, TlsServer, UtcTime};
 pub(super) const EXAMPLES: &str = "\
 Exits with 0 if the settings are valid, else with 2. Starts nothing and
 changes nothing. Flags and variables are those of tinyd serve.
+
+With [cluster], connects to its servers for up to 5 seconds and checks them as
+an admin box does: exits with 2 if an admin box would refuse writes, and with 6
+if they cannot be reached.
 
 Example:
   tinyd check --config /etc/tinyd/tinyd.toml";
@@ -56,6 +62,7 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     if let Some(acme) = &settings.acme {
         say_what_is_ordered(&mut out, acme, &AcmeFolder::new(&settings.data_dir))?;
     }
+    let inspected = settings.cluster.as_ref().map(|cluster| inspect(&mut out, cluster));
     for warning in &settings.warnings {
         writeln!(out, "warning: {warning}")?;
     }
@@ -66,7 +73,18 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     for line in settings.effective() {
         writeln!(out, "{line}")?;
     }
-    Ok(())
+    inspected.unwrap_or(Ok(()))
+}
+
+/// Says what a box of a cluster is, and whether it could work with its servers.
+fn inspect(out: &mut impl io::Write, settings: &ClusterSettings) -> Result<(), CliError> {
+    let (role, node, name) = (settings.role.name(), &settings.node, &settings.name);
+    writeln!(out, "cluster {name}: {role} box {node}")?;
+    match block_on(async { Ok(cluster::inspect(settings).await) })? {
+        Ok(found) => Ok(writeln!(out, "cluster {name}: {found}")?),
+        Err(Unfit::Unreachable(reason)) => Err(Failure::Unreachable.error(format!("cluster {name}: {reason}"))),
+        Err(Unfit::Wrong(reason)) => Err(Failure::Usage.error(format!("cluster {name}: {reason}"))),
+    }
 }
 
 /// The host of short URLs over HTTPS, if no certificate has its name and none is ordered for it.

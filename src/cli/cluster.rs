@@ -14,7 +14,7 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, Limits};
+use crate::cluster::{self, ClusterSettings, LogLimits};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
@@ -107,8 +107,8 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), CliError> {
 }
 
 impl InitArgs {
-    const fn limits(&self) -> Limits {
-        Limits {
+    const fn limits(&self) -> LogLimits {
+        LogLimits {
             bytes: self.log_size * 1_000_000_000,
             age: Duration::from_hours(24 * self.log_days),
             replicas: self.replicas,
@@ -127,7 +127,7 @@ fn settings(config: &ConfigArgs) -> Result<(Settings, ClusterSettings), CliError
     }
 }
 
-fn block_on<R>(work: impl Future<Output = Result<R, CliError>>) -> Result<R, CliError> {
+pub(super) fn block_on<R>(work: impl Future<Output = Result<R, CliError>>) -> Result<R, CliError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::ConfigArgs;
 use crate::cli::exit::{CliError, Failure};
+use crate::cluster::ClusterSettings;
 use crate::config::Settings;
 use crate::kaltura::session::{self, Claims, Kind};
 use crate::model::shown;
@@ -83,6 +84,14 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
         shown::joined(ids.into_iter(), "none")
     };
     let config = settings.config.display();
+    let is_edge = settings.cluster.as_ref().is_some_and(ClusterSettings::is_edge);
+    if is_edge && settings.partners.ids().next().is_none() {
+        let reason = format!(
+            "{config} is of an edge of a cluster, which has no secrets of partners: use --config with that of an \
+             admin box"
+        );
+        return Err(Failure::Usage.error(reason));
+    }
     match named.map(PartnerId) {
         Some(id) if settings.partners.get(id).is_some() => Ok(id),
         Some(id) => Err(Failure::Usage.error(format!("--partner {id}: not in {config}, which defines {}", known()))),

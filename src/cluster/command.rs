@@ -1,18 +1,18 @@
 //! What the command line asks of a cluster.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use crate::cluster::ClusterSettings;
-use crate::cluster::nats::{Limits, Nats, Published, StreamInfo};
-use crate::cluster::presence::{Member, Members};
+use crate::cluster::durability;
+use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
+use crate::cluster::presence::{Member, Members, Moment};
 use crate::model::{Timestamp, unix_milliseconds};
 use crate::store::Snapshot;
 use crate::store::replication::{Entry, Position};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
 /// A link is dated before its entry is written.
 const MARGIN_SECONDS: i64 = 60;
 /// For boxes to say where they are.
@@ -20,15 +20,48 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// A connection that works.
 pub async fn connected(settings: &ClusterSettings) -> Result<Nats, String> {
-    let nats = Nats::connect(settings).await?;
-    let end = Instant::now() + CONNECT_TIMEOUT;
-    while !nats.is_connected() {
-        if Instant::now() > end {
-            return Err(format!("cannot connect to {}", settings.servers.join(", ")));
-        }
-        sleep(CONNECT_INTERVAL).await;
+    let servers = settings.servers.join(", ");
+    match timeout(CONNECT_TIMEOUT, Nats::connect(settings, Connecting::Now)).await {
+        Ok(nats) => nats.map_err(|reason| format!("cannot connect to {servers}: {reason}")),
+        Err(_) => Err(format!(
+            "cannot connect to {servers}: no answer within {CONNECT_TIMEOUT:?}"
+        )),
     }
-    Ok(nats)
+}
+
+/// Why a box could not work with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// Servers cannot be reached, or do not answer.
+    Unreachable(String),
+    /// Of the servers or the stream.
+    Wrong(String),
+}
+
+/// Whether the servers, and for an admin box the stream, are as a running box wants them; then what they are.
+pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
+    let nats = connected(settings).await.map_err(Unfit::Unreachable)?;
+    let info = nats.info().await.map_err(|error| match error.is_no_stream() {
+        true => Unfit::Wrong(format!(
+            "there is no stream {}: run tinyd cluster init on the first box",
+            settings.stream()
+        )),
+        false => Unfit::Unreachable(error.to_string()),
+    })?;
+    let (stream, last) = (settings.stream(), info.state.last_seq);
+    // It is for admin boxes to ask the servers, and an edge may not.
+    if settings.is_edge() {
+        return Ok(format!("stream {stream} goes to entry {last}"));
+    }
+    durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
+    let replicas = info.config.num_replicas;
+    let safety = match settings.accept_lazy_fsync {
+        true => "its servers were not asked whether they sync (accept_lazy_fsync)",
+        false => "its servers sync each entry",
+    };
+    Ok(format!(
+        "stream {stream} goes to entry {last}, on {replicas} servers; {safety}"
+    ))
 }
 
 /// What the stream says of its log.
@@ -50,7 +83,7 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
 }
 
 /// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
-pub async fn recreate(settings: &ClusterSettings, limits: Limits) -> Result<Member, String> {
+pub async fn recreate(settings: &ClusterSettings, limits: LogLimits) -> Result<Member, String> {
     let (nats, members) = ask(settings).await?;
     match nats.info().await {
         Err(error) if error.is_no_stream() => {}
@@ -91,7 +124,7 @@ async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> 
     let end = tokio::time::Instant::now() + LOOK_TIME;
     while let Ok(Some(member)) = timeout_at(end, said.next()).await {
         if let Ok(member) = serde_json::from_slice(&member) {
-            members.note(member);
+            members.note(member, 0, Moment::now());
         }
     }
     let members = members.list().into_iter().map(|(member, ..)| member).collect();

@@ -10,11 +10,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::log::{Log, Overtaken, Writable};
-use crate::cluster::nats::{Nats, NatsError, StreamInfo, Subscription};
-use crate::cluster::presence::{self, Member, Members};
+use crate::cluster::nats::{Connecting, Nats, NatsError, StreamInfo, Subscription};
+use crate::cluster::presence::{self, Member, Members, SKEW_WARNED, clock_refusal};
 use crate::cluster::{ClusterSettings, Role};
 use crate::cluster::{copies, durability};
 use crate::links::Links;
+use crate::metrics::Appends;
 use crate::model::priority;
 use crate::store::replication::{ApplyError, Entry, Position, ReplicationLog};
 
@@ -37,6 +38,8 @@ pub struct LogState {
     pub head: Option<u64>,
     /// Since when nothing has been heard of the log.
     pub silent_since: Option<Instant>,
+    /// Since when this box has fewer entries than the log.
+    pub behind_since: Option<Instant>,
     /// Why this box cannot follow.
     pub stuck: Option<String>,
 }
@@ -44,16 +47,17 @@ pub struct LogState {
 /// A box's connection to its cluster. A thread of its own carries it, which ends with it.
 #[derive(Debug)]
 pub struct Cluster {
-    settings: ClusterSettings,
+    pub(super) settings: ClusterSettings,
     // Dropped in the background, because this may be dropped by a task.
     runtime: Option<Runtime>,
-    nats: Nats,
-    members: Arc<Members>,
-    writable: Arc<watch::Sender<Writable>>,
+    pub(super) nats: Nats,
+    pub(super) members: Arc<Members>,
+    pub(super) writable: Arc<watch::Sender<Writable>>,
     overtaken: Arc<Overtaken>,
+    pub(super) appends: Arc<Appends>,
     /// Notified when the log goes further than this box.
     behind: Notify,
-    state: watch::Sender<LogState>,
+    pub(super) state: watch::Sender<LogState>,
 }
 
 impl Drop for Cluster {
@@ -73,7 +77,9 @@ impl Cluster {
             .on_thread_start(|| priority::lower(priority::API_NICE))
             .enable_all()
             .build()?;
-        let nats = runtime.block_on(Nats::connect(settings)).map_err(io::Error::other)?;
+        let nats = runtime
+            .block_on(Nats::connect(settings, Connecting::Patiently))
+            .map_err(io::Error::other)?;
         Ok(Self {
             settings: settings.clone(),
             runtime: Some(runtime),
@@ -81,6 +87,7 @@ impl Cluster {
             members: Arc::default(),
             writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
             overtaken: Arc::default(),
+            appends: Arc::default(),
             behind: Notify::new(),
             state: watch::Sender::new(LogState {
                 silent_since: Some(Instant::now()),
@@ -99,6 +106,7 @@ impl Cluster {
             runtime.handle().clone(),
             writable,
             others,
+            Arc::clone(&self.appends),
         );
         Ok(Arc::new(log))
     }
@@ -132,7 +140,8 @@ impl Cluster {
         let watcher = Watcher::new(Arc::clone(&self), Arc::clone(&links));
         let follower = Follower { cluster: self, links };
         // Apart, because what applies waits for the writer, and the writer may wait for what watches.
-        tokio::join!(follower.run(), watcher.run());
+        let cluster = Arc::clone(&follower.cluster);
+        tokio::join!(cluster.hear_members(), follower.run(), watcher.run());
     }
 }
 
@@ -193,6 +202,7 @@ impl Follower {
     }
 
     fn applied(&self, applied: &Result<Position, ApplyError>) {
+        self.cluster.mark_behind(&self.links);
         match applied {
             Ok(_) => self.set_stuck(None),
             // While the store opens itself again, entries wait.
@@ -290,6 +300,7 @@ struct Watcher {
     /// The connection for which others have been asked what they know, and when.
     witnessed: Option<(u64, Instant)>,
     durable_since: Option<Instant>,
+    is_clock_wrong: bool,
 }
 
 struct Heard {
@@ -297,7 +308,6 @@ struct Heard {
     asked: Subscription,
     wanted: Subscription,
     overtaken: Subscription,
-    positions: Subscription,
 }
 
 impl Watcher {
@@ -307,6 +317,7 @@ impl Watcher {
             links,
             witnessed: None,
             durable_since: None,
+            is_clock_wrong: false,
         }
     }
 
@@ -339,7 +350,6 @@ impl Watcher {
             asked: nats.subscribe("ask").await?,
             wanted: of_admins("entry").await?,
             overtaken: of_admins("overtaken").await?,
-            positions: of_admins("pos.*").await?,
         })
     }
 
@@ -356,7 +366,6 @@ impl Watcher {
                     Some(head) => self.hear(&head),
                     None => return,
                 },
-                Some(position) = heard.positions.next() => self.note(&position),
                 Some(node) = heard.overtaken.next() => {
                     if node != self.cluster.settings.node.as_bytes() {
                         self.cluster.overtaken.note();
@@ -377,12 +386,6 @@ impl Watcher {
         self.cluster.heard(head);
         if self.position().is_some_and(|position| position.sequence < head) {
             self.cluster.behind.notify_one();
-        }
-    }
-
-    fn note(&self, member: &[u8]) {
-        if let Ok(member) = serde_json::from_slice(member) {
-            self.cluster.members.note(member);
         }
     }
 
@@ -425,6 +428,7 @@ impl Watcher {
 
     /// Looks how far the log goes and whether writes can be taken.
     async fn check(&mut self) {
+        self.cluster.mark_behind(&self.links);
         if !self.is_admin() {
             self.check_edge().await;
             return;
@@ -494,6 +498,9 @@ impl Watcher {
                 return asking();
             }
         }
+        if let Some(reason) = self.check_clock() {
+            return Writable::No(reason);
+        }
         let Some(position) = self.position() else {
             return Writable::No("this store is in no cluster".to_owned());
         };
@@ -520,6 +527,17 @@ impl Watcher {
             self.durable_since = Some(Instant::now());
         }
         Writable::Yes
+    }
+
+    /// Why this box takes no writes with its clock as it is. Warns of a clock that is wrong.
+    fn check_clock(&mut self) -> Option<String> {
+        let skew = self.cluster.members.skew(&self.cluster.settings.node, Instant::now());
+        let wrong = skew.filter(|skew| skew.unsigned_abs() >= SKEW_WARNED);
+        if let (Some(ahead_milliseconds), false) = (wrong, self.is_clock_wrong) {
+            tracing::warn!(ahead_milliseconds, "clock differs from those of the other admin boxes");
+        }
+        self.is_clock_wrong = wrong.is_some();
+        clock_refusal(skew)
     }
 
     /// Appends again what the log has lost, entry by entry, with the same bytes.

@@ -2,13 +2,22 @@
 
 use std::fmt::Write as _;
 
-use nkeys::KeyPair;
+use nkeys::{KeyPair, KeyPairType};
 
 use crate::cluster::{ClusterSettings, Role};
 
 /// The seed of a new key, which never leaves its box.
 pub fn generate() -> Result<String, String> {
     KeyPair::new_user().seed().map_err(|error| error.to_string())
+}
+
+/// Refuses what is no seed of a user's NKEY.
+pub fn check(text: &str) -> Result<(), String> {
+    match KeyPair::from_seed(text).map(|pair| pair.key_pair_type()) {
+        Ok(KeyPairType::User) => Ok(()),
+        Ok(_) => Err("is the seed of another kind of NKEY; expected that of a user, which begins with SU".to_owned()),
+        Err(_) => Err("holds no seed of an NKEY; expected one line of 58 characters that begins with SU".to_owned()),
+    }
 }
 
 /// The public key of a seed.
@@ -54,7 +63,8 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
         text
     };
     format!(
-        "{{ # {node}\n  nkey: {public_key}\n  permissions: {{\n    publish: [{}\n    ]\n    subscribe: [{}\n    ]\n  }}\n}}",
+        "{{ # {node}\n  nkey: {public_key}\n  permissions: {{\n    publish: [\
+         {}\n    ]\n    subscribe: [{}\n    ]\n  }}\n}}",
         list(&publish),
         list(&subscribe)
     )

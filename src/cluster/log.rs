@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::cluster::nats::{Nats, NatsError, Published};
 use crate::cluster::{ClusterSettings, Reads, Role};
+use crate::metrics::{AppendOutcome, Appends};
 use crate::store::replication::{Appended, Head, ReplicationLog};
 
 /// A read answers 503 then.
@@ -55,6 +56,7 @@ pub struct Log {
     role: Role,
     node: String,
     others: Arc<Overtaken>,
+    appends: Arc<Appends>,
     /// Whether its last append was overtaken.
     is_behind: AtomicBool,
     reads: Reads,
@@ -89,6 +91,7 @@ impl Log {
         runtime: Handle,
         writable: Arc<watch::Sender<Writable>>,
         others: Arc<Overtaken>,
+        appends: Arc<Appends>,
     ) -> Self {
         let (heads, waiting) = mpsc::unbounded_channel();
         runtime.spawn(ask_for_heads(nats.clone(), waiting));
@@ -97,6 +100,7 @@ impl Log {
             runtime,
             node: settings.node.clone(),
             others,
+            appends,
             is_behind: AtomicBool::new(false),
             reads: settings.reads,
             heads,
@@ -194,9 +198,17 @@ impl ReplicationLog for Log {
         {
             std::thread::sleep(wait);
         }
+        let since = Instant::now();
         let appended = self
             .runtime
             .block_on(self.append_patiently(after, Bytes::copy_from_slice(entry)));
+        let outcome = match &appended {
+            Appended::Stored => AppendOutcome::Stored,
+            Appended::Overtaken => AppendOutcome::Overtaken,
+            Appended::Refused(_) => AppendOutcome::Refused,
+            Appended::Unknown(_) => AppendOutcome::Unknown,
+        };
+        self.appends.count(outcome, since.elapsed());
         let is_overtaken = appended == Appended::Overtaken;
         self.is_behind.store(is_overtaken, Ordering::Relaxed);
         if is_overtaken {
@@ -244,5 +256,9 @@ impl ReplicationLog for Log {
             },
             Role::Edge => Some("this box is an edge, which takes no writes".to_owned()),
         }
+    }
+
+    fn takes_appends(&self) -> bool {
+        self.role == Role::Admin
     }
 }

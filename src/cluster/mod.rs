@@ -12,11 +12,14 @@ mod key;
 mod log;
 mod nats;
 mod presence;
+mod report;
 mod settings;
 
-pub use command::{connected, first_difference, look, metadata, recreate};
+pub use command::{Unfit, connected, first_difference, inspect, look, metadata, recreate};
 pub use copies::{keep as keep_copies, take as take_copy};
 pub use follow::Cluster;
-pub use key::{generate as generate_key, public_key, user};
-pub use nats::Limits;
+pub use key::{check as check_seed, generate as generate_key, public_key, user};
+pub use nats::LogLimits;
+pub use presence::{SKEW_WARNED, in_words};
+pub use report::SILENCE;
 pub use settings::{ClusterSettings, Reads, Role, check_name, check_server};

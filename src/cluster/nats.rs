@@ -138,7 +138,7 @@ pub struct Republish {
 
 /// How much of the log the servers keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LogLimits {
     pub bytes: u64,
     pub age: Duration,
     pub replicas: usize,
@@ -207,9 +207,17 @@ struct ServerConfig {
     sync_always: bool,
 }
 
+/// When a connection is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connecting {
+    /// At once, or it fails with the reason.
+    Now,
+    /// As soon as there is a server.
+    Patiently,
+}
+
 impl Nats {
-    /// A connection that is being made.
-    pub async fn connect(settings: &ClusterSettings) -> Result<Self, String> {
+    pub async fn connect(settings: &ClusterSettings, when: Connecting) -> Result<Self, String> {
         let connections = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&connections);
         let mut options = ConnectOptions::new()
@@ -218,7 +226,6 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
-            .retry_on_initial_connect()
             .reconnect_delay_callback(|attempts| {
                 // At random, so that a thousand boxes do not come back at once.
                 let most = RECONNECT_MAX_MILLISECONDS.min(50 << attempts.min(6));
@@ -235,9 +242,12 @@ impl Nats {
         if let Some(seed) = &settings.seed {
             options = options.nkey(seed.clone());
         }
+        if when == Connecting::Patiently {
+            options = options.retry_on_initial_connect();
+        }
         let client = options.connect(settings.servers.as_slice()).await;
         Ok(Self {
-            client: client.map_err(|error| error.to_string())?,
+            client: client.map_err(|error| with_causes(&error))?,
             stream: settings.stream(),
             appends: "log",
             prefix: settings.subject(""),
@@ -313,7 +323,7 @@ impl Nats {
     }
 
     /// Makes the stream.
-    pub async fn create(&self, limits: Limits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
+    pub async fn create(&self, limits: LogLimits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
         let subject = self.subject(self.appends);
         let is_log = self.appends == "log";
         let config = StreamConfig {
@@ -463,6 +473,20 @@ impl Nats {
             .map(|messages| Subscription(Some(messages)))
             .map_err(|error| NatsError::NoAnswer(error.to_string()))
     }
+}
+
+/// An error with what it came of, where it does not say that itself.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let of_cause = error.to_string();
+        if !text.contains(&of_cause) {
+            text = format!("{text}: {of_cause}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Messages of a subject.

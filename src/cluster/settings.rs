@@ -64,6 +64,15 @@ impl ClusterSettings {
         format!("TINYD_{}", self.name)
     }
 
+    pub fn is_edge(&self) -> bool {
+        self.role == Role::Edge
+    }
+
+    /// Whose API and console to use in place of an edge's.
+    pub fn admin_box(&self) -> &str {
+        self.admin_url.as_deref().unwrap_or("an admin box")
+    }
+
     /// A subject of the cluster.
     pub fn subject(&self, of: &str) -> String {
         format!("tinyd.{}.{of}", self.name)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::cluster::{ClusterSettings, Reads, Role, check_name};
+use crate::cluster::{ClusterSettings, Reads, Role, check_name, check_seed};
 use crate::config::ConfigError;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
@@ -14,7 +14,15 @@ pub fn read(values: &Values, reader: &mut Reader) -> Result<Option<ClusterSettin
     let authorities = reader.authorities(values, SECTION, &keys::CLUSTER_CA_FILE)?;
     let servers = values.list(SECTION, &keys::CLUSTER_SERVERS, |text| Some(text.to_owned()));
     if servers.is_empty() {
-        return Ok(None);
+        // A default that is written down asks for nothing.
+        let mut keys = keys::of_section(SECTION).filter(|(_, default)| default.is_empty());
+        let given = keys.find(|(key, _)| values.is_set(SECTION, key)).map(|(key, _)| key);
+        let is_edge = values.text(SECTION, &keys::CLUSTER_ROLE) == Some("edge");
+        let given = given.or_else(|| is_edge.then_some(&keys::CLUSTER_ROLE));
+        return given.map_or(Ok(None), |key| {
+            let reason = format!("[{SECTION}] has {} and no servers: expected those of NATS", key.name);
+            Err(reader.wrong(keys::CLUSTER_SERVERS.path(SECTION), "(missing)", reason))
+        });
     }
     let text = |key| values.text(SECTION, key).map(str::to_owned);
     let role = match values.text(SECTION, &keys::CLUSTER_ROLE) {
@@ -52,18 +60,16 @@ fn host_name(reader: &Reader) -> Result<String, ConfigError> {
     Ok(name)
 }
 
-fn seed(values: &Values, reader: &Reader) -> Result<Option<String>, ConfigError> {
+/// Neither the text of the file nor a part of it may come into an error.
+fn seed(values: &Values, reader: &mut Reader) -> Result<Option<String>, ConfigError> {
     let Some(path) = values.path(SECTION, &keys::CLUSTER_KEY_FILE, reader) else {
         return Ok(None);
     };
+    reader.check_mode(&path);
     let wrong = |reason: String| reader.wrong(keys::CLUSTER_KEY_FILE.path(SECTION), path.display(), reason);
     let text = fs::read_to_string(&path)
         .map_err(|error| wrong(format!("cannot be read: {error} (tinyd cluster key makes one)")))?;
     let seed = text.trim();
-    if !seed.starts_with("SU") {
-        return Err(wrong(
-            "holds no seed of an NKEY; expected one line that begins with SU".to_owned(),
-        ));
-    }
+    check_seed(seed).map_err(wrong)?;
     Ok(Some(seed.to_owned()))
 }

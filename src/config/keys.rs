@@ -417,9 +417,9 @@ keys! {
     CLUSTER_PATIENCE: key(&[("cluster", "10")], "write_patience_seconds", ValueKind::Number(1..=60, "seconds"),
         AfterRestart, "How long a write waits for the servers; then its outcome is unknown.",
         "A new leader is elected within 4 to 6 seconds.");
-    CLUSTER_READS: key(&[("cluster", "\"current\"")], "reads", ValueKind::Choice(&["current", "available"]), AfterRestart,
-        "What an admin box answers to reads of the API while no server answers. `current`: 503. `available`: what \
-        it has, which may lack the last changes.", "");
+    CLUSTER_READS: key(&[("cluster", "\"current\"")], "reads", ValueKind::Choice(&["current", "available"]),
+        AfterRestart, "What an admin box answers to reads of the API while no server answers. `current`: 503. \
+        `available`: what it has, which may lack the last changes.", "");
     CLUSTER_ADMIN_URL: key(&[("cluster", "")], "admin_url", ValueKind::Text("a URL", checks::base_url), AfterRestart,
         "API of an admin box. An edge names it to clients that want to write.", "");
     CLUSTER_LAZY: key(&[("cluster", "false")], "accept_lazy_fsync", ValueKind::Flag, AfterRestart,

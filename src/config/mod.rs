@@ -15,6 +15,8 @@ mod tls;
 mod values;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod console_tests;
 #[cfg(test)]
 mod fetch_tests;
@@ -161,6 +163,21 @@ impl Settings {
             && !keys.contains(&secret_file)
         {
             keys.push(secret_file);
+        }
+        let of_cluster = |settings: &Self| {
+            let cluster = settings.cluster.as_ref();
+            cluster.map(|cluster| (cluster.seed.clone(), cluster.authorities.clone()))
+        };
+        if let (Some((own_seed, own_authorities)), Some((seed, authorities))) = (of_cluster(self), of_cluster(other)) {
+            for (key, is_same) in [
+                (&keys::CLUSTER_KEY_FILE, own_seed == seed),
+                (&keys::CLUSTER_CA_FILE, own_authorities == authorities),
+            ] {
+                let key = key.path("cluster");
+                if !is_same && !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
         }
         let logo = keys::CONSOLE_LOGO.path("console");
         if self.branding.logo != other.branding.logo && !keys.contains(&logo) {

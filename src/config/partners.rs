@@ -37,7 +37,7 @@ impl Section<'_> {
 }
 
 impl Reader {
-    pub(super) fn partners(&mut self, root: &Table) -> Result<Partners, ConfigError> {
+    pub(super) fn partners(&mut self, root: &Table, is_edge: bool) -> Result<Partners, ConfigError> {
         let mut partners = HashMap::new();
         let entries = match root.get("partner") {
             None => &[][..],
@@ -81,7 +81,7 @@ impl Reader {
                 return Err(self.wrong(section.key("id"), id, "this partner has a section already"));
             }
         }
-        if partners.is_empty() {
+        if partners.is_empty() && !is_edge {
             self.warnings
                 .push("no [[partner]]: tinyd serves redirects only, and the API accepts no session".to_owned());
         }

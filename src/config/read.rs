@@ -7,6 +7,7 @@ use std::path::Path;
 
 use toml::Table;
 
+use crate::cluster::ClusterSettings;
 use crate::config::checks::parse_network;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
@@ -49,9 +50,17 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let data_dir = data_dir.or_else(|| values.path("", &keys::DATA_DIR, &reader));
     let public_listen = addresses("public");
     let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
-    let partners = reader.partners(&root)?;
+    let cluster = cluster::read(&values, &mut reader)?;
+    let is_edge = cluster.as_ref().is_some_and(ClusterSettings::is_edge);
+    let partners = reader.partners(&root, is_edge)?;
     let admin_tls = tls::read(&values, &mut reader, "admin.tls", false)?;
     let console = console::read(&values, &mut reader, &partners, admin_tls.is_some())?;
+    if is_edge && values.is_set("console", &keys::CONSOLE_LISTEN) {
+        let reason = "an edge of a cluster has no console: use that of an admin box, and leave this out";
+        let shown = values.text("console", &keys::CONSOLE_LISTEN).unwrap_or("(set)");
+        return Err(reader.wrong(keys::CONSOLE_LISTEN.path("console"), shown, reason));
+    }
+    let console = console.filter(|_| !is_edge);
     let settings = Settings {
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
@@ -80,7 +89,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         destination_max_bytes: values.size("links", &keys::DESTINATION_BYTES),
         count_clicks: values.flag("links", &keys::COUNT_CLICKS),
         audit_entries: values.number("links", &keys::AUDIT_ENTRIES),
-        cluster: cluster::read(&values, &mut reader)?,
+        cluster,
         fetch: fetch::read(&values, &mut reader)?,
         log: values.text("log", &keys::LOG_LEVEL).unwrap_or_default().to_owned(),
         log_format: log_format(&values),

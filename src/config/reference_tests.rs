@@ -11,7 +11,7 @@ const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
-const SECTIONS: [(&str, &[&str]); 13] = [
+const SECTIONS: [(&str, &[&str]); 14] = [
     ("Top of the file", &[""]),
     ("`[public]`", &["public"]),
     ("`[admin]`", &["admin"]),
@@ -22,6 +22,7 @@ const SECTIONS: [(&str, &[&str]); 13] = [
     ("`[console]`", &["console"]),
     ("`[console.oidc]`", &["console.oidc"]),
     ("`[links]`", &["links"]),
+    ("`[cluster]`", &["cluster"]),
     ("`[fetch]`", &["fetch"]),
     ("`[log]`", &["log"]),
     ("`[[partner]]`", &["partner"]),

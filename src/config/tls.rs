@@ -13,6 +13,7 @@ impl Reader {
         let action = match section {
             "acme" => "cannot read the certificates of acme.ca_file",
             "console.oidc" => "cannot read the certificates of console.oidc.ca_file",
+            "cluster" => "cannot read the certificates of cluster.ca_file",
             _ => "cannot read the certificates of fetch.ca_file",
         };
         let Some(path) = values.path(section, key, self) else {

@@ -169,7 +169,7 @@ fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
         expect(is_right, &format!("a whole number from {least} to {most}"))
     };
     let text = || expect(value.is_str(), "a string in quotes").map(|()| value.as_str().unwrap_or_default());
-    let check_text = |text: &str, check: keys::Check| check(text).map_err(|reason| (format!("{text:?}"), reason));
+    let check_text = |text: &str, check: keys::Check| check(text).map_err(|reason| (shown(text), reason));
     match &key.kind {
         ValueKind::Flag => expect(value.is_bool(), "true or false"),
         ValueKind::Number(range, _) => number_in(range),
@@ -196,6 +196,14 @@ fn check(key: &Key, value: &Value) -> Result<(), (String, String)> {
         ValueKind::Sample if value.is_integer() => number_in(&(1..=1_000_000_000)),
         ValueKind::Sample => expect(matches!(text()?, "off" | "all"), "one of off, all, or a number"),
         ValueKind::Partner(_) => Ok(()),
+    }
+}
+
+/// A value in an error. What stands before the host of a URL may be a password.
+fn shown(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("\"{scheme}://(secret)@{host}\""),
+        _ => format!("{text:?}"),
     }
 }
 

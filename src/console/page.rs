@@ -32,6 +32,8 @@ pub struct Frame {
     pub section: Section,
     /// What has just been done.
     pub notice: Option<&'static str>,
+    /// In a cluster: on how many of how many boxes that is visible.
+    pub visible: Option<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,26 @@ impl Console {
             signed_in: signed_in.map(account),
             section,
             notice: None,
+            visible: None,
         }
+    }
+
+    /// The frame of a page to which a form leads, with what has been done.
+    pub(super) fn frame_after(&self, request: &ConsoleRequest, signed_in: &SignedIn, section: Section) -> Frame {
+        let notice = notice(request);
+        let entry = request.query.text("entry").parse().ok().filter(|_| notice.is_some());
+        Frame {
+            notice,
+            visible: entry.and_then(|entry| self.monitor.visible(entry)),
+            ..self.frame(Some(signed_in), section)
+        }
+    }
+
+    /// On to the page at this path, which says what has been done.
+    pub(super) fn done(&self, path: &str, what: &str) -> Response {
+        // It names the entry of the change, or one that came right after it.
+        let entry = self.monitor.entry().map(|entry| format!("&entry={entry}"));
+        see_other(&format!("{path}?done={what}{}", entry.unwrap_or_default()))
     }
 
     pub(super) fn problem(&self, problem: &Problem, signed_in: Option<&SignedIn>) -> Response {
@@ -175,7 +196,7 @@ pub fn isolate(headers: &mut HeaderMap) {
 }
 
 /// What has been done, by the word for it in the URL to which a form leads.
-pub fn notice(request: &ConsoleRequest) -> Option<&'static str> {
+fn notice(request: &ConsoleRequest) -> Option<&'static str> {
     Some(match request.query.text("done") {
         "created" => "Link created.",
         "saved" => "Saved. The change takes effect at once.",

@@ -200,6 +200,11 @@ catalogue! {
             REASON: format!("server overloaded, nothing was done: retry after {OVERLOADED_SECONDS} second")
         ], api SERVICE_UNAVAILABLE, retry OVERLOADED_SECONDS;
     ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
+    /// `admin` is the URL of an admin box, or says that one is meant.
+    Edge { admin: String } =>
+        INTERNAL, args [
+            REASON: format!("this server is an edge of a cluster, nothing was done: use the API of {admin}")
+        ], api SERVICE_UNAVAILABLE;
     OutcomeUnknown =>
         INTERNAL, args [REASON: "outcome unknown: the write may or may not have been stored"], api SERVICE_UNAVAILABLE;
     RenewalUnknown { id: LinkId } =>

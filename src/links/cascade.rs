@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::links::{BULK_COMMIT_LINKS, LinkError, Links};
 use crate::model::{Actor, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{Snapshot, StoreError, Transaction, WriteError};
 
 /// Pause before a deletion goes on after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Links {
 
     /// Finishes deletions that a crash interrupted. One that fails is left for the next start.
     pub async fn finish_deletions(&self) -> Result<(), StoreError> {
-        if self.health() == Health::ReadOnly {
+        if !self.store.takes_writes() {
             return Ok(());
         }
         for (partner, user, at) in self.store.read(Snapshot::deletions).await? {

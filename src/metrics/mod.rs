@@ -4,6 +4,7 @@
 //! this room, names of actions, and the names and files of certificates.
 
 mod calls;
+mod cluster;
 mod connections;
 mod prometheus;
 mod fetches;
@@ -21,6 +22,7 @@ mod store;
 use std::sync::Arc;
 
 pub use calls::{ActionName, Calls, SessionFailure, UNKNOWN_ACTION};
+pub use cluster::{AdminBoxReport, AppendOutcome, Appends, ClusterReport, MemberState};
 pub use connections::{Connections, ConnectionsReport, Handshake, Listener, OpenConnection, Refusal};
 pub use fetches::{FetchOutcome, Fetches, OpenFetch};
 pub use histogram::{Distribution, NANOSECONDS_IN_A_SECOND};

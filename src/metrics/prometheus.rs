@@ -2,6 +2,8 @@
 //!
 //! OpenMetrics where the client accepts it, as Prometheus does; else the older text format, which every tool reads.
 
+mod cluster;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -131,6 +133,20 @@ tinyd_map_links Links in memory.
 tinyd_map_bytes Memory that the links take.
 tinyd_search_bytes Memory that searches of the console keep beside that; 0 half an hour after the last.
 tinyd_damaged_links Links that cannot be served because their records are damaged.
+tinyd_cluster_role What this box does in its cluster; always 1.
+tinyd_cluster_epoch Epoch of the log that this box follows.
+tinyd_cluster_position The last entry of the log that this box has.
+tinyd_cluster_head The last entry of the log, as far as this box knows.
+tinyd_cluster_behind_entries Entries of the log that this box does not have.
+tinyd_cluster_behind_seconds For how long this box has had fewer entries than the log; 0 if it has all.
+tinyd_cluster_silent_seconds For how long nothing has been heard of the log.
+tinyd_cluster_halted Whether this box has stopped applying entries: 1 or 0.
+tinyd_cluster_accepting_writes Whether this admin box takes writes, as far as the log is concerned: 1 or 0.
+tinyd_cluster_boxes Boxes that this admin box has heard within a day, by state.
+tinyd_cluster_appends Entries that this admin box tried to append to the log, by what became of them.
+tinyd_cluster_append_duration_seconds Time it took until that was known.
+tinyd_cluster_clock_skew_seconds How far the clock of this admin box is ahead of those of the others; missing if none \
+    is heard.
 process_cpu_seconds Total user and system CPU time spent in seconds.
 process_resident_memory_bytes Resident memory size in bytes.
 process_virtual_memory_bytes Virtual memory size in bytes.
@@ -227,6 +243,9 @@ impl Collector for Report {
         self.encode_calls(&mut to)?;
         self.encode_store(&mut to)?;
         self.encode_map(&mut to)?;
+        if let Some(cluster) = &self.cluster {
+            cluster.encode(&mut to)?;
+        }
         self.process.encode(&mut to)
     }
 }
@@ -404,6 +423,7 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::metrics::report::{MapReport, StoreReport};
+    use crate::metrics::{AdminBoxReport, ClusterReport};
 
     fn report() -> Report {
         let metrics = Metrics::default();
@@ -465,6 +485,15 @@ mod tests {
         let mut report = report();
         (report.store.disk, report.store.last_backup) = (Some([1, 2, 3]), Some(4));
         (report.store.verified, report.map.load_time) = (Some(5), Some(Duration::from_secs(6)));
+        let admin = AdminBoxReport {
+            skew: Some(-1_500),
+            ..AdminBoxReport::default()
+        };
+        report.cluster = Some(ClusterReport {
+            role: "admin",
+            admin: Some(admin),
+            ..ClusterReport::default()
+        });
         let text = Exposition::Text.render(report);
         let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP "));
         for help in helps {

@@ -9,7 +9,7 @@ use crate::metrics::histogram::Distribution;
 use crate::metrics::process::ProcessReport;
 use crate::metrics::redirects::RedirectOutcome;
 use crate::metrics::store::WriterReport;
-use crate::metrics::{AcmeReport, Metrics, SessionFailure, StartCounts};
+use crate::metrics::{AcmeReport, ClusterReport, Metrics, SessionFailure, StartCounts};
 
 #[derive(Debug, Clone, Default)]
 pub struct StoreReport {
@@ -87,6 +87,8 @@ pub struct Report {
     pub session_starts: StartCounts,
     pub store: StoreReport,
     pub map: MapReport,
+    /// `None`: this box is alone.
+    pub cluster: Option<ClusterReport>,
     pub process: ProcessReport,
 }
 
@@ -107,6 +109,7 @@ impl Metrics {
             session_starts: self.session_starts.read(),
             store,
             map,
+            cluster: None,
             process: ProcessReport::read(started_at),
         }
     }

@@ -68,14 +68,14 @@ pub async fn serve(
     manager: &ServiceManager,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut running = build(bound, &links, settings, reloader, manager)?;
-    if let Some(cluster) = cluster {
+    let mut running = build(bound, &links, cluster.as_ref(), settings, reloader, manager)?;
+    if let Some(cluster) = &cluster {
         running
             .background
-            .spawn(cluster::keep_copies(Arc::clone(&cluster), Arc::clone(&links)));
-        running.background.spawn(cluster.follow(Arc::clone(&links)));
+            .spawn(cluster::keep_copies(Arc::clone(cluster), Arc::clone(&links)));
+        running.background.spawn(Arc::clone(cluster).follow(Arc::clone(&links)));
     }
-    manager.serving(&links);
+    manager.serving(&links, cluster);
     tokio::select! {
         () = shutdown => {}
         () = running.serving.workers.one_ended() => {
@@ -110,6 +110,7 @@ impl Running {
 fn build(
     bound: Bound,
     links: &Arc<Links>,
+    cluster: Option<&Arc<Cluster>>,
     settings: &Settings,
     reloader: &Reloader,
     manager: &ServiceManager,
@@ -162,17 +163,16 @@ fn build(
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
-    let monitor = Arc::new(Monitor::new(metrics, Arc::clone(links), reloader.tls()));
+    let monitor = monitor(metrics, links, reloader, cluster);
     let service = AdminService {
-        api: Arc::new(api),
+        api: Arc::new(api.with_admin_box(admin_box(settings))),
         budget: Arc::clone(transfers.budget()),
         console: console(settings, destinations, transfers, links, &monitor, &reloader.starts)?,
         redirects,
         monitor: Arc::clone(&monitor),
         access_log,
     };
-    let tls = reloader.admin_tls.as_deref();
-    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, tls, &stopped);
+    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, reloader, &stopped);
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
     let serving = Serving {
@@ -188,15 +188,32 @@ fn build(
     })
 }
 
+fn monitor(
+    metrics: Arc<Metrics>,
+    links: &Arc<Links>,
+    reloader: &Reloader,
+    cluster: Option<&Arc<Cluster>>,
+) -> Arc<Monitor> {
+    let monitor = Monitor::new(metrics, Arc::clone(links), reloader.tls(), cluster.cloned());
+    Arc::new(monitor)
+}
+
+/// Whose API and console to use in place of an edge's.
+fn admin_box(settings: &Settings) -> Option<String> {
+    let edge = settings.cluster.as_ref().filter(|cluster| cluster.is_edge())?;
+    Some(edge.admin_box().to_owned())
+}
+
 /// Accepts connections of the admin listener and of the console's own, which have as many together as one may have.
 fn accept_admin(
     [of_admin, of_console]: [Vec<Listening>; 2],
     service: AdminService,
     gate: Gate,
-    tls: Option<&TlsServer>,
+    reloader: &Reloader,
     stopped: &watch::Receiver<bool>,
 ) -> (JoinSet<io::Result<()>>, ConnectionSet) {
     let (mut accepting, connections) = (JoinSet::new(), ConnectionSet::default());
+    let tls = reloader.admin_tls.as_deref();
     if let Some(console) = service.only_console() {
         let console = Admin::new(console, gate.clone(), tls, connections.clone());
         console.accept(of_console, stopped, &mut accepting);
@@ -394,7 +411,7 @@ async fn sweep_search(links: Arc<Links>) {
 
 /// Drops expired sessions every hour, but not at the start, when the clock may be wrong.
 async fn sweep_sessions(links: Arc<Links>) {
-    if links.health() == Health::ReadOnly {
+    if !links.store().takes_writes() {
         return;
     }
     loop {

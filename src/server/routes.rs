@@ -136,6 +136,12 @@ impl AdminService {
             let path = path.into_owned();
             return console.respond(&path, request, client).await;
         }
+        if let Some(admin_box) = self.api.admin_box()
+            && is_of_console(&path)
+        {
+            let text = format!("this server is an edge of a cluster: use the console of {admin_box}\n");
+            return http::text(StatusCode::NOT_FOUND, text);
+        }
         // A goto with a body, which may have parameters, is the API's.
         let is_of_api = target.is_some();
         if request.body().is_end_stream() || !is_of_api {

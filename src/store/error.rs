@@ -132,9 +132,17 @@ pub enum OpenError {
     Unreadable { path: PathBuf, source: StoreError },
     #[error("cannot read the store")]
     Read(#[from] StoreError),
-    #[error("{} is of a cluster: set [cluster], or take it out of the cluster with tinyd cluster leave", .0.display())]
+    #[error(
+        "the store in {} is of a cluster, and cluster.servers is not set: set it, or run tinyd cluster leave, which \
+         makes the store one of a box that is alone",
+        .0.display()
+    )]
     InCluster(PathBuf),
-    #[error("{} is not of a cluster: run tinyd cluster init or tinyd cluster join first", .0.display())]
+    #[error(
+        "cluster.servers is set, and {} has no store of a cluster: run tinyd cluster init on the first box, or tinyd \
+         cluster join on any other; to be alone, leave cluster.servers out",
+        .0.display()
+    )]
     NotInCluster(PathBuf),
     #[error("cannot start the writer thread")]
     Thread(#[from] std::io::Error),

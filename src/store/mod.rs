@@ -121,6 +121,10 @@ impl Store {
         log: Option<Arc<dyn ReplicationLog>>,
     ) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
+        // A new store would be in the way of the one that the box is to take.
+        if log.is_some() && !path.try_exists()? {
+            return Err(OpenError::NotInCluster(folder_of(path).to_owned()));
+        }
         file.create_if_missing()?;
         match Self::open_on(Arc::new(file), folder_of(path), observer, RetryTiming::default(), log) {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
@@ -237,7 +241,8 @@ impl Store {
     ///
     /// The job must read and decide before it changes anything: what it has changed is committed with whatever it
     /// returns as `Ok`. An error of a damaged record fails this job alone if it has changed nothing yet; any other
-    /// error gives the whole transaction up. In a cluster it runs again after another store's change. Once this future has been polled to the point of waiting, the job runs
+    /// error gives the whole transaction up. In a cluster it runs again after another store's
+    /// change. Once this future has been polled to the point of waiting, the job runs
     /// even if the future is dropped.
     pub async fn write<R, F>(&self, job: F) -> Result<R, WriteError>
     where
@@ -309,6 +314,11 @@ impl Store {
     /// What is known of the replication log; none outside of a cluster.
     pub fn replicating(&self) -> Option<&Replicating> {
         self.writer.as_ref().and_then(Writer::replicating)
+    }
+
+    /// Whether it takes writes that concern links at all: it is not read-only, and not an edge of a cluster.
+    pub fn takes_writes(&self) -> bool {
+        self.health() != Health::ReadOnly && !self.replicating().is_some_and(Replicating::only_follows)
     }
 
     fn writer(&self) -> Result<&Writer, WriteError> {

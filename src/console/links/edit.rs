@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use crate::console::cookie::{SignedIn, new_once};
 use crate::console::links::filter::Choices;
 use crate::console::links::parse_id;
-use crate::console::page::{Frame, RefusalView, Section, html, see_other};
+use crate::console::page::{Frame, RefusalView, Section, html};
 use crate::console::problem::Problem;
 use crate::console::request::Fields;
 use crate::console::view::{input_value, parse_input, plain, time_of_link, title};
@@ -199,7 +199,7 @@ impl Console {
         };
         let draft = self.draft(entered, signed_in);
         let link = self.add(draft, &["new"], form, signed_in).await?;
-        Ok(see_other(&self.path(&format!("links/{}?done=created", link.id))))
+        Ok(self.done(&self.path(&format!("links/{}", link.id)), "created"))
     }
 
     fn draft(&self, entered: Entered, signed_in: &SignedIn) -> Draft {
@@ -241,7 +241,7 @@ impl Console {
             })
         };
         self.links.update(id, scope, signed_in.actor(), edit).await?;
-        Ok(see_other(&self.path(&format!("links/{id}?done=saved"))))
+        Ok(self.done(&self.path(&format!("links/{id}")), "saved"))
     }
 
     /// Reads a form. What is wrong comes back with the form.

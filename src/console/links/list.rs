@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use crate::console::cookie::SignedIn;
 use crate::console::links::edit::PRESETS;
 use crate::console::links::filter::{Choices, DATES, Filter, ORDERS, STATES};
-use crate::console::page::{Frame, Section, html, notice};
+use crate::console::page::{Frame, Section, html};
 use crate::console::problem::Problem;
 use crate::console::request::ConsoleRequest;
 use crate::console::view::{DestinationView, StateView, TimeView, counted, plain, title};
@@ -157,8 +157,7 @@ impl Console {
         } else {
             (Section::MyLinks, "My links", "links")
         };
-        let mut frame = self.frame(Some(signed_in), section);
-        frame.notice = notice(request);
+        let frame = self.frame_after(request, signed_in, section);
         let rows: Vec<_> = links.iter().map(|(link, usage)| self.row(link, usage, now)).collect();
         let [previous, next] = filter.neighbours(total);
         let counts_clicks = self.links.is_counting_clicks();

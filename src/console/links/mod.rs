@@ -79,7 +79,7 @@ impl Console {
                     Some(seed) => self.links.renew_id_once(id, seed, scope, by).await?,
                     None => self.links.renew_id(id, scope, by).await?,
                 };
-                Ok(see_other(&self.path(&format!("links/{}?done=renewed", renewed.id))))
+                Ok(self.done(&self.path(&format!("links/{}", renewed.id)), "renewed"))
             }
             [id, "restore"] => {
                 let (mut link, _) = self.link(id, signed_in).await?;
@@ -100,7 +100,7 @@ impl Console {
                 } else {
                     "restored"
                 };
-                Ok(see_other(&self.path(&format!("links/{}?done={done}", link.id))))
+                Ok(self.done(&self.path(&format!("links/{}", link.id)), done))
             }
             _ => Err(Problem::NotFound),
         }
@@ -130,11 +130,7 @@ impl Console {
             })
         };
         let link = self.links.update(parse_id(id)?, scope, by, edit).await?;
-        Ok(see_other(&self.path(&format!(
-            "links/{}?done={}",
-            link.id,
-            status.name()
-        ))))
+        Ok(self.done(&self.path(&format!("links/{}", link.id)), status.name()))
     }
 
     /// A link, also a deleted one.

@@ -4,7 +4,7 @@ use askama::Template;
 use hyper::StatusCode;
 
 use crate::console::cookie::{SignedIn, new_once};
-use crate::console::page::{Frame, RefusalView, Section, html, notice, see_other};
+use crate::console::page::{Frame, RefusalView, Section, html};
 use crate::console::playback::{Player, parse_time, show_time};
 use crate::console::plot::Plot;
 use crate::console::problem::Problem;
@@ -94,8 +94,7 @@ impl LinkPage {
 impl Console {
     pub(super) async fn link_page(&self, id: &str, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
         let (link, usage) = self.link(id, signed_in).await?;
-        let mut frame = self.frame(Some(signed_in), Section::None);
-        frame.notice = notice(request);
+        let frame = self.frame_after(request, signed_in, Section::None);
         let mut page = self.share_page(&link, &usage, frame, None);
         if link.status != Status::Deleted {
             let used = self.links.clicks_by_day(link.id, Scope::of(&signed_in.session)).await?;
@@ -210,7 +209,7 @@ impl Console {
             expires_at: link.expires_at,
         };
         let new = self.add(draft, &[id, "playback"], form, signed_in).await?;
-        Ok(see_other(&self.path(&format!("links/{}?done=created", new.id))))
+        Ok(self.done(&self.path(&format!("links/{}", new.id)), "created"))
     }
 
     /// The form of times with what was entered, and why it was not taken.

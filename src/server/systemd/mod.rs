@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::cluster::{Cluster, SILENCE};
 use crate::links::Links;
+use crate::metrics::ClusterReport;
 use crate::model::grouped;
 use crate::server::systemd::watchdog::{Questions, heartbeat};
 use crate::store::Health;
@@ -102,9 +104,16 @@ impl ServiceManager {
         self.heartbeat.clone()
     }
 
-    pub fn serving(&self, links: &Arc<Links>) {
+    pub fn serving(&self, links: &Arc<Links>, cluster: Option<Arc<Cluster>>) {
         let links = Arc::clone(links);
-        self.tell(Event::Serving(Box::new(move || status(&links))));
+        let describe = move || {
+            let mut status = status(&links);
+            if let Some(cluster) = &cluster {
+                status.text.push_str(&of_cluster(&cluster.report(&links)));
+            }
+            status
+        };
+        self.tell(Event::Serving(Box::new(describe)));
     }
 
     pub fn reloading(&self) {
@@ -157,6 +166,22 @@ fn status(links: &Links) -> Status {
         text,
         is_settled: is_loaded,
     }
+}
+
+fn of_cluster(report: &ClusterReport) -> String {
+    let mut text = format!("; {} box of a cluster", report.role);
+    let refused = report.admin.as_ref().and_then(|admin| admin.refused.as_ref());
+    if let Some(reason) = &report.halted {
+        text.push_str(&format!(", does not follow it any more: {reason}"));
+    } else if let Some(reason) = refused {
+        text.push_str(&format!(", writes are refused: {reason}"));
+    } else if report.silent > SILENCE {
+        let seconds = report.silent.as_secs();
+        text.push_str(&format!(", nothing heard of it for {seconds} s"));
+    } else if report.behind > SILENCE {
+        text.push_str(&format!(", {} entries behind", report.missing()));
+    }
+    text
 }
 
 /// The status in one line, with the mistake in the configuration.
@@ -333,6 +358,7 @@ fn extension() -> NotifyState<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::AdminBoxReport;
 
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_millis(1);
@@ -363,6 +389,27 @@ mod tests {
             text: text.to_owned(),
             is_settled: true,
         }))
+    }
+
+    #[test]
+    fn trouble_of_the_cluster_is_in_the_status() {
+        let mut report = ClusterReport {
+            role: "edge",
+            head: 9,
+            ..ClusterReport::default()
+        };
+        assert_eq!(of_cluster(&report), "; edge box of a cluster");
+        report.behind = SILENCE + Duration::from_secs(1);
+        assert_eq!(of_cluster(&report), "; edge box of a cluster, 9 entries behind");
+        report.silent = report.behind;
+        assert!(of_cluster(&report).ends_with("nothing heard of it for 11 s"));
+        report.admin = Some(AdminBoxReport {
+            refused: Some("no quorum".to_owned()),
+            ..AdminBoxReport::default()
+        });
+        assert!(of_cluster(&report).ends_with(", writes are refused: no quorum"));
+        report.halted = Some("a fork".to_owned());
+        assert!(of_cluster(&report).ends_with(", does not follow it any more: a fork"));
     }
 
     #[test]

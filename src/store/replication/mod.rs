@@ -41,6 +41,11 @@ pub trait ReplicationLog: Send + Sync + 'static {
 
     /// Why nothing can be appended at the moment.
     fn problem(&self) -> Option<String>;
+
+    /// Whether this store appends at all, or only follows.
+    fn takes_appends(&self) -> bool {
+        true
+    }
 }
 
 /// How far the log goes, or why that is not known.

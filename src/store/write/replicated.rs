@@ -80,6 +80,11 @@ impl Replicating {
         }
     }
 
+    /// Whether this store only follows what others write.
+    pub fn only_follows(&self) -> bool {
+        !self.log.takes_appends()
+    }
+
     /// Why no change can be made that concerns all stores.
     pub fn problem(&self) -> Option<String> {
         self.halted().map(|why| why.to_string()).or_else(|| self.log.problem())
@@ -368,7 +373,8 @@ fn in_entries(payload: Vec<u8>, began_at: i64) -> impl Iterator<Item = (usize, V
     (0..payloads.len()).rev().zip(payloads)
 }
 
-/// Makes the changes of an entry that follows the position, which then is after it; false for one that has been applied.
+/// Makes the changes of an entry that follows the position, which then is after it; false for one that has been
+/// applied.
 fn apply_one(
     transaction: &mut Transaction<'_>,
     at: &mut Position,

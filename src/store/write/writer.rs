@@ -151,6 +151,7 @@ impl Writer {
         }
         let (scope, copy) = match &self.replicating {
             Some(replicating) if scope == JobScope::Local || replicating.problem().is_none() => (scope, copy),
+            Some(replicating) if replicating.only_follows() => return Err(WriteError::ReadOnly),
             Some(_) => return Err(WriteError::Unavailable),
             // One store's changes share transactions, whatever they are.
             None if scope == JobScope::Local => (JobScope::Shared, None),
@@ -250,7 +251,7 @@ impl WriterState {
                         Request::Replace(with, sender) => self.replace(&with, sender)?,
                         Request::Append(payload, sender) => self.append(&payload, sender)?,
                     }
-                    // Now, while no caller waits. In a cluster readers must not wait for a writer that waits for the log.
+                    // Now, while no caller waits: in a cluster, readers must not wait for the log.
                     if self.replicated.is_some() {
                         self.make_visible()?;
                     }

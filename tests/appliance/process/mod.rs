@@ -1,6 +1,7 @@
 //! The process: command line, settings, signals, metrics and systemd.
 
 mod cli;
+mod cluster;
 mod metrics;
 mod settings;
 mod status;

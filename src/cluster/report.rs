@@ -1,0 +1,102 @@
+//! What a box knows of its cluster and hears of the others, for metrics and operators.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::Role;
+use crate::cluster::follow::Cluster;
+use crate::cluster::log::Writable;
+use crate::cluster::presence::{Member, Moment};
+use crate::links::Links;
+use crate::metrics::{AdminBoxReport, ClusterReport};
+
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Silence of the log that is no chance.
+pub const SILENCE: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    /// Apart too: a position that waited would show a wrong clock.
+    pub(super) async fn hear_members(&self) {
+        while self.settings.role == Role::Admin {
+            if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
+                while let Some(said) = positions.next().await {
+                    if let Ok(member) = serde_json::from_slice(&said) {
+                        let head = self.state.borrow().head.unwrap_or_default();
+                        self.members.note(member, head, Moment::now());
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Keeps since when this box has fewer entries than the log.
+    pub(super) fn mark_behind(&self, links: &Links) {
+        let Some(replicating) = links.store().replicating() else {
+            return;
+        };
+        let position = *replicating.position().borrow();
+        self.state.send_if_modified(|state| {
+            let is_behind = state.head.is_some_and(|head| position.sequence < head);
+            let was_behind = state.behind_since.is_some();
+            if is_behind != was_behind {
+                state.behind_since = is_behind.then(Instant::now);
+            }
+            is_behind != was_behind
+        });
+    }
+
+    pub fn report(&self, links: &Links) -> ClusterReport {
+        let (state, now) = (self.state(), Instant::now());
+        let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let replicating = links.store().replicating();
+        let halted = replicating.and_then(|replicating| replicating.halted());
+        let own = self.own(links);
+        let (epoch, position) = own.as_ref().map_or((0, 0), |own| (own.epoch, own.sequence));
+        let silent = since(state.silent_since);
+        let halted = halted.map(|why| why.to_string()).or(state.stuck);
+        ClusterReport {
+            role: self.settings.role.name(),
+            node: self.settings.node.clone(),
+            epoch,
+            position,
+            head: state.head.unwrap_or(position).max(position),
+            behind: since(state.behind_since),
+            silent,
+            admin: own.filter(|_| !self.settings.is_edge()).map(|own| AdminBoxReport {
+                refused: halted.clone().or_else(|| self.refused(silent)),
+                appends: self.appends.read(),
+                boxes: self.members.counted(&own, now),
+                skew: self.members.skew(&own.node, now),
+                skewed: self.members.skewed(&own.node, now),
+            }),
+            halted,
+        }
+    }
+
+    /// On how many boxes what this one has up to an entry is visible, of how many that are heard; on an edge, nothing
+    /// is known.
+    pub fn visible(&self, links: &Links, entry: u64) -> Option<(usize, usize)> {
+        let own = self.own(links).filter(|_| !self.settings.is_edge())?;
+        Some(self.members.reached(entry, &own, Instant::now()))
+    }
+
+    fn own(&self, links: &Links) -> Option<Member> {
+        let position = *links.store().replicating()?.position().borrow();
+        Some(Member::at(
+            &position,
+            &self.settings.node,
+            self.settings.role.name(),
+            None,
+        ))
+    }
+
+    /// Why this box takes no writes, unless that is over in a moment.
+    fn refused(&self, silent: Duration) -> Option<String> {
+        match &*self.writable.borrow() {
+            // What was said before is of another time.
+            _ if silent > SILENCE => Some("no answer from NATS".to_owned()),
+            Writable::Yes | Writable::Soon(_) => None,
+            Writable::No(reason) => Some(reason.clone()),
+        }
+    }
+}
