@@ -69,11 +69,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut running = build(bound, &links, settings, reloader, manager)?;
-    if let Some(cluster) = cluster {
+    if let Some(cluster) = cluster.clone() {
         running
             .background
             .spawn(cluster::keep_copies(Arc::clone(&cluster), Arc::clone(&links)));
-        running.background.spawn(cluster.follow(Arc::clone(&links)));
+        running
+            .background
+            .spawn(Arc::clone(&cluster).follow(Arc::clone(&links)));
+        running.background.spawn(cluster.exchange_clicks(Arc::clone(&links)));
     }
     manager.serving(&links);
     tokio::select! {
@@ -88,6 +91,9 @@ pub async fn serve(
     running.drain(settings.drain).await;
     // No thread records clicks any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
+    if let Some(cluster) = cluster {
+        cluster.send_last_clicks(links).await;
+    }
     Ok(())
 }
 

@@ -25,10 +25,10 @@ const RUNS: usize = 1_000;
 const STEPS: usize = 24;
 const STORES: usize = 3;
 
-struct Member {
-    disk: Disk,
-    links: Links,
-    seed: u64,
+pub(super) struct Member {
+    pub disk: Disk,
+    pub links: Links,
+    pub seed: u64,
 }
 
 impl Member {
@@ -41,7 +41,7 @@ impl Member {
     }
 
     /// Applies what the log gives; whether that was all there is.
-    fn follow(&self, log: &SimulatedLog) -> Result<bool, ApplyError> {
+    pub fn follow(&self, log: &SimulatedLog) -> Result<bool, ApplyError> {
         let Ok(entries) = log.read(self.position().sequence) else {
             return Ok(false);
         };
@@ -56,21 +56,21 @@ impl Member {
         self.links.store.snapshot().unwrap().content_digest().unwrap()
     }
 
-    fn restart(&mut self, disk: Disk, clock: &Clock, log: &SimulatedLog) -> Result<(), String> {
+    pub fn restart(&mut self, disk: Disk, clock: &Clock, log: &SimulatedLog) -> Result<(), String> {
         self.disk = disk;
         self.links = open_with(&self.disk, clock, self.seed, Some(Arc::new(log.clone())))?;
         self.links.load().map(drop).map_err(|error| error.to_string())
     }
 }
 
-struct Cluster {
-    log: SimulatedLog,
-    clock: Clock,
-    members: Vec<Member>,
+pub(super) struct Cluster {
+    pub log: SimulatedLog,
+    pub clock: Clock,
+    pub members: Vec<Member>,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let (log, clock) = (SimulatedLog::default(), Clock::manual(now_of(0)));
         let members = (0..STORES as u64).map(|number| {
             let (disk, seed) = (
@@ -96,7 +96,7 @@ impl Cluster {
     }
 
     /// Has every store apply all there is.
-    fn settle(&self) -> Result<(), String> {
+    pub fn settle(&self) -> Result<(), String> {
         self.log.set_faults(None);
         for member in &self.members {
             while !member.follow(&self.log).map_err(|error| error.to_string())? {}
@@ -104,7 +104,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn add(&self, member: usize) -> Result<ShortLink, LinkError> {
+    pub fn add(&self, member: usize) -> Result<ShortLink, LinkError> {
         block_on(self.members[member].links.add(draft("https://e.example/"), somebody()))
     }
 }

@@ -5,7 +5,7 @@
 use crate::model::{Day, Digest, LinkId, Timestamp};
 use crate::store::format::clicks;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
-use crate::store::replication::PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY;
+use crate::store::replication::{ClickPosition, PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY};
 
 /// The version that is written.
 pub const VERSION: u8 = 1;
@@ -30,6 +30,12 @@ pub const LOG_DROPPED: u8 = 9;
 pub const ENTRY: u8 = 10;
 /// What was counted of a link is that of another one.
 pub const USAGE_MOVED: u8 = 11;
+/// A message that the stream of clicks is to have.
+pub const CLICKS_QUEUED: u8 = 12;
+/// The stream has the messages up to this one.
+pub const CLICKS_SENT: u8 = 13;
+/// A message of the stream of clicks, with the position that it leads to.
+pub const CLICKS_COUNTED: u8 = 14;
 
 /// An entry takes no more changes beyond this: a job changes less than the rest has room for.
 const FULL_ENTRY_BYTES: usize = PAYLOAD_MAX_OF_ENTRY / 4 * 3;
@@ -86,6 +92,29 @@ impl Redo {
         self.keyed(USAGE_MOVED, from.as_bytes(), &[]);
         match u8::try_from(to.as_bytes().len()) {
             Ok(length) => self.append(&[&[length], to.as_bytes()]),
+            Err(_) => self.give_up(),
+        }
+    }
+
+    pub fn clicks_queued(&mut self, counter: u64, message: &[u8]) {
+        self.message(&[&[CLICKS_QUEUED], &counter.to_be_bytes()], message);
+    }
+
+    pub fn clicks_sent(&mut self, counter: u64) {
+        self.append(&[&[CLICKS_SENT], &counter.to_be_bytes()]);
+    }
+
+    pub fn clicks_counted(&mut self, at: ClickPosition, message: &[u8]) {
+        let (stream, sequence) = (at.stream.to_be_bytes(), at.sequence.to_be_bytes());
+        self.message(&[&[CLICKS_COUNTED], &stream, &sequence], message);
+    }
+
+    fn message(&mut self, parts: &[&[u8]], message: &[u8]) {
+        match u32::try_from(message.len()) {
+            Ok(length) => {
+                self.append(parts);
+                self.append(&[&length.to_be_bytes(), message]);
+            }
             Err(_) => self.give_up(),
         }
     }

@@ -1,6 +1,8 @@
 //! Writing: the one writer thread with group commit, its queue, transactions, and recovery after a disk failure.
 
 pub mod audit;
+pub mod leave;
+pub mod outbox;
 pub mod prepared;
 pub mod queue;
 pub mod recovery;

@@ -77,6 +77,8 @@ pub struct Transaction<'t> {
     pub redo: Redo,
     /// Of all links, in a cluster.
     pub digest: Option<ContentDigest>,
+    /// Whether changes are those of an entry that is replayed.
+    pub is_of_entry: bool,
     /// How many changes have been made or begun.
     pub modifications: usize,
     /// How many of them are clicks.
@@ -109,6 +111,7 @@ impl<'t> Transaction<'t> {
             changes: is_observed.then(Vec::new),
             redo,
             digest: None,
+            is_of_entry: false,
             modifications: 0,
             clicked: 0,
         })
