@@ -30,6 +30,9 @@ Examples:
   tinyd cluster join --from links.redb  with a backup of an admin box
   tinyd cluster status";
 
+/// How long the servers keep messages of clicks.
+const CLICKS_AGE: Duration = Duration::from_hours(24 * 30);
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Make the stream of a new cluster, with the links of this box.
@@ -82,6 +85,10 @@ pub(super) struct InitArgs {
     /// Days of the log that the servers keep
     #[arg(long, value_name = "NUMBER", default_value_t = 30)]
     log_days: u64,
+
+    /// Size of the stream of clicks that the servers keep, in GB
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    clicks_size: u64,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +157,11 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
         chain: Chain::default(),
         digest: ContentDigest::default(),
     };
+    let of_clicks = LogLimits {
+        bytes: args.clicks_size * 1_000_000_000,
+        age: CLICKS_AGE,
+        ..args.limits()
+    };
     let position = block_on(async {
         let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
         // First, because a stream that is there already is another cluster's.
@@ -157,6 +169,7 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
             .await
             .map_err(failed)?;
         nats.copies().create(args.limits(), 1, &[]).await.map_err(failed)?;
+        nats.clicks().create(of_clicks, 1, &[]).await.map_err(failed)?;
         store.enter_cluster(after).await.map_err(failed)
     })?;
     let name = &of_cluster.name;

@@ -37,6 +37,7 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
         format!("$JS.API.DIRECT.GET.{stream}_COPY"),
         format!("tinyd.{name}.pos.{node}"),
         format!("tinyd.{name}.entry"),
+        format!("tinyd.{name}.clicks.{node}"),
     ];
     let mut subscribe = vec![
         format!("_INBOX_{node}.>"),

@@ -2,8 +2,10 @@
 //!
 //! The store does the work: it appends and applies entries, and checks that they continue each other. Here is how
 //! entries travel. `nats` alone names async-nats; `log` appends for the writer and finds out about every outcome;
-//! `follow` applies what others append; `presence` tells where each box is.
+//! `follow` applies what others append; `presence` tells where each box is; `clicks` sends and adds up what all
+//! boxes count.
 
+mod clicks;
 mod command;
 mod copies;
 mod durability;

@@ -26,6 +26,9 @@ const RECONNECT_MAX_MILLISECONDS: u64 = 2_000;
 const BATCH_MAX_MESSAGES: u32 = 1_000;
 const BATCH_MAX_BYTES: u32 = 8 * 1024 * 1024;
 
+/// The last part of the subject of the stream of copies.
+const COPY: &str = "copy";
+
 // Error codes of JetStream.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
 const NO_MESSAGE: u32 = 10_037;
@@ -75,6 +78,7 @@ pub struct StreamInfo {
     pub config: StreamConfig,
     pub state: StreamState,
     pub cluster: Option<StreamCluster>,
+    pub created: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -259,7 +263,16 @@ impl Nats {
     pub fn copies(&self) -> Self {
         Self {
             stream: format!("{}_COPY", self.stream),
-            appends: "copy",
+            appends: COPY,
+            ..self.clone()
+        }
+    }
+
+    /// The stream of clicks, by the same connection.
+    pub fn clicks(&self) -> Self {
+        Self {
+            stream: format!("{}_CLICKS", self.stream),
+            appends: "clicks.*",
             ..self.clone()
         }
     }
@@ -317,6 +330,16 @@ impl Nats {
         }
     }
 
+    /// Has the stream of clicks store a message of a box.
+    pub async fn publish_clicks(&self, node: &str, message: Bytes) -> Result<(), NatsError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Stream", self.stream.as_str());
+        let request = Request::new().payload(message).headers(headers);
+        self.ask::<Stored>(self.subject(&format!("clicks.{node}")), request)
+            .await
+            .map(drop)
+    }
+
     pub async fn info(&self) -> Result<StreamInfo, NatsError> {
         self.ask(format!("$JS.API.STREAM.INFO.{}", self.stream), Request::new())
             .await
@@ -338,7 +361,7 @@ impl Nats {
             allow_direct: true,
             deny_delete: true,
             // Old copies are purged.
-            deny_purge: is_log,
+            deny_purge: self.appends != COPY,
             first_seq: first,
             republish: is_log.then(|| Republish {
                 src: subject,

@@ -22,9 +22,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify};
 use tokio::time::MissedTickBehavior;
 
-use crate::links::{LinkError, Links, ReadContext, Scope, Turn};
-use crate::model::{LinkId, ShortLink, Status, Timestamp, Usage, Visit};
-use crate::store::{Health, Lane, Listing, Query, ReadLimit, Snapshot, StoreError, Transaction, WriteError};
+use crate::links::Links;
+use crate::model::{LinkId, Timestamp, Usage, Visit};
+use crate::store::replication::{CLICK_MESSAGE_MAX_LINKS, ClickSource};
+use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
 /// With the time that a flush takes, a crash loses at most 30 seconds.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(20);
@@ -45,6 +46,24 @@ const ENTRY_BYTES: usize = size_of::<(LinkId, Usage)>() + 1;
 const BATCH_LINKS: usize = if cfg!(test) { 10 } else { 1_000 };
 /// The same during a drain, when each transaction costs a sync. Less than a megabyte of the journal's sixteen.
 const DRAIN_BATCH_LINKS: usize = 16_384;
+
+/// How a flush writes.
+#[derive(Debug, Clone, Copy)]
+struct FlushMode {
+    /// Links in one transaction.
+    links: usize,
+    /// Whether it fills the outbox of a cluster beyond its limit, so that nothing is lost with the process.
+    may_overfill: bool,
+}
+
+const REGULAR: FlushMode = FlushMode {
+    links: BATCH_LINKS,
+    may_overfill: false,
+};
+const LAST: FlushMode = FlushMode {
+    links: DRAIN_BATCH_LINKS,
+    may_overfill: true,
+};
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -100,6 +119,8 @@ pub(super) struct Clicks {
     written: AtomicU64,
     /// Held during a flush. Readers never wait for it.
     flushing: AsyncMutex<()>,
+    /// What the counts of this process are known by in a cluster.
+    source: ClickSource,
 }
 
 #[derive(Debug)]
@@ -115,34 +136,67 @@ struct Pending {
 #[derive(Debug, Clone)]
 struct Batch {
     counts: Arc<Vec<(LinkId, Usage)>>,
-    /// The first total after the write. A store or snapshot with this total contains the batch.
-    total: Arc<Mutex<Option<(LinkId, Usage)>>>,
+    mark: Arc<Mutex<Option<Mark>>>,
+}
+
+/// How a store or a snapshot with a batch is told from one without it.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    /// The first total after the write.
+    Total(LinkId, Usage),
+    /// In a cluster, the counter of its message in the outbox.
+    Queued(u64),
 }
 
 impl Batch {
-    /// Writes it unless an attempt of unknown outcome succeeded.
-    fn write(&self, transaction: &mut Transaction<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let before = *self.total.lock();
-        if let Some((id, total)) = before
-            && transaction.usage(id)? == total
-        {
-            return Ok(());
+    /// Writes it unless an attempt of unknown outcome succeeded; false if there is no room for it.
+    fn write(
+        &self,
+        transaction: &mut Transaction<'_>,
+        source: ClickSource,
+        mode: FlushMode,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let is_written = match *self.mark.lock() {
+            Some(Mark::Total(id, total)) => transaction.usage(id)? == total,
+            Some(Mark::Queued(counter)) => transaction.queued_counter()? >= counter,
+            None => false,
+        };
+        if is_written {
+            return Ok(true);
         }
         // Readers need the lock, so it is not held here.
-        let total = transaction.add_usage(&self.counts, now)?;
-        *self.total.lock() = total;
-        Ok(())
+        let mark = if transaction.is_in_cluster() {
+            let queued = transaction.queue_clicks(source, &self.counts, now, mode.may_overfill)?;
+            let Some(counter) = queued else { return Ok(false) };
+            Some(Mark::Queued(counter))
+        } else {
+            let total = transaction.add_usage(&self.counts, now)?;
+            total.map(|(id, total)| Mark::Total(id, total))
+        };
+        *self.mark.lock() = mark;
+        Ok(true)
     }
 
     fn is_in(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
-        let total = *self.total.lock();
-        total.map_or(Ok(false), |(id, total)| Ok(snapshot.usage(id)? == total))
+        let mark = *self.mark.lock();
+        Ok(match mark {
+            Some(Mark::Total(id, total)) => snapshot.usage(id)? == total,
+            Some(Mark::Queued(counter)) => snapshot.queued_counter() >= counter,
+            None => false,
+        })
     }
 
-    /// The links that people have opened, with all their clicks.
+    /// The links that people have opened, with all their clicks. In a cluster, what waits in the outbox is not among
+    /// them until it is counted.
     fn clicks(&self, transaction: &mut Transaction<'_>) -> Result<Vec<(LinkId, u64)>, StoreError> {
+        let is_counted = !transaction.is_in_cluster();
         let used = self.counts.iter().filter(|(_, usage)| usage.clicks > 0);
-        used.map(|(id, _)| Ok((*id, transaction.usage(*id)?.clicks))).collect()
+        used.map(|(id, usage)| {
+            let more = if is_counted { 0 } else { usage.clicks };
+            Ok((*id, transaction.usage(*id)?.clicks.saturating_add(more)))
+        })
+        .collect()
     }
 
     fn visits(&self) -> u64 {
@@ -228,6 +282,7 @@ impl Clicks {
             dropped: AtomicU64::new(0),
             written: AtomicU64::new(0),
             flushing: AsyncMutex::new(()),
+            source: ClickSource(rand::random()),
         })
     }
 
@@ -280,6 +335,13 @@ impl Clicks {
         }
     }
 
+    /// What a reader adds to the totals of a snapshot that was taken before, so that a flush in between is missing from
+    /// the sum and not in it twice.
+    pub(super) fn missing(&self, ids: &[LinkId], snapshot: &Snapshot) -> Result<Vec<Usage>, StoreError> {
+        self.gather();
+        self.pending.lock().missing(ids, snapshot)
+    }
+
     fn flush_max(&self) -> usize {
         (self.pending_max.load(Ordering::Relaxed) / FLUSH_PARTS).max(1)
     }
@@ -302,7 +364,7 @@ impl Clicks {
             let links = links.min(pending.flush.len());
             pending.batch = Some(Batch {
                 counts: Arc::new(pending.flush.drain(..links).collect()),
-                total: Arc::default(),
+                mark: Arc::default(),
             });
             if pending.flush.is_empty() {
                 pending.flush = VecDeque::new();
@@ -321,8 +383,9 @@ impl Links {
         }
     }
 
+    /// Whether there are clicks to show: in a cluster, others may count them.
     pub fn is_counting_clicks(&self) -> bool {
-        self.clicks.is_counting
+        self.clicks.is_counting || self.store.replicating().is_some()
     }
 
     pub fn recorder(&self) -> ClickRecorder {
@@ -336,53 +399,65 @@ impl Links {
 
     /// Writes what has been recorded until now. What cannot be written stays pending while there is room.
     pub async fn flush_clicks(&self) -> Result<(), WriteError> {
-        self.flush_in_batches(BATCH_LINKS).await
+        self.flush_as(REGULAR).await
     }
 
-    async fn flush_in_batches(&self, links: usize) -> Result<(), WriteError> {
+    async fn flush_as(&self, mode: FlushMode) -> Result<(), WriteError> {
         let _flushing = self.clicks.flushing.lock().await;
-        self.flush_held(links).await
+        self.flush_held(mode).await
     }
 
     /// Writes what has been recorded until now, and lets no other flush begin until the guard is dropped.
     pub(super) async fn hold_flushed_clicks(&self) -> Result<AsyncMutexGuard<'_, ()>, WriteError> {
         let flushing = self.clicks.flushing.lock().await;
-        self.flush_held(BATCH_LINKS).await?;
+        self.flush_held(REGULAR).await?;
         Ok(flushing)
     }
 
-    async fn flush_held(&self, links: usize) -> Result<(), WriteError> {
+    async fn flush_held(&self, mode: FlushMode) -> Result<(), WriteError> {
         let clicks = &self.clicks;
         clicks.set_limits(self.index.links());
         clicks.gather();
         // Later clicks have time until the next flush.
         let flushes = clicks.pending.lock().table.len().div_ceil(clicks.flush_max());
         // First, a flush that was interrupted.
-        self.write_flush(links).await?;
+        let mut is_written = self.write_flush(mode).await?;
         for _ in 0..flushes {
+            if !is_written {
+                break;
+            }
             clicks.begin_flush();
-            self.write_flush(links).await?;
+            is_written = self.write_flush(mode).await?;
         }
         Ok(())
     }
 
-    async fn write_flush(&self, links: usize) -> Result<(), WriteError> {
-        let clicks = &self.clicks;
+    /// False if the outbox is full: what is left waits, where clicks of the same link take no more room.
+    async fn write_flush(&self, mode: FlushMode) -> Result<bool, WriteError> {
+        let (clicks, source) = (&self.clicks, self.clicks.source);
+        let links = match self.store.replicating() {
+            Some(_) => mode.links.min(CLICK_MESSAGE_MAX_LINKS),
+            None => mode.links,
+        };
         while let Some(batch) = clicks.next_batch(links) {
             let (links, visits) = (batch.counts.len(), batch.visits());
             // If this future is dropped here, the batch stays and is written again.
             let now = self.clock.now();
             let search = Arc::clone(&self.search);
             let write = move |transaction: &mut Transaction<'_>| {
-                batch.write(transaction, now)?;
+                if !batch.write(transaction, source, mode, now)? {
+                    return Ok(None);
+                }
                 // A search that begins later reads the store after this.
                 if search.is_kept() {
-                    batch.clicks(transaction)
+                    batch.clicks(transaction).map(Some)
                 } else {
-                    Ok(Vec::new())
+                    Ok(Some(Vec::new()))
                 }
             };
-            let used = self.store.write_local(write).await?;
+            let Some(used) = self.store.write_local(write).await? else {
+                return Ok(false);
+            };
             clicks.pending.lock().batch = None;
             self.search.note_used(used);
             clicks.written.fetch_add(1, Ordering::Relaxed);
@@ -390,7 +465,7 @@ impl Links {
             // Recorders do not wait for the remaining batches.
             clicks.gather();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes all recorded clicks. Gives up after `patience` without progress, unless the store accepts writes and is
@@ -402,7 +477,7 @@ impl Links {
             if before != written() {
                 (before, since) = (written(), Instant::now());
             }
-            let flushing = self.flush_in_batches(DRAIN_BATCH_LINKS);
+            let flushing = self.flush_as(LAST);
             match tokio::time::timeout(patience, flushing).await {
                 Ok(Ok(())) => return,
                 Ok(Err(_)) => tokio::time::sleep(RETRY_INTERVAL).await,
@@ -468,78 +543,5 @@ impl Links {
     #[cfg(test)]
     pub(super) fn gather_clicks(&self) {
         self.clicks.gather();
-    }
-
-    pub async fn get_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
-        let found = self.find_with_usage(id, scope).await;
-        found.and_then(|found| match found.0.status {
-            Status::Deleted => Err(LinkError::NotFound),
-            Status::Disabled | Status::Enabled => Ok(found),
-        })
-    }
-
-    /// As [`Self::get_with_usage`], deleted or not.
-    pub async fn find_with_usage(&self, id: LinkId, scope: Scope) -> Result<(ShortLink, Usage), LinkError> {
-        let read = move |snapshot: &Snapshot| {
-            let link = snapshot.get(id)?.filter(|link| scope.covers(link));
-            let ids = link.iter().map(|link| link.id).collect();
-            Ok((link, ids))
-        };
-        let (link, usages) = self.read_with_usage(Lane::Shared, read).await?;
-        let usage = usages.first().copied().unwrap_or_default();
-        link.map(|link| (link, usage)).ok_or(LinkError::NotFound)
-    }
-
-    pub async fn list_with_usage(
-        &self,
-        query: Query,
-        context: &ReadContext,
-    ) -> Result<((Listing, Vec<Usage>), Turn), LinkError> {
-        let (partner, query) = (query.partner, Arc::new(query));
-        let read = |limit: ReadLimit, lane| {
-            let query = Arc::clone(&query);
-            let read = move |snapshot: &Snapshot| {
-                let listing = snapshot.list(&query, &limit)?;
-                let ids = listing.links.iter().map(|link| link.id).collect();
-                Ok((listing, ids))
-            };
-            self.read_with_usage(lane, read)
-        };
-        Ok(self.read_in_turn(partner, context, read).await?)
-    }
-
-    /// Reads something, and the usage of the links whose ids come with it, without waiting for a flush.
-    pub(super) async fn read_with_usage<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
-    where
-        R: Send + 'static,
-        F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
-    {
-        let read = |snapshot: &Snapshot| {
-            let (result, ids) = read(snapshot)?;
-            let usages: Vec<_> = ids.iter().map(|id| snapshot.usage(*id)).collect::<Result<_, _>>()?;
-            Ok(((result, usages), ids))
-        };
-        let ((result, mut usages), pending) = self.read_with_pending(lane, read).await?;
-        for (usage, pending) in usages.iter_mut().zip(&pending) {
-            usage.add(pending);
-        }
-        Ok((result, usages))
-    }
-
-    /// Reads something, and what is counted of the links whose ids come with it and is not in what was read.
-    pub(super) async fn read_with_pending<R, F>(&self, lane: Lane, read: F) -> Result<(R, Vec<Usage>), StoreError>
-    where
-        R: Send + 'static,
-        F: FnOnce(&Snapshot) -> Result<(R, Vec<LinkId>), StoreError> + Send + 'static,
-    {
-        let clicks = Arc::clone(&self.clicks);
-        let job = move |snapshot: &Snapshot| {
-            let (result, ids) = read(snapshot)?;
-            // After the snapshot, so that a flush in between is missing from the sum and not in it twice.
-            clicks.gather();
-            let missing = clicks.pending.lock().missing(&ids, snapshot)?;
-            Ok((result, missing))
-        };
-        self.store.read_on(lane, job).await
     }
 }

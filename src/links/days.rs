@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::links::{LinkError, Links, Loaded, Scope};
 use crate::model::{DailyUsage, Day, LinkId, PartnerId};
-use crate::store::{Health, Lane, Snapshot, Transaction, WriteError};
+use crate::store::{Health, Lane, Snapshot, StoreError, Transaction, WriteError};
 
 /// Today and the days before it that are kept.
 const DAYS_KEPT: u32 = 90;
@@ -22,12 +22,19 @@ impl Links {
         let read = move |snapshot: &Snapshot| {
             let is_shown = snapshot.get(id)?.is_some_and(|link| scope.shows(&link));
             let days = is_shown.then(|| snapshot.usage_by_day(id, first..=today)).transpose()?;
-            Ok((days, vec![id]))
+            let days = days.map(|days| Ok::<_, StoreError>((days, snapshot.queued_by_day(id)?)));
+            Ok((days.transpose()?, vec![id]))
         };
         let (days, pending) = self.read_with_pending(Lane::Shared, read).await?;
-        let mut days = days.ok_or(LinkError::NotFound)?;
-        for pending in pending.into_iter().filter(|pending| pending.visits() > 0) {
-            let day = pending.last_used_at.map_or(today, |at| at.day());
+        let (mut days, queued) = days.ok_or(LinkError::NotFound)?;
+        let pending = pending.into_iter().filter(|pending| pending.visits() > 0);
+        let pending = pending.map(|pending| DailyUsage {
+            day: pending.last_used_at.map_or(today, |at| at.day()),
+            clicks: pending.clicks,
+            previews: pending.previews,
+        });
+        for pending in queued.into_iter().chain(pending) {
+            let day = pending.day;
             let at = match days.binary_search_by_key(&day, |used| used.day) {
                 Ok(at) => at,
                 Err(at) => {
@@ -44,7 +51,8 @@ impl Links {
         Ok(days)
     }
 
-    /// The same for all links of a partner together, as of the last flush.
+    /// The same for all links of a partner together, as of the last flush, in a cluster as far as the stream of clicks
+    /// has been counted.
     pub async fn clicks_of_partner_by_day(&self, partner: PartnerId) -> Result<Vec<DailyUsage>, LinkError> {
         let (first, today) = self.days_kept();
         let read = move |snapshot: &Snapshot| snapshot.usage_of_partner_by_day(partner, first..=today);

@@ -11,6 +11,7 @@ mod clicks;
 mod days;
 mod destinations;
 pub mod file;
+mod fleet;
 mod ids;
 mod map;
 mod policy;
@@ -19,6 +20,7 @@ mod restore;
 mod search;
 mod sessions;
 mod turns;
+mod usage;
 mod update;
 
 #[cfg(test)]
@@ -462,8 +464,7 @@ impl Links {
 
     /// Revokes a session, and every session of the partner with the same session id.
     pub async fn revoke(&self, session: &Session, by: Actor) -> Result<(), WriteError> {
-        let log = self.audit_log(by);
-        let (digest, expiry): (Digest, Timestamp) = (session.digest, session.expiry);
+        let (log, digest, expiry): (_, Digest, Timestamp) = (self.audit_log(by), session.digest, session.expiry);
         let (by_id, now) = (session.session_id_digest(), self.clock.now());
         let job = move |transaction: &mut Transaction<'_>| {
             transaction.revoke(digest, expiry)?;

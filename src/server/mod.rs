@@ -74,8 +74,11 @@ pub async fn serve(
             .background
             .spawn(cluster::keep_copies(Arc::clone(cluster), Arc::clone(&links)));
         running.background.spawn(Arc::clone(cluster).follow(Arc::clone(&links)));
+        running
+            .background
+            .spawn(Arc::clone(cluster).exchange_clicks(Arc::clone(&links)));
     }
-    manager.serving(&links, cluster);
+    manager.serving(&links, cluster.clone());
     tokio::select! {
         () = shutdown => {}
         () = running.serving.workers.one_ended() => {
@@ -88,6 +91,9 @@ pub async fn serve(
     running.drain(settings.drain).await;
     // No thread records clicks any more.
     links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
+    if let Some(cluster) = cluster {
+        cluster.send_last_clicks(links).await;
+    }
     Ok(())
 }
 

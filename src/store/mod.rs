@@ -40,8 +40,8 @@ pub use read::query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, T
 pub use read::scan::Visitor;
 pub use read::snapshot::Snapshot;
 pub use read::verify::Verification;
-pub use replication::leave_cluster;
 pub use write::ahead::{Note, StagedImport};
+pub use write::leave::leave_cluster;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::queue::TransactionEnd;
 pub use write::rehearsal::Rehearsal;

@@ -319,7 +319,7 @@ fn show_stored(args: &ClientArgs, path: &Path, id: &str) -> Result<(), CliError>
         Err(_) => None,
     };
     let link = found.ok_or_else(|| Failure::NotFound.error(format!("{} has no link {id}", path.display())))?;
-    let usage = snapshot.usage(link.id)?.into();
+    let usage = snapshot.usage_with_queued(link.id)?.into();
     let link = UsedLinkJson {
         link: (&link).into(),
         usage,

@@ -33,9 +33,9 @@ const STORES: usize = 3;
 const INTERRUPTING: usize = 1_000;
 
 pub struct Member {
-    disk: Disk,
+    pub disk: Disk,
     pub links: Arc<Links>,
-    seed: u64,
+    pub seed: u64,
 }
 
 impl Member {
@@ -73,7 +73,7 @@ impl Member {
 
 pub struct Cluster {
     pub log: SimulatedLog,
-    clock: Clock,
+    pub clock: Clock,
     pub members: Vec<Member>,
 }
 

@@ -9,6 +9,7 @@ pub mod crash;
 pub mod damage;
 mod days;
 pub mod destinations;
+mod fleet;
 pub mod imports;
 mod once;
 mod policy;

@@ -32,7 +32,7 @@ pub fn compact(path: &Path, progress: &mut dyn Progress) -> Result<Compaction, C
         // Another user may serve it.
         None => Ok(disk::give_to_owner_of(&old, copy)?),
     };
-    snapshot.copy_to_if(path, progress, check)?;
+    snapshot.copy_whole_if(path, progress, check)?;
     drop(snapshot);
     Ok(Compaction {
         before,

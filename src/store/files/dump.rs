@@ -19,13 +19,14 @@ use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
+use crate::store::format::outbox::{self, CLICK_POSITION, MOVED, OUTBOX, SOURCES};
 use crate::store::format::record;
 use crate::store::format::staged;
 use crate::store::format::tables::{self, AUDIT, CLICKS, DAYS, STAGED, Tables};
 use crate::store::format::values;
 use crate::store::read::snapshot::{Snapshot, id_of};
 use crate::store::read::verify::Verification;
-use crate::store::replication::Position;
+use crate::store::replication::{ClickMessage, ClickPosition, Position};
 
 /// Follows the progress of long work.
 pub trait Progress {
@@ -71,6 +72,11 @@ const OF_AUDIT: u8 = 130;
 const OF_REPLICATION: u8 = 131;
 /// Without them, an entry that comes next could not put them in force.
 const OF_STAGED: u8 = 132;
+/// What is known of clicks in a cluster, so that a copy counts on from there.
+const OF_SOURCES: u8 = 133;
+const OF_MOVED: u8 = 134;
+/// Only where a store is written anew in its own place: a message must wait in one store.
+const OF_OUTBOX: u8 = 135;
 
 impl Snapshot {
     /// How many entries a dump of it has.
@@ -87,7 +93,11 @@ impl Snapshot {
         for index in Index::ALL {
             entries += self.index(index).len()?;
         }
-        entries += u64::from(self.position().is_some());
+        entries += u64::from(self.position().is_some()) + u64::from(self.click_position().is_some());
+        let fleet = self.fleet.iter().flat_map(|fleet| [&fleet.sources, &fleet.moved]);
+        for table in fleet.flatten() {
+            entries += table.len()?;
+        }
         Ok(entries)
     }
 
@@ -157,28 +167,63 @@ impl Snapshot {
             let key = tables::POSITION.as_bytes();
             visit(OF_REPLICATION, key, &position.seal(key))?;
         }
+        if let Some(position) = self.click_position() {
+            let key = CLICK_POSITION.as_bytes();
+            visit(OF_REPLICATION, key, &position.seal(key))?;
+        }
+        if let Some(fleet) = &self.fleet {
+            for (number, table) in [(OF_SOURCES, &fleet.sources), (OF_MOVED, &fleet.moved)] {
+                if let Some(table) = table {
+                    visit_table(number, table, visit)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with each message of the outbox.
+    fn for_each_queued(&self, visit: Visit<'_>) -> Result<(), CopyError> {
+        for (counter, message) in self.queued_after(0, usize::MAX)? {
+            visit(OF_OUTBOX, &counter.to_be_bytes(), &message)?;
+        }
         Ok(())
     }
 
     /// Copies it into a new file, verifies the copy, and gives it its name only then; else removes it.
     pub fn copy_to(&self, path: &Path, progress: &mut dyn Progress) -> Result<Verification, CopyError> {
-        self.copy_to_if(path, progress, |_, _| Ok(()))
+        self.copy(path, progress, false, |_, _| Ok(()))
     }
 
-    /// As [`Snapshot::copy_to`], if `check` accepts what the verification of the unfinished file has found.
-    pub fn copy_to_if(
+    /// As [`Snapshot::copy_to`], with what only the store itself has, if `check` accepts what the verification of the
+    /// unfinished file has found.
+    pub fn copy_whole_if(
         &self,
         path: &Path,
         progress: &mut dyn Progress,
         check: impl FnOnce(&Verification, &File) -> Result<(), CopyError>,
     ) -> Result<Verification, CopyError> {
+        self.copy(path, progress, true, check)
+    }
+
+    fn copy(
+        &self,
+        path: &Path,
+        progress: &mut dyn Progress,
+        is_whole: bool,
+        check: impl FnOnce(&Verification, &File) -> Result<(), CopyError>,
+    ) -> Result<Verification, CopyError> {
         progress.begin("copying", self.entries()?);
         let fill = |copy: &mut Copy<'_>, progress: &mut dyn Progress| {
-            self.for_each_entry(&mut |table, key, value| {
+            let mut visit = |table, key: &[u8], value: &[u8]| {
                 progress.advance(1);
                 check_entry(table, key, value)?;
                 copy.insert(table, key, value)
-            })
+            };
+            self.for_each_entry(&mut visit)?;
+            if is_whole {
+                self.for_each_queued(&mut visit)?;
+            }
+            Ok(())
         };
         build(path, progress, fill, check)
     }
@@ -242,7 +287,13 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_DAYS => days::split_key(key).and_then(|_| days::decode(key, value)).map(drop),
         OF_AUDIT => audit::decode(key, value).map(drop),
         OF_STAGED => staged::decode(key, value).map(drop),
+        OF_REPLICATION if key == CLICK_POSITION.as_bytes() => ClickPosition::unseal(key, value).map(drop),
         OF_REPLICATION => Position::unseal(key, value).map(drop),
+        OF_SOURCES => outbox::unseal_counter("clicks_sources", key, value).map(drop),
+        OF_MOVED => outbox::unseal_moved(key, value).map(drop),
+        OF_OUTBOX => ClickMessage::decode(value)
+            .map(drop)
+            .map_err(|error| StoreError::damaged("clicks_outbox", error)),
         OF_META => Ok(()),
         number => match Index::ALL.get(usize::from(number.saturating_sub(OF_FIRST_INDEX))) {
             Some(index) if keys::id_of(*index, key).is_none() => {
@@ -337,6 +388,23 @@ impl<'t> Copy<'t> {
             OF_CLICKS => &mut self.clicks,
             OF_DAYS => &mut self.days,
             OF_AUDIT => &mut self.audit,
+            OF_REPLICATION if key == CLICK_POSITION.as_bytes() => {
+                outbox::set_click_position(self.transaction, ClickPosition::unseal(key, value)?)?;
+                return Ok(());
+            }
+            OF_SOURCES => {
+                self.transaction.open_table(SOURCES)?.insert(key, value)?;
+                return Ok(());
+            }
+            OF_MOVED => {
+                self.transaction.open_table(MOVED)?.insert(key, value)?;
+                return Ok(());
+            }
+            OF_OUTBOX => {
+                let counter = u64::from_be_bytes(key.try_into().map_err(|_| MALFORMED)?);
+                self.transaction.open_table(OUTBOX)?.insert(counter, value)?;
+                return Ok(());
+            }
             OF_REPLICATION => {
                 tables::set_position(self.transaction, &Position::unseal(key, value)?)?;
                 return Ok(());

@@ -8,6 +8,7 @@ pub mod clicks;
 pub mod days;
 pub mod format_1;
 pub mod keys;
+pub mod outbox;
 pub mod record;
 pub mod staged;
 pub mod tables;

@@ -233,6 +233,15 @@ pub fn position_of(transaction: &ReadTransaction) -> Result<Option<Position>, St
         .transpose()
 }
 
+/// The same inside a transaction.
+pub fn position_in(transaction: &WriteTransaction) -> Result<Option<Position>, StoreError> {
+    let table = transaction.open_table(REPLICATION)?;
+    let sealed = table.get(POSITION)?;
+    sealed
+        .map(|sealed| Position::unseal(POSITION.as_bytes(), sealed.value()))
+        .transpose()
+}
+
 pub fn set_position(transaction: &WriteTransaction, position: &Position) -> Result<(), StoreError> {
     let sealed = position.seal(POSITION.as_bytes());
     transaction

@@ -6,7 +6,7 @@ use crate::model::{Day, Digest, LinkId, PartnerId, Timestamp};
 use crate::store::format::clicks;
 use crate::store::format::staged::ImportId;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
-use crate::store::replication::PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY;
+use crate::store::replication::{ClickPosition, PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY};
 
 /// The version that is written.
 pub const VERSION: u8 = 1;
@@ -38,6 +38,13 @@ pub const IMPORTED: u8 = 14;
 pub const PARTS_DROPPED: u8 = 15;
 /// The parts are a payload that was too long for an entry, and whose changes are made now.
 pub const ASSEMBLED: u8 = 16;
+
+/// A message that the stream of clicks is to have.
+pub const CLICKS_QUEUED: u8 = 17;
+/// The stream has the messages up to this one.
+pub const CLICKS_SENT: u8 = 18;
+/// A message of the stream of clicks, with the position that it leads to.
+pub const CLICKS_COUNTED: u8 = 19;
 
 /// The changes of one transaction in a cluster, in however many entries.
 const ENTRIES_MAX_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
@@ -114,6 +121,29 @@ impl Redo {
         self.keyed(USAGE_MOVED, from.as_bytes(), &[]);
         match u8::try_from(to.as_bytes().len()) {
             Ok(length) => self.append(&[&[length], to.as_bytes()]),
+            Err(_) => self.give_up(),
+        }
+    }
+
+    pub fn clicks_queued(&mut self, counter: u64, message: &[u8]) {
+        self.message(&[&[CLICKS_QUEUED], &counter.to_be_bytes()], message);
+    }
+
+    pub fn clicks_sent(&mut self, counter: u64) {
+        self.append(&[&[CLICKS_SENT], &counter.to_be_bytes()]);
+    }
+
+    pub fn clicks_counted(&mut self, at: ClickPosition, message: &[u8]) {
+        let (stream, sequence) = (at.stream.to_be_bytes(), at.sequence.to_be_bytes());
+        self.message(&[&[CLICKS_COUNTED], &stream, &sequence], message);
+    }
+
+    fn message(&mut self, parts: &[&[u8]], message: &[u8]) {
+        match u32::try_from(message.len()) {
+            Ok(length) => {
+                self.append(parts);
+                self.append(&[&length.to_be_bytes(), message]);
+            }
             Err(_) => self.give_up(),
         }
     }

@@ -9,11 +9,11 @@ use crate::store::error::StoreError;
 use crate::store::format::{audit, record as stored_record, staged, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
-    ASSEMBLED, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK, LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED,
-    Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
+    ASSEMBLED, CLICKS_COUNTED, CLICKS_QUEUED, CLICKS_SENT, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK,
+    LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED, Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
 };
 use crate::store::read::snapshot::Snapshot;
-use crate::store::replication::{Entry, Position};
+use crate::store::replication::{ClickPosition, Entry, Position};
 use crate::store::write::transaction::Transaction;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +122,23 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
             }
             [LOG_DROPPED] => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
             [USAGE_MOVED] => transaction.move_usage(rest.take_id()?, rest.take_id()?)?,
+            [CLICKS_QUEUED] => {
+                let (counter, length) = (u64::from_be_bytes(rest.take()?), u32::from_be_bytes(rest.take()?));
+                transaction.put_queued(counter, rest.take_slice(length as usize)?)?;
+            }
+            [CLICKS_SENT] => transaction.drop_queued_until(u64::from_be_bytes(rest.take()?))?,
+            [CLICKS_COUNTED] => {
+                let (stream, sequence) = (u64::from_be_bytes(rest.take()?), u64::from_be_bytes(rest.take()?));
+                let length = u32::from_be_bytes(rest.take()?);
+                let at = ClickPosition { stream, sequence };
+                transaction.add_message(at, rest.take_slice(length as usize)?)?;
+            }
             [ENTRY] => {
                 let bytes = rest.take_long()?;
                 let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
+                transaction.is_of_entry = true;
                 apply(transaction, entry.payload)?;
+                transaction.is_of_entry = false;
                 put_entry(transaction, bytes, &entry, u64::MAX)?;
             }
             [kind] => apply_ahead(transaction, kind, &mut rest)?,

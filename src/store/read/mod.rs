@@ -4,6 +4,7 @@ pub mod audit;
 pub mod inspection;
 pub mod limit;
 pub mod list;
+pub mod outbox;
 pub mod query;
 pub mod rank;
 pub mod remains;

@@ -11,6 +11,7 @@ use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
+use crate::store::format::outbox::FleetClicks;
 use crate::store::format::record;
 use crate::store::format::tables::{
     self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, ENTRIES, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
@@ -40,6 +41,7 @@ pub struct Snapshot {
     pub entries: Option<ReadOnlyTable<u64, Bytes>>,
     /// Parts of imports that are not in force yet.
     pub staged: Option<ReadOnlyTable<Bytes, Bytes>>,
+    pub fleet: Option<FleetClicks>,
     /// The number of the commit that left the store so.
     pub sequence: u64,
 }
@@ -49,6 +51,7 @@ impl Snapshot {
         let inner = database.begin_read()?;
         let meta = inner.open_table(META)?;
         let sequence = meta.get(META_SEQUENCE)?.map_or(0, |entry| entry.value());
+        let position = tables::position_of(&inner)?;
         Ok(Self {
             links: inner.open_table(LINKS)?,
             indexes: PerIndex::make(|index| inner.open_table(index.table()))?,
@@ -58,7 +61,8 @@ impl Snapshot {
             clicks: tables::open_if_there(&inner, CLICKS)?,
             days: tables::open_if_there(&inner, DAYS)?,
             audit: tables::open_if_there(&inner, AUDIT)?,
-            position: tables::position_of(&inner)?,
+            fleet: position.map(|_| FleetClicks::open(&inner)).transpose()?,
+            position,
             entries: tables::open_if_there(&inner, ENTRIES)?,
             staged: tables::open_if_there(&inner, STAGED)?,
             meta,
@@ -102,7 +106,8 @@ impl Snapshot {
         Ok(digest)
     }
 
-    /// How a link has been used, as far as that has been written down; a damaged entry is logged and counts as none.
+    /// How a link has been used, as far as that has been written down; a damaged entry is logged and counts as none. In
+    /// a cluster, this is what the stream of clicks has led to.
     pub fn usage(&self, id: LinkId) -> Result<Usage, StoreError> {
         match &self.clicks {
             Some(table) => clicks::usage_of(id, table),
@@ -112,8 +117,8 @@ impl Snapshot {
 
     /// Calls `visit` with every link that has been used and its clicks, as far as they have been written down.
     pub fn for_each_used(&self, mut visit: impl FnMut(LinkId, u64)) -> Result<(), StoreError> {
-        let Some(table) = &self.clicks else { return Ok(()) };
-        for entry in table.iter()? {
+        let entries = self.clicks.as_ref().map(|table| table.iter()).transpose()?;
+        for entry in entries.into_iter().flatten() {
             let (id, sealed) = entry?;
             let Ok(link) = id_of(id.value()) else { continue };
             let clicks = clicks::decode_or_none(link, sealed.value()).clicks;
@@ -121,7 +126,7 @@ impl Snapshot {
                 visit(link, clicks);
             }
         }
-        Ok(())
+        self.for_each_queued_click(&mut visit)
     }
 
     /// How a link has been used on each of these days, without those on which it was not.

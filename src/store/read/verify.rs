@@ -31,7 +31,7 @@ impl Verification {
         self.found == 0
     }
 
-    fn problem(&mut self, text: impl FnOnce() -> String) {
+    pub fn problem(&mut self, text: impl FnOnce() -> String) {
         self.found += 1;
         if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(text());
@@ -85,6 +85,7 @@ impl Snapshot {
         self.verify_sessions(&mut found)?;
         self.verify_digest(&mut found)?;
         self.verify_staged(&mut found)?;
+        self.verify_fleet_clicks(&mut found)?;
         if counted != found.counters {
             let (counted, counters) = (counted, found.counters);
             found.problem(|| format!("{counters} counters, but links in {counted} scopes"));

@@ -221,10 +221,11 @@ fn chain_of(entry: &[u8]) -> Chain {
     Chain(Sha256::digest(entry).into())
 }
 
-struct Parts<'a>(&'a [u8]);
+/// What is left of some bytes.
+pub(super) struct Parts<'a>(pub &'a [u8]);
 
 impl Parts<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (part, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*part)

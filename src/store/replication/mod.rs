@@ -11,17 +11,17 @@
 //!
 //! The log itself is behind [`ReplicationLog`]; what it returns is checked here.
 
+pub mod click_position;
+pub mod clicks;
 pub mod digest;
 pub mod entry;
 
-use std::path::Path;
 use std::pin::Pin;
 
-use crate::store::error::{OpenError, StoreError};
-use crate::store::files::medium::{Medium as _, StoreFile};
-use crate::store::format::tables;
-use crate::store::read::snapshot::Snapshot;
+use crate::store::error::StoreError;
 
+pub use click_position::ClickPosition;
+pub use clicks::{CLICK_MESSAGE_MAX_LINKS, ClickError, ClickMessage, ClickSource};
 pub use digest::ContentDigest;
 pub use entry::{Chain, Entry, Position};
 
@@ -93,17 +93,4 @@ impl From<StoreError> for ApplyError {
     fn from(_: StoreError) -> Self {
         Self::Unavailable
     }
-}
-
-/// Takes a store that no process has open out of its cluster; false if it is in none.
-pub fn leave_cluster(path: &Path) -> Result<bool, OpenError> {
-    let database = StoreFile::new(path).open()?;
-    let is_in_cluster = Snapshot::new(&database)?.position().is_some();
-    if is_in_cluster {
-        let mut transaction = database.begin_write().map_err(StoreError::from)?;
-        transaction.set_quick_repair(true);
-        tables::forget_replication(&transaction)?;
-        transaction.commit().map_err(StoreError::from)?;
-    }
-    Ok(is_in_cluster)
 }

@@ -1,5 +1,6 @@
-//! A simulated disk that fails, loses power and lies, and a replication log that does too.
+//! A simulated disk that fails, loses power and lies, and a replication log and a stream of clicks that do too.
 
+pub mod clicks;
 pub mod log;
 pub mod simulated;
 

@@ -190,6 +190,14 @@ impl Disk {
         Self::holding(disk.state().shown.clone())
     }
 
+    /// A disk with this file of a store.
+    pub(crate) fn with_file(store: Vec<u8>) -> Self {
+        Self::holding(Content {
+            store,
+            ..Content::default()
+        })
+    }
+
     pub(crate) fn holding(content: Content) -> Self {
         let mut hasher = DefaultHasher::new();
         content.journal.hash(&mut hasher);

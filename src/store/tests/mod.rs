@@ -6,6 +6,7 @@ mod days;
 mod formats;
 mod inspection;
 mod journals;
+mod outbox;
 mod ownership;
 mod usage;
 

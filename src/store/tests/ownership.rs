@@ -42,7 +42,7 @@ fn link_in_place_of_a_copy_gets_no_owner_and_no_mode() {
     let old = fs::metadata(&store).unwrap();
     let database = StoreFile::new(&store).open().unwrap();
     let snapshot = Snapshot::new(&database).unwrap();
-    let copied = snapshot.copy_to_if(&store, &mut (), |_, copy| {
+    let copied = snapshot.copy_whole_if(&store, &mut (), |_, copy| {
         fs::remove_file(unfinished(&store))?;
         symlink(&victim, unfinished(&store))?;
         give_to_owner_of(&old, copy)?;

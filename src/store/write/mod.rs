@@ -2,6 +2,8 @@
 
 pub mod ahead;
 pub mod audit;
+pub mod leave;
+pub mod outbox;
 pub mod prepared;
 pub mod queue;
 pub mod recovery;

@@ -18,6 +18,7 @@ use crate::store::format::{staged, tables};
 use crate::store::journal::redo::{Redo, journal_of_entries};
 use crate::store::journal::{record, replay};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
+use crate::store::write::outbox;
 use crate::store::write::queue::Request;
 use crate::store::write::staged::Outcome;
 use crate::store::write::transaction::{Finished, Transaction};
@@ -269,6 +270,8 @@ impl WriterState {
         self.metrics.journal_bytes.set(0);
         // A crash before has left none, or the next start passes it over.
         drop(self.medium.remove_journal());
+        // What waits there is in no copy.
+        outbox::carry_over(&*self.database()?, with)?;
         self.close();
         self.medium.replace(with)?;
         self.open().map_err(|error| {

@@ -80,6 +80,8 @@ pub struct Transaction<'t> {
     pub digest: Option<ContentDigest>,
     /// Of the last entry of the replication log that says what to do.
     pub outcome: Outcome,
+    /// Whether changes are those of an entry that is replayed.
+    pub is_of_entry: bool,
     /// How many changes have been made or begun.
     pub modifications: usize,
     /// How many of them are clicks.
@@ -113,6 +115,7 @@ impl<'t> Transaction<'t> {
             redo,
             digest: None,
             outcome: Outcome::default(),
+            is_of_entry: false,
             modifications: 0,
             clicked: 0,
         })

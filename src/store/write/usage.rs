@@ -9,6 +9,7 @@ use crate::store::format::clicks;
 use crate::store::format::days::{self, Visits};
 use crate::store::format::keys::Bytes;
 use crate::store::format::tables::{CLICKS, DAYS};
+use crate::store::replication::clicks::ClickDelta;
 use crate::store::write::transaction::Transaction;
 
 impl<'t> Transaction<'t> {
@@ -37,6 +38,15 @@ impl<'t> Transaction<'t> {
             }
         }
         Ok(first)
+    }
+
+    /// Adds what another box, or this one, has counted.
+    pub fn add_delta(&mut self, delta: &ClickDelta) -> Result<(), StoreError> {
+        let ClickDelta { id, usage, day } = delta;
+        if self.change_usage(*id, Some(*day), |total| total.add(usage))?.is_none() {
+            tracing::error!(%id, "dropping clicks of a link that is not in the store");
+        }
+        Ok(())
     }
 
     /// Writes down how a link has been used in all; by what that is more, its day has more too.
@@ -177,9 +187,10 @@ impl<'t> Transaction<'t> {
     /// Moves what has been counted of a link, in all and by day, to another one of the same partner.
     pub fn move_usage(&mut self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
         // In a cluster also where nothing has been counted here: what has been elsewhere moves too.
-        let is_noted = self.digest.is_some();
+        let is_noted = self.is_in_cluster() || self.is_of_entry;
         if is_noted {
             self.modifications += 1;
+            self.note_moved(from, to)?;
             self.redo.usage_moved(from, to);
         }
         let usage = self.usage(from)?;

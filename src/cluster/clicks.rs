@@ -1,0 +1,234 @@
+//! Clicks of all boxes: each sends what it has counted to a second stream, and admin boxes add up what that has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::cluster::nats::{NatsError, StreamInfo};
+use crate::cluster::{Cluster, ClusterSettings, Role};
+use crate::links::Links;
+use crate::store::replication::ClickPosition;
+
+/// How often a box looks for clicks to send and to count.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Messages that are taken from the outbox at once.
+const SEND_MAX: usize = 16;
+/// At the end, for what has just been counted.
+const LAST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a message that one replica does not have is asked of another.
+const REPLICA_ATTEMPTS: usize = 5;
+
+/// What a stream does not have any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Messages that have been counted: it was made anew, or has lost its end.
+    Counted,
+    /// So many messages that this box has not counted.
+    Missing(u64),
+}
+
+struct Exchange {
+    cluster: Arc<Cluster>,
+    links: Arc<Links>,
+    /// The counter of the last message that the stream has acknowledged.
+    acknowledged: u64,
+    /// What went wrong last, which is logged once.
+    problem: Option<String>,
+    /// What the stream has lost, the same.
+    lost: Option<Lost>,
+}
+
+impl Cluster {
+    /// Sends and counts clicks for as long as this runs.
+    pub async fn exchange_clicks(self: Arc<Self>, links: Arc<Links>) {
+        let mut exchange = Exchange::new(self, links);
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let problem = exchange.run().await.err();
+            if exchange.problem != problem {
+                if let Some(reason) = &problem {
+                    tracing::warn!(reason, "clicks wait");
+                }
+                exchange.problem = problem;
+            }
+        }
+    }
+
+    /// Sends what was counted until the end; what cannot be sent now is sent after the next start.
+    pub async fn send_last_clicks(self: Arc<Self>, links: Arc<Links>) {
+        let mut exchange = Exchange::new(self, links);
+        match timeout(LAST_TIMEOUT, exchange.send()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => tracing::warn!(reason, "clicks wait for the next start"),
+            Err(_) => tracing::warn!("clicks wait for the next start"),
+        }
+    }
+}
+
+impl Exchange {
+    const fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Self {
+        Self {
+            cluster,
+            links,
+            acknowledged: 0,
+            problem: None,
+            lost: None,
+        }
+    }
+
+    fn settings(&self) -> &ClusterSettings {
+        self.cluster.settings()
+    }
+
+    async fn run(&mut self) -> Result<(), String> {
+        if !self.cluster.nats().is_connected() {
+            // The follower of the log says so.
+            return Ok(());
+        }
+        self.send().await?;
+        match self.settings().role {
+            Role::Admin => self.count().await,
+            Role::Edge => Ok(()),
+        }
+    }
+
+    /// Sends the outbox, oldest first: a message only when the stream has the one before it.
+    async fn send(&mut self) -> Result<(), String> {
+        let nats = self.cluster.nats().clicks();
+        loop {
+            let queued = self.links.queued_clicks(self.acknowledged, SEND_MAX).await;
+            let queued = queued.map_err(|error| error.to_string())?;
+            if queued.is_empty() {
+                return Ok(());
+            }
+            for (counter, message) in queued {
+                let sent = nats.publish_clicks(&self.settings().node, message.into());
+                sent.await.map_err(|error| format!("cannot send them: {error}"))?;
+                self.acknowledged = counter;
+            }
+            // An admin box removes a message when it counts it, so that no moment shows it twice or not at all.
+            if self.settings().role == Role::Edge {
+                let dropped = self.links.drop_queued_clicks(self.acknowledged).await;
+                dropped.map_err(|error| error.to_string())?;
+            }
+        }
+    }
+
+    /// Counts what the stream has.
+    async fn count(&mut self) -> Result<(), String> {
+        let nats = self.cluster.nats().clicks();
+        let info = nats.info().await.map_err(|error| match error {
+            error if error.is_no_stream() => format!("there is no stream {}", nats.stream),
+            error => format!("cannot read the stream of clicks: {error}"),
+        })?;
+        let stored = self.links.click_position().await.map_err(|error| error.to_string())?;
+        let (mut at, lost) = start(stored, &info);
+        if lost != self.lost {
+            self.note_lost(lost);
+        }
+        while at.sequence < info.state.last_seq {
+            let messages = self.read(at.sequence).await?;
+            let counted = self.links.count_messages(at, messages).await;
+            let (after, error) = counted.map_err(|error| error.to_string())?;
+            at = after;
+            if let Some(error) = error {
+                return Err(format!(
+                    "message {} of the stream of clicks is {error}",
+                    at.sequence + 1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_lost(&mut self, lost: Option<Lost>) {
+        match lost {
+            Some(Lost::Counted) => {
+                tracing::warn!(
+                    "the stream of clicks was made anew or has lost its end: counting it from its beginning"
+                );
+                // Also what it had acknowledged and this box has not counted.
+                self.acknowledged = 0;
+            }
+            Some(Lost::Missing(messages)) => tracing::error!(
+                messages,
+                "the stream of clicks does not keep what this box has not counted: its totals are too low; take a \
+                 new copy with tinyd cluster join"
+            ),
+            None => {}
+        }
+        self.lost = lost;
+    }
+
+    /// The next messages; if one replica does not have the first, from another or from the leader.
+    async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
+        let nats = self.cluster.nats().clicks();
+        let failed = |error: NatsError| format!("cannot read the stream of clicks: {error}");
+        for _ in 0..REPLICA_ATTEMPTS {
+            let messages = nats.read(after).await.map_err(failed)?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+        let message = nats.get(after + 1).await.map_err(failed)?;
+        let message = message.ok_or_else(|| format!("no replica has message {} of the stream of clicks", after + 1))?;
+        Ok(vec![message])
+    }
+}
+
+/// From where to count on. A message that comes again counts once, so it does no harm to begin too early.
+fn start(stored: Option<ClickPosition>, info: &StreamInfo) -> (ClickPosition, Option<Lost>) {
+    let stream = number_of(&info.created);
+    let kept = info.state.first_seq.saturating_sub(1);
+    let (sequence, lost) = match stored {
+        Some(at) if at.stream != stream || at.sequence > info.state.last_seq => (0, Some(Lost::Counted)),
+        Some(at) if at.sequence < kept => (at.sequence, Some(Lost::Missing(kept - at.sequence))),
+        Some(at) => (at.sequence, None),
+        None => (0, None),
+    };
+    let sequence = sequence.max(kept);
+    (ClickPosition { stream, sequence }, lost)
+}
+
+/// A number for the moment at which a stream was made: FNV-1a.
+fn number_of(created: &str) -> u64 {
+    created.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(created: &str, first: u64, last: u64) -> StreamInfo {
+        let info = serde_json::json!({
+            "config": {
+                "name": "S", "storage": "file", "retention": "limits", "discard": "old", "num_replicas": 3,
+                "max_bytes": 1, "max_age": 1,
+            },
+            "state": {"first_seq": first, "last_seq": last, "bytes": 0},
+            "created": created,
+        });
+        serde_json::from_value(info).unwrap()
+    }
+
+    #[test]
+    fn counting_goes_on_in_the_same_stream_only() {
+        let at = |created: &str, sequence| ClickPosition {
+            stream: number_of(created),
+            sequence,
+        };
+        assert_eq!(start(None, &info("a", 1, 0)), (at("a", 0), None));
+        assert_eq!(start(Some(at("a", 4)), &info("a", 1, 9)), (at("a", 4), None));
+        assert_eq!(start(Some(at("a", 4)), &info("a", 5, 4)), (at("a", 4), None));
+        let again = (at("a", 0), Some(Lost::Counted));
+        assert_eq!(start(Some(at("b", 4)), &info("a", 1, 9)), again);
+        assert_eq!(start(Some(at("a", 4)), &info("a", 1, 3)), again);
+        let missing = (at("a", 7), Some(Lost::Missing(3)));
+        assert_eq!(start(Some(at("a", 4)), &info("a", 8, 9)), missing);
+    }
+}

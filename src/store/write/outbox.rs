@@ -1,0 +1,197 @@
+//! Clicks in a cluster: what this box has counted waits in the outbox until the stream of clicks has it, and totals
+//! grow by what the stream has.
+
+use std::mem;
+use std::path::Path;
+
+use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _};
+
+use crate::model::{LinkId, Timestamp, Usage};
+use crate::store::error::StoreError;
+use crate::store::files::medium;
+use crate::store::format::outbox::{self, MOVED, OUTBOX, SOURCES};
+use crate::store::format::tables;
+use crate::store::journal::redo::Redo;
+use crate::store::read::snapshot::Snapshot;
+use crate::store::replication::ClickPosition;
+use crate::store::replication::clicks::{ClickDelta, ClickError, ClickMessage, ClickSource, OUTBOX_MAX_MESSAGES};
+use crate::store::write::transaction::Transaction;
+
+impl Transaction<'_> {
+    pub const fn is_in_cluster(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    /// The counter of the last message that was put into the outbox.
+    pub fn queued_counter(&self) -> Result<u64, StoreError> {
+        outbox::counter(self.inner)
+    }
+
+    /// Puts what was counted into the outbox, and returns the counter of the message; none, and nothing is put there,
+    /// if it is full. The counts are in the order of the ids.
+    pub fn queue_clicks(
+        &mut self,
+        source: ClickSource,
+        counted: &[(LinkId, Usage)],
+        now: Timestamp,
+        may_overfill: bool,
+    ) -> Result<Option<u64>, StoreError> {
+        let is_full = self.inner.open_table(OUTBOX)?.len()? >= OUTBOX_MAX_MESSAGES;
+        if is_full && !may_overfill {
+            return Ok(None);
+        }
+        let position = tables::position_in(self.inner)?;
+        let position = position.ok_or_else(|| StoreError::damaged("replication", "the position is missing"))?;
+        let counter = outbox::counter(self.inner)?.saturating_add(1);
+        let deltas = counted.iter().map(|(id, usage)| ClickDelta {
+            id: *id,
+            usage: *usage,
+            day: usage.last_used_at.unwrap_or(now).day(),
+        });
+        let message = ClickMessage::encode(&position, source, counter, deltas);
+        self.put_queued(counter, &message)?;
+        Ok(Some(counter))
+    }
+
+    /// Puts a message into the outbox.
+    pub fn put_queued(&mut self, counter: u64, message: &[u8]) -> Result<(), StoreError> {
+        self.note_clicked();
+        self.inner.open_table(OUTBOX)?.insert(counter, message)?;
+        outbox::set_counter(self.inner, counter)?;
+        self.redo.clicks_queued(counter, message);
+        Ok(())
+    }
+
+    /// Removes the messages of the outbox up to this one, which the stream has.
+    pub fn drop_queued_until(&mut self, counter: u64) -> Result<(), StoreError> {
+        self.inner.open_table(OUTBOX)?.retain_in(..=counter, |_, _| false)?;
+        self.note_clicked();
+        self.redo.clicks_sent(counter);
+        Ok(())
+    }
+
+    /// Counts the message of the stream that leads to this position, unless it has been counted, and returns the links
+    /// that people have opened. What is no message of this cluster is passed over. After an error nothing has changed.
+    pub fn count_message(
+        &mut self,
+        at: ClickPosition,
+        bytes: &[u8],
+    ) -> Result<Result<Vec<LinkId>, ClickError>, StoreError> {
+        let Some(position) = tables::position_in(self.inner)? else {
+            return Ok(Err(ClickError::Foreign));
+        };
+        let mut used = Vec::new();
+        match ClickMessage::decode(bytes) {
+            Ok(message) if message.cluster == position.cluster => {
+                let sequence = message.sequence;
+                if (message.epoch, sequence) > (position.epoch, position.sequence) {
+                    return Ok(Err(ClickError::Early { sequence }));
+                }
+                let opened = message.deltas().filter(|delta| delta.usage.clicks > 0);
+                used.extend(opened.map(|delta| delta.id));
+            }
+            Err(error @ ClickError::Newer(_)) => return Ok(Err(error)),
+            Ok(_) => tracing::error!(message = at.sequence, "passing over clicks of another cluster"),
+            Err(error) => tracing::error!(message = at.sequence, %error, "passing over a message of clicks"),
+        }
+        self.add_message(at, bytes)?;
+        for id in &mut used {
+            *id = outbox::resolve(self.inner, *id)?;
+        }
+        Ok(Ok(used))
+    }
+
+    /// As [`Self::count_message`], of a message that may be counted now.
+    pub fn add_message(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
+        // The message says it all.
+        let mut redo = mem::replace(&mut self.redo, Redo::not_kept());
+        let added = self.add_deltas(at, bytes);
+        redo.clicks_counted(at, bytes);
+        self.redo = redo;
+        self.note_clicked();
+        added
+    }
+
+    fn add_deltas(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
+        outbox::set_click_position(self.inner, at)?;
+        let own = tables::position_in(self.inner)?.map(|position| position.cluster);
+        let Ok(message) = ClickMessage::decode(bytes) else {
+            return Ok(());
+        };
+        if own != Some(message.cluster) {
+            return Ok(());
+        }
+        self.drop_own(&message, bytes)?;
+        let before = outbox::last_counter(self.inner, message.source)?;
+        if before.is_some_and(|before| message.counter <= before) {
+            return Ok(());
+        }
+        if let Some(missing) = before
+            .map(|before| message.counter - before - 1)
+            .filter(|missing| *missing > 0)
+        {
+            tracing::error!(
+                missing,
+                "messages of clicks are missing: totals of this box are too low"
+            );
+        }
+        let source = outbox::seal_counter(&message.source.0, message.counter);
+        self.inner
+            .open_table(SOURCES)?
+            .insert(message.source.0.as_slice(), source.as_slice())?;
+        for delta in message.deltas() {
+            let id = outbox::resolve(self.inner, delta.id)?;
+            self.add_delta(&ClickDelta { id, ..delta })?;
+        }
+        Ok(())
+    }
+
+    /// Removes a message that this box has sent.
+    fn drop_own(&self, message: &ClickMessage<'_>, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut table = self.inner.open_table(OUTBOX)?;
+        let is_own = table
+            .get(message.counter)?
+            .is_some_and(|queued| queued.value() == bytes);
+        if is_own {
+            table.remove(message.counter)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that what is counted of a link is that of another one, also what comes later.
+    pub fn note_moved(&self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
+        let sealed = outbox::seal_moved(from, to);
+        self.inner
+            .open_table(MOVED)?
+            .insert(from.as_bytes(), sealed.as_slice())?;
+        Ok(())
+    }
+
+    const fn note_clicked(&mut self) {
+        self.modifications += 1;
+        self.clicked += 1;
+    }
+}
+
+/// Moves what waits in a store to a copy that takes its place, unless that has counted it already.
+pub fn carry_over(from: &Database, to: &Path) -> Result<(), StoreError> {
+    let snapshot = Snapshot::new(from)?;
+    let (counter, queued) = (snapshot.queued_counter(), snapshot.queued_after(0, usize::MAX)?);
+    let database = Builder::new()
+        .set_cache_size(medium::CACHE_BYTES)
+        .open(to)
+        .map_err(redb::Error::from)?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    for (counter, bytes) in queued {
+        let Ok(message) = ClickMessage::decode(&bytes) else {
+            continue;
+        };
+        if outbox::last_counter(&transaction, message.source)?.is_none_or(|counted| counted < counter) {
+            transaction.open_table(OUTBOX)?.insert(counter, bytes.as_slice())?;
+        }
+    }
+    outbox::set_counter(&transaction, counter)?;
+    transaction.commit()?;
+    Ok(())
+}
