@@ -307,9 +307,8 @@ fn catch_up(
         "",
         spread,
     ));
-    Ok(
-        json!({ "links": missed, "linksPerSecond": rate, "ratioOfP99": ratio, "busy": busy.json(), "alone": alone.json() }),
-    )
+    let (busy, alone) = (busy.json(), alone.json());
+    Ok(json!({ "links": missed, "linksPerSecond": rate, "ratioOfP99": ratio, "busy": busy, "alone": alone }))
 }
 
 fn wait_for(edge: SocketAddr, id: &str) -> Result<()> {
