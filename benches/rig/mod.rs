@@ -16,6 +16,7 @@ pub(crate) mod interrupt;
 pub(crate) mod latency;
 pub(crate) mod links;
 pub(crate) mod machine;
+pub(crate) mod nats;
 pub(crate) mod open_loop;
 pub(crate) mod origin;
 pub(crate) mod plot;

@@ -433,6 +433,8 @@ impl Watcher {
             self.check_edge().await;
             return;
         }
+        // Before the log is asked, which has all that this box has then.
+        let before = self.position();
         let info = match self.cluster.nats.info().await {
             Ok(info) => info,
             Err(error) => {
@@ -444,7 +446,7 @@ impl Watcher {
                 return;
             }
         };
-        let Some(position) = self.position() else { return };
+        let Some(position) = before else { return };
         self.cluster.state.send_modify(|state| {
             state.head = Some(info.state.last_seq);
             state.silent_since = None;
@@ -456,7 +458,7 @@ impl Watcher {
         let head = last.to_string().into_bytes();
         // It is said again in a second.
         let _ = self.cluster.nats.publish("head", head).await;
-        let writable = self.writable(&info).await;
+        let writable = self.writable(&info, position).await;
         self.cluster.writable.send_replace(writable);
     }
 
@@ -482,7 +484,7 @@ impl Watcher {
     }
 
     /// Whether entries may be appended; what can be mended by itself is.
-    async fn writable(&mut self, info: &StreamInfo) -> Writable {
+    async fn writable(&mut self, info: &StreamInfo, position: Position) -> Writable {
         let asking = || Writable::Soon("asking the other boxes how far they are".to_owned());
         let connection = self.cluster.nats.connections();
         match self.witnessed {
@@ -501,9 +503,6 @@ impl Watcher {
         if let Some(reason) = self.check_clock() {
             return Writable::No(reason);
         }
-        let Some(position) = self.position() else {
-            return Writable::No("this store is in no cluster".to_owned());
-        };
         let last = info.state.last_seq;
         if last < position.sequence
             && let Err(reason) = self.restore_end(last, position).await

@@ -18,6 +18,7 @@
 mod acme;
 mod browser;
 mod clients;
+mod cluster;
 mod console;
 mod copies;
 mod faults;
@@ -64,6 +65,18 @@ const TESTS: &[Test] = &[
     test!(clients::node_client_and_kmc_work_unchanged, Node),
     test!(clients::typescript_client_works_unchanged_in_a_browser, Node, Chromium),
     test!(clients::php_reads_the_php_format, Php),
+    test!(cluster::writes_of_any_box_are_on_all, Nats),
+    test!(cluster::killed_boxes_return_with_everything, Nats),
+    test!(cluster::rolling_restart_fails_no_redirect, Nats),
+    test!(cluster::calls_are_linearizable_through_two_boxes, Nats),
+    test!(cluster::killed_servers_lose_nothing, Nats),
+    test!(cluster::hung_leader_loses_nothing, Nats),
+    test!(cluster::lost_quorum_refuses_writes_until_it_is_back, Nats),
+    test!(cluster::damaged_replica_misleads_no_box, Nats),
+    test!(cluster::lost_end_of_the_log_is_put_back, Nats),
+    test!(cluster::deleted_stream_is_made_anew, Nats),
+    test!(cluster::forked_box_stops_and_is_salvaged, Nats),
+    test!(cluster::partitioned_box_loses_nothing, Nats, Network),
     test!(console::people_use_the_console_in_chromium, Node, Chromium),
     test!(copies::copy_on_a_full_disk_leaves_no_file, Bash, Mount),
     test!(faults::failed_syncs_lose_no_write_and_no_redirect, Strace),

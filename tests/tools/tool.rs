@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use parking_lot::Mutex;
 
+use crate::cluster;
 use crate::network;
 use crate::wrapper::{REMOUNT, unshare};
 
@@ -17,6 +18,8 @@ pub enum Tool {
     Java,
     /// A mount namespace, in which a file system can be mounted and remounted.
     Mount,
+    /// A NATS server, which is installed here.
+    Nats,
     /// A network namespace with a mount namespace.
     Network,
     /// h2load and nghttp.
@@ -44,6 +47,7 @@ impl Tool {
             Self::Mount => {
                 "permission to mount: run as root or allow user namespaces; apt-get install util-linux mount"
             }
+            Self::Nats => "Python 3.11 with venv, which installs nats-server: apt-get install python3-venv",
             Self::Network => {
                 "network namespaces: run as root or allow user namespaces; apt-get install util-linux mount iproute2"
             }
@@ -94,6 +98,7 @@ impl Tool {
                 let args = [&wrapper[1..], &["sh", "-c", &script, folder.path().to_str().unwrap()]].concat();
                 succeeds(wrapper[0], &args)
             }
+            Self::Nats => Self::Python.try_out() && succeeds(&cluster::program().to_string_lossy(), &["--version"]),
             Self::Network => network::works(),
             Self::Nghttp2 => succeeds("h2load", &["--version"]) && succeeds("nghttp", &["--version"]),
             Self::Nginx => succeeds("nginx", &["-v"]),

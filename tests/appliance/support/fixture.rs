@@ -315,15 +315,13 @@ fn spawn(mut command: Command, folder: &Path) -> (Process, [String; 5]) {
         .append(true)
         .open(folder.join("log"))
         .unwrap();
+    // Under load, traces would be most of the work.
+    let log_level = match configured.contains("[cluster]") {
+        true => "debug,hyper=info",
+        false => "trace,hyper=info",
+    };
     let child = command
-        .args([
-            "--public",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log",
-            "trace,hyper=info",
-        ])
+        .args(["--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", log_level])
         .arg("--config")
         .arg(folder.join("tinyd.toml"))
         .arg("--data")

@@ -167,7 +167,10 @@ fn make(appliance: &Appliance, ks: &str, unique_id: &str, call: &Call) -> Result
 }
 
 /// Runs clients that call at random; returns calls and results in order of time.
-fn history(appliance: &Appliance, ks: &str, unique_id: &str) -> Vec<Event> {
+///
+/// Each client calls through one of the appliances. A redirect may show what another has changed a moment later, so it
+/// is a call only where there is one appliance.
+fn history(appliances: &[&Appliance], ks: &str, unique_id: &str) -> Vec<Event> {
     let events = Mutex::new(Vec::new());
     // A client whose call failed continues under a new number, because that call may still take effect.
     let (next_client, next_version) = (AtomicUsize::new(CLIENTS), AtomicUsize::new(0));
@@ -175,6 +178,7 @@ fn history(appliance: &Appliance, ks: &str, unique_id: &str) -> Vec<Event> {
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (events, next_client, next_version, ids) = (&events, &next_client, &next_version, &ids);
+            let appliance = appliances[client % appliances.len()];
             scope.spawn(move || {
                 let mut client = client;
                 for _ in 0..CALLS {
@@ -185,6 +189,7 @@ fn history(appliance: &Appliance, ks: &str, unique_id: &str) -> Vec<Event> {
                         (Some(id), 1) => Call::Delete(id),
                         (Some(id), 2) => Call::Get(id),
                         (Some(id), 3) => Call::Update(id, version),
+                        (Some(id), _) if appliances.len() > 1 => Call::Get(id),
                         (Some(id), _) => Call::Goto(id),
                     };
                     let number = {
@@ -223,11 +228,18 @@ pub fn is_linearizable(events: &[Event]) -> bool {
     tester.is_consistent()
 }
 
+/// Returns the number of calls that have failed.
 pub fn assert_linearizable(appliance: &Appliance) -> usize {
-    let ks = appliance.admin_ks();
+    assert_linearizable_through(&[appliance], ROUNDS, |_| ())
+}
+
+/// The same through several appliances; before each round, the function makes trouble.
+pub fn assert_linearizable_through(appliances: &[&Appliance], rounds: usize, mut before: impl FnMut(usize)) -> usize {
+    let ks = appliances[0].admin_ks();
     let mut failed = 0;
-    for round in 0..ROUNDS {
-        let events = history(appliance, &ks, &format!("round {round}"));
+    for round in 0..rounds {
+        before(round);
+        let events = history(appliances, &ks, &format!("round {round}"));
         let (calls, returns): (Vec<_>, Vec<_>) = events.iter().partition(|event| matches!(event, Event::Call(..)));
         failed += calls.len() - returns.len();
         let told = || {

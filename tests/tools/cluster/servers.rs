@@ -1,0 +1,355 @@
+//! Three NATS servers with JetStream on loopback addresses of their own, and what can go wrong with them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::clients::python_installed;
+use crate::support::fixture::Process;
+
+/// The version that the gate tests with; `NATS_VERSION` names another folder of `tests/nats`.
+const VERSION: &str = "2.14.6";
+const NUMBER: usize = 3;
+const CLIENT_PORT: u16 = 4222;
+const ROUTE_PORT: u16 = 6222;
+pub const STREAM: &str = "TINYD_main";
+/// For an election on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_millis(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The server's program, installed where it is not yet.
+pub fn program() -> PathBuf {
+    let version = std::env::var("NATS_VERSION").unwrap_or_else(|_| VERSION.to_owned());
+    python_installed(&format!("nats/{version}")).join("venv/bin/nats-server")
+}
+
+/// Waits for something that takes seconds, and lets others have the processor meanwhile.
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+pub struct Servers {
+    folder: TempDir,
+    addresses: Vec<String>,
+    /// Words before the command of each, which run it elsewhere.
+    wrappers: Vec<Vec<String>>,
+    processes: Vec<Option<Process>>,
+}
+
+/// Each test has addresses of its own, which no outgoing connection takes while a server is down.
+fn addresses() -> Vec<String> {
+    let (second, third) = (rand::random_range(1..=254u8), rand::random_range(0..=255u8));
+    (1..=NUMBER)
+        .map(|number| format!("127.{second}.{third}.{number}"))
+        .collect()
+}
+
+impl Servers {
+    pub fn start() -> Self {
+        let servers = Self::start_at(addresses(), vec![Vec::new(); NUMBER]);
+        servers.wait_until_leader();
+        servers
+    }
+
+    pub fn start_at(addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), addresses, wrappers)
+    }
+
+    fn start_in(folder: TempDir, addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
+        let mut servers = Self {
+            folder,
+            processes: addresses.iter().map(|_| None).collect(),
+            addresses,
+            wrappers,
+        };
+        for number in 0..NUMBER {
+            servers.configure(number);
+            servers.start_one(number);
+        }
+        servers
+    }
+
+    /// Others with copies of what these have stored, who know nothing of them. These must be down.
+    pub fn fork(&self) -> Self {
+        assert!(self.processes.iter().all(Option::is_none), "a server runs");
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..NUMBER {
+            copy(&self.store(number), &folder.path().join(format!("store{number}")));
+        }
+        Self::start_in(folder, addresses(), self.wrappers.clone())
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        let url = |address: &String| format!("nats://{address}:{CLIENT_PORT}");
+        self.addresses.iter().map(url).collect()
+    }
+
+    fn configure(&self, number: usize) {
+        let routes: Vec<_> = self
+            .addresses
+            .iter()
+            .map(|to| format!("nats://{to}:{ROUTE_PORT}"))
+            .collect();
+        let (address, store) = (&self.addresses[number], self.store(number));
+        let configuration = format!(
+            "server_name: n{number}\n\
+             listen: {address}:{CLIENT_PORT}\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 2GB }}\n\
+             cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
+             accounts {{\n\
+             SYS {{ users: [{{user: sys, password: sys}}],\n\
+             exports: [{{service: \"$SYS.REQ.SERVER.PING.JSZ\", response_type: stream}}] }}\n\
+             TINYD {{ jetstream: enabled, users: [{{user: t, password: t}}], imports: [{{\n\
+             service: {{account: SYS, subject: \"$SYS.REQ.SERVER.PING.JSZ\"}}, to: \"tinyd.main.servers\"}}] }}\n\
+             }}\n\
+             system_account: SYS\n\
+             no_auth_user: t\n",
+            routes.join(", ")
+        );
+        fs::write(self.configuration(number), configuration).unwrap();
+    }
+
+    fn configuration(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("n{number}.conf"))
+    }
+
+    fn store(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("store{number}"))
+    }
+
+    pub fn log(&self, number: usize) -> String {
+        fs::read_to_string(self.folder.path().join(format!("n{number}.log"))).unwrap_or_default()
+    }
+
+    pub fn start_one(&mut self, number: usize) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("n{number}.log")))
+            .unwrap();
+        let program = program().to_string_lossy().into_owned();
+        let words: Vec<_> = self.wrappers[number].iter().chain([&program]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("-c").arg(self.configuration(number));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.processes[number] = Some(Process(child.unwrap()));
+    }
+
+    pub fn signal(&self, number: usize, signal: Signal) {
+        let process = self.processes[number].as_ref().expect("it runs");
+        kill_process(Pid::from_child(&process.0), signal).unwrap();
+    }
+
+    /// As by kill -9.
+    pub fn kill(&mut self, number: usize) {
+        drop(self.processes[number].take());
+    }
+
+    pub fn kill_all(&mut self) {
+        (0..NUMBER).for_each(|number| self.kill(number));
+    }
+
+    /// Ends it as an operator does.
+    pub fn terminate(&mut self, number: usize) {
+        self.signal(number, Signal::TERM);
+        let process = self.processes[number].as_mut().expect("it runs");
+        process.0.wait().unwrap();
+        self.kill(number);
+    }
+
+    /// A copy of what a server has stored; it must be down.
+    pub fn store_copy(&self, number: usize) -> TempDir {
+        let kept = tempfile::tempdir().unwrap();
+        copy(&self.store(number), kept.path());
+        kept
+    }
+
+    /// Sets a server, which must be down, back to what it had stored then.
+    pub fn set_back(&self, number: usize, kept: &TempDir) {
+        assert!(self.processes[number].is_none(), "the server runs");
+        fs::remove_dir_all(self.store(number)).unwrap();
+        copy(kept.path(), &self.store(number));
+    }
+
+    /// Removes all that a server, which must be down, has stored.
+    pub fn empty(&self, number: usize) {
+        assert!(self.processes[number].is_none(), "the server runs");
+        fs::remove_dir_all(self.store(number)).unwrap();
+    }
+
+    /// Flips a bit in the middle of what a server, which must be down, has stored of the stream.
+    pub fn flip_bit(&self, number: usize) {
+        assert!(self.processes[number].is_none(), "the server runs");
+        let messages = self
+            .store(number)
+            .join(format!("jetstream/TINYD/streams/{STREAM}/msgs"));
+        let blocks = fs::read_dir(&messages).unwrap().map(|entry| entry.unwrap().path());
+        let block = blocks
+            .filter(|path| path.extension().is_some_and(|extension| extension == "blk"))
+            .max_by_key(|path| fs::metadata(path).unwrap().len())
+            .expect("a block");
+        let mut bytes = fs::read(&block).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(block, bytes).unwrap();
+    }
+
+    /// The answer of the first server that gives one.
+    pub fn request(&self, subject: &str, payload: &str) -> Option<Value> {
+        let running = self
+            .addresses
+            .iter()
+            .zip(&self.processes)
+            .filter(|(_, process)| process.is_some());
+        running
+            .filter_map(|(address, _)| ask(address, subject, payload, true).ok())
+            .find_map(|answers| answers.into_iter().next())
+    }
+
+    /// All answers that come within a while, to a server that answers.
+    pub fn collect(&self, subject: &str, heard: &str) -> Vec<Value> {
+        let running = self
+            .addresses
+            .iter()
+            .zip(&self.processes)
+            .filter(|(_, process)| process.is_some());
+        running
+            .filter_map(|(address, _)| listen(address, subject, heard).ok())
+            .find(|answers| !answers.is_empty())
+            .unwrap_or_default()
+    }
+
+    pub fn info(&self) -> Option<Value> {
+        let info = self.request(&format!("$JS.API.STREAM.INFO.{STREAM}"), "")?;
+        info["error"].is_null().then_some(info)
+    }
+
+    /// The number of the server that leads the stream.
+    pub fn leader(&self) -> usize {
+        let mut leader = None;
+        wait("a leader of the stream", || {
+            let info = self.info();
+            let name = info.as_ref().and_then(|info| info["cluster"]["leader"].as_str());
+            leader = name.and_then(|name| name.strip_prefix('n')?.parse().ok());
+            leader.is_some()
+        });
+        leader.unwrap()
+    }
+
+    /// Until streams can be made.
+    pub fn wait_until_leader(&self) {
+        wait("JetStream", || {
+            let info = self.request("$JS.API.INFO", "");
+            info.is_some_and(|info| info["error"].is_null())
+        });
+    }
+
+    /// Until the stream has a leader, and all replicas are up to it.
+    pub fn wait_until_current(&self) {
+        wait("all replicas current", || {
+            self.info().is_some_and(|info| {
+                let replicas = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+                let is_current = |replica: &Value| replica["current"] == true && replica["offline"] != true;
+                replicas.len() + 1 == NUMBER && replicas.iter().all(is_current)
+            })
+        });
+    }
+
+    pub fn delete_stream(&self) {
+        let deleted = self
+            .request(&format!("$JS.API.STREAM.DELETE.{STREAM}"), "")
+            .expect("an answer");
+        assert_eq!(deleted["success"], json!(true), "{deleted}");
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for number in 0..NUMBER {
+                println!("log of server n{number}:\n{}", self.log(number));
+            }
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The protocol of NATS by hand, so that the tests do not judge with what they test.
+fn ask(address: &str, subject: &str, payload: &str, is_one: bool) -> std::io::Result<Vec<Value>> {
+    exchange(address, "_INBOX.test", is_one, |stream| {
+        write!(stream, "PUB {subject} _INBOX.test {}\r\n{payload}\r\n", payload.len())
+    })
+}
+
+fn listen(address: &str, subject: &str, heard: &str) -> std::io::Result<Vec<Value>> {
+    exchange(address, heard, false, |stream| {
+        write!(stream, "PUB {subject} 0\r\n\r\n")
+    })
+}
+
+fn exchange(
+    address: &str,
+    heard: &str,
+    is_one: bool,
+    send: impl FnOnce(&mut TcpStream) -> std::io::Result<()>,
+) -> std::io::Result<Vec<Value>> {
+    let address = format!("{address}:{CLIENT_PORT}").parse().expect("an address");
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+    let timeout = if is_one { ANSWER_TIMEOUT } else { ANSWER_TIMEOUT / 4 };
+    stream.set_read_timeout(Some(timeout))?;
+    write!(stream, "CONNECT {{\"verbose\":false}}\r\nSUB {heard} 1\r\n")?;
+    send(&mut stream)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut answers, mut line) = (Vec::new(), String::new());
+    loop {
+        line.clear();
+        match reader.read_line(&mut line) {
+            Ok(0) | Err(_) => return Ok(answers),
+            Ok(_) => {}
+        }
+        if line.starts_with("PING") {
+            stream.write_all(b"PONG\r\n")?;
+        }
+        let Some(message) = line.strip_prefix("MSG ") else {
+            continue;
+        };
+        let length: usize = message
+            .trim()
+            .rsplit(' ')
+            .next()
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0);
+        let mut payload = vec![0; length + 2];
+        reader.read_exact(&mut payload)?;
+        if let Ok(answer) = serde_json::from_slice(&payload[..length]) {
+            answers.push(answer);
+            if is_one {
+                return Ok(answers);
+            }
+        }
+    }
+}
