@@ -9,9 +9,7 @@ use crate::links::file::put::{ImportOptions, PutError, put_all, put_twice};
 use crate::links::file::report::{ImportError, unread};
 use crate::links::file::{ImportLog, ImportReport, Line, staged};
 use crate::model::{LinkId, PROBLEMS_LISTED_MAX, ShortLink};
-use crate::store::{
-    Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
-};
+use crate::store::{Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, Transaction, TransactionEnd};
 
 /// Lines of one transaction with `keep_going`, for which other writes wait.
 const BATCH_LINES: usize = 2_000;
