@@ -5,12 +5,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
 
-use crate::links::file::put::{ImportOptions, Outcome, Target, put};
+use crate::links::file::put::{ImportOptions, PutError, put_all, put_twice};
+use crate::links::file::report::{ImportError, unread};
 use crate::links::file::{ImportLog, ImportReport, Line, staged};
 use crate::model::{LinkId, PROBLEMS_LISTED_MAX, ShortLink};
-use crate::store::{
-    Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, StoreError, Transaction, TransactionEnd, WriteError,
-};
+use crate::store::{Prepared, PreparedLinks, Preparing, Rehearsal, Snapshot, Store, Transaction, TransactionEnd};
 
 /// Lines of one transaction with `keep_going`, for which other writes wait.
 const BATCH_LINES: usize = 2_000;
@@ -18,24 +17,13 @@ const BATCH_LINES: usize = 2_000;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Links remembered to recognise repeated lines.
 const REPEATED_MAX: usize = if cfg!(test) { 100 } else { 500_000 };
-/// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
-const FIRST_IDS_MAX: usize = 5;
 const PROGRESS_LINES: u64 = 1_000;
-
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The file cannot be read; without `keep_going`, nothing was written.
-    #[error("cannot read the file")]
-    File(#[source] io::Error),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
 
 /// Called with the number of lines read.
 pub type OnLines = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Imports lines, in one transaction unless `keep_going`, and in a cluster always. An interrupted import can be repeated: links that are there
-/// already are unchanged.
+/// Imports lines, in one transaction unless `keep_going`, and in a cluster always. An interrupted import can be
+/// repeated: links that are there already are unchanged.
 ///
 /// Lines are read and checked before the writer is taken, because other writes wait for it. A dry run, or a file with
 /// invalid lines, does not take it at all.
@@ -141,15 +129,6 @@ async fn rehearse(
         Ok(Ok(report))
     };
     store.read(job).await.map_err(unread)?
-}
-
-/// Why an import could not be worked out.
-pub(super) fn unread(error: StoreError) -> ImportError {
-    match error {
-        StoreError::Log(_) => ImportError::Write(WriteError::Unavailable),
-        error if error.is_of_the_file() => ImportError::Write(WriteError::Unavailable),
-        error => ImportError::File(io::Error::other(error)),
-    }
 }
 
 async fn off_runtime<R: Send + 'static>(
@@ -258,68 +237,6 @@ impl Repeated {
         let hash = self.hasher.hash_one((link, has_start));
         self.said.insert(link.id, hash) == Some(hash)
     }
-}
-
-/// The links cannot be read, or cannot be put.
-pub(super) enum PutError {
-    File(io::Error),
-    Store(StoreError),
-}
-
-/// Puts the lines, and then once more those that waited: the link that had their unique id may be deleted or retired by
-/// a later line, as in an export after a renewal. A unique id never goes to another link in any other way.
-pub(super) fn put_twice(
-    target: &mut impl Target,
-    (links, mut waiting): (impl Iterator<Item = io::Result<Prepared>>, Preparing),
-    options: &ImportOptions,
-    report: &mut ImportReport,
-) -> Result<(), PutError> {
-    put_all(target, links, options, report, Some(&mut waiting))?;
-    let again = waiting.finish().map_err(PutError::File)?;
-    put_all(target, again, options, report, None)?;
-    report.problems.sort();
-    Ok(())
-}
-
-/// Puts lines, and those aside that wait for a unique id.
-fn put_all(
-    target: &mut impl Target,
-    links: impl Iterator<Item = io::Result<Prepared>>,
-    options: &ImportOptions,
-    report: &mut ImportReport,
-    mut aside: Option<&mut Preparing>,
-) -> Result<(), PutError> {
-    for prepared in links {
-        let prepared = prepared.map_err(PutError::File)?;
-        let (number, id) = (prepared.number, prepared.link.id);
-        match put(target, prepared, options) {
-            Ok(Outcome::Added) => report.added += 1,
-            Ok(Outcome::Updated) => report.updated += 1,
-            Ok(Outcome::Unchanged) => report.unchanged += 1,
-            Ok(Outcome::Skipped) => report.skipped += 1,
-            Ok(Outcome::Waiting(prepared, reason)) => {
-                match aside.as_deref_mut() {
-                    Some(aside) => aside.push(&prepared).map_err(PutError::File)?,
-                    None => report.refuse(number, reason),
-                }
-                continue;
-            }
-            Ok(Outcome::Refused(reason)) => {
-                report.refuse(number, reason);
-                continue;
-            }
-            // Found while reading, before any change.
-            Err(error @ StoreError::Damaged { .. }) => {
-                report.refuse(number, error.to_string());
-                continue;
-            }
-            Err(error) => return Err(PutError::Store(error)),
-        }
-        if options.dry_run && report.first_ids.len() < FIRST_IDS_MAX {
-            report.first_ids.push(id.to_string());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

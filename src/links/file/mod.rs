@@ -16,12 +16,12 @@ mod write;
 mod tests;
 
 pub use export::export;
-pub use import::{ImportError, OnLines, import};
+pub use import::{OnLines, import};
 pub use json::{LinkJson, UsageJson, UsedLinkJson};
 pub use log::ImportLog;
 pub use put::{Conflict, ImportOptions};
 pub use read::{Defaults, Line, read};
-pub use report::{ImportEvent, ImportReport, LineProblem};
+pub use report::{ImportError, ImportEvent, ImportReport, LineProblem};
 pub use write::LinkWriter;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,16 @@
 //! Putting the link of one line into the store, or into a rehearsal.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::kaltura::session::Partners;
 use crate::links::file::NEVER;
+use crate::links::file::report::ImportReport;
 use crate::model::{LinkId, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{Prepared, Rehearsal, Replacement, StoreError, Transaction};
+use crate::store::{Prepared, Preparing, Rehearsal, Replacement, StoreError, Transaction};
+
+/// Ids that a dry run shows: enough to see what a spreadsheet has made of them.
+const FIRST_IDS_MAX: usize = 5;
 
 /// What to do with a line whose id is taken by a different link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,7 +101,69 @@ impl Target for Rehearsal<'_> {
     }
 }
 
-pub(super) enum Outcome {
+/// The links cannot be read, or cannot be put.
+pub(super) enum PutError {
+    File(io::Error),
+    Store(StoreError),
+}
+
+/// Puts the lines, and then once more those that waited: the link that had their unique id may be deleted or retired by
+/// a later line, as in an export after a renewal. A unique id never goes to another link in any other way.
+pub(super) fn put_twice(
+    target: &mut impl Target,
+    (links, mut waiting): (impl Iterator<Item = io::Result<Prepared>>, Preparing),
+    options: &ImportOptions,
+    report: &mut ImportReport,
+) -> Result<(), PutError> {
+    put_all(target, links, options, report, Some(&mut waiting))?;
+    let again = waiting.finish().map_err(PutError::File)?;
+    put_all(target, again, options, report, None)?;
+    report.problems.sort();
+    Ok(())
+}
+
+/// Puts lines, and those aside that wait for a unique id.
+pub(super) fn put_all(
+    target: &mut impl Target,
+    links: impl Iterator<Item = io::Result<Prepared>>,
+    options: &ImportOptions,
+    report: &mut ImportReport,
+    mut aside: Option<&mut Preparing>,
+) -> Result<(), PutError> {
+    for prepared in links {
+        let prepared = prepared.map_err(PutError::File)?;
+        let (number, id) = (prepared.number, prepared.link.id);
+        match put(target, prepared, options) {
+            Ok(Outcome::Added) => report.added += 1,
+            Ok(Outcome::Updated) => report.updated += 1,
+            Ok(Outcome::Unchanged) => report.unchanged += 1,
+            Ok(Outcome::Skipped) => report.skipped += 1,
+            Ok(Outcome::Waiting(prepared, reason)) => {
+                match aside.as_deref_mut() {
+                    Some(aside) => aside.push(&prepared).map_err(PutError::File)?,
+                    None => report.refuse(number, reason),
+                }
+                continue;
+            }
+            Ok(Outcome::Refused(reason)) => {
+                report.refuse(number, reason);
+                continue;
+            }
+            // Found while reading, before any change.
+            Err(error @ StoreError::Damaged { .. }) => {
+                report.refuse(number, error.to_string());
+                continue;
+            }
+            Err(error) => return Err(PutError::Store(error)),
+        }
+        if options.dry_run && report.first_ids.len() < FIRST_IDS_MAX {
+            report.first_ids.push(id.to_string());
+        }
+    }
+    Ok(())
+}
+
+enum Outcome {
     Added,
     Updated,
     Unchanged,
@@ -106,11 +173,7 @@ pub(super) enum Outcome {
     Waiting(Box<Prepared>, String),
 }
 
-pub(super) fn put(
-    transaction: &mut impl Target,
-    mut prepared: Prepared,
-    options: &ImportOptions,
-) -> Result<Outcome, StoreError> {
+fn put(transaction: &mut impl Target, mut prepared: Prepared, options: &ImportOptions) -> Result<Outcome, StoreError> {
     let Prepared {
         is_dated,
         has_start,

@@ -1,10 +1,12 @@
 //! What an import comes to.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use crate::links::file::ImportLog;
 use crate::model::{PROBLEMS_LISTED_MAX, PartnerId};
-use crate::store::{StoreError, Transaction};
+use crate::store::{StoreError, Transaction, WriteError};
 
 /// What an import did, or a dry run would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,5 +83,23 @@ impl ImportReport {
         if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(LineProblem { line, reason });
         }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file cannot be read; without `keep_going`, nothing was written.
+    #[error("cannot read the file")]
+    File(#[source] io::Error),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Why an import could not be worked out.
+pub(super) fn unread(error: StoreError) -> ImportError {
+    match error {
+        StoreError::Log(_) => ImportError::Write(WriteError::Unavailable),
+        error if error.is_of_the_file() => ImportError::Write(WriteError::Unavailable),
+        error => ImportError::File(io::Error::other(error)),
     }
 }

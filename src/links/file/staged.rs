@@ -2,9 +2,9 @@
 
 use tokio::sync::mpsc;
 
-use crate::links::file::import::{ImportError, PutError, put_twice, unread};
-use crate::links::file::put::ImportOptions;
-use crate::links::file::{ImportLog, ImportReport};
+use crate::links::file::ImportLog;
+use crate::links::file::put::{ImportOptions, PutError, put_twice};
+use crate::links::file::report::{ImportError, ImportReport, unread};
 use crate::model::PROBLEMS_LISTED_MAX;
 use crate::store::{PreparedLinks, Rehearsal, Snapshot, StagedImport, Store, StoreError, WriteError};
 

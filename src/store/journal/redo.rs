@@ -171,7 +171,7 @@ impl Redo {
         self.long(part);
     }
 
-    /// The parts of an import are to be put in force, if nothing has changed under them, with an entry of the audit log.
+    /// The parts of an import are to be put in force, if nothing has changed under them, and an audit entry written.
     pub fn imported(&mut self, import: &ImportId, parts: u32, note: (u64, &[u8])) {
         self.append(&[&[IMPORTED], import, &parts.to_be_bytes()]);
         self.note(note);

@@ -12,7 +12,7 @@ use crate::store::journal::redo::Redo;
 use crate::store::replication::{Appended, Entry};
 use crate::store::write::queue::Request;
 use crate::store::write::replicated::Failed;
-use crate::store::write::staged::Outcome;
+use crate::store::write::transaction::EntryOutcome;
 use crate::store::write::writer::{Health, Writer, WriterState};
 
 /// An entry of the audit log, and how many are kept.
@@ -100,7 +100,7 @@ impl Store {
         }
     }
 
-    async fn append(&self, redo: Redo) -> Result<Outcome, WriteError> {
+    async fn append(&self, redo: Redo) -> Result<EntryOutcome, WriteError> {
         let payload = redo.into_bytes().ok_or(WriteError::Unavailable)?;
         self.writer()?.append(payload).await
     }
@@ -108,7 +108,7 @@ impl Store {
 
 impl Writer {
     /// Appends changes to the replication log and makes them then, as every store does.
-    pub async fn append(&self, payload: Vec<u8>) -> Result<Outcome, WriteError> {
+    pub async fn append(&self, payload: Vec<u8>) -> Result<EntryOutcome, WriteError> {
         let is_refusing = matches!(self.health(), Health::Refusing(_));
         let replicating = self.replicating();
         if is_refusing || replicating.is_none_or(|replicating| replicating.problem().is_some()) {
@@ -125,7 +125,7 @@ impl WriterState {
     pub fn append(
         &mut self,
         payload: &[u8],
-        sender: oneshot::Sender<Result<Outcome, WriteError>>,
+        sender: oneshot::Sender<Result<EntryOutcome, WriteError>>,
     ) -> Result<(), StoreError> {
         let (outcome, result) = match self.try_to_append(payload) {
             Ok(outcome) => (Ok(outcome), Ok(())),
@@ -139,7 +139,7 @@ impl WriterState {
         result
     }
 
-    fn try_to_append(&mut self, payload: &[u8]) -> Result<Outcome, (WriteError, StoreError)> {
+    fn try_to_append(&mut self, payload: &[u8]) -> Result<EntryOutcome, (WriteError, StoreError)> {
         let refused = |reason| Err((WriteError::Unavailable, StoreError::Log(reason)));
         let mut attempts = 0;
         loop {

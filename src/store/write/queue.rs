@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::error::{StoreError, WriteError};
 use crate::store::replication::{ApplyError, Position};
-use crate::store::write::staged::Outcome;
+use crate::store::write::transaction::EntryOutcome;
 use crate::store::write::transaction::Transaction;
 
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
@@ -201,7 +201,7 @@ pub enum Request {
     /// Going on with another store in this one's place.
     Replace(PathBuf, oneshot::Sender<Result<Position, ApplyError>>),
     /// Appending changes to the replication log before they are made.
-    Append(Vec<u8>, oneshot::Sender<Result<Outcome, WriteError>>),
+    Append(Vec<u8>, oneshot::Sender<Result<EntryOutcome, WriteError>>),
 }
 
 impl Request {

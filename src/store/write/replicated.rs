@@ -20,7 +20,7 @@ use crate::store::journal::{record, replay};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
 use crate::store::write::outbox;
 use crate::store::write::queue::Request;
-use crate::store::write::staged::Outcome;
+use crate::store::write::transaction::EntryOutcome;
 use crate::store::write::transaction::{Finished, Transaction};
 use crate::store::write::writer::{BatchError, Writer, WriterState};
 
@@ -285,7 +285,7 @@ impl WriterState {
     }
 
     /// Applies entries up to the first that cannot be applied. Returns what the last one has come to.
-    pub fn apply_entries(&mut self, entries: &[Vec<u8>]) -> Result<Outcome, Failed> {
+    pub fn apply_entries(&mut self, entries: &[Vec<u8>]) -> Result<EntryOutcome, Failed> {
         match self.try_entries(entries) {
             Err((_, Failed::Store(error))) => {
                 if error.is_of_the_file() {
@@ -310,7 +310,7 @@ impl WriterState {
     }
 
     /// Applies all entries in one transaction, or none; then the number of the first that cannot be applied.
-    fn try_entries(&mut self, entries: &[Vec<u8>]) -> Result<Outcome, (usize, Failed)> {
+    fn try_entries(&mut self, entries: &[Vec<u8>]) -> Result<EntryOutcome, (usize, Failed)> {
         let Some(replicated) = &self.replicated else {
             return Err((0, Failed::Entry(ApplyError::Unavailable)));
         };
@@ -394,7 +394,7 @@ fn apply_one(
         };
     }
     entry.check_follows(at).map_err(Failed::Entry)?;
-    transaction.outcome = Outcome::default();
+    transaction.outcome = EntryOutcome::default();
     match replay::apply(transaction, entry.payload) {
         Ok(()) => {}
         // What the others decide with an intact record, this store cannot tell.

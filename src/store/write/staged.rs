@@ -14,15 +14,6 @@ use crate::store::format::tables::{STAGED, STAGED_NAME};
 use crate::store::journal::record;
 use crate::store::write::transaction::Transaction;
 
-/// What an entry has come to that was appended before its changes were made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Links of a user.
-    pub deleted: usize,
-    /// Links that an import replaces had changed, or a part was missing: nothing was written.
-    pub is_void: bool,
-}
-
 impl Transaction<'_> {
     /// Soft-deletes the links of a user that were made up to a moment, and notes how many.
     pub fn delete_links_of_user(

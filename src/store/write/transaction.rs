@@ -16,7 +16,6 @@ use crate::store::journal::redo::Redo;
 use crate::store::read::remains::Remains;
 use crate::store::read::snapshot;
 use crate::store::replication::{ContentDigest, Position};
-use crate::store::write::staged::Outcome;
 
 /// Changes of one transaction that are kept for the observer; where there are more, it is given the whole store
 /// instead. An import can have millions.
@@ -55,6 +54,15 @@ impl Replacement {
     }
 }
 
+/// What an entry has come to that was appended before its changes were made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EntryOutcome {
+    /// Links of a user.
+    pub deleted: usize,
+    /// Links that an import replaces had changed, or a part was missing: nothing was written.
+    pub is_void: bool,
+}
+
 /// What a transaction that counts clicks needs; most do not.
 #[derive(Default)]
 pub struct Counting<'t> {
@@ -79,7 +87,7 @@ pub struct Transaction<'t> {
     /// Of all links, in a cluster.
     pub digest: Option<ContentDigest>,
     /// Of the last entry of the replication log that says what to do.
-    pub outcome: Outcome,
+    pub outcome: EntryOutcome,
     /// Whether changes are those of an entry that is replayed.
     pub is_of_entry: bool,
     /// How many changes have been made or begun.
@@ -114,7 +122,7 @@ impl<'t> Transaction<'t> {
             changes: is_observed.then(Vec::new),
             redo,
             digest: None,
-            outcome: Outcome::default(),
+            outcome: EntryOutcome::default(),
             is_of_entry: false,
             modifications: 0,
             clicked: 0,
