@@ -63,7 +63,7 @@ impl Nats {
         for (number, process) in nats.processes.iter_mut().enumerate() {
             let log = scratch.join(format!("nats{}.log", number + 1));
             process.wait_until(START_TIMEOUT, || {
-                Ok(fs::read_to_string(&log)?.contains("JetStream cluster new metadata leader"))
+                Ok(fs::read_to_string(&log)?.contains(" metadata leader"))
             })?;
         }
         Ok(nats)
