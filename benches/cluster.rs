@@ -131,7 +131,7 @@ fn main() -> Result<()> {
     let admin = Site::make(scratch, &nats, "admin", "admin")?;
     let prepared = stores::prepared(Kind::Plain, LINKS)?;
     prepared.copy_to(&admin.data)?;
-    say(admin.cluster(&["init"])?.trim());
+    say(admin.cluster(&["init", "--log-size", "4"])?.trim());
     let copy = scratch.join("copy.redb");
     fs::copy(admin.data.join("links.redb"), &copy)?;
     let join = |node: &str| -> Result<Site> {

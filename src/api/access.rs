@@ -14,6 +14,10 @@ impl Api {
             fault
         };
         let session = self.check_session(params, caller).map_err(failed)?;
+        // Another box may have ended it a moment ago. Strangers come no further.
+        self.links.wait_until_current().await?;
+        let revoked = |why| failed(invalid_ks(params, why));
+        self.links.check_not_revoked(&session).map_err(revoked)?;
         if let Some(limit) = session.actions_limit()
             && !self.links.count_action(&session, limit).await?
         {

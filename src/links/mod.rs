@@ -446,6 +446,14 @@ impl Links {
         Ok(self.read_in_turn(partner, context, read).await?)
     }
 
+    /// Waits until this box has what any box of its cluster has acknowledged before now.
+    pub async fn wait_until_current(&self) -> Result<(), StoreError> {
+        match self.store.replicating() {
+            Some(replicating) => replicating.wait_until_current().await,
+            None => Ok(()),
+        }
+    }
+
     pub fn check_not_revoked(&self, session: &Session) -> Result<(), InvalidKs> {
         let by_id = session.session_id_digest();
         if self.sessions.is_revoked(&session.digest) || by_id.is_some_and(|digest| self.sessions.is_revoked(&digest)) {
