@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::cluster::nats::{Nats, NatsError, Published};
 use crate::cluster::{ClusterSettings, Reads, Role};
 use crate::metrics::{AppendOutcome, Appends};
-use crate::store::replication::{Appended, Head, ReplicationLog};
+use crate::store::replication::{Appended, LogHead, ReplicationLog};
 
 /// A read answers 503 then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -228,7 +228,7 @@ impl ReplicationLog for Log {
         self.runtime.block_on(self.read_patiently(after))
     }
 
-    fn head(&self) -> Head {
+    fn head(&self) -> LogHead {
         if self.role == Role::Edge {
             return Box::pin(std::future::ready(Ok(None)));
         }

@@ -7,6 +7,7 @@
 
 mod clicks;
 mod command;
+mod connection;
 mod copies;
 mod durability;
 mod follow;
@@ -16,10 +17,11 @@ mod nats;
 mod presence;
 mod report;
 mod settings;
+mod watch;
 
 pub use command::{Unfit, connected, first_difference, inspect, look, metadata, recreate};
+pub use connection::Cluster;
 pub use copies::{keep as keep_copies, take as take_copy};
-pub use follow::Cluster;
 pub use key::{check as check_seed, generate as generate_key, public_key, user};
 pub use nats::LogLimits;
 pub use presence::{SKEW_WARNED, in_words};

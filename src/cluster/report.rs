@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::Role;
-use crate::cluster::follow::Cluster;
+use crate::cluster::connection::Cluster;
 use crate::cluster::log::Writable;
 use crate::cluster::presence::{Member, Moment};
 use crate::links::Links;
@@ -16,7 +16,10 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 impl Cluster {
     /// Apart too: a position that waited would show a wrong clock.
     pub(super) async fn hear_members(&self) {
-        while self.settings.role == Role::Admin {
+        if self.settings.role == Role::Edge {
+            return;
+        }
+        loop {
             if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
                 while let Some(said) = positions.next().await {
                     if let Ok(member) = serde_json::from_slice(&said) {

@@ -13,6 +13,7 @@ use crate::config::keys;
 use crate::config::values::{Reader, Values};
 use crate::config::{ConfigError, LogFormat, Overrides, Settings};
 use crate::config::{acme, branding, cluster, console, fetch, tls, without_default_port};
+use crate::console::ConsoleSettings;
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
 use crate::redirect::Tiny;
@@ -55,12 +56,11 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let partners = reader.partners(&root, is_edge)?;
     let admin_tls = tls::read(&values, &mut reader, "admin.tls", false)?;
     let console = console::read(&values, &mut reader, &partners, admin_tls.is_some())?;
-    if is_edge && values.is_set("console", &keys::CONSOLE_LISTEN) {
-        let reason = "an edge of a cluster has no console: use that of an admin box, and leave this out";
-        let shown = values.text("console", &keys::CONSOLE_LISTEN).unwrap_or("(set)");
-        return Err(reader.wrong(keys::CONSOLE_LISTEN.path("console"), shown, reason));
-    }
-    let console = console.filter(|_| !is_edge);
+    let console = if is_edge {
+        no_console(&values, &reader)?
+    } else {
+        console
+    };
     let settings = Settings {
         config: path.to_owned(),
         data_dir: data_dir.unwrap_or_default(),
@@ -93,11 +93,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         fetch: fetch::read(&values, &mut reader)?,
         log: values.text("log", &keys::LOG_LEVEL).unwrap_or_default().to_owned(),
         log_format: log_format(&values),
-        access_log: match values.text("log", &keys::ACCESS) {
-            Some("all") => NonZero::new(1),
-            // 0 where it is off.
-            _ => NonZero::new(values.size("log", &keys::ACCESS)),
-        },
+        access_log: access_log(&values),
         access_addresses: access_addresses(&values),
         partners,
         warnings: Vec::new(),
@@ -117,6 +113,16 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     })
 }
 
+/// That of an edge.
+fn no_console(values: &Values, reader: &Reader) -> Result<Option<ConsoleSettings>, ConfigError> {
+    if values.is_set("console", &keys::CONSOLE_LISTEN) {
+        let reason = "an edge of a cluster has no console: use that of an admin box, and leave this out";
+        let shown = values.text("console", &keys::CONSOLE_LISTEN).unwrap_or("(set)");
+        return Err(reader.wrong(keys::CONSOLE_LISTEN.path("console"), shown, reason));
+    }
+    Ok(None)
+}
+
 fn tiny(values: &Values) -> Tiny {
     match values.text("public", &keys::TINY) {
         Some("direct") => Tiny::Direct,
@@ -128,6 +134,14 @@ fn log_format(values: &Values) -> LogFormat {
     match values.text("log", &keys::LOG_FORMAT) {
         Some("json") => LogFormat::Json,
         _ => LogFormat::Text,
+    }
+}
+
+fn access_log(values: &Values) -> Option<NonZero<usize>> {
+    match values.text("log", &keys::ACCESS) {
+        Some("all") => NonZero::new(1),
+        // 0 where it is off.
+        _ => NonZero::new(values.size("log", &keys::ACCESS)),
     }
 }
 

@@ -60,8 +60,8 @@ use crate::store::files::unfinished::folder_of;
 use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
 use crate::store::replication::{ApplyError, Position, ReplicationLog};
+use crate::store::write::log_state::{Replicated, Replicating};
 use crate::store::write::queue::JobScope;
-use crate::store::write::replicated::{Replicated, Replicating};
 use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
@@ -249,6 +249,7 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
     {
+        let job = |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, job(transaction)?));
         self.submit(JobScope::Shared, job).await
     }
 
@@ -258,16 +259,37 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
     {
-        self.submit(JobScope::Local, job).await
+        let job = |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, job(transaction)?));
+        self.writer()?.submit(JobScope::Local, job, Some(Clone::clone)).await
     }
 
+    /// Runs a job that concerns all stores of a cluster. One that changes nothing is in no entry, so it runs again if
+    /// this store was behind.
     async fn submit<R, F>(&self, scope: JobScope, job: F) -> Result<R, WriteError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<R, StoreError> + Clone + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Clone + Send + 'static,
     {
-        let job = |transaction: &mut Transaction<'_>| Ok((TransactionEnd::Commit, job(transaction)?));
-        self.writer()?.submit(scope, job, Some(Clone::clone)).await
+        let writer = self.writer()?;
+        let Some(replicating) = self.replicating() else {
+            return writer.submit(scope, job, Some(Clone::clone)).await;
+        };
+        let at = replicating.position().borrow().sequence;
+        let first = job.clone();
+        let noting = |transaction: &mut Transaction<'_>| {
+            let before = transaction.modifications;
+            let (end, result) = first(transaction)?;
+            Ok((end, (result, transaction.modifications > before)))
+        };
+        let (result, has_changed) = writer.submit(scope, noting, Some(Clone::clone)).await?;
+        if has_changed {
+            return Ok(result);
+        }
+        match replicating.was_current(at).await {
+            Ok(true) => Ok(result),
+            Ok(false) => writer.submit(scope, job, Some(Clone::clone)).await,
+            Err(_) => Err(WriteError::Unavailable),
+        }
     }
 
     /// As [`Store::write`], in a transaction of its own: the job may change things first and decide at its end whether
@@ -277,7 +299,7 @@ impl Store {
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<(TransactionEnd, R), StoreError> + Clone + Send + 'static,
     {
-        self.writer()?.submit(JobScope::Alone, job, Some(Clone::clone)).await
+        self.submit(JobScope::Alone, job).await
     }
 
     /// As [`Store::write_alone`], for a job that cannot run again: outside of a cluster.

@@ -241,11 +241,7 @@ fn put(transaction: &mut impl Target, mut prepared: Prepared, options: &ImportOp
     if let Some(reason) = forbidden(link, stored.as_ref(), options) {
         return Ok(Outcome::Refused(reason));
     }
-    let outcome = if stored.is_some() {
-        Outcome::Updated
-    } else {
-        Outcome::Added
-    };
+    let outcome = stored.as_ref().map_or(Outcome::Added, |_| Outcome::Updated);
     if let Some(stored) = &stored
         && !is_dated
         && !link.is_retired()

@@ -398,3 +398,22 @@ fn overtaken_writer_applies_the_other_entry_and_runs_again() {
     assert!(matches!(refused, Err(LinkError::UniqueIdTaken(_))), "{refused:?}");
     assert_eq!(cluster.log.entries().len(), 3);
 }
+
+/// A job that changes nothing appends nothing, and would not notice that another store is ahead.
+#[test]
+fn write_to_a_link_that_has_not_come_yet_waits_for_it() {
+    let cluster = Cluster::new(1);
+    cluster.log.say_head();
+    let added = cluster.add(0).unwrap();
+    let behind = &cluster.members[1];
+    let mut deleting = Box::pin(behind.links.delete(added.id, everybody(), somebody()));
+    block_on(async {
+        assert!(futures_util::poll!(&mut deleting).is_pending());
+        // Afterwards the first has run.
+        behind.links.store.write_local(|_| Ok(())).await.unwrap();
+    });
+    while !behind.follow(&cluster.log).unwrap() {}
+    let deleted = block_on(deleting);
+    assert_eq!(deleted.unwrap().link.id, added.id);
+    assert_eq!(behind.position().sequence, 2);
+}

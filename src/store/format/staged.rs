@@ -8,16 +8,13 @@ use crate::store::error::StoreError;
 use crate::store::format::checksum::{seal, unseal_text};
 use crate::store::format::tables::{STAGED, STAGED_NAME};
 use crate::store::journal::record;
+use crate::store::replication::{IMPORT_BYTES, ImportId};
 
 /// How long the parts of an import are kept that is never put in force, in milliseconds.
 const KEPT_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
 
 const MOMENT_BYTES: usize = 8;
-pub const IMPORT_BYTES: usize = MOMENT_BYTES + 8;
 const KEY_BYTES: usize = IMPORT_BYTES + 4;
-
-/// The millisecond in which it began, by the clock of its writer, and a random number.
-pub type ImportId = [u8; IMPORT_BYTES];
 
 pub fn import_id(began_at: i64) -> ImportId {
     let mut id = [0; IMPORT_BYTES];

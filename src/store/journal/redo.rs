@@ -4,9 +4,8 @@
 
 use crate::model::{Day, Digest, LinkId, PartnerId, Timestamp};
 use crate::store::format::clicks;
-use crate::store::format::staged::ImportId;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
-use crate::store::replication::{ClickPosition, PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY};
+use crate::store::replication::{ClickPosition, ImportId, PAYLOAD_MAX_BYTES as PAYLOAD_MAX_OF_ENTRY};
 
 /// The version that is written.
 pub const VERSION: u8 = 1;

@@ -28,6 +28,10 @@ pub use entry::{Chain, Entry, Position};
 /// The longest payload of an entry. NATS refuses messages of more than 1 MiB unless it is configured otherwise.
 pub const PAYLOAD_MAX_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 512 * 1024 };
 
+pub const IMPORT_BYTES: usize = 16;
+/// Which import parts are of: the millisecond in which it began, by the clock of its writer, and a random number.
+pub type ImportId = [u8; IMPORT_BYTES];
+
 /// A log that several stores share. Calls come from the writer's thread and block it.
 pub trait ReplicationLog: Send + Sync + 'static {
     /// Appends an entry if the last one of the log has the number `after`.
@@ -37,7 +41,7 @@ pub trait ReplicationLog: Send + Sync + 'static {
     fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String>;
 
     /// The number of the last entry now, for a read that must show what is acknowledged; `None`: it need not.
-    fn head(&self) -> Head;
+    fn head(&self) -> LogHead;
 
     /// Why nothing can be appended at the moment.
     fn problem(&self) -> Option<String>;
@@ -49,7 +53,7 @@ pub trait ReplicationLog: Send + Sync + 'static {
 }
 
 /// How far the log goes, or why that is not known.
-pub type Head = Pin<Box<dyn Future<Output = Result<Option<u64>, String>> + Send>>;
+pub type LogHead = Pin<Box<dyn Future<Output = Result<Option<u64>, String>> + Send>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {

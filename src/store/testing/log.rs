@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::store::replication::{Appended, Head, ReplicationLog};
+use crate::store::replication::{Appended, LogHead, ReplicationLog};
 
 /// Entries that a read returns at most.
 const READ_MAX: usize = 5;
@@ -19,6 +19,8 @@ struct State {
     under_way: Vec<(u64, Vec<u8>)>,
     /// Without it, nothing goes wrong.
     rng: Option<StdRng>,
+    /// Whether reads wait for what is acknowledged, which takes somebody who applies it.
+    says_head: bool,
     interruption: Option<(usize, Interruption)>,
 }
 
@@ -47,6 +49,11 @@ impl SimulatedLog {
     pub(crate) fn interrupt_no_more(&self) {
         let interruption = self.0.lock().interruption.take();
         drop(interruption);
+    }
+
+    /// From now on, reads and jobs that change nothing wait for what is acknowledged.
+    pub(crate) fn say_head(&self) {
+        self.0.lock().says_head = true;
     }
 
     pub(crate) fn entries(&self) -> Vec<Vec<u8>> {
@@ -140,8 +147,10 @@ impl ReplicationLog for SimulatedLog {
         Ok(entries.cloned().collect())
     }
 
-    fn head(&self) -> Head {
-        Box::pin(std::future::ready(Ok(None)))
+    fn head(&self) -> LogHead {
+        let state = self.0.lock();
+        let head = state.says_head.then_some(state.entries.len() as u64);
+        Box::pin(std::future::ready(Ok(head)))
     }
 
     fn problem(&self) -> Option<String> {

@@ -7,10 +7,10 @@ use crate::model::{AuditEntry, PartnerId, Timestamp, unix_milliseconds};
 use crate::store::Store;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::format::audit;
-use crate::store::format::staged::{self, ImportId};
+use crate::store::format::staged;
 use crate::store::journal::redo::Redo;
-use crate::store::replication::{Appended, Entry};
-use crate::store::write::queue::Request;
+use crate::store::replication::{Appended, Entry, ImportId};
+use crate::store::write::queue::WriterRequest;
 use crate::store::write::replicated::Failed;
 use crate::store::write::transaction::EntryOutcome;
 use crate::store::write::writer::{Health, Writer, WriterState};
@@ -115,7 +115,7 @@ impl Writer {
             return Err(WriteError::Unavailable);
         }
         let (sender, receiver) = oneshot::channel();
-        self.send(Request::Append(payload, sender)).await?;
+        self.send(WriterRequest::Append(payload, sender)).await?;
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 }

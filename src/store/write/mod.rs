@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod audit;
 pub mod leave;
+pub mod log_state;
 pub mod outbox;
 pub mod prepared;
 pub mod queue;

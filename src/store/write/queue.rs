@@ -194,7 +194,7 @@ pub fn receive<T>(
 }
 
 /// What the writer does.
-pub enum Request {
+pub enum WriterRequest {
     Job(Job),
     /// Applying entries of the replication log.
     Apply(Vec<Vec<u8>>, oneshot::Sender<Result<Position, ApplyError>>),
@@ -204,7 +204,7 @@ pub enum Request {
     Append(Vec<u8>, oneshot::Sender<Result<EntryOutcome, WriteError>>),
 }
 
-impl Request {
+impl WriterRequest {
     pub fn refuse(self) {
         match self {
             Self::Job(job) => job.refuse(),
@@ -216,7 +216,11 @@ impl Request {
 }
 
 /// The jobs that can be in one transaction with this one; `next` is a request that came after them and cannot.
-pub fn batch_of(first: Job, requests: &mut mpsc::Receiver<Request>, next: &mut Option<Request>) -> Vec<Job> {
+pub fn batch_of(
+    first: Job,
+    requests: &mut mpsc::Receiver<WriterRequest>,
+    next: &mut Option<WriterRequest>,
+) -> Vec<Job> {
     let scope = first.scope;
     let mut batch = vec![first];
     while scope != JobScope::Alone
@@ -224,7 +228,7 @@ pub fn batch_of(first: Job, requests: &mut mpsc::Receiver<Request>, next: &mut O
         && let Ok(request) = requests.try_recv()
     {
         match request {
-            Request::Job(job) if job.scope == scope => batch.push(job),
+            WriterRequest::Job(job) if job.scope == scope => batch.push(job),
             other => {
                 *next = Some(other);
                 break;

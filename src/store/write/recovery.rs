@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::Request;
+use crate::store::write::queue::WriterRequest;
 use crate::store::write::writer::{Health, WriterState};
 
 /// How often writes are refused while the store is closed.
@@ -20,7 +20,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl WriterState {
     /// Refuses writes until the store has been opened again; false if the program ends before.
-    pub fn recover(&mut self, error: StoreError, requests: &mut mpsc::Receiver<Request>) -> bool {
+    pub fn recover(&mut self, error: StoreError, requests: &mut mpsc::Receiver<WriterRequest>) -> bool {
         // At once, also where no write met the failure.
         self.health.send_replace(Health::Refusing(error.to_string()));
         tracing::error!(
@@ -133,7 +133,7 @@ fn with_causes(error: &dyn Error) -> String {
 }
 
 /// Refuses what is in the queue and what comes for a while; false if the program ends meanwhile.
-fn refuse_for(delay: Duration, requests: &mut mpsc::Receiver<Request>) -> bool {
+fn refuse_for(delay: Duration, requests: &mut mpsc::Receiver<WriterRequest>) -> bool {
     let end = Instant::now() + delay;
     loop {
         loop {

@@ -2,130 +2,32 @@
 //! others have appended is applied.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rand::RngExt as _;
 use redb::WriteTransaction;
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 
 use crate::model::unix_milliseconds;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::format::{staged, tables};
 use crate::store::journal::redo::{Redo, journal_of_entries};
 use crate::store::journal::{record, replay};
-use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position, ReplicationLog};
+use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position};
+use crate::store::write::log_state::Replicated;
 use crate::store::write::outbox;
-use crate::store::write::queue::Request;
-use crate::store::write::transaction::EntryOutcome;
-use crate::store::write::transaction::{Finished, Transaction};
+use crate::store::write::queue::WriterRequest;
+use crate::store::write::transaction::{EntryOutcome, Finished, Transaction};
 use crate::store::write::writer::{BatchError, Writer, WriterState};
 
 /// Pauses before a writer that was overtaken tries again: at random up to this, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
-/// For entries that are in the log already.
-const CURRENT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 4;
 /// Bytes of a change that is too long for one entry, in each of its entries.
 const PART_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
 /// More changes than this are committed to the store's file itself, because it takes long to make them again.
 const JOURNAL_MAX_CHANGES: usize = if cfg!(test) { 8 } else { 10_000 };
-
-/// What the writer knows of the log.
-pub struct Replicated {
-    log: Arc<dyn ReplicationLog>,
-    position: watch::Sender<Position>,
-    /// Why entries are not applied any more, for good.
-    halted: Arc<Mutex<Option<ApplyError>>>,
-    /// Bytes of entries that are kept, for others that miss them.
-    kept_max_bytes: u64,
-}
-
-/// The same, for others than the writer.
-#[derive(Clone)]
-pub struct Replicating {
-    log: Arc<dyn ReplicationLog>,
-    position: watch::Receiver<Position>,
-    halted: Arc<Mutex<Option<ApplyError>>>,
-}
-
-impl std::fmt::Debug for Replicating {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replicating").finish_non_exhaustive()
-    }
-}
-
-impl Replicating {
-    pub const fn position(&self) -> &watch::Receiver<Position> {
-        &self.position
-    }
-
-    /// Why this store has stopped applying entries, for good.
-    pub fn halted(&self) -> Option<ApplyError> {
-        self.halted.lock().clone()
-    }
-
-    /// Waits until this store has what any has acknowledged before now.
-    pub async fn wait_until_current(&self) -> Result<(), StoreError> {
-        let Some(head) = self.log.head().await.map_err(StoreError::Log)? else {
-            return Ok(());
-        };
-        let mut position = self.position.clone();
-        let reached = timeout(CURRENT_TIMEOUT, position.wait_for(|position| position.sequence >= head));
-        match reached.await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(StoreError::Log(format!("this store is behind entry {head}"))),
-        }
-    }
-
-    /// Whether this store only follows what others write.
-    pub fn only_follows(&self) -> bool {
-        !self.log.takes_appends()
-    }
-
-    /// Why no change can be made that concerns all stores.
-    pub fn problem(&self) -> Option<String> {
-        self.halted().map(|why| why.to_string()).or_else(|| self.log.problem())
-    }
-}
-
-impl Replicated {
-    pub fn new(log: Arc<dyn ReplicationLog>, position: Position, kept_max_bytes: u64) -> Self {
-        Self {
-            log,
-            position: watch::Sender::new(position),
-            halted: Arc::default(),
-            kept_max_bytes,
-        }
-    }
-
-    pub fn handle(&self) -> Replicating {
-        Replicating {
-            log: Arc::clone(&self.log),
-            position: self.position.subscribe(),
-            halted: Arc::clone(&self.halted),
-        }
-    }
-
-    pub fn position(&self) -> Position {
-        *self.position.borrow()
-    }
-
-    pub fn reach(&self, position: Position) {
-        self.position.send_replace(position);
-    }
-
-    pub fn halted(&self) -> Option<ApplyError> {
-        self.halted.lock().clone()
-    }
-
-    pub fn append(&self, after: u64, entry: &[u8]) -> Appended {
-        self.log.append(after, entry)
-    }
-}
 
 /// Why entries were not applied: the store's own failure, or what is wrong with one of them.
 pub enum Failed {
@@ -142,17 +44,18 @@ impl<E: Into<StoreError>> From<E> for Failed {
 impl Writer {
     /// Applies entries of the replication log, and returns the position after them.
     pub async fn apply(&self, entries: Vec<Vec<u8>>) -> Result<Position, ApplyError> {
-        self.position_after(|sender| Request::Apply(entries, sender)).await
+        self.position_after(|sender| WriterRequest::Apply(entries, sender))
+            .await
     }
 
     /// Goes on with the store in another file, which is a later copy of this one, and returns its position.
     pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
-        self.position_after(|sender| Request::Replace(with, sender)).await
+        self.position_after(|sender| WriterRequest::Replace(with, sender)).await
     }
 
     async fn position_after(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<Position, ApplyError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<Position, ApplyError>>) -> WriterRequest,
     ) -> Result<Position, ApplyError> {
         let (sender, receiver) = oneshot::channel();
         let sent = self.send(request(sender)).await;
@@ -210,7 +113,7 @@ impl WriterState {
         let Some(replicated) = &self.replicated else {
             return Ok(());
         };
-        let entries = replicated.log.read(replicated.position().sequence);
+        let entries = replicated.read();
         let entries = entries.map_err(|reason| unavailable(StoreError::Log(reason)))?;
         match self.apply_entries(&entries) {
             Ok(_) => {}

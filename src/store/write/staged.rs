@@ -9,9 +9,10 @@ use crate::model::{AuditEntry, PartnerId, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::keys::Bytes;
 use crate::store::format::record as stored_record;
-use crate::store::format::staged::{self, ImportId, StagedLink};
+use crate::store::format::staged::{self, StagedLink};
 use crate::store::format::tables::{STAGED, STAGED_NAME};
 use crate::store::journal::record;
+use crate::store::replication::ImportId;
 use crate::store::write::transaction::Transaction;
 
 impl Transaction<'_> {

@@ -19,8 +19,8 @@ use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
-use crate::store::write::queue::{Job, JobScope, Received, Request, TransactionEnd, batch_of, receive};
-use crate::store::write::replicated::{Replicated, Replicating};
+use crate::store::write::log_state::{Replicated, Replicating};
+use crate::store::write::queue::{Job, JobScope, Received, TransactionEnd, WriterRequest, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -86,7 +86,7 @@ impl Default for RetryTiming {
 #[derive(Debug)]
 pub struct Writer {
     // Both are there until the drop.
-    queue: Option<mpsc::Sender<Request>>,
+    queue: Option<mpsc::Sender<WriterRequest>>,
     thread: Option<JoinHandle<()>>,
     health: watch::Receiver<Health>,
     replicating: Option<Replicating>,
@@ -158,12 +158,13 @@ impl Writer {
             None => (scope, None),
         };
         let (sender, receiver) = oneshot::channel();
-        self.send(Request::Job(Job::new(scope, job, copy, sender))).await?;
+        self.send(WriterRequest::Job(Job::new(scope, job, copy, sender)))
+            .await?;
         // The writer answers unless it panics, and then the outcome is unknown.
         receiver.await.unwrap_or(Err(WriteError::OutcomeUnknown))
     }
 
-    pub async fn send(&self, request: Request) -> Result<(), WriteError> {
+    pub async fn send(&self, request: WriterRequest) -> Result<(), WriteError> {
         let queue = self.queue.as_ref().ok_or(WriteError::Unavailable)?;
         queue.send(request).await.map_err(|_| WriteError::Unavailable)
     }
@@ -177,7 +178,7 @@ impl Writer {
         let job = |_: &mut Transaction<'_>| Ok((TransactionEnd::Commit, ()));
         if let Some(queue) = &self.queue {
             // A full queue finds it out as well.
-            let _ = queue.try_send(Request::Job(Job::new(JobScope::Local, job, None, sender)));
+            let _ = queue.try_send(WriterRequest::Job(Job::new(JobScope::Local, job, None, sender)));
         }
     }
 
@@ -230,7 +231,7 @@ pub struct WriterState {
 pub type BatchError = (WriteError, StoreError);
 
 impl WriterState {
-    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    fn run(mut self, mut requests: mpsc::Receiver<WriterRequest>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
         let mut next = None;
@@ -246,10 +247,10 @@ impl WriterState {
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(request) => {
                     match request {
-                        Request::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
-                        Request::Apply(entries, sender) => self.apply(&entries, sender)?,
-                        Request::Replace(with, sender) => self.replace(&with, sender)?,
-                        Request::Append(payload, sender) => self.append(&payload, sender)?,
+                        WriterRequest::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
+                        WriterRequest::Apply(entries, sender) => self.apply(&entries, sender)?,
+                        WriterRequest::Replace(with, sender) => self.replace(&with, sender)?,
+                        WriterRequest::Append(payload, sender) => self.append(&payload, sender)?,
                     }
                     // Now, while no caller waits: in a cluster, readers must not wait for the log.
                     if self.replicated.is_some() {
@@ -269,7 +270,7 @@ impl WriterState {
             if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
                 && error.is_of_the_file()
             {
-                next.take().into_iter().for_each(Request::refuse);
+                next.take().into_iter().for_each(WriterRequest::refuse);
                 if !self.recover(error, &mut requests) {
                     return;
                 }
@@ -278,7 +279,7 @@ impl WriterState {
     }
 
     /// Waits for a job; not for long while the journal has something that the store's file does not have.
-    fn receive(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Received<Request>> {
+    fn receive(&self, requests: &mut mpsc::Receiver<WriterRequest>) -> Option<Received<WriterRequest>> {
         let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),

@@ -184,7 +184,6 @@ impl Servers {
     }
 
     /// Removes all that a server, which must be down, has stored.
-    #[expect(dead_code)]
     pub fn empty(&self, number: usize) {
         assert!(self.processes[number].is_none(), "the server runs");
         fs::remove_dir_all(self.store(number)).unwrap();

@@ -1,0 +1,128 @@
+//! A box's connection to its cluster, and what it knows of the log.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
+
+use crate::cluster::ClusterSettings;
+use crate::cluster::log::{Log, Overtaken, Writable};
+use crate::cluster::nats::{Connecting, Nats};
+use crate::cluster::presence::Members;
+use crate::links::Links;
+use crate::metrics::Appends;
+use crate::model::priority;
+use crate::store::replication::{Position, ReplicationLog};
+
+/// What a box knows of its cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The number of the last entry, as far as is known.
+    pub head: Option<u64>,
+    /// Since when nothing has been heard of the log.
+    pub silent_since: Option<Instant>,
+    /// Since when this box has fewer entries than the log.
+    pub behind_since: Option<Instant>,
+    /// Why this box cannot follow.
+    pub stuck: Option<String>,
+}
+
+/// A box's connection to its cluster. A thread of its own carries it, which ends with it.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) settings: ClusterSettings,
+    // Dropped in the background, because this may be dropped by a task.
+    runtime: Option<Runtime>,
+    pub(super) nats: Nats,
+    pub(super) members: Arc<Members>,
+    pub(super) writable: Arc<watch::Sender<Writable>>,
+    pub(super) overtaken: Arc<Overtaken>,
+    pub(super) appends: Arc<Appends>,
+    /// Notified when the log goes further than this box.
+    pub(super) behind: Notify,
+    pub(super) state: watch::Sender<LogState>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Cluster {
+    /// Connects; where there is no server yet, goes on trying.
+    pub fn connect(settings: &ClusterSettings) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("tinyd-cluster")
+            .on_thread_start(|| priority::lower(priority::API_NICE))
+            .enable_all()
+            .build()?;
+        let nats = runtime
+            .block_on(Nats::connect(settings, Connecting::Patiently))
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            settings: settings.clone(),
+            runtime: Some(runtime),
+            nats,
+            members: Arc::default(),
+            writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
+            overtaken: Arc::default(),
+            appends: Arc::default(),
+            behind: Notify::new(),
+            state: watch::Sender::new(LogState {
+                silent_since: Some(Instant::now()),
+                ..LogState::default()
+            }),
+        })
+    }
+
+    /// The log, for the writer of the store.
+    pub fn log(&self) -> io::Result<Arc<dyn ReplicationLog>> {
+        let runtime = self.runtime.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let (writable, others) = (Arc::clone(&self.writable), Arc::clone(&self.overtaken));
+        let log = Log::new(
+            self.nats.clone(),
+            &self.settings,
+            runtime.handle().clone(),
+            writable,
+            others,
+            Arc::clone(&self.appends),
+        );
+        Ok(Arc::new(log))
+    }
+
+    pub const fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    pub(super) const fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    pub const fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    /// The log goes so far.
+    pub(super) fn heard(&self, head: u64) {
+        self.state.send_modify(|state| {
+            state.head = state.head.max(Some(head));
+            state.silent_since = None;
+        });
+    }
+
+    pub fn state(&self) -> LogState {
+        self.state.borrow().clone()
+    }
+}
+
+/// Up to where a box has applied the log.
+pub fn position(links: &Links) -> Option<Position> {
+    let replicating = links.store().replicating()?;
+    Some(*replicating.position().borrow())
+}
