@@ -140,7 +140,7 @@ test('an administrator changes many links by keyboard alone', as(PLAIN, {}, asyn
   // All that the filter finds, after thinking again.
   await tabTo(page, page.getByLabel('The selected links'));
   await page.keyboard.press('ArrowDown');
-  assert.equal(await page.getByLabel('All 3 that this filter finds').isChecked(), true);
+  assert.equal(await page.getByLabel('All 3 links that this filter finds').isChecked(), true);
   await tabTo(page, button('Delete'));
   await pressed('Space');
   await person.sees('Delete 3 links?');
