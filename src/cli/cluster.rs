@@ -18,7 +18,6 @@ use crate::cluster::{self, ClusterSettings, LogLimits};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
-use crate::store::replication::{Chain, ContentDigest, Position};
 use crate::store::{self, FILE_NAME, Store};
 
 pub(super) const EXAMPLES: &str = "\
@@ -121,6 +120,14 @@ impl InitArgs {
             replicas: self.replicas,
         }
     }
+
+    const fn limits_of_clicks(&self) -> LogLimits {
+        LogLimits {
+            bytes: self.clicks_size * 1_000_000_000,
+            age: CLICKS_AGE,
+            ..self.limits()
+        }
+    }
 }
 
 fn settings(config: &ConfigArgs) -> Result<(Settings, ClusterSettings), CliError> {
@@ -150,26 +157,10 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
     let _lock = DataLock::take(&settings.data_dir)?;
     let path = settings.data_dir.join(FILE_NAME);
     let store = opened(Store::open(&path, None))?;
-    let after = Position {
-        cluster: rand::random(),
-        epoch: 1,
-        sequence: 0,
-        chain: Chain::default(),
-        digest: ContentDigest::default(),
-    };
-    let of_clicks = LogLimits {
-        bytes: args.clicks_size * 1_000_000_000,
-        age: CLICKS_AGE,
-        ..args.limits()
-    };
     let position = block_on(async {
         let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
-        // First, because a stream that is there already is another cluster's.
-        nats.create(args.limits(), 1, &cluster::metadata(&after))
-            .await
-            .map_err(failed)?;
-        nats.copies().create(args.limits(), 1, &[]).await.map_err(failed)?;
-        nats.clicks().create(of_clicks, 1, &[]).await.map_err(failed)?;
+        let made = cluster::make_streams(&nats, args.limits(), args.limits_of_clicks()).await;
+        let after = made.map_err(failed)?;
         store.enter_cluster(after).await.map_err(failed)
     })?;
     let name = &of_cluster.name;
@@ -229,7 +220,11 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
 
 fn recreate(args: &InitArgs) -> Result<(), CliError> {
     let (_, of_cluster) = settings(&args.config)?;
-    let base = block_on(async { cluster::recreate(&of_cluster, args.limits()).await.map_err(failed) })?;
+    let base = block_on(async {
+        cluster::recreate(&of_cluster, args.limits(), args.limits_of_clicks())
+            .await
+            .map_err(failed)
+    })?;
     let (node, sequence) = (&base.node, base.sequence);
     writeln!(
         io::stdout(),

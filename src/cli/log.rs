@@ -19,7 +19,8 @@ use crate::kaltura::ACCESS_LOG;
 
 /// Libraries that log what strangers send, who could flood the log: hickory malformed replies, rustls malformed
 /// handshakes. Each with the start of its log targets, by which an operator asks for them all the same.
-const QUIET: [(&str, &[&str]); 2] = [
+const QUIET: [(&str, &[&str]); 3] = [
+    ("async_nats", &["async_nats"]),
     ("hickory", &["hickory_net", "hickory_proto", "hickory_resolver"]),
     ("rustls", &["rustls"]),
 ];

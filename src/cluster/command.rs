@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{timeout, timeout_at};
 
-use crate::cluster::ClusterSettings;
 use crate::cluster::durability;
 use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
 use crate::cluster::presence::{Member, Members, Moment};
+use crate::cluster::{ClusterSettings, Role};
 use crate::model::{Timestamp, unix_milliseconds};
 use crate::store::Snapshot;
 use crate::store::replication::{Entry, Position};
@@ -75,6 +75,43 @@ pub fn metadata(base: &Position) -> [(&'static str, String); 4] {
     ]
 }
 
+/// Makes the streams of a new cluster, or goes on where that was interrupted. Returns where its log begins.
+pub async fn make_streams(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<Position, String> {
+    // The log last: it says that all is made.
+    make_others(nats, limits, of_clicks).await?;
+    let (zeros, new) = ("0".repeat(64), rand::random::<[u8; 16]>());
+    let begins = |cluster: &str| Position::from_text(cluster, 1, 0, &zeros, &zeros);
+    match nats.info().await {
+        Ok(info) if info.state.last_seq == 0 => {
+            let cluster = info.config.metadata.get("tinyd-cluster").and_then(|id| begins(id));
+            cluster.ok_or_else(|| format!("stream {} is not of tinyd", nats.stream))
+        }
+        Ok(_) => Err(format!("stream {} is that of a cluster already: join it", nats.stream)),
+        Err(error) if error.is_no_stream() => {
+            let id: String = new.iter().map(|byte| format!("{byte:02x}")).collect();
+            let after = begins(&id).ok_or("no id for the cluster")?;
+            let made = nats.create(limits, 1, &metadata(&after)).await;
+            made.map(|()| after).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes the streams of copies and clicks that are not there.
+async fn make_others(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<(), String> {
+    for (stream, limits) in [(nats.copies(), limits), (nats.clicks(), of_clicks)] {
+        match stream.info().await {
+            Ok(_) => {}
+            Err(error) if error.is_no_stream() => {
+                let made = stream.create(limits, 1, &[]).await;
+                made.map_err(|error| error.to_string())?;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
 /// The stream, and the boxes that say where they are.
 pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>), String> {
     let (nats, members) = ask(settings).await?;
@@ -83,14 +120,22 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
 }
 
 /// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
-pub async fn recreate(settings: &ClusterSettings, limits: LogLimits) -> Result<Member, String> {
+pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: LogLimits) -> Result<Member, String> {
     let (nats, members) = ask(settings).await?;
     match nats.info().await {
         Err(error) if error.is_no_stream() => {}
         Err(error) => return Err(error.to_string()),
         Ok(_) => return Err(format!("stream {} is there: nothing to make anew", nats.stream)),
     }
-    let furthest = members.into_iter().max_by_key(|member| (member.epoch, member.sequence));
+    let furthest = members
+        .into_iter()
+        .max_by_key(|member| (member.epoch, member.sequence, member.role == Role::Admin.name()));
+    if let Some(edge) = furthest.as_ref().filter(|member| member.role == Role::Edge.name()) {
+        let (node, sequence) = (&edge.node, edge.sequence);
+        return Err(format!(
+            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them"
+        ));
+    }
     let Some((furthest, base)) = furthest.and_then(|member| Some((member.clone(), member.position()?))) else {
         return Err("no box says where it is: start the admin boxes first".to_owned());
     };
@@ -98,6 +143,7 @@ pub async fn recreate(settings: &ClusterSettings, limits: LogLimits) -> Result<M
         epoch: base.epoch + 1,
         ..base
     };
+    make_others(&nats, limits, of_clicks).await?;
     let first = base.sequence + 1;
     let made = nats.create(limits, first, &metadata(&base)).await;
     made.map_err(|error| error.to_string())?;
@@ -122,8 +168,8 @@ async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> 
         .map_err(|error| error.to_string())?;
     let members = Members::default();
     let end = tokio::time::Instant::now() + LOOK_TIME;
-    while let Ok(Some(member)) = timeout_at(end, said.next()).await {
-        if let Ok(member) = serde_json::from_slice(&member) {
+    while let Ok(Some((of, member))) = timeout_at(end, said.next_of()).await {
+        if let Some(member) = Member::read(&of, &member) {
             members.note(member, 0, Moment::now());
         }
     }

@@ -223,7 +223,9 @@ pub async fn replace(cluster: &Cluster, links: &Links) -> Result<Position, Strin
         .store()
         .replicating()
         .map(|replicating| *replicating.position().borrow());
-    if own.is_none_or(|own| own.cluster != position.cluster || own.sequence >= position.sequence) {
+    if own.is_none_or(|own| {
+        own.cluster != position.cluster || (own.epoch, own.sequence) >= (position.epoch, position.sequence)
+    }) {
         drop(std::fs::remove_file(&path));
         return Err("the copy on the servers is no later than this box".to_owned());
     }

@@ -137,6 +137,15 @@ impl Follower {
         if first <= position.sequence + 1 {
             return;
         }
+        // Its own history may be the only copy of what it has acknowledged: salvage writes it.
+        let halted = self
+            .links
+            .store()
+            .replicating()
+            .and_then(|replicating| replicating.halted());
+        if halted.is_some() {
+            return;
+        }
         let own = position.sequence;
         tracing::warn!(
             own,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::cluster::nats::{Nats, NatsError, Published};
 use crate::cluster::{ClusterSettings, Reads, Role};
@@ -26,7 +26,10 @@ const GIVING_WAY: Duration = Duration::from_millis(10);
 /// Whether entries can be appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writable {
-    Yes,
+    /// By this connection: others may know more after the next one is made.
+    Yes {
+        connection: u64,
+    },
     /// In a moment, which a write waits for; and why not now.
     Soon(String),
     No(String),
@@ -116,33 +119,36 @@ impl Log {
         Ok(stored.map(|stored| stored == entry))
     }
 
-    /// Waits until entries can be appended, or returns why they cannot.
-    async fn wait_until_writable(&self) -> Result<(), String> {
+    /// Waits until entries can be appended by the connection that there is, or returns why they cannot.
+    async fn wait_until_writable(&self, end: Instant) -> Result<(), String> {
         let mut writable = self.writable.subscribe();
-        let waiting = timeout(
-            self.patience,
-            writable.wait_for(|writable| !matches!(writable, Writable::Soon(_))),
-        );
-        // The sender lives as long as this.
-        let _ = waiting.await;
-        match &*self.writable.borrow() {
-            Writable::Yes => Ok(()),
-            Writable::Soon(reason) | Writable::No(reason) => Err(reason.clone()),
+        loop {
+            let wait = match &*writable.borrow_and_update() {
+                Writable::Yes { connection } if *connection == self.nats.connections() => return Ok(()),
+                Writable::Yes { .. } => "asking the other boxes how far they are".to_owned(),
+                Writable::Soon(reason) => reason.clone(),
+                Writable::No(reason) => return Err(reason.clone()),
+            };
+            // The sender lives as long as this.
+            if timeout_at(end.into(), writable.changed()).await.is_err() {
+                return Err(wait);
+            }
         }
     }
 
     async fn append_patiently(&self, after: u64, entry: Bytes) -> Appended {
-        if let Err(reason) = self.wait_until_writable().await {
-            return Appended::Refused(reason);
-        }
         let (end, mut pause) = (Instant::now() + self.patience, RETRY_FIRST);
         let mut may_be_stored = false;
         loop {
+            if let Err(reason) = self.wait_until_writable(end).await {
+                return given_up(may_be_stored, reason);
+            }
             let reason = match self.nats.append(after, entry.clone()).await {
                 Ok(Published::Stored) => return Appended::Stored,
                 Ok(Published::WrongLast(Some(last))) if last < after => {
                     // Its entries are in the stores, from which they are appended again.
-                    return Appended::Refused(format!("the log has lost its end: it has {last} entries, not {after}"));
+                    let reason = format!("the log has lost its end: it has {last} entries, not {after}");
+                    return given_up(may_be_stored, reason);
                 }
                 Ok(Published::WrongLast(Some(_))) if !may_be_stored => return Appended::Overtaken,
                 // Another's, or this one's of an earlier attempt; or one that is still on its way.
@@ -162,10 +168,7 @@ impl Log {
                 }
             };
             if Instant::now() >= end {
-                return match may_be_stored {
-                    true => Appended::Unknown(reason),
-                    false => Appended::Refused(reason),
-                };
+                return given_up(may_be_stored, reason);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
@@ -187,6 +190,14 @@ impl Log {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+    }
+}
+
+const fn given_up(may_be_stored: bool, reason: String) -> Appended {
+    if may_be_stored {
+        Appended::Unknown(reason)
+    } else {
+        Appended::Refused(reason)
     }
 }
 
@@ -252,7 +263,7 @@ impl ReplicationLog for Log {
         match self.role {
             Role::Admin => match &*self.writable.borrow() {
                 Writable::No(reason) => Some(reason.clone()),
-                Writable::Yes | Writable::Soon(_) => None,
+                Writable::Yes { .. } | Writable::Soon(_) => None,
             },
             Role::Edge => Some("this box is an edge, which takes no writes".to_owned()),
         }

@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_MAX_MILLISECONDS: u64 = 2_000;
 /// Of one read.
 const BATCH_MAX_MESSAGES: u32 = 1_000;
+/// Of a subscription, each of half a megabyte at most; what is dropped is read later.
+const WAITING_MAX_MESSAGES: usize = 1_024;
 const BATCH_MAX_BYTES: u32 = 8 * 1024 * 1024;
 
 /// The last part of the subject of the stream of copies.
@@ -228,6 +230,7 @@ impl Nats {
             .name(format!("tinyd {}", settings.node))
             .custom_inbox_prefix(format!("_INBOX_{}", settings.node))
             .ping_interval(PING_INTERVAL)
+            .subscription_capacity(WAITING_MAX_MESSAGES)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(|attempts| {
@@ -523,8 +526,16 @@ impl Subscription {
     }
 
     pub async fn next(&mut self) -> Option<Bytes> {
+        self.next_of().await.map(|(_, payload)| payload)
+    }
+
+    /// The next message with the last part of its subject, which the servers grant to its box alone.
+    pub async fn next_of(&mut self) -> Option<(String, Bytes)> {
         match &mut self.0 {
-            Some(messages) => messages.next().await.map(|message| message.payload),
+            Some(messages) => messages.next().await.map(|message| {
+                let of = message.subject.as_str().rsplit('.').next().unwrap_or_default();
+                (of.to_owned(), message.payload)
+            }),
             None => std::future::pending().await,
         }
     }

@@ -40,7 +40,17 @@ pub struct Member {
     pub halted: Option<String>,
 }
 
+/// Longest position that is read.
+const SAID_MAX_BYTES: usize = 4 * 1024;
+
 impl Member {
+    /// What the box of this name says of itself; none if it says it of another.
+    pub fn read(of: &str, said: &[u8]) -> Option<Self> {
+        let said = said.get(..).filter(|said| said.len() <= SAID_MAX_BYTES)?;
+        let member: Self = serde_json::from_slice(said).ok()?;
+        (member.node == of).then_some(member)
+    }
+
     pub fn at(position: &Position, node: &str, role: &str, halted: Option<String>) -> Self {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
@@ -199,9 +209,12 @@ impl Members {
     /// The box that has gone furthest in the log that this position is of.
     pub fn furthest(&self, position: &Position) -> Option<(String, u64)> {
         let members = self.0.lock();
+        let now = Instant::now();
         let same_log = members
             .values()
+            .filter(|heard| !heard.is_silent(now))
             .map(|heard| &heard.member)
+            .filter(|member| member.position().is_some_and(|at| at.cluster == position.cluster))
             .filter(|member| member.epoch == position.epoch);
         let furthest = same_log.max_by_key(|member| member.sequence)?;
         Some((furthest.node.clone(), furthest.sequence))

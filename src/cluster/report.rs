@@ -21,8 +21,8 @@ impl Cluster {
         }
         loop {
             if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
-                while let Some(said) = positions.next().await {
-                    if let Ok(member) = serde_json::from_slice(&said) {
+                while let Some((of, said)) = positions.next_of().await {
+                    if let Some(member) = Member::read(&of, &said) {
                         let head = self.state.borrow().head.unwrap_or_default();
                         self.members.note(member, head, Moment::now());
                     }
@@ -93,13 +93,13 @@ impl Cluster {
         ))
     }
 
-    /// Why this box takes no writes, unless that is over in a moment.
+    /// Why this box takes no writes now.
     fn refused(&self, silent: Duration) -> Option<String> {
         match &*self.writable.borrow() {
             // What was said before is of another time.
             _ if silent > SILENCE => Some("no answer from NATS".to_owned()),
-            Writable::Yes | Writable::Soon(_) => None,
-            Writable::No(reason) => Some(reason.clone()),
+            Writable::Yes { .. } => None,
+            Writable::Soon(reason) | Writable::No(reason) => Some(reason.clone()),
         }
     }
 }

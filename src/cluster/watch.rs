@@ -7,12 +7,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::Role;
 use crate::cluster::connection::{Cluster, position};
-use crate::cluster::durability;
 use crate::cluster::log::Writable;
-use crate::cluster::nats::{NatsError, StreamInfo, Subscription};
+use crate::cluster::nats::{NatsError, Published, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Member, SKEW_WARNED, clock_refusal};
+use crate::cluster::{durability, metadata};
 use crate::links::Links;
-use crate::store::replication::Position;
+use crate::store::replication::{Entry, Position};
 
 /// How often an admin box asks how far the log goes.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -193,13 +193,14 @@ impl Watcher {
 
     async fn check_edge(&mut self) {
         self.silent();
-        if self.witnessed.is_none() {
-            // Once, because a thousand edges would ask.
-            if let Ok(info) = self.cluster.nats.info().await {
-                self.witnessed = Some((0, Instant::now()));
-                self.cluster.heard(info.state.last_seq);
-                self.cluster.behind.notify_one();
-            }
+        let connection = self.cluster.nats.connections();
+        // Once for each connection, because a thousand edges would ask.
+        if self.witnessed.is_none_or(|(of, _)| of != connection)
+            && let Ok(info) = self.cluster.nats.info().await
+        {
+            self.witnessed = Some((connection, Instant::now()));
+            self.cluster.heard(info.state.last_seq);
+            self.cluster.behind.notify_one();
         }
     }
 
@@ -229,6 +230,10 @@ impl Watcher {
                 return asking();
             }
         }
+        let [(name, id), ..] = metadata(&position);
+        if info.config.metadata.get(name) != Some(&id) {
+            return Writable::No("the stream is of another cluster".to_owned());
+        }
         if let Some(reason) = self.check_clock() {
             return Writable::No(reason);
         }
@@ -254,7 +259,7 @@ impl Watcher {
             }
             self.durable_since = Some(Instant::now());
         }
-        Writable::Yes
+        Writable::Yes { connection }
     }
 
     /// Why this box takes no writes with its clock as it is. Warns of a clock that is wrong.
@@ -276,13 +281,16 @@ impl Watcher {
             "the log has lost its end: appending it again"
         );
         let nats = &self.cluster.nats;
-        let mut at = last;
+        let (mut at, mut before) = (last, None);
         if last > 0 {
             let theirs = nats.get(last).await.map_err(|error| error.to_string())?;
-            let ours = self.kept(last - 1, 1).await?.into_iter().next();
-            if theirs.is_some() && ours.is_some() && theirs != ours {
-                return Err(format!("the log has another history than this box from entry {last}"));
-            }
+            let theirs = theirs.ok_or_else(|| format!("the log does not show its last entry {last}"))?;
+            before = Some(
+                Entry::decode(&theirs)
+                    .map_err(|error| error.to_string())?
+                    .position
+                    .chain,
+            );
         }
         while at < position.sequence {
             let entries = self.kept(at, REPAIR_BYTES).await?;
@@ -293,8 +301,18 @@ impl Watcher {
                 ));
             }
             for entry in entries {
-                nats.append(at, entry.into()).await.map_err(|error| error.to_string())?;
+                let own = Entry::decode(&entry).map_err(|error| error.to_string())?;
+                if before.is_some_and(|before| before != own.previous) {
+                    return Err(format!("the log has another history than this box up to entry {at}"));
+                }
+                before = Some(own.position.chain);
+                let appended = nats.append(at, entry.clone().into()).await;
                 at += 1;
+                if appended.map_err(|error| error.to_string())? != Published::Stored
+                    && nats.get(at).await.map_err(|error| error.to_string())? != Some(entry)
+                {
+                    return Err(format!("another box has written entry {at} meanwhile"));
+                }
             }
         }
         tracing::info!(entries = position.sequence - last, "the end of the log is there again");

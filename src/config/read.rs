@@ -47,8 +47,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     }
     let addresses = |section| values.list(section, &keys::PUBLIC_LISTEN, |text| text.parse::<SocketAddr>().ok());
     let url = values.text("public", &keys::URL);
-    let data_dir = overrides.data.clone();
-    let data_dir = data_dir.or_else(|| values.path("", &keys::DATA_DIR, &reader));
+    let data_dir = values.path("", &keys::DATA_DIR, &reader);
     let public_listen = addresses("public");
     let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
     let cluster = cluster::read(&values, &mut reader)?;
@@ -63,7 +62,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     };
     let settings = Settings {
         config: path.to_owned(),
-        data_dir: data_dir.unwrap_or_default(),
+        data_dir: overrides.data.clone().or(data_dir).unwrap_or_default(),
         acme: acme::read(&values, &mut reader, &public_listen, public_tls.as_ref())?,
         acme_webroot: values.path("public", &keys::ACME_WEBROOT, &reader),
         public_listen,

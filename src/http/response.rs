@@ -65,7 +65,7 @@ pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     typed(status, content_type, Either::Left(Full::new(body.into())))
 }
 
-/// As [`bytes`], of several that follow each other: none of them is copied.
+/// As [`bytes()`], of several that follow each other: none of them is copied.
 pub fn joined(status: StatusCode, content_type: &'static str, pieces: impl IntoIterator<Item = Bytes>) -> Response {
     let body = Joined(pieces.into_iter().collect());
     typed(status, content_type, Either::Right(body.boxed_unsync()))

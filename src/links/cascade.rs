@@ -64,7 +64,8 @@ impl Links {
         if !self.store.takes_writes() {
             return Ok(());
         }
-        for (partner, user, at) in self.store.read(Snapshot::deletions).await? {
+        // Before a box of a cluster is connected.
+        for (partner, user, at) in self.store.read_ahead(Snapshot::deletions).await? {
             match self.delete_rest(partner, &user, at, &mut 0).await {
                 Ok(()) => tracing::info!(%partner, "finished deleting a user, which a crash had interrupted"),
                 Err(error) => tracing::error!(%partner, %error, "cannot finish deleting a user before the next start"),

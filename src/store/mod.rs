@@ -279,7 +279,8 @@ impl Store {
         let noting = |transaction: &mut Transaction<'_>| {
             let before = transaction.modifications;
             let (end, result) = first(transaction)?;
-            Ok((end, (result, transaction.modifications > before)))
+            let is_change = end == TransactionEnd::Commit && transaction.modifications > before;
+            Ok((end, (result, is_change)))
         };
         let (result, has_changed) = writer.submit(scope, noting, Some(Clone::clone)).await?;
         if has_changed {

@@ -50,7 +50,9 @@ pub const STAGED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new(STAGE
 pub const STAGED_NAME: &str = "staged";
 
 pub const POSITION: &str = "position";
-/// Entries that are dropped in one transaction, at most.
+/// An entry without changes has more.
+const ENTRY_BYTES_MIN: usize = 64;
+/// Entries that are dropped for a new one, at least.
 const ENTRIES_DROPPED_MAX: usize = 4;
 
 /// `format` → the store's format. `sequence` → the number of commits so far.
@@ -263,7 +265,8 @@ pub fn put_entry(
     let before = entries.last()?.map_or(0, |(_, value)| split_entry(value.value()).0);
     let end = before.wrapping_add(entry.len() as u64);
     entries.insert(position.sequence, [&end.to_be_bytes(), entry].concat().as_slice())?;
-    for _ in 0..ENTRIES_DROPPED_MAX {
+    // A long one takes the place of many short ones.
+    for _ in 0..ENTRIES_DROPPED_MAX.max(entry.len() / ENTRY_BYTES_MIN) {
         let first = entries.first()?.map_or(end, |(_, value)| split_entry(value.value()).0);
         if end.wrapping_sub(first) < most {
             break;

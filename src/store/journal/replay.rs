@@ -133,13 +133,18 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                 let at = ClickPosition { stream, sequence };
                 transaction.add_message(at, rest.take_slice(length as usize)?)?;
             }
+            // Only a journal has entries; one in another would lead ever deeper.
+            [ENTRY] if transaction.is_of_entry => {
+                return Err(StoreError::damaged(record::NAME, "an entry in an entry"));
+            }
             [ENTRY] => {
                 let bytes = rest.take_long()?;
                 let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
                 transaction.is_of_entry = true;
                 apply(transaction, entry.payload)?;
                 transaction.is_of_entry = false;
-                put_entry(transaction, bytes, &entry, u64::MAX)?;
+                let position = put_entry(transaction, bytes, &entry, u64::MAX)?;
+                transaction.digest = transaction.digest.map(|_| position.digest);
             }
             [kind] => apply_ahead(transaction, kind, &mut rest)?,
         }

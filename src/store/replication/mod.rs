@@ -23,7 +23,9 @@ use crate::store::error::StoreError;
 pub use click_position::ClickPosition;
 pub use clicks::{CLICK_MESSAGE_MAX_LINKS, ClickError, ClickMessage, ClickSource};
 pub use digest::ContentDigest;
-pub use entry::{Chain, Entry, Position};
+#[cfg(test)]
+pub use entry::Chain;
+pub use entry::{Entry, Position};
 
 /// The longest payload of an entry. NATS refuses messages of more than 1 MiB unless it is configured otherwise.
 pub const PAYLOAD_MAX_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 512 * 1024 };

@@ -10,7 +10,7 @@ use crate::model::{LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
 use crate::store::files::medium;
 use crate::store::format::outbox::{self, MOVED, OUTBOX, SOURCES};
-use crate::store::format::tables;
+use crate::store::format::tables::{self, META, META_SEQUENCE};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::ClickPosition;
@@ -192,6 +192,11 @@ pub fn carry_over(from: &Database, to: &Path) -> Result<(), StoreError> {
         }
     }
     outbox::set_counter(&transaction, counter)?;
+    // The numbers of commits go on, for those who read meanwhile.
+    let mut meta = transaction.open_table(META)?;
+    let sequence = meta.get(META_SEQUENCE)?.map_or(0, |entry| entry.value());
+    meta.insert(META_SEQUENCE, sequence.max(snapshot.sequence))?;
+    drop(meta);
     transaction.commit()?;
     Ok(())
 }

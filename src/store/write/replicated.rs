@@ -24,6 +24,8 @@ use crate::store::write::writer::{BatchError, Writer, WriterState};
 /// Pauses before a writer that was overtaken tries again: at random up to this, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_DOUBLINGS_MAX: u32 = 4;
+/// How often a batch is tried that others overtake. Each time takes some milliseconds.
+const ATTEMPTS_MAX: u32 = 100;
 /// Bytes of a change that is too long for one entry, in each of its entries.
 const PART_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
 /// More changes than this are committed to the store's file itself, because it takes long to make them again.
@@ -72,6 +74,10 @@ impl WriterState {
             return Ok(true);
         };
         let refused = |reason: String| (WriteError::Unavailable, StoreError::Log(reason));
+        // What was queued before must not go on from a history that is none.
+        if let Some(why) = replicated.halted() {
+            return Err(refused(why.to_string()));
+        }
         let (Some(payload), Some(digest)) = (finished.redo.take(), finished.digest) else {
             return Err(refused("a change is too long, or has no form in an entry".to_owned()));
         };
@@ -113,12 +119,26 @@ impl WriterState {
         let Some(replicated) = &self.replicated else {
             return Ok(());
         };
+        if *attempts >= ATTEMPTS_MAX {
+            return Err(unavailable(StoreError::Log("other boxes always came first".to_owned())));
+        }
+        let before = replicated.position();
         let entries = replicated.read();
         let entries = entries.map_err(|reason| unavailable(StoreError::Log(reason)))?;
         match self.apply_entries(&entries) {
             Ok(_) => {}
             Err(Failed::Store(error)) => return Err(unavailable(error)),
             Err(Failed::Entry(error)) => return Err(unavailable(StoreError::Log(error.to_string()))),
+        }
+        // Readers must not wait for the next attempt.
+        self.make_visible().map_err(unavailable)?;
+        if self
+            .replicated
+            .as_ref()
+            .is_some_and(|replicated| replicated.position() == before)
+        {
+            let reason = format!("nothing that follows entry {} can be applied", before.sequence);
+            return Err(unavailable(StoreError::Log(reason)));
         }
         // Not at first: others give way then.
         if *attempts > 0 {
@@ -177,13 +197,13 @@ impl WriterState {
         outbox::carry_over(&*self.database()?, with)?;
         self.close();
         self.medium.replace(with)?;
+        if let Some(replicated) = &self.replicated {
+            *replicated.halted.lock() = None;
+        }
         self.open().map_err(|error| {
             tracing::error!(%error, "cannot open the new copy of the store");
             StoreError::Closed
         })?;
-        if let Some(replicated) = &self.replicated {
-            *replicated.halted.lock() = None;
-        }
         Ok(())
     }
 
@@ -298,7 +318,10 @@ fn apply_one(
     }
     entry.check_follows(at).map_err(Failed::Entry)?;
     transaction.outcome = EntryOutcome::default();
-    match replay::apply(transaction, entry.payload) {
+    transaction.is_of_entry = true;
+    let applied = replay::apply(transaction, entry.payload);
+    transaction.is_of_entry = false;
+    match applied {
         Ok(()) => {}
         // What the others decide with an intact record, this store cannot tell.
         Err(error @ StoreError::Damaged { table, .. }) if !entry.states_digest && table != record::NAME => {

@@ -293,7 +293,12 @@ impl WriterState {
     fn write(&mut self, mut batch: Vec<Job>) -> Result<(), StoreError> {
         while let Some(scope) = batch.first().map(|job| job.scope) {
             match self.commit(scope, &mut batch) {
-                Ok(ran) => batch.drain(..ran).for_each(|job| job.answer(Ok(()))),
+                Ok(ran) => {
+                    batch.drain(..ran).for_each(|job| job.answer(Ok(())));
+                    if self.replicated.is_some() && !batch.is_empty() {
+                        self.make_visible()?;
+                    }
+                }
                 Err((outcome, mut error)) => {
                     if !error.is_of_the_file() {
                         tracing::error!(%error, "write failed and is undone");

@@ -103,11 +103,8 @@ fn edge_without_partners_names_the_admin_box() {
     ] {
         let refused = edge.post(service, action, &[("format", "1"), ("ks", "of an admin box")]);
         assert_eq!(refused.status, 503, "{service}.{action}");
-        assert_eq!(
-            refused.json()["args"]["REASON"],
-            expected.as_str(),
-            "{service}.{action}"
-        );
+        // An import has its format in the URL.
+        assert!(refused.text().contains(&expected), "{service}.{action}: {refused:?}");
     }
     assert_eq!(edge.post("system", "ping", &[("format", "1")]).text(), "true");
     assert_eq!(edge.goto("00000000").status, 404);

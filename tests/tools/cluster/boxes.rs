@@ -73,7 +73,7 @@ impl Cluster {
             let folder = folder(&settings(&servers.urls(), role, &node));
             match &copy {
                 None => {
-                    tinyd_cluster(folder.path(), &["init", "--log-size", "1"]);
+                    tinyd_cluster(folder.path(), &["init", "--log-size", "1", "--clicks-size", "1"]);
                     copy = Some(copied(&folder));
                 }
                 Some(copy) => {

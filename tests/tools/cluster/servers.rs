@@ -106,7 +106,7 @@ impl Servers {
         let configuration = format!(
             "server_name: n{number}\n\
              listen: {address}:{CLIENT_PORT}\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 2GB }}\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 8GB }}\n\
              cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
              accounts {{\n\
              SYS {{ users: [{{user: sys, password: sys}}],\n\
