@@ -15,7 +15,9 @@ use crate::cluster::{ClusterSettings, Reads, Role};
 use crate::metrics::{AppendOutcome, Appends};
 use crate::store::replication::{Appended, LogHead, ReplicationLog};
 
-/// A read answers 503 then.
+/// A read answers 503 then. A new leader is elected within 4 to 6 seconds.
+const HEAD_PATIENCE: Duration = Duration::from_secs(6);
+/// For one answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause before a request is sent again; doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
@@ -68,18 +70,32 @@ pub struct Log {
     writable: Arc<watch::Sender<Writable>>,
 }
 
-async fn ask_for_heads(nats: Nats, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Result<u64, String>>>) {
+/// The number of the last entry, asked again while a leader is elected.
+async fn head_of(nats: &Nats, end: Instant) -> Result<u64, String> {
+    loop {
+        let reason = match timeout(HEAD_TIMEOUT, nats.info()).await {
+            Ok(Ok(info)) => return Ok(info.state.last_seq),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer from NATS".to_owned(),
+        };
+        if Instant::now() >= end {
+            return Err(reason);
+        }
+        tokio::time::sleep(RETRY_MAX).await;
+    }
+}
+
+async fn ask_for_heads(
+    nats: Nats,
+    mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Result<u64, String>>>,
+    patience: Duration,
+) {
     while let Some(first) = waiting.recv().await {
         let mut asking = vec![first];
         while let Ok(other) = waiting.try_recv() {
             asking.push(other);
         }
-        let info = timeout(HEAD_TIMEOUT, nats.info()).await;
-        let head = match info {
-            Ok(Ok(info)) => Ok(info.state.last_seq),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer from NATS".to_owned()),
-        };
+        let head = head_of(&nats, Instant::now() + patience).await;
         for one in asking {
             // It may have left.
             drop(one.send(head.clone()));
@@ -97,7 +113,8 @@ impl Log {
         appends: Arc<Appends>,
     ) -> Self {
         let (heads, waiting) = mpsc::unbounded_channel();
-        runtime.spawn(ask_for_heads(nats.clone(), waiting));
+        let patience = settings.write_patience.min(HEAD_PATIENCE);
+        runtime.spawn(ask_for_heads(nats.clone(), waiting, patience));
         Self {
             nats,
             runtime,

@@ -46,7 +46,6 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         values.set("public", &keys::THREADS, default_threads());
     }
     let addresses = |section| values.list(section, &keys::PUBLIC_LISTEN, |text| text.parse::<SocketAddr>().ok());
-    let url = values.text("public", &keys::URL);
     let data_dir = values.path("", &keys::DATA_DIR, &reader);
     let public_listen = addresses("public");
     let public_tls = tls::read(&values, &mut reader, "public.tls", acme::is_on(&values))?;
@@ -68,7 +67,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         public_listen,
         redirects_plain: values.text("public", &keys::PLAIN) == Some("redirect"),
         public_tls,
-        public_url: url.map(|url| without_default_port(url.trim_end_matches('/'))),
+        public_url: public_url(&values),
         tiny: tiny(&values),
         guesses_per_minute: u32::try_from(values.number("public", &keys::GUESSES)).unwrap_or(u32::MAX),
         shut_out_guessers: values.flag("public", &keys::SHUT_OUT),
@@ -120,6 +119,11 @@ fn no_console(values: &Values, reader: &Reader) -> Result<Option<ConsoleSettings
         return Err(reader.wrong(keys::CONSOLE_LISTEN.path("console"), shown, reason));
     }
     Ok(None)
+}
+
+fn public_url(values: &Values) -> Option<String> {
+    let url = values.text("public", &keys::URL)?;
+    Some(without_default_port(url.trim_end_matches('/')))
 }
 
 fn tiny(values: &Values) -> Tiny {
