@@ -289,6 +289,12 @@ impl Nats {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
+    /// Tries another server: this one is there, but cut off from the others.
+    pub async fn leave_server(&self) {
+        // A connection that is being made is another one already.
+        let _ = self.client.force_reconnect().await;
+    }
+
     fn subject(&self, of: &str) -> String {
         format!("{}{of}", self.prefix)
     }

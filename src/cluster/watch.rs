@@ -16,6 +16,8 @@ use crate::store::replication::{Entry, Position};
 
 /// How often an admin box asks how far the log goes.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longer than an election takes.
+const CUT_OFF_TIME: Duration = Duration::from_secs(8);
 const DURABILITY_INTERVAL: Duration = Duration::from_secs(60);
 /// After a connection was made, others have this long to say that they know more than the log.
 const WITNESS_TIME: Duration = Duration::from_secs(1);
@@ -29,6 +31,8 @@ pub struct Watcher {
     /// The connection for which others have been asked what they know, and when.
     witnessed: Option<(u64, Instant)>,
     durable_since: Option<Instant>,
+    /// When another server was tried.
+    left_server: Option<Instant>,
     is_clock_wrong: bool,
 }
 
@@ -46,6 +50,7 @@ impl Watcher {
             links,
             witnessed: None,
             durable_since: None,
+            left_server: None,
             is_clock_wrong: false,
         }
     }
@@ -168,6 +173,7 @@ impl Watcher {
             Ok(info) => info,
             Err(error) => {
                 self.silent();
+                self.leave_server_if_cut_off().await;
                 if error.is_no_stream() {
                     let reason = "the stream is gone: tinyd cluster recreate makes it anew";
                     self.cluster.writable.send_replace(Writable::No(reason.to_owned()));
@@ -201,6 +207,17 @@ impl Watcher {
             self.witnessed = Some((connection, Instant::now()));
             self.cluster.heard(info.state.last_seq);
             self.cluster.behind.notify_one();
+        }
+    }
+
+    /// A server that is reached but has no leader may be cut off from those that have one.
+    async fn leave_server_if_cut_off(&mut self) {
+        let silent = self.cluster.state().silent_since.map(|since| since.elapsed());
+        let is_new = self.left_server.is_none_or(|left| left.elapsed() > CUT_OFF_TIME);
+        if silent.is_some_and(|silent| silent > CUT_OFF_TIME) && is_new && self.cluster.nats.is_connected() {
+            tracing::warn!("the NATS server knows no leader of the log: trying another one");
+            self.left_server = Some(Instant::now());
+            self.cluster.nats.leave_server().await;
         }
     }
 
