@@ -50,10 +50,14 @@ pub fn partitioned_box_loses_nothing() {
     let wrapper = |number| vec!["nsenter".to_owned(), format!("--net=/run/netns/t{number}")];
     let servers = Servers::start_at(addresses, (0..NUMBER).map(wrapper).collect());
     servers.wait_until_leader();
-    // The first box knows only the server that is cut off, which leads.
+    // The first box knows only the server that is cut off, which leads; the others know only those that stay.
     let cluster = Cluster::start_on(servers, 2, 1, |servers, number| match number {
         0 => vec![servers.urls()[servers.leader()].clone()],
-        _ => servers.urls(),
+        _ => {
+            let mut urls = servers.urls();
+            urls.remove(servers.leader());
+            urls
+        }
     });
     let cut_off = cluster.servers.leader();
     let load = Load::start(&cluster, &[&[2], &[0], &[1]]);
