@@ -159,6 +159,8 @@ impl Nats {
             .subscription_capacity(WAITING_MAX_MESSAGES)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
+            // Servers tell of each other by addresses without a scheme.
+            .require_tls(settings.servers.iter().any(|server| server.starts_with("tls:")))
             .reconnect_delay_callback(|attempts| {
                 // At random, so that a thousand boxes do not come back at once.
                 let most = RECONNECT_MAX_MILLISECONDS.min(50 << attempts.min(6));

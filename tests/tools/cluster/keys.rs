@@ -1,4 +1,4 @@
-//! Boxes with keys, and the accounts of the documentation.
+//! Boxes with keys, over TLS, and the accounts of the documentation.
 
 use std::fs;
 
@@ -7,14 +7,18 @@ use tempfile::TempDir;
 
 use crate::cluster::boxes::{copied, settings, tinyd_cluster};
 use crate::cluster::servers::{STREAM, Servers, send_with_key, wait};
+use crate::support::certificates::Authority;
 use crate::support::fixture::{Appliance, folder, serve};
 
 const KEY: &str = "cluster.key";
 const BOXES: [(&str, &str); 2] = [("admin", "admin0"), ("edge", "edge0")];
 
 /// The folder of a box with a key, and its user for the servers.
-fn keyed(urls: &[String], role: &str, node: &str) -> (TempDir, String) {
-    let with_key = settings(urls, role, node).replacen("[cluster]\n", &format!("[cluster]\nkey_file = \"{KEY}\"\n"), 1);
+fn keyed(urls: &[String], authority: &Authority, role: &str, node: &str) -> (TempDir, String) {
+    let urls: Vec<_> = urls.iter().map(|url| url.replacen("nats://", "tls://", 1)).collect();
+    let trust = authority.setting();
+    let with_key =
+        settings(&urls, role, node).replacen("[cluster]\n", &format!("[cluster]\nkey_file = \"{KEY}\"\n{trust}"), 1);
     let folder = folder(&with_key);
     let key = folder.path().join(KEY);
     let user = tinyd_cluster(folder.path(), &["key", key.to_str().unwrap()]);
@@ -39,19 +43,43 @@ fn accounts(of_admins: &str, of_edges: &str) -> String {
     text + "no_auth_user: t\n"
 }
 
+/// TLS for those who ask for it.
+fn tls(urls: &[String], authority: &Authority) -> String {
+    let host = |url: &String| url["nats://".len()..].split(':').next().unwrap().to_owned();
+    let hosts: Vec<_> = urls.iter().map(host).collect();
+    let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+    let (chain, key) = authority.issue(&hosts, |_| {});
+    let folder = authority.file().parent().unwrap().to_owned();
+    let (chain_file, key_file) = (folder.join("cert.pem"), folder.join("key.pem"));
+    fs::write(&chain_file, chain).unwrap();
+    fs::write(&key_file, key).unwrap();
+    format!("tls {{ cert_file: {chain_file:?}, key_file: {key_file:?} }}\nallow_non_tls: true\n")
+}
+
+/// What `tinyd cluster status` complains of with other settings.
+fn complaint(of: &Appliance, change: impl FnOnce(String) -> String) -> String {
+    let path = of.config();
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(&path, change(settings.clone())).unwrap();
+    let output = of.tinyd(&["cluster", "status"]);
+    fs::write(&path, settings).unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 fn last(servers: &Servers) -> u64 {
     servers.info().expect("the log")["state"]["last_seq"].as_u64().unwrap()
 }
 
 pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
-    let mut folders = Vec::new();
+    let (mut folders, authority) = (Vec::new(), Authority::new());
     let servers = Servers::start_with(|urls| {
         let users = BOXES.map(|(role, node)| {
-            let (folder, user) = keyed(urls, role, node);
+            let (folder, user) = keyed(urls, &authority, role, node);
             folders.push(folder);
             user
         });
-        accounts(&users[0], &users[1])
+        tls(urls, &authority) + &accounts(&users[0], &users[1])
     });
     let [of_admin, of_edge]: [TempDir; 2] = folders.try_into().unwrap();
     tinyd_cluster(of_admin.path(), &["init", "--log-size", "1", "--clicks-size", "1"]);
@@ -68,6 +96,15 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     wait("the next link", || edge.goto(&next).status == 302);
     let status = tinyd_cluster(admin.folder.path(), &["status"]);
     assert!(status.contains("2 of 2 boxes are current"), "{status}");
+
+    let untrusted = complaint(&admin, |settings| settings.replacen("ca_file", "# ca_file", 1));
+    assert!(untrusted.contains("UnknownIssuer"), "{untrusted}");
+    let stranger = admin.folder.path().join("other.key");
+    tinyd_cluster(admin.folder.path(), &["key", stranger.to_str().unwrap()]);
+    let unknown = complaint(&admin, |settings| settings.replacen(KEY, "other.key", 1));
+    assert!(unknown.contains("authorization violation"), "{unknown}");
+    let of_an_edge = complaint(&edge, |settings| settings);
+    assert!(of_an_edge.contains("run this on an admin box"), "{of_an_edge}");
 
     let seed = fs::read_to_string(edge.folder.path().join(KEY)).unwrap();
     let before = last(&servers);
