@@ -63,6 +63,8 @@ put_completions() {
 # compile PROFILE KIND FILE: the program, linked dynamically or statically. Only the last step differs.
 compile() (
   profile=$1 file=$3 kind=()
+  # It is in no program, and another one would have C code compiled anew.
+  unset SOURCE_DATE_EPOCH
   target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
   if [ "$2" = static ]; then
     plugins=$target/no-plugins.o
