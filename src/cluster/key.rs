@@ -34,6 +34,9 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
     let mut publish = vec![
         format!("$JS.API.DIRECT.GET.{stream}"),
         format!("$JS.API.DIRECT.GET.{stream}_COPY"),
+        // The same, as a leaf node maps them.
+        format!("tinyd.{name}.read"),
+        format!("tinyd.{name}.read_copy"),
         settings.subject(&Member::subject(role.name(), node)),
         format!("tinyd.{name}.entry"),
         format!("tinyd.{name}.clicks.{node}"),

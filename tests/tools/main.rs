@@ -66,6 +66,7 @@ const TESTS: &[Test] = &[
     test!(clients::typescript_client_works_unchanged_in_a_browser, Node, Chromium),
     test!(clients::php_reads_the_php_format, Php),
     test!(cluster::writes_of_any_box_are_on_all, Nats),
+    test!(cluster::hundred_edges_show_every_link, Nats),
     test!(cluster::killed_boxes_return_with_everything, Nats),
     test!(cluster::rolling_restart_fails_no_redirect, Nats),
     test!(cluster::calls_are_linearizable_through_two_boxes, Nats),

@@ -6,10 +6,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::cluster::boxes::{copied, settings, tinyd_cluster};
-use crate::cluster::servers::{STREAM, Servers, send_with_key, wait};
+use crate::cluster::servers::{ADDRESS, STREAM, Servers, send_with_key, wait};
 use crate::support::certificates::Authority;
 use crate::support::fixture::{Appliance, folder, serve};
 
+const OF_EDGES: &str = "# the users of edges";
+const CERTIFICATE: &str = "tls { cert_file: /etc/nats/cert.pem, key_file: /etc/nats/key.pem }";
 const KEY: &str = "cluster.key";
 const BOXES: [(&str, &str); 2] = [("admin", "admin0"), ("edge", "edge0")];
 
@@ -25,35 +27,71 @@ fn keyed(urls: &[String], authority: &Authority, role: &str, node: &str) -> (Tem
     (folder, user)
 }
 
-/// The accounts of docs/cluster.md with these users, and one for the test.
-fn accounts(of_admins: &str, of_edges: &str) -> String {
+/// A part of docs/cluster.md with other text in the place of some.
+fn documented(first: &str, last: &str, changes: &[(&str, &str)]) -> String {
     let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cluster.md")).unwrap();
-    let (first, last) = ("   accounts {\n", "   system_account: SYS\n");
-    let begin = document.find(first).expect("accounts");
-    let end = document.find(last).expect("a system account") + last.len();
+    let begin = document.find(first).expect(first);
+    let end = begin + document[begin..].find(last).expect(last) + last.len();
     let mut text = document[begin..end].to_owned();
-    let of_admins = format!("{{user: t, password: t}}\n{of_admins}");
-    for (placeholder, users) in [
-        ("# the users of admin boxes", of_admins.as_str()),
-        ("# the users of edges", of_edges),
-    ] {
-        assert_eq!(text.matches(placeholder).count(), 1, "{placeholder}");
-        text = text.replacen(placeholder, users, 1);
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
     }
-    text + "no_auth_user: t\n"
+    text
 }
 
-/// TLS for those who ask for it.
-fn tls(urls: &[String], authority: &Authority) -> String {
-    let host = |url: &String| url["nats://".len()..].split(':').next().unwrap().to_owned();
-    let hosts: Vec<_> = urls.iter().map(host).collect();
-    let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+/// The accounts of the servers with these users, and one for the test.
+fn accounts(of_admins: &str, of_edges: &str) -> String {
+    let of_admins = format!("{{user: t, password: t}}\n{of_admins}");
+    let users = [("# the users of admin boxes", of_admins.as_str()), (OF_EDGES, of_edges)];
+    documented("   accounts {\n", "   system_account: SYS\n", &users) + "no_auth_user: t\n"
+}
+
+fn host(url: &str) -> &str {
+    url["nats://".len()..].split(':').next().unwrap()
+}
+
+/// The address of the leaf node beside servers.
+fn leaf_host(urls: &[String]) -> String {
+    let (network, _) = host(&urls[0]).rsplit_once('.').unwrap();
+    format!("{network}.9")
+}
+
+/// A line with a certificate of the servers and the leaf node.
+fn certified(urls: &[String], authority: &Authority) -> String {
+    let leaf = leaf_host(urls);
+    let hosts: Vec<_> = urls.iter().map(|url| host(url)).chain([leaf.as_str()]).collect();
     let (chain, key) = authority.issue(&hosts, |_| {});
     let folder = authority.file().parent().unwrap().to_owned();
     let (chain_file, key_file) = (folder.join("cert.pem"), folder.join("key.pem"));
     fs::write(&chain_file, chain).unwrap();
     fs::write(&key_file, key).unwrap();
-    format!("tls {{ cert_file: {chain_file:?}, key_file: {key_file:?} }}\nallow_non_tls: true\n")
+    format!("tls {{ cert_file: {chain_file:?}, key_file: {key_file:?} }}")
+}
+
+/// What the servers need for leaf nodes.
+fn leafnodes(certificate: &str) -> String {
+    let listen = format!("{ADDRESS}:7422");
+    let changes = [("0.0.0.0:7422", listen.as_str()), (CERTIFICATE, certificate)];
+    documented("leafnodes {\n  listen", "account: EDGES }] }\n}\n", &changes)
+}
+
+/// The configuration of a leaf node of servers.
+fn leaf_node(urls: &[String], authority: &Authority, of_edges: &str) -> String {
+    let listen = format!("{}:4222", leaf_host(urls));
+    let trusting = format!(
+        "account: EDGES\n    tls {{ {} }}\n",
+        authority.setting().replacen(" =", ":", 1).trim()
+    );
+    let changes = [
+        ("0.0.0.0:4222", listen.as_str()),
+        (CERTIFICATE, &certified(urls, authority)),
+        (OF_EDGES, of_edges),
+        ("nats1.example.com", host(&urls[0])),
+        ("nats2.example.com", host(&urls[1])),
+        ("account: EDGES\n", &trusting),
+    ];
+    documented("server_name: nats-fra\n", "account: EDGES\n  }]\n}\n", &changes)
 }
 
 /// What `tinyd cluster status` complains of with other settings.
@@ -73,13 +111,20 @@ fn last(servers: &Servers) -> u64 {
 
 pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     let (mut folders, authority) = (Vec::new(), Authority::new());
+    let mut of_edges = String::new();
     let servers = Servers::start_with(|urls| {
         let users = BOXES.map(|(role, node)| {
             let (folder, user) = keyed(urls, &authority, role, node);
             folders.push(folder);
             user
         });
-        tls(urls, &authority) + &accounts(&users[0], &users[1])
+        of_edges.clone_from(&users[1]);
+        let certificate = certified(urls, &authority);
+        let accounts = accounts(&users[0], &users[1]);
+        format!(
+            "{certificate}\nallow_non_tls: true\n{}{accounts}",
+            leafnodes(&certificate)
+        )
     });
     let [of_admin, of_edge]: [TempDir; 2] = folders.try_into().unwrap();
     tinyd_cluster(of_admin.path(), &["init", "--log-size", "1", "--clicks-size", "1"]);
@@ -123,14 +168,31 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     ] {
         send_with_key(&servers, seed.trim(), subject, reply, payload).unwrap();
     }
-    admin.add(&ks, &[]);
+    edge.terminate();
+    let missed = admin.add(&ks, &[]);
     assert_eq!(last(&servers), before + 1);
     let status = tinyd_cluster(admin.folder.path(), &["status"]);
     assert!(!status.contains("admin9"), "{status}");
+    // In another region.
+    let urls = servers.urls();
+    let _leaf = servers.start_beside(&leaf_node(&urls, &authority, &of_edges));
+    let path = edge.config();
+    let settings = fs::read_to_string(&path).unwrap();
+    let line = settings.lines().find(|line| line.starts_with("servers = ")).unwrap();
+    let through_leaf = format!("servers = [\"tls://{}:4222\"]", leaf_host(&urls));
+    fs::write(&path, settings.replacen(line, &through_leaf, 1)).unwrap();
+    edge.restart();
+    wait("what was missed, through the leaf node", || {
+        edge.goto(&missed).status == 302
+    });
+    let live = admin.add(&ks, &[]);
+    wait("the next link, through the leaf node", || {
+        edge.goto(&live).status == 302
+    });
     // Its clicks are counted all the same.
     edge.terminate();
     wait("clicks of the edge", || {
-        admin.link("get", &ks, &[("id", &next), ("withClicks", "1")])["clicks"] != json!(0)
+        admin.link("get", &ks, &[("id", &live), ("withClicks", "1")])["clicks"] != json!(0)
     });
 }
 

@@ -59,6 +59,9 @@ system_account: SYS
 no_auth_user: t
 ";
 
+/// Stands for the address of each server.
+pub const ADDRESS: &str = "ADDRESS";
+
 pub struct Servers {
     folder: TempDir,
     accounts: String,
@@ -88,7 +91,7 @@ impl Servers {
         servers
     }
 
-    /// With the accounts that the function returns for the servers' addresses.
+    /// With the settings that the function returns for the servers' URLs, accounts among them.
     pub fn start_with(accounts: impl FnOnce(&[String]) -> String) -> Self {
         let addresses = addresses();
         let accounts = accounts(&urls(&addresses));
@@ -149,7 +152,7 @@ impl Servers {
              cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
              {}",
             routes.join(", "),
-            self.accounts
+            self.accounts.replace(ADDRESS, address)
         );
         fs::write(self.configuration(number), configuration).unwrap();
     }
@@ -178,6 +181,21 @@ impl Servers {
         command.args(&words[1..]).arg("-c").arg(self.configuration(number));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.processes[number] = Some(Process(child.unwrap()));
+    }
+
+    /// A server beside them, with a configuration of its own, which ends with what is returned.
+    pub fn start_beside(&self, configuration: &str) -> Process {
+        let path = self.folder.path().join("beside.conf");
+        fs::write(&path, configuration).unwrap();
+        let log = fs::File::create(self.folder.path().join("beside.log")).unwrap();
+        let mut command = Command::new(program());
+        command
+            .arg("-c")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        Process(command.spawn().unwrap())
     }
 
     pub fn signal(&self, number: usize, signal: Signal) {
@@ -326,6 +344,8 @@ impl Drop for Servers {
             for number in 0..NUMBER {
                 println!("log of server n{number}:\n{}", self.log(number));
             }
+            let beside = fs::read_to_string(self.folder.path().join("beside.log"));
+            println!("log of the server beside them:\n{}", beside.unwrap_or_default());
         }
     }
 }
