@@ -130,6 +130,9 @@ struct ServerName {
 
 #[derive(Deserialize)]
 struct ServerData {
+    /// It has none, or has stopped it, as on a full disk.
+    #[serde(default)]
+    disabled: bool,
     config: Option<ServerConfig>,
 }
 
@@ -411,7 +414,7 @@ impl Nats {
         Some(entry.to_vec())
     }
 
-    /// What each server says of its JetStream.
+    /// What each server says of its JetStream, if it has one that works.
     pub async fn servers(&self) -> Result<Vec<Server>, NatsError> {
         let no_answer = |error: String| NatsError::NoAnswer(error);
         let inbox = self.client.new_inbox();
@@ -429,11 +432,13 @@ impl Nats {
                 break;
             }
             let server: ServerAnswer = serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)?;
-            servers.push(Server {
-                name: server.server.name,
-                version: server.server.ver,
-                sync_always: server.data.config.is_some_and(|config| config.sync_always),
-            });
+            if !server.data.disabled {
+                servers.push(Server {
+                    name: server.server.name,
+                    version: server.server.ver,
+                    sync_always: server.data.config.is_some_and(|config| config.sync_always),
+                });
+            }
         }
         Ok(servers)
     }

@@ -77,6 +77,7 @@ const TESTS: &[Test] = &[
     test!(cluster::lost_end_of_the_log_is_put_back, Nats),
     test!(cluster::deleted_stream_is_made_anew, Nats),
     test!(cluster::forked_box_stops_and_is_salvaged, Nats),
+    test!(cluster::full_disks_of_servers_lose_nothing, Nats, Mount),
     test!(cluster::edge_with_a_key_reads_the_log_and_cannot_write, Nats),
     test!(cluster::partitioned_server_is_left, Nats, Network),
     test!(console::people_use_the_console_in_chromium, Node, Chromium),

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::cluster::boxes::{Cluster, try_add};
 use crate::cluster::load::Load;
-use crate::cluster::servers::wait;
+use crate::cluster::servers::{Servers, wait};
 use crate::support::fixture::{ADMIN_SECRET, PARTNER};
 
 /// Longer than an election takes.
@@ -64,6 +64,35 @@ pub fn lost_quorum_refuses_writes_until_it_is_back() {
     cluster.assert_all_is_well(&links);
 }
 
+/// JetStream ends on a server whose disk is full, until an operator makes room and starts it again.
+pub fn full_disks_of_servers_lose_nothing() {
+    let servers = Servers::start_on_small_disks();
+    let mut cluster = Cluster::start_on(servers, 2, 1, |servers, _| servers.urls());
+    let load = Load::start(&cluster, &[&[2], &[0, 1]]);
+    load.wait_for_writes(50);
+    let leader = cluster.servers.leader();
+    cluster.servers.fill_disk(leader);
+    load.wait_for_writes(200);
+    // It asks the servers whether they sync.
+    cluster.boxes[1].terminate();
+    cluster.restart(1);
+    cluster.wait_until_box_is_writable(1);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.into_iter().for_each(|number| cluster.servers.fill_disk(number));
+    load.wait_for_refusals(20);
+    load.wait_for_redirects(100);
+    load.wait_for_refusals(20);
+    for number in 0..3 {
+        cluster.servers.empty_disk(number);
+        cluster.servers.kill(number);
+        cluster.servers.start_one(number);
+    }
+    load.wait_for_writes(100);
+    let (links, _) = load.stop();
+    cluster.servers.wait_until_current();
+    cluster.assert_all_is_well(&links);
+}
+
 pub fn damaged_replica_misleads_no_box() {
     let mut cluster = Cluster::start(2, 2);
     let load = Load::start(&cluster, &[&[2], &[0], &[1]]);
@@ -95,9 +124,7 @@ pub fn lost_end_of_the_log_is_put_back() {
     cluster.servers.wait_until_current();
     cluster.servers.kill(away);
     load.wait_for_writes(200);
-    let acknowledged = cluster.servers.info().expect("the log")["state"]["last_seq"]
-        .as_u64()
-        .unwrap();
+    let acknowledged = cluster.servers.last();
     cluster.servers.kill_all();
     cluster.servers.set_back(set_back, &kept);
     cluster.servers.start_one(away);
@@ -113,12 +140,7 @@ pub fn lost_end_of_the_log_is_put_back() {
     cluster.servers.start_one(0);
     cluster.servers.wait_until_current();
     let (links, _) = load.stop();
-    assert!(
-        cluster.servers.info().expect("the log")["state"]["last_seq"]
-            .as_u64()
-            .unwrap()
-            > acknowledged
-    );
+    assert!(cluster.servers.last() > acknowledged);
     cluster.assert_all_is_well(&links);
 }
 
