@@ -14,11 +14,11 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, LogLimits};
+use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
-use crate::store::{self, FILE_NAME, Store};
+use crate::store::{self, Concerned, FILE_NAME, Store};
 
 pub(super) const EXAMPLES: &str = "\
 Each command reads [cluster] of the configuration.
@@ -259,7 +259,7 @@ fn key(args: &KeyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Links that have changed since the history of this box is not that of its cluster.
+/// Links that the entries concern which this box has and its cluster has not.
 fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     let (settings, of_cluster) = settings(&args.config)?;
     let path = settings.data_dir.join(FILE_NAME);
@@ -268,14 +268,14 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     let Some(position) = snapshot.position() else {
         return Err(Failure::Usage.error(format!("{}: it is in no cluster", path.display())));
     };
-    let since = block_on(async {
+    let lost = block_on(async {
         let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
-        cluster::first_difference(&nats, &snapshot, &position)
-            .await
-            .map_err(failed)
+        cluster::lost_end(&nats, &snapshot, &position).await.map_err(failed)
     })?;
-    let Some(since) = since else {
-        return Err(Failure::Usage.error("this box has no entry that its cluster does not have"));
+    let concerned = match lost {
+        LostEnd::Nothing => return Err(Failure::Usage.error("this box has no entry that its cluster does not have")),
+        LostEnd::From(first) => Concerned::since(&snapshot, first)?,
+        LostEnd::Unknown => None,
     };
     check_target(&args.file, false)?;
     let mut file = BufWriter::new(
@@ -290,7 +290,7 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     for entry in snapshot.iter()? {
         // A damaged record cannot be salvaged.
         if let Ok((_, Ok(link))) = entry
-            && link.updated_at >= since
+            && concerned.as_ref().is_none_or(|concerned| concerned.has(&link))
         {
             writer.write(&link)?;
             links += 1;
@@ -298,10 +298,11 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     }
     writer.finish()?;
     let file = args.file.display();
-    writeln!(
-        io::stdout(),
-        "{file}: {links} links changed since the cluster went another way"
-    )?;
+    let what = match concerned {
+        Some(_) => "links changed since the cluster went another way",
+        None => "links, which are all of this box: it does not keep enough of its history to tell which it changed",
+    };
+    writeln!(io::stdout(), "{file}: {links} {what}")?;
     writeln!(
         io::stdout(),
         "import it on an admin box, move {} away, and join again",

@@ -8,13 +8,11 @@ use crate::cluster::durability;
 use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
 use crate::cluster::presence::{Member, Members, Moment};
 use crate::cluster::{ClusterSettings, Role};
-use crate::model::{Timestamp, unix_milliseconds};
+use crate::model::unix_milliseconds;
 use crate::store::Snapshot;
 use crate::store::replication::{Entry, Position};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A link is dated before its entry is written.
-const MARGIN_SECONDS: i64 = 60;
 /// For boxes to say where they are.
 const LOOK_TIME: Duration = Duration::from_secs(2);
 
@@ -182,26 +180,36 @@ async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> 
     Ok((nats, members))
 }
 
-/// When the first entry was written that a store has and the log has not; none if it has them all.
-pub async fn first_difference(
-    nats: &Nats,
-    snapshot: &Snapshot,
-    position: &Position,
-) -> Result<Option<Timestamp>, String> {
-    let mut since = None;
+/// What of a store's history the log does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostEnd {
+    Nothing,
+    /// The entries from this one on.
+    From(u64),
+    /// More than the store keeps of its history, or the log of its own.
+    Unknown,
+}
+
+/// Compares the end of the history of a store with the log.
+pub async fn lost_end(nats: &Nats, snapshot: &Snapshot, position: &Position) -> Result<LostEnd, String> {
     for sequence in (1..=position.sequence).rev() {
         let kept = snapshot
             .entries_after(sequence - 1, 1)
             .map_err(|error| error.to_string())?;
         let Some(own) = kept.into_iter().next() else {
-            break;
+            return Ok(LostEnd::Unknown);
         };
         let theirs = nats.get(sequence).await.map_err(|error| error.to_string())?;
         if theirs.as_ref() == Some(&own) {
-            break;
+            return Ok(match sequence {
+                same if same == position.sequence => LostEnd::Nothing,
+                same => LostEnd::From(same + 1),
+            });
         }
-        let entry = Entry::decode(&own).map_err(|error| error.to_string())?;
-        since = Some(Timestamp::from_unix(entry.written_at / 1_000).plus(-MARGIN_SECONDS));
     }
-    Ok(since)
+    // All of it, from the first entry of the cluster on.
+    Ok(match position.sequence {
+        0 => LostEnd::Nothing,
+        _ => LostEnd::From(1),
+    })
 }

@@ -20,7 +20,7 @@ mod settings;
 mod stream;
 mod watch;
 
-pub use command::{Unfit, connected, first_difference, inspect, look, make_streams, metadata, recreate};
+pub use command::{LostEnd, Unfit, connected, inspect, look, lost_end, make_streams, metadata, recreate};
 pub use connection::Cluster;
 pub use copies::{keep as keep_copies, take as take_copy};
 pub use key::{check as check_seed, generate as generate_key, public_key, user};

@@ -33,6 +33,7 @@ pub use files::compact::compact;
 pub use files::dump::{Progress, restore_dump};
 pub use files::medium::unless_damaged;
 pub use files::unfinished::Unfinished;
+pub use journal::concerned::Concerned;
 pub use read::audit::{AuditPage, AuditQuery};
 pub use read::inspection::{Inspected, Inspection};
 pub use read::limit::ReadLimit;
