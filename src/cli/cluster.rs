@@ -14,7 +14,7 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd};
+use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd, Unfit};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::server::DataLock;
@@ -185,6 +185,7 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         );
         return Err(Failure::Usage.error(reason));
     }
+    let log = block_on(async { cluster::log_origin(&of_cluster).await.map_err(unfit) })?;
     let mut bars = Bars::default();
     let copied = match (&args.from, &args.client.url) {
         (Some(from), _) => opened(Store::open_verified(from))?
@@ -199,23 +200,34 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         }
         (None, None) => block_on(async {
             let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
-            Ok(cluster::take_copy(&nats.copies(), &path, &mut bars).await.map(drop))
+            let fits = |position: &_| log.check_follows(position);
+            let taken = cluster::take_copy(&nats.copies(), &path, fits, &mut bars).await;
+            Ok(taken.map(drop))
         })?,
     };
     drop(bars);
     copied.map_err(|error| failed(format!("cannot take the links of the cluster: {error}")))?;
     let position = opened(Store::open_read_only(&path))?.snapshot()?.position();
-    let Some(position) = position else {
-        std::fs::remove_file(&path)?;
-        return Err(Failure::Usage.error("the copy is not of a box in a cluster; run tinyd cluster init there"));
+    let checked = match &position {
+        Some(position) => log.check_follows(position),
+        None => Err("it is not of a box in a cluster; run tinyd cluster init there".to_owned()),
     };
-    writeln!(
-        io::stdout(),
-        "joined after entry {} (digest {})",
-        position.sequence,
-        position.digest
-    )?;
+    if let Err(reason) = checked {
+        std::fs::remove_file(&path)?;
+        return Err(Failure::Usage.error(format!("the copy cannot be used: {reason}")));
+    }
+    if let Some(position) = position {
+        let (sequence, digest) = (position.sequence, position.digest);
+        writeln!(io::stdout(), "joined after entry {sequence} (digest {digest})")?;
+    }
     Ok(())
+}
+
+fn unfit(unfit: Unfit) -> CliError {
+    match unfit {
+        Unfit::Unreachable(reason) => Failure::Unreachable.error(reason),
+        Unfit::Wrong(reason) => Failure::Usage.error(reason),
+    }
 }
 
 fn recreate(args: &InitArgs) -> Result<(), CliError> {
@@ -321,9 +333,15 @@ fn leave(config: &ConfigArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The size of the store of this box; 0 if there is none.
+pub(super) fn store_bytes(settings: &Settings) -> u64 {
+    std::fs::metadata(settings.data_dir.join(FILE_NAME)).map_or(0, |file| file.len())
+}
+
 fn status(config: &ConfigArgs) -> Result<(), CliError> {
-    let (_, of_cluster) = settings(config)?;
-    let (info, members) = block_on(async { cluster::look(&of_cluster).await.map_err(failed) })?;
+    let (settings, of_cluster) = settings(config)?;
+    let store = store_bytes(&settings);
+    let (info, members, copy) = block_on(async { cluster::look(&of_cluster, store).await.map_err(failed) })?;
     let mut out = io::stdout().lock();
     let (first, last) = (info.state.first_seq, info.state.last_seq);
     writeln!(
@@ -331,6 +349,7 @@ fn status(config: &ConfigArgs) -> Result<(), CliError> {
         "cluster {}: log from {first} to {last}, {} bytes",
         of_cluster.name, info.state.bytes
     )?;
+    writeln!(out, "{copy}")?;
     for replica in info.cluster.iter().flat_map(|cluster| &cluster.replicas) {
         if replica.offline || !replica.current {
             writeln!(out, "NATS server {} is not current", replica.name)?;

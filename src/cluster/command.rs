@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::{timeout, timeout_at};
 
 use crate::cluster::durability;
-use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
+use crate::cluster::nats::{Connecting, Nats, NatsError, Published};
 use crate::cluster::presence::{Member, Members, Moment};
-use crate::cluster::{ClusterSettings, Role};
+use crate::cluster::stream::{CLUSTER, LogLimits, LogOrigin, StreamInfo, metadata};
+use crate::cluster::{ClusterSettings, Role, copies};
 use crate::model::unix_milliseconds;
 use crate::store::Snapshot;
 use crate::store::replication::{Entry, Position};
@@ -36,22 +37,63 @@ pub enum Unfit {
     Wrong(String),
 }
 
-/// Whether the servers, and for an admin box the stream, are as a running box wants them; then what they are.
-pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
+/// Of which cluster the log is, and where it begins.
+pub async fn log_origin(settings: &ClusterSettings) -> Result<LogOrigin, Unfit> {
+    let nats = connected(settings).await.map_err(Unfit::Unreachable)?;
+    if !settings.is_edge() {
+        return LogOrigin::of(&info_of(&nats).await?).map_err(Unfit::Wrong);
+    }
+    // By its entries, because an edge may ask for no more.
+    let (first, last) = ends_of(&nats)
+        .await
+        .map_err(|error| Unfit::Unreachable(error.to_string()))?;
+    let (Some((first, _)), Some(last)) = (first, last) else {
+        return Ok(LogOrigin {
+            stream: nats.stream,
+            cluster: None,
+            epoch: u32::MAX,
+            first: 1,
+        });
+    };
+    let last = Entry::decode(&last).map_err(|error| Unfit::Wrong(format!("stream {}: {error}", nats.stream)))?;
+    Ok(LogOrigin {
+        stream: nats.stream,
+        cluster: Some(last.position.cluster_text()),
+        epoch: last.position.epoch,
+        first,
+    })
+}
+
+/// The first message of a stream with its number, and the last.
+async fn ends_of(nats: &Nats) -> Result<(Option<(u64, Vec<u8>)>, Option<Vec<u8>>), NatsError> {
+    let (first, last) = (nats.first().await?, nats.last().await?);
+    let last = nats.read(last.saturating_sub(1)).await?;
+    Ok((first, last.into_iter().next()))
+}
+
+async fn info_of(nats: &Nats) -> Result<StreamInfo, Unfit> {
+    nats.info().await.map_err(|error| match error.is_no_stream() {
+        true => Unfit::Wrong(format!(
+            "there is no stream {}: run tinyd cluster init on the first box",
+            nats.stream
+        )),
+        false => Unfit::Unreachable(error.to_string()),
+    })
+}
+
+/// Whether the servers, and for an admin box the stream, are as a running box wants them; then what they are. `store`
+/// is the size of its store.
+pub async fn inspect(settings: &ClusterSettings, store: u64) -> Result<Vec<String>, Unfit> {
     let nats = connected(settings).await.map_err(Unfit::Unreachable)?;
     let stream = settings.stream();
+    let copy = copies::describe(&nats, store).await;
     // It is for admin boxes to ask for more, and an edge may not.
     if settings.is_edge() {
         let last = nats.last().await;
         let last = last.map_err(|error| Unfit::Unreachable(error.to_string()))?;
-        return Ok(format!("stream {stream} goes to entry {last}"));
+        return Ok(vec![format!("stream {stream} goes to entry {last}"), copy]);
     }
-    let info = nats.info().await.map_err(|error| match error.is_no_stream() {
-        true => Unfit::Wrong(format!(
-            "there is no stream {stream}: run tinyd cluster init on the first box"
-        )),
-        false => Unfit::Unreachable(error.to_string()),
-    })?;
+    let info = info_of(&nats).await?;
     let last = info.state.last_seq;
     durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
     let replicas = info.config.num_replicas;
@@ -59,31 +101,21 @@ pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
         true => "its servers were not asked whether they sync (accept_lazy_fsync)",
         false => "its servers sync each entry",
     };
-    Ok(format!(
-        "stream {stream} goes to entry {last}, on {replicas} servers; {safety}"
-    ))
-}
-
-/// What the stream says of its log.
-pub fn metadata(base: &Position) -> [(&'static str, String); 4] {
-    let id = base.cluster.iter().map(|byte| format!("{byte:02x}")).collect();
-    [
-        ("tinyd-cluster", id),
-        ("tinyd-epoch", base.epoch.to_string()),
-        ("tinyd-base-sequence", base.sequence.to_string()),
-        ("tinyd-base-chain", base.chain.to_string()),
-    ]
+    Ok(vec![
+        format!("stream {stream} goes to entry {last}, on {replicas} servers; {safety}"),
+        copy,
+    ])
 }
 
 /// Makes the streams of a new cluster, or goes on where that was interrupted. Returns where its log begins.
 pub async fn make_streams(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<Position, String> {
-    // The log last: it says that all is made.
-    make_others(nats, limits, of_clicks).await?;
+    // The log last: it says that all is made. The stream of copies is made with the first of them.
+    make_clicks(nats, of_clicks).await?;
     let (zeros, new) = ("0".repeat(64), rand::random::<[u8; 16]>());
     let begins = |cluster: &str| Position::from_text(cluster, 1, 0, &zeros, &zeros);
     match nats.info().await {
         Ok(info) if info.state.last_seq == 0 => {
-            let cluster = info.config.metadata.get("tinyd-cluster").and_then(|id| begins(id));
+            let cluster = info.config.metadata.get(CLUSTER).and_then(|id| begins(id));
             cluster.ok_or_else(|| format!("stream {} is not of tinyd", nats.stream))
         }
         Ok(_) => Err(format!("stream {} is that of a cluster already: join it", nats.stream)),
@@ -97,26 +129,33 @@ pub async fn make_streams(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) 
     }
 }
 
-/// Makes the streams of copies and clicks that are not there.
-async fn make_others(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<(), String> {
-    for (stream, limits) in [(nats.copies(), limits), (nats.clicks(), of_clicks)] {
-        match stream.info().await {
-            Ok(_) => {}
-            Err(error) if error.is_no_stream() => {
-                let made = stream.create(limits, 1, &[]).await;
-                made.map_err(|error| error.to_string())?;
-            }
-            Err(error) => return Err(error.to_string()),
+/// Makes the stream of clicks if it is not there.
+async fn make_clicks(nats: &Nats, limits: LogLimits) -> Result<(), String> {
+    let clicks = nats.clicks();
+    match clicks.info().await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_no_stream() => {
+            let made = clicks.create(limits, 1, &[]).await;
+            made.map_err(|error| error.to_string())
         }
+        Err(error) => Err(error.to_string()),
     }
-    Ok(())
 }
 
-/// The stream, and the boxes that say where they are.
-pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>), String> {
+/// A box that runs here has the name already.
+fn settings_here(settings: &ClusterSettings) -> ClusterSettings {
+    ClusterSettings {
+        node: format!("{}-status", settings.node),
+        ..settings.clone()
+    }
+}
+
+/// The stream, the boxes that say where they are, and what there is for boxes that join.
+pub async fn look(settings: &ClusterSettings, store: u64) -> Result<(StreamInfo, Vec<Member>, String), String> {
     let (nats, members) = ask(settings).await?;
     let info = nats.info().await.map_err(|error| error.to_string())?;
-    Ok((info, members))
+    let copy = copies::describe(&nats, store).await;
+    Ok((info, members, copy))
 }
 
 /// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
@@ -143,7 +182,7 @@ pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: 
         epoch: base.epoch + 1,
         ..base
     };
-    make_others(&nats, limits, of_clicks).await?;
+    make_clicks(&nats, of_clicks).await?;
     let first = base.sequence + 1;
     let made = nats.create(limits, first, &metadata(&base)).await;
     made.map_err(|error| error.to_string())?;
@@ -159,12 +198,7 @@ async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> 
     if settings.is_edge() {
         return Err("this box is an edge, which hears no others: run this on an admin box".to_owned());
     }
-    // A box that runs here has the name already.
-    let settings = ClusterSettings {
-        node: format!("{}-status", settings.node),
-        ..settings.clone()
-    };
-    let nats = connected(&settings).await?;
+    let nats = connected(&settings_here(settings)).await?;
     let mut said = nats.subscribe("pos.>").await.map_err(|error| error.to_string())?;
     nats.publish("ask", Vec::new())
         .await
