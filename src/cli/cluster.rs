@@ -43,7 +43,7 @@ pub(super) enum ClusterCommand {
     /// Make the key of this box, and print what the NATS servers need to know of it.
     Key(KeyArgs),
     /// Make the stream anew after the NATS servers have lost it.
-    Recreate(InitArgs),
+    Recreate(RecreateArgs),
     /// Write the links of a box that does not fit into its cluster any more as an import file.
     Salvage(SalvageArgs),
     /// Take this box out of its cluster; it keeps its links.
@@ -88,6 +88,16 @@ pub(super) struct InitArgs {
     /// Size of the stream of clicks that the servers keep, in GB
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     clicks_size: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecreateArgs {
+    #[command(flatten)]
+    init: InitArgs,
+
+    /// Delete the stream that is there
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Debug, Args)]
@@ -230,18 +240,21 @@ fn unfit(unfit: Unfit) -> CliError {
     }
 }
 
-fn recreate(args: &InitArgs) -> Result<(), CliError> {
-    let (_, of_cluster) = settings(&args.config)?;
-    let base = block_on(async {
-        cluster::recreate(&of_cluster, args.limits(), args.limits_of_clicks())
+fn recreate(args: &RecreateArgs) -> Result<(), CliError> {
+    let (_, of_cluster) = settings(&args.init.config)?;
+    let (limits, of_clicks) = (args.init.limits(), args.init.limits_of_clicks());
+    let made = block_on(async {
+        cluster::recreate(&of_cluster, limits, of_clicks, args.replace)
             .await
             .map_err(failed)
     })?;
-    let (node, sequence) = (&base.node, base.sequence);
-    writeln!(
-        io::stdout(),
-        "stream made anew, after entry {sequence}, which {node} has"
-    )?;
+    let mut out = io::stdout();
+    if let Some((first, last)) = made.removed {
+        let stream = of_cluster.stream();
+        writeln!(out, "stream {stream} with entries {first} to {last} deleted")?;
+    }
+    let (node, sequence) = (&made.base.node, made.base.sequence);
+    writeln!(out, "stream made anew, after entry {sequence}, which {node} has")?;
     Ok(())
 }
 

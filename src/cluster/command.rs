@@ -11,7 +11,7 @@ use crate::cluster::stream::{CLUSTER, LogLimits, LogOrigin, StreamInfo, metadata
 use crate::cluster::{ClusterSettings, Role, copies};
 use crate::model::unix_milliseconds;
 use crate::store::Snapshot;
-use crate::store::replication::{Entry, Position};
+use crate::store::replication::{ApplyError, Entry, Position};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For boxes to say where they are.
@@ -158,25 +158,41 @@ pub async fn look(settings: &ClusterSettings, store: u64) -> Result<(StreamInfo,
     Ok((info, members, copy))
 }
 
-/// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
-pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: LogLimits) -> Result<Member, String> {
+/// What `tinyd cluster recreate` has done.
+#[derive(Debug)]
+pub struct Recreated {
+    /// Where the log goes on.
+    pub base: Member,
+    /// The first and the last entry of the stream that was removed for it.
+    pub removed: Option<(u64, u64)>,
+}
+
+/// Makes the stream of the log anew, going on where the furthest box is. One that is there is removed only if `replace`
+/// says so, and only if it has nothing that no admin box has.
+pub async fn recreate(
+    settings: &ClusterSettings,
+    limits: LogLimits,
+    of_clicks: LogLimits,
+    replace: bool,
+) -> Result<Recreated, String> {
     let (nats, members) = ask(settings).await?;
-    match nats.info().await {
-        Err(error) if error.is_no_stream() => {}
+    let (furthest, base) = furthest(members)?;
+    let removed = match nats.info().await {
+        Ok(info) => {
+            let (first, last, stream) = (info.state.first_seq, info.state.last_seq, &nats.stream);
+            let (node, own) = (&furthest.node, base.sequence);
+            if !replace {
+                return Err(format!(
+                    "stream {stream} is there, with entries {first} to {last}; {node} goes to entry {own}. Add \
+                     --replace to delete the stream and go on after entry {own}"
+                ));
+            }
+            check_replaceable(&nats, &info, (&furthest, &base), &settings_here(settings).node).await?;
+            nats.delete().await.map_err(|error| error.to_string())?;
+            Some((first, last))
+        }
+        Err(error) if error.is_no_stream() => None,
         Err(error) => return Err(error.to_string()),
-        Ok(_) => return Err(format!("stream {} is there: nothing to make anew", nats.stream)),
-    }
-    let furthest = members
-        .into_iter()
-        .max_by_key(|member| (member.epoch, member.sequence, member.role == Role::Admin.name()));
-    if let Some(edge) = furthest.as_ref().filter(|member| member.role == Role::Edge.name()) {
-        let (node, sequence) = (&edge.node, edge.sequence);
-        return Err(format!(
-            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them"
-        ));
-    }
-    let Some((furthest, base)) = furthest.and_then(|member| Some((member.clone(), member.position()?))) else {
-        return Err("no box says where it is: start the admin boxes first".to_owned());
     };
     let base = Position {
         epoch: base.epoch + 1,
@@ -188,10 +204,95 @@ pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: 
     made.map_err(|error| error.to_string())?;
     let (entry, _) = Entry::encode_empty(&base, unix_milliseconds());
     match nats.append(base.sequence, entry.into()).await {
-        Ok(Published::Stored) => Ok(furthest),
+        Ok(Published::Stored) => Ok(Recreated {
+            base: furthest,
+            removed,
+        }),
         Ok(Published::WrongLast(_)) => Err("another box has written to the new stream already".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The box after which a log can go on that is made anew: an admin box, so that others get from it what they miss.
+fn furthest(members: Vec<Member>) -> Result<(Member, Position), String> {
+    let is_admin = |member: &Member| member.role == Role::Admin.name();
+    // One that has stopped may have another history; if all have, it is for what the log has.
+    let some_follow = members.iter().any(|member| is_admin(member) && member.halted.is_none());
+    let candidates = members
+        .into_iter()
+        .filter(|member| member.halted.is_none() || !some_follow);
+    let mut candidates: Vec<_> = candidates.collect();
+    candidates.sort_by_key(|member| (member.epoch, member.sequence, is_admin(member)));
+    let furthest = candidates.pop();
+    let furthest = furthest.and_then(|member| Some((member.clone(), member.position()?)));
+    let Some((furthest, position)) = furthest else {
+        return Err("no box says where it is: start the admin boxes first".to_owned());
+    };
+    let (node, sequence) = (&furthest.node, furthest.sequence);
+    if !is_admin(&furthest) {
+        return Err(format!(
+            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them"
+        ));
+    }
+    let same_end = candidates.iter().filter(|other| {
+        let at = |member: &Member| (member.epoch, member.sequence);
+        at(other) == at(&furthest)
+    });
+    if let Some(other) = same_end
+        .filter(|other| is_admin(other))
+        .find(|other| other.chain != furthest.chain)
+    {
+        let other = &other.node;
+        return Err(format!(
+            "{node} and {other} have different histories up to entry {sequence}: stop the one that is not to go on"
+        ));
+    }
+    Ok((furthest, position))
+}
+
+/// Refuses to have a stream removed that may have what the furthest box has not, by its last entries.
+async fn check_replaceable(
+    nats: &Nats,
+    info: &StreamInfo,
+    (furthest, base): (&Member, &Position),
+    asking: &str,
+) -> Result<(), String> {
+    let (node, own) = (&furthest.node, base.sequence);
+    let origin = LogOrigin::of(info)?;
+    origin
+        .check_cluster(base)
+        .map_err(|reason| format!("{node} is not of this log: {reason}"))?;
+    let (stream, last) = (&nats.stream, info.state.last_seq);
+    if last < info.state.first_seq {
+        return Ok(());
+    }
+    let refused = |what: String| Err(format!("{what}, so that deleting stream {stream} could lose writes"));
+    let text = |error: NatsError| error.to_string();
+    if last > own {
+        let next = nats.get(own + 1).await.map_err(text)?;
+        let next = next.ok_or_else(|| format!("stream {stream} does not show its entry {}", own + 1))?;
+        return match Entry::decode(&next) {
+            // No box can apply it, and so nothing that comes after it.
+            Err(ApplyError::Malformed(_)) => Ok(()),
+            _ => refused(format!("the stream goes to entry {last}, and {node} to entry {own}")),
+        };
+    }
+    let theirs = nats.get(last).await.map_err(text)?;
+    let theirs = theirs.ok_or_else(|| format!("stream {stream} does not show its last entry {last}"))?;
+    let theirs = Entry::decode(&theirs).map_err(|error| error.to_string())?;
+    if last == own && theirs.position.chain == base.chain {
+        return Err(format!(
+            "stream {stream} has all that {node} has: there is nothing to make anew"
+        ));
+    }
+    let ours = nats.ask_boxes(own, asking).await;
+    let ours = ours.ok_or_else(|| format!("no admin box gives its last entry {own}: start them first"))?;
+    let ours = Entry::decode(&ours).map_err(|error| error.to_string())?;
+    // The log has lost its end, and another box has written on.
+    if last == own || ours.position.chain != base.chain || theirs.written_at > ours.written_at {
+        return refused(format!("the stream has another history than {node} up to entry {last}"));
+    }
+    Ok(())
 }
 
 async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> {
@@ -246,4 +347,44 @@ pub async fn lost_end(nats: &Nats, snapshot: &Snapshot, position: &Position) -> 
         0 => LostEnd::Nothing,
         _ => LostEnd::From(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::replication::{Chain, ContentDigest};
+
+    fn member(node: &str, role: Role, sequence: u64, history: u8) -> Member {
+        let position = Position {
+            cluster: [7; 16],
+            epoch: 1,
+            sequence,
+            chain: Chain([history; 32]),
+            digest: ContentDigest::default(),
+        };
+        Member::at(&position, node, role.name(), None)
+    }
+
+    fn halted(member: Member) -> Member {
+        Member {
+            halted: Some("a fork".to_owned()),
+            ..member
+        }
+    }
+
+    #[test]
+    fn log_goes_on_after_the_furthest_admin_box() {
+        let (a, b) = (member("a", Role::Admin, 7, 1), member("b", Role::Admin, 9, 1));
+        let edge = |sequence| member("e", Role::Edge, sequence, 1);
+        let found = |members: &[Member]| furthest(members.to_vec()).map(|(member, _)| member.node);
+        assert_eq!(found(&[a.clone(), b.clone(), edge(9)]), Ok("b".to_owned()));
+        // What has stopped counts only if all have.
+        assert_eq!(found(&[a.clone(), halted(b.clone())]), Ok("a".to_owned()));
+        assert_eq!(found(&[halted(a.clone()), halted(b.clone())]), Ok("b".to_owned()));
+        assert!(found(&[]).unwrap_err().contains("start the admin boxes first"));
+        let ahead = found(&[a, b.clone(), edge(10)]).unwrap_err();
+        assert!(ahead.starts_with("e, an edge, has entry 10"), "{ahead}");
+        let forked = found(&[member("c", Role::Admin, 9, 2), b]).unwrap_err();
+        assert!(forked.contains("different histories up to entry 9"), "{forked}");
+    }
 }

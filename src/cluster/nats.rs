@@ -377,6 +377,11 @@ impl Nats {
         Ok(())
     }
 
+    /// Removes the stream with all that it has.
+    pub async fn delete(&self) -> Result<(), NatsError> {
+        self.change("DELETE", String::new()).await
+    }
+
     /// Drops what is before this number.
     pub async fn purge_before(&self, sequence: u64) -> Result<(), NatsError> {
         self.change("PURGE", format!("{{\"seq\":{sequence}}}")).await

@@ -77,6 +77,7 @@ const TESTS: &[Test] = &[
     test!(cluster::lost_end_of_the_log_is_put_back, Nats),
     test!(cluster::deleted_stream_is_made_anew, Nats),
     test!(cluster::forked_box_stops_and_is_salvaged, Nats),
+    test!(cluster::lost_end_that_no_box_keeps_is_given_up, Nats),
     test!(cluster::box_away_for_too_long_goes_on_from_a_copy, Nats),
     test!(cluster::copy_waits_for_room_on_the_servers, Nats),
     test!(cluster::full_disks_of_servers_lose_nothing, Nats, Mount),
