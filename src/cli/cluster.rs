@@ -32,21 +32,87 @@ Examples:
 /// How long the servers keep messages of clicks.
 const CLICKS_AGE: Duration = Duration::from_hours(24 * 30);
 
+const INIT_EXAMPLES: &str = "\
+Stop tinyd first. Makes the streams on the NATS servers; the links of this box
+become those of the cluster.
+
+Examples:
+  tinyd cluster init --config /etc/tinyd/tinyd.toml
+  tinyd cluster init --log-size 50 --log-days 60";
+
+const JOIN_EXAMPLES: &str = "\
+Takes the links into a data folder without links.redb, from the copy that an
+admin box puts on the NATS servers every day. Refuses links of another cluster
+and those that end before the log begins.
+
+Examples:
+  tinyd cluster join
+  tinyd cluster join --url https://admin1.example.com:8081
+  tinyd cluster join --from links.redb";
+
+const STATUS_EXAMPLES: &str = "\
+Compares the boxes by what they say of themselves within two seconds: boxes
+with the same entry and digest have the same links.
+
+Example:
+  tinyd cluster status --config /etc/tinyd/tinyd.toml";
+
+const KEY_EXAMPLES: &str = "\
+Prints the user of this box for the configuration of the NATS servers. The key
+itself never leaves the file. An existing key is kept, so that this prints the
+user again.
+
+Examples:
+  tinyd cluster key /etc/tinyd/cluster.key --config /etc/tinyd/tinyd.toml
+  tinyd cluster key /etc/tinyd/cluster.key >> users.conf";
+
+const RECREATE_EXAMPLES: &str = "\
+Goes on after the admin box that has the most entries, so start all of them
+first. With --replace, deletes the stream that is there, if admin boxes have
+all that it has.
+
+Examples:
+  tinyd cluster recreate
+  tinyd cluster recreate --replace
+  tinyd cluster recreate --log-size 50 --log-days 60   as with init";
+
+const SALVAGE_EXAMPLES: &str = "\
+Stop tinyd first. Writes each link that an entry concerns which this box has
+and the log has not, as this box has it.
+
+Examples:
+  tinyd cluster salvage lost.jsonl
+  tinyd import --on-conflict skip lost.jsonl   then, on an admin box";
+
+const LEAVE_EXAMPLES: &str = "\
+Stop tinyd first. Take [cluster] out of the configuration afterwards.
+
+Example:
+  systemctl stop tinyd
+  tinyd cluster leave --config /etc/tinyd/tinyd.toml";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Make the stream of a new cluster, with the links of this box.
+    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Take the links of a cluster, before the first start of a box.
+    #[command(after_help = JOIN_EXAMPLES)]
     Join(JoinArgs),
     /// Show the boxes of a cluster, and how far each is in the log.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(ConfigArgs),
     /// Make the key of this box, and print what the NATS servers need to know of it.
+    #[command(after_help = KEY_EXAMPLES)]
     Key(KeyArgs),
     /// Make the stream anew after the NATS servers have lost it.
+    #[command(after_help = RECREATE_EXAMPLES)]
     Recreate(RecreateArgs),
     /// Write the links of a box that does not fit into its cluster any more as an import file.
+    #[command(after_help = SALVAGE_EXAMPLES)]
     Salvage(SalvageArgs),
     /// Take this box out of its cluster; it keeps its links.
+    #[command(after_help = LEAVE_EXAMPLES)]
     Leave(ConfigArgs),
 }
 
