@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
-use crate::cluster::copy_format::{CHUNK_BYTES, Found, Part, StoreCopy, found, newest};
+use crate::cluster::copy_format::{CHUNK_BYTES, FoundCopy, Part, StoreCopy, found, newest};
 use crate::cluster::nats::{Nats, NatsError, Published};
 use crate::cluster::stream::LogLimits;
 use crate::cluster::{Cluster, Role};
@@ -336,7 +336,7 @@ fn finish(unfinished: Unfinished, expected: Position) -> Result<Position, String
 /// Writes a copy to a file; false if it is not there any more.
 async fn fill(
     copies: &Nats,
-    found: &Found,
+    found: &FoundCopy,
     mut file: File,
     progress: &mut (dyn Progress + Send),
 ) -> Result<bool, String> {

@@ -1,6 +1,6 @@
 //! Copies of the store on the servers, as messages.
 //!
-//! A copy is a row of messages with a subject of its own: its chunks, and one without data, which says that it is whole.
+//! A copy is a row of messages with a subject of its own: its chunks, and one without data, by which it is whole.
 //! docs/store-format.md describes the bytes.
 
 use std::time::Duration;
@@ -102,7 +102,7 @@ impl<'a> Part<'a> {
 
 /// A copy as the servers have it.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundCopy {
     pub copy: StoreCopy,
     /// The number of its last message.
     pub last: u64,
@@ -110,11 +110,11 @@ pub struct Found {
 }
 
 /// The copies on the servers, also unfinished ones.
-pub async fn found(copies: &Nats) -> Result<Vec<Found>, NatsError> {
+pub async fn found(copies: &Nats) -> Result<Vec<FoundCopy>, NatsError> {
     let parts = copies.last_parts().await?;
     let found = parts.iter().filter_map(|(last, part)| {
         let part = Part::decode(part)?;
-        Some(Found {
+        Some(FoundCopy {
             is_whole: part.number == part.of.count,
             copy: part.of,
             last: *last,
@@ -123,7 +123,7 @@ pub async fn found(copies: &Nats) -> Result<Vec<Found>, NatsError> {
     Ok(found.collect())
 }
 
-pub fn newest(found: Vec<Found>) -> Option<Found> {
+pub fn newest(found: Vec<FoundCopy>) -> Option<FoundCopy> {
     let whole = found.into_iter().filter(|found| found.is_whole);
     whole.max_by_key(|found| found.last)
 }
@@ -170,12 +170,12 @@ pub mod tests {
 
     #[test]
     fn newest_copy_is_the_last_that_is_whole() {
-        let found = |last, is_whole| Found {
+        let found = |last, is_whole| FoundCopy {
             copy: copy(),
             last,
             is_whole,
         };
-        let newest = |copies: &[Found]| newest(copies.to_vec()).map(|found| found.last);
+        let newest = |copies: &[FoundCopy]| newest(copies.to_vec()).map(|found| found.last);
         assert_eq!(newest(&[]), None);
         assert_eq!(newest(&[found(3, false)]), None);
         assert_eq!(newest(&[found(6, true), found(9, false), found(3, true)]), Some(6));
