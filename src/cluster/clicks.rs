@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::cluster::nats::{NatsError, StreamInfo};
+use crate::cluster::nats::NatsError;
+use crate::cluster::stream::StreamInfo;
 use crate::cluster::{Cluster, ClusterSettings, Role};
 use crate::links::Links;
 use crate::store::replication::ClickPosition;

@@ -1,7 +1,8 @@
 //! Whether what the log acknowledges is on disks.
 
 use crate::cluster::ClusterSettings;
-use crate::cluster::nats::{Nats, StreamInfo};
+use crate::cluster::nats::Nats;
+use crate::cluster::stream::StreamInfo;
 
 const REPLICAS_MIN: usize = 3;
 /// The oldest series of servers that is known to keep what it acknowledges when processes are killed.

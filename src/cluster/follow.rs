@@ -1,12 +1,13 @@
 //! Following the log: entries are applied as they come, and what was missed is read.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
 use crate::cluster::Role;
 use crate::cluster::connection::{Cluster, position};
-use crate::cluster::copies;
+use crate::cluster::copies::Search;
 use crate::cluster::nats::Subscription;
 use crate::cluster::watch::{CHECK_INTERVAL, Watcher};
 use crate::links::Links;
@@ -21,7 +22,11 @@ impl Cluster {
     /// Follows the log for as long as this runs.
     pub async fn follow(self: Arc<Self>, links: Arc<Links>) {
         let watcher = Watcher::new(Arc::clone(&self), Arc::clone(&links));
-        let follower = Follower { cluster: self, links };
+        let follower = Follower {
+            cluster: self,
+            links,
+            copies: Search::default(),
+        };
         // Apart, because what applies waits for the writer, and the writer may wait for what watches.
         let cluster = Arc::clone(&follower.cluster);
         tokio::join!(cluster.hear_members(), follower.run(), watcher.run());
@@ -32,6 +37,7 @@ impl Cluster {
 struct Follower {
     cluster: Arc<Cluster>,
     links: Arc<Links>,
+    copies: Search,
 }
 
 impl Follower {
@@ -134,6 +140,9 @@ impl Follower {
         let Some(first) = first.filter(|first| *first > position.sequence + 1) else {
             return;
         };
+        if !self.copies.is_due(Instant::now()) {
+            return;
+        }
         // Its own history may be the only copy of what it has acknowledged: salvage writes it.
         let halted = self
             .links
@@ -149,7 +158,7 @@ impl Follower {
             first,
             "away for longer than the log reaches: taking a copy of the links"
         );
-        match copies::replace(&self.cluster, &self.links).await {
+        match self.copies.replace(&self.cluster, &self.links, first).await {
             Ok(position) => {
                 tracing::info!(sequence = position.sequence, "going on from a copy of the links");
                 self.set_stuck(None);

@@ -30,9 +30,11 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError};
 pub use files::compact::compact;
+pub use files::disk::{SPACE_LEFT_BYTES, check_space};
 pub use files::dump::{Progress, restore_dump};
 pub use files::medium::unless_damaged;
 pub use files::unfinished::Unfinished;
+pub use journal::concerned::Concerned;
 pub use read::audit::{AuditPage, AuditQuery};
 pub use read::inspection::{Inspected, Inspection};
 pub use read::limit::ReadLimit;

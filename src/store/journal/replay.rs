@@ -191,10 +191,10 @@ pub fn put_entry(
 }
 
 /// What is left of a payload.
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(pub &'a [u8]);
 
 impl<'a> Parts<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+    pub fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let (part, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
         self.0 = rest;
         Ok(*part)
@@ -211,13 +211,13 @@ impl<'a> Parts<'a> {
         self.take_slice(length.into())
     }
 
-    fn take_long(&mut self) -> Result<&'a [u8], StoreError> {
+    pub fn take_long(&mut self) -> Result<&'a [u8], StoreError> {
         let length = u32::from_be_bytes(self.take()?);
         self.take_slice(length as usize)
     }
 
     /// An entry of the audit log, and how many are kept.
-    fn take_note(&mut self) -> Result<Option<(AuditEntry, u64)>, StoreError> {
+    pub fn take_note(&mut self) -> Result<Option<(AuditEntry, u64)>, StoreError> {
         let (most, text) = (u64::from_be_bytes(self.take()?), self.take_long()?);
         if text.is_empty() {
             return Ok(None);
@@ -227,11 +227,11 @@ impl<'a> Parts<'a> {
         Ok(Some((entry, most)))
     }
 
-    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+    pub fn take_id(&mut self) -> Result<LinkId, StoreError> {
         LinkId::from_bytes(self.take_key()?).map_err(|error| StoreError::damaged(record::NAME, error))
     }
 
-    fn take_time(&mut self) -> Result<Timestamp, StoreError> {
+    pub fn take_time(&mut self) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::from_unix(i64::from_be_bytes(self.take()?)))
     }
 }
