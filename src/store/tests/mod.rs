@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod days;
+mod entries;
 mod formats;
 mod inspection;
 mod journals;

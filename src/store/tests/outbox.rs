@@ -17,7 +17,7 @@ const OWN: ClickSource = ClickSource([1; 16]);
 const OTHER: ClickSource = ClickSource([2; 16]);
 
 /// A store in a cluster, with a link.
-fn in_cluster() -> (TempDir, Store) {
+pub(super) fn in_cluster() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let position = Position {

@@ -158,6 +158,11 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Whether what is counted of a link is that of another one.
+    pub fn is_moved(&self, id: LinkId) -> Result<bool, StoreError> {
+        Ok(self.inner.open_table(MOVED)?.get(id.as_bytes())?.is_some())
+    }
+
     /// Notes that what is counted of a link is that of another one, also what comes later.
     pub fn note_moved(&self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
         let sealed = outbox::seal_moved(from, to);

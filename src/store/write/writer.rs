@@ -1,6 +1,7 @@
 //! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
 //! journal, commits it, has it published and then answers.
 
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,11 +16,12 @@ use crate::store::error::{StoreError, WriteError};
 use crate::store::files::medium::Medium;
 use crate::store::format::tables;
 use crate::store::journal::redo::Redo;
-use crate::store::journal::replay;
+use crate::store::journal::replay::{self, Source};
 use crate::store::journal::visibility::Visibility;
 use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::log_state::{Replicated, Replicating};
+use crate::store::write::parts::SentParts;
 use crate::store::write::queue::{Job, JobScope, Received, TransactionEnd, WriterRequest, batch_of, receive};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
@@ -319,18 +321,37 @@ impl WriterState {
     /// Runs the first jobs in one transaction, all unless they are too many for an entry, has it on disk and publishes
     /// it. Returns how many these were.
     fn commit(&mut self, scope: JobScope, jobs: &mut [Job]) -> Result<usize, BatchError> {
+        let mut sent = SentParts::default();
+        let committed = self.try_to_commit(scope, jobs, &mut sent);
+        self.drop_sent(&sent, committed)
+    }
+
+    fn try_to_commit(
+        &mut self,
+        scope: JobScope,
+        mut jobs: &mut [Job],
+        sent: &mut SentParts,
+    ) -> Result<usize, BatchError> {
         let mut attempts = 0;
         loop {
             let sequence = *self.published.borrow() + 1;
             let unknown = |error| (WriteError::OutcomeUnknown, error);
             let ran = self.run_jobs(scope, sequence, jobs);
-            let (ran, ended) = ran.map_err(|error| (WriteError::Unavailable, error))?;
+            let unavailable = |error| (WriteError::Unavailable, error);
+            let (ran, ended) = ran.map_err(unavailable)?;
             let Some((inner, mut finished)) = ended else {
                 return Ok(ran);
             };
+            if scope != JobScope::Local && self.takes_several_entries(&finished) && ran > 1 {
+                // The last of them is too long. Alone, it comes to the same in each attempt.
+                drop(inner);
+                self.restore_uncommitted().map_err(unavailable)?;
+                jobs = mem::take(&mut jobs).split_at_mut(ran - 1).0;
+                continue;
+            }
             let metrics = Arc::clone(&self.metrics);
             let waiting = metrics.wait_for_disk();
-            if scope != JobScope::Local && !self.replicate(&inner, &mut finished)? {
+            if scope != JobScope::Local && !self.replicate(&inner, &mut finished, sent)? {
                 drop((waiting, inner));
                 self.let_others_pass(&mut attempts)?;
                 continue;
@@ -501,7 +522,7 @@ impl WriterState {
             transaction.digest = Snapshot::new(&database)?.position().map(|position| position.digest);
         }
         for payload in &self.uncommitted {
-            replay::apply(&mut transaction, payload)?;
+            replay::apply(&mut transaction, payload, Source::Journal)?;
         }
         transaction.finish(*self.published.borrow())?;
         self.open = Some(inner);
