@@ -54,6 +54,16 @@ pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
         return Ok(format!("stream {stream} goes to entry {last}"));
     }
     durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
+    match nats.clicks().info().await {
+        Ok(clicks) => durability::check_clicks(&clicks, settings).map_err(Unfit::Wrong)?,
+        Err(error) if error.is_no_stream() => {
+            let name = nats.clicks().stream;
+            return Err(Unfit::Wrong(format!(
+                "there is no stream {name}: run tinyd cluster recreate"
+            )));
+        }
+        Err(error) => return Err(Unfit::Unreachable(error.to_string())),
+    }
     let replicas = info.config.num_replicas;
     let safety = match settings.accept_lazy_fsync {
         true => "its servers were not asked whether they sync (accept_lazy_fsync)",

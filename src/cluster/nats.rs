@@ -178,6 +178,7 @@ struct Got {
 
 #[derive(Deserialize)]
 struct GotMessage {
+    subject: String,
     data: Option<String>,
 }
 
@@ -399,6 +400,11 @@ impl Nats {
 
     /// The entry with this number as the leader has it; none if there is none.
     pub async fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>, NatsError> {
+        Ok(self.get_of(sequence).await?.map(|(_, data)| data))
+    }
+
+    /// The same with the last part of its subject, which the servers grant to its sender alone.
+    pub async fn get_of(&self, sequence: u64) -> Result<Option<(String, Vec<u8>)>, NatsError> {
         use base64::Engine as _;
         let body = format!("{{\"seq\":{sequence}}}");
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream);
@@ -406,7 +412,8 @@ impl Nats {
             Ok(got) => {
                 let data = got.message.data.unwrap_or_default();
                 let decoded = base64::engine::general_purpose::STANDARD.decode(data);
-                decoded.map(Some).map_err(|_| NatsError::Malformed)
+                let decoded = decoded.map_err(|_| NatsError::Malformed)?;
+                Ok(Some((last_part(&got.message.subject), decoded)))
             }
             Err(NatsError::Refused { code: NO_MESSAGE, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -415,6 +422,12 @@ impl Nats {
 
     /// Entries after the one with the number `after`, from any replica, up to the first that is missing.
     pub async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, NatsError> {
+        let read = self.read_of(after).await?;
+        Ok(read.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The same, each with the last part of its subject.
+    pub async fn read_of(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, NatsError> {
         let no_answer = |error: String| NatsError::NoAnswer(error);
         if !self.is_connected() {
             return Err(NatsError::Disconnected);
@@ -448,12 +461,13 @@ impl Nats {
                 Some(204 | 404) => return Ok(entries),
                 Some(status) => return Err(no_answer(format!("status {status}"))),
             }
-            let sequence = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
-            let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
+            let header = |name| Some(answer.headers.as_ref()?.get(name)?.as_str());
+            let sequence = header("Nats-Sequence").and_then(|sequence| sequence.parse().ok());
             if sequence != Some(first + entries.len() as u64) {
                 return Ok(entries);
             }
-            entries.push(answer.payload.to_vec());
+            let of = last_part(header("Nats-Subject").unwrap_or_default());
+            entries.push((of, answer.payload.to_vec()));
         }
     }
 
@@ -507,6 +521,10 @@ impl Nats {
     }
 }
 
+fn last_part(subject: &str) -> String {
+    subject.rsplit('.').next().unwrap_or_default().to_owned()
+}
+
 /// An error with what it came of, where it does not say that itself.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -538,10 +556,10 @@ impl Subscription {
     /// The next message with the last part of its subject, which the servers grant to its box alone.
     pub async fn next_of(&mut self) -> Option<(String, Bytes)> {
         match &mut self.0 {
-            Some(messages) => messages.next().await.map(|message| {
-                let of = message.subject.as_str().rsplit('.').next().unwrap_or_default();
-                (of.to_owned(), message.payload)
-            }),
+            Some(messages) => messages
+                .next()
+                .await
+                .map(|message| (last_part(message.subject.as_str()), message.payload)),
             None => std::future::pending().await,
         }
     }
