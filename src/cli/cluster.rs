@@ -225,11 +225,14 @@ fn recreate(args: &InitArgs) -> Result<(), CliError> {
             .await
             .map_err(failed)
     })?;
-    let (node, sequence) = (&base.node, base.sequence);
-    writeln!(
-        io::stdout(),
-        "stream made anew, after entry {sequence}, which {node} has"
-    )?;
+    let made = match base {
+        Some(base) => format!(
+            "stream made anew, after entry {}, which {} has",
+            base.sequence, base.node
+        ),
+        None => "streams of clicks and copies that were gone made anew".to_owned(),
+    };
+    writeln!(io::stdout(), "{made}")?;
     Ok(())
 }
 

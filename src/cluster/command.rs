@@ -41,18 +41,20 @@ pub enum Unfit {
 /// Whether the servers, and for an admin box the stream, are as a running box wants them; then what they are.
 pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
     let nats = connected(settings).await.map_err(Unfit::Unreachable)?;
+    let stream = settings.stream();
+    // It is for admin boxes to ask for more, and an edge may not.
+    if settings.is_edge() {
+        let last = nats.last().await;
+        let last = last.map_err(|error| Unfit::Unreachable(error.to_string()))?;
+        return Ok(format!("stream {stream} goes to entry {last}"));
+    }
     let info = nats.info().await.map_err(|error| match error.is_no_stream() {
         true => Unfit::Wrong(format!(
-            "there is no stream {}: run tinyd cluster init on the first box",
-            settings.stream()
+            "there is no stream {stream}: run tinyd cluster init on the first box"
         )),
         false => Unfit::Unreachable(error.to_string()),
     })?;
-    let (stream, last) = (settings.stream(), info.state.last_seq);
-    // It is for admin boxes to ask the servers, and an edge may not.
-    if settings.is_edge() {
-        return Ok(format!("stream {stream} goes to entry {last}"));
-    }
+    let last = info.state.last_seq;
     durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
     match nats.clicks().info().await {
         Ok(clicks) => durability::check_clicks(&clicks, settings).map_err(Unfit::Wrong)?,
@@ -107,19 +109,21 @@ pub async fn make_streams(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) 
     }
 }
 
-/// Makes the streams of copies and clicks that are not there.
-async fn make_others(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<(), String> {
+/// Makes the streams of copies and clicks that are not there; false if both are.
+async fn make_others(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) -> Result<bool, String> {
+    let mut has_made = false;
     for (stream, limits) in [(nats.copies(), limits), (nats.clicks(), of_clicks)] {
         match stream.info().await {
             Ok(_) => {}
             Err(error) if error.is_no_stream() => {
                 let made = stream.create(limits, 1, &[]).await;
                 made.map_err(|error| error.to_string())?;
+                has_made = true;
             }
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(())
+    Ok(has_made)
 }
 
 /// The stream, and the boxes that say where they are.
@@ -129,12 +133,17 @@ pub async fn look(settings: &ClusterSettings) -> Result<(StreamInfo, Vec<Member>
     Ok((info, members))
 }
 
-/// Makes a stream that is gone anew, going on where the furthest box is. Returns that box.
-pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: LogLimits) -> Result<Member, String> {
+/// Makes streams that are gone anew, the log going on where the furthest box is. Returns that box, if it was the log.
+pub async fn recreate(
+    settings: &ClusterSettings,
+    limits: LogLimits,
+    of_clicks: LogLimits,
+) -> Result<Option<Member>, String> {
     let (nats, members) = ask(settings).await?;
     match nats.info().await {
         Err(error) if error.is_no_stream() => {}
         Err(error) => return Err(error.to_string()),
+        Ok(_) if make_others(&nats, limits, of_clicks).await? => return Ok(None),
         Ok(_) => return Err(format!("stream {} is there: nothing to make anew", nats.stream)),
     }
     let furthest = members
@@ -159,27 +168,30 @@ pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: 
     made.map_err(|error| error.to_string())?;
     let (entry, _) = Entry::encode_empty(&base, unix_milliseconds());
     match nats.append(base.sequence, entry.into()).await {
-        Ok(Published::Stored) => Ok(furthest),
+        Ok(Published::Stored) => Ok(Some(furthest)),
         Ok(Published::WrongLast(_)) => Err("another box has written to the new stream already".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
 
 async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> {
+    if settings.is_edge() {
+        return Err("this box is an edge, which hears no others: run this on an admin box".to_owned());
+    }
     // A box that runs here has the name already.
     let settings = ClusterSettings {
         node: format!("{}-status", settings.node),
         ..settings.clone()
     };
     let nats = connected(&settings).await?;
-    let mut said = nats.subscribe("pos.*").await.map_err(|error| error.to_string())?;
+    let mut said = nats.subscribe("pos.>").await.map_err(|error| error.to_string())?;
     nats.publish("ask", Vec::new())
         .await
         .map_err(|error| error.to_string())?;
     let members = Members::default();
     let end = tokio::time::Instant::now() + LOOK_TIME;
-    while let Ok(Some((of, member))) = timeout_at(end, said.next_of()).await {
-        if let Some(member) = Member::read(&of, &member) {
+    while let Ok(Some((subject, member))) = timeout_at(end, said.next_of()).await {
+        if let Some(member) = Member::read(&subject, &member) {
             members.note(member, 0, Moment::now());
         }
     }
