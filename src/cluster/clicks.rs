@@ -217,7 +217,8 @@ impl Exchange {
         self.lost = lost;
     }
 
-    /// The next messages, each with the box that sent it; if one replica does not have the first, from another or from the leader.
+    /// The next messages, each with the box that sent it; if one replica does not have the first, from another or from
+    /// the leader.
     async fn read(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, String> {
         let nats = self.cluster.nats().clicks();
         let failed = |error: NatsError| format!("cannot read the stream of clicks: {error}");

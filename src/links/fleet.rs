@@ -25,8 +25,8 @@ impl Links {
         self.store.write_local(job).await
     }
 
-    /// How many clicks and previews the messages of the outbox after this one have, with these and the last message; none
-    /// if both are still those that were given.
+    /// How many clicks and previews the messages of the outbox after this one have, with these and the last message;
+    /// none if both are still those that were given.
     pub async fn waiting_clicks(
         &self,
         after: u64,

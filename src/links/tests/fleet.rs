@@ -505,7 +505,7 @@ fn messages_of_a_thief_change_no_clicks_of_others() {
 /// Messages that hold up their box: of a newer version, and of an entry that no log has.
 #[test]
 fn box_that_cannot_be_counted_holds_up_no_other() {
-    let mut fleet = Fleet::new(1);
+    let fleet = Fleet::new(1);
     fleet.cluster.log.set_faults(None);
     fleet.stream.set_faults(None);
     let id = fleet.cluster.add(0).unwrap().id;

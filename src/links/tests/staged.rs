@@ -162,7 +162,10 @@ fn long_change_is_apart_from_those_before_it() {
     let (added, restored) = block_on(async {
         // Both wait while the writer is held up.
         let (open_gate, gate) = gate();
-        let held = links.store.write_local(move |_| Ok(gate.lock().recv().unwrap()));
+        let held = links.store.write_local(move |_| {
+            gate.lock().recv().unwrap();
+            Ok(())
+        });
         let adding = links.add(draft("https://e.example/"), somebody());
         let changing = links.change_together(ids, everybody(), BulkChange::Restore, somebody());
         let opening = async { open_gate.send(()).unwrap() };

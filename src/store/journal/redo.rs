@@ -45,8 +45,8 @@ pub const CLICKS_SENT: u8 = 18;
 /// A message of the stream of clicks, with the position that it leads to.
 pub const CLICKS_COUNTED: u8 = 19;
 
-/// An entry of the audit log with the next number, and how many are kept: in entries of the replication log, where it is
-/// the same whatever comes before it.
+/// An entry of the audit log with the next number, and how many are kept: in entries of the replication log, where it
+/// is the same whatever comes before it.
 pub const LOGGED_NEXT: u8 = 20;
 
 /// The changes of one transaction in a cluster, in however many entries.
@@ -167,8 +167,8 @@ impl Redo {
         self.append(&[&[LOG_DROPPED], &last.to_be_bytes()]);
     }
 
-    /// All links of a user are to be deleted, changed at this moment, and an entry of the audit log is to be written, of
-    /// which so many are kept.
+    /// All links of a user are to be deleted, changed at this moment, and an entry of the audit log is to be written,
+    /// of which so many are kept.
     pub fn user_deleted(&mut self, partner: PartnerId, user: &str, at: Timestamp, note: (u64, &[u8])) {
         self.append(&[&[USER_DELETED], &partner.0.to_be_bytes(), &at.as_unix().to_be_bytes()]);
         self.long(user.as_bytes());

@@ -73,7 +73,7 @@ fn changes_of_one_store_are_refused_in_entries() {
     ];
     for (kind, own) in own {
         assert_eq!(own[1], kind);
-        assert_newer(&[own.clone()], &format!("kind {kind} in an entry"));
+        assert_newer(std::slice::from_ref(&own), &format!("kind {kind} in an entry"));
         // Nor do they come in parts.
         let part = payload(|redo| redo.staged(&IMPORT, 0, &own));
         let last = payload(|redo| redo.assembled(&IMPORT, 1));

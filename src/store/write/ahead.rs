@@ -71,8 +71,8 @@ impl Store {
         self.replicating().is_some()
     }
 
-    /// In a cluster: soft-deletes all links that a user has when the entry is applied, in one transaction of each store.
-    /// The note gets their number.
+    /// In a cluster: soft-deletes all links that a user has when the entry is applied, in one transaction of each
+    /// store. The note gets their number.
     pub async fn delete_links_of_user(
         &self,
         partner: PartnerId,

@@ -1,17 +1,14 @@
-//! Changes that are too long for one entry of the replication log: their parts are sent first, and stay out of sight until
-//! an entry puts them together.
+//! Changes that are too long for one entry of the replication log: their parts are sent first, and stay out of sight
+//! until an entry puts them together.
 //!
-//! Another writer may come between the parts, as often as it likes: over the attempts, each part is sent once, unless it
-//! comes to something else. Only the last entry has to be the next one, as that of any other change.
+//! Another writer may come between the parts, as often as it likes: over the attempts, each part is sent once, unless
+//! it comes to something else. Only the last entry has to be the next one, as that of any other change.
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::error::WriteError;
 use crate::store::format::staged;
 use crate::store::journal::redo::Redo;
 use crate::store::replication::{ImportId, PAYLOAD_MAX_BYTES};
-use crate::store::write::transaction::Finished;
-use crate::store::write::writer::{BatchError, WriterState};
 
 /// Bytes of a change that is too long for one entry, in each of its entries.
 const PART_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
@@ -57,34 +54,5 @@ impl SentParts {
         let mut last = Redo::kept_for_entries();
         last.assembled(&id, parts);
         Ok(Some(last))
-    }
-}
-
-impl WriterState {
-    pub fn takes_several_entries(&self, finished: &Finished) -> bool {
-        let length = finished.redo.as_ref().map_or(0, Vec::len);
-        self.replicated.is_some() && length > PAYLOAD_MAX_BYTES
-    }
-
-    /// Has every store drop the parts of a change that was given up, now rather than after a day. Returns what became
-    /// of the change.
-    pub fn drop_sent(&mut self, sent: &SentParts, committed: Result<usize, BatchError>) -> Result<usize, BatchError> {
-        let Some(id) = sent.id() else { return committed };
-        if committed.as_ref().is_err_and(|(_, error)| error.is_of_the_file()) {
-            // The store is opened again first.
-            return committed;
-        }
-        self.restore_uncommitted()
-            .map_err(|error| (WriteError::Unavailable, error))?;
-        let mut redo = Redo::kept_for_entries();
-        redo.parts_dropped(id);
-        match self.try_to_append(&redo.into_bytes().unwrap_or_default()) {
-            Err((_, error)) if error.is_of_the_file() => return Err((WriteError::OutcomeUnknown, error)),
-            Err((_, error)) => {
-                tracing::warn!(%error, "the parts of a change that was given up stay for a day");
-            }
-            Ok(_) => {}
-        }
-        committed
     }
 }

@@ -16,7 +16,7 @@ use crate::store::format::{staged, tables};
 use crate::store::journal::record;
 use crate::store::journal::redo::{Redo, journal_of_entries};
 use crate::store::journal::replay::{self, Source};
-use crate::store::replication::{Appended, ApplyError, Entry, Position};
+use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position};
 use crate::store::write::log_state::Replicated;
 use crate::store::write::outbox;
 use crate::store::write::parts::SentParts;
@@ -131,6 +131,33 @@ impl WriterState {
         finished.redo = Some(journal_of_entries(entries.iter().map(|(entry, _)| entry.as_slice())));
         finished.position = Some(at);
         Ok(true)
+    }
+
+    pub fn takes_several_entries(&self, finished: &Finished) -> bool {
+        let length = finished.redo.as_ref().map_or(0, Vec::len);
+        self.replicated.is_some() && length > PAYLOAD_MAX_BYTES
+    }
+
+    /// Has every store drop the parts of a change that was given up, now rather than after a day. Returns what became
+    /// of the change.
+    pub fn drop_sent(&mut self, sent: &SentParts, committed: Result<usize, BatchError>) -> Result<usize, BatchError> {
+        let Some(id) = sent.id() else { return committed };
+        if committed.as_ref().is_err_and(|(_, error)| error.is_of_the_file()) {
+            // The store is opened again first.
+            return committed;
+        }
+        self.restore_uncommitted()
+            .map_err(|error| (WriteError::Unavailable, error))?;
+        let mut redo = Redo::kept_for_entries();
+        redo.parts_dropped(id);
+        match self.try_to_append(&redo.into_bytes().unwrap_or_default()) {
+            Err((_, error)) if error.is_of_the_file() => return Err((WriteError::OutcomeUnknown, error)),
+            Err((_, error)) => {
+                tracing::warn!(%error, "the parts of a change that was given up stay for a day");
+            }
+            Ok(_) => {}
+        }
+        committed
     }
 
     /// After another writer's entry came first: undoes the batch, applies what there is, and pauses, so that not always

@@ -22,7 +22,9 @@ use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::log_state::{Replicated, Replicating};
 use crate::store::write::parts::SentParts;
-use crate::store::write::queue::{Job, JobScope, Received, TransactionEnd, WriterRequest, batch_of, receive};
+use crate::store::write::queue::{
+    Job, JobScope, Received, RetryTiming, TransactionEnd, WriterRequest, batch_of, receive,
+};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -32,9 +34,6 @@ const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
-
-/// The longest pause between attempts to open the store again, in seconds.
-pub const REOPEN_SECONDS_MAX: u64 = 5;
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
 pub type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
@@ -56,32 +55,6 @@ pub enum Health {
     /// Until the store has opened itself again; and why.
     Refusing(String),
     ReadOnly,
-}
-
-/// When the writer acts without a job.
-#[derive(Debug, Clone, Copy)]
-pub struct RetryTiming {
-    /// The first pause before the store is opened again after a failure; doubled each time.
-    pub reopen_first: Duration,
-    /// The longest one.
-    pub reopen_most: Duration,
-    /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
-    /// ever something to replay after a crash.
-    pub idle: Duration,
-    /// The same where only clicks have been written, which come every few seconds while links are used at all: a
-    /// checkpoint each time would wear out the disk.
-    pub idle_after_clicks: Duration,
-}
-
-impl Default for RetryTiming {
-    fn default() -> Self {
-        Self {
-            reopen_first: Duration::from_millis(100),
-            reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
-            idle: Duration::from_secs(1),
-            idle_after_clicks: Duration::from_secs(30),
-        }
-    }
 }
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
