@@ -12,7 +12,6 @@ mod ownership;
 mod usage;
 
 use proptest::prelude::*;
-
 use crate::model::{PartnerId, ShortLink, Status, Timestamp};
 use crate::store::format::{checksum, clicks, record, tables, values};
 
