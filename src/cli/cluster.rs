@@ -315,6 +315,10 @@ fn recreate(args: &RecreateArgs) -> Result<(), CliError> {
             .map_err(failed)
     })?;
     let mut out = io::stdout();
+    let Some(made) = made else {
+        writeln!(out, "stream of clicks, which was gone, made anew")?;
+        return Ok(());
+    };
     if let Some((first, last)) = made.removed {
         let stream = of_cluster.stream();
         writeln!(out, "stream {stream} with entries {first} to {last} deleted")?;

@@ -97,7 +97,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
             .map(Arc::new);
         let log = cluster.as_ref().map(|cluster| cluster.log()).transpose()?;
         let links = Links::open_in_cluster(&settings.data_dir, Clock::system(), settings.id_length, log)?;
+        let node = settings.cluster.as_ref().map_or("", |cluster| &cluster.node);
         let links = links
+            .in_box(node)
             .counting_clicks(settings.count_clicks)
             .auditing(settings.audit_entries);
         (links, Some(lock))

@@ -96,6 +96,16 @@ pub async fn inspect(settings: &ClusterSettings, store: u64) -> Result<Vec<Strin
     let info = info_of(&nats).await?;
     let last = info.state.last_seq;
     durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
+    match nats.clicks().info().await {
+        Ok(clicks) => durability::check_clicks(&clicks, settings).map_err(Unfit::Wrong)?,
+        Err(error) if error.is_no_stream() => {
+            let name = nats.clicks().stream;
+            return Err(Unfit::Wrong(format!(
+                "there is no stream {name}: run tinyd cluster recreate"
+            )));
+        }
+        Err(error) => return Err(Unfit::Unreachable(error.to_string())),
+    }
     let replicas = info.config.num_replicas;
     let safety = match settings.accept_lazy_fsync {
         true => "its servers were not asked whether they sync (accept_lazy_fsync)",
@@ -129,14 +139,14 @@ pub async fn make_streams(nats: &Nats, limits: LogLimits, of_clicks: LogLimits) 
     }
 }
 
-/// Makes the stream of clicks if it is not there.
-async fn make_clicks(nats: &Nats, limits: LogLimits) -> Result<(), String> {
+/// Makes the stream of clicks; false if it is there.
+async fn make_clicks(nats: &Nats, limits: LogLimits) -> Result<bool, String> {
     let clicks = nats.clicks();
     match clicks.info().await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(false),
         Err(error) if error.is_no_stream() => {
             let made = clicks.create(limits, 1, &[]).await;
-            made.map_err(|error| error.to_string())
+            made.map(|()| true).map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
     }
@@ -168,17 +178,26 @@ pub struct Recreated {
 }
 
 /// Makes the stream of the log anew, going on where the furthest box is. One that is there is removed only if `replace`
-/// says so, and only if it has nothing that no admin box has.
+/// says so, and only if it has nothing that no admin box has. If only the stream of clicks was gone, that is all that
+/// is made, and nothing is returned.
 pub async fn recreate(
     settings: &ClusterSettings,
     limits: LogLimits,
     of_clicks: LogLimits,
     replace: bool,
-) -> Result<Recreated, String> {
+) -> Result<Option<Recreated>, String> {
     let (nats, members) = ask(settings).await?;
+    let info = match nats.info().await {
+        Ok(info) => Some(info),
+        Err(error) if error.is_no_stream() => None,
+        Err(error) => return Err(error.to_string()),
+    };
+    if info.is_some() && !replace && make_clicks(&nats, of_clicks).await? {
+        return Ok(None);
+    }
     let (furthest, base) = furthest(members)?;
-    let removed = match nats.info().await {
-        Ok(info) => {
+    let removed = match info {
+        Some(info) => {
             let (first, last, stream) = (info.state.first_seq, info.state.last_seq, &nats.stream);
             let (node, own) = (&furthest.node, base.sequence);
             if !replace {
@@ -191,8 +210,7 @@ pub async fn recreate(
             nats.delete().await.map_err(|error| error.to_string())?;
             Some((first, last))
         }
-        Err(error) if error.is_no_stream() => None,
-        Err(error) => return Err(error.to_string()),
+        None => None,
     };
     let base = Position {
         epoch: base.epoch + 1,
@@ -204,10 +222,10 @@ pub async fn recreate(
     made.map_err(|error| error.to_string())?;
     let (entry, _) = Entry::encode_empty(&base, unix_milliseconds());
     match nats.append(base.sequence, entry.into()).await {
-        Ok(Published::Stored) => Ok(Recreated {
+        Ok(Published::Stored) => Ok(Some(Recreated {
             base: furthest,
             removed,
-        }),
+        })),
         Ok(Published::WrongLast(_)) => Err("another box has written to the new stream already".to_owned()),
         Err(error) => Err(error.to_string()),
     }

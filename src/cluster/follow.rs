@@ -113,8 +113,14 @@ impl Follower {
 
     /// Reads and applies entries until there are no more.
     async fn catch_up(&self) {
+        let nats = &self.cluster.nats;
+        let mut ahead = None;
         while let Some(position) = self.position() {
-            let entries = match self.cluster.nats.read(position.sequence).await {
+            let read = match ahead.take() {
+                Some((after, read)) if after == position.sequence => read,
+                _ => nats.read(position.sequence).await,
+            };
+            let entries = match read {
                 Ok(entries) if entries.is_empty() => match self.find(position.sequence + 1).await {
                     Some(entry) => vec![entry],
                     None => return self.start_again(&position).await,
@@ -125,7 +131,18 @@ impl Follower {
                     return;
                 }
             };
-            let applied = self.links.store().apply(entries).await;
+            // The next ones come while the writer applies these.
+            let last = position.sequence + entries.len() as u64;
+            let reading = async {
+                let is_end = self.cluster.state().head.is_none_or(|head| head <= last);
+                if is_end {
+                    None
+                } else {
+                    Some((last, nats.read(last).await))
+                }
+            };
+            let (applied, read) = tokio::join!(self.links.store().apply(entries), reading);
+            ahead = read;
             self.applied(&applied);
             match applied {
                 Ok(after) if after.sequence > position.sequence => self.cluster.heard(after.sequence),

@@ -109,6 +109,7 @@ struct Got {
 
 #[derive(Deserialize)]
 struct GotMessage {
+    subject: String,
     data: Option<String>,
 }
 
@@ -402,6 +403,11 @@ impl Nats {
 
     /// The entry with this number as the leader has it; none if there is none.
     pub async fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>, NatsError> {
+        Ok(self.get_of(sequence).await?.map(|(_, data)| data))
+    }
+
+    /// The same with the last part of its subject, which the servers grant to its sender alone.
+    pub async fn get_of(&self, sequence: u64) -> Result<Option<(String, Vec<u8>)>, NatsError> {
         use base64::Engine as _;
         let body = format!("{{\"seq\":{sequence}}}");
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream);
@@ -409,7 +415,8 @@ impl Nats {
             Ok(got) => {
                 let data = got.message.data.unwrap_or_default();
                 let decoded = base64::engine::general_purpose::STANDARD.decode(data);
-                decoded.map(Some).map_err(|_| NatsError::Malformed)
+                let decoded = decoded.map_err(|_| NatsError::Malformed)?;
+                Ok(Some((last_part(&got.message.subject), decoded)))
             }
             Err(NatsError::Refused { code: NO_MESSAGE, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -418,13 +425,21 @@ impl Nats {
 
     /// Entries after the one with the number `after`, from any replica, up to the first that is missing.
     pub async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, NatsError> {
+        let read = self.read_of(after).await?;
+        Ok(read.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The same, each with the last part of its subject.
+    pub async fn read_of(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, NatsError> {
         let first = after + 1;
         let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
         let mut entries = Vec::new();
         let read = self.read_directly(body, |message| {
             let is_next = number_of(message) == Some(first + entries.len() as u64);
             if is_next {
-                entries.push(message.payload.to_vec());
+                let subject = message.headers.as_ref().and_then(|headers| headers.get("Nats-Subject"));
+                let of = last_part(subject.map_or("", |subject| subject.as_str()));
+                entries.push((of, message.payload.to_vec()));
             }
             is_next
         });
@@ -532,6 +547,10 @@ impl Nats {
             .map(|messages| Subscription(Some(messages)))
             .map_err(|error| NatsError::NoAnswer(error.to_string()))
     }
+}
+
+fn last_part(subject: &str) -> String {
+    subject.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
 /// The number of a message that a server has read from a stream.

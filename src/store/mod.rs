@@ -45,10 +45,10 @@ pub use read::verify::Verification;
 pub use write::ahead::{Note, StagedImport};
 pub use write::leave::leave_cluster;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
-pub use write::queue::TransactionEnd;
+pub use write::queue::{REOPEN_SECONDS_MAX, TransactionEnd};
 pub use write::rehearsal::Rehearsal;
 pub use write::transaction::{Change, Replacement, Transaction};
-pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX};
+pub use write::writer::{CommitObserver, Health};
 
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
@@ -64,7 +64,8 @@ use crate::store::journal::visibility::Visibility;
 use crate::store::replication::{ApplyError, Position, ReplicationLog};
 use crate::store::write::log_state::{Replicated, Replicating};
 use crate::store::write::queue::JobScope;
-use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
+use crate::store::write::queue::RetryTiming;
+use crate::store::write::writer::{Handle, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";

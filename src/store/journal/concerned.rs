@@ -7,8 +7,8 @@ use crate::store::error::StoreError;
 use crate::store::format::staged;
 use crate::store::journal::record;
 use crate::store::journal::redo::{
-    ASSEMBLED, COUNTED, DROPPED, IMPORTED, LINK, LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED, STAGED, USAGE_MOVED,
-    USER_DELETED, VERSION,
+    ASSEMBLED, COUNTED, DROPPED, IMPORTED, LINK, LOG_DROPPED, LOGGED, LOGGED_NEXT, PARTS_DROPPED, REVOKED, STAGED,
+    USAGE_MOVED, USER_DELETED, VERSION,
 };
 use crate::store::journal::replay::Parts;
 use crate::store::read::snapshot::Snapshot;
@@ -79,6 +79,7 @@ impl Concerned {
                 )),
                 [DROPPED | LOG_DROPPED] => drop(rest.take::<8>()?),
                 [LOGGED] => drop((rest.take::<8>()?, rest.take_long()?)),
+                [LOGGED_NEXT] => drop(rest.take_long()?),
                 [USAGE_MOVED] => links.extend([rest.take_id()?, rest.take_id()?]),
                 [USER_DELETED] => {
                     let (partner, at) = (PartnerId(u32::from_be_bytes(rest.take()?)), rest.take_time()?);

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod leave;
 pub mod log_state;
 pub mod outbox;
+pub mod parts;
 pub mod prepared;
 pub mod queue;
 pub mod recovery;
