@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use rig::cpu::{Usage, resident_bytes};
+use rig::followers::Followers;
 use rig::http::{Connection, GOTO};
 use rig::links::{DESTINATION_BYTES, Kind, PARTNER};
 use rig::machine::{self, Place};
@@ -35,6 +36,7 @@ const BATCHES_A_SECOND: u32 = 20;
 /// Between two looks at all edges.
 const LOOK: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Redirects a second on the edge that catches up.
 const RATE: u64 = 1_000;
@@ -54,6 +56,10 @@ struct Options {
     /// Edges that follow
     #[arg(long, default_value_t = 100)]
     edges: usize,
+
+    /// Connections that follow the log and do nothing with it
+    #[arg(long, default_value_t = 1_000)]
+    followers: usize,
 
     /// Seconds of each turn
     #[arg(long, default_value_t = 10)]
@@ -115,6 +121,7 @@ fn main() -> Result<()> {
     }
     if options.quick {
         (options.edges, options.seconds, options.rounds, options.away) = (4, 2, 1, 10_000);
+        options.followers = 100;
     }
     interrupt::watch()?;
     machine::require("wrk")?;
@@ -131,7 +138,9 @@ fn main() -> Result<()> {
     let admin = Site::make(scratch, &nats, "admin", "admin")?;
     let prepared = stores::prepared(Kind::Plain, LINKS)?;
     prepared.copy_to(&admin.data)?;
-    say(admin.cluster(&["init", "--log-size", "4"])?.trim());
+    say(admin
+        .cluster(&["init", "--log-size", "3", "--clicks-size", "1"])?
+        .trim());
     let copy = scratch.join("copy.redb");
     fs::copy(admin.data.join("links.redb"), &copy)?;
     let join = |node: &str| -> Result<Site> {
@@ -147,12 +156,13 @@ fn main() -> Result<()> {
     // Far behind from the start: the adds above come on top.
     let away = [join("away0")?, join("away1")?];
     let catching_up = catch_up(&options, scratch, &box_of_admin, &away, &mut goals)?;
+    let followed = followed(&options, &nats, &box_of_admin, &mut goals)?;
     let sites = (0..options.edges).map(|number| join(&format!("edge{number}")));
     let sites = sites.collect::<Result<Vec<_>>>()?;
     let visible = visible(&options, &box_of_admin, &sites, &mut goals)?;
     report::goals(&goals);
-    let results = json!({ "syncsPerSecond": synced, "adds": adds, "catchingUp": catching_up, "visible": visible,
-        "goals": goals });
+    let results = json!({ "syncsPerSecond": synced, "adds": adds, "catchingUp": catching_up, "followed": followed,
+        "visible": visible, "goals": goals });
     report::write_json("cluster", &results)
 }
 
@@ -311,6 +321,68 @@ fn catch_up(
     Ok(json!({ "links": missed, "linksPerSecond": rate, "ratioOfP99": ratio, "busy": busy, "alone": alone }))
 }
 
+/// From when an add is sent until many followers have its entry, and what that costs the servers.
+fn followed(options: &Options, nats: &Nats, admin: &Tinyd, goals: &mut Vec<Goal>) -> Result<Value> {
+    say(&format!("{} followers", options.followers));
+    let zeros = "0".repeat(64);
+    let statement = |number: usize| {
+        json!({ "node": format!("follower{number}"), "role": "edge", "version": "0", "cluster": "0".repeat(32),
+            "epoch": 1, "sequence": 1, "chain": zeros, "digest": zeros, "at": 0, "halted": null })
+        .to_string()
+    };
+    let followers = Followers::start(options.followers, &nats.urls, statement)?;
+    let session = admin.session()?;
+    let mut connection = Connection::open(admin.admin)?;
+    let servers = || nats.processes.iter().map(|server| Usage::of(server.id()));
+    let before = servers().collect::<Result<Vec<_>>>()?;
+    let of_admin = Usage::of(admin.process.id())?;
+    let (started, mut sent) = (Instant::now(), Vec::new());
+    for number in 0..options.seconds * u64::from(BATCHES_A_SECOND) {
+        let due = started + Duration::from_secs(1) / BATCHES_A_SECOND * u32::try_from(number)?;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        sent.push(Instant::now());
+        add_one(&mut connection, &session, &format!("https://example.com/f{number}"))?;
+    }
+    let took = started.elapsed().as_secs_f64();
+    let after = servers().collect::<Result<Vec<_>>>()?;
+    let percent = |us: f64| us / 1e4 / took;
+    let cpu = after
+        .iter()
+        .zip(&before)
+        .map(|(now, before)| percent(now.since(before).total_us));
+    let cpu: f64 = cpu.sum();
+    let of_admin = percent(Usage::of(admin.process.id())?.since(&of_admin).total_us);
+    let memory = nats.processes.iter().map(|server| resident_bytes(server.id()));
+    let memory = memory.collect::<Result<Vec<_>>>()?.into_iter().sum::<u64>() as f64 / 1e6;
+    let waiting = Instant::now();
+    while followers.entries() < sent.len() {
+        if waiting.elapsed() > PATIENCE {
+            bail!("an entry has not come to every follower");
+        }
+        thread::sleep(LOOK);
+    }
+    let arrived = followers.finish()?;
+    let mut reached = Histogram::<u64>::new(3)?;
+    for (sent, arrived) in sent.iter().zip(&arrived.everywhere) {
+        reached.record(u64::try_from(arrived.duration_since(*sent).as_micros())?)?;
+    }
+    let ms = |percentile| reached.value_at_percentile(percentile) as f64 / 1e3;
+    let (p50, p99) = (ms(50.0), ms(99.0));
+    let traffic = arrived.bytes as f64 / 1e6 / took;
+    say(&format!(
+        "from an add until {} followers have it: p50 {p50:.0} ms, p99 {p99:.0} ms; the servers {cpu:.0} % of a core, \
+         {memory:.0} MB and {traffic:.1} MB/s in all, the admin box {of_admin:.0} %",
+        options.followers
+    ));
+    let seconds = Spread::of([p99 / 1e3].into_iter());
+    goals.push(Goal::at_most("at all followers", "p99", 0.5, " s", seconds));
+    Ok(
+        json!({ "followers": options.followers, "p50Milliseconds": p50, "p99Milliseconds": p99,
+        "serversCpuPercent": cpu, "serversMegabytes": memory, "megabytesPerSecond": traffic,
+        "adminCpuPercent": of_admin }),
+    )
+}
+
 fn wait_for(edge: SocketAddr, id: &str) -> Result<()> {
     let started = Instant::now();
     while rig::http::get(edge, &format!("{GOTO}{id}"))?.status != 302 {
@@ -344,6 +416,8 @@ fn visible(options: &Options, admin: &Tinyd, sites: &[Site], goals: &mut Vec<Goa
             .map(|edge| Usage::of(edge.process.id()))
             .collect::<Result<Vec<_>>>()
     };
+    // What comes after entries have been applied is no idling.
+    thread::sleep(SETTLE);
     let before = usage(&edges)?;
     thread::sleep(IDLE);
     let spent = usage(&edges)?.into_iter().zip(&before);

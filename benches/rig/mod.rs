@@ -11,6 +11,7 @@ pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod downloads;
 pub(crate) mod floor;
+pub(crate) mod followers;
 pub(crate) mod http;
 pub(crate) mod interrupt;
 pub(crate) mod latency;

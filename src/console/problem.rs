@@ -366,9 +366,9 @@ mod tests {
         let words = |error: WriteError| Problem::from(error).explanation();
         assert_eq!(
             words(WriteError::Unavailable),
-            "The disk takes no writes at the moment. Try again soon."
+            "No link can be changed at the moment. Try again soon."
         );
-        let unknown = "Outcome unknown: the disk failed during the write. \
+        let unknown = "Outcome unknown: the store failed during the write. \
                        Look whether it is stored before you try again.";
         assert_eq!(words(WriteError::OutcomeUnknown), unknown);
     }

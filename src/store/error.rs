@@ -188,12 +188,12 @@ pub enum CopyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Nothing was written, and nothing will be until the store works again.
-    #[error("the disk takes no writes at the moment")]
+    #[error("no link can be changed at the moment")]
     Unavailable,
     #[error("this server is read-only")]
     ReadOnly,
     /// The commit may have reached the disk or not.
-    #[error("outcome unknown: the disk failed during the write")]
+    #[error("outcome unknown: the store failed during the write")]
     OutcomeUnknown,
 }
 
