@@ -79,7 +79,7 @@ impl Concerned {
                 )),
                 [DROPPED | LOG_DROPPED] => drop(rest.take::<8>()?),
                 [LOGGED] => drop((rest.take::<8>()?, rest.take_long()?)),
-                [LOGGED_NEXT] => drop(rest.take_long()?),
+                [LOGGED_NEXT] => drop(rest.take_note()?),
                 [USAGE_MOVED] => links.extend([rest.take_id()?, rest.take_id()?]),
                 [USER_DELETED] => {
                     let (partner, at) = (PartnerId(u32::from_be_bytes(rest.take()?)), rest.take_time()?);
