@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, ConnectOptions, Event, Message, Request, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -241,7 +241,10 @@ impl Nats {
             return Err(NatsError::Disconnected);
         }
         let answer = self.client.send_request(subject, request).await;
-        answer.map_err(|error| NatsError::NoAnswer(error.to_string()))
+        answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => NatsError::NoResponders,
+            _ => NatsError::NoAnswer(error.to_string()),
+        })
     }
 
     async fn ask<T: for<'d> Deserialize<'d>>(&self, subject: String, request: Request) -> Result<T, NatsError> {
