@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::cluster::ClusterSettings;
-pub use crate::cluster::stream::{LogLimits, StreamInfo};
+pub use crate::cluster::stream::{LogLimits, Server, ServerAnswer, StreamInfo};
 use crate::cluster::stream::{Republish, StreamConfig};
 use crate::tls;
 
@@ -111,41 +111,6 @@ struct Got {
 struct GotMessage {
     subject: String,
     data: Option<String>,
-}
-
-/// A server of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    pub name: String,
-    pub version: String,
-    /// Whether it acknowledges what is on its disk, and not what is on its way there.
-    pub sync_always: bool,
-}
-
-#[derive(Deserialize)]
-struct ServerAnswer {
-    server: ServerName,
-    data: ServerData,
-}
-
-#[derive(Deserialize)]
-struct ServerName {
-    name: String,
-    ver: String,
-}
-
-#[derive(Deserialize)]
-struct ServerData {
-    /// It has none, or has stopped it, as on a full disk.
-    #[serde(default)]
-    disabled: bool,
-    config: Option<ServerConfig>,
-}
-
-#[derive(Deserialize)]
-struct ServerConfig {
-    #[serde(default)]
-    sync_always: bool,
 }
 
 /// When a connection is there.
@@ -528,13 +493,7 @@ impl Nats {
                 break;
             }
             let server: ServerAnswer = serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)?;
-            if !server.data.disabled {
-                servers.push(Server {
-                    name: server.server.name,
-                    version: server.server.ver,
-                    sync_always: server.data.config.is_some_and(|config| config.sync_always),
-                });
-            }
+            servers.extend(server.running());
         }
         Ok(servers)
     }
