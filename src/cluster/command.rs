@@ -95,7 +95,9 @@ pub async fn inspect(settings: &ClusterSettings, store: u64) -> Result<Vec<Strin
     }
     let info = info_of(&nats).await?;
     let last = info.state.last_seq;
-    durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
+    durability::check(&nats, &info, settings, &mut durability::Synced::new())
+        .await
+        .map_err(Unfit::Wrong)?;
     match nats.clicks().info().await {
         Ok(clicks) => durability::check_clicks(&clicks, settings).map_err(Unfit::Wrong)?,
         Err(error) if error.is_no_stream() => {
@@ -249,7 +251,7 @@ fn furthest(members: Vec<Member>) -> Result<(Member, Position), String> {
     let (node, sequence) = (&furthest.node, furthest.sequence);
     if !is_admin(&furthest) {
         return Err(format!(
-            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them"
+            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them, or stop that edge"
         ));
     }
     let same_end = candidates.iter().filter(|other| {

@@ -1,5 +1,8 @@
 //! Whether what the log acknowledges is on disks.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use crate::cluster::ClusterSettings;
 use crate::cluster::nats::Nats;
 use crate::cluster::stream::StreamInfo;
@@ -8,14 +11,28 @@ const REPLICAS_MIN: usize = 3;
 /// The oldest series of servers that is known to keep what it acknowledges when processes are killed.
 const VERSION_MIN: (u32, u32) = (2, 12);
 
+/// A server that has said that it syncs is believed for so long where it does not answer: while another is cut off, one
+/// may take many seconds to answer.
+const BELIEVED: Duration = Duration::from_secs(10 * 60);
+
+/// When each server has last said that it syncs.
+pub type Synced = BTreeMap<String, Instant>;
+
 /// Refuses servers and a stream that could lose what they have acknowledged, and names them with what is to be changed.
-pub async fn check(nats: &Nats, info: &StreamInfo, settings: &ClusterSettings) -> Result<(), String> {
+pub async fn check(
+    nats: &Nats,
+    info: &StreamInfo,
+    settings: &ClusterSettings,
+    synced: &mut Synced,
+) -> Result<(), String> {
     if settings.accept_lazy_fsync {
         return Ok(());
     }
     check_stream(info)?;
     let servers = nats.servers().await.map_err(|error| error.to_string())?;
-    if servers.is_empty() {
+    let now = Instant::now();
+    synced.retain(|_, said| now.saturating_duration_since(*said) < BELIEVED);
+    if servers.is_empty() && synced.is_empty() {
         return Err(format!(
             "the NATS servers do not say whether they sync: import $SYS.REQ.SERVER.PING.JSZ as {} \
              (see docs/cluster.md)",
@@ -25,6 +42,7 @@ pub async fn check(nats: &Nats, info: &StreamInfo, settings: &ClusterSettings) -
     for server in &servers {
         let name = &server.name;
         if !server.sync_always {
+            synced.remove(name);
             return Err(format!("NATS server {name}: expected jetstream.sync_interval = always"));
         }
         let mut parts = server.version.split('.').map(|part| part.parse().unwrap_or(0));
@@ -35,13 +53,14 @@ pub async fn check(nats: &Nats, info: &StreamInfo, settings: &ClusterSettings) -
                 server.version
             ));
         }
+        synced.insert(name.clone(), now);
     }
     // Those that are down for a while are no reason to stop: the others have a quorum.
     let quorum = info.config.num_replicas / 2 + 1;
-    if servers.len() < quorum {
+    if synced.len() < quorum {
         return Err(format!(
-            "{} NATS servers answer: expected at least {quorum}, the quorum of the stream",
-            servers.len()
+            "{} NATS servers say that they sync: expected at least {quorum}, the quorum of the stream",
+            synced.len()
         ));
     }
     Ok(())

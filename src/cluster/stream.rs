@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::replication::Position;
 
-/// For so long after it has heard the leader, a server votes for no other; less what its answer takes, and a clock that
-/// runs slow.
+/// Less than a server waits for a leader that it does not hear, before it stands for election itself.
 const LEASE: Duration = Duration::from_secs(3);
 
 /// How a stream is configured and where it is.
@@ -46,8 +45,9 @@ pub struct Replica {
 }
 
 impl StreamInfo {
-    /// Whether no other server can have become the leader before this one answered: one that is cut off goes on
-    /// answering for some seconds, and does not know what its successor has acknowledged.
+    /// Whether the leader hears a majority: one that is cut off goes on answering for some seconds, and does not know
+    /// what its successor has acknowledged. Where only some of the servers are cut off from each other, a successor may
+    /// be there for a second all the same.
     pub fn is_led(&self) -> bool {
         let Some(cluster) = self.cluster.as_ref().filter(|_| self.config.num_replicas > 1) else {
             return true;

@@ -10,7 +10,7 @@ use crate::cluster::connection::{Cluster, position};
 use crate::cluster::log::Writable;
 use crate::cluster::nats::{NatsError, Published, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Among, Member, SKEW_WARNED, clock_refusal};
-use crate::cluster::{durability, metadata};
+use crate::cluster::{check_name, durability, metadata};
 use crate::links::Links;
 use crate::store::replication::{Entry, Position};
 
@@ -27,6 +27,9 @@ const WITNESS_TIME: Duration = Duration::from_secs(1);
 /// And edges for so long: one may have seen an entry that no admin box has and the log has lost. Its writer appends it
 /// again then; without it, the edge is left behind rather than all writes.
 const EDGE_WITNESS_TIME: Duration = Duration::from_secs(30);
+/// Bytes of entries that are given to others in a second: they must not fill the connection over which others are
+/// appended.
+const GIVEN_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Entries that are appended again are read in parts of this.
 const REPAIR_BYTES: usize = 4 * 1024 * 1024;
 
@@ -37,6 +40,9 @@ pub struct Watcher {
     /// The connection for which others have been asked what they know, and when.
     witnessed: Option<(u64, Instant)>,
     durable_since: Option<Instant>,
+    synced: durability::Synced,
+    /// Bytes of entries that were given to others since the last look.
+    given: usize,
     /// A server is left after a silence of this.
     silence: Duration,
     is_clock_wrong: bool,
@@ -59,6 +65,8 @@ impl Watcher {
             links,
             witnessed: None,
             durable_since: None,
+            synced: durability::Synced::new(),
+            given: 0,
             silence: CUT_OFF_TIME,
             is_clock_wrong: false,
         }
@@ -153,20 +161,22 @@ impl Watcher {
     }
 
     /// Gives an entry to a box that misses it: the payload is its number, a space, and the subject to answer to.
-    async fn give(&self, wanted: &[u8]) {
+    async fn give(&mut self, wanted: &[u8]) {
         let wanted = std::str::from_utf8(wanted)
             .ok()
             .and_then(|wanted| wanted.split_once(' '));
         let Some((Ok(sequence), to)) = wanted.map(|(sequence, to)| (sequence.parse::<u64>(), to.to_owned())) else {
             return;
         };
-        if !self.is_admin() || sequence == 0 {
+        // Whoever asks for too much asks again.
+        if !self.is_admin() || sequence == 0 || self.given > GIVEN_MAX_BYTES || check_name(&to).is_err() {
             return;
         }
         let read = move |snapshot: &crate::store::Snapshot| snapshot.entries_after(sequence - 1, 1);
         if let Ok(entries) = self.links.store().read_ahead(read).await
             && let Some(entry) = entries.into_iter().next()
         {
+            self.given += entry.len();
             let _ = self.cluster.nats.publish(&format!("given.{to}"), entry).await;
         }
     }
@@ -174,6 +184,7 @@ impl Watcher {
     /// Looks how far the log goes and whether writes can be taken.
     async fn check(&mut self) {
         self.cluster.mark_behind(&self.links);
+        self.given = 0;
         if !self.is_admin() {
             self.check_edge().await;
             return;
@@ -294,7 +305,9 @@ impl Watcher {
             .durable_since
             .is_none_or(|since| since.elapsed() > DURABILITY_INTERVAL)
         {
-            if let Err(reason) = durability::check(&self.cluster.nats, info, &self.cluster.settings).await {
+            if let Err(reason) =
+                durability::check(&self.cluster.nats, info, &self.cluster.settings, &mut self.synced).await
+            {
                 return Writable::No(reason);
             }
             self.durable_since = Some(Instant::now());

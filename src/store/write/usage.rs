@@ -45,7 +45,8 @@ impl<'t> Transaction<'t> {
     pub fn add_delta(&mut self, delta: &ClickDelta) -> Result<(), StoreError> {
         let ClickDelta { id, usage, day } = delta;
         if self.change_usage(*id, Some(*day), |total| total.add(usage))?.is_none() {
-            tracing::error!(%id, "dropping clicks of a link that is not in the store");
+            // One message may have thousands of them.
+            tracing::debug!(%id, "dropping clicks of a link that is not in the store");
         }
         Ok(())
     }

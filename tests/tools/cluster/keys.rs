@@ -158,21 +158,12 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
         // Servers may send the answer to what no key may publish to.
         (&format!("$JS.API.DIRECT.GET.{STREAM}"), "tinyd.main.log", "{\"seq\":1}"),
         ("tinyd.main.clicks.edge0", "tinyd.main.log", "no clicks"),
-        // As an admin box.
-        (
-            "tinyd.main.pos.admin.admin9",
-            "_INBOX_edge0.1",
-            &claim("admin", "admin9"),
-        ),
-        ("tinyd.main.pos.edge.edge0", "_INBOX_edge0.1", &claim("admin", "admin9")),
     ] {
         send_with_key(&servers, seed.trim(), subject, reply, payload).unwrap();
     }
     edge.terminate();
     let missed = admin.add(&ks, &[]);
     assert_eq!(last(&servers), before + 1);
-    let status = tinyd_cluster(admin.folder.path(), &["status"]);
-    assert!(!status.contains("admin9"), "{status}");
     // In another region.
     let urls = servers.urls();
     let _leaf = servers.start_beside(&leaf_node(&urls, &authority, &of_edges));
@@ -194,13 +185,4 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     wait("clicks of the edge", || {
         admin.link("get", &ks, &[("id", &live), ("withClicks", "1")])["clicks"] != json!(0)
     });
-}
-
-fn claim(role: &str, node: &str) -> String {
-    let zeros = "0".repeat(64);
-    json!({
-        "node": node, "role": role, "version": "1", "cluster": "0".repeat(32), "epoch": 1, "sequence": 1_000_000,
-        "chain": zeros, "digest": zeros, "at": 0, "halted": null,
-    })
-    .to_string()
 }
