@@ -32,6 +32,8 @@ use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
 use crate::config::keys::{self, Key, ValueKind};
 
+const NAME: &str = "tinyd";
+
 const EXAMPLES: &str = "\
 Examples:
   tinyd serve                                  start with a new data folder here
@@ -61,7 +63,7 @@ Examples:
 
 /// A redirect appliance for short links that speaks Kaltura's Short Link API.
 #[derive(Debug, Parser)]
-#[command(name = "tinyd", version, about, after_help = EXAMPLES, propagate_version = true, max_term_width = 80)]
+#[command(name = NAME, version, about, after_help = EXAMPLES, propagate_version = true, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -108,11 +110,15 @@ enum Command {
     Completions {
         /// Shell
         shell: Shell,
+
+        /// Name of the command to complete
+        #[arg(long, value_name = "NAME", default_value = NAME, value_parser = generated::command_name)]
+        name: String,
     },
     /// Write the man pages into a folder.
     #[command(after_help = generated::MAN_EXAMPLES)]
     Man {
-        /// An existing folder
+        /// An existing folder; the pages are in man1 and man5 below it
         folder: PathBuf,
     },
 }
@@ -245,7 +251,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Console(args) => console::run(&args),
         Command::User(command) => user::run(&command),
         Command::Check(args) => check::run(&args),
-        Command::Completions { shell } => generated::completions(shell),
+        Command::Completions { shell, name } => generated::completions(shell, &name),
         Command::Man { folder } => generated::man(&folder),
     }
 }

@@ -1,5 +1,5 @@
 //! The settings: the one place where each is declared. Reading, `tinyd check`, reload, `tinyd serve --help`, the
-//! reference in docs/configuration.md and docs/tinyd.example.toml all follow this table.
+//! reference in docs/configuration.md, tinyd.toml(5) and docs/tinyd.example.toml all follow this table.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -13,7 +13,6 @@ use crate::model::{FULL_URL_MAX_BYTES, ID_MAX_BYTES, ID_MIN_BYTES};
 use crate::redirect;
 
 #[derive(Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "a test writes the documents from all of it"))]
 pub struct Key {
     /// The sections that have it, each with its default as TOML. Without a default, the program works one out.
     pub sections: &'static [(&'static str, &'static str)],
@@ -28,7 +27,6 @@ pub struct Key {
 }
 
 #[derive(Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "a test writes the documents from all of it"))]
 pub enum ValueKind {
     Flag,
     /// A whole number of a unit.

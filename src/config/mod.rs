@@ -11,6 +11,7 @@ mod first;
 pub mod keys;
 mod partners;
 mod read;
+pub mod reference;
 mod tls;
 mod values;
 

@@ -4,34 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::keys::{self, Applies, Key, ValueKind};
-use super::{Overrides, read};
+use super::{Overrides, keys, read, reference};
 
 const COLUMNS: usize = 100;
 const BEGIN: &str = "<!-- settings -->\n";
 const END: &str = "<!-- end of settings -->\n";
-
-const SECTIONS: [(&str, &[&str]); 14] = [
-    ("Top of the file", &[""]),
-    ("`[public]`", &["public"]),
-    ("`[admin]`", &["admin"]),
-    ("`[public]` and `[admin]`", &["public", "admin"]),
-    ("`[public.tls]` and `[admin.tls]`", &["public.tls", "admin.tls"]),
-    ("`[admin.tls]`", &["admin.tls"]),
-    ("`[acme]`", &["acme"]),
-    ("`[console]`", &["console"]),
-    ("`[console.oidc]`", &["console.oidc"]),
-    ("`[links]`", &["links"]),
-    ("`[cluster]`", &["cluster"]),
-    ("`[fetch]`", &["fetch"]),
-    ("`[log]`", &["log"]),
-    ("`[[partner]]`", &["partner"]),
-];
-
-fn keys_of(sections: &[&str]) -> Vec<&'static Key> {
-    let has = |key: &&Key| key.sections.iter().map(|(section, _)| section).eq(sections);
-    keys::ALL.iter().copied().filter(has).collect()
-}
 
 fn wrapped(text: &str, first: &str, rest: &str) -> String {
     let (mut lines, mut line) = (String::new(), first.to_owned());
@@ -48,62 +25,16 @@ fn wrapped(text: &str, first: &str, rest: &str) -> String {
     lines + &line + "\n"
 }
 
-fn form(kind: &ValueKind) -> String {
-    match kind {
-        ValueKind::Flag => "`true` or `false`".to_owned(),
-        ValueKind::Number(range, unit) => {
-            let unit = if unit.is_empty() {
-                String::new()
-            } else {
-                format!(" {unit}")
-            };
-            format!("{} to {}{unit}", range.start(), range.end())
-        }
-        ValueKind::Choice(names) => {
-            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            names.join(", ")
-        }
-        ValueKind::Text(form, _) | ValueKind::Partner(form) => (*form).to_owned(),
-        ValueKind::Texts(form, _) => format!("{form}: a string or a list"),
-        ValueKind::Path => "a path".to_owned(),
-        ValueKind::Pairs => "`{ cert = \"FILE\", key = \"FILE\" }` or a list".to_owned(),
-        ValueKind::Ports => "a port or a list".to_owned(),
-        ValueKind::Sample => "`off`, `all`, or a number".to_owned(),
-    }
-}
-
-fn reference() -> String {
+fn all_keys() -> String {
     let mut text = String::new();
-    for (heading, sections) in SECTIONS {
+    for (heading, sections) in reference::HEADINGS {
         text.push_str(&format!("\n### {heading}\n\n"));
-        for key in keys_of(sections) {
-            let defaults = match key.sections {
-                [(_, "")] => String::new(),
-                [(_, default)] => format!("; default `{default}`"),
-                [(_, default), (_, same)] if default == same => format!("; default `{default}`"),
-                several => several
-                    .iter()
-                    .map(|(section, default)| format!("; default of `{section}`: `{default}`"))
-                    .collect(),
-            };
-            let flag = match (key.flag, key.variable()) {
-                (Some(flag), Some(variable)) => format!("; `--{flag}`, `{variable}`"),
-                _ => String::new(),
-            };
-            let applies = match key.applies {
-                Applies::AtReload => "applies at once after a reload",
-                Applies::ToNewConnections => "applies to new connections after a reload",
-                Applies::AfterRestart => "applies after a restart",
-            };
+        for key in reference::keys_of(sections) {
             text.push_str(&wrapped(&format!("**`{}`**: {}", key.name, key.doc), "- ", "  "));
             if !key.why.is_empty() {
                 text.push_str(&wrapped(key.why, "  ", "  "));
             }
-            text.push_str(&wrapped(
-                &format!("({}{defaults}{flag}; {applies}.)", form(&key.kind)),
-                "  ",
-                "  ",
-            ));
+            text.push_str(&wrapped(&reference::conditions(key), "  ", "  "));
         }
     }
     text.push('\n');
@@ -150,9 +81,10 @@ fn reference_follows_the_table() {
     let actual = fs::read_to_string(&path).unwrap();
     let (before, rest) = actual.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
-    let expected = [before, BEGIN, &reference(), END, after].concat();
+    let expected = [before, BEGIN, &all_keys(), END, after].concat();
     expect(&path, &actual, &expected);
-    let documented: usize = SECTIONS.iter().map(|(_, sections)| keys_of(sections).len()).sum();
+    let sections = reference::HEADINGS.iter().map(|(_, sections)| sections);
+    let documented: usize = sections.map(|sections| reference::keys_of(sections).len()).sum();
     assert_eq!(documented, keys::ALL.len(), "a key is in no section of the reference");
 }
 

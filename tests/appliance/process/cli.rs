@@ -219,7 +219,35 @@ fn help_has_examples_and_completions_are_generated() {
         let script = out(&tinyd().args(["completions", shell]).output().unwrap());
         assert!(script.contains("tinyd") && script.contains("restore"), "{script}");
     }
+    let script = out(&tinyd()
+        .args(["completions", "bash", "--name", "tinyd-admin"])
+        .output()
+        .unwrap());
+    assert!(script.contains(" tinyd-admin\n"), "{script}");
     assert!(out(&tinyd().arg("--version").output().unwrap()).starts_with("tinyd 0."));
+}
+
+#[test]
+fn man_pages_of_commands_and_settings_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    // Twice: the folders are there then.
+    for _ in 0..2 {
+        out(&tinyd().arg("man").arg(folder.path()).output().unwrap());
+    }
+    for (page, part) in [
+        ("man1/tinyd.1", "serve"),
+        ("man1/tinyd-link-add.1", "system"),
+        ("man5/tinyd.toml.5", "max_guesses_per_minute"),
+    ] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(part), "{page}: {text}");
+    }
+    let (exit, said) = failed(&tinyd().args(["man", "/no/such/folder"]).output().unwrap());
+    assert_eq!(exit, 1);
+    assert!(
+        said.contains("cannot write man pages into /no/such/folder: No such file or directory"),
+        "{said}"
+    );
 }
 
 #[test]
