@@ -121,6 +121,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     runtime.block_on(serving)?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    // The next process waits for this one to end, and the kernel takes the map's memory back faster than it is freed.
+    std::mem::forget(Arc::clone(links.index()));
     drop(links);
     // The writer needed it until now.
     drop(cluster);

@@ -38,6 +38,9 @@ impl Links {
             return Ok(deleted.await?);
         }
         if counted > BULK_COMMIT_LINKS {
+            if self.is_ending() {
+                return Err(WriteError::Unavailable.into());
+            }
             let of_user = user.clone();
             let begin = move |transaction: &mut Transaction<'_>| {
                 transaction.begin_deletion(partner, &of_user, now)?;

@@ -61,7 +61,7 @@ use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
 use crate::store::replication::{ApplyError, Position, ReplicationLog};
 use crate::store::write::log_state::{Replicated, Replicating};
-use crate::store::write::queue::JobScope;
+use crate::store::write::queue::{JobScope, WriterRequest};
 use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
@@ -332,6 +332,16 @@ impl Store {
     pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
         let writer = self.writer().map_err(|_| ApplyError::Unavailable)?;
         writer.replace(with).await
+    }
+
+    /// Has the file brought to where the journal is, so that closing the store takes little. Without effect while it
+    /// takes no writes.
+    pub async fn checkpoint(&self) {
+        let Ok(writer) = self.writer() else { return };
+        let (sender, done) = oneshot::channel();
+        if writer.send(WriterRequest::Checkpoint(sender)).await.is_ok() {
+            let _ = done.await;
+        }
     }
 
     /// What is known of the replication log; none outside of a cluster.
