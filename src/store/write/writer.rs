@@ -100,16 +100,19 @@ impl Drop for Writer {
 }
 
 impl Writer {
+    /// With a failure, the medium is open for reading only, and takes no writes yet.
     pub fn start(
         medium: Arc<dyn Medium>,
         shared: SharedWithReaders,
         observer: Option<Arc<dyn CommitObserver>>,
         pace: RetryTiming,
         replicated: Option<Replicated>,
+        failure: Option<String>,
     ) -> std::io::Result<Self> {
         let replicating = replicated.as_ref().map(Replicated::handle);
         let (queue, requests) = mpsc::channel(QUEUE_MAX_JOBS);
-        let (health_sender, health) = watch::channel(Health::Accepting);
+        let health = failure.clone().map_or(Health::Accepting, Health::Refusing);
+        let (health_sender, health) = watch::channel(health);
         let state = WriterState {
             medium,
             handle: shared.handle,
@@ -128,7 +131,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("tinyd-writer".into()).spawn(move || {
             priority::lower(priority::API_NICE);
-            state.run(requests);
+            state.run(requests, failure);
         })?;
         Ok(Self {
             queue: Some(queue),
@@ -219,7 +222,7 @@ pub struct WriterState {
     /// When the last attempt to create a journal failed, which is logged once.
     pub without_journal_since: Option<Instant>,
     /// Since when the journal has had something that the store's file does not have, if that is only clicks.
-    only_clicks_since: Option<Instant>,
+    pub only_clicks_since: Option<Instant>,
     /// In a cluster.
     pub replicated: Option<Replicated>,
 }
@@ -228,7 +231,7 @@ pub struct WriterState {
 pub type BatchError = (WriteError, StoreError);
 
 impl WriterState {
-    fn run(mut self, mut requests: mpsc::Receiver<WriterRequest>) {
+    fn run(mut self, mut requests: mpsc::Receiver<WriterRequest>, failure: Option<String>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
         if failure.is_some_and(|reason| !self.open_later(reason, &mut requests)) {
