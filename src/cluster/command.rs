@@ -41,18 +41,20 @@ pub enum Unfit {
 /// Whether the servers, and for an admin box the stream, are as a running box wants them; then what they are.
 pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
     let nats = connected(settings).await.map_err(Unfit::Unreachable)?;
+    let stream = settings.stream();
+    // It is for admin boxes to ask for more, and an edge may not.
+    if settings.is_edge() {
+        let last = nats.last().await;
+        let last = last.map_err(|error| Unfit::Unreachable(error.to_string()))?;
+        return Ok(format!("stream {stream} goes to entry {last}"));
+    }
     let info = nats.info().await.map_err(|error| match error.is_no_stream() {
         true => Unfit::Wrong(format!(
-            "there is no stream {}: run tinyd cluster init on the first box",
-            settings.stream()
+            "there is no stream {stream}: run tinyd cluster init on the first box"
         )),
         false => Unfit::Unreachable(error.to_string()),
     })?;
-    let (stream, last) = (settings.stream(), info.state.last_seq);
-    // It is for admin boxes to ask the servers, and an edge may not.
-    if settings.is_edge() {
-        return Ok(format!("stream {stream} goes to entry {last}"));
-    }
+    let last = info.state.last_seq;
     durability::check(&nats, &info, settings).await.map_err(Unfit::Wrong)?;
     let replicas = info.config.num_replicas;
     let safety = match settings.accept_lazy_fsync {
@@ -156,20 +158,23 @@ pub async fn recreate(settings: &ClusterSettings, limits: LogLimits, of_clicks: 
 }
 
 async fn ask(settings: &ClusterSettings) -> Result<(Nats, Vec<Member>), String> {
+    if settings.is_edge() {
+        return Err("this box is an edge, which hears no others: run this on an admin box".to_owned());
+    }
     // A box that runs here has the name already.
     let settings = ClusterSettings {
         node: format!("{}-status", settings.node),
         ..settings.clone()
     };
     let nats = connected(&settings).await?;
-    let mut said = nats.subscribe("pos.*").await.map_err(|error| error.to_string())?;
+    let mut said = nats.subscribe("pos.>").await.map_err(|error| error.to_string())?;
     nats.publish("ask", Vec::new())
         .await
         .map_err(|error| error.to_string())?;
     let members = Members::default();
     let end = tokio::time::Instant::now() + LOOK_TIME;
-    while let Ok(Some((of, member))) = timeout_at(end, said.next_of()).await {
-        if let Some(member) = Member::read(&of, &member) {
+    while let Ok(Some((subject, member))) = timeout_at(end, said.next_of()).await {
+        if let Some(member) = Member::read(&subject, &member) {
             members.note(member, 0, Moment::now());
         }
     }

@@ -8,11 +8,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
 use crate::cluster::ClusterSettings;
-use crate::cluster::log::{Log, Overtaken, Writable};
+use crate::cluster::log::{Appending, Log};
 use crate::cluster::nats::{Connecting, Nats};
 use crate::cluster::presence::Members;
 use crate::links::Links;
-use crate::metrics::Appends;
 use crate::model::priority;
 use crate::store::replication::{Position, ReplicationLog};
 
@@ -21,6 +20,8 @@ use crate::store::replication::{Position, ReplicationLog};
 pub struct LogState {
     /// The number of the last entry, as far as is known.
     pub head: Option<u64>,
+    /// The number of the first entry that the servers keep, as far as is known.
+    pub first: Option<u64>,
     /// Since when nothing has been heard of the log.
     pub silent_since: Option<Instant>,
     /// Since when this box has fewer entries than the log.
@@ -37,9 +38,7 @@ pub struct Cluster {
     runtime: Option<Runtime>,
     pub(super) nats: Nats,
     pub(super) members: Arc<Members>,
-    pub(super) writable: Arc<watch::Sender<Writable>>,
-    pub(super) overtaken: Arc<Overtaken>,
-    pub(super) appends: Arc<Appends>,
+    pub(super) appending: Appending,
     /// Notified when the log goes further than this box.
     pub(super) behind: Notify,
     pub(super) state: watch::Sender<LogState>,
@@ -70,9 +69,7 @@ impl Cluster {
             runtime: Some(runtime),
             nats,
             members: Arc::default(),
-            writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
-            overtaken: Arc::default(),
-            appends: Arc::default(),
+            appending: Appending::default(),
             behind: Notify::new(),
             state: watch::Sender::new(LogState {
                 silent_since: Some(Instant::now()),
@@ -84,16 +81,13 @@ impl Cluster {
     /// The log, for the writer of the store.
     pub fn log(&self) -> io::Result<Arc<dyn ReplicationLog>> {
         let runtime = self.runtime.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let (writable, others) = (Arc::clone(&self.writable), Arc::clone(&self.overtaken));
-        let log = Log::new(
-            self.nats.clone(),
+        let (nats, runtime) = (self.nats.clone(), runtime.handle().clone());
+        Ok(Arc::new(Log::new(
+            nats,
             &self.settings,
-            runtime.handle().clone(),
-            writable,
-            others,
-            Arc::clone(&self.appends),
-        );
-        Ok(Arc::new(log))
+            self.appending.clone(),
+            runtime,
+        )))
     }
 
     pub const fn settings(&self) -> &ClusterSettings {
@@ -106,6 +100,15 @@ impl Cluster {
 
     pub const fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    /// The log goes from there, and so far.
+    pub(super) fn heard_both(&self, first: u64, last: u64) {
+        self.state.send_modify(|state| {
+            state.first = Some(first);
+            state.head = state.head.max(Some(last));
+            state.silent_since = None;
+        });
     }
 
     /// The log goes so far.

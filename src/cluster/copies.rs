@@ -104,7 +104,7 @@ fn is_first(cluster: &Cluster) -> bool {
 
 /// The number of the last chunk of the newest whole copy, and when it was made.
 async fn newest(copies: &Nats) -> Result<Option<(u64, i64)>, NatsError> {
-    let mut last = copies.info().await?.state.last_seq;
+    let mut last = copies.last().await?;
     // One that is being put there comes after a whole one.
     while last > 0 {
         let message = copies.read(last - 1).await?.into_iter().next();

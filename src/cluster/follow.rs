@@ -130,13 +130,10 @@ impl Follower {
 
     /// Goes on from a copy if the log does not reach back to this box.
     async fn start_again(&self, position: &Position) {
-        let Ok(info) = self.cluster.nats.info().await else {
+        let first = self.cluster.state().first;
+        let Some(first) = first.filter(|first| *first > position.sequence + 1) else {
             return;
         };
-        let first = info.state.first_seq;
-        if first <= position.sequence + 1 {
-            return;
-        }
         // Its own history may be the only copy of what it has acknowledged: salvage writes it.
         let halted = self
             .links

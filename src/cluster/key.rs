@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use nkeys::{KeyPair, KeyPairType};
 
+use crate::cluster::presence::Member;
 use crate::cluster::{ClusterSettings, Role};
 
 /// The seed of a new key, which never leaves its box.
@@ -31,11 +32,12 @@ pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
     let ClusterSettings { name, node, role, .. } = settings;
     let stream = settings.stream();
     let mut publish = vec![
-        format!("$JS.API.STREAM.INFO.{stream}"),
         format!("$JS.API.DIRECT.GET.{stream}"),
-        format!("$JS.API.STREAM.INFO.{stream}_COPY"),
         format!("$JS.API.DIRECT.GET.{stream}_COPY"),
-        format!("tinyd.{name}.pos.{node}"),
+        // The same, as a leaf node maps them.
+        format!("tinyd.{name}.read"),
+        format!("tinyd.{name}.read_copy"),
+        settings.subject(&Member::subject(role.name(), node)),
         format!("tinyd.{name}.entry"),
         format!("tinyd.{name}.clicks.{node}"),
     ];

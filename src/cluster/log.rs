@@ -53,6 +53,27 @@ impl Overtaken {
     }
 }
 
+/// What the writer and those that watch the log tell each other.
+#[derive(Debug, Clone)]
+pub struct Appending {
+    pub writable: Arc<watch::Sender<Writable>>,
+    pub overtaken: Arc<Overtaken>,
+    /// The last entry that this box has appended without hearing what became of it.
+    pub unsure: Arc<Mutex<Option<Bytes>>>,
+    pub metrics: Arc<Appends>,
+}
+
+impl Default for Appending {
+    fn default() -> Self {
+        Self {
+            writable: Arc::new(watch::Sender::new(Writable::Soon("not connected yet".to_owned()))),
+            overtaken: Arc::default(),
+            unsure: Arc::default(),
+            metrics: Arc::default(),
+        }
+    }
+}
+
 pub struct Log {
     nats: Nats,
     /// Where requests run; the writer's thread waits for them.
@@ -60,21 +81,20 @@ pub struct Log {
     patience: Duration,
     role: Role,
     node: String,
-    others: Arc<Overtaken>,
-    appends: Arc<Appends>,
+    appending: Appending,
     /// Whether its last append was overtaken.
     is_behind: AtomicBool,
     reads: Reads,
     /// Reads that wait for the head of the log: one answer is for all that have come before its question.
     heads: mpsc::UnboundedSender<oneshot::Sender<Result<u64, String>>>,
-    writable: Arc<watch::Sender<Writable>>,
 }
 
 /// The number of the last entry, asked again while a leader is elected.
 async fn head_of(nats: &Nats, end: Instant) -> Result<u64, String> {
     loop {
         let reason = match timeout(HEAD_TIMEOUT, nats.info()).await {
-            Ok(Ok(info)) => return Ok(info.state.last_seq),
+            Ok(Ok(info)) if info.is_led() => return Ok(info.state.last_seq),
+            Ok(Ok(_)) => "the leader of the log hears no majority of the NATS servers".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer from NATS".to_owned(),
         };
@@ -104,14 +124,7 @@ async fn ask_for_heads(
 }
 
 impl Log {
-    pub fn new(
-        nats: Nats,
-        settings: &ClusterSettings,
-        runtime: Handle,
-        writable: Arc<watch::Sender<Writable>>,
-        others: Arc<Overtaken>,
-        appends: Arc<Appends>,
-    ) -> Self {
+    pub fn new(nats: Nats, settings: &ClusterSettings, appending: Appending, runtime: Handle) -> Self {
         let (heads, waiting) = mpsc::unbounded_channel();
         let patience = settings.write_patience.min(HEAD_PATIENCE);
         runtime.spawn(ask_for_heads(nats.clone(), waiting, patience));
@@ -119,14 +132,12 @@ impl Log {
             nats,
             runtime,
             node: settings.node.clone(),
-            others,
-            appends,
+            appending,
             is_behind: AtomicBool::new(false),
             reads: settings.reads,
             heads,
             patience: settings.write_patience,
             role: settings.role,
-            writable,
         }
     }
 
@@ -138,7 +149,7 @@ impl Log {
 
     /// Waits until entries can be appended by the connection that there is, or returns why they cannot.
     async fn wait_until_writable(&self, end: Instant) -> Result<(), String> {
-        let mut writable = self.writable.subscribe();
+        let mut writable = self.appending.writable.subscribe();
         loop {
             let wait = match &*writable.borrow_and_update() {
                 Writable::Yes { connection } if *connection == self.nats.connections() => return Ok(()),
@@ -222,21 +233,22 @@ impl ReplicationLog for Log {
     fn append(&self, after: u64, entry: &[u8]) -> Appended {
         // One that was overtaken itself does not wait.
         if !self.is_behind.load(Ordering::Relaxed)
-            && let Some(wait) = self.others.take()
+            && let Some(wait) = self.appending.overtaken.take()
         {
             std::thread::sleep(wait);
         }
-        let since = Instant::now();
-        let appended = self
-            .runtime
-            .block_on(self.append_patiently(after, Bytes::copy_from_slice(entry)));
+        let (since, entry) = (Instant::now(), Bytes::copy_from_slice(entry));
+        let appended = self.runtime.block_on(self.append_patiently(after, entry.clone()));
+        if matches!(appended, Appended::Unknown(_)) {
+            *self.appending.unsure.lock() = Some(entry);
+        }
         let outcome = match &appended {
             Appended::Stored => AppendOutcome::Stored,
             Appended::Overtaken => AppendOutcome::Overtaken,
             Appended::Refused(_) => AppendOutcome::Refused,
             Appended::Unknown(_) => AppendOutcome::Unknown,
         };
-        self.appends.count(outcome, since.elapsed());
+        self.appending.metrics.count(outcome, since.elapsed());
         let is_overtaken = appended == Appended::Overtaken;
         self.is_behind.store(is_overtaken, Ordering::Relaxed);
         if is_overtaken {
@@ -247,7 +259,7 @@ impl ReplicationLog for Log {
         }
         if let Appended::Refused(reason) | Appended::Unknown(reason) = &appended {
             // Until the follower finds it working.
-            self.writable.send_replace(Writable::No(reason.clone()));
+            self.appending.writable.send_replace(Writable::No(reason.clone()));
         }
         appended
     }
@@ -278,7 +290,7 @@ impl ReplicationLog for Log {
 
     fn problem(&self) -> Option<String> {
         match self.role {
-            Role::Admin => match &*self.writable.borrow() {
+            Role::Admin => match &*self.appending.writable.borrow() {
                 Writable::No(reason) => Some(reason.clone()),
                 Writable::Yes { .. } | Writable::Soon(_) => None,
             },

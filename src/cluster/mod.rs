@@ -17,13 +17,14 @@ mod nats;
 mod presence;
 mod report;
 mod settings;
+mod stream;
 mod watch;
 
 pub use command::{Unfit, connected, first_difference, inspect, look, make_streams, metadata, recreate};
 pub use connection::Cluster;
 pub use copies::{keep as keep_copies, take as take_copy};
 pub use key::{check as check_seed, generate as generate_key, public_key, user};
-pub use nats::LogLimits;
 pub use presence::{SKEW_WARNED, in_words};
 pub use report::SILENCE;
 pub use settings::{ClusterSettings, Reads, Role, check_name, check_server};
+pub use stream::LogLimits;

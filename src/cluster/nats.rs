@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, ConnectOptions, Event, Request, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, Request, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::cluster::ClusterSettings;
+pub use crate::cluster::stream::{LogLimits, StreamInfo};
+use crate::cluster::stream::{Republish, StreamConfig};
 use crate::tls;
 
 /// For an answer of a server.
@@ -72,82 +74,6 @@ pub enum Published {
     Stored,
     /// The last sequence is another one, which the server may say.
     WrongLast(Option<u64>),
-}
-
-/// How a stream is configured and where it is.
-#[derive(Debug, Clone, Deserialize)]
-pub struct StreamInfo {
-    pub config: StreamConfig,
-    pub state: StreamState,
-    pub cluster: Option<StreamCluster>,
-    pub created: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct StreamState {
-    pub first_seq: u64,
-    pub last_seq: u64,
-    pub bytes: u64,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct StreamCluster {
-    #[serde(default)]
-    pub replicas: Vec<Replica>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Replica {
-    pub name: String,
-    #[serde(default)]
-    pub current: bool,
-    #[serde(default)]
-    pub offline: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamConfig {
-    pub name: String,
-    #[serde(default)]
-    pub subjects: Vec<String>,
-    pub storage: String,
-    pub retention: String,
-    pub discard: String,
-    pub num_replicas: usize,
-    pub max_bytes: i64,
-    /// In nanoseconds.
-    pub max_age: i64,
-    #[serde(default)]
-    pub allow_direct: bool,
-    #[serde(default)]
-    pub deny_delete: bool,
-    #[serde(default)]
-    pub deny_purge: bool,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub first_seq: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub republish: Option<Republish>,
-    #[serde(default)]
-    pub metadata: std::collections::BTreeMap<String, String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Republish {
-    pub src: String,
-    pub dest: String,
-}
-
-/// How much of the log the servers keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLimits {
-    pub bytes: u64,
-    pub age: Duration,
-    pub replicas: usize,
 }
 
 #[derive(Deserialize)]
@@ -233,6 +159,8 @@ impl Nats {
             .subscription_capacity(WAITING_MAX_MESSAGES)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
+            // Servers tell of each other by addresses without a scheme.
+            .require_tls(settings.servers.iter().any(|server| server.starts_with("tls:")))
             .reconnect_delay_callback(|attempts| {
                 // At random, so that a thousand boxes do not come back at once.
                 let most = RECONNECT_MAX_MILLISECONDS.min(50 << attempts.min(6));
@@ -299,18 +227,17 @@ impl Nats {
         format!("{}{of}", self.prefix)
     }
 
-    async fn request(&self, subject: String, request: Request) -> Result<Bytes, NatsError> {
+    async fn request(&self, subject: String, request: Request) -> Result<Message, NatsError> {
         if !self.is_connected() {
             return Err(NatsError::Disconnected);
         }
         let answer = self.client.send_request(subject, request).await;
-        let answer = answer.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
-        Ok(answer.payload)
+        answer.map_err(|error| NatsError::NoAnswer(error.to_string()))
     }
 
     async fn ask<T: for<'d> Deserialize<'d>>(&self, subject: String, request: Request) -> Result<T, NatsError> {
         let answer = self.request(subject, request).await?;
-        match serde_json::from_slice(&answer).map_err(|_| NatsError::Malformed)? {
+        match serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)? {
             Answer::Given(given) => Ok(given),
             Answer::Refused { error } => Err(NatsError::Refused {
                 code: error.err_code,
@@ -352,6 +279,23 @@ impl Nats {
     pub async fn info(&self) -> Result<StreamInfo, NatsError> {
         self.ask(format!("$JS.API.STREAM.INFO.{}", self.stream), Request::new())
             .await
+    }
+
+    /// The number of the last message as any replica has it, for a box that may not ask for more; 0 if there is none.
+    pub async fn last(&self) -> Result<u64, NatsError> {
+        let body = format!("{{\"last_by_subj\":\"{}\"}}", self.subject(self.appends));
+        let answer = self
+            .request(self.direct_get(), Request::new().payload(body.into()))
+            .await?;
+        match answer.status.map(|status| status.as_u16()) {
+            None => number_of(&answer).ok_or(NatsError::Malformed),
+            Some(404) => Ok(0),
+            Some(status) => Err(NatsError::NoAnswer(format!("status {status}"))),
+        }
+    }
+
+    fn direct_get(&self) -> String {
+        format!("$JS.API.DIRECT.GET.{}", self.stream)
     }
 
     /// Makes the stream.
@@ -427,8 +371,10 @@ impl Nats {
             .map_err(|error| no_answer(error.to_string()))?;
         let first = after + 1;
         let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
-        let subject = format!("$JS.API.DIRECT.GET.{}", self.stream);
-        let asked = self.client.publish_with_reply(subject, inbox, body.into()).await;
+        let asked = self
+            .client
+            .publish_with_reply(self.direct_get(), inbox, body.into())
+            .await;
         asked.map_err(|error| no_answer(error.to_string()))?;
         let mut entries = Vec::new();
         loop {
@@ -448,9 +394,7 @@ impl Nats {
                 Some(204 | 404) => return Ok(entries),
                 Some(status) => return Err(no_answer(format!("status {status}"))),
             }
-            let sequence = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
-            let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
-            if sequence != Some(first + entries.len() as u64) {
+            if number_of(&answer) != Some(first + entries.len() as u64) {
                 return Ok(entries);
             }
             entries.push(answer.payload.to_vec());
@@ -507,6 +451,11 @@ impl Nats {
     }
 }
 
+/// The number of a message that a server has read from a stream.
+fn number_of(message: &Message) -> Option<u64> {
+    message.headers.as_ref()?.get("Nats-Sequence")?.as_str().parse().ok()
+}
+
 /// An error with what it came of, where it does not say that itself.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -535,13 +484,13 @@ impl Subscription {
         self.next_of().await.map(|(_, payload)| payload)
     }
 
-    /// The next message with the last part of its subject, which the servers grant to its box alone.
+    /// The next message with its subject, of which the servers grant some to one box alone.
     pub async fn next_of(&mut self) -> Option<(String, Bytes)> {
         match &mut self.0 {
-            Some(messages) => messages.next().await.map(|message| {
-                let of = message.subject.as_str().rsplit('.').next().unwrap_or_default();
-                (of.to_owned(), message.payload)
-            }),
+            Some(messages) => messages
+                .next()
+                .await
+                .map(|message| (message.subject.to_string(), message.payload)),
             None => std::future::pending().await,
         }
     }

@@ -44,11 +44,17 @@ pub struct Member {
 const SAID_MAX_BYTES: usize = 4 * 1024;
 
 impl Member {
-    /// What the box of this name says of itself; none if it says it of another.
-    pub fn read(of: &str, said: &[u8]) -> Option<Self> {
+    /// Where a box says this, behind the name of the cluster: servers grant the subject to it alone.
+    pub fn subject(role: &str, node: &str) -> String {
+        format!("pos.{role}.{node}")
+    }
+
+    /// What a box says of itself; none if it says it where another box does.
+    pub fn read(subject: &str, said: &[u8]) -> Option<Self> {
         let said = said.get(..).filter(|said| said.len() <= SAID_MAX_BYTES)?;
         let member: Self = serde_json::from_slice(said).ok()?;
-        (member.node == of).then_some(member)
+        let own = Self::subject(&member.role, &member.node);
+        subject.strip_suffix(&own)?.ends_with('.').then_some(member)
     }
 
     pub fn at(position: &Position, node: &str, role: &str, halted: Option<String>) -> Self {
@@ -126,6 +132,13 @@ impl Heard {
             MemberState::Current
         }
     }
+}
+
+/// Which boxes are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Among {
+    Admins,
+    All,
 }
 
 /// The boxes that have been heard.
@@ -206,14 +219,15 @@ impl Members {
         ahead.filter(|(_, ahead)| ahead.unsigned_abs() >= SKEW_WARNED).collect()
     }
 
-    /// The box that has gone furthest in the log that this position is of.
-    pub fn furthest(&self, position: &Position) -> Option<(String, u64)> {
+    /// The box that has gone furthest in the log that this position is of, among admin boxes or all.
+    pub fn furthest(&self, position: &Position, among: Among) -> Option<(String, u64)> {
         let members = self.0.lock();
         let now = Instant::now();
         let same_log = members
             .values()
             .filter(|heard| !heard.is_silent(now))
             .map(|heard| &heard.member)
+            .filter(|member| among == Among::All || member.role == Role::Admin.name())
             .filter(|member| member.position().is_some_and(|at| at.cluster == position.cluster))
             .filter(|member| member.epoch == position.epoch);
         let furthest = same_log.max_by_key(|member| member.sequence)?;
@@ -395,6 +409,34 @@ mod tests {
             all.note(member, 5, time.after(0));
         }
         assert_eq!(all.counted(&own, time.after(0).instant), [2, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn box_speaks_for_itself_only() {
+        let said = serde_json::to_vec(&member("a", 5)).unwrap();
+        let read = |subject| Member::read(subject, &said).is_some();
+        assert!(read("tinyd.main.pos.admin.a"));
+        for other in [
+            "tinyd.main.pos.admin.b",
+            "tinyd.main.pos.edge.a",
+            "tinyd.main.repos.admin.a",
+        ] {
+            assert!(!read(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn edge_is_no_admin_box_that_has_gone_furthest() {
+        let (time, members) = (Time(Instant::now()), Members::default());
+        let edge = Member {
+            role: "edge".to_owned(),
+            ..member("e", 9)
+        };
+        for member in [member("a", 7), edge] {
+            members.note(member, 9, time.after(0));
+        }
+        let furthest = |among| members.furthest(&position(5), among).unwrap().1;
+        assert_eq!((furthest(Among::Admins), furthest(Among::All)), (7, 9));
     }
 
     #[test]

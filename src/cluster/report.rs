@@ -20,9 +20,9 @@ impl Cluster {
             return;
         }
         loop {
-            if let Ok(mut positions) = self.nats.subscribe("pos.*").await {
-                while let Some((of, said)) = positions.next_of().await {
-                    if let Some(member) = Member::read(&of, &said) {
+            if let Ok(mut positions) = self.nats.subscribe("pos.>").await {
+                while let Some((subject, said)) = positions.next_of().await {
+                    if let Some(member) = Member::read(&subject, &said) {
                         let head = self.state.borrow().head.unwrap_or_default();
                         self.members.note(member, head, Moment::now());
                     }
@@ -67,7 +67,7 @@ impl Cluster {
             silent,
             admin: own.filter(|_| !self.settings.is_edge()).map(|own| AdminBoxReport {
                 refused: halted.clone().or_else(|| self.refused(silent)),
-                appends: self.appends.read(),
+                appends: self.appending.metrics.read(),
                 boxes: self.members.counted(&own, now),
                 skew: self.members.skew(&own.node, now),
                 skewed: self.members.skewed(&own.node, now),
@@ -95,7 +95,7 @@ impl Cluster {
 
     /// Why this box takes no writes now.
     fn refused(&self, silent: Duration) -> Option<String> {
-        match &*self.writable.borrow() {
+        match &*self.appending.writable.borrow() {
             // What was said before is of another time.
             _ if silent > SILENCE => Some("no answer from NATS".to_owned()),
             Writable::Yes { .. } => None,

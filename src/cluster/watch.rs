@@ -9,18 +9,24 @@ use crate::cluster::Role;
 use crate::cluster::connection::{Cluster, position};
 use crate::cluster::log::Writable;
 use crate::cluster::nats::{NatsError, Published, StreamInfo, Subscription};
-use crate::cluster::presence::{self, Member, SKEW_WARNED, clock_refusal};
+use crate::cluster::presence::{self, Among, Member, SKEW_WARNED, clock_refusal};
 use crate::cluster::{durability, metadata};
 use crate::links::Links;
 use crate::store::replication::{Entry, Position};
 
 /// How often an admin box asks how far the log goes.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Longer than an election takes.
+/// Longer than an election takes. A server from which nothing is heard for so long is left, and the next one after
+/// twice the time.
 const CUT_OFF_TIME: Duration = Duration::from_secs(8);
+/// Servers are left no more seldom.
+const LEAVE_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 const DURABILITY_INTERVAL: Duration = Duration::from_secs(60);
 /// After a connection was made, others have this long to say that they know more than the log.
 const WITNESS_TIME: Duration = Duration::from_secs(1);
+/// And edges for so long: one may have seen an entry that no admin box has and the log has lost. Its writer appends it
+/// again then; without it, the edge is left behind rather than all writes.
+const EDGE_WITNESS_TIME: Duration = Duration::from_secs(30);
 /// Entries that are appended again are read in parts of this.
 const REPAIR_BYTES: usize = 4 * 1024 * 1024;
 
@@ -31,10 +37,13 @@ pub struct Watcher {
     /// The connection for which others have been asked what they know, and when.
     witnessed: Option<(u64, Instant)>,
     durable_since: Option<Instant>,
-    /// When another server was tried.
-    left_server: Option<Instant>,
+    /// A server is left after a silence of this.
+    silence: Duration,
     is_clock_wrong: bool,
 }
+
+/// The name of a box, and its last entry.
+type Furthest = Option<(String, u64)>;
 
 struct Heard {
     heads: Subscription,
@@ -50,7 +59,7 @@ impl Watcher {
             links,
             witnessed: None,
             durable_since: None,
-            left_server: None,
+            silence: CUT_OFF_TIME,
             is_clock_wrong: false,
         }
     }
@@ -102,7 +111,7 @@ impl Watcher {
                 },
                 Some(node) = heard.overtaken.next() => {
                     if node != self.cluster.settings.node.as_bytes() {
-                        self.cluster.overtaken.note();
+                        self.cluster.appending.overtaken.note();
                     }
                 }
                 Some(_) = heard.asked.next() => self.say().await,
@@ -113,12 +122,14 @@ impl Watcher {
         }
     }
 
-    /// A beacon of an admin box.
+    /// A beacon of an admin box: the numbers of the first and the last entry of the log.
     fn hear(&self, head: &[u8]) {
-        let head = std::str::from_utf8(head).ok().and_then(|head| head.parse().ok());
-        let Some(head) = head else { return };
-        self.cluster.heard(head);
-        if self.position().is_some_and(|position| position.sequence < head) {
+        let numbers = std::str::from_utf8(head).ok().and_then(|head| head.split_once(' '));
+        let Some((Ok(first), Ok(last))) = numbers.map(|(first, last)| (first.parse(), last.parse())) else {
+            return;
+        };
+        self.cluster.heard_both(first, last);
+        if self.position().is_some_and(|position| position.sequence < last) {
             self.cluster.behind.notify_one();
         }
     }
@@ -134,7 +145,7 @@ impl Watcher {
             .and_then(|replicating| replicating.halted());
         let halted = halted.map(|why| why.to_string()).or_else(|| self.cluster.state().stuck);
         let member = Member::at(&position, &settings.node, settings.role.name(), halted);
-        let subject = format!("pos.{}", settings.node);
+        let subject = Member::subject(settings.role.name(), &settings.node);
         if let Ok(said) = serde_json::to_vec(&member) {
             // It is said again soon.
             let _ = self.cluster.nats.publish(&subject, said).await;
@@ -167,56 +178,60 @@ impl Watcher {
             self.check_edge().await;
             return;
         }
-        // Before the log is asked, which has all that this box has then.
-        let before = self.position();
+        let Some(position) = self.position() else { return };
+        // Before the log is asked, which has all that any box has then.
+        let furthest = [Among::Admins, Among::All].map(|among| self.cluster.members.furthest(&position, among));
         let info = match self.cluster.nats.info().await {
-            Ok(info) => info,
-            Err(error) => {
+            Ok(info) if info.is_led() => info,
+            answer => {
                 self.silent();
-                self.leave_server_if_cut_off().await;
-                if error.is_no_stream() {
+                self.leave_silent_server().await;
+                if answer.is_err_and(|error| error.is_no_stream()) {
                     let reason = "the stream is gone: tinyd cluster recreate makes it anew";
-                    self.cluster.writable.send_replace(Writable::No(reason.to_owned()));
+                    self.cluster
+                        .appending
+                        .writable
+                        .send_replace(Writable::No(reason.to_owned()));
                 }
                 return;
             }
         };
-        let Some(position) = before else { return };
+        let (first, last) = (info.state.first_seq, info.state.last_seq);
         self.cluster.state.send_modify(|state| {
-            state.head = Some(info.state.last_seq);
+            state.first = Some(first);
+            state.head = Some(last);
             state.silent_since = None;
         });
-        let last = info.state.last_seq;
         if last > position.sequence {
             self.cluster.behind.notify_one();
         }
-        let head = last.to_string().into_bytes();
         // It is said again in a second.
+        let head = format!("{first} {last}").into_bytes();
         let _ = self.cluster.nats.publish("head", head).await;
-        let writable = self.writable(&info, position).await;
-        self.cluster.writable.send_replace(writable);
+        let writable = self.writable(&info, position, furthest).await;
+        self.cluster.appending.writable.send_replace(writable);
     }
 
     async fn check_edge(&mut self) {
+        self.leave_silent_server().await;
         self.silent();
         let connection = self.cluster.nats.connections();
-        // Once for each connection, because a thousand edges would ask.
-        if self.witnessed.is_none_or(|(of, _)| of != connection)
-            && let Ok(info) = self.cluster.nats.info().await
-        {
+        if self.witnessed.is_none_or(|(of, _)| of != connection) {
             self.witnessed = Some((connection, Instant::now()));
-            self.cluster.heard(info.state.last_seq);
             self.cluster.behind.notify_one();
         }
     }
 
-    /// A server that is reached but has no leader may be cut off from those that have one.
-    async fn leave_server_if_cut_off(&mut self) {
+    /// A server that is reached, and from which nothing is heard of the log, may be cut off from the others.
+    async fn leave_silent_server(&mut self) {
         let silent = self.cluster.state().silent_since.map(|since| since.elapsed());
-        let is_new = self.left_server.is_none_or(|left| left.elapsed() > CUT_OFF_TIME);
-        if silent.is_some_and(|silent| silent > CUT_OFF_TIME) && is_new && self.cluster.nats.is_connected() {
-            tracing::warn!("the NATS server knows no leader of the log: trying another one");
-            self.left_server = Some(Instant::now());
+        let Some(silent) = silent.filter(|silent| *silent > CUT_OFF_TIME) else {
+            self.silence = CUT_OFF_TIME;
+            return;
+        };
+        if silent > self.silence && self.cluster.nats.is_connected() {
+            tracing::warn!("nothing is heard of the log from the NATS server: trying another one");
+            self.silence += silent.min(LEAVE_INTERVAL_MAX);
             self.cluster.nats.leave_server().await;
         }
     }
@@ -231,14 +246,15 @@ impl Watcher {
     }
 
     /// Whether entries may be appended; what can be mended by itself is.
-    async fn writable(&mut self, info: &StreamInfo, position: Position) -> Writable {
+    async fn writable(&mut self, info: &StreamInfo, position: Position, furthest: [Furthest; 2]) -> Writable {
         let asking = || Writable::Soon("asking the other boxes how far they are".to_owned());
         let connection = self.cluster.nats.connections();
-        match self.witnessed {
+        let witnessed = match self.witnessed {
             Some((of, since)) if of == connection => {
                 if since.elapsed() < WITNESS_TIME {
                     return asking();
                 }
+                since.elapsed()
             }
             _ => {
                 self.witnessed = Some((connection, Instant::now()));
@@ -246,7 +262,7 @@ impl Watcher {
                 let _ = self.cluster.nats.publish("ask", Vec::new()).await;
                 return asking();
             }
-        }
+        };
         let [(name, id), ..] = metadata(&position);
         if info.config.metadata.get(name) != Some(&id) {
             return Writable::No("the stream is of another cluster".to_owned());
@@ -260,9 +276,16 @@ impl Watcher {
         {
             return Writable::No(reason);
         }
-        if let Some((node, sequence)) = self.cluster.members.furthest(&position)
+        let [of_admins, of_all] = furthest;
+        let furthest = if witnessed < EDGE_WITNESS_TIME {
+            of_all
+        } else {
+            of_admins
+        };
+        if let Some((node, sequence)) = furthest
             && sequence > last.max(position.sequence)
         {
+            self.append_unsure(last, &position).await;
             return Writable::No(format!(
                 "{node} has entry {sequence}, which the log has lost: waiting until it is there again"
             ));
@@ -288,6 +311,23 @@ impl Watcher {
         }
         self.is_clock_wrong = wrong.is_some();
         clock_refusal(skew)
+    }
+
+    /// Appends again the entry of this box whose outcome it does not know, because another box has one there that the
+    /// log has not.
+    async fn append_unsure(&self, last: u64, position: &Position) {
+        let unsure = self.cluster.appending.unsure.lock().clone();
+        if let Some(entry) = unsure
+            && last == position.sequence
+            && Entry::decode(&entry).is_ok_and(|entry| entry.check_follows(position).is_ok())
+        {
+            tracing::warn!(
+                after = last,
+                "the log has lost an entry that another box has: appending it again"
+            );
+            // It is looked at again in a second.
+            let _ = self.cluster.nats.append(last, entry).await;
+        }
     }
 
     /// Appends again what the log has lost, entry by entry, with the same bytes.

@@ -32,7 +32,7 @@ pub struct Cluster {
     pub servers: Servers,
 }
 
-fn settings(servers: &[String], role: &str, node: &str) -> String {
+pub fn settings(servers: &[String], role: &str, node: &str) -> String {
     let cluster = format!("[cluster]\nservers = {servers:?}\nrole = \"{role}\"\nnode = \"{node}\"\n");
     let secret = format!("user_secret = \"{USER_SECRET}\"\n");
     let limited = format!("{secret}links_per_user_and_day = {LINKS_PER_DAY}\n");
@@ -136,7 +136,7 @@ impl Cluster {
 
     /// What each box that runs says of itself, by its name.
     pub fn members(&self) -> BTreeMap<String, Value> {
-        let said = self.servers.collect("tinyd.main.ask", "tinyd.main.pos.*");
+        let said = self.servers.collect("tinyd.main.ask", "tinyd.main.pos.>");
         let named = said
             .into_iter()
             .map(|member| (member["node"].as_str().unwrap().to_owned(), member));
@@ -201,7 +201,17 @@ impl Cluster {
     }
 }
 
-fn copied(folder: &TempDir) -> TempDir {
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (number, one) in self.boxes.iter().enumerate() {
+                println!("log of box {number}:\n{}", one.log());
+            }
+        }
+    }
+}
+
+pub fn copied(folder: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     let name = "links.redb";
     fs::copy(folder.path().join("data").join(name), copy.path().join(name)).unwrap();

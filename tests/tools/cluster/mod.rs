@@ -3,12 +3,14 @@
 
 mod boxes;
 mod faults;
+mod keys;
 mod load;
 mod operation;
 mod partition;
 mod servers;
 
 pub use faults::*;
+pub use keys::edge_with_a_key_reads_the_log_and_cannot_write;
 pub use operation::*;
-pub use partition::partitioned_box_loses_nothing;
+pub use partition::partitioned_server_is_left;
 pub use servers::program;

@@ -11,6 +11,7 @@ use crate::support::linearizability::assert_linearizable_through;
 /// With a lot of room: how long it takes is measured by the benchmark.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 30;
+const EDGES: usize = 100;
 const URL: (&str, &str) = ("shortLink[fullUrl]", "https://example.com/");
 const NAME: (&str, &str) = ("shortLink[systemName]", "NAME");
 
@@ -55,6 +56,19 @@ pub fn writes_of_any_box_are_on_all() {
     cluster.assert_all_is_well(&links);
     let status = cluster.tinyd_cluster(0, &["status"]);
     assert!(status.contains("4 of 4 boxes are current"), "{status}");
+}
+
+pub fn hundred_edges_show_every_link() {
+    let cluster = Cluster::start(1, EDGES);
+    let load = Load::start(&cluster, &[&[1], &[EDGES]]);
+    load.wait_for_writes(50);
+    let (links, _) = load.stop();
+    cluster.assert_all_is_well(&links);
+    let status = cluster.tinyd_cluster(0, &["status"]);
+    assert!(
+        status.contains(&format!("{0} of {0} boxes are current", 1 + EDGES)),
+        "{status}"
+    );
 }
 
 pub fn killed_boxes_return_with_everything() {

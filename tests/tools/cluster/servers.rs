@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,8 +43,28 @@ pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// One account for all boxes, without keys.
+const ACCOUNTS: &str = "accounts {
+  SYS {
+    users: [{user: sys, password: sys}]
+    exports: [{service: \"$SYS.REQ.SERVER.PING.JSZ\", response_type: stream}]
+  }
+  TINYD {
+    jetstream: enabled
+    users: [{user: t, password: t}]
+    imports: [{service: {account: SYS, subject: \"$SYS.REQ.SERVER.PING.JSZ\"}, to: \"tinyd.main.servers\"}]
+  }
+}
+system_account: SYS
+no_auth_user: t
+";
+
+/// Stands for the address of each server.
+pub const ADDRESS: &str = "ADDRESS";
+
 pub struct Servers {
     folder: TempDir,
+    accounts: String,
     addresses: Vec<String>,
     /// Words before the command of each, which run it elsewhere.
     wrappers: Vec<Vec<String>>,
@@ -56,6 +79,11 @@ fn addresses() -> Vec<String> {
         .collect()
 }
 
+fn urls(addresses: &[String]) -> Vec<String> {
+    let url = |address: &String| format!("nats://{address}:{CLIENT_PORT}");
+    addresses.iter().map(url).collect()
+}
+
 impl Servers {
     pub fn start() -> Self {
         let servers = Self::start_at(addresses(), vec![Vec::new(); NUMBER]);
@@ -63,13 +91,28 @@ impl Servers {
         servers
     }
 
-    pub fn start_at(addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), addresses, wrappers)
+    /// With the settings that the function returns for the servers' URLs, accounts among them.
+    pub fn start_with(accounts: impl FnOnce(&[String]) -> String) -> Self {
+        let addresses = addresses();
+        let accounts = accounts(&urls(&addresses));
+        let servers = Self::start_in(
+            tempfile::tempdir().unwrap(),
+            addresses,
+            vec![Vec::new(); NUMBER],
+            accounts,
+        );
+        servers.wait_until_leader();
+        servers
     }
 
-    fn start_in(folder: TempDir, addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
+    pub fn start_at(addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), addresses, wrappers, ACCOUNTS.to_owned())
+    }
+
+    fn start_in(folder: TempDir, addresses: Vec<String>, wrappers: Vec<Vec<String>>, accounts: String) -> Self {
         let mut servers = Self {
             folder,
+            accounts,
             processes: addresses.iter().map(|_| None).collect(),
             addresses,
             wrappers,
@@ -88,12 +131,11 @@ impl Servers {
         for number in 0..NUMBER {
             copy(&self.store(number), &folder.path().join(format!("store{number}")));
         }
-        Self::start_in(folder, addresses(), self.wrappers.clone())
+        Self::start_in(folder, addresses(), self.wrappers.clone(), self.accounts.clone())
     }
 
     pub fn urls(&self) -> Vec<String> {
-        let url = |address: &String| format!("nats://{address}:{CLIENT_PORT}");
-        self.addresses.iter().map(url).collect()
+        urls(&self.addresses)
     }
 
     fn configure(&self, number: usize) {
@@ -108,15 +150,9 @@ impl Servers {
              listen: {address}:{CLIENT_PORT}\n\
              jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 8GB }}\n\
              cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
-             accounts {{\n\
-             SYS {{ users: [{{user: sys, password: sys}}],\n\
-             exports: [{{service: \"$SYS.REQ.SERVER.PING.JSZ\", response_type: stream}}] }}\n\
-             TINYD {{ jetstream: enabled, users: [{{user: t, password: t}}], imports: [{{\n\
-             service: {{account: SYS, subject: \"$SYS.REQ.SERVER.PING.JSZ\"}}, to: \"tinyd.main.servers\"}}] }}\n\
-             }}\n\
-             system_account: SYS\n\
-             no_auth_user: t\n",
-            routes.join(", ")
+             {}",
+            routes.join(", "),
+            self.accounts.replace(ADDRESS, address)
         );
         fs::write(self.configuration(number), configuration).unwrap();
     }
@@ -145,6 +181,21 @@ impl Servers {
         command.args(&words[1..]).arg("-c").arg(self.configuration(number));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.processes[number] = Some(Process(child.unwrap()));
+    }
+
+    /// A server beside them, with a configuration of its own, which ends with what is returned.
+    pub fn start_beside(&self, configuration: &str) -> Process {
+        let path = self.folder.path().join("beside.conf");
+        fs::write(&path, configuration).unwrap();
+        let log = fs::File::create(self.folder.path().join("beside.log")).unwrap();
+        let mut command = Command::new(program());
+        command
+            .arg("-c")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        Process(command.spawn().unwrap())
     }
 
     pub fn signal(&self, number: usize, signal: Signal) {
@@ -231,6 +282,18 @@ impl Servers {
             .unwrap_or_default()
     }
 
+    /// What one server says of the stream, from its leader as that server knows it.
+    pub fn info_of(&self, number: usize) -> Option<Value> {
+        let answers = ask(
+            &self.addresses[number],
+            &format!("$JS.API.STREAM.INFO.{STREAM}"),
+            "",
+            true,
+        );
+        let info = answers.ok()?.into_iter().next()?;
+        info["error"].is_null().then_some(info)
+    }
+
     pub fn info(&self) -> Option<Value> {
         let info = self.request(&format!("$JS.API.STREAM.INFO.{STREAM}"), "")?;
         info["error"].is_null().then_some(info)
@@ -281,6 +344,8 @@ impl Drop for Servers {
             for number in 0..NUMBER {
                 println!("log of server n{number}:\n{}", self.log(number));
             }
+            let beside = fs::read_to_string(self.folder.path().join("beside.log"));
+            println!("log of the server beside them:\n{}", beside.unwrap_or_default());
         }
     }
 }
@@ -296,6 +361,37 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Has the first server send to `subject` and answer to `reply`, as the box with this key.
+pub fn send_with_key(servers: &Servers, seed: &str, subject: &str, reply: &str, payload: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect((servers.addresses[0].as_str(), CLIENT_PORT))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let info: Value = serde_json::from_str(line.strip_prefix("INFO ").unwrap_or_default())?;
+    let pair = KeyPair::from_seed(seed).expect("a seed");
+    let signed = pair
+        .sign(info["nonce"].as_str().unwrap_or_default().as_bytes())
+        .unwrap();
+    let connect = json!({
+        "verbose": false,
+        "nkey": pair.public_key(),
+        "sig": BASE64_URL_SAFE_NO_PAD.encode(signed),
+    });
+    let length = payload.len();
+    write!(
+        stream,
+        "CONNECT {connect}\r\nPUB {subject} {reply} {length}\r\n{payload}\r\nPING\r\n"
+    )?;
+    while line != "PONG\r\n" {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
 }
 
 /// The protocol of NATS by hand, so that the tests do not judge with what they test.
