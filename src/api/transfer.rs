@@ -244,6 +244,7 @@ impl From<TransferError> for ApiError {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::Busy => Self::Busy,
+            TransferError::Ending => Self::Restarting,
             TransferError::NoMemory => Self::Overloaded,
             TransferError::TooSlow => Self::TooSlow,
             TransferError::NotMultipart => {

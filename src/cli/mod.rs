@@ -170,6 +170,7 @@ impl Args for SettingArgs {
             let value_name = match key.kind {
                 ValueKind::Number(..) => "NUMBER",
                 ValueKind::Choice(_) => "CHOICE",
+                ValueKind::Flag => "true|false",
                 ValueKind::Texts(..) => "IP:PORT,…",
                 _ => "TEXT",
             };

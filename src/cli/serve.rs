@@ -1,7 +1,7 @@
 //! `tinyd serve`.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +84,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
+    // Where that cannot be told, opening it says why.
+    let is_missing = !args.read_only && store.try_exists().is_ok_and(|exists| !exists);
+    if is_missing && settings.require_store {
+        return Err(no_store(&settings.data_dir));
+    }
     let mut cluster = None;
     let (links, _lock) = if args.read_only {
         (Links::open_read_only(&store, Clock::system())?, None)
@@ -102,6 +107,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
             .auditing(settings.audit_entries);
         (links, Some(lock))
     };
+    // The first start makes its configuration too, and surprises nobody.
+    if is_missing && !created {
+        tracing::warn!(folder = %settings.data_dir.display(), "a new, empty store was made");
+    }
     let bytes = std::fs::metadata(&store).map(|metadata| metadata.len()).ok();
     let (stored, read_only) = (links.stored(), args.read_only);
     if created {
@@ -121,12 +130,22 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     runtime.block_on(serving)?;
     // What clients were promised is on disk before this process ends: the last user of the links waits for the writer.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    // The next process waits for this one to end, and the kernel takes the map's memory back faster than it is freed.
+    std::mem::forget(Arc::clone(links.index()));
     drop(links);
     // The writer needed it until now.
     drop(cluster);
     drop(manager);
     tracing::info!("ended");
     Ok(())
+}
+
+fn no_store(folder: &Path) -> CliError {
+    Failure::Usage.error(format!(
+        "require_store is set, and {} has no {FILE_NAME}: mount its disk, or restore a backup; to begin with an empty \
+         store, set require_store to false",
+        folder.display()
+    ))
 }
 
 async fn serve(

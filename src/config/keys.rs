@@ -172,8 +172,13 @@ keys! {
     DATA_DIR: with_flag(key(&[("", "\"./tinyd-data\"")], "data_dir", ValueKind::Path, AfterRestart,
         "Data folder: the store and its journal.",
         "One process uses a folder at a time."), "data");
+    REQUIRE_STORE: with_flag(key(&[("", "false")], "require_store", ValueKind::Flag, AfterRestart,
+        "Whether the start fails where the data folder has no store, instead of making an empty one.",
+        "The disk of the folder may not be mounted. The Debian package sets it once there is a store."),
+        "require-store");
     DRAIN: key(&[("", "10")], "drain_seconds", ValueKind::Number(1..=3600, "seconds"), AfterRestart,
-        "Time that requests in flight have during shutdown.", "");
+        "Time that requests in flight have during shutdown.",
+        "Redirects are answered meanwhile.");
 
     PUBLIC_LISTEN: with_flag(key(&[("public", "\"127.0.0.1:8080\"")], "listen", ADDRESSES, AfterRestart,
         "Addresses that serve redirects.",

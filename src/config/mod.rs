@@ -92,6 +92,8 @@ pub struct Settings {
     pub forgiving: bool,
     pub public_limits: Limits,
     pub admin_limits: Limits,
+    /// Whether the start fails without a store.
+    pub require_store: bool,
     pub drain: Duration,
     pub threads: usize,
     pub admin_listen: Vec<SocketAddr>,

@@ -54,11 +54,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let partners = reader.partners(&root, is_edge)?;
     let admin_tls = tls::read(&values, &mut reader, "admin.tls", false)?;
     let console = console::read(&values, &mut reader, &partners, admin_tls.is_some())?;
-    let console = if is_edge {
-        no_console(&values, &reader)?
-    } else {
-        console
-    };
+    let console = unless_edge(console, is_edge, &values, &reader)?;
     let settings = Settings {
         config: path.to_owned(),
         data_dir: overrides.data.clone().or(data_dir).unwrap_or_default(),
@@ -74,6 +70,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         forgiving: values.flag("public", &keys::FORGIVING),
         public_limits: limits(&values, &reader, "public")?,
         admin_limits: limits(&values, &reader, "admin")?,
+        require_store: values.flag("", &keys::REQUIRE_STORE),
         drain: values.seconds("", &keys::DRAIN),
         threads: values.size("public", &keys::THREADS),
         admin_listen: addresses("admin"),
@@ -111,8 +108,16 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     })
 }
 
-/// That of an edge.
-fn no_console(values: &Values, reader: &Reader) -> Result<Option<ConsoleSettings>, ConfigError> {
+/// An edge has no console.
+fn unless_edge(
+    console: Option<ConsoleSettings>,
+    is_edge: bool,
+    values: &Values,
+    reader: &Reader,
+) -> Result<Option<ConsoleSettings>, ConfigError> {
+    if !is_edge {
+        return Ok(console);
+    }
     if values.is_set("console", &keys::CONSOLE_LISTEN) {
         let reason = "an edge of a cluster has no console: use that of an admin box, and leave this out";
         let shown = values.text("console", &keys::CONSOLE_LISTEN).unwrap_or("(set)");

@@ -151,6 +151,7 @@ fn value_of_flag(key: &Key, text: &str) -> Value {
     let number = || text.parse().ok().map(Value::Integer);
     match key.kind {
         ValueKind::Number(..) => number().unwrap_or_else(|| text.into()),
+        ValueKind::Flag => text.parse().map_or_else(|_| text.into(), Value::Boolean),
         ValueKind::Texts(..) => Value::Array(text.split(',').map(|one| one.trim().into()).collect()),
         _ => text.into(),
     }

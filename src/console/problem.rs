@@ -331,6 +331,7 @@ impl From<TransferError> for Problem {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::Busy | TransferError::NoMemory => Self::TooManyFiles,
+            TransferError::Ending => Self::Overloaded,
             TransferError::TooSlow => Self::SlowForm,
             TransferError::NotMultipart | TransferError::Broken(_) | TransferError::NotUtf8 { .. } => Self::NoForm,
             TransferError::LongField { .. } => Self::LongForm,

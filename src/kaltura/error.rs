@@ -19,6 +19,8 @@ const ECHO_MAX_BYTES: usize = 256;
 const REASON_MAX_BYTES: usize = 1024;
 /// `Retry-After` of [`ApiError::Overloaded`], in seconds.
 const OVERLOADED_SECONDS: u64 = 1;
+/// `Retry-After` of [`ApiError::Restarting`], in seconds.
+const RESTARTING_SECONDS: u64 = 5;
 
 /// Codes and messages that several errors share.
 const INVALID_VALUE: (&str, &str) = (
@@ -199,6 +201,11 @@ catalogue! {
         INTERNAL, args [
             REASON: format!("server overloaded, nothing was done: retry after {OVERLOADED_SECONDS} second")
         ], api SERVICE_UNAVAILABLE, retry OVERLOADED_SECONDS;
+    /// What takes long is not begun any more.
+    Restarting =>
+        INTERNAL, args [
+            REASON: format!("server restarting, nothing was done: retry after {RESTARTING_SECONDS} seconds")
+        ], api SERVICE_UNAVAILABLE, retry RESTARTING_SECONDS;
     ReadOnly => INTERNAL, args [REASON: "this appliance is read-only"], api SERVICE_UNAVAILABLE;
     /// `admin` is the URL of an admin box, or says that one is meant.
     Edge { admin: String } =>

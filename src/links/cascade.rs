@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::links::{BULK_COMMIT_LINKS, LinkError, Links};
 use crate::model::{Actor, PartnerId, ShortLink, Status, Timestamp};
-use crate::store::{Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
 /// Pause before a deletion goes on after the store failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +38,9 @@ impl Links {
             return Ok(deleted.await?);
         }
         if counted > BULK_COMMIT_LINKS {
+            if self.is_ending() {
+                return Err(WriteError::Unavailable.into());
+            }
             let of_user = user.clone();
             let begin = move |transaction: &mut Transaction<'_>| {
                 transaction.begin_deletion(partner, &of_user, now)?;
@@ -66,12 +69,20 @@ impl Links {
         }
         // Before a box of a cluster is connected.
         for (partner, user, at) in self.store.read_ahead(Snapshot::deletions).await? {
+            self.wait_until_accepting().await;
             match self.delete_rest(partner, &user, at, &mut 0).await {
                 Ok(()) => tracing::info!(%partner, "finished deleting a user, which a crash had interrupted"),
                 Err(error) => tracing::error!(%partner, %error, "cannot finish deleting a user before the next start"),
             }
         }
         Ok(())
+    }
+
+    /// Waits for a store that was opened on a disk that takes no writes.
+    async fn wait_until_accepting(&self) {
+        while matches!(self.health(), Health::Refusing(_)) && !self.is_ending() {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
     }
 
     /// Deletes the rest of a user's links, through failures of the store, and returns how many.

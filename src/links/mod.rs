@@ -220,7 +220,7 @@ impl Links {
         let publisher = Publisher::default();
         let file = folder.join(FILE_NAME);
         unless_damaged(&file, || {
-            let store = Store::open_with(&file, Some(Arc::new(publisher.clone())), log.clone())?;
+            let store = Store::open_to_serve(&file, Some(Arc::new(publisher.clone())), log.clone())?;
             Self::from_store(store, publisher, clock, IdSource::unguessable(id_length))
         })
     }

@@ -230,6 +230,10 @@ impl Redirects {
                     let now = self.links.clock().now();
                     let visit = self.visitors.visit_of(&visitor(method, client.headers));
                     if let Some(fetcher) = self.fetcher.as_ref().filter(|_| requested.proxy) {
+                        // A download that anybody can begin must not outlast the drain.
+                        if self.links.is_ending() {
+                            return refused(&ApiError::TooManyFetches);
+                        }
                         let head_only = method == Method::HEAD;
                         let fetched = proxied::fetch(fetcher, id, location, head_only, client).await;
                         if fetched.is_ok() && proxied::is_from_the_beginning(client.headers) {

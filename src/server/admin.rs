@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
-use crate::http::connection::serve::Service;
-use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::serve::{Service, Signals};
+use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSets, Gate};
 use crate::http::connection::{Scheme, http2, serve};
 use crate::server::incoming;
 use crate::tls::{Protocol, Secure, TlsServer};
@@ -20,12 +20,12 @@ pub(super) struct Admin<S> {
     service: S,
     gate: Gate,
     tls: Option<watch::Receiver<Arc<Secure>>>,
-    pub(super) connections: ConnectionSet,
+    pub(super) connections: ConnectionSets,
 }
 
 impl<S: Service> Admin<S> {
     /// The connections may be those of another listener, with which it shares its limits.
-    pub(super) fn new(service: S, gate: Gate, tls: Option<&TlsServer>, connections: ConnectionSet) -> Self {
+    pub(super) fn new(service: S, gate: Gate, tls: Option<&TlsServer>, connections: ConnectionSets) -> Self {
         Self {
             service,
             gate,
@@ -34,21 +34,17 @@ impl<S: Service> Admin<S> {
         }
     }
 
-    pub(super) fn accept(
-        &self,
-        listeners: Vec<Listening>,
-        stopped: &watch::Receiver<bool>,
-        accepting: &mut JoinSet<io::Result<()>>,
-    ) {
+    pub(super) fn accept(&self, listeners: Vec<Listening>, signals: &Signals, accepting: &mut JoinSet<io::Result<()>>) {
         for listener in listeners {
             let admin = self.clone();
-            let serve = move |stream, address, scheme| admin.take(stream, address, scheme);
-            accepting.spawn(serve::accept(listener, stopped.clone(), serve));
+            let serve = move |stream, address, scheme, is_draining| admin.take(stream, address, scheme, is_draining);
+            accepting.spawn(serve::accept(listener, signals.clone(), serve));
         }
     }
 
-    fn take(&self, stream: StdStream, address: IpAddr, scheme: Scheme) {
-        let Some(accepted) = self.gate.admit(&stream, address, scheme, &self.connections) else {
+    fn take(&self, stream: StdStream, address: IpAddr, scheme: Scheme, is_draining: bool) {
+        let connections = self.connections.of(is_draining);
+        let Some(accepted) = self.gate.admit(&stream, address, scheme, connections) else {
             return;
         };
         let AcceptedConnection { peer, slot, policy, at } = accepted;
@@ -58,11 +54,9 @@ impl<S: Service> Admin<S> {
             Some(tls) if scheme == Scheme::Https => {
                 let tls = tls.clone();
                 let serve = |entry| serve_secured(connection, tls, service, context, entry);
-                self.connections.spawn(at, serve);
+                connections.spawn(at, serve);
             }
-            _ => self
-                .connections
-                .spawn(at, |entry| serve_admin(connection, service, context, entry)),
+            _ => connections.spawn(at, |entry| serve_admin(connection, service, context, entry)),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::store::takes_no_writes;
+
 /// It holds the process id of the owner.
 const FILE_NAME: &str = "tinyd.lock";
 
@@ -43,7 +45,11 @@ impl DataLock {
             // The folder may belong to another user, who must not choose which file is written.
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path);
-        let mut written = made.map_err(failed)?;
+        let mut written = match made {
+            // Redirects can be served from a disk that takes no writes.
+            Err(cause) if takes_no_writes(&cause) && path.exists() => None,
+            made => Some(made.map_err(failed)?),
+        };
         // Read-only: a file open for writing blocks remounting read-only.
         let file = File::open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -62,9 +68,11 @@ impl DataLock {
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
         // For people; a full disk may have no room for it.
-        let _ = written
-            .set_len(0)
-            .and_then(|()| writeln!(written, "{}", std::process::id()));
+        if let Some(written) = &mut written {
+            let _ = written
+                .set_len(0)
+                .and_then(|()| writeln!(written, "{}", std::process::id()));
+        }
         Ok(Self { _file: file })
     }
 }

@@ -1,6 +1,7 @@
 //! The composition root: bound listeners, the services behind them, readiness, reload and drain.
 
 mod admin;
+mod drain;
 mod general;
 mod https_redirect;
 mod incoming;
@@ -14,7 +15,7 @@ mod workers;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
@@ -32,7 +33,8 @@ use crate::config::Settings;
 use crate::console::{Console, ConsoleContext, CookieKey};
 use crate::fetch::Fetcher;
 use crate::http::connection::listener::Listening;
-use crate::http::connection::set::{Admission, ConnectionSet, Gate};
+use crate::http::connection::serve::Signals;
+use crate::http::connection::set::{Admission, ConnectionSets, Gate};
 use crate::http::connection::{Bound, Scheme};
 use crate::http::{BodyLimits, Budget};
 use crate::kaltura::AccessLog;
@@ -41,18 +43,15 @@ use crate::metrics::{Listener, Metrics};
 use crate::model::Clock;
 use crate::redirect::{FastPath, Pages, Redirects, UnknownIdLimit};
 use crate::server::admin::Admin;
+use crate::server::drain::{Ends, Running};
 use crate::server::general::General;
 use crate::server::https_redirect::HttpsRedirect;
 use crate::server::routes::{AdminService, PublicService};
-use crate::server::workers::{Https, Worker, Workers};
+use crate::server::workers::{Https, Worker};
 use crate::store::Health;
 use crate::tls::{TlsServer, TlsSettings};
 use crate::transfer::Transfers;
 
-/// How long threads may take to end after the drain.
-const LETTING_GO: Duration = Duration::from_secs(2);
-/// Least time to write clicks at the end.
-const CLICKS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the files of certificates are looked at. Not by events, which network file systems do not have.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(5);
 const SEARCH_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -81,34 +80,14 @@ pub async fn serve(
     manager.serving(&links, cluster.clone());
     tokio::select! {
         () = shutdown => {}
-        () = running.serving.workers.one_ended() => {
+        () = running.workers.one_ended() => {
             return Err(io::Error::other("redirect thread ended"));
         }
     }
     tracing::info!("draining");
     manager.ending(settings.drain);
-    links.end();
-    running.drain(settings.drain).await;
-    // No thread records clicks any more.
-    links.flush_all_clicks(settings.drain.max(CLICKS_PATIENCE)).await;
-    if let Some(cluster) = cluster {
-        cluster.send_last_clicks(links).await;
-    }
+    running.drain(&links, cluster, settings.drain).await;
     Ok(())
-}
-
-struct Running {
-    serving: Serving,
-    background: JoinSet<()>,
-    stop: watch::Sender<bool>,
-}
-
-impl Running {
-    async fn drain(mut self, patience: Duration) {
-        self.background.abort_all();
-        self.stop.send_replace(true);
-        self.serving.finish(patience).await;
-    }
 }
 
 /// Starts the threads and background tasks. Nothing else holds the services and links, so that all are dropped after
@@ -142,7 +121,8 @@ fn build(
         destinations.clone(),
         Arc::clone(&metrics),
     );
-    let (stop, stopped) = watch::channel(false);
+    let ends = Ends::default();
+    let stopped = ends.stop.subscribe();
     let fast_path = || {
         let (links, guesses, access_log) = (Arc::clone(links), Arc::clone(&guesses), Arc::clone(&access_log));
         FastPath::new(links, tiny, guesses, Arc::clone(&pages), access_log)
@@ -165,7 +145,7 @@ fn build(
         service,
         metrics: Arc::clone(&metrics),
         gate: gate_of_public,
-        drain: settings.drain,
+        ending: ends.public.subscribe(),
         heartbeat: manager.heartbeat(),
     };
     let workers = workers::start(&worker, settings.threads, bound.public)?;
@@ -178,19 +158,17 @@ fn build(
         monitor: Arc::clone(&monitor),
         access_log,
     };
-    let (accepting, admin) = accept_admin([bound.admin, bound.console], service, gate_of_admin, reloader, &stopped);
+    let listeners = [bound.admin, bound.console];
+    let (accepting, admin) = accept_admin(listeners, service, gate_of_admin, reloader, &ends.of_admin());
     // The watchdog also needs it during the drain.
     tokio::spawn(manager.heartbeat().run());
-    let serving = Serving {
+    Ok(Running {
         accepting,
         admin,
         workers,
         general,
-    };
-    Ok(Running {
-        serving,
         background: background(links, monitor, reloader),
-        stop,
+        ends,
     })
 }
 
@@ -216,16 +194,16 @@ fn accept_admin(
     service: AdminService,
     gate: Gate,
     reloader: &Reloader,
-    stopped: &watch::Receiver<bool>,
-) -> (JoinSet<io::Result<()>>, ConnectionSet) {
-    let (mut accepting, connections) = (JoinSet::new(), ConnectionSet::default());
+    signals: &Signals,
+) -> (JoinSet<io::Result<()>>, ConnectionSets) {
+    let (mut accepting, connections) = (JoinSet::new(), ConnectionSets::default());
     let tls = reloader.admin_tls.as_deref();
     if let Some(console) = service.only_console() {
         let console = Admin::new(console, gate.clone(), tls, connections.clone());
-        console.accept(of_console, stopped, &mut accepting);
+        console.accept(of_console, signals, &mut accepting);
     }
     let admin = Admin::new(service, gate, tls, connections);
-    admin.accept(of_admin, stopped, &mut accepting);
+    admin.accept(of_admin, signals, &mut accepting);
     (accepting, admin.connections)
 }
 
@@ -379,32 +357,6 @@ fn fetcher(settings: &Settings, bound: &Bound, general: &General, metrics: &Metr
         Arc::clone(&metrics.fetches),
     );
     fetcher.map(Some).map_err(io::Error::other)
-}
-
-struct Serving {
-    accepting: JoinSet<io::Result<()>>,
-    admin: ConnectionSet,
-    workers: Workers,
-    general: General,
-}
-
-impl Serving {
-    /// Waits for requests in flight, and aborts them after `drain`.
-    async fn finish(mut self, drain: Duration) {
-        let since = Instant::now();
-        let drained = tokio::time::timeout(drain, async {
-            while self.accepting.join_next().await.is_some() {}
-            self.admin.all_ended().await;
-        });
-        let is_drained = drained.await.is_ok();
-        // They keep the deadline themselves, and need a moment to end.
-        let _ = tokio::time::timeout(drain + LETTING_GO, self.workers.all_ended()).await;
-        if !is_drained || since.elapsed() >= drain {
-            tracing::warn!("aborted requests still in flight after {drain:?}");
-        }
-        // The threads' connections on the general threads have ended with them.
-        self.general.end(LETTING_GO).await;
-    }
 }
 
 /// Frees the memory of searches that nobody makes any more.

@@ -181,12 +181,17 @@ pub(super) struct NewConnection {
 }
 
 impl NewConnection {
-    pub(super) fn new(stream: StdStream, peer: Peer, slot: ConnectionSlot) -> Self {
+    /// While the process drains, its first response is its last.
+    pub(super) fn new(stream: StdStream, peer: Peer, slot: ConnectionSlot, is_draining: bool) -> Self {
+        let mut progress = Progress::new();
+        if is_draining {
+            progress.deadlines.drain();
+        }
         Self {
             stream,
             peer,
             slot,
-            progress: Progress::new(),
+            progress,
             unsent: Vec::new(),
         }
     }
@@ -274,7 +279,7 @@ pub(super) async fn serve_secured(
 
 async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
     mut handover: Handover<S>,
-    progress: Progress,
+    mut progress: Progress,
     unsent: Vec<u8>,
     fast_path: &FastPath,
     context: &ConnectionContext,
@@ -284,6 +289,9 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
     // A busy connection may have used up the task's budget when it gets here.
     let mut stopped = context.stopped.clone();
     let mut stop = pin!(unconstrained(stopped.wait_for(|stopped| *stopped)));
+    if *context.stopped.borrow() && !progress.deadlines.is_draining() {
+        progress.deadlines.drain();
+    }
     let alarm = progress.deadlines.alarm(&policy.limits);
     let mut connection = Connection {
         stream: &mut handover.stream,
@@ -301,7 +309,8 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
         let next = std::future::poll_fn(|cx| {
             let polled = connection.poll(cx);
             if !connection.progress.deadlines.is_draining() && stop.as_mut().poll(cx).is_ready() {
-                connection.progress.deadlines.drain(connection.alarm.as_mut());
+                let ends = connection.progress.deadlines.drain();
+                connection.alarm.as_mut().reset(ends);
             }
             match polled {
                 Poll::Pending => connection.poll_alarm(cx).map(|()| Ok(Next::Close)),
@@ -493,7 +502,7 @@ mod tests {
             let accepted = gate
                 .admit(&stream, address.ip(), Scheme::Http, &ConnectionSet::default())
                 .unwrap();
-            let connection = NewConnection::new(stream, accepted.peer, accepted.slot);
+            let connection = NewConnection::new(stream, accepted.peer, accepted.slot, false);
             let context = gate.context(accepted.policy, Scheme::Http);
             let activity = Arc::new(LastUsed::default());
             let serving = serve(connection, fast_path, &context, &activity);

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -14,7 +13,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
-use crate::http::connection::set::{AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, Gate};
+use crate::http::connection::serve::Signals;
+use crate::http::connection::set::{
+    AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, ConnectionSets, Gate,
+};
 use crate::http::connection::{Scheme, serve};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
@@ -34,7 +36,7 @@ pub(super) struct Worker {
     pub(super) service: PublicService,
     pub(super) metrics: Arc<Metrics>,
     pub(super) gate: Gate,
-    pub(super) drain: Duration,
+    pub(super) ending: watch::Receiver<bool>,
     pub(super) heartbeat: Heartbeat,
 }
 
@@ -60,9 +62,15 @@ impl Https {
 pub(super) struct Workers {
     ended: mpsc::UnboundedReceiver<()>,
     running: usize,
+    /// Of each thread.
+    connections: Vec<ConnectionSets>,
 }
 
 impl Workers {
+    pub(super) fn connections(&self) -> &[ConnectionSets] {
+        &self.connections
+    }
+
     pub(super) async fn one_ended(&mut self) {
         if self.running > 0 {
             // Every thread holds a sender until it ends.
@@ -101,7 +109,8 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
         }
     }
     let running = of_threads.len();
-    for (number, listeners) in of_threads.into_iter().enumerate() {
+    let connections: Vec<_> = (0..running).map(|_| ConnectionSets::default()).collect();
+    for (number, (listeners, connections)) in of_threads.into_iter().zip(connections.clone()).enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ending = ThreadExitSignal(sender.clone());
         let counters = worker.metrics.redirects.for_thread();
@@ -117,7 +126,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
         let run = move || {
             // Dropped last: the runtime holds connections, and these the links.
             let _ending = ending;
-            if let Err(error) = runtime.block_on(worker.run(listeners)) {
+            if let Err(error) = runtime.block_on(worker.run(listeners, connections)) {
                 tracing::error!(%error, "redirect thread ended");
             }
             drop(runtime);
@@ -126,40 +135,44 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
             .name(format!("tinyd-public-{number}"))
             .spawn(run)?;
     }
-    Ok(Workers { ended, running })
+    Ok(Workers {
+        ended,
+        running,
+        connections,
+    })
 }
 
 impl Worker {
-    async fn run(self: Arc<Self>, listeners: Vec<Listening>) -> io::Result<()> {
+    async fn run(self: Arc<Self>, listeners: Vec<Listening>, connections: ConnectionSets) -> io::Result<()> {
         tokio::spawn(self.heartbeat.clone().run());
-        let connections = ConnectionSet::default();
         let mut accepting = JoinSet::new();
         for listener in listeners {
             let (worker, connections) = (Arc::clone(&self), connections.clone());
-            let serve = move |stream, address, scheme| worker.take(stream, address, scheme, &connections);
-            accepting.spawn(serve::accept(listener, self.gate.stopped.clone(), serve));
+            let serve = move |stream, address, scheme, is_draining| {
+                worker.take(stream, address, scheme, is_draining, connections.of(is_draining));
+            };
+            let signals = Signals {
+                stopped: self.gate.stopped.clone(),
+                ending: self.ending.clone(),
+            };
+            accepting.spawn(serve::accept(listener, signals, serve));
         }
-        let mut stopped = self.gate.stopped.clone();
-        let deadline = async {
-            // Without a sender, the program ends too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-            tokio::time::sleep(self.drain).await;
-        };
-        let finish = async {
-            while let Some(ended) = accepting.join_next().await {
-                ended??;
-            }
-            connections.all_ended().await;
-            Ok(())
-        };
-        tokio::select! {
-            finished = finish => finished,
-            () = deadline => Ok(()),
+        while let Some(ended) = accepting.join_next().await {
+            ended??;
         }
+        connections.settled().await;
+        Ok(())
     }
 
     /// Often answers the only request at once.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr, scheme: Scheme, connections: &ConnectionSet) {
+    fn take(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: IpAddr,
+        scheme: Scheme,
+        is_draining: bool,
+        connections: &ConnectionSet,
+    ) {
         let Some(accepted) = self.gate.admit(&stream, address, scheme, connections) else {
             return;
         };
@@ -177,7 +190,7 @@ impl Worker {
             return;
         }
         let is_announced = policy.is_announced_by(&peer);
-        let mut connection = NewConnection::new(stream, peer, slot);
+        let mut connection = NewConnection::new(stream, peer, slot, is_draining);
         if !is_announced && connection.answer(&self.fast_path, &policy) {
             return;
         }

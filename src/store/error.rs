@@ -1,5 +1,6 @@
 //! What can go wrong with the store. None of these texts is for API clients: they go to the log and the operator.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -146,6 +147,26 @@ pub enum OpenError {
     NotInCluster(PathBuf),
     #[error("cannot start the writer thread")]
     Thread(#[from] std::io::Error),
+}
+
+impl OpenError {
+    /// Whether the disk takes no writes, which may end by itself and does not keep the store from being read.
+    pub(super) fn is_for_want_of_writes(&self) -> bool {
+        let source = match self {
+            Self::Read(source) | Self::Unreadable { source, .. } => source,
+            _ => return false,
+        };
+        let StoreError::Database(error) = source else {
+            return false;
+        };
+        matches!(&**error, redb::Error::Io(error) if takes_no_writes(error))
+    }
+}
+
+/// Whether a disk is full or read-only.
+pub fn takes_no_writes(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 /// A copy of the store could not be made. Whatever had been begun has been removed.

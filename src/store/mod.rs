@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use redb::Database;
 use tokio::sync::{oneshot, watch};
 
-pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError};
+pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError, takes_no_writes};
 pub use files::compact::compact;
 pub use files::dump::{Progress, restore_dump};
 pub use files::medium::unless_damaged;
@@ -61,7 +61,8 @@ use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
 use crate::store::replication::{ApplyError, Position, ReplicationLog};
 use crate::store::write::log_state::{Replicated, Replicating};
-use crate::store::write::queue::JobScope;
+use crate::store::write::queue::{JobScope, WriterRequest};
+use crate::store::write::recovery::with_causes;
 use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
@@ -88,6 +89,13 @@ pub struct Store {
     inspected: Mutex<Inspected>,
 }
 
+/// What becomes of a store whose disk takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WithoutWrites {
+    Fails,
+    Reads,
+}
+
 /// How much room there is, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskSpace {
@@ -111,14 +119,24 @@ impl Store {
     /// Opens or creates the store; a failure leaves the file as it was. Beside the journal of another store, an unclean
     /// store is read-only.
     pub fn open(path: &Path, observer: Option<Arc<dyn CommitObserver>>) -> Result<Self, OpenError> {
-        Self::open_with(path, observer, None)
+        Self::open_file(path, observer, None, WithoutWrites::Fails)
     }
 
-    /// As [`Store::open`], or a store of a cluster, with its log.
-    pub fn open_with(
+    /// As [`Store::open`], or a store of a cluster, with its log. While the disk takes no writes, the store refuses
+    /// them, and what it has can be read.
+    pub fn open_to_serve(
         path: &Path,
         observer: Option<Arc<dyn CommitObserver>>,
         log: Option<Arc<dyn ReplicationLog>>,
+    ) -> Result<Self, OpenError> {
+        Self::open_file(path, observer, log, WithoutWrites::Reads)
+    }
+
+    fn open_file(
+        path: &Path,
+        observer: Option<Arc<dyn CommitObserver>>,
+        log: Option<Arc<dyn ReplicationLog>>,
+        without_writes: WithoutWrites,
     ) -> Result<Self, OpenError> {
         let file = StoreFile::new(path);
         // A new store would be in the way of the one that the box is to take.
@@ -126,7 +144,15 @@ impl Store {
             return Err(OpenError::NotInCluster(folder_of(path).to_owned()));
         }
         file.create_if_missing()?;
-        match Self::open_on(Arc::new(file), folder_of(path), observer, RetryTiming::default(), log) {
+        let folder = folder_of(path);
+        match Self::open_on(
+            Arc::new(file),
+            folder,
+            observer,
+            RetryTiming::default(),
+            log,
+            without_writes,
+        ) {
             // Redirects go on from what the file has; a write would make the journal useless that may still be found.
             Err(error @ OpenError::ForeignJournal { .. }) => {
                 tracing::error!("refusing writes: {error}");
@@ -198,8 +224,15 @@ impl Store {
         observer: Option<Arc<dyn CommitObserver>>,
         pace: RetryTiming,
         log: Option<Arc<dyn ReplicationLog>>,
+        without_writes: WithoutWrites,
     ) -> Result<Self, OpenError> {
-        let (mut store, published) = Self::reading(medium.open()?, folder)?;
+        let (database, failure) = match medium.open() {
+            Err(error) if without_writes == WithoutWrites::Reads && error.is_for_want_of_writes() => {
+                (medium.open_read_only()?, Some(with_causes(&error)))
+            }
+            opened => (opened?, None),
+        };
+        let (mut store, published) = Self::reading(database, folder)?;
         let replicated = match (log, store.snapshot()?.position()) {
             (Some(log), Some(position)) => Some(Replicated::new(log, position, ENTRIES_KEPT_BYTES)),
             (Some(_), None) => return Err(OpenError::NotInCluster(folder.to_owned())),
@@ -212,7 +245,7 @@ impl Store {
             visibility: Arc::clone(&store.visibility),
             metrics: Arc::clone(&store.metrics),
         };
-        store.writer = Some(Writer::start(medium, shared, observer, pace, replicated)?);
+        store.writer = Some(Writer::start(medium, shared, observer, pace, replicated, failure)?);
         Ok(store)
     }
 
@@ -332,6 +365,16 @@ impl Store {
     pub async fn replace(&self, with: PathBuf) -> Result<Position, ApplyError> {
         let writer = self.writer().map_err(|_| ApplyError::Unavailable)?;
         writer.replace(with).await
+    }
+
+    /// Has the file brought to where the journal is, so that closing the store takes little. Without effect while it
+    /// takes no writes.
+    pub async fn checkpoint(&self) {
+        let Ok(writer) = self.writer() else { return };
+        let (sender, done) = oneshot::channel();
+        if writer.send(WriterRequest::Checkpoint(sender)).await.is_ok() {
+            let _ = done.await;
+        }
     }
 
     /// What is known of the replication log; none outside of a cluster.

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http;
-use crate::http::connection::deadlines::DRAIN_GRACE;
+use crate::http::connection::deadlines::drained;
 use crate::http::connection::guard::{Handover, linger};
 use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::metrics::{Handshake, Refusal};
@@ -25,16 +25,10 @@ pub async fn accept(
     context: &ConnectionContext,
     activity: &LastUsed,
 ) -> io::Result<(Handover<TlsStream>, Protocol)> {
-    let mut stopped = context.stopped.clone();
-    let drained = async {
-        // Without a sender, the program ends too.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-        tokio::time::sleep(DRAIN_GRACE).await;
-    };
     let timeout = secure.handshake_timeout;
     let accepted = tokio::select! {
-        accepted = tokio::time::timeout(timeout, shake_hands(connection, secure, context)) => accepted,
-        () = drained => return Err(io::ErrorKind::ConnectionAborted.into()),
+        accepted = tokio::time::timeout(timeout, shake_hands(connection, secure, context, activity)) => accepted,
+        () = drained(context.stopped.clone()) => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
     let accepted = accepted.unwrap_or_else(|elapsed| {
         context.counts.refused(Refusal::TlsTimeout);
@@ -76,6 +70,7 @@ async fn shake_hands(
     mut connection: Handover<TcpStream>,
     secure: &Secure,
     context: &ConnectionContext,
+    activity: &LastUsed,
 ) -> Result<(Handover<TlsStream>, Protocol), Failure> {
     let held = std::mem::take(&mut connection.unread);
     let mut transport = None;
@@ -97,7 +92,7 @@ async fn shake_hands(
                 answered: Some(stream),
             });
         }
-        Some(_) => {}
+        Some(_) => activity.greet(),
     }
     let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&secure.config));
     let secured = acceptor.accept(transport).into_fallible().await;

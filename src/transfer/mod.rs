@@ -41,6 +41,8 @@ const SPOOL_PIECES: usize = 16;
 pub enum TransferError {
     /// Too many files at a time.
     Busy,
+    /// The process ends, and would cut it off.
+    Ending,
     NoMemory,
     TooSlow,
     NotMultipart,
@@ -124,6 +126,13 @@ impl Transfers {
         &self.budget
     }
 
+    fn unless_ending(&self) -> Result<(), TransferError> {
+        match self.links.is_ending() {
+            true => Err(TransferError::Ending),
+            false => Ok(()),
+        }
+    }
+
     /// Can wait for a commit, so not on a thread of the runtime.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let links = Arc::clone(&self.links);
@@ -133,6 +142,7 @@ impl Transfers {
 
     /// A dump of the whole store, of every partner.
     pub async fn backup(&self) -> Result<Response, TransferError> {
+        self.unless_ending()?;
         let permit = stream::permit(&self.backups, &self.budget)?;
         let snapshot = self.snapshot().await?;
         let is_damaged = Arc::new(AtomicBool::new(false));
@@ -167,6 +177,7 @@ impl Transfers {
         partner: Option<PartnerId>,
         format: FileFormat,
     ) -> Result<(Response, u64), TransferError> {
+        self.unless_ending()?;
         let permit = stream::permit(&self.exports, &self.budget)?;
         // The head of the response has the number of damaged records.
         let counting = |snapshot: &Snapshot| {
@@ -195,11 +206,13 @@ impl Transfers {
 
     /// A slot for a file of a partner until it has been imported. To be taken once its session has been accepted.
     pub fn slot(&self, partner: PartnerId) -> Result<ImportSlot, TransferError> {
+        self.unless_ending()?;
         self.files.take(partner).ok_or(TransferError::Busy)
     }
 
     /// Likewise for a file that waits for somebody.
     pub fn slot_to_keep(&self, partner: PartnerId) -> Result<ImportSlot, TransferError> {
+        self.unless_ending()?;
         self.files.keep(partner).ok_or(TransferError::Busy)
     }
 

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::process::geteuid;
+use tempfile::TempDir;
 
 use crate::support::fixture::{Appliance, configuration_with_operator, folder, poll, tinyd};
 use crate::support::http::{Answer, encode, exchange};
+use crate::support::manager::Manager;
 use crate::wrapper::{REMOUNT, serve_under, start_with_failing, unshare};
 
 /// The results that clients got.
@@ -242,4 +244,158 @@ pub fn store_recovers_from_full_and_read_only_disks() {
     let made = appliance.tinyd(&["backup", copy.to_str().unwrap()]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert_whole(&copy);
+}
+
+/// Mounts a file system that only the appliance sees, with what a crash has left and no more room.
+const FULL: &str = "mount -t tmpfs -o size=64m,mode=700 tmpfs \"$0\" && cp \"$1\"/* \"$0\"; \
+                    head -c 80M /dev/zero >\"$0/filler\"; shift; exec \"$@\"";
+
+/// The same, and read-only.
+fn read_only() -> String {
+    let mounted = "mount -t tmpfs -o size=64m,mode=700 tmpfs \"$0\" && cp \"$1\"/* \"$0\"; shift";
+    format!("{mounted}; {REMOUNT},ro tmpfs \"$0\"; exec \"$@\"")
+}
+
+/// An appliance whose disk takes no writes from the start on, in a folder whose `saved` is what a crash has left.
+struct Stuck {
+    appliance: Appliance,
+    manager: Manager,
+    data: String,
+}
+
+impl Stuck {
+    fn start(script: &str, folder: TempDir) -> Self {
+        let (data, saved) = (folder.path().join("data"), folder.path().join("saved"));
+        let (data, saved) = (data.to_str().unwrap().to_owned(), saved.to_str().unwrap().to_owned());
+        let namespace = unshare(&["-m"]);
+        let wrapper = [&namespace[..], &["bash", "-c", script, &data, &saved]].concat();
+        let manager = Manager::new();
+        let mut command = serve_under(&wrapper);
+        command.env("NOTIFY_SOCKET", manager.address());
+        let appliance = Appliance::spawn_by(command, folder);
+        Self {
+            appliance,
+            manager,
+            data,
+        }
+    }
+
+    /// Runs a command on the disk, which only the appliance sees.
+    fn run(&self, script: &str) -> bool {
+        let enter: &[&str] = if geteuid().is_root() {
+            &["-m"]
+        } else {
+            &["-U", "-m", "--preserve-credentials"]
+        };
+        let id = self.appliance.process_id().to_string();
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &id])
+            .args(enter)
+            .args(["sh", "-c", script, &self.data]);
+        command.output().unwrap().status.success()
+    }
+
+    fn assert_refuses(&self, reason: &str, acknowledged: &[(String, String)]) {
+        let appliance = &self.appliance;
+        poll("the reason", || {
+            let ready = appliance.get_admin("/readyz");
+            assert_eq!(ready.status, 503);
+            ready.json()["store"]["reason"].to_string().contains(reason)
+        });
+        for (id, url) in acknowledged {
+            assert_eq!(appliance.goto(id).header("location"), url, "{id}");
+        }
+        let ks = appliance.admin_ks();
+        assert_eq!(appliance.list(&ks, &[]).1, acknowledged.len() as u64);
+        let host = appliance.admin.strip_prefix("http://").unwrap();
+        let refused = add(host, &ks, "https://example.com/");
+        assert!(
+            refused.status == 503 && refused.text().contains("nothing was written"),
+            "{refused:?}"
+        );
+        let is_said =
+            |line: &String| line.starts_with("STATUS=") && line.contains("writes are refused") && line.contains(reason);
+        while !self.manager.hear().iter().any(is_said) {}
+        assert_eq!(
+            appliance.log().matches(" ERROR store takes no writes").count(),
+            1,
+            "{}",
+            appliance.log()
+        );
+    }
+
+    /// Checks that it takes writes again by itself, and has lost none.
+    fn assert_recovers(self, acknowledged: &[(String, String)]) -> TempDir {
+        let mut appliance = self.appliance;
+        appliance.wait_for_log("store works again, accepting writes");
+        poll("ready", || appliance.get_admin("/readyz").status == 200);
+        let ks = appliance.admin_ks();
+        appliance.add(&ks, &[]);
+        assert_eq!(appliance.list(&ks, &[]).1, acknowledged.len() as u64 + 1);
+        for (id, url) in acknowledged {
+            assert_eq!(appliance.goto(id).header("location"), url, "{id}");
+        }
+        // The mount ends with the process.
+        let copy = appliance.folder.path().join("backup.redb");
+        let made = appliance.tinyd(&["backup", "--overwrite", copy.to_str().unwrap()]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert_whole(&copy);
+        assert!(appliance.terminate().success());
+        let next = folder(&configuration_with_operator());
+        let folder = std::mem::replace(&mut appliance.folder, next);
+        fs::write(appliance.folder.path().join("log"), "").unwrap();
+        fs::write(folder.path().join("log"), "").unwrap();
+        folder
+    }
+}
+
+/// A folder whose `saved` is what a crash has left, with links in the journal, and these links.
+fn crashed() -> (TempDir, Vec<(String, String)>) {
+    let mut appliance = Appliance::start_in(folder(&configuration_with_operator()));
+    let ks = appliance.admin_ks();
+    let acknowledged = (0..200).map(|number| {
+        let url = format!("https://example.com/{number}");
+        (appliance.add(&ks, &[("shortLink[fullUrl]", &url)]), url)
+    });
+    let acknowledged = acknowledged.collect();
+    appliance.kill();
+    let next = folder(&configuration_with_operator());
+    let folder = std::mem::replace(&mut appliance.folder, next);
+    fs::write(appliance.folder.path().join("log"), "").unwrap();
+    fs::write(folder.path().join("log"), "").unwrap();
+    fs::rename(folder.path().join("data"), folder.path().join("saved")).unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    (folder, acknowledged)
+}
+
+pub fn start_on_full_and_read_only_disks_serves_what_is_there() {
+    let (folder, acknowledged) = crashed();
+    let full = Stuck::start(FULL, folder);
+    full.assert_refuses("No space left", &acknowledged);
+    assert!(full.run("rm \"$0/filler\""));
+    let folder = full.assert_recovers(&acknowledged);
+
+    let read_only = Stuck::start(&read_only(), folder);
+    read_only.assert_refuses("Read-only file system", &acknowledged);
+    assert!(read_only.run(&format!("{REMOUNT},rw tmpfs \"$0\"")));
+    read_only.assert_recovers(&acknowledged);
+}
+
+/// A file that is no store stays that, however full its disk is.
+pub fn damaged_store_is_not_taken_for_a_full_disk() {
+    let (folder, _) = crashed();
+    let (data, saved) = (folder.path().join("data"), folder.path().join("saved"));
+    fs::write(saved.join("links.redb"), vec![0xa5; 1024 * 1024]).unwrap();
+    let namespace = unshare(&["-m"]);
+    let wrapper = ["bash", "-c", FULL, data.to_str().unwrap(), saved.to_str().unwrap()];
+    let mut command = serve_under(&[&namespace[..], &wrapper].concat());
+    command.args(["--public", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]);
+    command.arg(folder.path().join("tinyd.toml")).arg("--data").arg(&data);
+    let ended = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        !ended.status.success() && said.contains("Not a redb database"),
+        "{said}"
+    );
 }

@@ -84,6 +84,12 @@ const TESTS: &[Test] = &[
     test!(faults::failed_syncs_lose_no_write_and_no_redirect, Strace),
     test!(faults::full_disk_loses_no_write_and_no_redirect, Strace),
     test!(faults::store_recovers_from_full_and_read_only_disks, Bash, Mount),
+    test!(
+        faults::start_on_full_and_read_only_disks_serves_what_is_there,
+        Bash,
+        Mount
+    ),
+    test!(faults::damaged_store_is_not_taken_for_a_full_disk, Bash, Mount),
     test!(fetch::redirect_into_the_network_is_never_followed, Network),
     test!(fetch::one_private_address_refuses_the_whole_name, Network),
     test!(guide::guide_examples_work_word_for_word, Bash, Curl),

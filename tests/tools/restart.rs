@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::support::certificates::Authority;
-use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll};
-use crate::support::http::request;
+use crate::support::client::{self, Download};
+use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll, tinyd};
+use crate::support::http::{encode, request};
 use crate::support::tls::{Client, NAME, write_pair};
 use crate::support::wire::Connection;
 
@@ -40,6 +43,15 @@ fn start(folder: &Path, public: &TcpListener, admin: &TcpListener, public_tls: &
         .stderr(inherited(public_tls))
         .spawn()
         .unwrap()
+}
+
+/// Connections that say nothing, or nothing more.
+const IDLE: usize = 300;
+
+/// How often the appliance has begun to drain.
+fn drains(folder: &Path) -> usize {
+    let log = fs::read_to_string(folder.join("log")).unwrap();
+    log.matches(" draining").count()
 }
 
 /// Stops the loops of all threads, also when one fails.
@@ -91,12 +103,45 @@ fn ask<S: Read + Write>(
     }
 }
 
+/// Links whose export no socket has room for.
+fn import_long_links(folder: &Path) {
+    let destination = format!("https://example.com/{}", "x".repeat(1_000));
+    let lines = (0..8_000).map(|number| {
+        format!(
+            "{{\"id\":\"long{number:04}\",\"systemName\":\"NAME\",\"partnerId\":{PARTNER},\
+             \"fullUrl\":\"{destination}\"}}\n"
+        )
+    });
+    let file = folder.join("long.jsonl");
+    fs::write(&file, lines.collect::<String>()).unwrap();
+    fs::create_dir(folder.join("data")).unwrap();
+    let mut import = tinyd();
+    import
+        .args(["import", "--store"])
+        .args([folder.join("data/links.redb"), file]);
+    assert!(import.output().unwrap().status.success());
+}
+
+/// An export whose client takes the head only, for now.
+fn slow_export(admin: &str, ks: &str) -> Download {
+    let address: SocketAddr = admin.strip_prefix("http://").unwrap().parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let target = format!("/api_v3/service/tinyd/action/export?ks={}", encode(ks));
+    let export = Download::ask(socket.into(), &client::request("GET", &target, ""));
+    assert_eq!(export.status, 200);
+    export
+}
+
 pub fn restart_fails_no_request() {
     let folder = tempfile::tempdir().unwrap();
+    import_long_links(folder.path());
     let [public, admin, public_tls] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let tls = public_tls.local_addr().unwrap().to_string();
     let pair = "certificates = [{ cert = \"cert.pem\", key = \"key.pem\" }]";
-    let settings = format!("[public.tls]\nlisten = \"{tls}\"\n{pair}\n");
+    // The drain ends with its requests, and not before.
+    let settings = format!("drain_seconds = 3600\n[public.tls]\nlisten = \"{tls}\"\n{pair}\n");
     fs::write(folder.path().join("tinyd.toml"), configuration(&settings)).unwrap();
     let authority = Authority::new();
     write_pair(folder.path(), &authority.issue(&[NAME], |_| {}));
@@ -172,12 +217,15 @@ pub fn restart_fails_no_request() {
             });
         }
         let _end = end();
-        for _ in 0..3 {
+        for restart in 0..3 {
             let before: Vec<_> = answered.iter().map(|count| count.load(Ordering::Relaxed)).collect();
             let everybody = |count: &(usize, &AtomicUsize)| count.1.load(Ordering::Relaxed) > before[count.0] + 3;
+            let is_over = || stop.load(Ordering::Relaxed);
             poll("answers for everybody", || {
-                answered.iter().enumerate().all(|count| everybody(&count)) || stop.load(Ordering::Relaxed)
+                answered.iter().enumerate().all(|count| everybody(&count)) || is_over()
             });
+            let idle: Vec<_> = (0..IDLE).map(|_| Connection::open(&public_base)).collect();
+            let export = slow_export(&admin_base, &ks);
             let id = process.0.id();
             assert!(
                 Command::new("bash")
@@ -186,7 +234,17 @@ pub fn restart_fails_no_request() {
                     .unwrap()
                     .success()
             );
+            poll("draining", || drains(folder.path()) > restart || is_over());
+            // The old process answers everybody for as long as the export lasts.
+            let before: Vec<_> = answered.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+            let everybody = |count: &(usize, &AtomicUsize)| count.1.load(Ordering::Relaxed) > before[count.0] + 3;
+            poll("answers for everybody while it drains", || {
+                answered.iter().enumerate().all(|count| everybody(&count)) || is_over()
+            });
+            assert!(matches!(process.0.try_wait(), Ok(None)), "the export was cut off");
+            assert!(export.finish().is_whole);
             assert!(process.0.wait().unwrap().success());
+            drop(idle);
             process = Process(start(folder.path(), &public, &admin, &public_tls));
         }
         let before: usize = answered.iter().map(|count| count.load(Ordering::Relaxed)).sum();
@@ -200,5 +258,8 @@ pub fn restart_fails_no_request() {
         });
     });
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
-    assert!(!log.contains("cut off") && !log.contains("ERROR"), "{log}");
+    assert!(
+        !log.contains("cut off") && !log.contains("aborted requests") && !log.contains("ERROR"),
+        "{log}"
+    );
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::Limits;
@@ -13,6 +14,13 @@ use crate::metrics::{Connections, Refusal};
 /// How long a connection that was just used, or is in its handshake, is kept during a drain: a request may be on its
 /// way.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Ready when a drain has begun and its grace is over.
+pub async fn drained(mut stopped: watch::Receiver<bool>) {
+    // Without a sender, the program ends too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    tokio::time::sleep(DRAIN_GRACE).await;
+}
 
 #[derive(Debug)]
 pub struct Deadlines {
@@ -70,14 +78,13 @@ impl Deadlines {
         self.grace_ends.is_some()
     }
 
-    /// Begins the grace of a drain.
-    pub fn drain(&mut self, alarm: Pin<&mut Sleep>) {
+    /// Begins the grace of a drain, and returns its end.
+    pub fn drain(&mut self) -> Instant {
         let now = Instant::now();
         let used = self.head_since.unwrap_or(self.waiting_since).max(self.waiting_since);
         let was_just_used = now - used < DRAIN_GRACE;
         let ends = if was_just_used { now + DRAIN_GRACE } else { now };
-        self.grace_ends = Some(ends);
-        alarm.reset(ends);
+        *self.grace_ends.insert(ends)
     }
 
     /// When the connection has waited too long, and for what.
@@ -201,14 +208,14 @@ mod tests {
     async fn drain_waits_a_second_for_a_connection_that_was_just_used() {
         let mut alarm = std::pin::pin!(tokio::time::sleep(seconds(60)));
         let mut deadlines = Deadlines::new();
-        deadlines.drain(alarm.as_mut());
+        alarm.as_mut().reset(deadlines.drain());
         let grace = alarm.deadline() - Instant::now();
         assert!(grace > seconds(0) && grace <= DRAIN_GRACE, "{grace:?}");
         // Handed over to hyper, it ends at the same time.
         deadlines.wait(Instant::now(), true);
         assert_eq!(deadlines.alarm(&limits()), alarm.deadline());
         deadlines.wait(Instant::now() - DRAIN_GRACE, false);
-        deadlines.drain(alarm.as_mut());
+        alarm.as_mut().reset(deadlines.drain());
         assert!(alarm.deadline() <= Instant::now());
         let ended = std::future::poll_fn(|cx| deadlines.poll(alarm.as_mut(), &limits(), cx));
         assert_eq!(ended.await, None);

@@ -291,7 +291,8 @@ impl<S: Depart> Guard<S> {
     /// Ready when the connection has waited too long for a request.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.deadlines.is_draining() && self.stop.as_mut().poll(cx).is_ready() {
-            self.deadlines.drain(self.alarm.as_mut());
+            let ends = self.deadlines.drain();
+            self.alarm.as_mut().reset(ends);
         }
         let limits = &self.context.policy.limits;
         if let Some(reason) = ready!(self.deadlines.poll(self.alarm.as_mut(), limits, cx)) {

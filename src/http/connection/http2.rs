@@ -101,7 +101,7 @@ pub async fn serve(
     let mut stopped = context.stopped.clone();
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     let mut alarm = pin!(tokio::time::sleep_until(Instant::now()));
-    let mut is_ending = false;
+    let (mut is_draining, mut is_ending) = (false, false);
     let ended = std::future::poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -112,8 +112,12 @@ pub async fn serve(
             while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
             let next = if is_ending {
                 Next::LookAgain(alarm.deadline())
-            } else if stop.as_mut().poll(cx).is_ready() {
-                Next::End
+            } else if is_draining || stop.as_mut().poll(cx).is_ready() {
+                is_draining = true;
+                match streams.first_request_until() {
+                    Some(until) if until > Instant::now() => Next::LookAgain(until.min(alarm.deadline())),
+                    _ => Next::End,
+                }
             } else {
                 streams
                     .next_request(limits)

@@ -8,6 +8,7 @@ use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::Peer;
+use crate::http::connection::deadlines::drained;
 use crate::http::connection::guard::{Handover, linger};
 use crate::http::connection::listener::Scheme;
 use crate::http::connection::set::{ConnectionContext, full_for_address};
@@ -41,11 +42,9 @@ pub async fn introduce(
         ..
     } = connection;
     let limits = &context.policy.limits;
-    let mut stopped = context.stopped.clone();
     let header = tokio::select! {
         header = read(stream, limits.head_timeout) => header,
-        // No request has arrived yet.
-        _ = stopped.wait_for(|stopped| *stopped) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        () = drained(context.stopped.clone()) => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
     let header = header.inspect_err(|_| context.counts.refused(Refusal::ProxyHeader))?;
     if let Some(client) = header.client {

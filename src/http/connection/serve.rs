@@ -27,7 +27,7 @@ use crate::http::{Body, Response};
 
 /// Pause when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Connections accepted in a row from the queue during a drain.
+/// Connections accepted in a row from the queue at the end.
 const ACCEPTED_TOGETHER: i32 = 32;
 /// Least time between log lines about it.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,30 +40,66 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn respond(&self, request: Request<Incoming>, client: IpAddr) -> impl Future<Output = Response> + Send;
 }
 
-/// Accepts connections until `stopped`, and hands them to `serve`. They are non-blocking and not registered with a
-/// runtime, which costs two system calls that `serve` may not need.
+/// When a listener does what. The process drains from the first on, and takes no connections from the second on.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    pub stopped: watch::Receiver<bool>,
+    pub ending: watch::Receiver<bool>,
+}
+
+/// Accepts connections until the process ends, and hands them to `serve`, with whether the process is draining. They
+/// are non-blocking and not registered with a runtime, which costs two system calls that `serve` may not need.
 pub async fn accept(
     Listening {
         scheme,
         listener,
         is_inherited,
     }: Listening,
-    mut stopped: watch::Receiver<bool>,
-    serve: impl Fn(TcpStream, IpAddr, Scheme),
+    signals: Signals,
+    serve: impl Fn(TcpStream, IpAddr, Scheme, bool),
 ) -> io::Result<()> {
     #[allow(
         deprecated,
         reason = "what took its place is unsafe, for objects that may change their descriptor; a listener never does"
     )]
     let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    for (is_draining, signal) in [(false, signals.stopped), (true, signals.ending)] {
+        accept_until(signal, &listener, |stream, address| {
+            serve(stream, address, scheme, is_draining)
+        })
+        .await;
+    }
+    // The next process serves the queue of an inherited listener; no process would serve that of another.
+    if is_inherited {
+        return Ok(());
+    }
+    // Bounded, because clients go on connecting.
+    for number in 1..=BACKLOG {
+        match accept_one(listener.get_ref()) {
+            Ok((stream, address)) => serve(stream, address, scheme, true),
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(_) => break,
+        }
+        if number % ACCEPTED_TOGETHER == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+async fn accept_until(
+    mut signal: watch::Receiver<bool>,
+    listener: &AsyncFd<TcpListener>,
+    serve: impl Fn(TcpStream, IpAddr),
+) {
     let mut trouble = AcceptTrouble::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
-            _ = stopped.wait_for(|stopped| *stopped) => break,
+            _ = signal.wait_for(|is_over| *is_over) => return,
         };
         match accepted {
-            Ok((stream, address)) => serve(stream, address, scheme),
+            Ok((stream, address)) => serve(stream, address),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if trouble.is_news(Instant::now()) {
@@ -73,22 +109,6 @@ pub async fn accept(
             }
         }
     }
-    // The next process serves the queue of an inherited listener; no process would serve that of another.
-    if is_inherited {
-        return Ok(());
-    }
-    // Bounded, because clients go on connecting.
-    for number in 1..=BACKLOG {
-        match accept_one(listener.get_ref()) {
-            Ok((stream, address)) => serve(stream, address, scheme),
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(_) => break,
-        }
-        if number % ACCEPTED_TOGETHER == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-    Ok(())
 }
 
 /// Limits log lines about accept errors. Connections accepted in between, as others close, do not reset it.

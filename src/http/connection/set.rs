@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,14 @@ const LOOKED_AT: usize = 32;
 const HANDSHAKE_SECONDS: u32 = 100_000;
 /// The time of a connection with a request in flight.
 const BUSY: u32 = u32::MAX;
+
+/// How often to look whether connections have settled at the end of the process.
+const SETTLING_INTERVAL: Duration = Duration::from_millis(5);
+/// So often: a request in flight, or a handshake, has a second.
+const SETTLING_LOOKS_MAX: u32 = 200;
+/// A request that is on its way has 100 ms: it comes together with its connection, of TLS one round trip after its
+/// handshake. New connections wait for the next process meanwhile.
+const QUIET_LOOKS: u32 = 20;
 
 /// In seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -240,7 +248,7 @@ impl ConnectionSlot {
     }
 }
 
-/// The connections of a thread, or of one runtime.
+/// The connections of a listener's thread, or of one runtime.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionSet {
     entries: Arc<Mutex<Entries>>,
@@ -259,6 +267,8 @@ pub struct LastUsed {
     /// In [`seconds`], or [`BUSY`].
     last: AtomicU32,
     position: AtomicUsize,
+    /// Whether the client has begun its TLS handshake.
+    has_greeted: AtomicBool,
     task: OnceLock<AbortHandle>,
 }
 
@@ -272,9 +282,22 @@ impl LastUsed {
         self.last.store(seconds(now) - HANDSHAKE_SECONDS, Ordering::Relaxed);
     }
 
+    /// The client has begun its handshake.
+    pub fn greet(&self) {
+        self.has_greeted.store(true, Ordering::Relaxed);
+    }
+
     /// A request is in flight.
     pub fn work(&self) {
         self.last.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Whether a request is in flight, or a handshake after which one follows.
+    fn is_at_work(&self, now: u32) -> bool {
+        match self.last.load(Ordering::Relaxed) {
+            BUSY => true,
+            last => self.has_greeted.load(Ordering::Relaxed) && now - last.min(now) >= HANDSHAKE_SECONDS,
+        }
     }
 }
 
@@ -304,11 +327,45 @@ impl ConnectionSet {
         self.tasks.wait().await;
     }
 
+    /// Waits for the requests and handshakes in flight, and a moment for those on their way. A client that sends
+    /// nothing holds up the end of the process no longer than that moment.
+    pub async fn settled(&self) {
+        // Counted, because connections must have their turns in between on a busy machine.
+        let mut quiet = 0;
+        for _ in 0..SETTLING_LOOKS_MAX {
+            if tokio::time::timeout(SETTLING_INTERVAL, self.all_ended()).await.is_ok() {
+                return;
+            }
+            quiet = if self.is_any_at_work(Instant::now()) {
+                0
+            } else {
+                quiet + 1
+            };
+            if quiet >= QUIET_LOOKS {
+                return;
+            }
+        }
+    }
+
+    fn is_any_at_work(&self, now: Instant) -> bool {
+        let (entries, now) = (self.entries.lock(), seconds(now));
+        entries.list.iter().any(|activity| activity.is_at_work(now))
+    }
+
+    /// Aborts the connections that are open.
+    pub fn abort_all(&self) {
+        let entries = self.entries.lock();
+        for task in entries.list.iter().filter_map(|activity| activity.task.get()) {
+            task.abort();
+        }
+    }
+
     fn enter(&self, now: Instant) -> ConnectionEntry {
         let mut entries = self.entries.lock();
         let activity = Arc::new(LastUsed {
             last: AtomicU32::new(seconds(now)),
             position: AtomicUsize::new(entries.list.len()),
+            has_greeted: AtomicBool::new(false),
             task: OnceLock::new(),
         });
         entries.list.push(Arc::clone(&activity));
@@ -353,6 +410,23 @@ impl ConnectionSet {
     }
 }
 
+/// The connections from before the drain, which it waits for, and those that were made during it, which it does not.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionSets {
+    pub before: ConnectionSet,
+    pub during: ConnectionSet,
+}
+
+impl ConnectionSets {
+    pub const fn of(&self, is_draining: bool) -> &ConnectionSet {
+        if is_draining { &self.during } else { &self.before }
+    }
+
+    pub async fn settled(&self) {
+        tokio::join!(self.before.settled(), self.during.settled());
+    }
+}
+
 #[derive(Debug)]
 pub struct ConnectionEntry {
     entries: Arc<Mutex<Entries>>,
@@ -394,6 +468,36 @@ mod tests {
         });
         assert!(!connections.close_idlest(at(1)));
         assert!(connections.close_idlest(at(3)));
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_hold_up_the_end() {
+        let connections = ConnectionSet::default();
+        let open = |act: fn(&LastUsed)| {
+            connections.spawn(Instant::now(), |entry| async move {
+                act(entry.activity());
+                std::future::pending::<()>().await;
+            });
+        };
+        let is_at_work = || connections.is_any_at_work(Instant::now());
+        open(|_| {});
+        open(|activity| activity.begin_handshake(Instant::now()));
+        open(|activity| activity.rest(Instant::now()));
+        tokio::task::yield_now().await;
+        assert!(!is_at_work());
+        connections.settled().await;
+        let in_handshake = |activity: &LastUsed| {
+            activity.begin_handshake(Instant::now());
+            activity.greet();
+        };
+        for act in [LastUsed::work as fn(&_), in_handshake] {
+            open(act);
+            tokio::task::yield_now().await;
+            assert!(is_at_work());
+            connections.abort_all();
+            connections.all_ended().await;
+            assert!(!is_at_work());
+        }
     }
 
     #[test]

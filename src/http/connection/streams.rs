@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::http::connection::deadlines::DRAIN_GRACE;
 use crate::http::connection::set::LastUsed;
 use crate::http::{ClientPresence, Limits};
 use crate::metrics::{Connections, Refusal};
@@ -84,6 +85,13 @@ impl Streams {
         state.requests += 1;
         state.is_deaf |= state.ending_since.is_some_and(|since| since.elapsed() > LATE_REQUESTS);
         state.requests
+    }
+
+    /// Until when a drain waits for the first request: a client that is told to leave before that would have to connect
+    /// again. None once it has come.
+    pub fn first_request_until(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        (state.requests == 0).then(|| state.began + DRAIN_GRACE)
     }
 
     /// Whether the connection has had as many requests as it may.

@@ -276,7 +276,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             Event::Ending(drain) => {
                 (self.send)(&[
                     NotifyState::Stopping,
-                    NotifyState::Status("ending: finishing what is in flight"),
+                    NotifyState::Status("draining: redirects go on until requests in flight are done"),
                 ]);
                 // Drops the links.
                 self.doing = Doing::Ending {

@@ -450,5 +450,13 @@ pub(crate) fn open_with_log(
         idle: Duration::MAX,
         idle_after_clicks: Duration::MAX,
     };
-    Store::open_on(Arc::new(disk.clone()), &std::env::temp_dir(), Some(observer), pace, log)
+    let folder = std::env::temp_dir();
+    Store::open_on(
+        Arc::new(disk.clone()),
+        &folder,
+        Some(observer),
+        pace,
+        log,
+        crate::store::WithoutWrites::Fails,
+    )
 }

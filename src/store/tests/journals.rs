@@ -213,7 +213,7 @@ fn idle_writer_makes_a_checkpoint() {
         idle: Duration::from_millis(1),
         ..RetryTiming::default()
     };
-    let store = Store::open_on(Arc::new(file), folder.path(), None, pace, None).unwrap();
+    let store = Store::open_on(Arc::new(file), folder.path(), None, pace, None, WithoutWrites::Fails).unwrap();
     for number in 0..3 {
         block_on(put(&store, link(number)));
     }

@@ -37,7 +37,7 @@ fn in_cluster() -> (TempDir, Store) {
 }
 
 fn opened(path: &Path) -> Store {
-    Store::open_with(path, None, Some(Arc::new(SimulatedLog::default()))).unwrap()
+    Store::open_to_serve(path, None, Some(Arc::new(SimulatedLog::default()))).unwrap()
 }
 
 fn queue(store: &Store, clicks: u64) -> Option<u64> {

@@ -208,7 +208,7 @@ fn clicks_alone_wait_longer_for_their_checkpoint() {
             idle_after_clicks,
             ..RetryTiming::default()
         };
-        let store = Store::open_on(Arc::new(file), folder.path(), None, pace, None).unwrap();
+        let store = Store::open_on(Arc::new(file), folder.path(), None, pace, None, WithoutWrites::Fails).unwrap();
         block_on(async {
             // The first write makes the journal.
             add(&store, &[("aaaa", usage(1, 0, 40))]).await;

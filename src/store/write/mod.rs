@@ -2,6 +2,7 @@
 
 pub mod ahead;
 pub mod audit;
+pub mod checkpoint;
 pub mod leave;
 pub mod log_state;
 pub mod outbox;

@@ -202,6 +202,7 @@ pub enum WriterRequest {
     Replace(PathBuf, oneshot::Sender<Result<Position, ApplyError>>),
     /// Appending changes to the replication log before they are made.
     Append(Vec<u8>, oneshot::Sender<Result<EntryOutcome, WriteError>>),
+    Checkpoint(oneshot::Sender<()>),
 }
 
 impl WriterRequest {
@@ -211,6 +212,7 @@ impl WriterRequest {
             // Its sender may have left.
             Self::Apply(_, sender) | Self::Replace(_, sender) => drop(sender.send(Err(ApplyError::Unavailable))),
             Self::Append(_, sender) => drop(sender.send(Err(WriteError::Unavailable))),
+            Self::Checkpoint(_) => {}
         }
     }
 }

@@ -28,9 +28,6 @@ impl WriterState {
             "store failed: refusing writes until it works again, redirects continue"
         );
         self.metrics.failures.increment();
-        let since = Instant::now();
-        let mut reason = error.to_string();
-        let mut delay = self.pace.reopen_first;
         // What is in it must be replayed before anything is written to it.
         self.journal = None;
         self.metrics.journal_bytes.set(0);
@@ -39,6 +36,23 @@ impl WriterState {
         // What they wait for is to be seen in what they find, or not before the store works again.
         self.visibility.release();
         self.read_meanwhile();
+        self.open_again(error.to_string(), requests)
+    }
+
+    /// As [`Self::recover`], for a store whose medium takes no writes at the start; it has been opened for reading.
+    pub fn open_later(&mut self, reason: String, requests: &mut mpsc::Receiver<WriterRequest>) -> bool {
+        tracing::error!(
+            error = reason,
+            "store takes no writes: refusing them until it does, redirects are answered"
+        );
+        self.metrics.failures.increment();
+        self.visibility.release();
+        self.open_again(reason, requests)
+    }
+
+    fn open_again(&mut self, mut reason: String, requests: &mut mpsc::Receiver<WriterRequest>) -> bool {
+        let since = Instant::now();
+        let mut delay = self.pace.reopen_first;
         loop {
             if !refuse_for(delay, requests) {
                 return false;
@@ -122,7 +136,7 @@ impl WriterState {
     }
 }
 
-fn with_causes(error: &dyn Error) -> String {
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -13,11 +13,10 @@ use crate::metrics::StoreMetrics;
 use crate::model::priority;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::files::medium::Medium;
-use crate::store::format::tables;
+use crate::store::journal::Journal;
 use crate::store::journal::redo::Redo;
 use crate::store::journal::replay;
 use crate::store::journal::visibility::Visibility;
-use crate::store::journal::{self, Journal};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::log_state::{Replicated, Replicating};
 use crate::store::write::queue::{Job, JobScope, Received, TransactionEnd, WriterRequest, batch_of, receive};
@@ -26,8 +25,6 @@ use crate::store::write::transaction::{Change, Finished, Transaction};
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
 /// Among a million links hardly two changes are in one page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
-/// How long to wait before trying again to make a journal where that has failed.
-const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
 
@@ -103,16 +100,19 @@ impl Drop for Writer {
 }
 
 impl Writer {
+    /// With a failure, the medium is open for reading only, and takes no writes yet.
     pub fn start(
         medium: Arc<dyn Medium>,
         shared: SharedWithReaders,
         observer: Option<Arc<dyn CommitObserver>>,
         pace: RetryTiming,
         replicated: Option<Replicated>,
+        failure: Option<String>,
     ) -> std::io::Result<Self> {
         let replicating = replicated.as_ref().map(Replicated::handle);
         let (queue, requests) = mpsc::channel(QUEUE_MAX_JOBS);
-        let (health_sender, health) = watch::channel(Health::Accepting);
+        let health = failure.clone().map_or(Health::Accepting, Health::Refusing);
+        let (health_sender, health) = watch::channel(health);
         let state = WriterState {
             medium,
             handle: shared.handle,
@@ -131,7 +131,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("tinyd-writer".into()).spawn(move || {
             priority::lower(priority::API_NICE);
-            state.run(requests);
+            state.run(requests, failure);
         })?;
         Ok(Self {
             queue: Some(queue),
@@ -216,13 +216,13 @@ pub struct WriterState {
     pub journal: Option<Journal>,
     /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
     /// often is copied once in a transaction and not in every batch, which is most of the work.
-    open: Option<WriteTransaction>,
+    pub open: Option<WriteTransaction>,
     /// The changes in it, as the journal has them.
-    uncommitted: Vec<Vec<u8>>,
+    pub uncommitted: Vec<Vec<u8>>,
     /// When the last attempt to create a journal failed, which is logged once.
-    without_journal_since: Option<Instant>,
+    pub without_journal_since: Option<Instant>,
     /// Since when the journal has had something that the store's file does not have, if that is only clicks.
-    only_clicks_since: Option<Instant>,
+    pub only_clicks_since: Option<Instant>,
     /// In a cluster.
     pub replicated: Option<Replicated>,
 }
@@ -231,9 +231,12 @@ pub struct WriterState {
 pub type BatchError = (WriteError, StoreError);
 
 impl WriterState {
-    fn run(mut self, mut requests: mpsc::Receiver<WriterRequest>) {
+    fn run(mut self, mut requests: mpsc::Receiver<WriterRequest>, failure: Option<String>) {
         let visibility = Arc::clone(&self.visibility);
         let _released = visibility.serve();
+        if failure.is_some_and(|reason| !self.open_later(reason, &mut requests)) {
+            return;
+        }
         let mut next = None;
         loop {
             let received = match next.take() {
@@ -251,6 +254,7 @@ impl WriterState {
                         WriterRequest::Apply(entries, sender) => self.apply(&entries, sender)?,
                         WriterRequest::Replace(with, sender) => self.replace(&with, sender)?,
                         WriterRequest::Append(payload, sender) => self.append(&payload, sender)?,
+                        WriterRequest::Checkpoint(sender) => self.checkpoint_now(sender)?,
                     }
                     // Now, while no caller waits: in a cluster, readers must not wait for the log.
                     if self.replicated.is_some() {
@@ -512,76 +516,6 @@ impl WriterState {
     pub fn forget_uncommitted(&mut self) {
         self.open = None;
         self.uncommitted.clear();
-    }
-
-    /// Commits to the store's file itself: a checkpoint. The journal is empty then, and takes only records that
-    /// follow this commit.
-    pub fn commit_durably(&mut self, mut inner: WriteTransaction, sequence: u64) -> Result<(), StoreError> {
-        inner.set_quick_repair(true);
-        let salt = self.medium.fresh_salt();
-        let journal = self.journal.as_ref().map(|_| (salt, journal::FILE_BYTES as u64));
-        tables::set_journal(&inner, journal)?;
-        inner.commit()?;
-        self.uncommitted.clear();
-        if let Some(journal) = &mut self.journal {
-            journal.restart(salt, sequence);
-            self.metrics.journal_bytes.set(0);
-        }
-        self.only_clicks_since = None;
-        self.visibility.reach(sequence);
-        Ok(())
-    }
-
-    /// Brings the store's file to where the journal is.
-    fn checkpoint(&mut self) -> Result<(), StoreError> {
-        // Readers need not wait for the disk.
-        self.make_visible()?;
-        let metrics = Arc::clone(&self.metrics);
-        let waiting = metrics.wait_for_disk();
-        let inner = self.database()?.begin_write()?;
-        let sequence = *self.published.borrow();
-        self.commit_durably(inner, sequence)?;
-        let elapsed = waiting.elapsed();
-        metrics.checkpoints.observe_duration(elapsed);
-        tracing::debug!(sequence, ?elapsed, "checkpoint");
-        Ok(())
-    }
-
-    fn ensure_journal(&mut self) {
-        let failed_since = self.without_journal_since;
-        if self.journal.is_some() || failed_since.is_some_and(|since| since.elapsed() < JOURNAL_INTERVAL) {
-            return;
-        }
-        match self.create_journal() {
-            Ok(journal) => {
-                self.journal = Some(journal);
-                self.without_journal_since = None;
-            }
-            Err(error) => {
-                if self.without_journal_since.replace(Instant::now()).is_none() {
-                    tracing::warn!(%error, "cannot create the journal; writes take longer");
-                }
-            }
-        }
-    }
-
-    fn create_journal(&self) -> Result<Journal, StoreError> {
-        let identity = tables::identity_of(&*self.database()?)?;
-        let identity = identity.ok_or_else(|| StoreError::damaged(journal::NAME, "the store has no identity"))?;
-        Ok(Journal::new(self.medium.create_journal(identity)?, identity))
-    }
-
-    /// Leaves a store that is whole without its journal.
-    fn end_journal(&mut self) {
-        // Without one it is whole already; a crash before may have left the file.
-        let ended = self.journal.take().map_or(Ok(()), |_| self.checkpoint());
-        match ended {
-            // The next one to open the store passes it over if it is still there.
-            Ok(()) => drop(self.medium.remove_journal()),
-            Err(error) => {
-                tracing::warn!(%error, "last checkpoint failed: keep the journal, the next start needs it");
-            }
-        }
     }
 }
 

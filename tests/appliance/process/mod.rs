@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod drain;
 mod metrics;
 mod settings;
 mod status;

@@ -299,3 +299,45 @@ fn old_name_of_the_fetch_section_works_with_a_warning() {
         "{checked}"
     );
 }
+
+#[test]
+fn new_store_is_warned_of_and_required_one_is_not_made() {
+    let mut appliance = Appliance::start();
+    let folder = appliance.folder.path().join("data");
+    let warning = format!("a new, empty store was made folder={}", folder.display());
+    assert!(appliance.log().contains(&warning), "{}", appliance.log());
+    assert!(appliance.terminate().success());
+    fs::write(appliance.config(), configuration("require_store = true\n")).unwrap();
+    appliance.restart();
+    assert!(appliance.terminate().success());
+    assert_eq!(appliance.log().matches(&warning).count(), 1);
+
+    let away = appliance.folder.path().join("away");
+    fs::rename(&folder, &away).unwrap();
+    for required in ["in the file", "in the environment"] {
+        let mut command = tinyd();
+        command
+            .args(["serve", "--config"])
+            .arg(appliance.config())
+            .arg("--data")
+            .arg(&folder);
+        if required == "in the environment" {
+            fs::write(appliance.config(), configuration("")).unwrap();
+            command.env("TINYD_REQUIRE_STORE", "true");
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let reason = format!(
+            "tinyd: require_store is set, and {} has no links.redb",
+            folder.display()
+        );
+        assert!(
+            output.status.code() == Some(2) && said.contains(&reason),
+            "{required}: {said}"
+        );
+        // Not even an empty folder, which would hide that nothing is mounted.
+        assert!(!folder.exists());
+    }
+    fs::rename(&away, &folder).unwrap();
+    appliance.restart();
+}

@@ -47,7 +47,9 @@ fn ask(client: &Client, address: &str, is_kept: bool, stop: &AtomicBool, answere
 #[test]
 fn thousand_reloads_fail_no_request_and_leak_nothing() {
     let authority = Authority::new();
-    let folder = folder(&configuration(&settings("")));
+    let unlimited = "max_requests_per_connection = 0\n";
+    let limits = format!("[public]\n{unlimited}[admin]\n{unlimited}");
+    let folder = folder(&configuration(&(limits + &settings(""))));
     let pairs = ["0", "1"].map(|name| (name, authority.issue(&[NAME], |_| {})));
     for (name, (chain, key)) in &pairs {
         fs::write(folder.path().join(format!("{name}-cert.pem")), chain).unwrap();
