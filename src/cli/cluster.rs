@@ -17,6 +17,7 @@ use crate::cli::store::{check_target, opened};
 use crate::cluster::{self, ClusterSettings, LogLimits};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
+use crate::model::shown;
 use crate::server::DataLock;
 use crate::store::{self, FILE_NAME, Store};
 
@@ -170,7 +171,8 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
         "cluster {name} made, with the links of this box (digest {})",
         position.digest
     )?;
-    writeln!(out, "start this box, then run tinyd cluster join on the others")?;
+    let command = shown::command();
+    writeln!(out, "start this box, then run {command} cluster join on the others")?;
     Ok(())
 }
 
@@ -207,7 +209,11 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
     let position = opened(Store::open_read_only(&path))?.snapshot()?.position();
     let Some(position) = position else {
         std::fs::remove_file(&path)?;
-        return Err(Failure::Usage.error("the copy is not of a box in a cluster; run tinyd cluster init there"));
+        let reason = format!(
+            "the copy is not of a box in a cluster; run {} cluster init there",
+            shown::command()
+        );
+        return Err(Failure::Usage.error(reason));
     };
     writeln!(
         io::stdout(),

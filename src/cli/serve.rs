@@ -20,7 +20,7 @@ use crate::console::CONSOLE_PATH;
 use crate::http::connection::{self, Bound};
 use crate::kaltura::session::Kind;
 use crate::links::Links;
-use crate::model::{Clock, priority};
+use crate::model::{Clock, priority, shown};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
@@ -65,13 +65,19 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let (mut settings, created) = if args.read_only {
         (Settings::load_or_default(&overrides)?, false)
     } else {
+        if Settings::are_missing(&overrides) {
+            try_listeners(&overrides)?;
+        }
         Settings::load_or_create(&overrides)?
     };
     let configured = settings.warnings.len();
     settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_levels = LogLevels::start(&settings)?;
     let version = env!("CARGO_PKG_VERSION");
-    tracing::debug!(version, config = %settings.config.display(), "starting");
+    // `--read-only` needs none.
+    let config = settings.config.exists().then(|| settings.config.display());
+    let config = config.map_or_else(|| "none".to_owned(), |config| config.to_string());
+    tracing::debug!(version, config, "starting");
     tracing::debug!(settings = settings.effective().join(", "), "effective settings");
     for (number, warning) in settings.warnings.iter().enumerate() {
         // The first start prints the addresses and what to do next. Default limits that are lowered can wait.
@@ -80,6 +86,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         } else {
             tracing::warn!("{warning}");
         }
+    }
+    if let Some(address) = settings.exposed_api().filter(|_| std::process::id() != FIRST_PROCESS) {
+        tracing::warn!(%address, "other machines can reach the API: listen on loopback, or close the port to strangers");
     }
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
@@ -137,6 +146,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     drop(cluster);
     drop(manager);
     tracing::info!("ended");
+    Ok(())
+}
+
+/// Listens for a moment, so that a first start on a taken port leaves no data folder behind.
+fn try_listeners(overrides: &Overrides) -> Result<(), CliError> {
+    // Those of the service manager can be taken over once only.
+    if std::env::var_os("LISTEN_FDS").is_none() {
+        let settings = Settings::load_or_default(overrides)?;
+        connection::bind(&settings.addresses(), settings.threads, Vec::new()).map_err(anyhow::Error::from)?;
+    }
     Ok(())
 }
 
@@ -230,13 +249,19 @@ fn load(links: Arc<Links>) {
             Ok(count) => tracing::info!(links = count, elapsed = ?started.elapsed(), "links loaded"),
             Err(error) => {
                 tracing::error!(%error, "cannot load the links");
+                server::failed(&format!("cannot load the links: {error}"));
                 std::process::exit(1);
             }
         }
     });
     tokio::spawn(async move {
         if loading.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("the store is damaged: restore a backup, or run tinyd verify");
+            let reason = format!(
+                "the store is damaged: restore a backup, or run {} verify",
+                shown::command()
+            );
+            tracing::error!("{reason}");
+            server::failed(&reason);
             std::process::exit(1);
         }
     });

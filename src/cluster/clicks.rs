@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::cluster::nats::{NatsError, StreamInfo};
 use crate::cluster::{Cluster, ClusterSettings, Role};
 use crate::links::Links;
+use crate::model::shown;
 use crate::store::replication::ClickPosition;
 
 /// How often a box looks for clicks to send and to count.
@@ -156,7 +157,8 @@ impl Exchange {
             Some(Lost::Missing(messages)) => tracing::error!(
                 messages,
                 "the stream of clicks does not keep what this box has not counted: its totals are too low; take a \
-                 new copy with tinyd cluster join"
+                 new copy with {} cluster join",
+                shown::command()
             ),
             None => {}
         }

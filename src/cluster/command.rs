@@ -8,7 +8,7 @@ use crate::cluster::durability;
 use crate::cluster::nats::{Connecting, LogLimits, Nats, Published, StreamInfo};
 use crate::cluster::presence::{Member, Members, Moment};
 use crate::cluster::{ClusterSettings, Role};
-use crate::model::{Timestamp, unix_milliseconds};
+use crate::model::{Timestamp, shown, unix_milliseconds};
 use crate::store::Snapshot;
 use crate::store::replication::{Entry, Position};
 
@@ -50,7 +50,8 @@ pub async fn inspect(settings: &ClusterSettings) -> Result<String, Unfit> {
     }
     let info = nats.info().await.map_err(|error| match error.is_no_stream() {
         true => Unfit::Wrong(format!(
-            "there is no stream {stream}: run tinyd cluster init on the first box"
+            "there is no stream {stream}: run {} cluster init on the first box",
+            shown::command()
         )),
         false => Unfit::Unreachable(error.to_string()),
     })?;
