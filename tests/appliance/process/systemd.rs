@@ -45,10 +45,6 @@ fn systemd_is_notified_of_start_reload_and_stop() {
 fn failed_start_leaves_its_reason_in_the_status() {
     for (text, reason) in [
         ("colour = 1", "tinyd.toml: colour: unknown key"),
-        (
-            "[public]\nlisten = \"127.0.0.1:0\"\n[admin.tls]\nhsts_seconds = 1",
-            "admin.tls",
-        ),
         ("require_store = true", "require_store is set"),
     ] {
         let manager = Manager::new();
