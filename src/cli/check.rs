@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use crate::acme::{AcmeFolder, AcmeSettings, Origin};
 use crate::cli::cluster::block_on;
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::serve::API_IS_EXPOSED;
 use crate::cli::{NAME, SettingArgs, units};
 use crate::cluster::{self, ClusterSettings, Unfit};
 use crate::config::Settings;
@@ -75,10 +76,7 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     }
     let inspected = settings.cluster.as_ref().map(|cluster| inspect(&mut out, cluster));
     if let Some(address) = settings.exposed_api() {
-        writeln!(
-            out,
-            "warning: other machines can reach the API at {address}: listen on loopback, or close the port to strangers"
-        )?;
+        writeln!(out, "warning: {API_IS_EXPOSED} ({address})")?;
     }
     for warning in settings.warnings.iter().chain(&fit.warnings) {
         writeln!(out, "warning: {warning}")?;

@@ -45,6 +45,9 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the bar of loading moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
+pub(super) const API_IS_EXPOSED: &str =
+    "other machines can reach the API: listen on loopback, or close the port to strangers";
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -62,34 +65,12 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let overrides = args.settings.overrides();
-    let (mut settings, created) = if args.read_only {
-        (Settings::load_or_default(&overrides)?, false)
-    } else {
-        if Settings::are_missing(&overrides) {
-            try_listeners(&overrides)?;
-        }
-        Settings::load_or_create(&overrides)?
-    };
+    let (mut settings, created) = settings(args, &overrides)?;
     let configured = settings.warnings.len();
     settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_levels = LogLevels::start(&settings)?;
     let version = env!("CARGO_PKG_VERSION");
-    // `--read-only` needs none.
-    let config = settings.config.exists().then(|| settings.config.display());
-    let config = config.map_or_else(|| "none".to_owned(), |config| config.to_string());
-    tracing::debug!(version, config, "starting");
-    tracing::debug!(settings = settings.effective().join(", "), "effective settings");
-    for (number, warning) in settings.warnings.iter().enumerate() {
-        // The first start prints the addresses and what to do next. Default limits that are lowered can wait.
-        if created && number >= configured {
-            tracing::debug!("{warning}");
-        } else {
-            tracing::warn!("{warning}");
-        }
-    }
-    if let Some(address) = settings.exposed_api().filter(|_| std::process::id() != FIRST_PROCESS) {
-        tracing::warn!(%address, "other machines can reach the API: listen on loopback, or close the port to strangers");
-    }
+    log_settings(&settings, created.then_some(configured));
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
@@ -147,6 +128,38 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     drop(manager);
     tracing::info!("ended");
     Ok(())
+}
+
+/// The settings, and whether their file was made now.
+fn settings(args: &ServeArgs, overrides: &Overrides) -> Result<(Settings, bool), CliError> {
+    if args.read_only {
+        return Ok((Settings::load_or_default(overrides)?, false));
+    }
+    if Settings::are_missing(overrides) {
+        try_listeners(overrides)?;
+    }
+    Ok(Settings::load_or_create(overrides)?)
+}
+
+/// At the first start, warnings after the configured ones can wait: default limits were lowered, and the addresses and
+/// what to do next are printed.
+fn log_settings(settings: &Settings, configured: Option<usize>) {
+    // `--read-only` needs none.
+    let config = settings.config.exists().then(|| settings.config.display());
+    let config = config.map_or_else(|| "none".to_owned(), |config| config.to_string());
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), config, "starting");
+    tracing::debug!(settings = settings.effective().join(", "), "effective settings");
+    for (number, warning) in settings.warnings.iter().enumerate() {
+        if configured.is_some_and(|configured| number >= configured) {
+            tracing::debug!("{warning}");
+        } else {
+            tracing::warn!("{warning}");
+        }
+    }
+    // In a container, the engine decides which ports are published.
+    if let Some(address) = settings.exposed_api().filter(|_| std::process::id() != FIRST_PROCESS) {
+        tracing::warn!(%address, "{API_IS_EXPOSED}");
+    }
 }
 
 /// Listens for a moment, so that a first start on a taken port leaves no data folder behind.

@@ -140,8 +140,8 @@ pub enum OpenError {
     )]
     InCluster(PathBuf),
     #[error(
-        "cluster.servers is set, and {} has no store of a cluster: run {command} cluster init on the first box, or {command} \
-         cluster join on any other; to be alone, leave cluster.servers out",
+        "cluster.servers is set, and {} has no store of a cluster: run {command} cluster init on the first box, or \
+         {command} cluster join on any other; to be alone, leave cluster.servers out",
         .0.display(), command = shown::command()
     )]
     NotInCluster(PathBuf),
