@@ -12,6 +12,8 @@ mod ks;
 mod link;
 mod log;
 mod progress;
+#[cfg(test)]
+mod runbooks;
 mod secure;
 mod serve;
 mod status;
