@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use crate::acme::{AcmeFolder, AcmeSettings, Origin};
-use crate::cli::cluster::block_on;
+use crate::cli::cluster::{block_on, store_bytes};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::serve::API_IS_EXPOSED;
 use crate::cli::{NAME, SettingArgs, units};
@@ -74,7 +74,8 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     for line in &fit.found {
         writeln!(out, "{line}")?;
     }
-    let inspected = settings.cluster.as_ref().map(|cluster| inspect(&mut out, cluster));
+    let inspected = settings.cluster.as_ref();
+    let inspected = inspected.map(|cluster| inspect(&mut out, cluster, store_bytes(&settings)));
     if let Some(address) = settings.exposed_api() {
         writeln!(out, "warning: {API_IS_EXPOSED} ({address})")?;
     }
@@ -92,11 +93,13 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
 }
 
 /// Says what a box of a cluster is, and whether it could work with its servers.
-fn inspect(out: &mut impl io::Write, settings: &ClusterSettings) -> Result<(), CliError> {
+fn inspect(out: &mut impl io::Write, settings: &ClusterSettings, store: u64) -> Result<(), CliError> {
     let (role, node, name) = (settings.role.name(), &settings.node, &settings.name);
     writeln!(out, "cluster {name}: {role} box {node}")?;
-    match block_on(async { Ok(cluster::inspect(settings).await) })? {
-        Ok(found) => Ok(writeln!(out, "cluster {name}: {found}")?),
+    match block_on(async { Ok(cluster::inspect(settings, store).await) })? {
+        Ok(found) => Ok(found
+            .iter()
+            .try_for_each(|found| writeln!(out, "cluster {name}: {found}"))?),
         Err(Unfit::Unreachable(reason)) => Err(Failure::Unreachable.error(format!("cluster {name}: {reason}"))),
         Err(Unfit::Wrong(reason)) => Err(Failure::Usage.error(format!("cluster {name}: {reason}"))),
     }

@@ -14,12 +14,12 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, LogLimits};
+use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd, Unfit};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::model::shown;
 use crate::server::DataLock;
-use crate::store::{self, FILE_NAME, Store};
+use crate::store::{self, Concerned, FILE_NAME, Store};
 
 pub(super) const EXAMPLES: &str = "\
 Each command reads [cluster] of the configuration.
@@ -33,21 +33,87 @@ Examples:
 /// How long the servers keep messages of clicks.
 const CLICKS_AGE: Duration = Duration::from_hours(24 * 30);
 
+const INIT_EXAMPLES: &str = "\
+Stop tinyd first. Makes the streams on the NATS servers; the links of this box
+become those of the cluster.
+
+Examples:
+  tinyd cluster init --config /etc/tinyd/tinyd.toml
+  tinyd cluster init --log-size 50 --log-days 60";
+
+const JOIN_EXAMPLES: &str = "\
+Takes the links into a data folder without links.redb, from the copy that an
+admin box puts on the NATS servers every day. Refuses links of another cluster
+and those that end before the log begins.
+
+Examples:
+  tinyd cluster join
+  tinyd cluster join --url https://admin1.example.com:8081
+  tinyd cluster join --from links.redb";
+
+const STATUS_EXAMPLES: &str = "\
+Compares the boxes by what they say of themselves within two seconds: boxes
+with the same entry and digest have the same links.
+
+Example:
+  tinyd cluster status --config /etc/tinyd/tinyd.toml";
+
+const KEY_EXAMPLES: &str = "\
+Prints the user of this box for the configuration of the NATS servers. The key
+itself never leaves the file. An existing key is kept, so that this prints the
+user again.
+
+Examples:
+  tinyd cluster key /etc/tinyd/cluster.key --config /etc/tinyd/tinyd.toml
+  tinyd cluster key /etc/tinyd/cluster.key >> users.conf";
+
+const RECREATE_EXAMPLES: &str = "\
+Goes on after the admin box that has the most entries, so start all of them
+first. With --replace, deletes the stream that is there, if admin boxes have
+all that it has.
+
+Examples:
+  tinyd cluster recreate
+  tinyd cluster recreate --replace
+  tinyd cluster recreate --log-size 50 --log-days 60   as with init";
+
+const SALVAGE_EXAMPLES: &str = "\
+Stop tinyd first. Writes each link that an entry concerns which this box has
+and the log has not, as this box has it.
+
+Examples:
+  tinyd cluster salvage lost.jsonl
+  tinyd import --on-conflict skip lost.jsonl   then, on an admin box";
+
+const LEAVE_EXAMPLES: &str = "\
+Stop tinyd first. Take [cluster] out of the configuration afterwards.
+
+Example:
+  systemctl stop tinyd
+  tinyd cluster leave --config /etc/tinyd/tinyd.toml";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Make the stream of a new cluster, with the links of this box.
+    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Take the links of a cluster, before the first start of a box.
+    #[command(after_help = JOIN_EXAMPLES)]
     Join(JoinArgs),
     /// Show the boxes of a cluster, and how far each is in the log.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(ConfigArgs),
     /// Make the key of this box, and print what the NATS servers need to know of it.
+    #[command(after_help = KEY_EXAMPLES)]
     Key(KeyArgs),
     /// Make the stream anew after the NATS servers have lost it.
-    Recreate(InitArgs),
+    #[command(after_help = RECREATE_EXAMPLES)]
+    Recreate(RecreateArgs),
     /// Write the links of a box that does not fit into its cluster any more as an import file.
+    #[command(after_help = SALVAGE_EXAMPLES)]
     Salvage(SalvageArgs),
     /// Take this box out of its cluster; it keeps its links.
+    #[command(after_help = LEAVE_EXAMPLES)]
     Leave(ConfigArgs),
 }
 
@@ -89,6 +155,16 @@ pub(super) struct InitArgs {
     /// Size of the stream of clicks that the servers keep, in GB
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     clicks_size: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecreateArgs {
+    #[command(flatten)]
+    init: InitArgs,
+
+    /// Delete the stream that is there
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +263,7 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         );
         return Err(Failure::Usage.error(reason));
     }
+    let log = block_on(async { cluster::log_origin(&of_cluster).await.map_err(unfit) })?;
     let mut bars = Bars::default();
     let copied = match (&args.from, &args.client.url) {
         (Some(from), _) => opened(Store::open_verified(from))?
@@ -201,41 +278,58 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
         }
         (None, None) => block_on(async {
             let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
-            Ok(cluster::take_copy(&nats.copies(), &path, &mut bars).await.map(drop))
+            let fits = |position: &_| log.check_follows(position);
+            let taken = cluster::take_copy(&nats.copies(), &path, fits, &mut bars).await;
+            Ok(taken.map(drop))
         })?,
     };
     drop(bars);
     copied.map_err(|error| failed(format!("cannot take the links of the cluster: {error}")))?;
     let position = opened(Store::open_read_only(&path))?.snapshot()?.position();
-    let Some(position) = position else {
-        std::fs::remove_file(&path)?;
-        let reason = format!(
-            "the copy is not of a box in a cluster; run {} cluster init there",
+    let checked = match &position {
+        Some(position) => log.check_follows(position),
+        None => Err(format!(
+            "it is not of a box in a cluster; run {} cluster init there",
             shown::command()
-        );
-        return Err(Failure::Usage.error(reason));
+        )),
     };
-    writeln!(
-        io::stdout(),
-        "joined after entry {} (digest {})",
-        position.sequence,
-        position.digest
-    )?;
+    if let Err(reason) = checked {
+        std::fs::remove_file(&path)?;
+        return Err(Failure::Usage.error(format!("the copy cannot be used: {reason}")));
+    }
+    if let Some(position) = position {
+        let (sequence, digest) = (position.sequence, position.digest);
+        writeln!(io::stdout(), "joined after entry {sequence} (digest {digest})")?;
+    }
     Ok(())
 }
 
-fn recreate(args: &InitArgs) -> Result<(), CliError> {
-    let (_, of_cluster) = settings(&args.config)?;
-    let base = block_on(async {
-        cluster::recreate(&of_cluster, args.limits(), args.limits_of_clicks())
+fn unfit(unfit: Unfit) -> CliError {
+    match unfit {
+        Unfit::Unreachable(reason) => Failure::Unreachable.error(reason),
+        Unfit::Wrong(reason) => Failure::Usage.error(reason),
+    }
+}
+
+fn recreate(args: &RecreateArgs) -> Result<(), CliError> {
+    let (_, of_cluster) = settings(&args.init.config)?;
+    let (limits, of_clicks) = (args.init.limits(), args.init.limits_of_clicks());
+    let made = block_on(async {
+        cluster::recreate(&of_cluster, limits, of_clicks, args.replace)
             .await
             .map_err(failed)
     })?;
-    let (node, sequence) = (&base.node, base.sequence);
-    writeln!(
-        io::stdout(),
-        "stream made anew, after entry {sequence}, which {node} has"
-    )?;
+    let mut out = io::stdout();
+    let Some(made) = made else {
+        writeln!(out, "stream of clicks, which was gone, made anew")?;
+        return Ok(());
+    };
+    if let Some((first, last)) = made.removed {
+        let stream = of_cluster.stream();
+        writeln!(out, "stream {stream} with entries {first} to {last} deleted")?;
+    }
+    let (node, sequence) = (&made.base.node, made.base.sequence);
+    writeln!(out, "stream made anew, after entry {sequence}, which {node} has")?;
     Ok(())
 }
 
@@ -265,7 +359,7 @@ fn key(args: &KeyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Links that have changed since the history of this box is not that of its cluster.
+/// Links that the entries concern which this box has and its cluster has not.
 fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     let (settings, of_cluster) = settings(&args.config)?;
     let path = settings.data_dir.join(FILE_NAME);
@@ -274,14 +368,14 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     let Some(position) = snapshot.position() else {
         return Err(Failure::Usage.error(format!("{}: it is in no cluster", path.display())));
     };
-    let since = block_on(async {
+    let lost = block_on(async {
         let nats = cluster::connected(&of_cluster).await.map_err(failed)?;
-        cluster::first_difference(&nats, &snapshot, &position)
-            .await
-            .map_err(failed)
+        cluster::lost_end(&nats, &snapshot, &position).await.map_err(failed)
     })?;
-    let Some(since) = since else {
-        return Err(Failure::Usage.error("this box has no entry that its cluster does not have"));
+    let concerned = match lost {
+        LostEnd::Nothing => return Err(Failure::Usage.error("this box has no entry that its cluster does not have")),
+        LostEnd::From(first) => Concerned::since(&snapshot, first)?,
+        LostEnd::Unknown => None,
     };
     check_target(&args.file, false)?;
     let mut file = BufWriter::new(
@@ -296,7 +390,7 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     for entry in snapshot.iter()? {
         // A damaged record cannot be salvaged.
         if let Ok((_, Ok(link))) = entry
-            && link.updated_at >= since
+            && concerned.as_ref().is_none_or(|concerned| concerned.has(&link))
         {
             writer.write(&link)?;
             links += 1;
@@ -304,10 +398,11 @@ fn salvage(args: &SalvageArgs) -> Result<(), CliError> {
     }
     writer.finish()?;
     let file = args.file.display();
-    writeln!(
-        io::stdout(),
-        "{file}: {links} links changed since the cluster went another way"
-    )?;
+    let what = match concerned {
+        Some(_) => "links changed since the cluster went another way",
+        None => "links, which are all of this box: it does not keep enough of its history to tell which it changed",
+    };
+    writeln!(io::stdout(), "{file}: {links} {what}")?;
     writeln!(
         io::stdout(),
         "import it on an admin box, move {} away, and join again",
@@ -326,9 +421,15 @@ fn leave(config: &ConfigArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The size of the store of this box; 0 if there is none.
+pub(super) fn store_bytes(settings: &Settings) -> u64 {
+    std::fs::metadata(settings.data_dir.join(FILE_NAME)).map_or(0, |file| file.len())
+}
+
 fn status(config: &ConfigArgs) -> Result<(), CliError> {
-    let (_, of_cluster) = settings(config)?;
-    let (info, members) = block_on(async { cluster::look(&of_cluster).await.map_err(failed) })?;
+    let (settings, of_cluster) = settings(config)?;
+    let store = store_bytes(&settings);
+    let (info, members, copy) = block_on(async { cluster::look(&of_cluster, store).await.map_err(failed) })?;
     let mut out = io::stdout().lock();
     let (first, last) = (info.state.first_seq, info.state.last_seq);
     writeln!(
@@ -336,6 +437,7 @@ fn status(config: &ConfigArgs) -> Result<(), CliError> {
         "cluster {}: log from {first} to {last}, {} bytes",
         of_cluster.name, info.state.bytes
     )?;
+    writeln!(out, "{copy}")?;
     for replica in info.cluster.iter().flat_map(|cluster| &cluster.replicas) {
         if replica.offline || !replica.current {
             writeln!(out, "NATS server {} is not current", replica.name)?;

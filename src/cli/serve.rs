@@ -79,23 +79,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     if is_missing && settings.require_store {
         return Err(no_store(&settings.data_dir));
     }
-    let mut cluster = None;
-    let (links, _lock) = if args.read_only {
-        (Links::open_read_only(&store, Clock::system())?, None)
+    let (links, cluster, _lock) = if args.read_only {
+        (Links::open_read_only(&store, Clock::system())?, None, None)
     } else {
         let lock = DataLock::take(&settings.data_dir)?;
-        cluster = settings
-            .cluster
-            .as_ref()
-            .map(Cluster::connect)
-            .transpose()?
-            .map(Arc::new);
-        let log = cluster.as_ref().map(|cluster| cluster.log()).transpose()?;
-        let links = Links::open_in_cluster(&settings.data_dir, Clock::system(), settings.id_length, log)?;
-        let links = links
-            .counting_clicks(settings.count_clicks)
-            .auditing(settings.audit_entries);
-        (links, Some(lock))
+        let (links, cluster) = open(&settings)?;
+        (links, cluster, Some(lock))
     };
     // The first start makes its configuration too, and surprises nobody.
     if is_missing && !created {
@@ -170,6 +159,19 @@ fn try_listeners(overrides: &Overrides) -> Result<(), CliError> {
         connection::bind(&settings.addresses(), settings.threads, Vec::new()).map_err(anyhow::Error::from)?;
     }
     Ok(())
+}
+
+/// The links of the data folder, and the cluster that they are shared in.
+fn open(settings: &Settings) -> Result<(Links, Option<Arc<Cluster>>), CliError> {
+    let cluster = settings.cluster.as_ref().map(Cluster::connect).transpose()?;
+    let log = cluster.as_ref().map(Cluster::log).transpose()?;
+    let links = Links::open_in_cluster(&settings.data_dir, Clock::system(), settings.id_length, log)?;
+    let node = settings.cluster.as_ref().map_or("", |cluster| &cluster.node);
+    let links = links
+        .in_box(node)
+        .counting_clicks(settings.count_clicks)
+        .auditing(settings.audit_entries);
+    Ok((links, cluster.map(Arc::new)))
 }
 
 fn no_store(folder: &Path) -> CliError {

@@ -1,13 +1,16 @@
 //! Clicks of all boxes: each sends what it has counted to a second stream, and admin boxes add up what that has.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::cluster::nats::{NatsError, StreamInfo};
-use crate::cluster::{Cluster, ClusterSettings, Role};
-use crate::links::Links;
+use crate::cluster::connection::position;
+use crate::cluster::nats::NatsError;
+use crate::cluster::stream::StreamInfo;
+use crate::cluster::{Cluster, ClusterSettings, Role, durability};
+use crate::links::{HeldBoxes, Links};
 use crate::model::shown;
 use crate::store::replication::ClickPosition;
 
@@ -38,6 +41,14 @@ struct Exchange {
     problem: Option<String>,
     /// What the stream has lost, the same.
     lost: Option<Lost>,
+    /// Whether the outbox was looked through for messages of another box.
+    has_looked: bool,
+    /// Up to where the stream has been read.
+    read: Option<ClickPosition>,
+    /// Whose messages wait meanwhile.
+    held: HeldBoxes,
+    /// The last message of the outbox when what waits in it was counted.
+    counted_waiting: Option<(u64, u64)>,
 }
 
 impl Cluster {
@@ -49,6 +60,7 @@ impl Cluster {
         loop {
             ticks.tick().await;
             let problem = exchange.run().await.err();
+            exchange.note_waiting().await;
             if exchange.problem != problem {
                 if let Some(reason) = &problem {
                     tracing::warn!(reason, "clicks wait");
@@ -70,13 +82,17 @@ impl Cluster {
 }
 
 impl Exchange {
-    const fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Self {
+    fn new(cluster: Arc<Cluster>, links: Arc<Links>) -> Self {
         Self {
             cluster,
             links,
             acknowledged: 0,
             problem: None,
             lost: None,
+            has_looked: false,
+            read: None,
+            held: HeldBoxes::default(),
+            counted_waiting: None,
         }
     }
 
@@ -89,15 +105,47 @@ impl Exchange {
             // The follower of the log says so.
             return Ok(());
         }
-        self.send().await?;
-        match self.settings().role {
-            Role::Admin => self.count().await,
-            Role::Edge => Ok(()),
+        if self.settings().is_edge() {
+            return self.send().await;
+        }
+        let info = self.cluster.nats().clicks().info().await.map_err(|error| match error {
+            error if error.is_no_stream() => format!("there is no stream {}", self.cluster.nats().clicks().stream),
+            error => format!("cannot read the stream of clicks: {error}"),
+        })?;
+        // What it acknowledges is removed here; what others have sent counts in any case.
+        let sent = match durability::check_clicks(&info, self.settings()) {
+            Ok(()) => self.send().await,
+            unfit => unfit,
+        };
+        // With what has just been sent.
+        let counted = self.count().await;
+        sent.and(counted)
+    }
+
+    /// Notes how many clicks the stream does not have yet.
+    async fn note_waiting(&mut self) {
+        let (after, counted) = (self.acknowledged, self.counted_waiting);
+        let waiting = self.links.waiting_clicks(after, counted).await;
+        // Counted again where something has changed.
+        if let Ok(Some((at, clicks))) = waiting {
+            self.counted_waiting = Some(at);
+            self.cluster.clicks_waiting.store(clicks, Ordering::Relaxed);
         }
     }
 
     /// Sends the outbox, oldest first: a message only when the stream has the one before it.
     async fn send(&mut self) -> Result<(), String> {
+        if !self.has_looked {
+            let dropped = self.links.drop_clicks_of_others().await;
+            let clicks = dropped.map_err(|error| error.to_string())?;
+            if clicks > 0 {
+                tracing::error!(
+                    clicks,
+                    "dropping clicks that a box with another cluster.node has left in this store"
+                );
+            }
+            self.has_looked = true;
+        }
         let nats = self.cluster.nats().clicks();
         loop {
             let queued = self.links.queued_clicks(self.acknowledged, SEND_MAX).await;
@@ -120,29 +168,36 @@ impl Exchange {
 
     /// Counts what the stream has.
     async fn count(&mut self) -> Result<(), String> {
-        let nats = self.cluster.nats().clicks();
-        let info = nats.info().await.map_err(|error| match error {
-            error if error.is_no_stream() => format!("there is no stream {}", nats.stream),
-            error => format!("cannot read the stream of clicks: {error}"),
-        })?;
+        let info = self.cluster.nats().clicks().info().await;
+        let info = info.map_err(|error| format!("cannot read the stream of clicks: {error}"))?;
         let stored = self.links.click_position().await.map_err(|error| error.to_string())?;
-        let (mut at, lost) = start(stored, &info);
+        let (start, lost) = start(stored, &info);
         if lost != self.lost {
             self.note_lost(lost);
         }
+        let entry = position(&self.links).map_or(0, |position| position.sequence);
+        let read = self.read.filter(|read| {
+            let is_behind_start = read.stream == start.stream && read.sequence >= start.sequence;
+            is_behind_start && read.sequence <= info.state.last_seq && !self.held.is_due(entry)
+        });
+        let mut at = read.unwrap_or_else(|| {
+            // What comes again counts once.
+            self.held = HeldBoxes::default();
+            start
+        });
         while at.sequence < info.state.last_seq {
             let messages = self.read(at.sequence).await?;
-            let counted = self.links.count_messages(at, messages).await;
+            let head = self.cluster.state().head.unwrap_or(u64::MAX);
+            let counted = self.links.count_messages(at, messages, head, &mut self.held).await;
             let (after, error) = counted.map_err(|error| error.to_string())?;
             at = after;
+            self.read = Some(at);
             if let Some(error) = error {
-                return Err(format!(
-                    "message {} of the stream of clicks is {error}",
-                    at.sequence + 1
-                ));
+                let message = at.sequence + 1;
+                return Err(format!("message {message} of the stream of clicks is {error}"));
             }
         }
-        Ok(())
+        self.held.reason().map_or(Ok(()), Err)
     }
 
     fn note_lost(&mut self, lost: Option<Lost>) {
@@ -165,17 +220,18 @@ impl Exchange {
         self.lost = lost;
     }
 
-    /// The next messages; if one replica does not have the first, from another or from the leader.
-    async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
+    /// The next messages, each with the box that sent it; if one replica does not have the first, from another or from
+    /// the leader.
+    async fn read(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, String> {
         let nats = self.cluster.nats().clicks();
         let failed = |error: NatsError| format!("cannot read the stream of clicks: {error}");
         for _ in 0..REPLICA_ATTEMPTS {
-            let messages = nats.read(after).await.map_err(failed)?;
+            let messages = nats.read_of(after).await.map_err(failed)?;
             if !messages.is_empty() {
                 return Ok(messages);
             }
         }
-        let message = nats.get(after + 1).await.map_err(failed)?;
+        let message = nats.get_of(after + 1).await.map_err(failed)?;
         let message = message.ok_or_else(|| format!("no replica has message {} of the stream of clicks", after + 1))?;
         Ok(vec![message])
     }

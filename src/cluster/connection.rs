@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
@@ -42,6 +43,8 @@ pub struct Cluster {
     /// Notified when the log goes further than this box.
     pub(super) behind: Notify,
     pub(super) state: watch::Sender<LogState>,
+    /// Clicks and previews of this box that the stream of clicks does not have yet.
+    pub(super) clicks_waiting: AtomicU64,
 }
 
 impl Drop for Cluster {
@@ -75,6 +78,7 @@ impl Cluster {
                 silent_since: Some(Instant::now()),
                 ..LogState::default()
             }),
+            clicks_waiting: AtomicU64::new(0),
         })
     }
 

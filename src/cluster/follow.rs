@@ -1,12 +1,13 @@
 //! Following the log: entries are applied as they come, and what was missed is read.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
 use crate::cluster::Role;
 use crate::cluster::connection::{Cluster, position};
-use crate::cluster::copies;
+use crate::cluster::copies::Search;
 use crate::cluster::nats::Subscription;
 use crate::cluster::watch::{CHECK_INTERVAL, Watcher};
 use crate::links::Links;
@@ -21,7 +22,11 @@ impl Cluster {
     /// Follows the log for as long as this runs.
     pub async fn follow(self: Arc<Self>, links: Arc<Links>) {
         let watcher = Watcher::new(Arc::clone(&self), Arc::clone(&links));
-        let follower = Follower { cluster: self, links };
+        let follower = Follower {
+            cluster: self,
+            links,
+            copies: Search::default(),
+        };
         // Apart, because what applies waits for the writer, and the writer may wait for what watches.
         let cluster = Arc::clone(&follower.cluster);
         tokio::join!(cluster.hear_members(), follower.run(), watcher.run());
@@ -32,6 +37,7 @@ impl Cluster {
 struct Follower {
     cluster: Arc<Cluster>,
     links: Arc<Links>,
+    copies: Search,
 }
 
 impl Follower {
@@ -107,8 +113,14 @@ impl Follower {
 
     /// Reads and applies entries until there are no more.
     async fn catch_up(&self) {
+        let nats = &self.cluster.nats;
+        let mut ahead = None;
         while let Some(position) = self.position() {
-            let entries = match self.cluster.nats.read(position.sequence).await {
+            let read = match ahead.take() {
+                Some((after, read)) if after == position.sequence => read,
+                _ => nats.read(position.sequence).await,
+            };
+            let entries = match read {
                 Ok(entries) if entries.is_empty() => match self.find(position.sequence + 1).await {
                     Some(entry) => vec![entry],
                     None => return self.start_again(&position).await,
@@ -119,7 +131,18 @@ impl Follower {
                     return;
                 }
             };
-            let applied = self.links.store().apply(entries).await;
+            // The next ones come while the writer applies these.
+            let last = position.sequence + entries.len() as u64;
+            let reading = async {
+                let is_end = self.cluster.state().head.is_none_or(|head| head <= last);
+                if is_end {
+                    None
+                } else {
+                    Some((last, nats.read(last).await))
+                }
+            };
+            let (applied, read) = tokio::join!(self.links.store().apply(entries), reading);
+            ahead = read;
             self.applied(&applied);
             match applied {
                 Ok(after) if after.sequence > position.sequence => self.cluster.heard(after.sequence),
@@ -134,6 +157,9 @@ impl Follower {
         let Some(first) = first.filter(|first| *first > position.sequence + 1) else {
             return;
         };
+        if !self.copies.is_due(Instant::now()) {
+            return;
+        }
         // Its own history may be the only copy of what it has acknowledged: salvage writes it.
         let halted = self
             .links
@@ -149,7 +175,7 @@ impl Follower {
             first,
             "away for longer than the log reaches: taking a copy of the links"
         );
-        match copies::replace(&self.cluster, &self.links).await {
+        match self.copies.replace(&self.cluster, &self.links, first).await {
             Ok(position) => {
                 tracing::info!(sequence = position.sequence, "going on from a copy of the links");
                 self.set_stuck(None);

@@ -30,8 +30,10 @@ const BATCH_MAX_MESSAGES: u32 = 1_000;
 const WAITING_MAX_MESSAGES: usize = 1_024;
 const BATCH_MAX_BYTES: u32 = 8 * 1024 * 1024;
 
-/// The last part of the subject of the stream of copies.
-const COPY: &str = "copy";
+/// The last part of the subject of the log.
+const LOG: &str = "log";
+/// The same of copies: each has one of its own.
+const COPIES: &str = "copy.*";
 
 // Error codes of JetStream.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
@@ -56,6 +58,9 @@ pub enum NatsError {
     /// Whether the request was carried out is not known.
     #[error("no answer from NATS: {0}")]
     NoAnswer(String),
+    /// The stream is not there, or no server has it at the moment.
+    #[error("no NATS server answers for the stream")]
+    NoResponders,
     #[error("NATS refused: {description}")]
     Refused { code: u32, description: String },
     #[error("NATS sent a malformed answer")]
@@ -104,6 +109,7 @@ struct Got {
 
 #[derive(Deserialize)]
 struct GotMessage {
+    subject: String,
     data: Option<String>,
 }
 
@@ -130,6 +136,9 @@ struct ServerName {
 
 #[derive(Deserialize)]
 struct ServerData {
+    /// It has none, or has stopped it, as on a full disk.
+    #[serde(default)]
+    disabled: bool,
     config: Option<ServerConfig>,
 }
 
@@ -184,7 +193,7 @@ impl Nats {
         Ok(Self {
             client: client.map_err(|error| with_causes(&error))?,
             stream: settings.stream(),
-            appends: "log",
+            appends: LOG,
             prefix: settings.subject(""),
             connections,
         })
@@ -194,7 +203,7 @@ impl Nats {
     pub fn copies(&self) -> Self {
         Self {
             stream: format!("{}_COPY", self.stream),
-            appends: COPY,
+            appends: COPIES,
             ..self.clone()
         }
     }
@@ -248,11 +257,20 @@ impl Nats {
 
     /// Appends an entry behind the one with the number `after`.
     pub async fn append(&self, after: u64, entry: Bytes) -> Result<Published, NatsError> {
+        self.append_as(self.appends, after, entry).await
+    }
+
+    /// The same for a part of a copy.
+    pub async fn append_to_copy(&self, copy: &str, after: u64, part: Bytes) -> Result<Published, NatsError> {
+        self.append_as(&format!("copy.{copy}"), after, part).await
+    }
+
+    async fn append_as(&self, of: &str, after: u64, entry: Bytes) -> Result<Published, NatsError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Sequence", after.to_string());
         headers.insert("Nats-Expected-Stream", self.stream.as_str());
         let request = Request::new().payload(entry).headers(headers);
-        match self.ask::<Stored>(self.subject(self.appends), request).await {
+        match self.ask::<Stored>(self.subject(of), request).await {
             Ok(stored) if stored.seq == after + 1 => Ok(Published::Stored),
             Ok(_) => Err(NatsError::Malformed),
             Err(NatsError::Refused {
@@ -284,12 +302,26 @@ impl Nats {
     /// The number of the last message as any replica has it, for a box that may not ask for more; 0 if there is none.
     pub async fn last(&self) -> Result<u64, NatsError> {
         let body = format!("{{\"last_by_subj\":\"{}\"}}", self.subject(self.appends));
+        let last = self.read_one(body).await?;
+        Ok(last.map_or(0, |(number, _)| number))
+    }
+
+    /// The first message with its number, the same.
+    pub async fn first(&self) -> Result<Option<(u64, Vec<u8>)>, NatsError> {
+        let body = format!("{{\"seq\":1,\"next_by_subj\":\"{}\"}}", self.subject(self.appends));
+        self.read_one(body).await
+    }
+
+    async fn read_one(&self, body: String) -> Result<Option<(u64, Vec<u8>)>, NatsError> {
         let answer = self
             .request(self.direct_get(), Request::new().payload(body.into()))
             .await?;
         match answer.status.map(|status| status.as_u16()) {
-            None => number_of(&answer).ok_or(NatsError::Malformed),
-            Some(404) => Ok(0),
+            None => {
+                let number = number_of(&answer).ok_or(NatsError::Malformed)?;
+                Ok(Some((number, answer.payload.to_vec())))
+            }
+            Some(404) => Ok(None),
             Some(status) => Err(NatsError::NoAnswer(format!("status {status}"))),
         }
     }
@@ -300,24 +332,38 @@ impl Nats {
 
     /// Makes the stream.
     pub async fn create(&self, limits: LogLimits, first: u64, metadata: &[(&str, String)]) -> Result<(), NatsError> {
-        let subject = self.subject(self.appends);
-        let is_log = self.appends == "log";
+        self.configure("CREATE", limits, first, metadata).await
+    }
+
+    /// Gives a stream without metadata other limits.
+    pub async fn limit(&self, limits: LogLimits) -> Result<(), NatsError> {
+        self.configure("UPDATE", limits, 0, &[]).await
+    }
+
+    async fn configure(
+        &self,
+        how: &str,
+        limits: LogLimits,
+        first: u64,
+        metadata: &[(&str, String)],
+    ) -> Result<(), NatsError> {
         let config = StreamConfig {
             name: self.stream.clone(),
-            subjects: vec![subject.clone()],
+            subjects: vec![self.subject(self.appends)],
             storage: "file".into(),
             retention: "limits".into(),
-            discard: "old".into(),
+            // A new copy must not push a part of the one before out.
+            discard: if self.appends == COPIES { "new" } else { "old" }.into(),
             num_replicas: limits.replicas,
             max_bytes: i64::try_from(limits.bytes).unwrap_or(i64::MAX),
             max_age: i64::try_from(limits.age.as_nanos()).unwrap_or(i64::MAX),
             allow_direct: true,
             deny_delete: true,
             // Old copies are purged.
-            deny_purge: self.appends != COPY,
+            deny_purge: self.appends != COPIES,
             first_seq: first,
-            republish: is_log.then(|| Republish {
-                src: subject,
+            republish: (self.appends == LOG).then(|| Republish {
+                src: self.subject(LOG),
                 dest: self.subject("live"),
             }),
             metadata: metadata
@@ -326,23 +372,42 @@ impl Nats {
                 .collect(),
         };
         let body = serde_json::to_vec(&config).map_err(|_| NatsError::Malformed)?;
-        let subject = format!("$JS.API.STREAM.CREATE.{}", self.stream);
+        let subject = format!("$JS.API.STREAM.{how}.{}", self.stream);
         let made: StreamInfo = self.ask(subject, Request::new().payload(body.into())).await?;
         drop(made);
         Ok(())
     }
 
+    /// Removes the stream with all that it has.
+    pub async fn delete(&self) -> Result<(), NatsError> {
+        self.change("DELETE", String::new()).await
+    }
+
     /// Drops what is before this number.
     pub async fn purge_before(&self, sequence: u64) -> Result<(), NatsError> {
-        let body = format!("{{\"seq\":{sequence}}}");
-        let subject = format!("$JS.API.STREAM.PURGE.{}", self.stream);
-        let purged: serde_json::Value = self.ask(subject, Request::new().payload(body.into())).await?;
-        drop(purged);
+        self.change("PURGE", format!("{{\"seq\":{sequence}}}")).await
+    }
+
+    /// Drops a copy.
+    pub async fn purge_copy(&self, copy: &str) -> Result<(), NatsError> {
+        let subject = self.subject(&format!("copy.{copy}"));
+        self.change("PURGE", format!("{{\"filter\":\"{subject}\"}}")).await
+    }
+
+    async fn change(&self, how: &str, body: String) -> Result<(), NatsError> {
+        let subject = format!("$JS.API.STREAM.{how}.{}", self.stream);
+        let changed: serde_json::Value = self.ask(subject, Request::new().payload(body.into())).await?;
+        drop(changed);
         Ok(())
     }
 
     /// The entry with this number as the leader has it; none if there is none.
     pub async fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>, NatsError> {
+        Ok(self.get_of(sequence).await?.map(|(_, data)| data))
+    }
+
+    /// The same with the last part of its subject, which the servers grant to its sender alone.
+    pub async fn get_of(&self, sequence: u64) -> Result<Option<(String, Vec<u8>)>, NatsError> {
         use base64::Engine as _;
         let body = format!("{{\"seq\":{sequence}}}");
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream);
@@ -350,7 +415,8 @@ impl Nats {
             Ok(got) => {
                 let data = got.message.data.unwrap_or_default();
                 let decoded = base64::engine::general_purpose::STANDARD.decode(data);
-                decoded.map(Some).map_err(|_| NatsError::Malformed)
+                let decoded = decoded.map_err(|_| NatsError::Malformed)?;
+                Ok(Some((last_part(&got.message.subject), decoded)))
             }
             Err(NatsError::Refused { code: NO_MESSAGE, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -359,6 +425,45 @@ impl Nats {
 
     /// Entries after the one with the number `after`, from any replica, up to the first that is missing.
     pub async fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, NatsError> {
+        let read = self.read_of(after).await?;
+        Ok(read.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The same, each with the last part of its subject.
+    pub async fn read_of(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, NatsError> {
+        let first = after + 1;
+        let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
+        let mut entries = Vec::new();
+        let read = self.read_directly(body, |message| {
+            let is_next = number_of(message) == Some(first + entries.len() as u64);
+            if is_next {
+                let subject = message.headers.as_ref().and_then(|headers| headers.get("Nats-Subject"));
+                let of = last_part(subject.map_or("", |subject| subject.as_str()));
+                entries.push((of, message.payload.to_vec()));
+            }
+            is_next
+        });
+        match read.await {
+            // What has come is good by itself.
+            Err(error) if entries.is_empty() => Err(error),
+            _ => Ok(entries),
+        }
+    }
+
+    /// The last part of each copy, with its number, from any replica.
+    pub async fn last_parts(&self) -> Result<Vec<(u64, Vec<u8>)>, NatsError> {
+        let body = format!("{{\"multi_last\":[\"{}\"]}}", self.subject(COPIES));
+        let mut parts = Vec::new();
+        self.read_directly(body, |message| {
+            parts.extend(number_of(message).map(|number| (number, message.payload.to_vec())));
+            true
+        })
+        .await?;
+        Ok(parts)
+    }
+
+    /// Takes messages until there are no more, or one is not taken.
+    async fn read_directly(&self, body: String, mut take: impl FnMut(&Message) -> bool) -> Result<(), NatsError> {
         let no_answer = |error: String| NatsError::NoAnswer(error);
         if !self.is_connected() {
             return Err(NatsError::Disconnected);
@@ -369,35 +474,26 @@ impl Nats {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| no_answer(error.to_string()))?;
-        let first = after + 1;
-        let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
         let asked = self
             .client
             .publish_with_reply(self.direct_get(), inbox, body.into())
             .await;
         asked.map_err(|error| no_answer(error.to_string()))?;
-        let mut entries = Vec::new();
         loop {
             let answer = timeout(REQUEST_TIMEOUT, answers.next()).await;
             let Ok(Some(answer)) = answer else {
-                // What has come is good by itself.
-                let has_some = !entries.is_empty();
-                return if has_some {
-                    Ok(entries)
-                } else {
-                    Err(no_answer("timed out".to_owned()))
-                };
+                return Err(no_answer("timed out".to_owned()));
             };
             match answer.status.map(|status| status.as_u16()) {
                 None => {}
                 // No such message, or the end of the batch.
-                Some(204 | 404) => return Ok(entries),
+                Some(204 | 404) => return Ok(()),
+                Some(503) => return Err(NatsError::NoResponders),
                 Some(status) => return Err(no_answer(format!("status {status}"))),
             }
-            if number_of(&answer) != Some(first + entries.len() as u64) {
-                return Ok(entries);
+            if !take(&answer) {
+                return Ok(());
             }
-            entries.push(answer.payload.to_vec());
         }
     }
 
@@ -411,7 +507,7 @@ impl Nats {
         Some(entry.to_vec())
     }
 
-    /// What each server says of its JetStream.
+    /// What each server says of its JetStream, if it has one that works.
     pub async fn servers(&self) -> Result<Vec<Server>, NatsError> {
         let no_answer = |error: String| NatsError::NoAnswer(error);
         let inbox = self.client.new_inbox();
@@ -429,11 +525,13 @@ impl Nats {
                 break;
             }
             let server: ServerAnswer = serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)?;
-            servers.push(Server {
-                name: server.server.name,
-                version: server.server.ver,
-                sync_always: server.data.config.is_some_and(|config| config.sync_always),
-            });
+            if !server.data.disabled {
+                servers.push(Server {
+                    name: server.server.name,
+                    version: server.server.ver,
+                    sync_always: server.data.config.is_some_and(|config| config.sync_always),
+                });
+            }
         }
         Ok(servers)
     }
@@ -449,6 +547,10 @@ impl Nats {
             .map(|messages| Subscription(Some(messages)))
             .map_err(|error| NatsError::NoAnswer(error.to_string()))
     }
+}
+
+fn last_part(subject: &str) -> String {
+    subject.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
 /// The number of a message that a server has read from a stream.

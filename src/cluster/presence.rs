@@ -58,12 +58,11 @@ impl Member {
     }
 
     pub fn at(position: &Position, node: &str, role: &str, halted: Option<String>) -> Self {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             node: node.to_owned(),
             role: role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: hex(&position.cluster),
+            cluster: position.cluster_text(),
             epoch: position.epoch,
             sequence: position.sequence,
             chain: position.chain.to_string(),

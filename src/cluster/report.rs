@@ -1,5 +1,6 @@
 //! What a box knows of its cluster and hears of the others, for metrics and operators.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Role;
@@ -65,6 +66,7 @@ impl Cluster {
             head: state.head.unwrap_or(position).max(position),
             behind: since(state.behind_since),
             silent,
+            clicks_waiting: self.clicks_waiting.load(Ordering::Relaxed),
             admin: own.filter(|_| !self.settings.is_edge()).map(|own| AdminBoxReport {
                 refused: halted.clone().or_else(|| self.refused(silent)),
                 appends: self.appending.metrics.read(),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::replication::Position;
+
 /// For so long after it has heard the leader, a server votes for no other; less what its answer takes, and a clock that
 /// runs slow.
 const LEASE: Duration = Duration::from_secs(3);
@@ -99,9 +101,81 @@ pub struct LogLimits {
     pub replicas: usize,
 }
 
+/// Metadata of the stream of a log.
+pub const CLUSTER: &str = "tinyd-cluster";
+const EPOCH: &str = "tinyd-epoch";
+
+/// What the stream says of its log.
+pub fn metadata(base: &Position) -> [(&'static str, String); 4] {
+    [
+        (CLUSTER, base.cluster_text()),
+        (EPOCH, base.epoch.to_string()),
+        ("tinyd-base-sequence", base.sequence.to_string()),
+        ("tinyd-base-chain", base.chain.to_string()),
+    ]
+}
+
+/// Of which cluster a log is, and where it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOrigin {
+    pub stream: String,
+    /// Not known to an edge while the log has no entry.
+    pub cluster: Option<String>,
+    /// Of its last entry, or its first to come.
+    pub epoch: u32,
+    pub first: u64,
+}
+
+impl LogOrigin {
+    pub fn of(info: &StreamInfo) -> Result<Self, String> {
+        let (config, stream) = (&info.config, info.config.name.clone());
+        let epoch = config.metadata.get(EPOCH).and_then(|epoch| epoch.parse().ok());
+        match (config.metadata.get(CLUSTER), epoch) {
+            (Some(cluster), Some(epoch)) => Ok(Self {
+                cluster: Some(cluster.clone()),
+                epoch,
+                first: info.state.first_seq,
+                stream,
+            }),
+            _ => Err(format!("stream {stream} is not of tinyd")),
+        }
+    }
+
+    /// Whether it is the log of the cluster that a position is in, or why not.
+    pub fn check_cluster(&self, position: &Position) -> Result<(), String> {
+        let (stream, own) = (&self.stream, position.cluster_text());
+        match &self.cluster {
+            Some(cluster) if *cluster != own => Err(format!(
+                "it is of cluster {own}, and stream {stream} is of cluster {cluster}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a store with this position can go on with it, or why not.
+    pub fn check_follows(&self, position: &Position) -> Result<(), String> {
+        self.check_cluster(position)?;
+        let (stream, epoch, first) = (&self.stream, self.epoch, self.first);
+        if position.epoch > epoch {
+            let own = position.epoch;
+            return Err(format!(
+                "it is of epoch {own}, and stream {stream} is of the earlier epoch {epoch}"
+            ));
+        }
+        let last = position.sequence;
+        if last.saturating_add(1) < first {
+            return Err(format!(
+                "it ends with entry {last}, and the log begins with entry {first}: take a newer one"
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::replication::{Chain, ContentDigest};
 
     #[test]
     fn leader_leads_while_it_hears_a_majority() {
@@ -128,5 +202,28 @@ mod tests {
         }
         // Of servers that are no cluster.
         assert!(led("null"));
+    }
+
+    #[test]
+    fn store_of_a_later_epoch_does_not_follow() {
+        let position = |epoch, sequence| Position {
+            cluster: [7; 16],
+            epoch,
+            sequence,
+            chain: Chain::default(),
+            digest: ContentDigest::default(),
+        };
+        let origin = LogOrigin {
+            stream: "S".to_owned(),
+            cluster: Some("07".repeat(16)),
+            epoch: 2,
+            first: 5,
+        };
+        assert_eq!(origin.check_follows(&position(1, 4)), Ok(()));
+        assert_eq!(origin.check_follows(&position(2, 9)), Ok(()));
+        let later = origin.check_follows(&position(3, 9)).unwrap_err();
+        assert!(later.contains("the earlier epoch 2"), "{later}");
+        let short = origin.check_follows(&position(1, 3)).unwrap_err();
+        assert!(short.contains("ends with entry 3"), "{short}");
     }
 }

@@ -52,7 +52,7 @@ impl Links {
         }
         let job = move |transaction: &mut Transaction<'_>| {
             // All are read before one is changed, so that a damaged record leaves the others as they were.
-            for id in transaction.links_of_user(partner, &user, now, usize::MAX)? {
+            for id in transaction.links_of_user(partner, &user, Some(now), usize::MAX)? {
                 transaction.get(id)?;
             }
             let deleted = delete_some(transaction, partner, &user, now, usize::MAX)?.deleted;
@@ -64,11 +64,10 @@ impl Links {
 
     /// Finishes deletions that a crash interrupted. One that fails is left for the next start.
     pub async fn finish_deletions(&self) -> Result<(), StoreError> {
-        if !self.store.takes_writes() {
+        if !self.store.takes_writes() || self.store.is_in_cluster() {
             return Ok(());
         }
-        // Before a box of a cluster is connected.
-        for (partner, user, at) in self.store.read_ahead(Snapshot::deletions).await? {
+        for (partner, user, at) in self.store.read(Snapshot::deletions).await? {
             self.wait_until_accepting().await;
             match self.delete_rest(partner, &user, at, &mut 0).await {
                 Ok(()) => tracing::info!(%partner, "finished deleting a user, which a crash had interrupted"),
@@ -108,13 +107,6 @@ impl Links {
         at: Timestamp,
         links: &mut usize,
     ) -> Result<(), WriteError> {
-        if self.store.is_in_cluster() {
-            // It had begun before the store was in one.
-            *links += self.store.delete_links_of_user(partner, user, at, None).await?;
-            let of_user = user.to_owned();
-            let job = move |transaction: &mut Transaction<'_>| transaction.end_deletion(partner, &of_user);
-            return self.store.write_local(job).await;
-        }
         let mut passed_over = 0;
         loop {
             if self.is_ending() {
@@ -152,7 +144,7 @@ fn delete_some(
     at: Timestamp,
     most: usize,
 ) -> Result<Part, StoreError> {
-    let ids = transaction.links_of_user(partner, user, at, most)?;
+    let ids = transaction.links_of_user(partner, user, Some(at), most)?;
     let seen = ids.len();
     let mut owned = Vec::new();
     for id in ids {

@@ -153,7 +153,7 @@ impl Batch {
     fn write(
         &self,
         transaction: &mut Transaction<'_>,
-        source: ClickSource,
+        source: &ClickSource,
         mode: FlushMode,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -265,7 +265,7 @@ pub(super) fn limits(recorders: usize, links: usize) -> (usize, usize) {
 }
 
 impl Clicks {
-    pub(super) fn new(is_counting: bool) -> Arc<Self> {
+    pub(super) fn new(is_counting: bool, node: Arc<str>) -> Arc<Self> {
         let pending = Pending {
             // A random seed, against ids chosen to collide.
             table: Table::with_hasher(RandomState::default()),
@@ -282,7 +282,10 @@ impl Clicks {
             dropped: AtomicU64::new(0),
             written: AtomicU64::new(0),
             flushing: AsyncMutex::new(()),
-            source: ClickSource(rand::random()),
+            source: ClickSource {
+                node,
+                process: rand::random(),
+            },
         })
     }
 
@@ -377,10 +380,23 @@ impl Clicks {
 impl Links {
     /// Turns counting on or off. Call before [`Links::recorder`].
     pub fn counting_clicks(self, is_counting: bool) -> Self {
+        let node = Arc::clone(&self.clicks.source.node);
         Self {
-            clicks: Clicks::new(is_counting),
+            clicks: Clicks::new(is_counting, node),
             ..self
         }
+    }
+
+    /// The name of this box in its cluster, which its clicks carry. Call before [`Links::recorder`].
+    pub fn in_box(self, node: &str) -> Self {
+        Self {
+            clicks: Clicks::new(self.clicks.is_counting, node.into()),
+            ..self
+        }
+    }
+
+    pub(super) fn node(&self) -> Arc<str> {
+        Arc::clone(&self.clicks.source.node)
     }
 
     /// Whether there are clicks to show: in a cluster, others may count them.
@@ -434,7 +450,7 @@ impl Links {
 
     /// False if the outbox is full: what is left waits, where clicks of the same link take no more room.
     async fn write_flush(&self, mode: FlushMode) -> Result<bool, WriteError> {
-        let (clicks, source) = (&self.clicks, self.clicks.source);
+        let clicks = &self.clicks;
         let links = match self.store.replicating() {
             Some(_) => mode.links.min(CLICK_MESSAGE_MAX_LINKS),
             None => mode.links,
@@ -443,9 +459,9 @@ impl Links {
             let (links, visits) = (batch.counts.len(), batch.visits());
             // If this future is dropped here, the batch stays and is written again.
             let now = self.clock.now();
-            let search = Arc::clone(&self.search);
+            let (search, source) = (Arc::clone(&self.search), clicks.source.clone());
             let write = move |transaction: &mut Transaction<'_>| {
-                if !batch.write(transaction, source, mode, now)? {
+                if !batch.write(transaction, &source, mode, now)? {
                     return Ok(None);
                 }
                 // A search that begins later reads the store after this.

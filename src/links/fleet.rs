@@ -1,5 +1,6 @@
 //! Clicks of a cluster: what this box has counted and others are to know, and what all have counted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::links::Links;
@@ -16,6 +17,31 @@ impl Links {
         self.store.read_ahead(read).await
     }
 
+    /// Removes messages of the outbox that a box of another name has queued: this store is a copy of its store, or its
+    /// name was changed, and none counts what comes under another name. Returns how many clicks and previews these had.
+    pub async fn drop_clicks_of_others(&self) -> Result<u64, WriteError> {
+        let node = self.node();
+        let job = move |transaction: &mut Transaction<'_>| transaction.drop_queued_of_others(&node);
+        self.store.write_local(job).await
+    }
+
+    /// How many clicks and previews the messages of the outbox after this one have, with these and the last message;
+    /// none if both are still those that were given.
+    pub async fn waiting_clicks(
+        &self,
+        after: u64,
+        counted: Option<(u64, u64)>,
+    ) -> Result<Option<((u64, u64), u64)>, StoreError> {
+        let read = move |snapshot: &Snapshot| {
+            let at = (after, snapshot.queued_counter());
+            if counted == Some(at) {
+                return Ok(None);
+            }
+            Ok(Some((at, snapshot.queued_visits(after)?)))
+        };
+        self.store.read_ahead(read).await
+    }
+
     /// Removes messages of the outbox up to this one, which the stream has: on a box that does not count the stream.
     pub async fn drop_queued_clicks(&self, until: u64) -> Result<(), WriteError> {
         let job = move |transaction: &mut Transaction<'_>| transaction.drop_queued_until(until);
@@ -27,22 +53,25 @@ impl Links {
         self.store.read_ahead(|snapshot| Ok(snapshot.click_position())).await
     }
 
-    /// Counts the messages of the stream that follow a position, each once, up to the first that cannot be counted yet;
-    /// returns the position after them, and why it is not that of the last.
+    /// Counts the messages of the stream that follow a position, each once and each with the box that it came from, up
+    /// to the first that is about a later entry of the log, which goes to `head`. The other messages that cannot be
+    /// counted hold up their box alone. Returns the position after the messages, and why it is not that of the last.
     pub async fn count_messages(
         &self,
         mut at: ClickPosition,
-        messages: Vec<Vec<u8>>,
+        messages: Vec<(String, Vec<u8>)>,
+        head: u64,
+        held: &mut HeldBoxes,
     ) -> Result<(ClickPosition, Option<ClickError>), WriteError> {
         let messages = Arc::new(messages);
         let mut first = 0;
         while first < messages.len() {
-            let all = Arc::clone(&messages);
-            let search = Arc::clone(&self.search);
+            let (all, search) = (Arc::clone(&messages), Arc::clone(&self.search));
+            let mut held_now = held.clone();
             let job = move |transaction: &mut Transaction<'_>| {
                 let (mut at, mut used, mut bytes) = (at, Vec::new(), 0);
                 let mut error = None;
-                for message in all.iter().skip(first) {
+                for (node, message) in all.iter().skip(first) {
                     bytes += message.len();
                     if bytes > TOGETHER_BYTES && bytes > message.len() {
                         break;
@@ -51,11 +80,16 @@ impl Links {
                         sequence: at.sequence + 1,
                         ..at
                     };
-                    match transaction.count_message(next, message)? {
-                        Ok(more) => used.extend(more),
-                        Err(why) => {
-                            error = Some(why);
-                            break;
+                    if !held_now.has(node) {
+                        // After a restart, what was held up comes again.
+                        let kept = held_now.kept(next);
+                        match transaction.count_message(kept, node, message)? {
+                            Ok(more) => used.extend(more),
+                            Err(why @ ClickError::Early { sequence }) if sequence <= head => {
+                                error = Some(why);
+                                break;
+                            }
+                            Err(why) => held_now.hold(node, next.sequence, why),
                         }
                     }
                     at = next;
@@ -64,9 +98,10 @@ impl Links {
                 let used = if search.is_kept() { used } else { Vec::new() };
                 let used = used.into_iter();
                 let used = used.map(|id| Ok::<_, StoreError>((id, transaction.usage(id)?.clicks)));
-                Ok((at, used.collect::<Result<Vec<_>, _>>()?, error))
+                Ok((at, used.collect::<Result<Vec<_>, _>>()?, error, held_now))
             };
-            let (after, used, error) = self.store.write_local(job).await?;
+            let (after, used, error, now_held) = self.store.write_local(job).await?;
+            *held = now_held;
             self.search.note_used(used);
             let counted = usize::try_from(after.sequence - at.sequence).unwrap_or(usize::MAX);
             (first, at) = (first.saturating_add(counted), after);
@@ -75,5 +110,50 @@ impl Links {
             }
         }
         Ok((at, None))
+    }
+}
+
+/// Boxes whose messages of clicks cannot be counted yet, each with the number of the first of them, and why.
+#[derive(Debug, Clone, Default)]
+pub struct HeldBoxes(BTreeMap<String, (u64, ClickError)>);
+
+impl HeldBoxes {
+    fn has(&self, node: &str) -> bool {
+        self.0.contains_key(node)
+    }
+
+    fn hold(&mut self, node: &str, message: u64, why: ClickError) {
+        self.0.insert(node.to_owned(), (message, why));
+    }
+
+    /// Up to where all messages are counted once those up to a position are.
+    fn kept(&self, at: ClickPosition) -> ClickPosition {
+        let first = self.0.values().map(|(message, _)| message - 1).min();
+        ClickPosition {
+            sequence: first.unwrap_or(at.sequence).min(at.sequence),
+            ..at
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one can be counted by a store that has the log up to this entry.
+    pub fn is_due(&self, entry: u64) -> bool {
+        let mut held = self.0.values();
+        held.any(|(_, why)| matches!(why, ClickError::Early { sequence } if *sequence <= entry))
+    }
+
+    /// For people: the first of them.
+    pub fn reason(&self) -> Option<String> {
+        let (node, (message, why)) = self.0.first_key_value()?;
+        let others = match self.0.len() - 1 {
+            0 => String::new(),
+            others => format!(", and of {others} others"),
+        };
+        Some(format!(
+            "clicks of {node}{others} are not counted: message {message} of the stream of clicks is {why}"
+        ))
     }
 }

@@ -40,6 +40,7 @@ pub use audit::AuditLog;
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
+pub use fleet::HeldBoxes;
 pub use ids::OnceSeed;
 pub use map::{LinkMap, Verdict};
 pub use restore::{Deleted, RestoreOutcome};
@@ -248,7 +249,7 @@ impl Links {
             index,
             search,
             sessions,
-            clicks: Clicks::new(true),
+            clicks: Clicks::new(true, "".into()),
             turns: Turns::default(),
             clock,
             ids,

@@ -72,6 +72,8 @@ pub struct ClusterReport {
     pub silent: Duration,
     /// Why this box applies no more entries.
     pub halted: Option<String>,
+    /// Clicks and previews that the stream of clicks does not have yet.
+    pub clicks_waiting: u64,
     /// What admin boxes know beside that.
     pub admin: Option<AdminBoxReport>,
 }

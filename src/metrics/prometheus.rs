@@ -141,6 +141,7 @@ tinyd_cluster_behind_entries Entries of the log that this box does not have.
 tinyd_cluster_behind_seconds For how long this box has had fewer entries than the log; 0 if it has all.
 tinyd_cluster_silent_seconds For how long nothing has been heard of the log.
 tinyd_cluster_halted Whether this box has stopped applying entries: 1 or 0.
+tinyd_cluster_clicks_waiting Clicks and previews that the stream of clicks does not have yet.
 tinyd_cluster_accepting_writes Whether this admin box takes writes, as far as the log is concerned: 1 or 0.
 tinyd_cluster_boxes Boxes that this admin box has heard within a day, by state.
 tinyd_cluster_appends Entries that this admin box tried to append to the log, by what became of them.

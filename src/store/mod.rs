@@ -30,9 +30,11 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::{CopyError, OpenError, Stopped, StoreError, WriteError, takes_no_writes};
 pub use files::compact::compact;
+pub use files::disk::{SPACE_LEFT_BYTES, check_space};
 pub use files::dump::{Progress, restore_dump};
 pub use files::medium::unless_damaged;
 pub use files::unfinished::Unfinished;
+pub use journal::concerned::Concerned;
 pub use read::audit::{AuditPage, AuditQuery};
 pub use read::inspection::{Inspected, Inspection};
 pub use read::limit::ReadLimit;
@@ -43,10 +45,10 @@ pub use read::verify::Verification;
 pub use write::ahead::{Note, StagedImport};
 pub use write::leave::leave_cluster;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
-pub use write::queue::TransactionEnd;
+pub use write::queue::{REOPEN_SECONDS_MAX, TransactionEnd};
 pub use write::rehearsal::Rehearsal;
 pub use write::transaction::{Change, Replacement, Transaction};
-pub use write::writer::{CommitObserver, Health, REOPEN_SECONDS_MAX};
+pub use write::writer::{CommitObserver, Health};
 
 use crate::metrics::StoreMetrics;
 #[cfg(fuzzing)]
@@ -61,9 +63,9 @@ use crate::store::format::record;
 use crate::store::journal::visibility::Visibility;
 use crate::store::replication::{ApplyError, Position, ReplicationLog};
 use crate::store::write::log_state::{Replicated, Replicating};
-use crate::store::write::queue::{JobScope, WriterRequest};
+use crate::store::write::queue::{JobScope, RetryTiming, WriterRequest};
 use crate::store::write::recovery::with_causes;
-use crate::store::write::writer::{Handle, RetryTiming, SharedWithReaders, Writer};
+use crate::store::write::writer::{Handle, SharedWithReaders, Writer};
 
 /// The name of the store's file in the data folder.
 pub const FILE_NAME: &str = "links.redb";

@@ -25,7 +25,7 @@ use crate::kaltura::session::Partners;
 use crate::links::file::{self, FileFormat, ImportLog, ImportOptions, ImportReport, OnLines};
 use crate::links::{Links, NewDestinations};
 use crate::model::{Actor, PartnerId};
-use crate::store::{CopyError, Lane, Snapshot, StoreError};
+use crate::store::{CopyError, Lane, SPACE_LEFT_BYTES, Snapshot, StoreError};
 use crate::transfer::slots::{ImportSlots, SpooledBytes};
 
 /// Imports at a time: each takes a core while it reads, and then waits for the one writer. Others wait with their files
@@ -319,7 +319,8 @@ fn write_pieces(
         if since_look >= stream::SPACE_INTERVAL_BYTES {
             since_look = 0;
             // A full disk would stop all writes, other partners' too.
-            links.store().check_space(stream::SPACE_LEFT_BYTES + all)?;
+            // As much again is left, because the store grows by about that.
+            links.store().check_space(SPACE_LEFT_BYTES + all)?;
         }
         writer.write_all(&piece)?;
     }

@@ -12,11 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::http::{self, Budget, Reservation, Response};
 use crate::links::Links;
+use crate::store::SPACE_LEFT_BYTES;
 use crate::transfer::TransferError;
 
-/// Space that spooled files must leave on the store's disk, in bytes, beside as much again as they take: the store
-/// grows by about that.
-pub(super) const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
 /// Exports at a time; each holds a view of the store and a thread. Backups have places of their own, so that no partner
 /// is in an operator's way.
 pub(super) const EXPORTS_MAX: usize = 4;

@@ -84,7 +84,7 @@ fn a_deletion_that_was_interrupted_is_finished() {
     let links = opened(folder.path());
     let at = Timestamp::from_unix(2_000_000_000);
     block_on(links.store().write(move |transaction| {
-        let first = transaction.links_of_user(PARTNER, "me", at, 1)?;
+        let first = transaction.links_of_user(PARTNER, "me", Some(at), 1)?;
         let old = transaction.get(first[0])?.unwrap();
         let new = ShortLink {
             status: Status::Deleted,
@@ -102,6 +102,25 @@ fn a_deletion_that_was_interrupted_is_finished() {
     let snapshot = links.store().snapshot().unwrap();
     snapshot.copy_to(&copy.join(crate::store::FILE_NAME), &mut ()).unwrap();
     drop((snapshot, links));
+    let entering = folder.path().join("entering");
+    std::fs::create_dir(&entering).unwrap();
+    std::fs::copy(
+        copy.join(crate::store::FILE_NAME),
+        entering.join(crate::store::FILE_NAME),
+    )
+    .unwrap();
+    let links = Links::open(&entering, Clock::system(), 8).unwrap();
+    // A cluster knows none that take several commits.
+    let position = crate::store::replication::Position {
+        cluster: *b"cluster of tests",
+        epoch: 1,
+        sequence: 0,
+        chain: Default::default(),
+        digest: Default::default(),
+    };
+    block_on(links.store().enter_cluster(position)).unwrap();
+    assert_eq!(left(&links), (1, 0));
+    drop(links);
     let links = Links::open(&copy, Clock::system(), 8).unwrap();
     block_on(links.finish_deletions()).unwrap();
     assert_eq!(left(&links), (1, 0));

@@ -16,9 +16,9 @@ use crate::links::tests::crash::run_seeds;
 use crate::links::tests::simulated::{World, check_whole, open_with};
 use crate::links::tests::{block_on, everybody};
 use crate::links::*;
-use crate::model::{Day, Visit};
+use crate::model::{Day, Usage, Visit};
 use crate::store::replication::{ClickMessage, ClickPosition, ClickSource};
-use crate::store::testing::clicks::SimulatedClicks;
+use crate::store::testing::clicks::{Sent, SimulatedClicks};
 use crate::store::testing::simulated::{Content, Disk, carry_out, crash};
 
 const RUNS: usize = 200;
@@ -39,6 +39,7 @@ fn add(to: &mut Counted, id: LinkId, (clicks, previews): (u64, u64)) {
 
 /// A box, beside what is in the cluster.
 struct Node {
+    name: String,
     is_admin: bool,
     /// What was on its disk at its last start.
     base: Content,
@@ -49,8 +50,9 @@ struct Node {
 }
 
 impl Node {
-    fn of(member: &Member, is_admin: bool) -> Self {
+    fn of(member: &Member, name: String, is_admin: bool) -> Self {
         Self {
+            name,
             is_admin,
             base: member.disk.content(),
             recorder: member.links.recorder(),
@@ -71,6 +73,17 @@ struct Fleet {
     written: Counted,
 }
 
+/// Starts a box again, under its name.
+fn restart(member: &mut Member, disk: Disk, cluster: &Cluster, name: &str) -> Result<(), String> {
+    member.disk = disk;
+    let log = Some(Arc::new(cluster.log.clone()) as Arc<dyn ReplicationLog>);
+    let links = open_with(&member.disk, &cluster.clock, member.seed, log)?.in_box(name);
+    links.load().map_err(|error| error.to_string())?;
+    block_on(links.drop_clicks_of_others()).map_err(|error| error.to_string())?;
+    member.links = Arc::new(links);
+    Ok(())
+}
+
 /// What a box is doing when it crashes.
 type Work = fn(&Member, &mut Node, &SimulatedClicks);
 
@@ -79,15 +92,18 @@ impl Fleet {
         let mut cluster = Cluster::new(seed);
         let mut rng = StdRng::seed_from_u64(seed);
         let mut nodes = Vec::new();
-        for (number, member) in cluster.members.iter_mut().enumerate() {
+        let mut members = std::mem::take(&mut cluster.members);
+        for (number, member) in members.iter_mut().enumerate() {
             let disk = member.disk.crashed(&mut rng);
             let base = disk.content();
-            member.restart(disk, &cluster.clock, &cluster.log).unwrap();
+            let name = format!("box-{number}");
+            restart(member, disk, &cluster, &name).unwrap();
             nodes.push(Node {
                 base,
-                ..Node::of(member, number < ADMINS)
+                ..Node::of(member, name, number < ADMINS)
             });
         }
+        cluster.members = members;
         let stream = SimulatedClicks::default();
         stream.set_faults(Some(StdRng::seed_from_u64(seed)));
         Self {
@@ -127,8 +143,11 @@ impl Fleet {
     }
 
     fn restart(&mut self, number: usize, disk: Disk) -> Result<(), String> {
-        let (base, member) = (disk.content(), &mut self.cluster.members[number]);
-        member.restart(disk, &self.cluster.clock, &self.cluster.log)?;
+        let base = disk.content();
+        let mut member = self.cluster.members.remove(number);
+        let restarted = restart(&mut member, disk, &self.cluster, &self.nodes[number].name);
+        self.cluster.members.insert(number, member);
+        restarted?;
         self.nodes[number].base = base;
         self.nodes[number].recorder = self.cluster.members[number].links.recorder();
         self.nodes[number].acknowledged = 0;
@@ -217,14 +236,16 @@ impl Fleet {
         };
         let (seed, base) = (self.rng.random(), disk.content());
         let log = Some(Arc::new(self.cluster.log.clone()) as Arc<dyn ReplicationLog>);
-        let links = open_with(&disk, &self.cluster.clock, seed, log)?;
+        let name = format!("box-{}", self.nodes.len());
+        let links = open_with(&disk, &self.cluster.clock, seed, log)?.in_box(&name);
         links.load().map_err(|error| error.to_string())?;
+        block_on(links.drop_clicks_of_others()).map_err(|error| error.to_string())?;
         let member = Member {
             disk,
             links: Arc::new(links),
             seed,
         };
-        let node = Node::of(&member, true);
+        let node = Node::of(&member, name, true);
         self.cluster.members.push(member);
         self.nodes.push(Node { base, ..node });
         Ok(())
@@ -362,7 +383,7 @@ fn flush(member: &Member, _: &mut Node, _: &SimulatedClicks) {
 
 fn send(member: &Member, node: &mut Node, stream: &SimulatedClicks) {
     for (counter, message) in queued(member, node.acknowledged) {
-        if !stream.publish(&message) {
+        if !stream.publish(&node.name, &message) {
             break;
         }
         node.acknowledged = counter;
@@ -375,13 +396,24 @@ fn send(member: &Member, node: &mut Node, stream: &SimulatedClicks) {
 fn count(member: &Member, _: &mut Node, stream: &SimulatedClicks) {
     let at = position(member, stream);
     // What it cannot count yet, it counts later.
-    let _ = block_on(member.links.count_messages(at, stream.read(at.sequence))).unwrap();
+    let messages = stream.read(at.sequence);
+    let mut held = HeldBoxes::default();
+    let _ = block_on(member.links.count_messages(at, messages, u64::MAX, &mut held)).unwrap();
+    assert!(held.is_empty());
 }
 
 /// Runs one seed; `tamper` changes the stream before its end is counted.
-fn run_one(seed: u64, tamper: fn(&mut Vec<Vec<u8>>)) -> Result<usize, String> {
+fn run_one(seed: u64, tamper: fn(&mut Vec<Sent>)) -> Result<usize, String> {
+    run_attacked(seed, false, tamper)
+}
+
+/// The same, with a thief who sends messages meanwhile.
+fn run_attacked(seed: u64, is_attacked: bool, tamper: fn(&mut Vec<Sent>)) -> Result<usize, String> {
     let mut fleet = Fleet::new(seed);
     for number in 1..=STEPS {
+        if is_attacked && number.is_multiple_of(4) {
+            fleet.stream.tamper(attack);
+        }
         fleet
             .cluster
             .clock
@@ -404,26 +436,128 @@ fn clicks_of_all_boxes_count_once_each() {
     println!("{messages} messages");
 }
 
-/// The last message that has clicks, as from another source.
-fn again(messages: &[Vec<u8>], source: ClickSource) -> Vec<u8> {
-    let message = ClickMessage::decode(messages.last().unwrap()).unwrap();
-    let at = crate::store::replication::Position {
+/// The last message, as another process of its box would send it.
+fn again(messages: &[Sent], process: [u8; 16]) -> Sent {
+    let (node, message) = messages.last().unwrap();
+    let message = ClickMessage::decode(message).unwrap();
+    let at = position_of(&message);
+    let source = ClickSource {
+        node: node.as_str().into(),
+        process,
+    };
+    let again = ClickMessage::encode(&at, &source, message.counter, message.deltas());
+    (node.clone(), again)
+}
+
+fn position_of(message: &ClickMessage<'_>) -> crate::store::replication::Position {
+    crate::store::replication::Position {
         cluster: message.cluster,
         epoch: message.epoch,
         sequence: message.sequence,
         chain: Default::default(),
         digest: Default::default(),
-    };
-    ClickMessage::encode(&at, source, message.counter, message.deltas())
+    }
 }
 
 #[test]
 fn message_that_is_counted_twice_would_be_found() {
     // The same again changes nothing; the same from another source is counted.
     run_one(1, |messages| messages.push(messages.last().unwrap().clone())).unwrap();
-    let found = run_one(1, |messages| messages.push(again(messages, ClickSource([9; 16]))));
+    let found = run_one(1, |messages| messages.push(again(messages, [9; 16])));
     assert!(
         found.as_ref().is_err_and(|error| error.contains("written down")),
         "{found:?}"
     );
+}
+
+/// Sends what somebody can who has the key of one box, and knows more of another one than that shows.
+fn attack(messages: &mut Vec<Sent>) {
+    let Some((node, message)) = messages.iter().rev().find(|(node, _)| node != "stolen").cloned() else {
+        return;
+    };
+    let decoded = ClickMessage::decode(&message).unwrap();
+    let at = position_of(&decoded);
+    let last_of = |node: &str| {
+        let source = ClickSource {
+            node: node.into(),
+            process: decoded.process,
+        };
+        ClickMessage::encode(&at, &source, u64::MAX, [].into_iter())
+    };
+    // Its last message again, one with a counter that none can exceed, in its name and in the thief's, and none.
+    let hostile = [
+        message.clone(),
+        last_of(&node),
+        last_of("stolen"),
+        b"TC\x09 no message".to_vec(),
+    ];
+    messages.extend(hostile.map(|message| ("stolen".to_owned(), message)));
+}
+
+#[test]
+fn messages_of_a_thief_change_no_clicks_of_others() {
+    for seed in 1..20 {
+        let ran = run_attacked(seed, true, |_| {});
+        ran.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+/// Messages that hold up their box: of a newer version, and of an entry that no log has.
+#[test]
+fn box_that_cannot_be_counted_holds_up_no_other() {
+    let fleet = Fleet::new(1);
+    fleet.cluster.log.set_faults(None);
+    fleet.stream.set_faults(None);
+    let id = fleet.cluster.add(0).unwrap().id;
+    fleet.cluster.settle().unwrap();
+    let (at, log) = (fleet.cluster.members[0].position(), fleet.cluster.log.clone());
+    let send = |node: &str, counter: u64, entry: u64| {
+        let at = crate::store::replication::Position { sequence: entry, ..at };
+        let source = ClickSource {
+            node: node.into(),
+            process: [7; 16],
+        };
+        let delta = crate::store::replication::clicks::ClickDelta {
+            id,
+            usage: Usage {
+                clicks: 1,
+                previews: 0,
+                last_used_at: Some(TODAY.start()),
+            },
+            day: TODAY,
+        };
+        ClickMessage::encode(&at, &source, counter, [delta].into_iter())
+    };
+    let mut newer = send("new", 1, 1);
+    newer.truncate(newer.len() - 4);
+    newer[2] = 99;
+    newer.extend(crate::store::testing::checksum_of(&newer));
+    let messages = vec![
+        ("new".to_owned(), newer),
+        ("ahead".to_owned(), send("ahead", 1, 2)),
+        ("good".to_owned(), send("good", 1, 1)),
+        ("ahead".to_owned(), send("ahead", 2, 1)),
+        ("good".to_owned(), send("good", 2, 1)),
+    ];
+    let (links, mut held) = (Arc::clone(&fleet.cluster.members[0].links), HeldBoxes::default());
+    let from = |sequence| ClickPosition { stream: 5, sequence };
+    let clicks = || block_on(links.find_with_usage(id, everybody())).unwrap().1.clicks;
+    let count =
+        |held: &mut HeldBoxes, head| block_on(links.count_messages(from(0), messages.clone(), head, held)).unwrap();
+    assert_eq!(count(&mut held, log.entries().len() as u64), (from(5), None));
+    assert_eq!((clicks(), held.is_due(1), held.is_due(2)), (2, false, true));
+    assert!(held.reason().unwrap().contains("clicks of ahead, and of 1 others"));
+    // After a restart, it begins before what was held up, and counts nothing twice.
+    assert_eq!(block_on(links.click_position()).unwrap(), Some(from(0)));
+    let mut held = HeldBoxes::default();
+    count(&mut held, 1);
+    assert_eq!(clicks(), 2);
+    // Of an entry that the log has, all wait for it.
+    let waits = count(&mut HeldBoxes::default(), 2);
+    assert_eq!(waits.0, from(1));
+    fleet.cluster.add(1).unwrap();
+    fleet.cluster.settle().unwrap();
+    let mut held = HeldBoxes::default();
+    assert_eq!(count(&mut held, 2), (from(5), None));
+    assert_eq!((clicks(), held.is_due(u64::MAX)), (4, false));
 }

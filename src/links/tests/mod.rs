@@ -15,6 +15,7 @@ mod once;
 mod policy;
 pub mod renew;
 mod round_trip;
+mod salvage;
 mod search;
 pub mod simulated;
 mod staged;

@@ -10,6 +10,8 @@ use crate::links::tests::{PARTNER, block_on, draft, everybody, imports};
 use crate::links::*;
 use crate::store::AuditQuery;
 use crate::store::replication::{ApplyError, Entry};
+use crate::store::testing::gate;
+use crate::store::testing::log::SimulatedLog;
 
 const UPDATE: ImportOptions = ImportOptions {
     conflict: Conflict::Update,
@@ -18,6 +20,9 @@ const UPDATE: ImportOptions = ImportOptions {
     partner: None,
     obeyed: None,
 };
+
+/// The kind of a change that has a part.
+const STAGED: u8 = 13;
 
 fn link(number: usize) -> ShortLink {
     ShortLink {
@@ -94,30 +99,106 @@ fn long_import_and_deletion_reach_every_store() {
     assert_eq!((deleted.unwrap(), kinds(&cluster)), (0, (1, ahead + 1)));
 }
 
-#[test]
-fn change_too_long_for_an_entry_takes_several() {
+/// A cluster with links that are deleted, and their ids.
+fn with_deleted_links() -> (Cluster, Vec<LinkId>) {
     let cluster = Cluster::new(1);
     import(&cluster, 0, (0..200).map(link).collect(), ImportOptions::default());
     block_on(cluster.members[0].links.delete_user(PARTNER, "me".into(), somebody())).unwrap();
     cluster.settle().unwrap();
-    let (stated, _) = kinds(&cluster);
-    let ids = (0..200).map(|number| link(number).id).collect();
-    let other = Arc::clone(&cluster.members[2].links);
-    cluster.log.interrupt(2, move || {
-        drop(block_on(other.add(draft("https://e.example/"), somebody())).unwrap())
+    (cluster, (0..200).map(|number| link(number).id).collect())
+}
+
+/// Payloads of the log that have parts of a change, after so many entries.
+fn sent_parts(cluster: &Cluster, after: usize) -> Vec<Vec<u8>> {
+    let entries = cluster.log.entries().split_off(after);
+    let payloads = entries
+        .iter()
+        .map(|entry| Entry::decode(entry).unwrap().payload.to_vec());
+    payloads.filter(|payload| payload[1] == STAGED).collect()
+}
+
+/// Another store writes before every second append.
+fn interrupt_again_and_again(log: &SimulatedLog, other: &Arc<Links>) {
+    let (again, links) = (log.clone(), Arc::clone(other));
+    log.interrupt(1, move || {
+        block_on(links.add(draft("https://e.example/"), somebody())).unwrap();
+        interrupt_again_and_again(&again, &links);
     });
+}
+
+#[test]
+fn long_change_that_is_always_overtaken_is_sent_once() {
+    let (cluster, ids) = with_deleted_links();
+    let before = cluster.log.entries().len();
+    interrupt_again_and_again(&cluster.log, &cluster.members[2].links);
     let restored = block_on(cluster.members[1].links.restore_all(ids, PARTNER, false, somebody())).unwrap();
+    cluster.log.interrupt_no_more();
     assert!(restored.iter().all(|(_, outcome)| *outcome == RestoreOutcome::Restored));
-    assert!(kinds(&cluster).0 > stated + 5);
-    cluster.settle().unwrap();
-    // Of the attempt that was overtaken, two parts are left.
-    assert_eq!(parts(&cluster), [2; 3]);
-    let world = shared(&cluster.members[0].links);
+    let sent = sent_parts(&cluster, before);
+    assert!(sent.len() > 5, "{}", sent.len());
+    let different: std::collections::BTreeSet<_> = sent.iter().collect();
+    assert_eq!(different.len(), sent.len(), "a part was sent again");
+    let world = agreed(&cluster);
     assert!(world.links.values().all(|link| link.status == Status::Enabled));
-    for member in &cluster.members {
-        assert_eq!(shared(&member.links), world);
-        check_whole(&member.links, &World::of(&member.links)).unwrap();
-    }
+}
+
+#[test]
+fn parts_of_a_long_change_that_is_refused_are_dropped() {
+    let (cluster, ids) = with_deleted_links();
+    let (before, log) = (cluster.log.entries().len(), cluster.log.clone());
+    cluster.log.interrupt(3, move || log.refuse(1));
+    let refused = block_on(cluster.members[1].links.restore_all(ids, PARTNER, false, somebody()));
+    assert!(refused.is_err());
+    assert_eq!(sent_parts(&cluster, before).len(), 3);
+    let world = agreed(&cluster);
+    assert!(world.links.values().all(|link| link.status == Status::Deleted));
+}
+
+#[test]
+fn long_change_is_apart_from_those_before_it() {
+    let (cluster, ids) = with_deleted_links();
+    let links = &cluster.members[1].links;
+    let before = cluster.log.entries().len();
+    let (added, restored) = block_on(async {
+        // Both wait while the writer is held up.
+        let (open_gate, gate) = gate();
+        let held = links.store.write_local(move |_| {
+            gate.lock().recv().unwrap();
+            Ok(())
+        });
+        let adding = links.add(draft("https://e.example/"), somebody());
+        let changing = links.change_together(ids, everybody(), BulkChange::Restore, somebody());
+        let opening = async { open_gate.send(()).unwrap() };
+        let (_, added, restored, ()) = tokio::join!(held, adding, changing, opening);
+        (added.unwrap(), restored.unwrap())
+    });
+    assert_eq!(restored.changed, 200);
+    // The add has an entry of its own, and then come the parts.
+    let payload = cluster.log.entries().swap_remove(before);
+    assert_ne!(Entry::decode(&payload).unwrap().payload[1], STAGED);
+    assert!(sent_parts(&cluster, before).len() > 5);
+    let world = agreed(&cluster);
+    assert!(world.links.contains_key(&added.id));
+    assert!(world.links.values().all(|link| link.status == Status::Enabled));
+}
+
+#[test]
+fn deletion_of_a_user_takes_links_of_a_fast_clock_too() {
+    let mut cluster = Cluster::new(1);
+    let fast = Clock::manual(cluster.clock.now().plus(600));
+    let disk = cluster.members[0].disk.clone();
+    let log = cluster.log.clone();
+    cluster.members[0].restart(disk, &fast, &log).unwrap();
+    let own = || Draft {
+        user_id: Some("me".into()),
+        ..draft("https://e.example/")
+    };
+    block_on(cluster.members[0].links.add(own(), somebody())).unwrap();
+    block_on(cluster.members[1].links.add(own(), somebody())).unwrap();
+    let deleted = block_on(cluster.members[1].links.delete_user(PARTNER, "me".into(), somebody()));
+    assert_eq!(deleted.unwrap(), 2);
+    let world = agreed(&cluster);
+    assert!(world.links.values().all(|link| link.status == Status::Deleted));
 }
 
 #[test]

@@ -15,6 +15,7 @@ impl ClusterReport {
         to.gauge("tinyd_cluster_behind_seconds", self.behind.as_secs_f64())?;
         to.gauge("tinyd_cluster_silent_seconds", self.silent.as_secs_f64())?;
         to.gauge("tinyd_cluster_halted", u64::from(self.halted.is_some()))?;
+        to.gauge("tinyd_cluster_clicks_waiting", self.clicks_waiting)?;
         let Some(admin) = &self.admin else {
             return Ok(());
         };
@@ -52,6 +53,7 @@ mod tests {
             position: 7,
             head: 9,
             silent: Duration::from_secs(3),
+            clicks_waiting: 17,
             ..ClusterReport::default()
         };
         let admin = ClusterReport {
@@ -82,6 +84,7 @@ mod tests {
                     "tinyd_cluster_behind_entries 2",
                     "tinyd_cluster_silent_seconds 3.0",
                     "tinyd_cluster_halted 0",
+                    "tinyd_cluster_clicks_waiting 17",
                 ][..],
             ),
             (

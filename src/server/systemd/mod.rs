@@ -467,7 +467,7 @@ mod tests {
         let after = hears.iter().find(|message| message != MORE_TIME);
         assert_eq!(after.unwrap(), "READY=1 STATUS=serving");
         sender.send(Event::Ending(Duration::ZERO)).unwrap();
-        assert!(hears.recv().unwrap().starts_with("STOPPING=1 STATUS=ending"));
+        assert!(hears.recv().unwrap().starts_with("STOPPING=1 STATUS=draining"));
         for _ in 0..3 {
             assert_eq!(hears.recv().unwrap(), format!("{MORE_TIME} WATCHDOG=1"));
         }

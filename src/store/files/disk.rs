@@ -24,6 +24,9 @@ pub fn give_to_owner_of(other: &fs::Metadata, file: &File) -> io::Result<()> {
     file.set_permissions(other.permissions())
 }
 
+/// Space that files beside a store must leave on its disk, in bytes: a full disk would stop all writes.
+pub const SPACE_LEFT_BYTES: u64 = 256 * 1024 * 1024;
+
 /// How much of a disk is free, without what is reserved for root, and how large it is, in bytes.
 pub fn space(folder: &Path) -> io::Result<(u64, u64)> {
     let of_disk = rustix::fs::statvfs(folder)?;

@@ -7,12 +7,12 @@ use crate::store::error::StoreError;
 use crate::store::format::checksum::{seal, unseal, unseal_text};
 use crate::store::format::keys::Bytes;
 use crate::store::format::tables::{REPLICATION, open_if_there};
-use crate::store::replication::{ClickMessage, ClickPosition, ClickSource};
+use crate::store::replication::{ClickMessage, ClickPosition};
 
 /// Counter → a message that the stream of clicks may not have yet. No part of what a copy holds.
 pub const OUTBOX: TableDefinition<'_, u64, Bytes> = TableDefinition::new("clicks_outbox");
 
-/// A source → the counter of its last message that was counted.
+/// A source, as a process and the name of its box → the counter of its last message that was counted.
 pub const SOURCES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks_sources");
 
 /// An id that is retired → the id that its link has now.
@@ -83,11 +83,11 @@ pub fn set_click_position(transaction: &WriteTransaction, position: ClickPositio
     Ok(())
 }
 
-pub fn last_counter(transaction: &WriteTransaction, source: ClickSource) -> Result<Option<u64>, StoreError> {
+pub fn last_counter(transaction: &WriteTransaction, source: &[u8]) -> Result<Option<u64>, StoreError> {
     let table = transaction.open_table(SOURCES)?;
-    let stored = table.get(source.0.as_slice())?;
+    let stored = table.get(source)?;
     stored
-        .map(|sealed| unseal_counter("clicks_sources", &source.0, sealed.value()))
+        .map(|sealed| unseal_counter("clicks_sources", source, sealed.value()))
         .transpose()
 }
 

@@ -45,6 +45,14 @@ pub fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], StoreError> {
     unseal_text(STAGED_NAME, key, value)
 }
 
+/// Drops all parts of an import.
+pub fn drop_parts(transaction: &WriteTransaction, import: &ImportId) -> Result<(), StoreError> {
+    let (first, last) = (key_of(import, 0), key_of(import, u32::MAX));
+    let mut staged = transaction.open_table(STAGED)?;
+    staged.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
+    Ok(())
+}
+
 /// Drops the parts of imports that began too long before an entry was written: each store does so alike.
 pub fn drop_old(transaction: &WriteTransaction, written_at: i64) -> Result<(), StoreError> {
     let mut staged = transaction.open_table(STAGED)?;

@@ -9,6 +9,7 @@
 //!
 //! docs/store-format.md describes the bytes. Journals of format 1 are only read, when their store is upgraded.
 
+pub mod concerned;
 pub mod record;
 pub mod redo;
 pub mod replay;

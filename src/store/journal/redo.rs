@@ -45,6 +45,10 @@ pub const CLICKS_SENT: u8 = 18;
 /// A message of the stream of clicks, with the position that it leads to.
 pub const CLICKS_COUNTED: u8 = 19;
 
+/// An entry of the audit log with the next number, and how many are kept: in entries of the replication log, where it
+/// is the same whatever comes before it.
+pub const LOGGED_NEXT: u8 = 20;
+
 /// The changes of one transaction in a cluster, in however many entries.
 const ENTRIES_MAX_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
 
@@ -152,13 +156,19 @@ impl Redo {
         self.long(entry);
     }
 
+    /// So many entries are kept.
+    pub fn logged_next(&mut self, most: u64, entry: &[u8]) {
+        self.append(&[&[LOGGED_NEXT]]);
+        self.note((most, entry));
+    }
+
     /// Entries of the audit log up to this one were dropped.
     pub fn log_dropped(&mut self, last: u64) {
         self.append(&[&[LOG_DROPPED], &last.to_be_bytes()]);
     }
 
-    /// The links of a user are to be deleted that were made up to a moment, and an entry of the audit log is to be
-    /// written, of which so many are kept.
+    /// All links of a user are to be deleted, changed at this moment, and an entry of the audit log is to be written,
+    /// of which so many are kept.
     pub fn user_deleted(&mut self, partner: PartnerId, user: &str, at: Timestamp, note: (u64, &[u8])) {
         self.append(&[&[USER_DELETED], &partner.0.to_be_bytes(), &at.as_unix().to_be_bytes()]);
         self.long(user.as_bytes());

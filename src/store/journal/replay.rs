@@ -10,7 +10,8 @@ use crate::store::format::{audit, record as stored_record, staged, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
     ASSEMBLED, CLICKS_COUNTED, CLICKS_QUEUED, CLICKS_SENT, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK,
-    LOG_DROPPED, LOGGED, PARTS_DROPPED, REVOKED, Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED, VERSION,
+    LOG_DROPPED, LOGGED, LOGGED_NEXT, PARTS_DROPPED, REVOKED, Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED,
+    VERSION,
 };
 use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::{ClickPosition, Entry, Position};
@@ -63,7 +64,7 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
         if sequence.checked_add(1) != Some(number) {
             break;
         }
-        apply(&mut transaction, payload)?;
+        apply(&mut transaction, payload, Source::Journal)?;
         sequence = number;
     }
     transaction.finish(sequence)?;
@@ -80,8 +81,41 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
     Ok(Replayed::Whole)
 }
 
-/// Makes the changes of a payload again.
-pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), StoreError> {
+/// Where a payload comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Journal,
+    /// An entry of the replication log.
+    Entry,
+    /// What the parts that entries had were put together to.
+    Parts,
+}
+
+impl Source {
+    /// Whether such a change is of there. Only a journal has what concerns one store alone, and nothing nests.
+    const fn has(self, kind: u8) -> bool {
+        match kind {
+            USED | USED_ON | DAYS_DROPPED | ENTRY | CLICKS_QUEUED | CLICKS_SENT | CLICKS_COUNTED => {
+                matches!(self, Self::Journal)
+            }
+            USER_DELETED | STAGED | IMPORTED | PARTS_DROPPED | ASSEMBLED => matches!(self, Self::Entry),
+            LOGGED_NEXT => !matches!(self, Self::Journal),
+            _ => true,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Journal => "a journal",
+            Self::Entry => "an entry",
+            Self::Parts => "parts of an entry",
+        }
+    }
+}
+
+/// Makes the changes of a payload again. An error in the table [`record::NAME`] is of the payload, any other is of the
+/// store.
+pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8], source: Source) -> Result<(), StoreError> {
     let mut rest = Parts(payload);
     let [version] = rest.take()?;
     if version != VERSION {
@@ -89,10 +123,16 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
         return Err(StoreError::damaged(record::NAME, reason));
     }
     while !rest.0.is_empty() {
-        match rest.take()? {
-            [LINK] => {
+        let [kind] = rest.take()?;
+        if !source.has(kind) {
+            let reason = format!("a change of kind {kind} in {}", source.name());
+            return Err(StoreError::damaged(record::NAME, reason));
+        }
+        match kind {
+            LINK => {
                 let id = rest.take_id()?;
-                let link = stored_record::decode_of_format_1(id, rest.take_long()?)?;
+                let link = stored_record::decode_of_format_1(id, rest.take_long()?);
+                let link = link.map_err(|error| StoreError::damaged(record::NAME, error))?;
                 match transaction.get(id) {
                     Ok(old) => transaction.put(old.as_ref(), link)?,
                     // The original transaction decided that it may be replaced.
@@ -100,53 +140,51 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8]) -> Result<(), St
                     Err(error) => return Err(error),
                 }
             }
-            [REVOKED] => transaction.revoke(rest.take()?, rest.take_time()?)?,
-            [COUNTED] => {
+            REVOKED => transaction.revoke(rest.take()?, rest.take_time()?)?,
+            COUNTED => {
                 let (digest, calls) = (rest.take()?, u64::from_be_bytes(rest.take()?));
                 transaction.set_counted(digest, calls, rest.take_time()?)?;
             }
-            [DROPPED] => transaction.drop_expired_sessions(rest.take_time()?)?,
-            [USED] => {
+            DROPPED => transaction.drop_expired_sessions(rest.take_time()?)?,
+            USED => {
                 let (id, usage) = (rest.take_id()?, rest.take()?);
                 transaction.set_usage(id, &usage, None)?;
             }
-            [USED_ON] => {
+            USED_ON => {
                 let (id, usage) = (rest.take_id()?, rest.take()?);
                 let day = Day(u32::from_be_bytes(rest.take()?));
                 transaction.set_usage(id, &usage, Some(day))?;
             }
-            [DAYS_DROPPED] => transaction.drop_days_until(rest.take_key()?)?,
-            [LOGGED] => {
+            DAYS_DROPPED => transaction.drop_days_until(rest.take_key()?)?,
+            LOGGED => {
                 let sequence = u64::from_be_bytes(rest.take()?);
                 transaction.put_audit(sequence, rest.take_long()?)?;
             }
-            [LOG_DROPPED] => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
-            [USAGE_MOVED] => transaction.move_usage(rest.take_id()?, rest.take_id()?)?,
-            [CLICKS_QUEUED] => {
+            LOGGED_NEXT => {
+                let most = u64::from_be_bytes(rest.take()?);
+                transaction.append_encoded_audit(rest.take_long()?, most)?;
+            }
+            LOG_DROPPED => transaction.drop_audit_until(u64::from_be_bytes(rest.take()?))?,
+            USAGE_MOVED => transaction.move_usage(rest.take_id()?, rest.take_id()?)?,
+            CLICKS_QUEUED => {
                 let (counter, length) = (u64::from_be_bytes(rest.take()?), u32::from_be_bytes(rest.take()?));
                 transaction.put_queued(counter, rest.take_slice(length as usize)?)?;
             }
-            [CLICKS_SENT] => transaction.drop_queued_until(u64::from_be_bytes(rest.take()?))?,
-            [CLICKS_COUNTED] => {
+            CLICKS_SENT => transaction.drop_queued_until(u64::from_be_bytes(rest.take()?))?,
+            CLICKS_COUNTED => {
                 let (stream, sequence) = (u64::from_be_bytes(rest.take()?), u64::from_be_bytes(rest.take()?));
                 let length = u32::from_be_bytes(rest.take()?);
                 let at = ClickPosition { stream, sequence };
                 transaction.add_message(at, rest.take_slice(length as usize)?)?;
             }
-            // Only a journal has entries; one in another would lead ever deeper.
-            [ENTRY] if transaction.is_of_entry => {
-                return Err(StoreError::damaged(record::NAME, "an entry in an entry"));
-            }
-            [ENTRY] => {
+            ENTRY => {
                 let bytes = rest.take_long()?;
                 let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
-                transaction.is_of_entry = true;
-                apply(transaction, entry.payload)?;
-                transaction.is_of_entry = false;
+                apply(transaction, entry.payload, Source::Entry)?;
                 let position = put_entry(transaction, bytes, &entry, u64::MAX)?;
                 transaction.digest = transaction.digest.map(|_| position.digest);
             }
-            [kind] => apply_ahead(transaction, kind, &mut rest)?,
+            kind => apply_ahead(transaction, kind, &mut rest)?,
         }
     }
     Ok(())
@@ -169,7 +207,7 @@ fn apply_ahead(transaction: &mut Transaction<'_>, kind: u8, rest: &mut Parts<'_>
         ASSEMBLED => {
             let (id, parts) = (rest.take()?, u32::from_be_bytes(rest.take()?));
             let payload = transaction.assemble(&id, parts)?;
-            apply(transaction, &payload)
+            apply(transaction, &payload, Source::Parts)
         }
         PARTS_DROPPED => transaction.drop_staged(&rest.take()?),
         kind => Err(StoreError::damaged(record::NAME, format!("a change of kind {kind}"))),
@@ -191,10 +229,10 @@ pub fn put_entry(
 }
 
 /// What is left of a payload.
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(pub &'a [u8]);
 
 impl<'a> Parts<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+    pub fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let (part, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
         self.0 = rest;
         Ok(*part)
@@ -211,13 +249,13 @@ impl<'a> Parts<'a> {
         self.take_slice(length.into())
     }
 
-    fn take_long(&mut self) -> Result<&'a [u8], StoreError> {
+    pub fn take_long(&mut self) -> Result<&'a [u8], StoreError> {
         let length = u32::from_be_bytes(self.take()?);
         self.take_slice(length as usize)
     }
 
     /// An entry of the audit log, and how many are kept.
-    fn take_note(&mut self) -> Result<Option<(AuditEntry, u64)>, StoreError> {
+    pub fn take_note(&mut self) -> Result<Option<(AuditEntry, u64)>, StoreError> {
         let (most, text) = (u64::from_be_bytes(self.take()?), self.take_long()?);
         if text.is_empty() {
             return Ok(None);
@@ -227,11 +265,11 @@ impl<'a> Parts<'a> {
         Ok(Some((entry, most)))
     }
 
-    fn take_id(&mut self) -> Result<LinkId, StoreError> {
+    pub fn take_id(&mut self) -> Result<LinkId, StoreError> {
         LinkId::from_bytes(self.take_key()?).map_err(|error| StoreError::damaged(record::NAME, error))
     }
 
-    fn take_time(&mut self) -> Result<Timestamp, StoreError> {
+    pub fn take_time(&mut self) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::from_unix(i64::from_be_bytes(self.take()?)))
     }
 }

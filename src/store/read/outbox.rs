@@ -38,12 +38,8 @@ impl Snapshot {
         let Some(table) = self.outbox() else { return Ok(usages) };
         for entry in table.iter()? {
             let message = entry?.1;
-            // Verification names a damaged one.
-            let Ok(message) = ClickMessage::decode(message.value()) else {
-                continue;
-            };
             for (usage, id) in usages.iter_mut().zip(ids) {
-                if let Some(delta) = message.find(*id) {
+                if let Some(delta) = ClickMessage::find_in(message.value(), *id) {
                     usage.add(&delta.usage);
                 }
             }
@@ -74,9 +70,7 @@ impl Snapshot {
         let Some(table) = self.outbox() else { return Ok(days) };
         for entry in table.iter()? {
             let message = entry?.1;
-            let delta = ClickMessage::decode(message.value())
-                .ok()
-                .and_then(|message| message.find(id));
+            let delta = ClickMessage::find_in(message.value(), id);
             days.extend(delta.map(|delta| DailyUsage {
                 day: delta.day,
                 clicks: delta.usage.clicks,
@@ -98,6 +92,19 @@ impl Snapshot {
                 Ok((counter.value(), message.value().to_vec()))
             })
             .collect()
+    }
+
+    /// Clicks and previews in the messages of the outbox after this one.
+    pub fn queued_visits(&self, counter: u64) -> Result<u64, StoreError> {
+        let mut visits = 0;
+        let Some(table) = self.outbox() else { return Ok(visits) };
+        for entry in table.range(counter.saturating_add(1)..)? {
+            let message = entry?.1;
+            let message = ClickMessage::decode(message.value()).ok();
+            let deltas = message.iter().flat_map(ClickMessage::deltas);
+            visits += deltas.map(|delta| delta.usage.visits()).sum::<u64>();
+        }
+        Ok(visits)
     }
 
     pub fn verify_fleet_clicks(&self, found: &mut Verification) -> Result<(), StoreError> {

@@ -14,8 +14,7 @@ use crate::store::format::keys::{self, Bytes, Index, OF_PARTNERS, PerIndex};
 use crate::store::format::outbox::FleetClicks;
 use crate::store::format::record;
 use crate::store::format::tables::{
-    self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, ENTRIES, LINKS, META, META_DELETION, META_SEQUENCE, REVOCATIONS,
-    STAGED,
+    self, ACTIONS, AUDIT, CLICKS, COUNTERS, DAYS, ENTRIES, LINKS, META, META_SEQUENCE, REVOCATIONS, STAGED,
 };
 use crate::store::format::values::{self, Counts, decode_counts};
 use crate::store::replication::{ContentDigest, Position};
@@ -255,18 +254,7 @@ impl Snapshot {
 
     /// The users whose links are being deleted, and since when.
     pub fn deletions(&self) -> Result<Vec<(PartnerId, String, Timestamp)>, StoreError> {
-        let mut deletions = Vec::new();
-        for entry in self.meta.range(META_DELETION..)? {
-            let (key, at) = entry?;
-            let Some((partner, user)) = tables::deletion_of(key.value()) else {
-                break;
-            };
-            match tables::unseal_deletion(key.value(), at.value()) {
-                Some(at) => deletions.push((partner, user.to_owned(), at)),
-                None => tracing::error!("ignoring a damaged note of a deletion"),
-            }
-        }
-        Ok(deletions)
+        deletions_in(&self.meta)
     }
 
     /// How many links have each status, in the order of [`Status::ALL`].
@@ -362,6 +350,24 @@ pub fn count_of_user<T: ReadableTable<Bytes, ()>>(
         }
     }
     Ok(count)
+}
+
+/// The users whose links are being deleted, and since when.
+pub fn deletions_in(
+    meta: &impl ReadableTable<&'static str, u64>,
+) -> Result<Vec<(PartnerId, String, Timestamp)>, StoreError> {
+    let mut deletions = Vec::new();
+    for entry in meta.range(tables::META_DELETION..)? {
+        let (key, at) = entry?;
+        let Some((partner, user)) = tables::deletion_of(key.value()) else {
+            break;
+        };
+        match tables::unseal_deletion(key.value(), at.value()) {
+            Some(at) => deletions.push((partner, user.to_owned(), at)),
+            None => tracing::error!("ignoring a damaged note of a deletion"),
+        }
+    }
+    Ok(deletions)
 }
 
 /// The links of a scope that are not deleted, made up to a moment.

@@ -1,14 +1,17 @@
 //! Messages of the stream of clicks, as bytes. docs/store-format.md describes them.
 //!
 //! A box counts the redirects that it has answered, and says so in messages with a counter that grows by one. Whoever
-//! adds them up keeps the last counter of each source, so that a message that comes twice counts once.
+//! adds them up keeps the last counter of each source, so that a message that comes twice counts once. A message names
+//! the box, and counts only if it came under the name that the servers grant to that box alone.
+
+use std::sync::Arc;
 
 use crate::model::{Day, ID_MAX_BYTES, LinkId, Timestamp, Usage};
 use crate::store::format::checksum::{self, SEAL_BYTES};
 use crate::store::replication::entry::{ClusterId, Parts, Position};
 
 const MAGIC: &[u8; 2] = b"TC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// An id padded with zeros, clicks, previews, the last click, the day.
 const DELTA_BYTES: usize = ID_MAX_BYTES + 8 + 8 + 8 + 4;
 /// Links of one message: less than 256 KiB.
@@ -16,9 +19,14 @@ pub const CLICK_MESSAGE_MAX_LINKS: usize = if cfg!(test) { 12 } else { 5_000 };
 /// Messages that wait in a store until no more are written, except at its end.
 pub const OUTBOX_MAX_MESSAGES: u64 = if cfg!(test) { 6 } else { 1_024 };
 
-/// What counts: drawn anew by each process, so that no two share it, whatever was copied or set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClickSource(pub [u8; 16]);
+/// What counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClickSource {
+    /// The name of the box.
+    pub node: Arc<str>,
+    /// Drawn anew by each process, so that no two share it, whatever was copied or set back.
+    pub process: [u8; 16],
+}
 
 /// How a link was used that a box has answered for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub struct ClickDelta {
 pub enum ClickError {
     #[error("malformed")]
     Malformed,
+    #[error("of box {0}, and not sent by it")]
+    Forged(String),
     #[error("version {0}: use a newer tinyd")]
     Newer(u8),
     #[error("of another cluster")]
@@ -48,8 +58,9 @@ pub struct ClickMessage<'a> {
     /// Up to where the sender had applied the log: it knew no links of later entries.
     pub epoch: u32,
     pub sequence: u64,
-    pub source: ClickSource,
+    pub process: [u8; 16],
     pub counter: u64,
+    pub node: &'a str,
     deltas: &'a [u8],
 }
 
@@ -57,18 +68,22 @@ impl<'a> ClickMessage<'a> {
     /// The deltas are in the order of their ids.
     pub fn encode(
         at: &Position,
-        source: ClickSource,
+        source: &ClickSource,
         counter: u64,
         deltas: impl Iterator<Item = ClickDelta>,
     ) -> Vec<u8> {
-        let header: [&[u8]; 7] = [
+        // A name has 32 characters at most.
+        let node_bytes = u8::try_from(source.node.len()).unwrap_or(u8::MAX);
+        let header: [&[u8]; 9] = [
             MAGIC,
             &[VERSION],
             &at.cluster,
             &at.epoch.to_be_bytes(),
             &at.sequence.to_be_bytes(),
-            &source.0,
+            &source.process,
             &counter.to_be_bytes(),
+            &[node_bytes],
+            source.node.as_bytes(),
         ];
         let mut bytes = header.concat();
         for ClickDelta { id, usage, day } in deltas {
@@ -87,29 +102,39 @@ impl<'a> ClickMessage<'a> {
     }
 
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ClickError> {
+        // First, so that a damaged message is not taken for a newer one: every version ends with it.
+        let (content, sum) = bytes.split_last_chunk::<SEAL_BYTES>().ok_or(ClickError::Malformed)?;
+        if checksum::checksum(&[content]) != *sum {
+            return Err(ClickError::Malformed);
+        }
+        Self::split(bytes)
+    }
+
+    /// The parts of a message, whose checksum is not looked at.
+    fn split(bytes: &'a [u8]) -> Result<Self, ClickError> {
         let mut rest = Parts(bytes);
         if rest.take::<2>().as_ref() != Some(MAGIC) {
             return Err(ClickError::Malformed);
         }
         match rest.take() {
             Some([VERSION]) => {}
-            Some([version]) => return Err(ClickError::Newer(version)),
-            None => return Err(ClickError::Malformed),
+            Some([version]) if version > VERSION => return Err(ClickError::Newer(version)),
+            _ => return Err(ClickError::Malformed),
         }
         let mut read = || {
             let (cluster, epoch, sequence) = (rest.take()?, rest.take()?, rest.take()?);
-            let (source, counter) = (rest.take()?, rest.take()?);
-            let (deltas, sum) = rest.0.split_last_chunk::<SEAL_BYTES>()?;
-            let content = bytes.get(..bytes.len() - SEAL_BYTES)?;
-            let message = Self {
+            let (process, counter, [node_bytes]) = (rest.take()?, rest.take()?, rest.take()?);
+            let (node, rest) = rest.0.split_at_checked(node_bytes.into())?;
+            let (deltas, _) = rest.split_last_chunk::<SEAL_BYTES>()?;
+            Some(Self {
                 cluster,
                 epoch: u32::from_be_bytes(epoch),
                 sequence: u64::from_be_bytes(sequence),
-                source: ClickSource(source),
+                process,
                 counter: u64::from_be_bytes(counter),
+                node: std::str::from_utf8(node).ok()?,
                 deltas,
-            };
-            (checksum::checksum(&[content]) == *sum).then_some(message)
+            })
         };
         let message = read().ok_or(ClickError::Malformed)?;
         // A delta that is none is passed over, by every box alike.
@@ -117,6 +142,11 @@ impl<'a> ClickMessage<'a> {
             true => Ok(message),
             false => Err(ClickError::Malformed),
         }
+    }
+
+    /// The key of its source in the table of them: what one box says is no other's.
+    pub fn source(&self) -> Vec<u8> {
+        [&self.process, self.node.as_bytes()].concat()
     }
 
     fn chunks(&self) -> impl Iterator<Item = &'a [u8; DELTA_BYTES]> + use<'a> {
@@ -127,11 +157,18 @@ impl<'a> ClickMessage<'a> {
         self.chunks().filter_map(decode_delta)
     }
 
-    pub fn find(&self, id: LinkId) -> Option<ClickDelta> {
+    fn find(&self, id: LinkId) -> Option<ClickDelta> {
         let deltas: &[[u8; DELTA_BYTES]] = self.deltas.as_chunks().0;
         let padded = id.padded();
         let at = deltas.binary_search_by(|delta| delta.get(..ID_MAX_BYTES).unwrap_or_default().cmp(&padded));
         deltas.get(at.ok()?).and_then(decode_delta)
+    }
+
+    /// What a message of this store's own has of a link. The checksum of a long message is verified only if it has
+    /// something; verification of the store names a damaged one.
+    pub fn find_in(bytes: &'a [u8], id: LinkId) -> Option<ClickDelta> {
+        Self::split(bytes).ok()?.find(id)?;
+        Self::decode(bytes).ok()?.find(id)
     }
 }
 
@@ -190,26 +227,33 @@ mod tests {
             delta("abcd1", 0, 3),
             delta("zzzzzzzzzzzzzzzzzzzz", 1, 1),
         ];
-        let bytes = ClickMessage::encode(&position(), ClickSource([5; 16]), 8, deltas.into_iter());
+        let source = ClickSource {
+            node: "edge-1".into(),
+            process: [5; 16],
+        };
+        let bytes = ClickMessage::encode(&position(), &source, 8, deltas.into_iter());
         let message = ClickMessage::decode(&bytes).unwrap();
         assert_eq!(
             (message.cluster, message.epoch, message.sequence),
             (*b"cluster of tests", 3, 41)
         );
-        assert_eq!((message.source, message.counter), (ClickSource([5; 16]), 8));
+        assert_eq!((message.process, message.node, message.counter), ([5; 16], "edge-1", 8));
         assert_eq!(message.deltas().collect::<Vec<_>>(), deltas);
         for delta in deltas {
-            assert_eq!(message.find(delta.id), Some(delta));
+            assert_eq!(ClickMessage::find_in(&bytes, delta.id), Some(delta));
         }
-        assert_eq!(message.find("abce".parse().unwrap()), None);
+        assert_eq!(ClickMessage::find_in(&bytes, "abce".parse().unwrap()), None);
         for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(ClickMessage::decode(&flipped).is_err(), "bit {bit}");
+            assert_eq!(ClickMessage::decode(&flipped), Err(ClickError::Malformed), "bit {bit}");
+            assert_eq!(ClickMessage::find_in(&flipped, deltas[1].id), None, "bit {bit}");
         }
         let mut newer = bytes;
-        newer[2] = 2;
-        assert_eq!(ClickMessage::decode(&newer), Err(ClickError::Newer(2)));
+        newer.truncate(newer.len() - SEAL_BYTES);
+        newer[2] = VERSION + 1;
+        newer.extend(checksum::checksum(&[&newer]));
+        assert_eq!(ClickMessage::decode(&newer), Err(ClickError::Newer(VERSION + 1)));
         let position = ClickPosition { stream: 1, sequence: 2 };
         assert_eq!(ClickPosition::unseal(b"k", &position.seal(b"k")).unwrap(), position);
         assert!(ClickPosition::unseal(b"l", &position.seal(b"k")).is_err());
@@ -219,9 +263,9 @@ mod tests {
         #[test]
         fn decoding_a_click_message_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = ClickMessage::decode(&bytes);
-            let _ = ClickMessage::decode(&[b"TC\x01", bytes.as_slice()].concat());
-            let sum = checksum::checksum(&[&b"TC\x01"[..], &bytes]);
-            let _ = ClickMessage::decode(&[b"TC\x01", bytes.as_slice(), &sum].concat());
+            let _ = ClickMessage::decode(&[b"TC\x02", bytes.as_slice()].concat());
+            let sum = checksum::checksum(&[&b"TC\x02"[..], &bytes]);
+            let _ = ClickMessage::decode(&[b"TC\x02", bytes.as_slice(), &sum].concat());
         }
     }
 }

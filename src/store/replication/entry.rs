@@ -70,6 +70,11 @@ impl Position {
         })
     }
 
+    /// The cluster as it is written for people.
+    pub fn cluster_text(&self) -> String {
+        self.cluster.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// A value of the table, for its key.
     pub fn seal(&self, key: &[u8]) -> Vec<u8> {
         let parts: [&[u8]; 5] = [

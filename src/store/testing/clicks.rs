@@ -9,12 +9,15 @@ use rand::rngs::StdRng;
 /// Messages that a read returns at most.
 const READ_MAX: usize = 3;
 
+/// A message, with the box that the servers know as its sender.
+pub(crate) type Sent = (String, Vec<u8>);
+
 #[derive(Default)]
 struct State {
     /// The first has the number 1.
-    messages: Vec<Vec<u8>>,
+    messages: Vec<Sent>,
     /// What may come yet, perhaps again.
-    under_way: Vec<Vec<u8>>,
+    under_way: Vec<Sent>,
     /// Which stream it is.
     number: u64,
     /// Without it, nothing goes wrong.
@@ -48,12 +51,13 @@ impl SimulatedClicks {
     }
 
     /// Changes what the stream holds, as a broken one does.
-    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Vec<Sent>)) {
         change(&mut self.0.lock().messages);
     }
 
     /// Whether the message is known to be stored.
-    pub(crate) fn publish(&self, message: &[u8]) -> bool {
+    pub(crate) fn publish(&self, node: &str, message: &[u8]) -> bool {
+        let sent = (node.to_owned(), message.to_vec());
         let mut state = self.0.lock();
         for late in std::mem::take(&mut state.under_way) {
             match state.odds(2) {
@@ -65,18 +69,18 @@ impl SimulatedClicks {
             return false;
         }
         if state.odds(8) {
-            state.under_way.push(message.to_vec());
+            state.under_way.push(sent);
             return false;
         }
-        state.messages.push(message.to_vec());
+        state.messages.push(sent.clone());
         if state.odds(8) {
-            state.under_way.push(message.to_vec());
+            state.under_way.push(sent);
         }
         !state.odds(8)
     }
 
     /// Messages after the one with the number `after`.
-    pub(crate) fn read(&self, after: u64) -> Vec<Vec<u8>> {
+    pub(crate) fn read(&self, after: u64) -> Vec<Sent> {
         let mut state = self.0.lock();
         if state.odds(8) {
             return Vec::new();

@@ -22,6 +22,8 @@ struct State {
     /// Whether reads wait for what is acknowledged, which takes somebody who applies it.
     says_head: bool,
     interruption: Option<(usize, Interruption)>,
+    /// So many of the next appends are refused.
+    refused: usize,
 }
 
 type Interruption = Box<dyn FnOnce() + Send>;
@@ -43,6 +45,11 @@ impl SimulatedLog {
     /// Has something come between the appends of a writer, after so many of them.
     pub(crate) fn interrupt(&self, after: usize, action: impl FnOnce() + Send + 'static) {
         self.0.lock().interruption = Some((after, Box::new(action)));
+    }
+
+    /// Refuses the next appends, so many of them.
+    pub(crate) fn refuse(&self, appends: usize) {
+        self.0.lock().refused = appends;
     }
 
     /// Forgets what has not come between.
@@ -109,6 +116,10 @@ impl ReplicationLog for SimulatedLog {
         }
         let mut state = self.0.lock();
         state.deliver();
+        if let Some(left) = state.refused.checked_sub(1) {
+            state.refused = left;
+            return Appended::Refused("simulated".to_owned());
+        }
         if state.odds(12) {
             return Appended::Refused("simulated".to_owned());
         }

@@ -14,3 +14,8 @@ pub fn gate() -> (Sender<()>, Arc<Mutex<Receiver<()>>>) {
     let (open_gate, gate) = channel();
     (open_gate, Arc::new(Mutex::new(gate)))
 }
+
+/// As messages and stored values end with.
+pub fn checksum_of(bytes: &[u8]) -> [u8; 4] {
+    crate::store::format::checksum::checksum(&[bytes])
+}

@@ -19,7 +19,7 @@ use crate::store::files::overlay::{Base, Overlay};
 use crate::store::format::tables;
 use crate::store::journal::{self, JournalFile, Replayed};
 use crate::store::replication::ReplicationLog;
-use crate::store::write::writer::RetryTiming;
+use crate::store::write::queue::RetryTiming;
 use crate::store::{CommitObserver, Store};
 
 /// What a disk writes whole or not at all.

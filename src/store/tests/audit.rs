@@ -6,7 +6,7 @@ use crate::model::{Actor, ActorKind, AuditAction, AuditEntry, PartnerId, Way};
 use crate::store::format::audit;
 use crate::store::format::tables::AUDIT;
 use crate::store::journal::redo::Redo;
-use crate::store::journal::replay;
+use crate::store::journal::replay::{self, Source};
 use crate::store::tests::copies::at;
 use crate::store::tests::journals::{crashed, file_in};
 use crate::store::tests::{block_on, golden_link, open, put};
@@ -74,7 +74,7 @@ fn entries_come_back_from_the_journal_and_are_not_doubled() {
     let payload = redo.into_bytes().unwrap();
     for _ in 0..2 {
         let payload = payload.clone();
-        block_on(store.write(move |transaction| replay::apply(transaction, &payload))).unwrap();
+        block_on(store.write(move |transaction| replay::apply(transaction, &payload, Source::Journal))).unwrap();
     }
     assert_logged(&store);
 }

@@ -8,7 +8,7 @@ use crate::model::{DailyUsage, Day, PartnerId};
 use crate::store::format::tables::DAYS;
 use crate::store::format::{clicks, days};
 use crate::store::journal::redo::Redo;
-use crate::store::journal::replay;
+use crate::store::journal::replay::{self, Source};
 use crate::store::tests::journals::{crashed, file_in};
 use crate::store::tests::usage::{add, id, usage, used};
 use crate::store::tests::{block_on, open};
@@ -86,7 +86,7 @@ fn replayed_clicks_of_a_day_are_not_counted_again() {
     let payload = redo.into_bytes().unwrap();
     for _ in 0..3 {
         let payload = payload.clone();
-        block_on(store.write(move |transaction| replay::apply(transaction, &payload))).unwrap();
+        block_on(store.write(move |transaction| replay::apply(transaction, &payload, Source::Journal))).unwrap();
     }
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.usage(id("aaaa")).unwrap(), usage(10, 9, 90));

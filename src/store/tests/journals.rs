@@ -13,6 +13,7 @@ use crate::store::files::disk::journal_path;
 use crate::store::format::{clicks, record};
 use crate::store::journal::record::records;
 use crate::store::journal::redo::Redo;
+use crate::store::journal::replay::Source;
 use crate::store::journal::{FILE_BYTES, Journal, Tie, replay};
 use crate::store::tests::{any_link, block_on, golden_link, open, put};
 use crate::store::*;
@@ -375,7 +376,7 @@ proptest! {
         altered[cut.index(whole.len())] = byte;
         for payload in [whole[..cut.index(whole.len())].to_vec(), altered, whole] {
             // What gives up is undone.
-            let _ = block_on(store.write(move |transaction| replay::apply(transaction, &payload)));
+            let _ = block_on(store.write(move |transaction| replay::apply(transaction, &payload, Source::Journal)));
             let found = store.snapshot().unwrap().verify(|| {}).unwrap();
             prop_assert!(found.problems.iter().all(|problem| problem.starts_with("unique id")), "{found:?}");
         }

@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod days;
+mod entries;
 mod formats;
 mod inspection;
 mod journals;
@@ -10,10 +11,9 @@ mod outbox;
 mod ownership;
 mod usage;
 
-use proptest::prelude::*;
-
 use crate::model::{PartnerId, ShortLink, Status, Timestamp};
 use crate::store::format::{checksum, clicks, record, tables, values};
+use proptest::prelude::*;
 
 prop_compose! {
     /// A link with any content; the ids, names and times repeat often enough to collide.

@@ -10,14 +10,18 @@ use crate::store::replication::{Chain, ClickError, ClickMessage, ClickPosition, 
 use crate::store::testing::log::SimulatedLog;
 use crate::store::tests::copies::{at, file_in};
 use crate::store::tests::usage::{id, usage};
-use crate::store::tests::{block_on, golden_link, open, put};
+use crate::store::tests::{block_on, checksum, golden_link, open, put};
 use crate::store::*;
 
-const OWN: ClickSource = ClickSource([1; 16]);
-const OTHER: ClickSource = ClickSource([2; 16]);
+fn source(node: &str) -> ClickSource {
+    ClickSource {
+        node: node.into(),
+        process: [1; 16],
+    }
+}
 
 /// A store in a cluster, with a link.
-fn in_cluster() -> (TempDir, Store) {
+pub(super) fn in_cluster() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let position = Position {
@@ -42,7 +46,7 @@ fn opened(path: &Path) -> Store {
 
 fn queue(store: &Store, clicks: u64) -> Option<u64> {
     let counted = vec![(golden_link().id, usage(clicks, 0, 5))];
-    let job = move |t: &mut Transaction<'_>| t.queue_clicks(OWN, &counted, at(0), false);
+    let job = move |t: &mut Transaction<'_>| t.queue_clicks(&source("own"), &counted, at(0), false);
     block_on(store.write_local(job)).unwrap()
 }
 
@@ -56,12 +60,17 @@ fn message(store: &Store, counter: u64, after_entry: u64, of: LinkId) -> Vec<u8>
         usage: usage(3, 1, 7),
         day: at(7).day(),
     };
-    ClickMessage::encode(&position, OTHER, counter, [delta].into_iter())
+    ClickMessage::encode(&position, &source("other"), counter, [delta].into_iter())
 }
 
 fn count(store: &Store, sequence: u64, message: Vec<u8>) -> Result<Vec<LinkId>, ClickError> {
+    let node = ClickMessage::decode(&message).map_or_else(|_| "other".to_owned(), |message| message.node.to_owned());
+    count_from(store, sequence, node, message)
+}
+
+fn count_from(store: &Store, sequence: u64, node: String, message: Vec<u8>) -> Result<Vec<LinkId>, ClickError> {
     let position = ClickPosition { stream: 9, sequence };
-    block_on(store.write_local(move |t| t.count_message(position, &message))).unwrap()
+    block_on(store.write_local(move |t| t.count_message(position, &node, &message))).unwrap()
 }
 
 fn shown(store: &Store) -> (Usage, Usage) {
@@ -113,7 +122,7 @@ fn full_outbox_takes_more_at_the_end_only() {
     }
     assert_eq!(written, replication::clicks::OUTBOX_MAX_MESSAGES);
     let counted = vec![(golden_link().id, usage(1, 0, 5))];
-    let job = move |t: &mut Transaction<'_>| t.queue_clicks(OWN, &counted, at(0), true);
+    let job = move |t: &mut Transaction<'_>| t.queue_clicks(&source("own"), &counted, at(0), true);
     assert_eq!(block_on(store.write_local(job)).unwrap(), Some(written + 1));
     block_on(store.write_local(|t| t.drop_queued_until(2))).unwrap();
     let queued = store.snapshot().unwrap().queued_after(0, 1).unwrap();
@@ -127,14 +136,21 @@ fn only_messages_that_can_be_counted_move_on() {
     let early = count(&store, 1, message(&store, 1, 5, link));
     assert_eq!(early, Err(ClickError::Early { sequence: 5 }));
     let mut newer = message(&store, 1, 4, link);
-    newer[2] = 2;
-    assert_eq!(count(&store, 1, newer), Err(ClickError::Newer(2)));
+    newer.truncate(newer.len() - 4);
+    newer[2] = 9;
+    newer.extend(checksum::checksum(&[&newer]));
+    assert_eq!(count(&store, 1, newer), Err(ClickError::Newer(9)));
     assert_eq!(store.snapshot().unwrap().click_position(), None);
     // What is no message of this cluster is passed over, as on every other box.
     assert_eq!(count(&store, 1, b"TC".to_vec()), Ok(Vec::new()));
     let mut foreign = message(&store, 1, 4, link);
+    foreign.truncate(foreign.len() - 4);
     foreign[3] ^= 1;
+    foreign.extend(checksum::checksum(&[&foreign]));
     assert_eq!(count(&store, 2, foreign), Ok(Vec::new()));
+    // Nor what another box has sent, after a restart too.
+    let forged = count_from(&store, 2, "thief".to_owned(), message(&store, 1, 4, link));
+    assert_eq!(forged, Ok(Vec::new()));
     assert_eq!(shown(&store).0, Usage::default());
     // A link that is in no store; and messages that are missing in between, which is logged.
     assert!(count(&store, 3, message(&store, 1, 4, id("none"))).is_ok());

@@ -11,7 +11,7 @@ use crate::model::{Day, LinkId, ShortLink, Status, Timestamp, Usage};
 use crate::store::format::tables::CLICKS;
 use crate::store::format::{checksum, clicks};
 use crate::store::journal::redo::Redo;
-use crate::store::journal::replay;
+use crate::store::journal::replay::{self, Source};
 use crate::store::tests::copies::at;
 use crate::store::tests::journals::{crashed, file_in};
 use crate::store::tests::{block_on, golden_link, open, put};
@@ -96,7 +96,7 @@ fn replayed_clicks_are_not_counted_again() {
     let payload = redo.into_bytes().unwrap();
     for _ in 0..3 {
         let payload = payload.clone();
-        block_on(store.write(move |transaction| replay::apply(transaction, &payload))).unwrap();
+        block_on(store.write(move |transaction| replay::apply(transaction, &payload, Source::Journal))).unwrap();
     }
     drop(store);
     assert_eq!(usage_in(&file_in(&folder), "aaaa"), usage(9, 9, 90));

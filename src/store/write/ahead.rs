@@ -71,8 +71,8 @@ impl Store {
         self.replicating().is_some()
     }
 
-    /// In a cluster: soft-deletes all links of a user that were made up to a moment, in one transaction of each store.
-    /// The note gets their number.
+    /// In a cluster: soft-deletes all links that a user has when the entry is applied, in one transaction of each
+    /// store. The note gets their number.
     pub async fn delete_links_of_user(
         &self,
         partner: PartnerId,
@@ -139,7 +139,7 @@ impl WriterState {
         result
     }
 
-    fn try_to_append(&mut self, payload: &[u8]) -> Result<EntryOutcome, (WriteError, StoreError)> {
+    pub fn try_to_append(&mut self, payload: &[u8]) -> Result<EntryOutcome, (WriteError, StoreError)> {
         let refused = |reason| Err((WriteError::Unavailable, StoreError::Log(reason)));
         let mut attempts = 0;
         loop {

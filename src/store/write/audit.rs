@@ -17,20 +17,43 @@ const DROPPED_MAX: u64 = 1_000;
 impl<'t> Transaction<'t> {
     /// Appends an entry and returns its number; now and then drops the oldest ones, so that about `most` are left.
     pub fn append_audit(&mut self, entry: &AuditEntry, most: u64) -> Result<u64, StoreError> {
-        let numbers = |entry: Result<(_, _), StorageError>| entry.map(|(key, _)| number_of(&key)).transpose();
-        // A damaged key must not keep anything from being written.
-        let last = self.audit()?.iter()?.rev().find_map(numbers).transpose()?;
-        let sequence = last.unwrap_or(0).saturating_add(1);
-        self.put_audit(sequence, &audit::encode(entry)?)?;
+        self.append_encoded_audit(&audit::encode(entry)?, most)
+    }
+
+    pub fn append_encoded_audit(&mut self, encoded: &[u8], most: u64) -> Result<u64, StoreError> {
+        let sequence = self.last_audit()?.saturating_add(1);
+        self.insert_audit(sequence, encoded)?;
+        self.last_audit = Some(sequence);
+        // In a cluster, each store finds number and limit, so that other entries before this one do not change it.
+        let is_in_cluster = self.is_in_cluster();
+        if is_in_cluster {
+            self.redo.logged_next(most, encoded);
+        } else {
+            self.redo.logged(sequence, encoded);
+        }
         if sequence.is_multiple_of(DROP_INTERVAL) {
             let oldest = self.audit()?.first()?.and_then(|(key, _)| number_of(&key));
             let oldest = oldest.unwrap_or(0);
             let until = sequence.saturating_sub(most);
             if oldest <= until {
-                self.drop_audit_until(until.min(oldest.saturating_add(DROPPED_MAX)))?;
+                let until = until.min(oldest.saturating_add(DROPPED_MAX));
+                self.remove_audit_until(until)?;
+                if !is_in_cluster {
+                    self.redo.log_dropped(until);
+                }
             }
         }
         Ok(sequence)
+    }
+
+    fn last_audit(&mut self) -> Result<u64, StoreError> {
+        if let Some(last) = self.last_audit {
+            return Ok(last);
+        }
+        let numbers = |entry: Result<(_, _), StorageError>| entry.map(|(key, _)| number_of(&key)).transpose();
+        // A damaged key must not keep anything from being written.
+        let last = self.audit()?.iter()?.rev().find_map(numbers).transpose()?;
+        Ok(last.unwrap_or(0))
     }
 
     /// Writes an entry again that tells of what goes on, unless it has been dropped meanwhile.
@@ -43,19 +66,32 @@ impl<'t> Transaction<'t> {
     }
 
     pub fn put_audit(&mut self, sequence: u64, encoded: &[u8]) -> Result<(), StoreError> {
-        self.modifications += 1;
-        let sealed = audit::sealed(sequence, encoded);
-        self.audit()?
-            .insert(sequence.to_be_bytes().as_slice(), sealed.as_slice())?;
+        self.insert_audit(sequence, encoded)?;
+        self.last_audit = None;
         self.redo.logged(sequence, encoded);
         Ok(())
     }
 
-    pub fn drop_audit_until(&mut self, last: u64) -> Result<(), StoreError> {
+    fn insert_audit(&mut self, sequence: u64, encoded: &[u8]) -> Result<(), StoreError> {
         self.modifications += 1;
+        let sealed = audit::sealed(sequence, encoded);
+        self.audit()?
+            .insert(sequence.to_be_bytes().as_slice(), sealed.as_slice())?;
+        Ok(())
+    }
+
+    pub fn drop_audit_until(&mut self, last: u64) -> Result<(), StoreError> {
+        self.remove_audit_until(last)?;
+        self.redo.log_dropped(last);
+        Ok(())
+    }
+
+    fn remove_audit_until(&mut self, last: u64) -> Result<(), StoreError> {
+        self.modifications += 1;
+        // All may be gone.
+        self.last_audit = None;
         self.audit()?
             .retain_in(..=last.to_be_bytes().as_slice(), |_, _| false)?;
-        self.redo.log_dropped(last);
         Ok(())
     }
 

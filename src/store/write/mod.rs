@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod leave;
 pub mod log_state;
 pub mod outbox;
+pub mod parts;
 pub mod prepared;
 pub mod queue;
 pub mod recovery;

@@ -31,7 +31,7 @@ impl Transaction<'_> {
     /// if it is full. The counts are in the order of the ids.
     pub fn queue_clicks(
         &mut self,
-        source: ClickSource,
+        source: &ClickSource,
         counted: &[(LinkId, Usage)],
         now: Timestamp,
         may_overfill: bool,
@@ -70,38 +70,65 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Counts the message of the stream that leads to this position, unless it has been counted, and returns the links
-    /// that people have opened. What is no message of this cluster is passed over. After an error nothing has changed.
+    /// Removes the messages of the outbox up to the last one that is not of this box, and returns how many clicks and
+    /// previews they have.
+    pub fn drop_queued_of_others(&mut self, node: &str) -> Result<u64, StoreError> {
+        let (mut last, mut visits, mut until) = (None, 0, 0);
+        for entry in self.inner.open_table(OUTBOX)?.iter()? {
+            let (counter, message) = entry?;
+            // Verification names a damaged one.
+            let Ok(message) = ClickMessage::decode(message.value()) else {
+                continue;
+            };
+            until += message.deltas().map(|delta| delta.usage.visits()).sum::<u64>();
+            if message.node != node {
+                (last, visits) = (Some(counter.value()), until);
+            }
+        }
+        if let Some(last) = last {
+            self.drop_queued_until(last)?;
+        }
+        Ok(visits)
+    }
+
+    /// Counts a message of the stream that came from this box, unless it has been counted, notes the position up to
+    /// which all are counted then, and returns the links that people have opened. What is no message of this cluster
+    /// and box is passed over. After an error nothing has changed.
     pub fn count_message(
         &mut self,
         at: ClickPosition,
+        node: &str,
         bytes: &[u8],
     ) -> Result<Result<Vec<LinkId>, ClickError>, StoreError> {
         let Some(position) = tables::position_in(self.inner)? else {
             return Ok(Err(ClickError::Foreign));
         };
+        let message = ClickMessage::decode(bytes).and_then(|message| match message.sequence {
+            _ if message.cluster != position.cluster => Err(ClickError::Foreign),
+            _ if message.node != node => Err(ClickError::Forged(message.node.to_owned())),
+            sequence if sequence > position.sequence => Err(ClickError::Early { sequence }),
+            _ => Ok(message),
+        });
         let mut used = Vec::new();
-        match ClickMessage::decode(bytes) {
-            Ok(message) if message.cluster == position.cluster => {
-                let sequence = message.sequence;
-                if (message.epoch, sequence) > (position.epoch, position.sequence) {
-                    return Ok(Err(ClickError::Early { sequence }));
-                }
+        match message {
+            Ok(message) => {
                 let opened = message.deltas().filter(|delta| delta.usage.clicks > 0);
                 used.extend(opened.map(|delta| delta.id));
+                self.add_message(at, bytes)?;
             }
-            Err(error @ ClickError::Newer(_)) => return Ok(Err(error)),
-            Ok(_) => tracing::error!(message = at.sequence, "passing over clicks of another cluster"),
-            Err(error) => tracing::error!(message = at.sequence, %error, "passing over a message of clicks"),
+            Err(error @ (ClickError::Newer(_) | ClickError::Early { .. })) => return Ok(Err(error)),
+            Err(error) => {
+                tracing::error!(node, %error, "passing over a message of clicks");
+                self.add_message(at, &[])?;
+            }
         }
-        self.add_message(at, bytes)?;
         for id in &mut used {
             *id = outbox::resolve(self.inner, *id)?;
         }
         Ok(Ok(used))
     }
 
-    /// As [`Self::count_message`], of a message that may be counted now.
+    /// As [`Self::count_message`], of a message that may be counted now, or none.
     pub fn add_message(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
         // The message says it all.
         let mut redo = mem::replace(&mut self.redo, Redo::not_kept());
@@ -114,15 +141,12 @@ impl Transaction<'_> {
 
     fn add_deltas(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
         outbox::set_click_position(self.inner, at)?;
-        let own = tables::position_in(self.inner)?.map(|position| position.cluster);
         let Ok(message) = ClickMessage::decode(bytes) else {
             return Ok(());
         };
-        if own != Some(message.cluster) {
-            return Ok(());
-        }
         self.drop_own(&message, bytes)?;
-        let before = outbox::last_counter(self.inner, message.source)?;
+        let key = message.source();
+        let before = outbox::last_counter(self.inner, &key)?;
         if before.is_some_and(|before| message.counter <= before) {
             return Ok(());
         }
@@ -132,13 +156,14 @@ impl Transaction<'_> {
         {
             tracing::error!(
                 missing,
+                node = message.node,
                 "messages of clicks are missing: totals of this box are too low"
             );
         }
-        let source = outbox::seal_counter(&message.source.0, message.counter);
+        let source = outbox::seal_counter(&key, message.counter);
         self.inner
             .open_table(SOURCES)?
-            .insert(message.source.0.as_slice(), source.as_slice())?;
+            .insert(key.as_slice(), source.as_slice())?;
         for delta in message.deltas() {
             let id = outbox::resolve(self.inner, delta.id)?;
             self.add_delta(&ClickDelta { id, ..delta })?;
@@ -156,6 +181,11 @@ impl Transaction<'_> {
             table.remove(message.counter)?;
         }
         Ok(())
+    }
+
+    /// Whether what is counted of a link is that of another one.
+    pub fn is_moved(&self, id: LinkId) -> Result<bool, StoreError> {
+        Ok(self.inner.open_table(MOVED)?.get(id.as_bytes())?.is_some())
     }
 
     /// Notes that what is counted of a link is that of another one, also what comes later.
@@ -187,7 +217,7 @@ pub fn carry_over(from: &Database, to: &Path) -> Result<(), StoreError> {
         let Ok(message) = ClickMessage::decode(&bytes) else {
             continue;
         };
-        if outbox::last_counter(&transaction, message.source)?.is_none_or(|counted| counted < counter) {
+        if outbox::last_counter(&transaction, &message.source())?.is_none_or(|counted| counted < counter) {
             transaction.open_table(OUTBOX)?.insert(counter, bytes.as_slice())?;
         }
     }

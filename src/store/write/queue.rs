@@ -16,6 +16,35 @@ use crate::store::write::transaction::Transaction;
 /// Jobs in one transaction at most. Throughput is flat from about 16 rows; beyond this a batch only adds latency.
 const BATCH_MAX_JOBS: usize = 256;
 
+/// The longest pause between attempts to open the store again, in seconds.
+pub const REOPEN_SECONDS_MAX: u64 = 5;
+
+/// When the writer acts without a job.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryTiming {
+    /// The first pause before the store is opened again after a failure; doubled each time.
+    pub reopen_first: Duration,
+    /// The longest one.
+    pub reopen_most: Duration,
+    /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
+    /// ever something to replay after a crash.
+    pub idle: Duration,
+    /// The same where only clicks have been written, which come every few seconds while links are used at all: a
+    /// checkpoint each time would wear out the disk.
+    pub idle_after_clicks: Duration,
+}
+
+impl Default for RetryTiming {
+    fn default() -> Self {
+        Self {
+            reopen_first: Duration::from_millis(100),
+            reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
+            idle: Duration::from_secs(1),
+            idle_after_clicks: Duration::from_secs(30),
+        }
+    }
+}
+
 /// How a job that has a transaction for itself ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionEnd {

@@ -1,6 +1,7 @@
 //! The writer in a cluster: what its jobs change is appended to the replication log before it is acknowledged, and what
 //! others have appended is applied.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -12,11 +13,13 @@ use tokio::sync::oneshot;
 use crate::model::unix_milliseconds;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::format::{staged, tables};
+use crate::store::journal::record;
 use crate::store::journal::redo::{Redo, journal_of_entries};
-use crate::store::journal::{record, replay};
+use crate::store::journal::replay::{self, Source};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position};
 use crate::store::write::log_state::Replicated;
 use crate::store::write::outbox;
+use crate::store::write::parts::SentParts;
 use crate::store::write::queue::WriterRequest;
 use crate::store::write::transaction::{EntryOutcome, Finished, Transaction};
 use crate::store::write::writer::{BatchError, Writer, WriterState};
@@ -26,8 +29,6 @@ const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_DOUBLINGS_MAX: u32 = 4;
 /// How often a batch is tried that others overtake. Each time takes some milliseconds.
 const ATTEMPTS_MAX: u32 = 100;
-/// Bytes of a change that is too long for one entry, in each of its entries.
-const PART_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
 /// More changes than this are committed to the store's file itself, because it takes long to make them again.
 const JOURNAL_MAX_CHANGES: usize = if cfg!(test) { 8 } else { 10_000 };
 
@@ -69,7 +70,12 @@ impl Writer {
 impl WriterState {
     /// Appends what a transaction has changed to the log; false if another entry came first. Then the transaction must
     /// be given up.
-    pub fn replicate(&self, inner: &WriteTransaction, finished: &mut Finished) -> Result<bool, BatchError> {
+    pub fn replicate(
+        &self,
+        inner: &WriteTransaction,
+        finished: &mut Finished,
+        sent: &mut SentParts,
+    ) -> Result<bool, BatchError> {
         let Some(replicated) = &self.replicated else {
             return Ok(true);
         };
@@ -78,37 +84,80 @@ impl WriterState {
         if let Some(why) = replicated.halted() {
             return Err(refused(why.to_string()));
         }
-        let (Some(payload), Some(digest)) = (finished.redo.take(), finished.digest) else {
+        let is_long = self.takes_several_entries(finished);
+        let (Some(mut payload), Some(digest)) = (finished.redo.take(), finished.digest) else {
             return Err(refused("a change is too long, or has no form in an entry".to_owned()));
         };
         let (mut at, written_at) = (replicated.position(), unix_milliseconds());
         let mut entries = Vec::new();
-        for (number, payload) in in_entries(payload, written_at) {
-            // Parts change no link.
-            let digest = if number > 0 { at.digest } else { digest };
-            let (entry, position) = Entry::encode(&at, digest, written_at, &payload);
-            match replicated.append(at.sequence, &entry) {
-                Appended::Stored => {}
-                Appended::Overtaken => return Ok(false),
-                // Parts without the last entry change nothing.
-                Appended::Unknown(reason) if number == 0 => {
-                    return Err((WriteError::OutcomeUnknown, StoreError::Log(reason)));
-                }
-                Appended::Refused(reason) | Appended::Unknown(reason) => return Err(refused(reason)),
+        let mut append = |digest, payload: &[u8]| {
+            let (entry, position) = Entry::encode(&at, digest, written_at, payload);
+            let appended = replicated.append(at.sequence, &entry);
+            if appended == Appended::Stored {
+                at = position;
+                entries.push((entry, position));
             }
-            at = position;
-            entries.push((entry, position));
+            appended
+        };
+        if is_long {
+            // Parts change no link, and without the last entry nothing.
+            let unchanged = replicated.position().digest;
+            let last = sent.send(&payload, written_at, |part| match append(unchanged, part) {
+                Appended::Stored => Ok(true),
+                Appended::Overtaken => Ok(false),
+                Appended::Refused(reason) | Appended::Unknown(reason) => Err(refused(reason)),
+            })?;
+            let Some(last) = last.and_then(Redo::into_bytes) else {
+                return Ok(false);
+            };
+            payload = last;
+        }
+        match append(digest, &payload) {
+            Appended::Stored => {}
+            Appended::Overtaken => return Ok(false),
+            Appended::Refused(reason) => return Err(refused(reason)),
+            Appended::Unknown(reason) => return Err((WriteError::OutcomeUnknown, StoreError::Log(reason))),
         }
         // From here on the change is made, whatever this store's disk does.
-        let mut put = entries
-            .iter()
-            .map(|(entry, position)| tables::put_entry(inner, entry, position, replicated.kept_max_bytes));
-        put.try_for_each(|put| put)
-            .and_then(|()| staged::drop_old(inner, written_at))
-            .map_err(|error| (WriteError::OutcomeUnknown, error))?;
+        let parts = if is_long { mem::take(sent) } else { SentParts::default() };
+        let put = || {
+            for (entry, position) in &entries {
+                tables::put_entry(inner, entry, position, replicated.kept_max_bytes)?;
+            }
+            parts.id().map_or(Ok(()), |id| staged::drop_parts(inner, id))?;
+            staged::drop_old(inner, written_at)
+        };
+        put().map_err(|error| (WriteError::OutcomeUnknown, error))?;
         finished.redo = Some(journal_of_entries(entries.iter().map(|(entry, _)| entry.as_slice())));
         finished.position = Some(at);
         Ok(true)
+    }
+
+    pub fn takes_several_entries(&self, finished: &Finished) -> bool {
+        let length = finished.redo.as_ref().map_or(0, Vec::len);
+        self.replicated.is_some() && length > PAYLOAD_MAX_BYTES
+    }
+
+    /// Has every store drop the parts of a change that was given up, now rather than after a day. Returns what became
+    /// of the change.
+    pub fn drop_sent(&mut self, sent: &SentParts, committed: Result<usize, BatchError>) -> Result<usize, BatchError> {
+        let Some(id) = sent.id() else { return committed };
+        if committed.as_ref().is_err_and(|(_, error)| error.is_of_the_file()) {
+            // The store is opened again first.
+            return committed;
+        }
+        self.restore_uncommitted()
+            .map_err(|error| (WriteError::Unavailable, error))?;
+        let mut redo = Redo::kept_for_entries();
+        redo.parts_dropped(id);
+        match self.try_to_append(&redo.into_bytes().unwrap_or_default()) {
+            Err((_, error)) if error.is_of_the_file() => return Err((WriteError::OutcomeUnknown, error)),
+            Err((_, error)) => {
+                tracing::warn!(%error, "the parts of a change that was given up stay for a day");
+            }
+            Ok(_) => {}
+        }
+        committed
     }
 
     /// After another writer's entry came first: undoes the batch, applies what there is, and pauses, so that not always
@@ -278,27 +327,6 @@ impl WriterState {
     }
 }
 
-/// The payloads of the entries that a change takes, each with how many follow: it, or its parts and what puts them
-/// together again.
-fn in_entries(payload: Vec<u8>, began_at: i64) -> impl Iterator<Item = (usize, Vec<u8>)> {
-    let mut payloads = Vec::new();
-    if payload.len() > PAYLOAD_MAX_BYTES {
-        let id = staged::import_id(began_at);
-        let (mut parts, mut last) = (0, Redo::kept_for_entries());
-        for part in payload.chunks(PART_BYTES) {
-            let mut redo = Redo::kept_for_entries();
-            redo.staged(&id, parts, part);
-            payloads.extend(redo.into_bytes());
-            parts += 1;
-        }
-        last.assembled(&id, parts);
-        payloads.extend(last.into_bytes());
-    } else {
-        payloads.push(payload);
-    }
-    (0..payloads.len()).rev().zip(payloads)
-}
-
 /// Makes the changes of an entry that follows the position, which then is after it; false for one that has been
 /// applied.
 fn apply_one(
@@ -318,19 +346,17 @@ fn apply_one(
     }
     entry.check_follows(at).map_err(Failed::Entry)?;
     transaction.outcome = EntryOutcome::default();
-    transaction.is_of_entry = true;
-    let applied = replay::apply(transaction, entry.payload);
-    transaction.is_of_entry = false;
-    match applied {
+    match replay::apply(transaction, entry.payload, Source::Entry) {
         Ok(()) => {}
+        // Its hash continues the chain, so that it is what was written: by a program that knows more.
+        Err(StoreError::Damaged {
+            table: record::NAME,
+            reason,
+        }) => return Err(Failed::Entry(ApplyError::Newer { sequence, what: reason })),
         // What the others decide with an intact record, this store cannot tell.
-        Err(error @ StoreError::Damaged { table, .. }) if !entry.states_digest && table != record::NAME => {
+        Err(error @ StoreError::Damaged { .. }) => {
             tracing::error!(%error, sequence, "an entry of the replication log concerns a damaged record");
             return Err(Failed::Entry(ApplyError::Diverged { sequence }));
-        }
-        // Its hash continues the chain, so that it is what was written: by a program that knows more.
-        Err(StoreError::Damaged { reason, .. }) => {
-            return Err(Failed::Entry(ApplyError::Newer { sequence, what: reason }));
         }
         Err(error) => return Err(error.into()),
     }

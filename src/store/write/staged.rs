@@ -12,11 +12,12 @@ use crate::store::format::record as stored_record;
 use crate::store::format::staged::{self, StagedLink};
 use crate::store::format::tables::{STAGED, STAGED_NAME};
 use crate::store::journal::record;
+use crate::store::read::snapshot;
 use crate::store::replication::ImportId;
 use crate::store::write::transaction::Transaction;
 
 impl Transaction<'_> {
-    /// Soft-deletes the links of a user that were made up to a moment, and notes how many.
+    /// Soft-deletes all links that a user has now, whatever the clocks of their writers said, and notes how many.
     pub fn delete_links_of_user(
         &mut self,
         partner: PartnerId,
@@ -24,7 +25,23 @@ impl Transaction<'_> {
         at: Timestamp,
         note: Option<(AuditEntry, u64)>,
     ) -> Result<(), StoreError> {
-        let ids = self.links_of_user(partner, user, at, usize::MAX)?;
+        let deleted = self.delete_all_of_user(partner, user, None, at)?;
+        self.outcome.deleted = deleted;
+        if let Some((mut entry, most)) = note.filter(|_| deleted > 0) {
+            entry.note("links", None, Some(deleted.to_string()));
+            self.append_audit(&entry, most)?;
+        }
+        Ok(())
+    }
+
+    fn delete_all_of_user(
+        &mut self,
+        partner: PartnerId,
+        user: &str,
+        until: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let ids = self.links_of_user(partner, user, until, usize::MAX)?;
         for id in &ids {
             let old = self.get(*id)?;
             let old = old.ok_or_else(|| StoreError::damaged("links", format!("{id}: the record is lost")))?;
@@ -35,10 +52,14 @@ impl Transaction<'_> {
             };
             self.put(Some(&old), new)?;
         }
-        self.outcome.deleted = ids.len();
-        if let Some((mut entry, most)) = note.filter(|_| !ids.is_empty()) {
-            entry.note("links", None, Some(ids.len().to_string()));
-            self.append_audit(&entry, most)?;
+        Ok(ids.len())
+    }
+
+    /// Finishes deletions of users that were interrupted: a cluster knows none that take several commits.
+    pub fn finish_deletions(&mut self) -> Result<(), StoreError> {
+        for (partner, user, at) in snapshot::deletions_in(&self.tables.meta)? {
+            self.delete_all_of_user(partner, &user, Some(at), at)?;
+            self.end_deletion(partner, &user)?;
         }
         Ok(())
     }
@@ -96,10 +117,7 @@ impl Transaction<'_> {
 
     pub fn drop_staged(&mut self, import: &ImportId) -> Result<(), StoreError> {
         self.modifications += 1;
-        let (first, last) = (staged::key_of(import, 0), staged::key_of(import, u32::MAX));
-        let mut table = self.inner.open_table(STAGED)?;
-        table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
-        Ok(())
+        staged::drop_parts(self.inner, import)
     }
 
     /// Whether all parts of an import are there, and the links are still those that it was worked out from.

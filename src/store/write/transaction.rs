@@ -79,6 +79,8 @@ pub struct Transaction<'t> {
     pub counting: Counting<'t>,
     /// Opened when something is logged.
     pub audit: Option<Table<'t, Bytes, Bytes>>,
+    /// The number of the last entry in it, once that is known.
+    pub last_audit: Option<u64>,
     // Counters change with nearly every job; they are written once, at the end.
     counted: BTreeMap<Vec<u8>, [i64; Status::ALL.len()]>,
     // None without an observer, or if there are too many.
@@ -88,8 +90,6 @@ pub struct Transaction<'t> {
     pub digest: Option<ContentDigest>,
     /// Of the last entry of the replication log that says what to do.
     pub outcome: EntryOutcome,
-    /// Whether changes are those of an entry that is replayed.
-    pub is_of_entry: bool,
     /// How many changes have been made or begun.
     pub modifications: usize,
     /// How many of them are clicks.
@@ -118,12 +118,12 @@ impl<'t> Transaction<'t> {
             tables: Tables::open(inner)?,
             counting: Counting::default(),
             audit: None,
+            last_audit: None,
             counted: BTreeMap::new(),
             changes: is_observed.then(Vec::new),
             redo,
             digest: None,
             outcome: EntryOutcome::default(),
-            is_of_entry: false,
             modifications: 0,
             clicked: 0,
         })
@@ -148,16 +148,16 @@ impl<'t> Transaction<'t> {
             .transpose()
     }
 
-    /// Links that a user owns and that are not deleted, made up to a moment, at most so many.
+    /// Links that a user owns and that are not deleted, those made up to a moment or all, at most so many.
     pub fn links_of_user(
         &self,
         partner: PartnerId,
         user: &str,
-        until: Timestamp,
+        until: Option<Timestamp>,
         most: usize,
     ) -> Result<Vec<LinkId>, StoreError> {
         let (table, scope) = (self.tables.indexes.get(Index::User), keys::text_scope(partner, user));
-        let ids = snapshot::undeleted(table, Index::User, &scope, Some(until))?;
+        let ids = snapshot::undeleted(table, Index::User, &scope, until)?;
         ids.take(most).collect()
     }
 
@@ -326,6 +326,7 @@ impl<'t> Transaction<'t> {
 
     /// Writes down the position in a replication log, with the digest of the links that are there.
     pub fn enter_cluster(&mut self, after: Position) -> Result<Position, StoreError> {
+        self.finish_deletions()?;
         let mut digest = ContentDigest::default();
         for entry in self.tables.links.iter()? {
             let (id, record) = entry?;

@@ -9,6 +9,7 @@ use crate::store::format::clicks;
 use crate::store::format::days::{self, Visits};
 use crate::store::format::keys::Bytes;
 use crate::store::format::tables::{CLICKS, DAYS};
+use crate::store::journal::record;
 use crate::store::replication::clicks::ClickDelta;
 use crate::store::write::transaction::Transaction;
 
@@ -187,8 +188,13 @@ impl<'t> Transaction<'t> {
     /// Moves what has been counted of a link, in all and by day, to another one of the same partner.
     pub fn move_usage(&mut self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
         // In a cluster also where nothing has been counted here: what has been elsewhere moves too.
-        let is_noted = self.is_in_cluster() || self.is_of_entry;
+        let is_noted = self.is_in_cluster();
         if is_noted {
+            // An id that is retired comes back no more, and moves could lead in a circle if it did.
+            if from == to || self.is_moved(to)? {
+                let reason = format!("clicks of {from} moved to the retired id {to}");
+                return Err(StoreError::damaged(record::NAME, reason));
+            }
             self.modifications += 1;
             self.note_moved(from, to)?;
             self.redo.usage_moved(from, to);

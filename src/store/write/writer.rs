@@ -1,10 +1,11 @@
 //! The one writer: a thread that takes what has queued up during the last sync into one transaction, appends it to the
 //! journal, commits it, has it published and then answers.
 
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,11 +16,14 @@ use crate::store::error::{StoreError, WriteError};
 use crate::store::files::medium::Medium;
 use crate::store::journal::Journal;
 use crate::store::journal::redo::Redo;
-use crate::store::journal::replay;
+use crate::store::journal::replay::{self, Source};
 use crate::store::journal::visibility::Visibility;
 use crate::store::read::snapshot::Snapshot;
 use crate::store::write::log_state::{Replicated, Replicating};
-use crate::store::write::queue::{Job, JobScope, Received, TransactionEnd, WriterRequest, batch_of, receive};
+use crate::store::write::parts::SentParts;
+use crate::store::write::queue::{
+    Job, JobScope, Received, RetryTiming, TransactionEnd, WriterRequest, batch_of, receive,
+};
 use crate::store::write::transaction::{Change, Finished, Transaction};
 
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
@@ -27,9 +31,6 @@ use crate::store::write::transaction::{Change, Finished, Transaction};
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 /// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
-
-/// The longest pause between attempts to open the store again, in seconds.
-pub const REOPEN_SECONDS_MAX: u64 = 5;
 
 /// The open database, which readers and the writer share; `None` while it is closed after a failure.
 pub type Handle = Arc<watch::Sender<Option<Arc<Database>>>>;
@@ -51,32 +52,6 @@ pub enum Health {
     /// Until the store has opened itself again; and why.
     Refusing(String),
     ReadOnly,
-}
-
-/// When the writer acts without a job.
-#[derive(Debug, Clone, Copy)]
-pub struct RetryTiming {
-    /// The first pause before the store is opened again after a failure; doubled each time.
-    pub reopen_first: Duration,
-    /// The longest one.
-    pub reopen_most: Duration,
-    /// Idle time before a checkpoint: long enough not to disturb occasional writes, short enough that there is hardly
-    /// ever something to replay after a crash.
-    pub idle: Duration,
-    /// The same where only clicks have been written, which come every few seconds while links are used at all: a
-    /// checkpoint each time would wear out the disk.
-    pub idle_after_clicks: Duration,
-}
-
-impl Default for RetryTiming {
-    fn default() -> Self {
-        Self {
-            reopen_first: Duration::from_millis(100),
-            reopen_most: Duration::from_secs(REOPEN_SECONDS_MAX),
-            idle: Duration::from_secs(1),
-            idle_after_clicks: Duration::from_secs(30),
-        }
-    }
 }
 
 /// The queue to the writer's thread. Dropping it waits until what is queued has been written.
@@ -323,18 +298,37 @@ impl WriterState {
     /// Runs the first jobs in one transaction, all unless they are too many for an entry, has it on disk and publishes
     /// it. Returns how many these were.
     fn commit(&mut self, scope: JobScope, jobs: &mut [Job]) -> Result<usize, BatchError> {
+        let mut sent = SentParts::default();
+        let committed = self.try_to_commit(scope, jobs, &mut sent);
+        self.drop_sent(&sent, committed)
+    }
+
+    fn try_to_commit(
+        &mut self,
+        scope: JobScope,
+        mut jobs: &mut [Job],
+        sent: &mut SentParts,
+    ) -> Result<usize, BatchError> {
         let mut attempts = 0;
         loop {
             let sequence = *self.published.borrow() + 1;
             let unknown = |error| (WriteError::OutcomeUnknown, error);
             let ran = self.run_jobs(scope, sequence, jobs);
-            let (ran, ended) = ran.map_err(|error| (WriteError::Unavailable, error))?;
+            let unavailable = |error| (WriteError::Unavailable, error);
+            let (ran, ended) = ran.map_err(unavailable)?;
             let Some((inner, mut finished)) = ended else {
                 return Ok(ran);
             };
+            if scope != JobScope::Local && self.takes_several_entries(&finished) && ran > 1 {
+                // The last of them is too long. Alone, it comes to the same in each attempt.
+                drop(inner);
+                self.restore_uncommitted().map_err(unavailable)?;
+                jobs = mem::take(&mut jobs).split_at_mut(ran - 1).0;
+                continue;
+            }
             let metrics = Arc::clone(&self.metrics);
             let waiting = metrics.wait_for_disk();
-            if scope != JobScope::Local && !self.replicate(&inner, &mut finished)? {
+            if scope != JobScope::Local && !self.replicate(&inner, &mut finished, sent)? {
                 drop((waiting, inner));
                 self.let_others_pass(&mut attempts)?;
                 continue;
@@ -505,7 +499,7 @@ impl WriterState {
             transaction.digest = Snapshot::new(&database)?.position().map(|position| position.digest);
         }
         for payload in &self.uncommitted {
-            replay::apply(&mut transaction, payload)?;
+            replay::apply(&mut transaction, payload, Source::Journal)?;
         }
         transaction.finish(*self.published.borrow())?;
         self.open = Some(inner);

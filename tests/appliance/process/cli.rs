@@ -211,6 +211,13 @@ fn help_has_examples_and_completions_are_generated() {
         &["ks", "--help"],
         &["link", "add", "--help"],
         &["check", "--help"],
+        &["cluster", "init", "--help"],
+        &["cluster", "join", "--help"],
+        &["cluster", "status", "--help"],
+        &["cluster", "key", "--help"],
+        &["cluster", "recreate", "--help"],
+        &["cluster", "salvage", "--help"],
+        &["cluster", "leave", "--help"],
     ] {
         let help = out(&tinyd().args(command).output().unwrap());
         assert!(help.contains("Example"), "{help}");

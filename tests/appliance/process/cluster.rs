@@ -3,49 +3,79 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::fixture::{Appliance, configuration, folder, poll, serve, tinyd};
 use crate::support::scrape::Scrape;
 
-/// As much of a NATS server as `tinyd cluster init` needs.
-struct Nats(TcpListener);
+/// As much of a NATS server as `tinyd cluster init` and `tinyd cluster join` need.
+struct Nats {
+    listener: TcpListener,
+    /// What it says of the log; without it, there is none.
+    log: Option<String>,
+    /// The messages of the stream of copies.
+    copies: Vec<Vec<u8>>,
+    /// Requests for them that have come.
+    reads: AtomicUsize,
+}
 
 impl Nats {
     fn start() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+        Self::with(None)
+    }
+
+    fn with(log: Option<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            listener,
+            log,
+            copies: Vec::new(),
+            reads: AtomicUsize::new(0),
+        }
     }
 
     fn url(&self) -> String {
-        format!("nats://{}", self.0.local_addr().unwrap())
+        format!("nats://{}", self.listener.local_addr().unwrap())
     }
 
     /// Answers the requests of one connection until it ends.
-    fn serve_one(self) {
-        let mut stream = self.0.accept().unwrap().0;
+    fn serve_one(&self) {
+        let mut stream = self.listener.accept().unwrap().0;
         let limits = r#""max_payload":1048576,"headers":true,"proto":1,"client_id":1"#;
         let names = r#""server_id":"n1","server_name":"n1","version":"2.12.0","go":"go1","host":"127.0.0.1","port":1"#;
         let info = format!("{{{names},{limits}}}");
         stream.write_all(format!("INFO {info}\r\n").as_bytes()).unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap());
-        let (mut line, mut inbox) = (String::new(), String::new());
+        let (mut line, mut inboxes) = (String::new(), Vec::new());
         while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
             let words: Vec<_> = line.split_ascii_whitespace().map(str::to_owned).collect();
             let words: Vec<_> = words.iter().map(String::as_str).collect();
             match words.as_slice() {
                 ["PING"] => stream.write_all(b"PONG\r\n").unwrap(),
-                ["SUB", .., sid] => inbox = (*sid).to_owned(),
+                ["SUB", subject, .., sid] => {
+                    inboxes.push((subject.trim_end_matches('*').to_owned(), (*sid).to_owned()))
+                }
                 ["PUB", subject, rest @ ..] => {
                     let mut payload = vec![0; rest.last().unwrap().parse::<usize>().unwrap() + 2];
                     lines.read_exact(&mut payload).unwrap();
                     let config = String::from_utf8(payload).unwrap();
-                    if let [to, _] = rest
-                        && let Some(answer) = answer(subject, config.trim_end())
-                    {
+                    let [to, _] = rest else { continue };
+                    let (_, inbox) = inboxes.iter().rev().find(|(inbox, _)| to.starts_with(inbox)).unwrap();
+                    if let Some(answer) = self.answer(subject, config.trim_end()) {
                         let message = format!("MSG {to} {inbox} {}\r\n{answer}\r\n", answer.len());
                         stream.write_all(message.as_bytes()).unwrap();
+                    } else if subject.starts_with("$JS.API.DIRECT.GET.") {
+                        for (headers, data) in self.copies_for(config.trim_end()) {
+                            let (headers, data) = (format!("NATS/1.0{headers}\r\n\r\n"), data);
+                            let all = headers.len() + data.len();
+                            let head = format!("HMSG {to} {inbox} {} {all}\r\n{headers}", headers.len());
+                            stream.write_all(&[head.as_bytes(), data, b"\r\n"].concat()).unwrap();
+                        }
                     }
                 }
                 _ => {}
@@ -53,18 +83,64 @@ impl Nats {
             line.clear();
         }
     }
+
+    /// No stream is there before it is made; then as its leader describes it.
+    fn answer(&self, subject: &str, config: &str) -> Option<String> {
+        let none = r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+        match subject.strip_prefix("$JS.API.STREAM.")? {
+            "INFO.TINYD_main" => Some(self.log.clone().unwrap_or_else(|| none.to_owned())),
+            "INFO.TINYD_main_COPY" if !self.copies.is_empty() => self.log.clone(),
+            subject if subject.starts_with("INFO.") => Some(none.to_owned()),
+            subject if subject.starts_with("CREATE.") => Some(info(config, 1)),
+            _ => None,
+        }
+    }
 }
 
-/// No stream is there before it is made; then as its leader describes it.
-fn answer(subject: &str, config: &str) -> Option<String> {
-    let state = r#"{"first_seq":1,"last_seq":0,"bytes":0}"#;
-    match subject.strip_prefix("$JS.API.STREAM.")?.split('.').next()? {
-        "INFO" => Some(r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#.to_owned()),
-        "CREATE" => Some(format!(
-            r#"{{"config":{config},"state":{state},"created":"2026-01-01T00:00:00Z","cluster":null}}"#
-        )),
-        _ => None,
+impl Nats {
+    /// The headers and data of the answers: the last message of the copy, or all; to the first request for all, none.
+    fn copies_for(&self, request: &str) -> Vec<(String, &[u8])> {
+        let message = |number: usize| (format!("\r\nNats-Sequence: {}", number + 1), &*self.copies[number]);
+        let end = (" 204 EOB".to_owned(), &b""[..]);
+        if request.contains("multi_last") {
+            return vec![message(self.copies.len() - 1), end];
+        }
+        match self.reads.fetch_add(1, Ordering::Relaxed) {
+            0 => Vec::new(),
+            _ => (0..self.copies.len()).map(message).chain([end]).collect(),
+        }
     }
+}
+
+/// The messages of a copy of the store of a new cluster, as docs/store-format.md says.
+fn copy_of(store: &[u8], cluster: &str) -> Vec<Vec<u8>> {
+    let chunks: Vec<_> = store.chunks(512 * 1024).chain([&b""[..]]).collect();
+    let of = serde_json::json!({
+        "id": "00", "at": 0, "count": chunks.len() - 1, "cluster": cluster, "epoch": 1, "sequence": 0,
+        "chain": "00".repeat(32), "digest": "00".repeat(32),
+    });
+    let of = of.to_string();
+    let message = |(number, chunk): (usize, &&[u8])| {
+        let (number, length) = (u32::try_from(number).unwrap(), u16::try_from(of.len()).unwrap());
+        let hashed = [&number.to_be_bytes(), &length.to_be_bytes()[..], of.as_bytes(), chunk].concat();
+        let digest: [u8; 32] = Sha256::digest(&hashed).into();
+        [b"TYC2", &digest[..], &hashed].concat()
+    };
+    chunks.iter().enumerate().map(message).collect()
+}
+
+fn info(config: &str, first: u64) -> String {
+    let state = format!("{{\"first_seq\":{first},\"last_seq\":{},\"bytes\":0}}", first - 1);
+    format!(r#"{{"config":{config},"state":{state},"created":"2026-01-01T00:00:00Z","cluster":null}}"#)
+}
+
+/// The log of a cluster with this id, which begins with this entry.
+fn log_of(cluster: &str, first: u64) -> String {
+    let config = serde_json::json!({
+        "name": "TINYD_main", "storage": "file", "retention": "limits", "discard": "old", "num_replicas": 3,
+        "max_bytes": 1, "max_age": 1, "metadata": {"tinyd-cluster": cluster, "tinyd-epoch": "1"},
+    });
+    info(&config.to_string(), first)
 }
 
 /// A box whose server is gone.
@@ -75,7 +151,7 @@ fn folder_of(node: &str, role: &str, more: &str) -> TempDir {
     let folder = folder(&format!("{cluster}\"admin\"\n"));
     fs::create_dir(folder.path().join("data")).unwrap();
     let config = folder.path().join("tinyd.toml");
-    let serving = thread::spawn(|| nats.serve_one());
+    let serving = thread::spawn(move || nats.serve_one());
     let made = tinyd()
         .args(["cluster", "init", "--config"])
         .arg(&config)
@@ -237,6 +313,77 @@ fn store_and_settings_of_a_cluster_must_agree() {
     )
     .unwrap();
     assert!(refused(&alone.folder).contains("tinyd cluster init on the first box"));
+}
+
+#[test]
+fn join_takes_what_fits_the_log_only() {
+    let other = folder_of("a", "admin", "");
+    let store = other.path().join("data/links.redb");
+    let join = |nats: &Arc<Nats>, args: &[&str]| {
+        let settings = format!(
+            "data_dir = \"data\"\n[cluster]\nservers = \"{}\"\nnode = \"b\"\n",
+            nats.url()
+        );
+        let folder = folder(&settings);
+        let serving = Arc::clone(nats);
+        // Until the test ends.
+        thread::spawn(move || {
+            loop {
+                serving.serve_one();
+            }
+        });
+        let mut command = tinyd();
+        command.args(["cluster", "join"]).args(args).arg("--config");
+        let joined = command.arg(folder.path().join("tinyd.toml")).output().unwrap();
+        let has_joined = folder.path().join("data/links.redb").exists();
+        assert_eq!(joined.status.success(), has_joined, "{joined:?}");
+        joined
+    };
+    let refused = |log: String| {
+        let joined = join(&Arc::new(Nats::with(Some(log))), &["--from", store.to_str().unwrap()]);
+        assert_eq!(joined.status.code(), Some(2), "{joined:?}");
+        String::from_utf8(joined.stderr).unwrap()
+    };
+    const CLUSTER: &str = "00112233445566778899aabbccddeeff";
+    let error = refused(log_of(CLUSTER, 1));
+    assert!(
+        error.contains(&format!("and stream TINYD_main is of cluster {CLUSTER}")),
+        "{error}"
+    );
+    let own = error
+        .split("it is of cluster ")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap();
+    let error = refused(log_of(own, 10));
+    assert!(
+        error.contains("it ends with entry 0, and the log begins with entry 10: take a newer one"),
+        "{error}"
+    );
+
+    let copies = copy_of(&fs::read(&store).unwrap(), own);
+    let with_copies = |log: String| {
+        Arc::new(Nats {
+            copies: copies.clone(),
+            ..Nats::with(Some(log))
+        })
+    };
+    // It is refused before it is read.
+    let nats = with_copies(log_of(CLUSTER, 1));
+    let joined = join(&nats, &[]);
+    let error = String::from_utf8(joined.stderr).unwrap();
+    assert!(
+        error.contains("the copy on the servers cannot be used: it is of cluster"),
+        "{error}"
+    );
+    assert_eq!(nats.reads.load(Ordering::Relaxed), 0);
+    // What is not answered is asked again.
+    let nats = with_copies(log_of(own, 1));
+    let joined = join(&nats, &[]);
+    assert!(joined.status.success(), "{joined:?}");
+    assert_eq!(nats.reads.load(Ordering::Relaxed), 2);
 }
 
 #[test]

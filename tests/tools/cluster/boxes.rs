@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Output;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -39,13 +40,17 @@ pub fn settings(servers: &[String], role: &str, node: &str) -> String {
     configuration(&cluster).replacen(&secret, &limited, 1)
 }
 
-/// Runs `tinyd cluster` for the box in a folder, which must succeed, and returns what it prints.
-pub fn tinyd_cluster(folder: &std::path::Path, args: &[&str]) -> String {
+fn try_tinyd_cluster(folder: &std::path::Path, args: &[&str]) -> Output {
     let mut command = tinyd();
     command.arg("cluster").args(args);
     command.env("TINYD_CONFIG", folder.join("tinyd.toml"));
     command.env("TINYD_DATA", folder.join("data"));
-    let output = command.output().unwrap();
+    command.output().unwrap()
+}
+
+/// Runs `tinyd cluster` for the box in a folder, which must succeed, and returns what it prints.
+pub fn tinyd_cluster(folder: &std::path::Path, args: &[&str]) -> String {
+    let output = try_tinyd_cluster(folder, args);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {complained}");
     String::from_utf8(output.stdout).unwrap()
@@ -110,6 +115,15 @@ impl Cluster {
         self.note_address(number);
     }
 
+    /// Has a box forget the entries that it keeps for others: a copy has none.
+    pub fn forget_entries(&mut self, number: usize) {
+        self.boxes[number].terminate();
+        let store = self.boxes[number].store();
+        let compacted = self.boxes[number].tinyd(&["compact", "--store", store.to_str().unwrap()]);
+        assert!(compacted.status.success(), "{compacted:?}");
+        self.restart(number);
+    }
+
     /// Has a box use other servers after its next start.
     pub fn point(&self, number: usize, servers: &[String]) {
         let path = self.boxes[number].config();
@@ -120,6 +134,13 @@ impl Cluster {
 
     pub fn tinyd_cluster(&self, number: usize, args: &[&str]) -> String {
         tinyd_cluster(self.boxes[number].folder.path(), args)
+    }
+
+    /// The same for a command that must fail; what it complains of.
+    pub fn failed_cluster(&self, number: usize, args: &[&str]) -> String {
+        let output = try_tinyd_cluster(self.boxes[number].folder.path(), args);
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Until each admin box has taken a write.

@@ -1,5 +1,6 @@
 //! Servers that end, hang, forget, and are damaged.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::cluster::boxes::{Cluster, try_add};
 use crate::cluster::load::Load;
-use crate::cluster::servers::wait;
+use crate::cluster::servers::{Servers, wait};
 use crate::support::fixture::{ADMIN_SECRET, PARTNER};
 
 /// Longer than an election takes.
@@ -64,6 +65,35 @@ pub fn lost_quorum_refuses_writes_until_it_is_back() {
     cluster.assert_all_is_well(&links);
 }
 
+/// JetStream ends on a server whose disk is full, until an operator makes room and starts it again.
+pub fn full_disks_of_servers_lose_nothing() {
+    let servers = Servers::start_on_small_disks();
+    let mut cluster = Cluster::start_on(servers, 2, 1, |servers, _| servers.urls());
+    let load = Load::start(&cluster, &[&[2], &[0, 1]]);
+    load.wait_for_writes(50);
+    let leader = cluster.servers.leader();
+    cluster.servers.fill_disk(leader);
+    load.wait_for_writes(200);
+    // It asks the servers whether they sync.
+    cluster.boxes[1].terminate();
+    cluster.restart(1);
+    cluster.wait_until_box_is_writable(1);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.into_iter().for_each(|number| cluster.servers.fill_disk(number));
+    load.wait_for_refusals(20);
+    load.wait_for_redirects(100);
+    load.wait_for_refusals(20);
+    for number in 0..3 {
+        cluster.servers.empty_disk(number);
+        cluster.servers.kill(number);
+        cluster.servers.start_one(number);
+    }
+    load.wait_for_writes(100);
+    let (links, _) = load.stop();
+    cluster.servers.wait_until_current();
+    cluster.assert_all_is_well(&links);
+}
+
 pub fn damaged_replica_misleads_no_box() {
     let mut cluster = Cluster::start(2, 2);
     let load = Load::start(&cluster, &[&[2], &[0], &[1]]);
@@ -95,9 +125,7 @@ pub fn lost_end_of_the_log_is_put_back() {
     cluster.servers.wait_until_current();
     cluster.servers.kill(away);
     load.wait_for_writes(200);
-    let acknowledged = cluster.servers.info().expect("the log")["state"]["last_seq"]
-        .as_u64()
-        .unwrap();
+    let acknowledged = cluster.servers.last();
     cluster.servers.kill_all();
     cluster.servers.set_back(set_back, &kept);
     cluster.servers.start_one(away);
@@ -113,12 +141,7 @@ pub fn lost_end_of_the_log_is_put_back() {
     cluster.servers.start_one(0);
     cluster.servers.wait_until_current();
     let (links, _) = load.stop();
-    assert!(
-        cluster.servers.info().expect("the log")["state"]["last_seq"]
-            .as_u64()
-            .unwrap()
-            > acknowledged
-    );
+    assert!(cluster.servers.last() > acknowledged);
     cluster.assert_all_is_well(&links);
 }
 
@@ -137,6 +160,67 @@ pub fn deleted_stream_is_made_anew() {
     cluster.restart(3);
     load.wait_for_redirects(1);
     let (links, _) = load.stop();
+    cluster.assert_all_is_well(&links);
+}
+
+/// The log has lost more than the boxes keep of it; and then something has come into it that is no entry.
+pub fn lost_end_that_no_box_keeps_is_given_up() {
+    let mut cluster = Cluster::start(2, 1);
+    let mut links = BTreeMap::new();
+    let mut write = |cluster: &Cluster, writes| {
+        let load = Load::start(cluster, &[&[2]]);
+        load.wait_for_writes(writes);
+        links.extend(load.stop().0);
+        cluster.wait_until_equal();
+    };
+    write(&cluster, 30);
+    let healthy = cluster.failed_cluster(0, &["recreate", "--replace"]);
+    assert!(healthy.contains("there is nothing to make anew"), "{healthy}");
+    cluster.servers.kill_all();
+    let kept: Vec<_> = (0..3).map(|number| cluster.servers.store_copy(number)).collect();
+    (0..3).for_each(|number| cluster.servers.start_one(number));
+    cluster.wait_until_writable();
+    write(&cluster, 30);
+    (0..2).for_each(|number| cluster.forget_entries(number));
+    cluster.wait_until_writable();
+    write(&cluster, 10);
+    let last = cluster.servers.last();
+
+    cluster.servers.kill_all();
+    for (number, kept) in kept.iter().enumerate() {
+        cluster.servers.set_back(number, kept);
+        cluster.servers.start_one(number);
+    }
+    let why_not = |cluster: &Cluster, reason: &str| {
+        wait(reason, || {
+            let ready = cluster.boxes[0].get_admin("/readyz").json();
+            let said = ready["cluster"]["reason"].as_str();
+            said.is_some_and(|said| said.contains(reason))
+        });
+    };
+    why_not(&cluster, "any more, which the log has lost");
+    let refused = cluster.failed_cluster(0, &["recreate"]);
+    let expected = format!("Add --replace to delete the stream and go on after entry {last}");
+    assert!(refused.contains(&expected), "{refused}");
+    let made = cluster.tinyd_cluster(0, &["recreate", "--replace", "--log-size", "1"]);
+    assert!(
+        made.contains(&format!("stream made anew, after entry {last}")),
+        "{made}"
+    );
+    cluster.wait_until_writable();
+    write(&cluster, 10);
+
+    let last = cluster.servers.last();
+    assert_eq!(
+        cluster.servers.send("tinyd.main.log", b"useless").unwrap()["seq"],
+        last + 1
+    );
+    let ks = cluster.boxes[0].admin_ks();
+    wait("a refused write", || !try_add(&cluster.boxes[0], &ks));
+    let made = cluster.tinyd_cluster(1, &["recreate", "--replace", "--log-size", "1"]);
+    assert!(made.contains(&format!("to {} deleted", last + 1)), "{made}");
+    cluster.wait_until_writable();
+    write(&cluster, 10);
     cluster.assert_all_is_well(&links);
 }
 

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::clients::python_installed;
 use crate::support::fixture::Process;
+use crate::wrapper::unshare;
 
 /// The version that the gate tests with; `NATS_VERSION` names another folder of `tests/nats`.
 const VERSION: &str = "2.14.6";
@@ -23,6 +24,8 @@ const NUMBER: usize = 3;
 const CLIENT_PORT: u16 = 4222;
 const ROUTE_PORT: u16 = 6222;
 pub const STREAM: &str = "TINYD_main";
+/// What each server has for streams.
+pub const MAX_FILE_BYTES: u64 = 8_000_000_000;
 /// For an election on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -69,7 +72,13 @@ pub struct Servers {
     /// Words before the command of each, which run it elsewhere.
     wrappers: Vec<Vec<String>>,
     processes: Vec<Option<Process>>,
+    /// What holds the namespace with the disk of each.
+    disks: Vec<Process>,
 }
+
+/// Mounts a small disk, and holds the namespace that has it.
+const DISK: &str = "mount -t tmpfs -o size=64m tmpfs \"$0\" && echo mounted && exec sleep infinity";
+const FILLER: &str = "filler";
 
 /// Each test has addresses of its own, which no outgoing connection takes while a server is down.
 fn addresses() -> Vec<String> {
@@ -105,6 +114,56 @@ impl Servers {
         servers
     }
 
+    /// Each with a small disk of its own, which stays while it is down.
+    pub fn start_on_small_disks() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut disks, mut wrappers) = (Vec::new(), Vec::new());
+        for number in 0..NUMBER {
+            let store = folder.path().join(format!("store{number}"));
+            fs::create_dir(&store).unwrap();
+            let wrapper = unshare(&["-m"]);
+            let mut command = Command::new(wrapper[0]);
+            command.args(&wrapper[1..]).args(["sh", "-c", DISK]).arg(store);
+            let mut holder = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+            let mut line = String::new();
+            let said = holder.0.stdout.take().expect("it is piped");
+            BufReader::new(said).read_line(&mut line).unwrap();
+            assert_eq!(line, "mounted\n");
+            let words = ["nsenter", "-t", &holder.0.id().to_string()].map(str::to_owned);
+            let enter: &[&str] = match geteuid().is_root() {
+                true => &["-m"],
+                false => &["-U", "-m", "--preserve-credentials"],
+            };
+            wrappers.push(
+                words
+                    .into_iter()
+                    .chain(enter.iter().map(|word| (*word).to_owned()))
+                    .collect(),
+            );
+            disks.push(holder);
+        }
+        let mut servers = Self::start_in(folder, addresses(), wrappers, ACCOUNTS.to_owned());
+        servers.disks = disks;
+        servers.wait_until_leader();
+        servers
+    }
+
+    /// The folder of a server as it sees it.
+    fn disk(&self, number: usize) -> PathBuf {
+        let root = format!("/proc/{}/root", self.disks[number].0.id());
+        PathBuf::from(root).join(self.store(number).strip_prefix("/").unwrap())
+    }
+
+    /// Leaves no room on the disk of a server.
+    pub fn fill_disk(&self, number: usize) {
+        let mut filler = fs::File::create(self.disk(number).join(FILLER)).unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    pub fn empty_disk(&self, number: usize) {
+        fs::remove_file(self.disk(number).join(FILLER)).unwrap();
+    }
+
     pub fn start_at(addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), addresses, wrappers, ACCOUNTS.to_owned())
     }
@@ -116,6 +175,7 @@ impl Servers {
             processes: addresses.iter().map(|_| None).collect(),
             addresses,
             wrappers,
+            disks: Vec::new(),
         };
         for number in 0..NUMBER {
             servers.configure(number);
@@ -148,7 +208,7 @@ impl Servers {
         let configuration = format!(
             "server_name: n{number}\n\
              listen: {address}:{CLIENT_PORT}\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 8GB }}\n\
+             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: {MAX_FILE_BYTES} }}\n\
              cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
              {}",
             routes.join(", "),
@@ -259,6 +319,11 @@ impl Servers {
 
     /// The answer of the first server that gives one.
     pub fn request(&self, subject: &str, payload: &str) -> Option<Value> {
+        self.send(subject, payload.as_bytes())
+    }
+
+    /// The same for any bytes.
+    pub fn send(&self, subject: &str, payload: &[u8]) -> Option<Value> {
         let running = self
             .addresses
             .iter()
@@ -287,7 +352,7 @@ impl Servers {
         let answers = ask(
             &self.addresses[number],
             &format!("$JS.API.STREAM.INFO.{STREAM}"),
-            "",
+            b"",
             true,
         );
         let info = answers.ok()?.into_iter().next()?;
@@ -295,8 +360,25 @@ impl Servers {
     }
 
     pub fn info(&self) -> Option<Value> {
-        let info = self.request(&format!("$JS.API.STREAM.INFO.{STREAM}"), "")?;
+        self.info_of_stream(STREAM)
+    }
+
+    pub fn info_of_stream(&self, stream: &str) -> Option<Value> {
+        let info = self.request(&format!("$JS.API.STREAM.INFO.{stream}"), "")?;
         info["error"].is_null().then_some(info)
+    }
+
+    /// The number of the last entry of the log.
+    pub fn last(&self) -> u64 {
+        self.info().expect("the log")["state"]["last_seq"].as_u64().unwrap()
+    }
+
+    /// Has the log keep so many bytes only.
+    pub fn limit_log(&self, bytes: u64) {
+        let mut config = self.info().expect("the log")["config"].clone();
+        config["max_bytes"] = bytes.into();
+        let made = self.request(&format!("$JS.API.STREAM.UPDATE.{STREAM}"), &config.to_string());
+        assert!(made.expect("an answer")["error"].is_null());
     }
 
     /// The number of the server that leads the stream.
@@ -395,9 +477,10 @@ pub fn send_with_key(servers: &Servers, seed: &str, subject: &str, reply: &str, 
 }
 
 /// The protocol of NATS by hand, so that the tests do not judge with what they test.
-fn ask(address: &str, subject: &str, payload: &str, is_one: bool) -> std::io::Result<Vec<Value>> {
+fn ask(address: &str, subject: &str, payload: &[u8], is_one: bool) -> std::io::Result<Vec<Value>> {
     exchange(address, "_INBOX.test", is_one, |stream| {
-        write!(stream, "PUB {subject} _INBOX.test {}\r\n{payload}\r\n", payload.len())
+        write!(stream, "PUB {subject} _INBOX.test {}\r\n", payload.len())?;
+        stream.write_all(&[payload, b"\r\n"].concat())
     })
 }
 

@@ -1,4 +1,4 @@
-"""Runs what packaging/dist made: `python3 packaging/run_packages.py DIST ARCHIVE IMAGE CONFIG`, in namespaces of its own
+"""Runs what systemd/packaging/dist made: `python3 systemd/packaging/run_packages.py DIST ARCHIVE IMAGE CONFIG`, in namespaces of its own
 for mounts, network and processes.
 
 DIST has the packages, ARCHIVE is the unpacked archive, IMAGE the unpacked root of the container image, CONFIG its
@@ -24,7 +24,7 @@ import time
 
 DIST, ARCHIVE, IMAGE = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
 CONFIG = json.loads(pathlib.Path(sys.argv[4]).read_text())
-MANUAL = pathlib.Path(__file__).resolve().parent.parent / "docs/operating.md"
+MANUAL = pathlib.Path(__file__).resolve().parents[2] / "docs/operating.md"
 PATIENCE = 60
 POLL = 0.02
 # The ports of the image, and of the archive by its defaults.
@@ -41,7 +41,7 @@ DEVICES = ("full", "null", "random", "urandom", "zero")
 
 
 def fail(text):
-    sys.exit(f"packaging/run_packages.py: {text}")
+    sys.exit(f"systemd/packaging/run_packages.py: {text}")
 
 
 def resolver():

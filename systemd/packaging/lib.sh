@@ -69,7 +69,7 @@ compile() (
   if [ "$2" = static ]; then
     plugins=$target/no-plugins.o
     mkdir -p "$target"
-    cc -c -O2 -o "$plugins" packaging/no-plugins.c
+    cc -c -O2 -o "$plugins" systemd/packaging/no-plugins.c
     kind=(-- -C target-feature=+crt-static -C link-arg="$plugins" -C link-arg=-Wl,--wrap=__libc_dlopen_mode)
   fi
   if [ "$profile" = release ]; then
