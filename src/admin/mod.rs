@@ -148,9 +148,9 @@ impl Monitor {
         Some(replicating.position().borrow().sequence)
     }
 
-    /// On how many boxes of the cluster an entry is visible, of how many.
-    pub fn visible(&self, entry: u64) -> Option<(usize, usize)> {
-        self.cluster.as_ref()?.visible(&self.links, entry)
+    /// On how many boxes of the cluster an entry is visible, of how many, after they had a moment for it.
+    pub async fn visible(&self, entry: u64) -> Option<(usize, usize)> {
+        self.cluster.as_ref()?.visible(&self.links, entry).await
     }
 
     /// What `/status` answers.

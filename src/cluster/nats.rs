@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, ConnectOptions, Event, Message, Request, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::cluster::ClusterSettings;
-pub use crate::cluster::stream::{LogLimits, StreamInfo};
+pub use crate::cluster::stream::{LogLimits, Server, ServerAnswer, StreamInfo};
 use crate::cluster::stream::{Republish, StreamConfig};
 use crate::tls;
 
@@ -113,41 +113,6 @@ struct GotMessage {
     data: Option<String>,
 }
 
-/// A server of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    pub name: String,
-    pub version: String,
-    /// Whether it acknowledges what is on its disk, and not what is on its way there.
-    pub sync_always: bool,
-}
-
-#[derive(Deserialize)]
-struct ServerAnswer {
-    server: ServerName,
-    data: ServerData,
-}
-
-#[derive(Deserialize)]
-struct ServerName {
-    name: String,
-    ver: String,
-}
-
-#[derive(Deserialize)]
-struct ServerData {
-    /// It has none, or has stopped it, as on a full disk.
-    #[serde(default)]
-    disabled: bool,
-    config: Option<ServerConfig>,
-}
-
-#[derive(Deserialize)]
-struct ServerConfig {
-    #[serde(default)]
-    sync_always: bool,
-}
-
 /// When a connection is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connecting {
@@ -241,7 +206,10 @@ impl Nats {
             return Err(NatsError::Disconnected);
         }
         let answer = self.client.send_request(subject, request).await;
-        answer.map_err(|error| NatsError::NoAnswer(error.to_string()))
+        answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => NatsError::NoResponders,
+            _ => NatsError::NoAnswer(error.to_string()),
+        })
     }
 
     async fn ask<T: for<'d> Deserialize<'d>>(&self, subject: String, request: Request) -> Result<T, NatsError> {
@@ -525,13 +493,7 @@ impl Nats {
                 break;
             }
             let server: ServerAnswer = serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)?;
-            if !server.data.disabled {
-                servers.push(Server {
-                    name: server.server.name,
-                    version: server.server.ver,
-                    sync_always: server.data.config.is_some_and(|config| config.sync_always),
-                });
-            }
+            servers.extend(server.running());
         }
         Ok(servers)
     }

@@ -11,6 +11,10 @@ use crate::links::Links;
 use crate::metrics::{AdminBoxReport, ClusterReport};
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// For boxes to have what was written, and to say so.
+const VISIBLE_PATIENCE: Duration = Duration::from_millis(500);
+const VISIBLE_ASK_INTERVAL: Duration = Duration::from_millis(150);
+const VISIBLE_LOOK: Duration = Duration::from_millis(10);
 /// Silence of the log that is no chance.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
@@ -78,11 +82,23 @@ impl Cluster {
         }
     }
 
-    /// On how many boxes what this one has up to an entry is visible, of how many that are heard; on an edge, nothing
-    /// is known.
-    pub fn visible(&self, links: &Links, entry: u64) -> Option<(usize, usize)> {
+    /// On how many boxes what this one has up to an entry is visible, of how many that are heard, once all have it or
+    /// have been asked for a moment; on an edge, nothing is known.
+    pub async fn visible(&self, links: &Links, entry: u64) -> Option<(usize, usize)> {
         let own = self.own(links).filter(|_| !self.settings.is_edge())?;
-        Some(self.members.reached(entry, &own, Instant::now()))
+        let since = Instant::now();
+        loop {
+            // Without an answer, it is as they have said before.
+            let _ = self.nats.publish("ask", Vec::new()).await;
+            let asked = Instant::now();
+            while asked.elapsed() < VISIBLE_ASK_INTERVAL {
+                let (has, all) = self.members.reached(entry, &own, Instant::now());
+                if has == all || since.elapsed() > VISIBLE_PATIENCE {
+                    return Some((has, all));
+                }
+                tokio::time::sleep(VISIBLE_LOOK).await;
+            }
+        }
     }
 
     fn own(&self, links: &Links) -> Option<Member> {

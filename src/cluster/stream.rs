@@ -1,4 +1,5 @@
-//! How a stream is configured and where it is, in the forms of the API of JetStream.
+//! How a stream is configured and where it is, and what servers say of themselves, in the forms of the API of
+//! JetStream.
 
 use std::time::Duration;
 
@@ -169,6 +170,53 @@ impl LogOrigin {
             ));
         }
         Ok(())
+    }
+}
+
+/// A server of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub name: String,
+    pub version: String,
+    /// Whether it acknowledges what is on its disk, and not what is on its way there.
+    pub sync_always: bool,
+}
+
+/// What a server says of its JetStream.
+#[derive(Deserialize)]
+pub struct ServerAnswer {
+    server: ServerName,
+    data: ServerData,
+}
+
+#[derive(Deserialize)]
+struct ServerName {
+    name: String,
+    ver: String,
+}
+
+#[derive(Deserialize)]
+struct ServerData {
+    /// It has none, or has stopped it, as on a full disk.
+    #[serde(default)]
+    disabled: bool,
+    config: Option<ServerConfig>,
+}
+
+#[derive(Deserialize)]
+struct ServerConfig {
+    #[serde(default)]
+    sync_always: bool,
+}
+
+impl ServerAnswer {
+    /// The server, if its JetStream runs.
+    pub fn running(self) -> Option<Server> {
+        (!self.data.disabled).then(|| Server {
+            name: self.server.name,
+            version: self.server.ver,
+            sync_always: self.data.config.is_some_and(|config| config.sync_always),
+        })
     }
 }
 

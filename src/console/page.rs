@@ -90,12 +90,15 @@ impl Console {
     }
 
     /// The frame of a page to which a form leads, with what has been done.
-    pub(super) fn frame_after(&self, request: &ConsoleRequest, signed_in: &SignedIn, section: Section) -> Frame {
+    pub(super) async fn frame_after(&self, request: &ConsoleRequest, signed_in: &SignedIn, section: Section) -> Frame {
         let notice = notice(request);
-        let entry = request.query.text("entry").parse().ok().filter(|_| notice.is_some());
+        let visible = match request.query.text("entry").parse().ok().filter(|_| notice.is_some()) {
+            Some(entry) => self.monitor.visible(entry).await,
+            None => None,
+        };
         Frame {
             notice,
-            visible: entry.and_then(|entry| self.monitor.visible(entry)),
+            visible,
             ..self.frame(Some(signed_in), section)
         }
     }

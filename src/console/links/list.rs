@@ -157,7 +157,7 @@ impl Console {
         } else {
             (Section::MyLinks, "My links", "links")
         };
-        let frame = self.frame_after(request, signed_in, section);
+        let frame = self.frame_after(request, signed_in, section).await;
         let rows: Vec<_> = links.iter().map(|(link, usage)| self.row(link, usage, now)).collect();
         let [previous, next] = filter.neighbours(total);
         let counts_clicks = self.links.is_counting_clicks();

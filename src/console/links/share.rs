@@ -94,7 +94,7 @@ impl LinkPage {
 impl Console {
     pub(super) async fn link_page(&self, id: &str, request: &ConsoleRequest, signed_in: &SignedIn) -> Page {
         let (link, usage) = self.link(id, signed_in).await?;
-        let frame = self.frame_after(request, signed_in, Section::None);
+        let frame = self.frame_after(request, signed_in, Section::None).await;
         let mut page = self.share_page(&link, &usage, frame, None);
         if link.status != Status::Deleted {
             let used = self.links.clicks_by_day(link.id, Scope::of(&signed_in.session)).await?;
