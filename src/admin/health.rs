@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cluster;
 use crate::metrics::{ClusterReport, Report};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, shown};
 use crate::store::Health;
 use crate::tls::UtcTime;
 
@@ -157,11 +157,14 @@ impl State<'_> {
         let store = &self.report.store;
         match store.last_backup {
             None if store.links.iter().any(|(_, links)| *links > 0) => {
-                hints.push("no backup has been taken: tinyd backup FILE".to_owned());
+                hints.push(format!("no backup has been taken: {} backup FILE", shown::command()));
             }
             Some(at) if self.now.as_unix() - at > BACKUP_AGE_MAX_SECONDS => {
                 let days = (self.now.as_unix() - at) / SECONDS_IN_A_DAY;
-                hints.push(format!("the last backup was taken {days} days ago: tinyd backup FILE"));
+                let command = shown::command();
+                hints.push(format!(
+                    "the last backup was taken {days} days ago: {command} backup FILE"
+                ));
             }
             _ => {}
         }
@@ -197,7 +200,8 @@ fn problems_of_cluster(cluster: &ClusterReport) -> Vec<String> {
     let [.., different, _] = admin.boxes;
     if different > 0 {
         problems.push(format!(
-            "{different} boxes have another history or other links at the same entry: tinyd cluster status names them"
+            "{different} boxes have another history or other links at the same entry: {} cluster status names them",
+            shown::command()
         ));
     }
     problems
@@ -228,7 +232,10 @@ fn hints_of_cluster(cluster: &ClusterReport) -> Vec<String> {
     let [_, _, halted, _, silent] = admin.boxes;
     for (number, what) in [(halted, "do not follow the log any more"), (silent, "are silent")] {
         if number > 0 {
-            hints.push(format!("{number} boxes of the cluster {what}: tinyd cluster status"));
+            let command = shown::command();
+            hints.push(format!(
+                "{number} boxes of the cluster {what}: {command} cluster status"
+            ));
         }
     }
     hints

@@ -3,17 +3,21 @@
 use std::io::{self, Write as _};
 
 use crate::acme::{AcmeFolder, AcmeSettings, Origin};
-use crate::cli::SettingArgs;
 use crate::cli::cluster::{block_on, store_bytes};
 use crate::cli::exit::{CliError, Failure};
+use crate::cli::serve::API_IS_EXPOSED;
+use crate::cli::{NAME, SettingArgs, units};
 use crate::cluster::{self, ClusterSettings, Unfit};
 use crate::config::Settings;
-use crate::model::Clock;
+use crate::model::{Clock, shown};
 use crate::tls::{Certificate, CertificateError, TlsServer, UtcTime};
 
 pub(super) const EXAMPLES: &str = "\
 Exits with 0 if the settings are valid, else with 2. Starts nothing and
 changes nothing. Flags and variables are those of tinyd serve.
+
+tinyd-admin check also compares the settings with tinyd.socket and
+tinyd.service, as systemd has loaded them: addresses and credentials.
 
 With [cluster], connects to its servers for up to 5 seconds and checks them as
 an admin box does: exits with 2 if an admin box would refuse writes, and with 6
@@ -24,6 +28,11 @@ Example:
 
 pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     let settings = Settings::load(&args.overrides())?;
+    let fit = if shown::command() == NAME {
+        units::Fit::default()
+    } else {
+        units::compare(&settings)?
+    };
     let mut out = io::stdout().lock();
     writeln!(out, "{}: ok", settings.config.display())?;
     let base = settings.short_url_base();
@@ -62,9 +71,15 @@ pub(super) fn run(args: &SettingArgs) -> Result<(), CliError> {
     if let Some(acme) = &settings.acme {
         say_what_is_ordered(&mut out, acme, &AcmeFolder::new(&settings.data_dir))?;
     }
+    for line in &fit.found {
+        writeln!(out, "{line}")?;
+    }
     let inspected = settings.cluster.as_ref();
     let inspected = inspected.map(|cluster| inspect(&mut out, cluster, store_bytes(&settings)));
-    for warning in &settings.warnings {
+    if let Some(address) = settings.exposed_api() {
+        writeln!(out, "warning: {API_IS_EXPOSED} ({address})")?;
+    }
+    for warning in settings.warnings.iter().chain(&fit.warnings) {
         writeln!(out, "warning: {warning}")?;
     }
     writeln!(

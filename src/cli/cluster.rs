@@ -17,6 +17,7 @@ use crate::cli::store::{check_target, opened};
 use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd, Unfit};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
+use crate::model::shown;
 use crate::server::DataLock;
 use crate::store::{self, Concerned, FILE_NAME, Store};
 
@@ -246,7 +247,8 @@ fn init(args: &InitArgs) -> Result<(), CliError> {
         "cluster {name} made, with the links of this box (digest {})",
         position.digest
     )?;
-    writeln!(out, "start this box, then run tinyd cluster join on the others")?;
+    let command = shown::command();
+    writeln!(out, "start this box, then run {command} cluster join on the others")?;
     Ok(())
 }
 
@@ -286,7 +288,10 @@ fn join(args: &JoinArgs) -> Result<(), CliError> {
     let position = opened(Store::open_read_only(&path))?.snapshot()?.position();
     let checked = match &position {
         Some(position) => log.check_follows(position),
-        None => Err("it is not of a box in a cluster; run tinyd cluster init there".to_owned()),
+        None => Err(format!(
+            "it is not of a box in a cluster; run {} cluster init there",
+            shown::command()
+        )),
     };
     if let Err(reason) = checked {
         std::fs::remove_file(&path)?;

@@ -95,8 +95,11 @@ pub(super) fn chosen_partner(settings: &Settings, named: Option<u32>) -> Result<
     match named.map(PartnerId) {
         Some(id) if settings.partners.get(id).is_some() => Ok(id),
         Some(id) => Err(Failure::Usage.error(format!("--partner {id}: not in {config}, which defines {}", known()))),
-        None => settings
-            .default_partner()
-            .ok_or_else(|| Failure::Usage.error(format!("--partner is required: {config} defines {}", known()))),
+        None => settings.default_partner().ok_or_else(|| {
+            let known = known();
+            Failure::Usage.error(format!(
+                "--partner is required: {config} defines {known}, and not one of them with operator = true"
+            ))
+        }),
     }
 }

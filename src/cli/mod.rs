@@ -12,12 +12,15 @@ mod ks;
 mod link;
 mod log;
 mod progress;
+#[cfg(test)]
+mod runbooks;
 mod secure;
 mod serve;
 mod status;
 mod store;
 mod time;
 mod transfer;
+mod units;
 mod user;
 
 use std::collections::BTreeMap;
@@ -31,6 +34,8 @@ use clap_complete::Shell;
 use crate::cli::exit::{CliError, Failure};
 use crate::config::Overrides;
 use crate::config::keys::{self, Key, ValueKind};
+use crate::model::shown;
+use crate::server;
 
 const NAME: &str = "tinyd";
 
@@ -143,7 +148,10 @@ impl ConfigArgs {
         Overrides {
             config: self.config.clone(),
             data: self.data.clone(),
-            credentials: of_environment("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            credentials: of_environment("CREDENTIALS_DIRECTORY")
+                .iter()
+                .flat_map(|folders| std::env::split_paths(folders).collect::<Vec<_>>())
+                .collect(),
             flags: listeners.collect(),
         }
     }
@@ -227,12 +235,19 @@ pub fn main() -> ExitCode {
     let mut arguments = without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&arguments.get_matches_mut()).map_err(|error| error.format(&mut arguments));
     let command = cli.unwrap_or_else(|error| error.exit()).command;
+    let is_service = matches!(command, Command::Serve(_));
     // redb panics on some pages that something else has changed.
     let result = catch_unwind(AssertUnwindSafe(|| run(command))).unwrap_or_else(|_| {
-        let text = "tinyd ended because of the panic above: if it names redb, the store is damaged. \
-                    Run tinyd verify on a copy of it, or restore a backup";
+        let text = format!(
+            "tinyd ended because of the panic above: if it names redb, the store is damaged. Run {} verify on a copy \
+             of it, or restore a backup",
+            shown::command()
+        );
         Err(Failure::Other.error(text))
     });
+    if let (true, Err(error)) = (is_service, &result) {
+        server::failed(&format!("{:#}", error.error));
+    }
     exit::report(result)
 }
 

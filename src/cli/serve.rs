@@ -20,7 +20,7 @@ use crate::console::CONSOLE_PATH;
 use crate::http::connection::{self, Bound};
 use crate::kaltura::session::Kind;
 use crate::links::Links;
-use crate::model::{Clock, priority};
+use crate::model::{Clock, priority, shown};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
 
@@ -45,6 +45,9 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the bar of loading moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
+pub(super) const API_IS_EXPOSED: &str =
+    "other machines can reach the API: listen on loopback, or close the port to strangers";
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -62,25 +65,12 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let overrides = args.settings.overrides();
-    let (mut settings, created) = if args.read_only {
-        (Settings::load_or_default(&overrides)?, false)
-    } else {
-        Settings::load_or_create(&overrides)?
-    };
+    let (mut settings, created) = settings(args, &overrides)?;
     let configured = settings.warnings.len();
     settings.fit_connections(connection::room_for_connections(settings.threads));
     let log_levels = LogLevels::start(&settings)?;
     let version = env!("CARGO_PKG_VERSION");
-    tracing::debug!(version, config = %settings.config.display(), "starting");
-    tracing::debug!(settings = settings.effective().join(", "), "effective settings");
-    for (number, warning) in settings.warnings.iter().enumerate() {
-        // The first start prints the addresses and what to do next. Default limits that are lowered can wait.
-        if created && number >= configured {
-            tracing::debug!("{warning}");
-        } else {
-            tracing::warn!("{warning}");
-        }
-    }
+    log_settings(&settings, created.then_some(configured));
     // It outlives the links, so that it can ask for time while these are written.
     let manager = ServiceManager::connect()?;
     let store = args.store.clone().unwrap_or_else(|| settings.data_dir.join(FILE_NAME));
@@ -126,6 +116,48 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     drop(cluster);
     drop(manager);
     tracing::info!("ended");
+    Ok(())
+}
+
+/// The settings, and whether their file was made now.
+fn settings(args: &ServeArgs, overrides: &Overrides) -> Result<(Settings, bool), CliError> {
+    if args.read_only {
+        return Ok((Settings::load_or_default(overrides)?, false));
+    }
+    if Settings::are_missing(overrides) {
+        try_listeners(overrides)?;
+    }
+    Ok(Settings::load_or_create(overrides)?)
+}
+
+/// At the first start, warnings after the configured ones can wait: default limits were lowered, and the addresses and
+/// what to do next are printed.
+fn log_settings(settings: &Settings, configured: Option<usize>) {
+    // `--read-only` needs none.
+    let config = settings.config.exists().then(|| settings.config.display());
+    let config = config.map_or_else(|| "none".to_owned(), |config| config.to_string());
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), config, "starting");
+    tracing::debug!(settings = settings.effective().join(", "), "effective settings");
+    for (number, warning) in settings.warnings.iter().enumerate() {
+        if configured.is_some_and(|configured| number >= configured) {
+            tracing::debug!("{warning}");
+        } else {
+            tracing::warn!("{warning}");
+        }
+    }
+    // In a container, the engine decides which ports are published.
+    if let Some(address) = settings.exposed_api().filter(|_| std::process::id() != FIRST_PROCESS) {
+        tracing::warn!(%address, "{API_IS_EXPOSED}");
+    }
+}
+
+/// Listens for a moment, so that a first start on a taken port leaves no data folder behind.
+fn try_listeners(overrides: &Overrides) -> Result<(), CliError> {
+    // Those of the service manager can be taken over once only.
+    if std::env::var_os("LISTEN_FDS").is_none() {
+        let settings = Settings::load_or_default(overrides)?;
+        connection::bind(&settings.addresses(), settings.threads, Vec::new()).map_err(anyhow::Error::from)?;
+    }
     Ok(())
 }
 
@@ -232,13 +264,19 @@ fn load(links: Arc<Links>) {
             Ok(count) => tracing::info!(links = count, elapsed = ?started.elapsed(), "links loaded"),
             Err(error) => {
                 tracing::error!(%error, "cannot load the links");
+                server::failed(&format!("cannot load the links: {error}"));
                 std::process::exit(1);
             }
         }
     });
     tokio::spawn(async move {
         if loading.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("the store is damaged: restore a backup, or run tinyd verify");
+            let reason = format!(
+                "the store is damaged: restore a backup, or run {} verify",
+                shown::command()
+            );
+            tracing::error!("{reason}");
+            server::failed(&reason);
             std::process::exit(1);
         }
     });

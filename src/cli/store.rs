@@ -43,9 +43,9 @@ Copies a store that no server has open to the smallest file possible. The old
 file stays until the new one is verified, so the disk needs room for both.
 
 Example:
-  systemctl stop tinyd
-  tinyd compact --config /etc/tinyd/tinyd.toml
-  systemctl start tinyd";
+  systemctl stop tinyd.socket tinyd.service
+  runuser -u tinyd -- tinyd compact --store /var/lib/tinyd/links.redb
+  systemctl start tinyd.socket tinyd.service";
 
 #[derive(Debug, Args)]
 #[command(after_help = BACKUP_EXAMPLES)]

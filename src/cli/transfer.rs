@@ -183,7 +183,10 @@ fn export_to(args: &ExportArgs, out: impl Write) -> Result<(), CliError> {
     };
     out.flush()?;
     if damaged > 0 {
-        let text = format!("{damaged} links left out, their records are damaged (run tinyd verify)");
+        let text = format!(
+            "{damaged} links left out, their records are damaged (run {} verify)",
+            shown::command()
+        );
         return Err(Failure::Incomplete.error(text));
     }
     Ok(())

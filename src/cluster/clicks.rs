@@ -11,6 +11,7 @@ use crate::cluster::nats::NatsError;
 use crate::cluster::stream::StreamInfo;
 use crate::cluster::{Cluster, ClusterSettings, Role, durability};
 use crate::links::{HeldBoxes, Links};
+use crate::model::shown;
 use crate::store::replication::ClickPosition;
 
 /// How often a box looks for clicks to send and to count.
@@ -211,7 +212,8 @@ impl Exchange {
             Some(Lost::Missing(messages)) => tracing::error!(
                 messages,
                 "the stream of clicks does not keep what this box has not counted: its totals are too low; take a \
-                 new copy with tinyd cluster join"
+                 new copy with {} cluster join",
+                shown::command()
             ),
             None => {}
         }

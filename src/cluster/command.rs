@@ -9,7 +9,7 @@ use crate::cluster::nats::{Connecting, Nats, NatsError, Published};
 use crate::cluster::presence::{Member, Members, Moment};
 use crate::cluster::stream::{CLUSTER, LogLimits, LogOrigin, StreamInfo, metadata};
 use crate::cluster::{ClusterSettings, Role, copies};
-use crate::model::unix_milliseconds;
+use crate::model::{shown, unix_milliseconds};
 use crate::store::Snapshot;
 use crate::store::replication::{ApplyError, Entry, Position};
 
@@ -74,8 +74,9 @@ async fn ends_of(nats: &Nats) -> Result<(Option<(u64, Vec<u8>)>, Option<Vec<u8>>
 async fn info_of(nats: &Nats) -> Result<StreamInfo, Unfit> {
     nats.info().await.map_err(|error| match error.is_no_stream() {
         true => Unfit::Wrong(format!(
-            "there is no stream {}: run tinyd cluster init on the first box",
-            nats.stream
+            "there is no stream {}: run {} cluster init on the first box",
+            nats.stream,
+            shown::command()
         )),
         false => Unfit::Unreachable(error.to_string()),
     })
@@ -103,7 +104,8 @@ pub async fn inspect(settings: &ClusterSettings, store: u64) -> Result<Vec<Strin
         Err(error) if error.is_no_stream() => {
             let name = nats.clicks().stream;
             return Err(Unfit::Wrong(format!(
-                "there is no stream {name}: run tinyd cluster recreate"
+                "there is no stream {name}: run {} cluster recreate",
+                shown::command()
             )));
         }
         Err(error) => return Err(Unfit::Unreachable(error.to_string())),

@@ -12,6 +12,7 @@ use crate::cluster::nats::{NatsError, Published, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Among, Member, SKEW_WARNED, clock_refusal};
 use crate::cluster::{check_name, durability, metadata};
 use crate::links::Links;
+use crate::model::shown;
 use crate::store::replication::{Entry, Position};
 
 /// How often an admin box asks how far the log goes.
@@ -198,11 +199,11 @@ impl Watcher {
                 self.silent();
                 self.leave_silent_server().await;
                 if answer.is_err_and(|error| error.is_no_stream()) {
-                    let reason = "the stream is gone: tinyd cluster recreate makes it anew";
-                    self.cluster
-                        .appending
-                        .writable
-                        .send_replace(Writable::No(reason.to_owned()));
+                    let reason = format!(
+                        "the stream is gone: {} cluster recreate makes it anew",
+                        shown::command()
+                    );
+                    self.cluster.appending.writable.send_replace(Writable::No(reason));
                 }
                 return;
             }

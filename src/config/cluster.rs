@@ -6,6 +6,7 @@ use crate::cluster::{ClusterSettings, Reads, Role, check_name, check_seed};
 use crate::config::ConfigError;
 use crate::config::keys;
 use crate::config::values::{Reader, Values};
+use crate::model::shown;
 
 const SECTION: &str = "cluster";
 
@@ -67,8 +68,12 @@ fn seed(values: &Values, reader: &mut Reader) -> Result<Option<String>, ConfigEr
     };
     reader.check_mode(&path);
     let wrong = |reason: String| reader.wrong(keys::CLUSTER_KEY_FILE.path(SECTION), path.display(), reason);
-    let text = fs::read_to_string(&path)
-        .map_err(|error| wrong(format!("cannot be read: {error} (tinyd cluster key makes one)")))?;
+    let text = fs::read_to_string(&path).map_err(|error| {
+        wrong(format!(
+            "cannot be read: {error} ({} cluster key makes one)",
+            shown::command()
+        ))
+    })?;
     let seed = text.trim();
     check_seed(seed).map_err(wrong)?;
     Ok(Some(seed.to_owned()))

@@ -14,7 +14,7 @@ fn load_in(folder: &Path, text: &str, partners: &[u32]) -> Result<Settings, Stri
     let partner = |id| format!("[[partner]]\nid = {id}\nadmin_secret = \"hush hush hush hush\"\n");
     let partners: String = partners.iter().map(partner).collect();
     let overrides = Overrides {
-        credentials: Some(folder.to_owned()),
+        credentials: vec![folder.to_owned()],
         ..Overrides::default()
     };
     let text = format!("{text}\n{partners}");

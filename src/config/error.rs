@@ -1,6 +1,7 @@
 //! What is wrong with the settings.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// A setting or a file is wrong. Never holds a secret.
 #[derive(Debug, thiserror::Error)]
@@ -28,4 +29,21 @@ pub enum ConfigError {
         action: &'static str,
         cause: std::io::Error,
     },
+    #[error("{error} (run tinyd-admin, or name the configuration of the service: --config {})", service.display())]
+    BesideService { error: Box<Self>, service: PathBuf },
+}
+
+impl ConfigError {
+    /// Where a file is missing that nobody has named, and the machine has a service: names that.
+    pub(super) fn beside_service(self, service: &Path) -> Self {
+        match &self {
+            Self::File { cause, .. } if cause.kind() == ErrorKind::NotFound && service.exists() => {
+                Self::BesideService {
+                    error: Box::new(self),
+                    service: service.to_owned(),
+                }
+            }
+            _ => self,
+        }
+    }
 }

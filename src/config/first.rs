@@ -48,6 +48,7 @@ fn content(folder: &Path) -> String {
          \n\
          [[partner]]\n\
          id = {FIRST_PARTNER}\n\
+         operator = true\n\
          admin_secret = \"{admin_secret}\"\n\
          user_secret = \"{user_secret}\"\n"
     )

@@ -43,7 +43,7 @@ use crate::http::Limits;
 use crate::http::connection::{Addresses, Scheme};
 use crate::kaltura::LoggedAddress;
 use crate::kaltura::session::Partners;
-use crate::model::PartnerId;
+use crate::model::{PartnerId, is_local};
 use crate::redirect::{Branding, Tiny};
 use crate::tls::TlsSettings;
 
@@ -54,13 +54,16 @@ pub const FILE_NAME: &str = "tinyd.toml";
 /// connect.
 const FILES_OF_A_FETCH: usize = 2;
 
+/// The configuration of the packaged service.
+const OF_SERVICE: &str = "/etc/tinyd/tinyd.toml";
+
 /// What the command line and the environment say; it comes before the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub config: Option<PathBuf>,
     pub data: Option<PathBuf>,
-    /// The folder with the credentials of the service manager.
-    pub credentials: Option<PathBuf>,
+    /// The folders with the credentials of the service manager; the first one that has a credential counts.
+    pub credentials: Vec<PathBuf>,
     pub flags: BTreeMap<&'static str, String>,
 }
 
@@ -120,6 +123,8 @@ pub struct Settings {
     pub access_log: Option<NonZero<usize>>,
     pub access_addresses: LoggedAddress,
     pub partners: Partners,
+    /// The names of credentials that these settings use.
+    pub credentials: Vec<String>,
     /// What is allowed but perhaps not meant, a sentence each.
     pub warnings: Vec<String>,
     /// Every value, as it was given or by default.
@@ -129,7 +134,16 @@ pub struct Settings {
 impl Settings {
     /// Reads the settings: flag or environment, then file, then default. A missing file is an error.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        read::settings(&config_path(overrides), overrides)
+        let settings = read::settings(&config_path(overrides), overrides);
+        if overrides.data.is_some() || !Self::are_missing(overrides) {
+            return settings;
+        }
+        settings.map_err(|error| error.beside_service(Path::new(OF_SERVICE)))
+    }
+
+    /// Whether no file is named and the data folder has none.
+    pub fn are_missing(overrides: &Overrides) -> bool {
+        overrides.config.is_none() && !config_path(overrides).exists()
     }
 
     /// As [`Settings::load`], but where no file is named and the data folder has none, makes the folder and a file with
@@ -143,7 +157,7 @@ impl Settings {
     /// As [`Settings::load`], but without a file the settings are the defaults, and the API accepts no session.
     pub fn load_or_default(overrides: &Overrides) -> Result<Self, ConfigError> {
         let path = config_path(overrides);
-        if overrides.config.is_none() && !path.exists() {
+        if Self::are_missing(overrides) {
             return read::parse("", &path, overrides);
         }
         read::settings(&path, overrides)
@@ -271,6 +285,14 @@ impl Settings {
                 .map(|console| console.listen.clone())
                 .unwrap_or_default(),
         }
+    }
+
+    /// An address at which strangers may reach the API and need no certificate.
+    pub fn exposed_api(&self) -> Option<SocketAddr> {
+        let is_exposed = |address: &&SocketAddr| !is_local(address.ip());
+        let secure = self.admin_tls.iter().filter(|tls| tls.client_ca.is_none());
+        let secure = secure.flat_map(|tls| &tls.listen);
+        self.admin_listen.iter().chain(secure).find(is_exposed).copied()
     }
 
     /// The base of the API's URLs, as seen from this machine.

@@ -162,7 +162,7 @@ impl Reader {
     }
 
     /// The file of a credential that the service manager gives (`LoadCredential=` of systemd).
-    pub(super) fn credential(&self, key: String, name: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn credential(&mut self, key: String, name: &str) -> Result<PathBuf, ConfigError> {
         // What systemd takes for a name.
         let is_name =
             !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && ![".", ".."].contains(&name);
@@ -170,12 +170,17 @@ impl Reader {
             let reason = "expected the name of a credential, as after LoadCredential= in the unit, without a folder";
             return Err(self.wrong(key, format!("{name:?}"), reason));
         }
-        let Some(folder) = &self.credentials else {
+        let folders = || self.credentials.iter();
+        let folder = folders().find(|folder| folder.join(name).exists());
+        let folder = folder.or_else(|| folders().find(|folder| folder.exists()));
+        let Some(folder) = folder.or_else(|| folders().next()) else {
             let reason = "CREDENTIALS_DIRECTORY is not set: systemd sets it for a unit with LoadCredential=; \
                           elsewhere, set it to the folder that has a file of this name";
             return Err(self.wrong(key, format!("{name:?}"), reason));
         };
-        Ok(folder.join(name))
+        let file = folder.join(name);
+        self.used_credentials.push(name.to_owned());
+        Ok(file)
     }
 
     /// Warns if other users can read a file with secrets.

@@ -39,6 +39,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
     let mut reader = Reader {
         file: path.to_owned(),
         credentials: overrides.credentials.clone(),
+        used_credentials: Vec::new(),
         warnings: Vec::new(),
     };
     let mut values = reader.values(&root, overrides)?;
@@ -91,6 +92,7 @@ pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Settings,
         access_log: access_log(&values),
         access_addresses: access_addresses(&values),
         partners,
+        credentials: reader.used_credentials.clone(),
         warnings: Vec::new(),
         values,
     };
@@ -224,11 +226,9 @@ fn warnings_of_listeners(settings: &Settings) -> Vec<String> {
     }
     // An exposed listener may be behind a proxy that is not configured.
     let secure = settings.public_tls.iter().flat_map(|tls| &tls.listen);
-    let is_exposed = settings
-        .public_listen
-        .iter()
-        .chain(secure)
-        .any(|address| !address.ip().is_loopback());
+    let exposed = settings.public_listen.iter().chain(secure);
+    let exposed = exposed.filter(|address| !address.ip().is_loopback()).count();
+    let is_exposed = exposed > 0;
     let shuts_out = settings.shut_out_guessers && settings.guesses_per_minute > 0;
     let is_decided = settings.values.is_set("public", &keys::SHUT_OUT);
     if is_exposed && shuts_out && !is_decided && public.trusted_proxies.is_empty() {
@@ -239,11 +239,19 @@ fn warnings_of_listeners(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if settings.public_tls.is_some() && !settings.values.is_set("public", &keys::URL) {
+    if (settings.public_tls.is_some() || is_exposed) && !settings.values.is_set("public", &keys::URL) {
         warnings.push(format!(
-            "public.url: not set, so short URLs are shown as {}/tiny/ID; set it to the https URL that clients use",
+            "public.url: not set, so short URLs are shown as {}/tiny/ID; set it to the URL that clients use",
             settings.short_url_base()
         ));
+    }
+    let mut partners = settings.partners.ids().filter_map(|id| settings.partners.get(id));
+    if settings.partners.ids().count() > 1 && !partners.any(|partner| partner.is_operator) {
+        warnings.push(
+            "partner.operator: true for none of several partners, so nobody can take backups; set operator = true \
+             for one"
+                .to_owned(),
+        );
     }
     warnings
 }

@@ -13,7 +13,7 @@ fn load(text: &str) -> Result<Settings, String> {
     .unwrap();
     let overrides = Overrides {
         config: Some(path),
-        credentials: Some(folder.path().to_owned()),
+        credentials: vec![folder.path().to_owned()],
         ..Overrides::default()
     };
     Settings::load(&overrides).map_err(|error| error.to_string())
@@ -304,7 +304,7 @@ fn readable_files_with_secrets_are_warned_of_once() {
     let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let overrides = Overrides {
         config: Some(config.clone()),
-        credentials: Some(folder.path().to_owned()),
+        credentials: vec![folder.path().to_owned()],
         ..Overrides::default()
     };
     let inline = [PARTNER, "user_secret = \"hush hush hush hush\"\n"].concat();
@@ -474,5 +474,68 @@ fn acme_is_read_and_its_mistakes_are_named() {
     ] {
         let error = with(tls, acme).unwrap_err();
         assert!(error.contains(reason), "{tls} {acme}: {error}");
+    }
+}
+
+#[test]
+fn first_folder_that_has_a_credential_counts() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(
+        one.path().join("tinyd.toml"),
+        "[[partner]]\nid = 7\nadmin_secret_credential = \"secret\"\n",
+    )
+    .unwrap();
+    let load = || {
+        let folders = [one.path().join("none"), one.path().to_owned(), other.path().to_owned()];
+        let overrides = Overrides {
+            config: Some(one.path().join("tinyd.toml")),
+            credentials: folders.to_vec(),
+            ..Overrides::default()
+        };
+        Settings::load(&overrides)
+    };
+    let said = load().unwrap_err().to_string();
+    assert!(said.starts_with(one.path().join("secret").to_str().unwrap()), "{said}");
+    for (folder, text) in [(&other, "the secret of the second"), (&one, "the secret of the first")] {
+        fs::write(folder.path().join("secret"), text).unwrap();
+        let settings = load().unwrap();
+        let partner = settings.partners.get(PartnerId(7)).unwrap();
+        assert!(partner.admin_secrets[0].matches(text), "{text}");
+        assert_eq!(settings.credentials, ["secret"]);
+    }
+}
+
+#[test]
+fn missing_file_beside_a_service_names_what_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = Overrides {
+        config: Some(folder.path().join("tinyd.toml")),
+        ..Overrides::default()
+    };
+    let error = || Settings::load(&overrides).unwrap_err();
+    let service = folder.path().join("service.toml");
+    assert!(!error().beside_service(&service).to_string().contains("tinyd-admin"));
+    fs::write(&service, "").unwrap();
+    let said = error().beside_service(&service).to_string();
+    let hint = format!(
+        "(run tinyd-admin, or name the configuration of the service: --config {})",
+        service.display()
+    );
+    assert!(said.ends_with(&hint), "{said}");
+}
+
+#[test]
+fn several_partners_without_an_operator_are_warned_of() {
+    let other = "[[partner]]\nid = 8\nadmin_secret = \"hush hush hush hush\"\n";
+    for (more, is_warned) in [
+        ("", false),
+        (other, true),
+        (&format!("{other}operator = true\n"), false),
+    ] {
+        let warnings = load(&format!("{PARTNER}{more}")).unwrap().warnings;
+        let found = warnings
+            .iter()
+            .any(|warning| warning.starts_with("partner.operator: true for none"));
+        assert_eq!(found, is_warned, "{more}: {warnings:?}");
     }
 }

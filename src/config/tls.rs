@@ -50,7 +50,7 @@ pub fn read(
                       acme.domains for public.tls";
         return Err(reader.wrong(keys::CERTIFICATES.path(section), "(missing)", reason));
     }
-    let path = |name| match name {
+    let mut path = |name| match name {
         FileName::Path(text) => Ok(reader.path(text)),
         FileName::Credential(name) => reader.credential(keys::CERTIFICATES.path(section), name),
     };

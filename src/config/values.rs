@@ -27,7 +27,8 @@ pub struct Values(BTreeMap<(&'static str, &'static str), (Value, Source)>);
 /// What is known of the file while it is read.
 pub struct Reader {
     pub file: PathBuf,
-    pub credentials: Option<PathBuf>,
+    pub credentials: Vec<PathBuf>,
+    pub used_credentials: Vec<String>,
     pub warnings: Vec<String>,
 }
 

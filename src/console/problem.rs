@@ -4,7 +4,7 @@ use hyper::StatusCode;
 
 use crate::console::view::{counted, plain};
 use crate::links::LinkError;
-use crate::model::{ForbiddenHost, LinkId};
+use crate::model::{ForbiddenHost, LinkId, shown};
 use crate::store::{StoreError, WriteError};
 use crate::transfer::TransferError;
 
@@ -224,7 +224,10 @@ impl Problem {
             }
             Self::LargeFile(limit) => {
                 let limit = limit / 1024 / 1024;
-                return format!("It may have at most {limit} MB. Split it, or run tinyd import.");
+                return format!(
+                    "It may have at most {limit} MB. Split it, or run {} import.",
+                    shown::command()
+                );
             }
             Self::TooManyFiles => "Other files are being imported or exported. Try again in a minute.",
             Self::NoDiskSpace => "The disk of the server has no room for the file. Nothing was imported.",
@@ -270,7 +273,12 @@ impl Problem {
     fn of_sign_in(&self) -> Option<String> {
         let explanation = match self {
             Self::SignInFirst => "You are not signed in, or your session has ended.",
-            Self::UsedLink => "It works once, within ten minutes. Run tinyd console for a new one, or sign in below.",
+            Self::UsedLink => {
+                let command = shown::command();
+                return Some(format!(
+                    "It works once, within ten minutes. Run {command} console for a new one, or sign in below."
+                ));
+            }
             Self::StaleSignIn => {
                 "A sign-in works once, within ten minutes, and in the browser that began it. Sign in again."
             }

@@ -14,6 +14,18 @@ fn is_active(character: char) -> bool {
         )
 }
 
+/// The command to name in hints: beside the packaged service, its unit and its wrapper set `TINYD_COMMAND`.
+pub fn command() -> &'static str {
+    command_of(std::env::var("TINYD_COMMAND").ok().as_deref())
+}
+
+fn command_of(named: Option<&str>) -> &'static str {
+    match named {
+        Some("tinyd-admin") => "tinyd-admin",
+        _ => "tinyd",
+    }
+}
+
 /// A text as a part of a line.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_active, escape)
@@ -66,6 +78,18 @@ pub fn joined(parts: impl Iterator<Item = String>, none: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn only_known_commands_are_named() {
+        for (named, command) in [
+            (None, "tinyd"),
+            (Some(""), "tinyd"),
+            (Some("rm"), "tinyd"),
+            (Some("tinyd-admin"), "tinyd-admin"),
+        ] {
+            assert_eq!(command_of(named), command);
+        }
+    }
 
     #[test]
     fn terminal_controls_are_escaped() {

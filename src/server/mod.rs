@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 pub use lock::DataLock;
 pub use reload::Reloader;
-pub use systemd::ServiceManager;
+pub use systemd::{ServiceManager, failed};
 
 use crate::access::SessionStarts;
 use crate::admin::Monitor;

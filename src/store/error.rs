@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use crate::model::LinkId;
+use crate::model::{LinkId, shown};
 
 /// Why a read was stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -134,15 +134,15 @@ pub enum OpenError {
     #[error("cannot read the store")]
     Read(#[from] StoreError),
     #[error(
-        "the store in {} is of a cluster, and cluster.servers is not set: set it, or run tinyd cluster leave, which \
+        "the store in {} is of a cluster, and cluster.servers is not set: set it, or run {} cluster leave, which \
          makes the store one of a box that is alone",
-        .0.display()
+        .0.display(), shown::command()
     )]
     InCluster(PathBuf),
     #[error(
-        "cluster.servers is set, and {} has no store of a cluster: run tinyd cluster init on the first box, or tinyd \
-         cluster join on any other; to be alone, leave cluster.servers out",
-        .0.display()
+        "cluster.servers is set, and {} has no store of a cluster: run {command} cluster init on the first box, or \
+         {command} cluster join on any other; to be alone, leave cluster.servers out",
+        .0.display(), command = shown::command()
     )]
     NotInCluster(PathBuf),
     #[error("cannot start the writer thread")]

@@ -23,9 +23,9 @@ use crate::store::Health;
 
 pub(super) use watchdog::Heartbeat;
 
-/// While links are loading.
+/// How often the status is looked at, and while links are loading, told.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// Afterwards.
+/// Afterwards, how often it is told if nothing is wrong: links come all the time.
 const SETTLED_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 /// Long enough for a busy machine.
@@ -57,6 +57,8 @@ type Subject = Box<dyn Fn() -> Status + Send>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Status {
     text: String,
+    /// What is wrong, if anything; a change is told at once.
+    trouble: String,
     is_settled: bool,
 }
 
@@ -147,23 +149,29 @@ impl Drop for ServiceManager {
     }
 }
 
+/// Leaves the reason for a failure in the status, which systemd shows until the next start.
+pub fn failed(reason: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Status(&line(reason, None))]);
+}
+
 fn status(links: &Links) -> Status {
     let (index, stored) = (links.index(), links.stored());
     let count = index.links() as u64;
     let is_loaded = index.is_loaded();
-    let mut text = if is_loaded {
+    let text = if is_loaded {
         format!("serving {} links", grouped(count))
     } else {
         // Links added since the start are in the map too.
         format!("loading links: {} of {}", grouped(count.min(stored)), grouped(stored))
     };
-    match links.health() {
-        Health::Accepting => {}
-        Health::Refusing(reason) => text.push_str(&format!("; writes are refused: {reason}")),
-        Health::ReadOnly => text.push_str(", read-only"),
-    }
+    let trouble = match links.health() {
+        Health::Accepting => String::new(),
+        Health::Refusing(reason) => format!("; writes are refused: {reason}"),
+        Health::ReadOnly => ", read-only".to_owned(),
+    };
     Status {
-        text,
+        text: format!("{text}{trouble}"),
+        trouble,
         is_settled: is_loaded,
     }
 }
@@ -215,9 +223,11 @@ struct Notifier<S> {
     questions: Questions,
     doing: Doing,
     sent: String,
+    trouble: String,
     /// The mistake in the configuration read last.
     mistake: Option<String>,
     next_status: Instant,
+    next_settled_status: Instant,
     next_extension: Instant,
     next_watchdog: Instant,
     was_unanswered: bool,
@@ -232,8 +242,10 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             questions,
             doing: Doing::Opening,
             sent: String::new(),
+            trouble: String::new(),
             mistake: None,
             next_status: now,
+            next_settled_status: now,
             next_extension: now,
             next_watchdog: now,
             was_unanswered: false,
@@ -255,10 +267,12 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Serving(subject) => {
-                let text = line(&subject().text, self.mistake.as_deref());
+                let status = subject();
+                let text = line(&status.text, self.mistake.as_deref());
                 (self.send)(&[NotifyState::Ready, NotifyState::Status(&text)]);
-                self.sent = text;
+                (self.sent, self.trouble) = (text, status.trouble);
                 self.next_status = Instant::now() + self.pace.status;
+                self.next_settled_status = Instant::now() + self.pace.settled_status;
                 self.doing = Doing::Serving(subject);
                 self.next_watchdog = Instant::now();
             }
@@ -271,6 +285,7 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
                 self.mistake = mistake;
                 // At once: an operator is waiting.
                 self.next_status = Instant::now();
+                self.next_settled_status = self.next_status;
                 (self.send)(&[NotifyState::Ready]);
             }
             Event::Ending(drain) => {
@@ -310,17 +325,17 @@ impl<S: FnMut(&[NotifyState<'_>])> Notifier<S> {
             Doing::Serving(subject) => {
                 if self.next_status <= now {
                     let status = subject();
+                    let is_due =
+                        !status.is_settled || self.next_settled_status <= now || status.trouble != self.trouble;
                     let text = line(&status.text, self.mistake.as_deref());
-                    if text != self.sent {
+                    if is_due && text != self.sent {
                         (self.send)(&[NotifyState::Status(&text)]);
-                        self.sent = text;
+                        (self.sent, self.trouble) = (text, status.trouble);
                     }
-                    let interval = if status.is_settled {
-                        self.pace.settled_status
-                    } else {
-                        self.pace.status
-                    };
-                    self.next_status = now + interval;
+                    if is_due {
+                        self.next_settled_status = now + self.pace.settled_status;
+                    }
+                    self.next_status = now + self.pace.status;
                 }
                 match self.pace.watchdog {
                     Some(interval) => {
@@ -357,6 +372,8 @@ fn extension() -> NotifyState<'static> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::metrics::AdminBoxReport;
 
@@ -387,8 +404,30 @@ mod tests {
     fn subject(text: &'static str) -> Event {
         Event::Serving(Box::new(move || Status {
             text: text.to_owned(),
+            trouble: String::new(),
             is_settled: true,
         }))
+    }
+
+    #[test]
+    fn trouble_is_in_the_status_before_the_next_interval() {
+        let pace = RetryTiming { status: SHORT, ..NEVER };
+        let (sender, hears, _heartbeat) = notifier(pace);
+        let asked = AtomicU32::new(0);
+        let describe = move || {
+            let trouble = match asked.fetch_add(1, Ordering::Relaxed) {
+                0..5 => "",
+                _ => "; writes are refused",
+            };
+            Status {
+                text: format!("serving{trouble}"),
+                trouble: trouble.to_owned(),
+                is_settled: true,
+            }
+        };
+        sender.send(Event::Serving(Box::new(describe))).unwrap();
+        let sent: Vec<_> = hears.iter().filter(|sent| sent.contains("serving")).take(2).collect();
+        assert_eq!(sent, ["READY=1 STATUS=serving", "STATUS=serving; writes are refused"]);
     }
 
     #[test]

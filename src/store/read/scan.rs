@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use redb::ReadableTable as _;
 
-use crate::model::{LinkId, LinkRef};
+use crate::model::{LinkId, LinkRef, shown};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::keys::{self, Index};
 use crate::store::format::record;
@@ -106,7 +106,9 @@ impl Snapshot {
             match id_of(id.value()) {
                 Ok(id) => visitor.visit(id, record::read(id, bytes.value())),
                 // The link cannot be identified.
-                Err(error) => tracing::error!(%error, "a link has a damaged id: run tinyd verify on a copy"),
+                Err(error) => {
+                    tracing::error!(%error, "a link has a damaged id: run {} verify on a copy", shown::command())
+                }
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable};
 
-use crate::model::{DailyUsage, Day, LinkId, PartnerId, ShortLink, Status, Timestamp, Usage};
+use crate::model::{DailyUsage, Day, LinkId, PartnerId, ShortLink, Status, Timestamp, Usage, shown};
 use crate::store::error::{StoreError, unless_corrupt};
 use crate::store::format::clicks;
 use crate::store::format::days;
@@ -175,7 +175,7 @@ impl Snapshot {
                     links += 1;
                 }
                 Err(error @ StoreError::Damaged { .. }) => {
-                    tracing::error!(%error, "a link has a damaged id: run tinyd verify on a copy");
+                    tracing::error!(%error, "a link has a damaged id: run {} verify on a copy", shown::command());
                 }
                 Err(error) => return Err(error),
             }

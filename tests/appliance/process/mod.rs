@@ -8,3 +8,4 @@ mod settings;
 mod status;
 mod systemd;
 mod terminal;
+mod units;

@@ -7,13 +7,17 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
-use crate::support::fixture::{Appliance, Process, configuration, tinyd};
+use crate::support::fixture::{Appliance, Process, configuration, folder, tinyd};
 use crate::support::http::request;
 
 /// Runs `tinyd serve`, which must fail, and returns its exit code and standard error.
 fn refused(args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
-    let folder = tempfile::tempdir().unwrap();
+    refused_in(&tempfile::tempdir().unwrap(), args, environment)
+}
+
+fn refused_in(folder: &TempDir, args: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = tinyd();
     command
         .arg("serve")
@@ -279,12 +283,33 @@ fn interrupt_ends_the_process_cleanly() {
 fn address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (exit, said) = refused(&["--public", &address, "--admin", "127.0.0.1:0"], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let (exit, said) = refused_in(&folder, &["--public", &address, "--admin", "127.0.0.1:0"], &[]);
     assert_eq!(exit, 1);
     assert!(
         said.contains(&format!("cannot listen on {address}: Address already in use")),
         "{said}"
     );
+    assert!(!folder.path().join("tinyd-data").exists(), "a data folder was made");
+}
+
+#[test]
+fn exposed_api_is_warned_of_at_the_start() {
+    let folder = folder(&configuration(""));
+    let (config, data) = (folder.path().join("tinyd.toml"), folder.path().join("data"));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (admin, is_warned) in [("0.0.0.0:0", true), ("127.0.0.1:0", false), ("10.0.0.5:8081", false)] {
+        let mut command = tinyd();
+        command.args(["serve", "--public", &taken, "--admin", admin, "--config"]);
+        let output = command.arg(&config).arg("--data").arg(&data).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            log.contains("other machines can reach the API"),
+            is_warned,
+            "{admin}: {log}"
+        );
+    }
 }
 
 #[test]

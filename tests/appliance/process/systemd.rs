@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::fixture::{Appliance, configuration, folder};
+use crate::support::fixture::{Appliance, configuration, folder, tinyd};
 use crate::support::manager::Manager;
 
 #[test]
@@ -39,6 +39,33 @@ fn systemd_is_notified_of_start_reload_and_stop() {
     assert!(heard.iter().flatten().all(|line| line != "WATCHDOG=1"), "{heard:?}");
     let more_time = manager.hear();
     assert!(more_time[0].starts_with("EXTEND_TIMEOUT_USEC="), "{more_time:?}");
+}
+
+#[test]
+fn failed_start_leaves_its_reason_in_the_status() {
+    for (text, reason) in [
+        ("colour = 1", "tinyd.toml: colour: unknown key"),
+        ("require_store = true", "require_store is set"),
+    ] {
+        let manager = Manager::new();
+        let folder = folder(&configuration(text));
+        let mut command = tinyd();
+        command
+            .args(["serve", "--config"])
+            .arg(folder.path().join("tinyd.toml"));
+        command.arg("--data").arg(folder.path().join("data"));
+        let output = command.env("NOTIFY_SOCKET", manager.address()).output().unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let reason = said
+            .lines()
+            .find(|line| line.contains(reason))
+            .unwrap_or_else(|| panic!("{said}"));
+        let reason = reason.strip_prefix("tinyd: ").unwrap();
+        // The last word: nothing comes after it.
+        let heard = manager.hear_until(&format!("STATUS={reason}"));
+        assert!(heard.iter().flatten().all(|line| line != "READY=1"), "{heard:?}");
+    }
 }
 
 #[test]
