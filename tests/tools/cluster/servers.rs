@@ -504,7 +504,12 @@ fn exchange(
     send(&mut stream)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut answers, mut line) = (Vec::new(), String::new());
+    // Many boxes say something all the time.
+    let started = Instant::now();
     loop {
+        if started.elapsed() > ANSWER_TIMEOUT {
+            return Ok(answers);
+        }
         line.clear();
         match reader.read_line(&mut line) {
             Ok(0) | Err(_) => return Ok(answers),
