@@ -23,6 +23,8 @@ use crate::store::{self, FILE_NAME, Progress, SPACE_LEFT_BYTES, Store, Unfinishe
 const AGE: Duration = Duration::from_hours(24);
 /// One that is older than this was not made as it should.
 const LATE: Duration = Duration::from_hours(25);
+/// A replica that is asked for the copies has the last one within this.
+const REPLICA_LAG: Duration = Duration::from_secs(60);
 /// Before the first look, so that the other admin boxes have been heard.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -124,6 +126,7 @@ async fn is_due(cluster: &Cluster, links: &Links, own: Option<&StoreCopy>) -> Re
             newest(found(&copies).await?).map(|found| found.copy)
         }
     };
+    let own = own.filter(|own| own.age() < REPLICA_LAG);
     let mut usable = there.iter().chain(own).filter(|copy| {
         let position = copy.position();
         position.is_some_and(|position| is_usable(&position))
