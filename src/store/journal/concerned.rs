@@ -8,7 +8,7 @@ use crate::store::format::staged;
 use crate::store::journal::record;
 use crate::store::journal::redo::{
     ASSEMBLED, COUNTED, DROPPED, IMPORTED, LINK, LOG_DROPPED, LOGGED, LOGGED_NEXT, PARTS_DROPPED, REVOKED, STAGED,
-    USAGE_MOVED, USER_DELETED, VERSION,
+    USAGE_MOVED, USER_DELETED,
 };
 use crate::store::journal::replay::Parts;
 use crate::store::read::snapshot::Snapshot;
@@ -58,12 +58,7 @@ impl Concerned {
 
     /// Adds what a payload concerns; if it is not asked for, keeps its parts only.
     fn add(&mut self, payload: &[u8], is_asked: bool) -> Result<(), StoreError> {
-        let mut rest = Parts(payload);
-        let [version] = rest.take()?;
-        if version != VERSION {
-            let reason = format!("version {version} of changes, known is {VERSION}");
-            return Err(StoreError::damaged(record::NAME, reason));
-        }
+        let mut rest = Parts::of(payload)?;
         while !rest.0.is_empty() {
             let mut links = Vec::new();
             match rest.take()? {

@@ -116,12 +116,7 @@ impl Source {
 /// Makes the changes of a payload again. An error in the table [`record::NAME`] is of the payload, any other is of the
 /// store.
 pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8], source: Source) -> Result<(), StoreError> {
-    let mut rest = Parts(payload);
-    let [version] = rest.take()?;
-    if version != VERSION {
-        let reason = format!("version {version} of changes, known is {VERSION}");
-        return Err(StoreError::damaged(record::NAME, reason));
-    }
+    let mut rest = Parts::of(payload)?;
     while !rest.0.is_empty() {
         let [kind] = rest.take()?;
         if !source.has(kind) {
@@ -232,6 +227,17 @@ pub fn put_entry(
 pub(super) struct Parts<'a>(pub &'a [u8]);
 
 impl<'a> Parts<'a> {
+    /// The changes of a payload, whose version is known.
+    pub fn of(payload: &'a [u8]) -> Result<Self, StoreError> {
+        let mut rest = Self(payload);
+        let [version] = rest.take()?;
+        if version != VERSION {
+            let reason = format!("version {version} of changes, known is {VERSION}");
+            return Err(StoreError::damaged(record::NAME, reason));
+        }
+        Ok(rest)
+    }
+
     pub fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let (part, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
         self.0 = rest;
