@@ -14,7 +14,7 @@ use crate::cluster::nats::{Connecting, Nats};
 use crate::cluster::presence::Members;
 use crate::links::Links;
 use crate::model::priority;
-use crate::store::replication::{Position, ReplicationLog};
+use crate::store::replication::{ApplyError, Position, ReplicationLog};
 
 /// What a box knows of its cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,6 +126,11 @@ impl Cluster {
     pub fn state(&self) -> LogState {
         self.state.borrow().clone()
     }
+}
+
+/// Why a box has stopped applying the log, for good.
+pub fn halted(links: &Links) -> Option<ApplyError> {
+    links.store().replicating()?.halted()
 }
 
 /// Up to where a box has applied the log.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 
 use crate::cluster::Role;
-use crate::cluster::connection::{Cluster, position};
+use crate::cluster::connection::{Cluster, halted, position};
 use crate::cluster::copies::Search;
 use crate::cluster::nats::Subscription;
 use crate::cluster::watch::{CHECK_INTERVAL, Watcher};
@@ -161,12 +161,7 @@ impl Follower {
             return;
         }
         // Its own history may be the only copy of what it has acknowledged: salvage writes it.
-        let halted = self
-            .links
-            .store()
-            .replicating()
-            .and_then(|replicating| replicating.halted());
-        if halted.is_some() {
+        if halted(&self.links).is_some() {
             return;
         }
         let own = position.sequence;

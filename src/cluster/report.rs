@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Role;
-use crate::cluster::connection::Cluster;
+use crate::cluster::connection::{Cluster, halted};
 use crate::cluster::log::Writable;
 use crate::cluster::presence::{Member, Moment};
 use crate::links::Links;
@@ -56,12 +56,10 @@ impl Cluster {
     pub fn report(&self, links: &Links) -> ClusterReport {
         let (state, now) = (self.state(), Instant::now());
         let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let replicating = links.store().replicating();
-        let halted = replicating.and_then(|replicating| replicating.halted());
         let own = self.own(links);
         let (epoch, position) = own.as_ref().map_or((0, 0), |own| (own.epoch, own.sequence));
         let silent = since(state.silent_since);
-        let halted = halted.map(|why| why.to_string()).or(state.stuck);
+        let halted = halted(links).map(|why| why.to_string()).or(state.stuck);
         ClusterReport {
             role: self.settings.role.name(),
             node: self.settings.node.clone(),

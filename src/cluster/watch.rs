@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::Role;
-use crate::cluster::connection::{Cluster, position};
+use crate::cluster::connection::{Cluster, halted, position};
 use crate::cluster::log::Writable;
 use crate::cluster::nats::{NatsError, Published, StreamInfo, Subscription};
 use crate::cluster::presence::{self, Among, Member, SKEW_WARNED, clock_refusal};
@@ -147,12 +147,9 @@ impl Watcher {
     async fn say(&self) {
         let Some(position) = self.position() else { return };
         let settings = &self.cluster.settings;
-        let halted = self
-            .links
-            .store()
-            .replicating()
-            .and_then(|replicating| replicating.halted());
-        let halted = halted.map(|why| why.to_string()).or_else(|| self.cluster.state().stuck);
+        let halted = halted(&self.links)
+            .map(|why| why.to_string())
+            .or_else(|| self.cluster.state().stuck);
         let member = Member::at(&position, &settings.node, settings.role.name(), halted);
         let subject = Member::subject(settings.role.name(), &settings.node);
         if let Ok(said) = serde_json::to_vec(&member) {
