@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::sync::mpsc;
 
-use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use crate::support::certificates::Authority;
@@ -11,22 +10,10 @@ use crate::support::client::{Download, Part, request};
 use crate::support::fixture::{Appliance, poll};
 use crate::support::http::{connect, encode};
 use crate::support::http2::{self, Connection as Http2};
-use crate::support::origin::{Conversation, Origin};
+use crate::support::origin::Origin;
 use crate::support::proxy::{GOTO, Proxy, THIS_MACHINE, ports, proxied};
 use crate::support::tls::{Client, hello, settings, start_with};
 use crate::support::wire::Connection;
-
-/// Its only download lasts until a message is sent.
-fn slow_origin() -> (Origin, mpsc::Sender<()>) {
-    let (release, released) = mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    let origin = Origin::start(move |conversation: &mut Conversation| {
-        conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1");
-        let _ = released.lock().recv();
-        conversation.send("2");
-    });
-    (origin, release)
-}
 
 /// An appliance that drains for as long as a download lasts, and the download.
 fn draining(authority: &Authority, origin: &Origin) -> (Proxy, Download) {
@@ -65,7 +52,7 @@ fn assert_redirects_once<S: std::io::Read + std::io::Write>(mut connection: Conn
 #[test]
 fn drain_answers_redirects_until_downloads_have_ended() {
     let authority = Authority::new();
-    let (origin, release) = slow_origin();
+    let (origin, release) = Origin::held();
     let (mut proxy, download) = draining(&authority, &origin);
     let client = Client::new(&authority);
     let appliance = &proxy.appliance;
@@ -100,7 +87,7 @@ fn drain_answers_redirects_until_downloads_have_ended() {
 #[test]
 fn drain_begins_nothing_that_takes_long() {
     let authority = Authority::new();
-    let (origin, release) = slow_origin();
+    let (origin, release) = Origin::held();
     let (mut proxy, download) = draining(&authority, &origin);
     let appliance = &proxy.appliance;
     let id = proxy.link(&origin.url("/other"));
@@ -126,7 +113,7 @@ fn drain_begins_nothing_that_takes_long() {
 #[test]
 fn silent_clients_of_a_drain_do_not_prolong_it() {
     let authority = Authority::new();
-    let (origin, release) = slow_origin();
+    let (origin, release) = Origin::held();
     let (mut proxy, download) = draining(&authority, &origin);
     let Appliance {
         public,

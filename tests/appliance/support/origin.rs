@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -197,6 +197,18 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of two bytes, the second one waits until a message is sent.
+    pub fn held() -> (Self, mpsc::Sender<()>) {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let origin = Self::start(move |conversation: &mut Conversation| {
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1");
+            let _ = released.lock().recv();
+            conversation.send("2");
+        });
+        (origin, release)
+    }
+
     /// Plain HTTP.
     pub fn start(answer: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0", answer)

@@ -1,15 +1,13 @@
 //! Connections of HTTPS when the appliance ends.
 
 use std::io::Write as _;
-use std::sync::mpsc;
 
-use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use crate::support::certificates::Authority;
 use crate::support::client::{Download, Part, request};
 use crate::support::http::connect;
-use crate::support::origin::{Conversation, Origin};
+use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, THIS_MACHINE, ports, proxied};
 use crate::support::tls::{Client, hello, settings, start_with};
 
@@ -68,13 +66,7 @@ fn handshakes_do_not_hold_up_the_end() {
 #[test]
 fn request_in_flight_is_answered_before_the_end() {
     let authority = Authority::new();
-    let (release, released) = mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    let origin = Origin::start(move |conversation: &mut Conversation| {
-        conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1");
-        let _ = released.lock().recv();
-        conversation.send("2");
-    });
+    let (origin, release) = Origin::held();
     let fetch = format!(
         "drain_seconds = 3600\n[fetch]\nidle_timeout_seconds = 300\ntotal_timeout_seconds = 600\n{THIS_MACHINE}{}",
         ports(&[&origin])
