@@ -82,7 +82,7 @@ impl Follower {
         }
         let last = entries.last().and_then(|entry| Entry::decode(entry).ok());
         if let Some(last) = last.map(|entry| entry.position.sequence) {
-            self.cluster.heard(last);
+            self.cluster.heard(None, last);
         }
         match self.links.store().apply(entries).await {
             Err(ApplyError::Gap { .. }) => self.catch_up().await,
@@ -145,7 +145,7 @@ impl Follower {
             ahead = read;
             self.applied(&applied);
             match applied {
-                Ok(after) if after.sequence > position.sequence => self.cluster.heard(after.sequence),
+                Ok(after) if after.sequence > position.sequence => self.cluster.heard(None, after.sequence),
                 _ => return,
             }
         }

@@ -137,7 +137,7 @@ impl Watcher {
         let Some((Ok(first), Ok(last))) = numbers.map(|(first, last)| (first.parse(), last.parse())) else {
             return;
         };
-        self.cluster.heard_both(first, last);
+        self.cluster.heard(Some(first), last);
         if self.position().is_some_and(|position| position.sequence < last) {
             self.cluster.behind.notify_one();
         }
