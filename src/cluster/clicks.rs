@@ -70,14 +70,15 @@ impl Cluster {
         }
     }
 
-    /// Sends what was counted until the end; what cannot be sent now is sent after the next start.
-    pub async fn send_last_clicks(self: Arc<Self>, links: Arc<Links>) {
+    /// Sends what was counted until the end, or returns false: what cannot be sent now is sent after the next start.
+    pub async fn send_last_clicks(self: Arc<Self>, links: Arc<Links>) -> bool {
         let mut exchange = Exchange::new(self, links);
-        match timeout(LAST_TIMEOUT, exchange.send()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::warn!(reason, "clicks wait for the next start"),
-            Err(_) => tracing::warn!("clicks wait for the next start"),
+        let sent = timeout(LAST_TIMEOUT, exchange.send()).await;
+        let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {LAST_TIMEOUT:?}")));
+        if let Err(reason) = &sent {
+            tracing::warn!(reason, "clicks wait for the next start");
         }
+        sent.is_ok()
     }
 }
 
