@@ -277,8 +277,8 @@ fn furthest(mut members: Vec<Member>, cluster: Option<String>) -> Result<(Member
     let (node, sequence) = (&furthest.node, furthest.sequence);
     if !is_admin(&furthest) {
         return Err(format!(
-            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them, or stop that edge; if \
-             its key was stolen, take its line out of what the servers include"
+            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them, or stop that edge; \
+             if its key was stolen, take its line out of what the servers include"
         ));
     }
     let same_end = candidates.iter().filter(|other| {

@@ -2,10 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use nkeys::{KeyPair, KeyPairType};
-
 use crate::cluster::presence::Member;
-use crate::cluster::{ClusterSettings, Role, check_name};
+use crate::cluster::{ClusterSettings, Role, check_name, key};
 
 /// A box as the servers know it. Its text is a line of the file that they are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,16 +31,16 @@ impl KnownBox {
             .find(|known| known.name() == *role);
         let role = found.ok_or("the role: expected admin or edge")?;
         check_name(node).map_err(|expected| format!("the name: {expected}"))?;
-        match KeyPair::from_public_key(public_key).map(|pair| pair.key_pair_type()) {
-            Ok(KeyPairType::User) => Ok(Self {
-                role,
-                node: (*node).to_owned(),
-                public_key: (*public_key).to_owned(),
-            }),
-            _ => Err(format!(
+        if !key::is_public(public_key) {
+            return Err(format!(
                 "the key of {node} is not that of a user: expected 56 characters that begin with U"
-            )),
+            ));
         }
+        Ok(Self {
+            role,
+            node: (*node).to_owned(),
+            public_key: (*public_key).to_owned(),
+        })
     }
 
     /// The boxes of a file with one a line, empty lines and those that begin with `#` aside.
@@ -104,8 +102,8 @@ impl KnownBox {
             ),
         };
         format!(
-            "      {{ # {node}\n        nkey: {public_key}\n        permissions: {{\n          publish: {publish:?}\n          \
-             subscribe: {subscribe:?}\n        }}\n      }}\n"
+            "      {{ # {node}\n        nkey: {public_key}\n        permissions: {{\n          \
+             publish: {publish:?}\n          subscribe: {subscribe:?}\n        }}\n      }}\n"
         )
     }
 }
@@ -188,8 +186,8 @@ const HEADER: &str = "# Made by tinyd cluster include. Run it again to change it
 mod tests {
     use super::*;
 
-    fn key() -> String {
-        KeyPair::new_user().public_key()
+    fn fresh_key() -> String {
+        key::public_key(&key::generate().unwrap()).unwrap()
     }
 
     #[test]
@@ -197,13 +195,13 @@ mod tests {
         let [a, b] = [(Role::Admin, "a"), (Role::Edge, "b-1")].map(|(role, node)| KnownBox {
             role,
             node: node.to_owned(),
-            public_key: key(),
+            public_key: fresh_key(),
         });
         let text = format!("# boxes\n\n{a}\n  {b}\r\n");
         assert_eq!(KnownBox::read_all(&text), Ok(vec![a.clone(), b.clone()]));
-        let seed = KeyPair::new_user().seed().unwrap();
-        let account = KeyPair::new_account().public_key();
-        let (fresh, of_a) = (key(), &a.public_key);
+        let seed = key::generate().unwrap();
+        let account = fresh_key().replacen('U', "A", 1);
+        let (fresh, of_a) = (fresh_key(), &a.public_key);
         for (lines, expected) in [
             (format!("{a}\nedge b"), "line 2: expected a role, a name and"),
             (seed.clone(), "line 1: expected a role, a name and"),

@@ -16,6 +16,11 @@ pub fn check(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether this is the public key of a user.
+pub fn is_public(text: &str) -> bool {
+    KeyPair::from_public_key(text).is_ok_and(|pair| pair.key_pair_type() == KeyPairType::User)
+}
+
 /// The public key of a seed.
 pub fn public_key(seed: &str) -> Result<String, String> {
     let key = KeyPair::from_seed(seed).map_err(|error| error.to_string())?;

@@ -47,7 +47,8 @@ pub struct Watcher {
     /// A server is left after a silence of this.
     silence: Duration,
     is_clock_wrong: bool,
-    /// Where the log ends and this box, while that has lost its end: what is logged lasts, and is looked at each second.
+    /// Where the log ends and this box, while that has lost its end: it is looked at each second, and
+    /// logged when it changes.
     lost_end: Option<(u64, u64)>,
     /// The last entry of the log, while another box has one after it that this box does not know to be there.
     lost_unsure: Option<u64>,

@@ -127,8 +127,8 @@ pub fn counted_source(
         .transpose()
 }
 
-/// Notes the counter of the last message of a source that was counted, which `before` says without this one. In place of
-/// the oldest sources of its box, so that no box can make up any number of them.
+/// Notes the counter of a message of a source that is counted now; `before` is what was counted of the source before. A
+/// new one replaces the oldest of its box, so that no box can make up any number of them.
 pub fn note_source(
     transaction: &WriteTransaction,
     message: &ClickMessage<'_>,

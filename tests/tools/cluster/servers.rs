@@ -279,7 +279,7 @@ impl Servers {
         self.processes[number] = Some(Process(child.unwrap()));
     }
 
-    /// A leaf node beside them, with a configuration of its own and what that includes, which ends with what is returned.
+    /// A leaf node beside them, with its configuration and what that includes, which ends with what is returned.
     pub fn start_beside(&self, configuration: &str, include: &str) -> Process {
         let path = self.folder.path().join("beside.conf");
         fs::write(&path, configuration).unwrap();
