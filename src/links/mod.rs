@@ -441,8 +441,9 @@ impl Links {
     pub async fn list(&self, query: Query, context: &ReadContext) -> Result<(Listing, Turn), LinkError> {
         let (partner, query) = (query.partner, Arc::new(query));
         let read = |limit: ReadLimit, lane| {
-            let query = Arc::clone(&query);
-            self.store.read_on(lane, move |snapshot| snapshot.list(&query, &limit))
+            let (query, search) = (Arc::clone(&query), Arc::clone(&self.search));
+            let read = move |snapshot: &Snapshot| search.list_or_read(&query, snapshot, &limit, lane);
+            self.store.read_on(lane, read)
         };
         Ok(self.read_in_turn(partner, context, read).await?)
     }

@@ -23,6 +23,8 @@ const SHORT_STEPS: u64 = 2_048;
 const SHORT_MAX: usize = 32;
 /// Steps of a list of about three thousand links.
 const MEDIUM_STEPS: u64 = 100_000;
+/// The same where longer ones are answered from memory: about as long as that takes.
+const IN_MEMORY_STEPS: u64 = 40_000;
 /// The worst list of a million links takes a few seconds alone.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Concurrent long lists, each of which may use several threads.
@@ -204,6 +206,13 @@ impl Links {
         F: Future<Output = Result<R, StoreError>>,
     {
         for (queue, steps) in [(&self.turns.short, SHORT_STEPS), (&self.turns.medium, MEDIUM_STEPS)] {
+            // Beyond these, what is in memory answers sooner.
+            let most = if self.search.is_ready() {
+                IN_MEMORY_STEPS
+            } else {
+                u64::MAX
+            };
+            let steps = steps.min(most);
             let turn = queue.turn(partner, context).await?;
             match read(ReadLimit::steps(steps), Lane::Shared).await {
                 Err(StoreError::Stopped(Stopped::Steps)) => {}

@@ -34,9 +34,9 @@ impl Links {
     ) -> Result<((Listing, Vec<Usage>), Turn), LinkError> {
         let (partner, query) = (query.partner, Arc::new(query));
         let read = |limit: ReadLimit, lane| {
-            let query = Arc::clone(&query);
+            let (query, search) = (Arc::clone(&query), Arc::clone(&self.search));
             let read = move |snapshot: &Snapshot| {
-                let listing = snapshot.list(&query, &limit)?;
+                let listing = search.list_or_read(&query, snapshot, &limit, lane)?;
                 let ids = listing.links.iter().map(|link| link.id).collect();
                 Ok((listing, ids))
             };

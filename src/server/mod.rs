@@ -270,6 +270,8 @@ fn background(links: &Arc<Links>, monitor: Arc<Monitor>, reloader: &Reloader) ->
     background.spawn(async move { monitor.run().await });
     background.spawn(sweep_sessions(Arc::clone(links)));
     background.spawn(sweep_search(Arc::clone(links)));
+    let listed = Arc::clone(links);
+    background.spawn(async move { listed.keep_reading_for_lists().await });
     background.spawn(inspection::run(Arc::clone(links)));
     let counted = Arc::clone(links);
     background.spawn(async move { counted.keep_flushing_clicks().await });

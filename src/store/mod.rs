@@ -14,7 +14,7 @@ mod write;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -39,6 +39,7 @@ pub use read::audit::{AuditPage, AuditQuery};
 pub use read::inspection::{Inspected, Inspection};
 pub use read::limit::ReadLimit;
 pub use read::query::{Listing, Order, OrderField, Page, Query, SORT_MAX_LINKS, TimeOrder, TimeRange};
+pub use read::rank::Rank;
 pub use read::scan::Visitor;
 pub use read::snapshot::Snapshot;
 pub use read::verify::Verification;

@@ -1,6 +1,6 @@
 //! Searches for people: by a part of a text, in every order, over a million links at once. No index of the store
 //! answers these. The rows are read into memory at the first search and dropped when nobody has searched for a while;
-//! commits keep them as the store is.
+//! commits keep them as the store is. Lists of the API that would take long in the store are answered from them too.
 
 mod query;
 mod rows;
@@ -10,19 +10,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 pub use query::{SearchDate, SearchOrder, SearchQuery, SearchState};
 
 use crate::links::search::rows::Rows;
 use crate::links::{LinkError, Links};
 use crate::model::{LinkId, LinkRef, PartnerId, ShortLink, Usage};
-use crate::store::{Lane, ReadLimit, Snapshot, Stopped, StoreError, Visitor};
+use crate::store::{Lane, Listing, Query, ReadLimit, Snapshot, Stopped, StoreError, Visitor};
 
 /// Changes that wait for the next search. With more, reading everything anew is as quick.
 const WAITING_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 /// The rows are dropped when nobody has searched for so long.
 const IDLE: Duration = Duration::from_secs(30 * 60);
+/// Lists of more links than this have no rows read for them, which would take half a gigabyte.
+const LISTED_MAX_LINKS: usize = 4_000_000;
+/// How long a list waits for another look at the rows to bring them up to date.
+const LIST_PATIENCE: Duration = Duration::from_millis(100);
 /// How often a search begins anew because too much changed meanwhile, as during an import.
 const ATTEMPTS: usize = 3;
 /// Searches at a time; each takes a core.
@@ -38,6 +42,8 @@ pub struct SearchIndex {
     turns: Semaphore,
     /// Of the rows.
     memory_bytes: AtomicUsize,
+    /// When a list would have used them.
+    wanted: Notify,
 }
 
 #[derive(Debug)]
@@ -94,6 +100,7 @@ impl Default for SearchIndex {
             }),
             turns: Semaphore::new(SEARCHES_MAX),
             memory_bytes: AtomicUsize::new(0),
+            wanted: Notify::new(),
         }
     }
 }
@@ -179,7 +186,17 @@ impl SearchIndex {
         snapshot: &Snapshot,
         look: impl FnOnce(&Rows) -> R,
     ) -> Result<Option<R>, StoreError> {
-        let rows = self.rows.upgradable_read();
+        self.with_locked_rows(self.rows.upgradable_read(), losses, Some(snapshot), look)
+    }
+
+    /// The same; without a snapshot, `None` if there are no rows.
+    fn with_locked_rows<R>(
+        &self,
+        rows: RwLockUpgradableReadGuard<'_, Option<Rows>>,
+        losses: u64,
+        snapshot: Option<&Snapshot>,
+        look: impl FnOnce(&Rows) -> R,
+    ) -> Result<Option<R>, StoreError> {
         let mut waiting = self.waiting.lock();
         if !waiting.is_kept || waiting.losses != losses {
             return Ok(None);
@@ -191,12 +208,15 @@ impl SearchIndex {
             let rows = RwLockUpgradableReadGuard::downgrade(rows);
             return Ok(rows.as_ref().map(look));
         }
+        if !is_usable && snapshot.is_none() {
+            return Ok(None);
+        }
         waiting.is_stale = false;
         let changes = std::mem::take(&mut waiting.changes);
         waiting.links = 0;
         drop(waiting);
         let mut rows = RwLockUpgradableReadGuard::upgrade(rows);
-        if !is_usable {
+        if let Some(snapshot) = snapshot.filter(|_| !is_usable) {
             *rows = None;
             self.memory_bytes.store(0, Ordering::Relaxed);
             *rows = Some(read(snapshot).inspect_err(|_| self.clear())?);
@@ -208,6 +228,57 @@ impl SearchIndex {
         }
         let rows = RwLockWriteGuard::downgrade(rows);
         Ok(rows.as_ref().map(look))
+    }
+}
+
+impl SearchIndex {
+    /// Whether lists need not look into the store.
+    pub fn is_ready(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.is_kept && !waiting.is_stale
+    }
+
+    /// Answers a list from the rows, if they are there and can tell.
+    fn list(&self, query: &Query, snapshot: &Snapshot) -> Result<Option<Listing>, StoreError> {
+        let losses = {
+            let mut waiting = self.waiting.lock();
+            waiting.searched_at = Instant::now();
+            waiting.losses
+        };
+        let Some(rows) = self.rows.try_upgradable_read_for(LIST_PATIENCE) else {
+            return Ok(None);
+        };
+        let found = self.with_locked_rows(rows, losses, None, |rows| rows.list(query))?;
+        let Some((total, ids)) = found.flatten() else {
+            return Ok(None);
+        };
+        let mut links = Vec::with_capacity(ids.len());
+        for id in ids {
+            match snapshot.get(id) {
+                Ok(Some(link)) if query.matches(&(&link).into()) => links.push(link),
+                // It has changed since the snapshot, or its record is damaged.
+                Ok(_) | Err(StoreError::Damaged { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(Listing { links, total }))
+    }
+
+    /// As [`Snapshot::list`]; what takes long is answered from the rows, and has them read for the next time.
+    pub fn list_or_read(
+        &self,
+        query: &Query,
+        snapshot: &Snapshot,
+        limit: &ReadLimit,
+        lane: Lane,
+    ) -> Result<Listing, StoreError> {
+        if lane == Lane::Apart {
+            if let Some(listing) = self.list(query, snapshot)? {
+                return Ok(listing);
+            }
+            self.wanted.notify_one();
+        }
+        snapshot.list(query, limit)
     }
 }
 
@@ -225,9 +296,10 @@ struct Collector(Rows);
 
 impl Visitor for Collector {
     fn visit(&mut self, _: LinkId, link: Result<LinkRef<'_>, StoreError>) {
-        // A damaged link has been logged when the map was loaded, and is not found.
-        if let Ok(link) = link {
-            self.0.put(&link);
+        match link {
+            Ok(link) => self.0.put(&link),
+            // It has been logged when the map was loaded, and is not found.
+            Err(_) => self.0.lacks_links = true,
         }
     }
 }
@@ -236,12 +308,14 @@ fn read(snapshot: &Snapshot) -> Result<Rows, StoreError> {
     let began = Instant::now();
     // One thread, so that redirects have the other cores.
     let scanned = snapshot.scan(1, &ReadLimit::default(), || Collector(Rows::default()))?;
+    let is_whole = scanned.unread == 0;
     let mut rows = scanned
         .visitors
         .into_iter()
         .next()
         .map(|collector| collector.0)
         .unwrap_or_default();
+    rows.lacks_links |= !is_whole;
     snapshot.for_each_used(|id, clicks| rows.set_clicks(id, clicks))?;
     tracing::debug!(elapsed = ?began.elapsed(), bytes = rows.memory_bytes(), "links read for searches");
     Ok(rows)
@@ -326,6 +400,16 @@ impl Links {
         };
         if let Err(error) = self.search(nothing).await {
             tracing::debug!(%error, "cannot prepare searches");
+        }
+    }
+
+    /// Reads what searches need when a list would have used it; never ends.
+    pub async fn keep_reading_for_lists(&self) {
+        loop {
+            self.search.wanted.notified().await;
+            if !self.search.is_ready() && self.index.links() <= LISTED_MAX_LINKS {
+                self.prepare_search(PartnerId(0)).await;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a search looks at of every link, in memory: texts in lower case, each kept once where many links share it.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::links::search::query::{SearchDate, SearchOrder, SearchQuery, SearchState};
 use crate::model::{LinkId, LinkRef, PartnerId, Status, Timestamp};
+use crate::store::{OrderField, Query, Rank};
 
 /// The number of a text that many links share.
 type TextId = u32;
@@ -25,7 +26,9 @@ struct Row {
     clicks: u32,
     partner: PartnerId,
     owner: TextId,
+    /// In lower case.
     system_name: TextId,
+    exact_system_name: TextId,
     host: TextId,
     name_start: u32,
     name_length: u16,
@@ -34,6 +37,9 @@ struct Row {
     starts: Timestamp,
     expires: Timestamp,
 }
+
+/// Links that a list keeps before it drops those that are beyond its page.
+const KEPT_MIN: usize = if cfg!(test) { 2 } else { 1024 };
 
 /// Texts by number and numbers by text. A text goes with the last link that has it.
 #[derive(Debug)]
@@ -133,6 +139,18 @@ impl Texts {
             .collect()
     }
 
+    /// Which texts are among these.
+    fn among(&self, wanted: &BTreeSet<String>) -> Vec<bool> {
+        let mut among = vec![false; self.all.len()];
+        for text in wanted {
+            let number = self.numbers.get(text.as_str());
+            if let Some(place) = number.and_then(|number| among.get_mut(*number as usize)) {
+                *place = true;
+            }
+        }
+        among
+    }
+
     fn memory_bytes(&self) -> usize {
         // A hash table has a byte for each place beside its entry.
         let of_numbers = self.numbers.capacity() * (size_of::<(Arc<str>, TextId)>() + 1);
@@ -150,7 +168,9 @@ pub struct Rows {
     /// Names, one after the other; those of changed links stay until they are half of it.
     names: Vec<u8>,
     unused_name_bytes: usize,
-    /// In lower case.
+    /// Whether links are missing, because their records are damaged.
+    pub lacks_links: bool,
+    /// In lower case, and system names as they are too.
     texts: Texts,
     /// As they are: users are told apart by case.
     owners: Texts,
@@ -169,6 +189,7 @@ impl Rows {
             partner: link.partner_id,
             owner: self.owners.take(link.user_id.unwrap_or_default()),
             system_name: self.texts.take(&link.system_name.to_lowercase()),
+            exact_system_name: self.texts.take(link.system_name),
             host: self.texts.take(host),
             name_start,
             name_length,
@@ -186,6 +207,7 @@ impl Rows {
             self.unused_name_bytes += usize::from(old.name_length);
             self.owners.release(old.owner);
             self.texts.release(old.system_name);
+            self.texts.release(old.exact_system_name);
             self.texts.release(old.host);
             self.pack_names();
             return;
@@ -250,20 +272,72 @@ impl Rows {
             let order = by_key.then_with(|| one.1.id.cmp(&other.1.id));
             if query.is_descending { order.reverse() } else { order }
         };
-        let total = found.len();
-        let begin = query.offset.min(total);
-        let end = query.offset.saturating_add(query.limit).min(total);
-        // Only the page itself is sorted.
-        if end < total {
-            found.select_nth_unstable_by(end, order);
-            found.truncate(end);
+        let total = found.len() as u64;
+        (total, page_of(&mut found, query.offset, query.limit, order))
+    }
+
+    /// How many links a list of the API has, and those of its page, in order; none if the store must tell.
+    pub fn list(&self, query: &Query) -> Option<(u64, Vec<LinkId>)> {
+        let is_by_id = query.ids.is_some() || query.unique_id.is_some();
+        // Links without a user have the number of this text.
+        let is_by_no_user = query.users.as_ref().is_some_and(|users| users.contains(""));
+        if self.lacks_links || is_by_id || is_by_no_user || query.is_beyond_sorting() {
+            return None;
         }
-        if 0 < begin && begin < found.len() {
-            found.select_nth_unstable_by(begin, order);
+        let statuses = Status::ALL.map(|status| query.statuses.contains(&status));
+        let users = query.users.as_ref().map(|users| self.owners.among(users));
+        let system_names = query.system_names.as_ref().map(|names| self.texts.among(names));
+        let is_in = |texts: &Option<Vec<bool>>, number: TextId| {
+            let texts = texts.as_ref();
+            texts.is_none_or(|texts| texts.get(number as usize).copied().unwrap_or_default())
+        };
+        let expiry = |row: &Row| Some(row.expires).filter(|time| *time != Timestamp::MAX);
+        let fits = |row: &&Row| {
+            let status = usize::from(row.status.number()).wrapping_sub(1);
+            row.partner == query.partner
+                && statuses.get(status).copied().unwrap_or_default()
+                && query.created.contains(Some(row.created))
+                && query.updated.contains(Some(row.updated))
+                && query.expires.contains(expiry(row))
+                && is_in(&users, row.owner)
+                && is_in(&system_names, row.exact_system_name)
+        };
+        let time_of = |row: &Row, field| match field {
+            OrderField::Created => Some(row.created),
+            OrderField::Updated => Some(row.updated),
+            OrderField::Expires => expiry(row),
+        };
+        // The position, as far as it fits into a number.
+        let [first, ..] = query.order.times;
+        let key = |row: &Row| {
+            let turned = |key: u64, is_descending| if is_descending { !key } else { key };
+            match first {
+                Some(by) => time_of(row, by.field).map_or(u64::MAX, |time| turned(seconds(time), by.descending)),
+                None => turned(beginning(row.id.as_bytes()), query.order.ids_descend),
+            }
+        };
+        let rank = |row: &Row| Rank::new(query.order, |field| time_of(row, field), row.id);
+        let order = |one: &(u64, &Row), other: &(u64, &Row)| {
+            let by_key = one.0.cmp(&other.0);
+            by_key.then_with(|| rank(one.1).cmp(&rank(other.1)))
+        };
+        // Twice the page's end at most: a million would take longer to keep than to look at.
+        let end = query.page.end();
+        let room = end.saturating_mul(2).max(KEPT_MIN);
+        let (mut total, mut last, mut found) = (0, u64::MAX, Vec::new());
+        for row in self.rows.iter().filter(fits) {
+            total += 1;
+            let key = key(row);
+            if key > last {
+                continue;
+            }
+            found.push((key, row));
+            if found.len() >= room {
+                last = found.select_nth_unstable_by(end, order).1.0;
+                found.truncate(end);
+            }
         }
-        let page = found.get_mut(begin..).unwrap_or_default();
-        page.sort_unstable_by(order);
-        (total as u64, page.iter().map(|(_, row)| row.id).collect())
+        Some((total, page_of(&mut found, query.page.offset(), query.page.size, order)))
     }
 
     /// The ids of all links that fit, in no order.
@@ -279,7 +353,6 @@ impl Rows {
             _ => HashMap::default(),
         };
         let rank = |text: TextId| ranks.get(&text).copied().unwrap_or_default();
-        let seconds = |time: Timestamp| time.as_unix().cast_unsigned() ^ (1 << 63);
         let key = |row: &Row| match query.order {
             SearchOrder::Created => seconds(row.created),
             SearchOrder::Updated => seconds(row.updated),
@@ -349,6 +422,31 @@ impl Rows {
     }
 }
 
+/// Those of a page, in order. Only the page itself is sorted.
+fn page_of(
+    found: &mut [(u64, &Row)],
+    offset: usize,
+    limit: usize,
+    order: impl Fn(&(u64, &Row), &(u64, &Row)) -> Ordering,
+) -> Vec<LinkId> {
+    let (begin, end) = (offset.min(found.len()), offset.saturating_add(limit).min(found.len()));
+    if end < found.len() {
+        found.select_nth_unstable_by(end, &order);
+    }
+    let found = found.get_mut(..end).unwrap_or_default();
+    if 0 < begin && begin < found.len() {
+        found.select_nth_unstable_by(begin, &order);
+    }
+    let page = found.get_mut(begin..).unwrap_or_default();
+    page.sort_unstable_by(order);
+    page.iter().map(|(_, row)| row.id).collect()
+}
+
+/// A time as a number that is ordered as times are.
+fn seconds(time: Timestamp) -> u64 {
+    time.as_unix().cast_unsigned() ^ (1 << 63)
+}
+
 /// The first bytes of a text, as a number that is ordered as they are.
 fn beginning(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];
@@ -380,8 +478,45 @@ fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use crate::links::tests::imports::link;
     use crate::model::ShortLink;
+    use crate::store::tests::{any_link, any_query, naive_list};
+
+    proptest! {
+        #[test]
+        fn list_is_what_looking_at_every_link_gives(
+            links in proptest::collection::vec(any_link(), 0..120),
+            queries in proptest::collection::vec(any_query(), 30),
+        ) {
+            let mut rows = Rows::default();
+            links.iter().for_each(|link| rows.put(&link.into()));
+            let model: BTreeMap<_, _> = links.into_iter().map(|link| (link.id, link)).collect();
+            for query in queries {
+                let is_for_the_store = query.ids.is_some() || query.unique_id.is_some() || query.is_beyond_sorting();
+                let expected = naive_list(&model, &query);
+                let expected = (expected.total, expected.links.iter().map(|link| link.id).collect());
+                prop_assert_eq!(rows.list(&query), (!is_for_the_store).then_some(expected), "{:#?}", query);
+            }
+        }
+    }
+
+    #[test]
+    fn list_of_links_that_are_not_all_there_is_for_the_store() {
+        let query = crate::links::tests::clicks::all_enabled();
+        let mut rows = Rows::default();
+        assert_eq!(rows.list(&query), Some((0, Vec::new())));
+        rows.lacks_links = true;
+        assert_eq!(rows.list(&query), None);
+        let of_nobody = Query {
+            users: Some([String::new()].into()),
+            ..query
+        };
+        assert_eq!(Rows::default().list(&of_nobody), None);
+    }
 
     #[test]
     fn texts_go_with_their_last_link() {
@@ -405,16 +540,18 @@ mod tests {
             texts
         };
         assert_eq!(texts(&rows.owners), ["", "owner999", "ownersame"]);
-        let expected = ["", "host999.example", "hostsame.example", "name999", "namesame"];
+        let hosts = ["host999.example", "hostsame.example"];
+        let names = ["NAME999", "NAMEsame", "name999", "namesame"];
+        let expected = ["", names[0], names[1], hosts[0], hosts[1], names[2], names[3]];
         assert_eq!(texts(&rows.texts), expected);
         assert!(
-            rows.texts.all.len() <= 7 && rows.texts.free.len() <= 2,
+            rows.texts.all.len() <= 10 && rows.texts.free.len() <= 3,
             "{:?}",
             rows.texts
         );
         assert!(rows.memory_bytes() < 4_096, "{}", rows.memory_bytes());
         let bytes: usize = expected.iter().map(|text| text.len()).sum();
-        assert_eq!(rows.texts.bytes, bytes + 4 * Texts::OVERHEAD_BYTES);
+        assert_eq!(rows.texts.bytes, bytes + 6 * Texts::OVERHEAD_BYTES);
         // Each number still is that of its text.
         let query = |text: &str, owner: &str| SearchQuery {
             text: text.into(),

@@ -52,7 +52,7 @@ fn told(links: &Links, id: LinkId) -> Usage {
     }
 }
 
-fn all_enabled() -> Query {
+pub fn all_enabled() -> Query {
     Query {
         partner: PARTNER,
         ids: None,

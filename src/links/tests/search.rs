@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::links::tests::audit::somebody;
-use crate::store::TimeRange;
+use crate::store::{Lane, TimeRange};
 
 const NOW: i64 = 1_000;
 
@@ -382,4 +382,42 @@ async fn what_depends_on_clicks_needs_them_counted() {
         assert!(matches!(found, Err(LinkError::ClicksNotCounted)));
     }
     assert_eq!(links.search(query()).await.unwrap().total, 0);
+}
+
+/// No step may be taken in the store, where it takes more than this.
+const NO_STEPS: u64 = 0;
+
+#[test]
+fn list_from_memory_has_what_was_just_written() {
+    let (links, _clock, _folder) = open();
+    block_on(async {
+        let query = clicks::all_enabled();
+        for _ in 0..50 {
+            links.add(draft("https://e.example/"), somebody()).await.unwrap();
+        }
+        let list = |lane| {
+            let snapshot = links.store().snapshot().unwrap();
+            links
+                .search
+                .list_or_read(&query, &snapshot, &ReadLimit::steps(NO_STEPS), lane)
+        };
+        // The first one is answered by the store, and has the links read for the next.
+        assert!(matches!(list(Lane::Apart), Err(StoreError::Stopped(_))));
+        assert!(!links.search.is_ready());
+        tokio::select! {
+            () = links.keep_reading_for_lists() => unreachable!("it never ends"),
+            () = async { while links.search_memory_bytes() == 0 { tokio::task::yield_now().await } } => {}
+        }
+        let added = links.add(draft("https://e.example/last"), somebody()).await.unwrap();
+        links.delete(added.id, everybody(), somebody()).await.unwrap();
+        let last = links.add(draft("https://e.example/"), somebody()).await.unwrap();
+        let listed = list(Lane::Apart).unwrap();
+        assert_eq!(listed.total, 51);
+        let ids: Vec<_> = listed.links.iter().map(|link| link.id).collect();
+        assert!(ids.contains(&last.id) && !ids.contains(&added.id));
+        // Short lists are the store's.
+        assert!(matches!(list(Lane::Shared), Err(StoreError::Stopped(_))));
+        links.search.clear();
+        assert!(matches!(list(Lane::Apart), Err(StoreError::Stopped(_))));
+    });
 }

@@ -117,7 +117,7 @@ fn assert_consistent(snapshot: &Snapshot) {
 }
 
 /// What a list gives if one looks at every link.
-fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
+pub fn naive_list(links: &BTreeMap<LinkId, ShortLink>, query: &Query) -> Listing {
     let mut fitting: Vec<_> = links
         .values()
         .filter(|link| query.matches(&(*link).into()))
@@ -183,7 +183,7 @@ fn any_order() -> impl Strategy<Value = Order> {
 }
 
 prop_compose! {
-    fn any_query()(
+    pub fn any_query()(
         partner in 1_u32..3,
         ids in prop::option::weighted(0.2, prop::collection::btree_set("[a-c]{4}", 0..30)),
         users in any_texts("[xyz]|[xyz]{2}"),
