@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +20,8 @@ mod rig;
 use crate::rig::http::{GOTO, TINY};
 use crate::rig::links::{self, Kind};
 use crate::rig::tinyd::{Setup, Tinyd};
+use crate::rig::tls::certificate::Certificate;
+use crate::rig::tls::client::Client;
 use crate::rig::{CargoArgs, interrupt, machine, report, stores};
 
 /// Links in the map: few, so that writing their clicks down every two seconds, on another thread, hardly counts.
@@ -33,14 +35,27 @@ const TOLERANCE: f64 = 1.05;
 /// How long valgrind may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is counted: the path before the id, whether there is such a link, requests that are sent together, and the
-/// instructions a request that were counted when this was last changed: with Rust 1.95 for x86-64, as `.ci/run`
-/// builds it, which is without link-time optimisation. With it, they are about a quarter fewer.
-const WORKS: [(&str, &str, bool, usize, f64); 4] = [
-    ("goto", GOTO, true, 1, 7_350.0),
-    ("goto, 16 pipelined", GOTO, true, 16, 3_130.0),
-    ("hop", TINY, true, 1, 6_710.0),
-    ("unknown id", GOTO, false, 1, 7_310.0),
+/// How requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// So many at a time, on one connection.
+    Together(usize),
+    /// Each on a connection of its own.
+    Apart,
+    /// One after the other, on one connection with TLS.
+    Secured,
+}
+
+/// What is counted: the path before the id, whether there is such a link, how requests are sent, and the instructions a
+/// request that were counted when this was last changed: with Rust 1.95 for x86-64, as `.ci/run` builds it, which is
+/// without link-time optimisation. With it, they are about a quarter fewer.
+const WORKS: [(&str, &str, bool, Manner, f64); 6] = [
+    ("goto", GOTO, true, Manner::Together(1), 7_350.0),
+    ("goto, 16 pipelined", GOTO, true, Manner::Together(16), 3_130.0),
+    ("goto, a new connection", GOTO, true, Manner::Apart, 5_630.0),
+    ("goto over TLS", GOTO, true, Manner::Secured, 15_270.0),
+    ("hop", TINY, true, Manner::Together(1), 6_710.0),
+    ("unknown id", GOTO, false, Manner::Together(1), 7_310.0),
 ];
 
 /// Counts the instructions of a redirect
@@ -60,12 +75,13 @@ fn main() -> Result<ExitCode> {
     }
     let prepared = stores::prepared(Kind::Plain, LINKS)?;
     let (mut rows, mut results, mut has_grown) = (Vec::new(), Vec::new(), false);
-    for (name, path, is_known, together, expected) in WORKS {
+    for (name, path, is_known, manner, expected) in WORKS {
         let count = |requests| -> Result<f64> {
             let scratch = machine::scratch()?;
             let data = scratch.path().join("data");
             prepared.copy_to(&data)?;
-            count(&data, scratch.path(), &requests_for(path, is_known, together), requests)
+            let targets: Vec<_> = targets(path, is_known).collect();
+            count(&data, scratch.path(), manner, &targets, requests)
         };
         let each = (count(MANY)? - count(FEW)?) / (MANY - FEW) as f64;
         let ratio = each / expected;
@@ -97,51 +113,51 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Some requests that are sent together, for each of many links.
-fn requests_for(path: &str, is_known: bool, together: usize) -> Vec<String> {
+/// A path for each of many links, or of ids that no link has.
+fn targets(path: &str, is_known: bool) -> impl Iterator<Item = String> {
     let first = if is_known { 0 } else { LINKS };
-    let request = |number: u64| {
-        let id = links::id(first + number);
-        format!("GET {path}{id} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
-    };
-    let numbers: Vec<u64> = (0..LINKS).collect();
-    let groups = numbers.chunks(together);
-    groups
-        .filter(|group| group.len() == together)
-        .map(|group| group.iter().map(|&number| request(number)).collect())
-        .collect()
+    (first..first + LINKS).map(move |number| format!("{path}{}", links::id(number)))
 }
 
 /// The instructions of a run that answers so many requests.
-fn count(data: &Path, scratch: &Path, groups: &[String], requests: usize) -> Result<f64> {
+fn count(data: &Path, scratch: &Path, manner: Manner, targets: &[String], requests: usize) -> Result<f64> {
     let file = scratch.join("instructions");
+    let certificate = match manner {
+        Manner::Secured => Some(Certificate::new(scratch)?),
+        _ => None,
+    };
     let mut tinyd = Tinyd::start(Setup {
         counted_in: Some(&file),
+        certificate: certificate.as_ref(),
         ..Setup::new(data, scratch)
     })?;
     // Else it would be counted in the longer run, and not in the shorter one.
     tinyd.wait_until_verified()?;
-    let mut stream = TcpStream::connect(tinyd.public)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let (mut buffer, mut answered) = (vec![0; 64 * 1024], 0);
-    for group in groups.iter().cycle() {
-        if answered >= requests {
-            break;
-        }
-        let expected = group.matches("\r\n\r\n").count();
-        stream.write_all(group.as_bytes())?;
-        let mut received = Vec::new();
-        while answers(&received) < expected {
-            let length = stream.read(&mut buffer).context("waiting for an answer")?;
-            if length == 0 {
-                bail!("the server closed the connection");
+    let targets: Vec<_> = targets.iter().cycle().take(requests).collect();
+    match manner {
+        Manner::Together(together) => {
+            let mut stream = connect(tinyd.public)?;
+            for targets in targets.chunks(together) {
+                let request: String = targets.iter().map(|target| request(target, "")).collect();
+                stream.write_all(request.as_bytes())?;
+                wait_for(&mut stream, targets.len())?;
             }
-            received.extend_from_slice(buffer.get(..length).unwrap_or_default());
         }
-        answered += expected;
+        Manner::Apart => {
+            for target in targets {
+                let mut stream = connect(tinyd.public)?;
+                stream.write_all(request(target, "Connection: close\r\n").as_bytes())?;
+                wait_for(&mut stream, 1)?;
+            }
+        }
+        Manner::Secured => {
+            let (certificate, address) = certificate.as_ref().zip(tinyd.secure).context("TLS")?;
+            let mut connection = Client::new(certificate)?.connect(address)?;
+            for target in targets {
+                connection.get(target)?;
+            }
+        }
     }
-    drop(stream);
     drop(tinyd);
     let log = fs::read_to_string(&file).context("what valgrind has counted")?;
     let counted = log.lines().filter_map(|line| line.split_once("refs:")).next_back();
@@ -149,7 +165,26 @@ fn count(data: &Path, scratch: &Path, groups: &[String], requests: usize) -> Res
     Ok(number.trim().replace(',', "").parse()?)
 }
 
-/// How many answers have come. Of one that has a body, the head says enough: both are sent together.
-fn answers(received: &[u8]) -> usize {
-    received.windows(4).filter(|end| end == b"\r\n\r\n").count()
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+fn request(target: &str, more: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n{more}\r\n")
+}
+
+/// Reads so many answers. Of one that has a body, the head says enough: both are sent together.
+fn wait_for(stream: &mut TcpStream, answers: usize) -> Result<()> {
+    let (mut buffer, mut received) = (vec![0; 64 * 1024], Vec::new());
+    while received.windows(4).filter(|end| end == b"\r\n\r\n").count() < answers {
+        let length = stream.read(&mut buffer).context("waiting for an answer")?;
+        if length == 0 {
+            bail!("the server closed the connection");
+        }
+        received.extend_from_slice(buffer.get(..length).unwrap_or_default());
+    }
+    Ok(())
 }
