@@ -10,6 +10,7 @@ pub mod damage;
 mod days;
 pub mod destinations;
 mod fleet;
+mod follower;
 pub mod imports;
 mod once;
 mod policy;

@@ -18,6 +18,7 @@ pub mod visibility;
 use std::io;
 
 pub use record::{FILE_BYTES, NAME, START, Tie, is_used, new_file, owner_of};
+use redo::is_followed;
 pub use replay::{Replayed, replay};
 
 /// With less room than this, a checkpoint is made before a batch needs it: more than most batches are long.
@@ -76,8 +77,8 @@ impl Journal {
         sequence == self.next && payload.len() + self.end - START <= record::PAYLOAD_MAX_BYTES
     }
 
-    /// Appends a commit, and returns once it is on disk. After an error its outcome is unknown, and the journal must
-    /// be replayed before the next write.
+    /// Appends a commit, and returns once it is on disk with all that precede it, or, where [`is_followed`], at once.
+    /// After an error its outcome is unknown, and the journal must be replayed before the next write.
     pub fn append(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let tie = Tie {
             identity: Some(self.identity),
@@ -85,7 +86,9 @@ impl Journal {
         };
         let record = record::encode(tie, sequence, payload).map_err(io::Error::other)?;
         self.file.write_at(self.end as u64, &record)?;
-        self.file.sync()?;
+        if !is_followed(payload) {
+            self.file.sync()?;
+        }
         self.end += record.len();
         self.next += 1;
         Ok(())

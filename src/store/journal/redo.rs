@@ -49,6 +49,9 @@ pub const CLICKS_COUNTED: u8 = 19;
 /// is the same whatever comes before it.
 pub const LOGGED_NEXT: u8 = 20;
 
+/// As [`ENTRY`], in a store that only follows the log: all entries of such a record are, and it was not synced.
+pub const FOLLOWED: u8 = 21;
+
 /// The changes of one transaction in a cluster, in however many entries.
 const ENTRIES_MAX_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
 
@@ -240,14 +243,20 @@ impl Redo {
     }
 }
 
-/// The payload of a record that has applied entries of the replication log.
-pub fn journal_of_entries<'e>(entries: impl IntoIterator<Item = &'e [u8]>) -> Vec<u8> {
+/// The payload of a record that has applied entries of the replication log, each as an [`ENTRY`] or [`FOLLOWED`].
+pub fn journal_of_entries<'e>(kind: u8, entries: impl IntoIterator<Item = &'e [u8]>) -> Vec<u8> {
     let mut payload = vec![VERSION];
     for entry in entries {
-        payload.push(ENTRY);
+        payload.push(kind);
         // An entry has less than a megabyte.
         payload.extend_from_slice(&u32::try_from(entry.len()).unwrap_or(u32::MAX).to_be_bytes());
         payload.extend_from_slice(entry);
     }
     payload
+}
+
+/// Whether a store that only follows a replication log has written a record with this payload. It is not synced:
+/// after a crash, what has not come to the disk is read from the log again.
+pub fn is_followed(payload: &[u8]) -> bool {
+    payload.get(1) == Some(&FOLLOWED)
 }

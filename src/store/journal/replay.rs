@@ -9,9 +9,9 @@ use crate::store::error::StoreError;
 use crate::store::format::{audit, record as stored_record, staged, tables};
 use crate::store::journal::record::{self, has_later_record, is_foreign, records};
 use crate::store::journal::redo::{
-    ASSEMBLED, CLICKS_COUNTED, CLICKS_QUEUED, CLICKS_SENT, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, IMPORTED, LINK,
-    LOG_DROPPED, LOGGED, LOGGED_NEXT, PARTS_DROPPED, REVOKED, Redo, STAGED, USAGE_MOVED, USED, USED_ON, USER_DELETED,
-    VERSION,
+    ASSEMBLED, CLICKS_COUNTED, CLICKS_QUEUED, CLICKS_SENT, COUNTED, DAYS_DROPPED, DROPPED, ENTRY, FOLLOWED, IMPORTED,
+    LINK, LOG_DROPPED, LOGGED, LOGGED_NEXT, PARTS_DROPPED, REVOKED, Redo, STAGED, USAGE_MOVED, USED, USED_ON,
+    USER_DELETED, VERSION, is_followed,
 };
 use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::{ClickPosition, Entry, Position};
@@ -74,7 +74,8 @@ pub fn replay(database: &Database, read: impl FnOnce() -> io::Result<Option<Vec<
         tracing::info!(commits = sequence - stored, "journal replayed");
     }
     let is_cut = length.is_some_and(|length| length as u64 != bytes);
-    if is_cut || has_later_record(&content, tie, sequence) {
+    // Records that were not synced come to the disk in any order.
+    if is_cut || has_later_record(&content, tie, sequence, |payload| !is_followed(payload)) {
         tracing::error!("the journal is damaged: what was acknowledged after commit {sequence} is lost");
         return Ok(Replayed::CutOff);
     }
@@ -95,7 +96,7 @@ impl Source {
     /// Whether such a change is of there. Only a journal has what concerns one store alone, and nothing nests.
     const fn has(self, kind: u8) -> bool {
         match kind {
-            USED | USED_ON | DAYS_DROPPED | ENTRY | CLICKS_QUEUED | CLICKS_SENT | CLICKS_COUNTED => {
+            USED | USED_ON | DAYS_DROPPED | ENTRY | FOLLOWED | CLICKS_QUEUED | CLICKS_SENT | CLICKS_COUNTED => {
                 matches!(self, Self::Journal)
             }
             USER_DELETED | STAGED | IMPORTED | PARTS_DROPPED | ASSEMBLED => matches!(self, Self::Entry),
@@ -172,7 +173,7 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8], source: Source) 
                 let at = ClickPosition { stream, sequence };
                 transaction.add_message(at, rest.take_slice(length as usize)?)?;
             }
-            ENTRY => {
+            ENTRY | FOLLOWED => {
                 let bytes = rest.take_long()?;
                 let entry = Entry::decode(bytes).map_err(|error| StoreError::damaged(record::NAME, error))?;
                 apply(transaction, entry.payload, Source::Entry)?;

@@ -30,12 +30,23 @@ type Interruption = Box<dyn FnOnce() + Send>;
 
 /// The log. Clones are the same log.
 #[derive(Clone, Default)]
-pub(crate) struct SimulatedLog(Arc<Mutex<State>>);
+pub(crate) struct SimulatedLog {
+    state: Arc<Mutex<State>>,
+    is_followed: bool,
+}
 
 impl SimulatedLog {
+    /// The same log, for a store that only follows it.
+    pub(crate) fn followed(&self) -> Self {
+        Self {
+            is_followed: true,
+            ..self.clone()
+        }
+    }
+
     /// From now on things go wrong at random, or no more. What is under way has come by then, or never will.
     pub(crate) fn set_faults(&self, rng: Option<StdRng>) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if rng.is_none() {
             state.under_way.clear();
         }
@@ -44,32 +55,32 @@ impl SimulatedLog {
 
     /// Has something come between the appends of a writer, after so many of them.
     pub(crate) fn interrupt(&self, after: usize, action: impl FnOnce() + Send + 'static) {
-        self.0.lock().interruption = Some((after, Box::new(action)));
+        self.state.lock().interruption = Some((after, Box::new(action)));
     }
 
     /// Refuses the next appends, so many of them.
     pub(crate) fn refuse(&self, appends: usize) {
-        self.0.lock().refused = appends;
+        self.state.lock().refused = appends;
     }
 
     /// Forgets what has not come between.
     pub(crate) fn interrupt_no_more(&self) {
-        let interruption = self.0.lock().interruption.take();
+        let interruption = self.state.lock().interruption.take();
         drop(interruption);
     }
 
     /// From now on, reads and jobs that change nothing wait for what is acknowledged.
     pub(crate) fn say_head(&self) {
-        self.0.lock().says_head = true;
+        self.state.lock().says_head = true;
     }
 
     pub(crate) fn entries(&self) -> Vec<Vec<u8>> {
-        self.0.lock().entries.clone()
+        self.state.lock().entries.clone()
     }
 
     /// Changes what the log holds, as a broken one does.
     pub(crate) fn tamper(&self, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
-        change(&mut self.0.lock().entries);
+        change(&mut self.state.lock().entries);
     }
 }
 
@@ -110,11 +121,11 @@ impl State {
 
 impl ReplicationLog for SimulatedLog {
     fn append(&self, after: u64, entry: &[u8]) -> Appended {
-        let interruption = self.0.lock().interruption();
+        let interruption = self.state.lock().interruption();
         if let Some(action) = interruption {
             action();
         }
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.deliver();
         if let Some(left) = state.refused.checked_sub(1) {
             state.refused = left;
@@ -139,7 +150,7 @@ impl ReplicationLog for SimulatedLog {
     }
 
     fn read(&self, after: u64) -> Result<Vec<Vec<u8>>, String> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.deliver();
         if state.odds(12) {
             return Err("simulated".to_owned());
@@ -159,12 +170,16 @@ impl ReplicationLog for SimulatedLog {
     }
 
     fn head(&self) -> LogHead {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let head = state.says_head.then_some(state.entries.len() as u64);
         Box::pin(std::future::ready(Ok(head)))
     }
 
     fn problem(&self) -> Option<String> {
-        None
+        self.is_followed.then(|| "this store only follows".to_owned())
+    }
+
+    fn takes_appends(&self) -> bool {
+        !self.is_followed
     }
 }

@@ -88,6 +88,8 @@ struct State {
     /// Operations so far, failed ones included.
     operations: u64,
     failure: Option<Failure>,
+    /// Whether what a crash left was taken for a damaged journal.
+    is_cut_off: bool,
     /// The last salt. It begins with what is in the journal, so that nothing there is sealed with one of those to
     /// come, but the same ones are drawn when the same is done again.
     salt: u64,
@@ -218,6 +220,11 @@ impl Disk {
         self.state().durable.clone()
     }
 
+    /// Whether a journal on it was taken for damaged.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.state().is_cut_off
+    }
+
     /// Everything that was done to it so far.
     pub(crate) fn log(&self) -> Vec<Operation> {
         self.state().log.clone()
@@ -243,6 +250,13 @@ impl Disk {
         let state = self.state();
         let mut content = state.durable.clone();
         crash(&mut content, &state.pending, rng);
+        Self::holding(content)
+    }
+
+    /// What is written now, with one bit of the first record of the journal turned.
+    pub(crate) fn with_damaged_journal(&self) -> Self {
+        let mut content = self.state().shown.clone();
+        content.journal[journal::START] ^= 1;
         Self::holding(content)
     }
 
@@ -367,7 +381,10 @@ impl Medium for Disk {
                 path: "simulated".into(),
                 journal: "simulated".into(),
             }),
-            _ => Ok(database),
+            replayed => {
+                self.state().is_cut_off |= replayed == Replayed::CutOff;
+                Ok(database)
+            }
         }
     }
 

@@ -69,7 +69,7 @@ fn changes_of_one_store_are_refused_in_entries() {
             redo::CLICKS_COUNTED,
             payload(|redo| redo.clicks_counted(at, b"message")),
         ),
-        (redo::ENTRY, redo::journal_of_entries([&b"entry"[..]])),
+        (redo::ENTRY, redo::journal_of_entries(redo::ENTRY, [&b"entry"[..]])),
     ];
     for (kind, own) in own {
         assert_eq!(own[1], kind);

@@ -113,6 +113,11 @@ impl Replicated {
         self.halted.lock().clone()
     }
 
+    /// Whether this store only follows what others write.
+    pub fn only_follows(&self) -> bool {
+        !self.log.takes_appends()
+    }
+
     /// Entries that come next.
     pub fn read(&self) -> Result<Vec<Vec<u8>>, String> {
         self.log.read(self.position().sequence)

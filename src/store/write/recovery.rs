@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
 use crate::store::read::snapshot::Snapshot;
+use crate::store::write::log_state::Replicated;
 use crate::store::write::queue::WriterRequest;
 use crate::store::write::writer::{Health, WriterState};
 
@@ -117,7 +118,9 @@ impl WriterState {
         self.handle.send_replace(Some(Arc::clone(&database)));
         let snapshot = Snapshot::new(&database)?;
         let (published, sequence) = (*self.published.borrow(), snapshot.sequence);
-        if sequence < published {
+        // A store that only follows has confirmed nothing to anybody, and reads it again.
+        let only_follows = self.replicated.as_ref().is_some_and(Replicated::only_follows);
+        if sequence < published && !only_follows {
             tracing::error!(
                 commits = published - sequence,
                 "store lost acknowledged commits: the disk did not keep what it had confirmed"

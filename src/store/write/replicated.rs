@@ -14,7 +14,7 @@ use crate::model::unix_milliseconds;
 use crate::store::error::{StoreError, WriteError};
 use crate::store::format::{staged, tables};
 use crate::store::journal::record;
-use crate::store::journal::redo::{Redo, journal_of_entries};
+use crate::store::journal::redo::{ENTRY, FOLLOWED, Redo, journal_of_entries};
 use crate::store::journal::replay::{self, Source};
 use crate::store::replication::{Appended, ApplyError, Entry, PAYLOAD_MAX_BYTES, Position};
 use crate::store::write::log_state::Replicated;
@@ -128,7 +128,10 @@ impl WriterState {
             staged::drop_old(inner, written_at)
         };
         put().map_err(|error| (WriteError::OutcomeUnknown, error))?;
-        finished.redo = Some(journal_of_entries(entries.iter().map(|(entry, _)| entry.as_slice())));
+        finished.redo = Some(journal_of_entries(
+            ENTRY,
+            entries.iter().map(|(entry, _)| entry.as_slice()),
+        ));
         finished.position = Some(at);
         Ok(true)
     }
@@ -290,6 +293,7 @@ impl WriterState {
             return Err((0, Failed::Entry(why)));
         }
         let (mut at, kept_max_bytes) = (replicated.position(), replicated.kept_max_bytes);
+        let kind = if replicated.only_follows() { FOLLOWED } else { ENTRY };
         let before = at.sequence;
         let mut make = || -> Result<_, (usize, Failed)> {
             let whole = |error: StoreError| (0, Failed::Store(error));
@@ -307,7 +311,7 @@ impl WriterState {
             }
             let (outcome, is_long) = (transaction.outcome, transaction.modifications > JOURNAL_MAX_CHANGES);
             let finished = transaction.finish(sequence).map_err(whole)?;
-            let payload = (!is_long).then(|| journal_of_entries(applied));
+            let payload = (!is_long).then(|| journal_of_entries(kind, applied));
             Ok((inner, finished, payload, sequence, outcome))
         };
         let (inner, finished, payload, sequence, outcome) = make()?;

@@ -231,8 +231,8 @@ impl WriterState {
                         WriterRequest::Append(payload, sender) => self.append(&payload, sender)?,
                         WriterRequest::Checkpoint(sender) => self.checkpoint_now(sender)?,
                     }
-                    // Now, while no caller waits: in a cluster, readers must not wait for the log.
-                    if self.replicated.is_some() {
+                    // Now, while no caller waits: readers must not wait for an append to the log.
+                    if self.replicated.as_ref().is_some_and(|log| !log.only_follows()) {
                         self.make_visible()?;
                     }
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
