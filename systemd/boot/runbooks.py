@@ -10,7 +10,7 @@ import time
 
 from book import commands, prompted, script, used
 from machine import Failure, expect, poll
-from service import ADMIN, GOTO, PUBLIC, SETTINGS, add_link, answer, property_of, wait_until_ready
+from service import ADMIN, GOTO, PUBLIC, SETTINGS, add_link, answer, answer_if_up, property_of, wait_until_ready
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # An older version wrote it.
@@ -363,10 +363,6 @@ def backups(runner):
     wait_until_ready(machine)
     runner.expect_documented_links()
     move(runner, copy)
-
-
-def answer_if_up(machine, path, base):
-    return machine.run(f"curl -s -o /dev/null -w '%{{http_code}} %{{redirect_url}}' {base}{path}", check=False)
 
 
 def second_server(runner, settings):
