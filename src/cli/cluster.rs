@@ -14,7 +14,7 @@ use crate::cli::client::{Client, ClientArgs};
 use crate::cli::exit::{CliError, Failure};
 use crate::cli::progress::Bars;
 use crate::cli::store::{check_target, opened};
-use crate::cluster::{self, ClusterSettings, LogLimits, LostEnd, Unfit};
+use crate::cluster::{self, ClusterSettings, KnownBox, LogLimits, LostEnd, StreamStore, Unfit};
 use crate::config::Settings;
 use crate::links::file::{FileFormat, LinkWriter};
 use crate::model::shown;
@@ -59,13 +59,22 @@ Example:
   tinyd cluster status --config /etc/tinyd/tinyd.toml";
 
 const KEY_EXAMPLES: &str = "\
-Prints the user of this box for the configuration of the NATS servers. The key
-itself never leaves the file. An existing key is kept, so that this prints the
-user again.
+Prints the role, the name and the public key of this box, for the file that
+tinyd cluster include reads. The key itself never leaves its file. An existing
+key is kept, so that this prints the line again.
 
 Examples:
   tinyd cluster key /etc/tinyd/cluster.key --config /etc/tinyd/tinyd.toml
-  tinyd cluster key /etc/tinyd/cluster.key >> users.conf";
+  tinyd cluster key /etc/tinyd/cluster.key >> boxes";
+
+const INCLUDE_EXAMPLES: &str = "\
+Prints the accounts with a user for each box, and where streams are kept: with
+sync_interval = always. Write to the configuration of each server:
+include \"tinyd.conf\". After a change, nats-server --signal reload.
+
+Examples:
+  tinyd cluster include boxes > tinyd.conf
+  tinyd cluster include boxes --leaf > tinyd-leaf.conf";
 
 const RECREATE_EXAMPLES: &str = "\
 Goes on after the admin box that has the most entries, so start all of them
@@ -106,6 +115,9 @@ pub(super) enum ClusterCommand {
     /// Make the key of this box, and print what the NATS servers need to know of it.
     #[command(after_help = KEY_EXAMPLES)]
     Key(KeyArgs),
+    /// Print what the configuration of the NATS servers includes.
+    #[command(after_help = INCLUDE_EXAMPLES)]
+    Include(IncludeArgs),
     /// Make the stream anew after the NATS servers have lost it.
     #[command(after_help = RECREATE_EXAMPLES)]
     Recreate(RecreateArgs),
@@ -124,6 +136,27 @@ pub(super) struct KeyArgs {
 
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IncludeArgs {
+    /// File with the lines that tinyd cluster key prints, one for each box
+    boxes: PathBuf,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Folder of the NATS servers for streams
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/nats")]
+    store_dir: String,
+
+    /// Size of all streams of a NATS server, in GB
+    #[arg(long, value_name = "NUMBER", default_value_t = 60)]
+    max_file: u64,
+
+    /// For a leaf node, with the users of edges only
+    #[arg(long, conflicts_with_all = ["store_dir", "max_file"])]
+    leaf: bool,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +216,7 @@ pub(super) fn run(command: &ClusterCommand) -> Result<(), CliError> {
         ClusterCommand::Join(args) => join(args),
         ClusterCommand::Status(config) => status(config),
         ClusterCommand::Key(args) => key(args),
+        ClusterCommand::Include(args) => include(args),
         ClusterCommand::Recreate(args) => recreate(args),
         ClusterCommand::Salvage(args) => salvage(args),
         ClusterCommand::Leave(config) => leave(config),
@@ -350,12 +384,37 @@ fn key(args: &KeyArgs) -> Result<(), CliError> {
     let public = public.map_err(|error| Failure::Usage.error(format!("{}: {error}", path.display())))?;
     // After the file is there, because the settings may name it.
     let (_, of_cluster) = settings(&args.config)?;
-    writeln!(io::stdout(), "{}", cluster::user(&of_cluster, &public))?;
+    let ClusterSettings { role, node, .. } = of_cluster;
+    let known = KnownBox {
+        role,
+        node,
+        public_key: public,
+    };
+    writeln!(io::stdout(), "{known}")?;
     writeln!(
         io::stderr(),
-        "{}: key of this box. Add the above to the users of the NATS servers",
-        path.display()
+        "{}: key of this box. Add the line above to the file for {} cluster include",
+        path.display(),
+        shown::command()
     )?;
+    Ok(())
+}
+
+fn include(args: &IncludeArgs) -> Result<(), CliError> {
+    let (_, of_cluster) = settings(&args.config)?;
+    let wrong = |error: String| Failure::Usage.error(format!("{}: {error}", args.boxes.display()));
+    let text = std::fs::read_to_string(&args.boxes).map_err(|error| wrong(error.to_string()))?;
+    let boxes = KnownBox::read_all(&text).map_err(wrong)?;
+    let printed = if args.leaf {
+        cluster::include_of_leaf(&of_cluster, &boxes)
+    } else {
+        let store = StreamStore {
+            folder: args.store_dir.clone(),
+            max_gigabytes: args.max_file,
+        };
+        cluster::include(&of_cluster, &boxes, &store)
+    };
+    write!(io::stdout(), "{printed}")?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -10,7 +10,7 @@ use crate::cluster::connection::position;
 use crate::cluster::nats::NatsError;
 use crate::cluster::stream::StreamInfo;
 use crate::cluster::{Cluster, ClusterSettings, Role, durability};
-use crate::links::{HeldBoxes, Links};
+use crate::links::{ClickFaults, ClickSenders, Links};
 use crate::model::shown;
 use crate::store::replication::ClickPosition;
 
@@ -20,6 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const SEND_MAX: usize = 16;
 /// At the end, for what has just been counted.
 const LAST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often what was wrong with messages is logged.
+const FAULTS_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a message that one replica does not have is asked of another.
 const REPLICA_ATTEMPTS: usize = 5;
 
@@ -45,8 +47,10 @@ struct Exchange {
     has_looked: bool,
     /// Up to where the stream has been read.
     read: Option<ClickPosition>,
-    /// Whose messages wait meanwhile.
-    held: HeldBoxes,
+    /// Whose messages wait meanwhile, and what was wrong with messages.
+    senders: ClickSenders,
+    /// When that was logged last.
+    faults_logged: Option<Instant>,
     /// The last message of the outbox when what waits in it was counted.
     counted_waiting: Option<(u64, u64)>,
 }
@@ -61,6 +65,7 @@ impl Cluster {
             ticks.tick().await;
             let problem = exchange.run().await.err();
             exchange.note_waiting().await;
+            exchange.log_faults(Instant::now());
             if exchange.problem != problem {
                 if let Some(reason) = &problem {
                     tracing::warn!(reason, "clicks wait");
@@ -70,14 +75,15 @@ impl Cluster {
         }
     }
 
-    /// Sends what was counted until the end; what cannot be sent now is sent after the next start.
-    pub async fn send_last_clicks(self: Arc<Self>, links: Arc<Links>) {
+    /// Sends what was counted until the end, or returns false: what cannot be sent now is sent after the next start.
+    pub async fn send_last_clicks(self: Arc<Self>, links: Arc<Links>) -> bool {
         let mut exchange = Exchange::new(self, links);
-        match timeout(LAST_TIMEOUT, exchange.send()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::warn!(reason, "clicks wait for the next start"),
-            Err(_) => tracing::warn!("clicks wait for the next start"),
+        let sent = timeout(LAST_TIMEOUT, exchange.send()).await;
+        let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {LAST_TIMEOUT:?}")));
+        if let Err(reason) = &sent {
+            tracing::warn!(reason, "clicks wait for the next start");
         }
+        sent.is_ok()
     }
 }
 
@@ -91,7 +97,8 @@ impl Exchange {
             lost: None,
             has_looked: false,
             read: None,
-            held: HeldBoxes::default(),
+            senders: ClickSenders::default(),
+            faults_logged: None,
             counted_waiting: None,
         }
     }
@@ -171,24 +178,24 @@ impl Exchange {
         let info = self.cluster.nats().clicks().info().await;
         let info = info.map_err(|error| format!("cannot read the stream of clicks: {error}"))?;
         let stored = self.links.click_position().await.map_err(|error| error.to_string())?;
-        let (start, lost) = start(stored, &info);
+        let (start, lost) = start(stored, self.read, &info);
         if lost != self.lost {
             self.note_lost(lost);
         }
         let entry = position(&self.links).map_or(0, |position| position.sequence);
         let read = self.read.filter(|read| {
             let is_behind_start = read.stream == start.stream && read.sequence >= start.sequence;
-            is_behind_start && read.sequence <= info.state.last_seq && !self.held.is_due(entry)
+            is_behind_start && read.sequence <= info.state.last_seq && !self.senders.is_due(entry)
         });
         let mut at = read.unwrap_or_else(|| {
             // What comes again counts once.
-            self.held = HeldBoxes::default();
+            self.senders.release();
             start
         });
         while at.sequence < info.state.last_seq {
             let messages = self.read(at.sequence).await?;
             let head = self.cluster.state().head.unwrap_or(u64::MAX);
-            let counted = self.links.count_messages(at, messages, head, &mut self.held).await;
+            let counted = self.links.count_messages(at, messages, head, &mut self.senders).await;
             let (after, error) = counted.map_err(|error| error.to_string())?;
             at = after;
             self.read = Some(at);
@@ -197,7 +204,35 @@ impl Exchange {
                 return Err(format!("message {message} of the stream of clicks is {error}"));
             }
         }
-        self.held.reason().map_or(Ok(()), Err)
+        self.senders.reason().map_or(Ok(()), Err)
+    }
+
+    /// Any number of messages may be wrong, of somebody who has the key of a box.
+    fn log_faults(&mut self, now: Instant) {
+        if self
+            .faults_logged
+            .is_some_and(|logged| now.saturating_duration_since(logged) < FAULTS_LOG_INTERVAL)
+        {
+            return;
+        }
+        for (node, faults) in self.senders.take_faults() {
+            self.faults_logged = Some(now);
+            let ClickFaults {
+                passed_over,
+                reason,
+                missing,
+            } = faults;
+            if let Some(reason) = reason {
+                tracing::error!(node, messages = passed_over, %reason, "passing over messages of clicks");
+            }
+            if missing > 0 {
+                tracing::error!(
+                    node,
+                    messages = missing,
+                    "messages of clicks are missing: totals of this box are too low"
+                );
+            }
+        }
     }
 
     fn note_lost(&mut self, lost: Option<Lost>) {
@@ -237,18 +272,26 @@ impl Exchange {
     }
 }
 
-/// From where to count on. A message that comes again counts once, so it does no harm to begin too early.
-fn start(stored: Option<ClickPosition>, info: &StreamInfo) -> (ClickPosition, Option<Lost>) {
+/// From where to count on. A message that comes again counts once, so it does no harm to begin too early. `read` is how
+/// far this process has read, which the store knows once it counts the next message.
+fn start(
+    stored: Option<ClickPosition>,
+    read: Option<ClickPosition>,
+    info: &StreamInfo,
+) -> (ClickPosition, Option<Lost>) {
     let stream = number_of(&info.created);
     let kept = info.state.first_seq.saturating_sub(1);
     let (sequence, lost) = match stored {
-        Some(at) if at.stream != stream || at.sequence > info.state.last_seq => (0, Some(Lost::Counted)),
-        Some(at) if at.sequence < kept => (at.sequence, Some(Lost::Missing(kept - at.sequence))),
-        Some(at) => (at.sequence, None),
+        Some(at) if at.stream != stream || at.seen > info.state.last_seq => (0, Some(Lost::Counted)),
+        Some(at) => {
+            // Of those in between, only what waited is missing: the counters of its box tell.
+            let read = read.filter(|read| read.stream == stream).map_or(0, |read| read.seen);
+            let missing = kept.saturating_sub(at.seen.max(read));
+            (at.sequence, (missing > 0).then_some(Lost::Missing(missing)))
+        }
         None => (0, None),
     };
-    let sequence = sequence.max(kept);
-    (ClickPosition { stream, sequence }, lost)
+    (ClickPosition::after(stream, sequence.max(kept)), lost)
 }
 
 /// A number for the moment at which a stream was made: FNV-1a.
@@ -276,17 +319,30 @@ mod tests {
 
     #[test]
     fn counting_goes_on_in_the_same_stream_only() {
-        let at = |created: &str, sequence| ClickPosition {
-            stream: number_of(created),
-            sequence,
-        };
-        assert_eq!(start(None, &info("a", 1, 0)), (at("a", 0), None));
-        assert_eq!(start(Some(at("a", 4)), &info("a", 1, 9)), (at("a", 4), None));
-        assert_eq!(start(Some(at("a", 4)), &info("a", 5, 4)), (at("a", 4), None));
+        let at = |created: &str, sequence| ClickPosition::after(number_of(created), sequence);
+        let begin = |stored, info| start(stored, None, &info);
+        assert_eq!(begin(None, info("a", 1, 0)), (at("a", 0), None));
+        assert_eq!(begin(Some(at("a", 4)), info("a", 1, 9)), (at("a", 4), None));
+        assert_eq!(begin(Some(at("a", 4)), info("a", 5, 4)), (at("a", 4), None));
         let again = (at("a", 0), Some(Lost::Counted));
-        assert_eq!(start(Some(at("b", 4)), &info("a", 1, 9)), again);
-        assert_eq!(start(Some(at("a", 4)), &info("a", 1, 3)), again);
+        assert_eq!(begin(Some(at("b", 4)), info("a", 1, 9)), again);
+        assert_eq!(begin(Some(at("a", 4)), info("a", 1, 3)), again);
         let missing = (at("a", 7), Some(Lost::Missing(3)));
-        assert_eq!(start(Some(at("a", 4)), &info("a", 8, 9)), missing);
+        assert_eq!(begin(Some(at("a", 4)), info("a", 8, 9)), missing);
+    }
+
+    #[test]
+    fn box_that_is_held_up_makes_no_loss_of_others() {
+        let at = |sequence| ClickPosition::after(number_of("a"), sequence);
+        // The first message of a box waits since the beginning, and the stream has dropped it.
+        let held = ClickPosition { sequence: 0, ..at(90) };
+        assert_eq!(start(Some(held), None, &info("a", 1, 99)), (at(0), None));
+        assert_eq!(start(Some(held), None, &info("a", 51, 99)), (at(50), None));
+        // What is not counted is missing, unless it waits too.
+        let gone = info("a", 96, 99);
+        assert_eq!(start(Some(held), None, &gone), (at(95), Some(Lost::Missing(5))));
+        assert_eq!(start(Some(held), Some(at(97)), &gone), (at(95), None));
+        let other = ClickPosition::after(number_of("b"), 97);
+        assert_eq!(start(Some(held), Some(other), &gone).1, Some(Lost::Missing(5)));
     }
 }

@@ -44,9 +44,7 @@ pub async fn log_origin(settings: &ClusterSettings) -> Result<LogOrigin, Unfit> 
         return LogOrigin::of(&info_of(&nats).await?).map_err(Unfit::Wrong);
     }
     // By its entries, because an edge may ask for no more.
-    let (first, last) = ends_of(&nats)
-        .await
-        .map_err(|error| Unfit::Unreachable(error.to_string()))?;
+    let (first, last) = ends_of(&nats).await.map_err(|error| unread(&nats, &error))?;
     let (Some((first, _)), Some(last)) = (first, last) else {
         return Ok(LogOrigin {
             stream: nats.stream,
@@ -71,6 +69,18 @@ async fn ends_of(nats: &Nats) -> Result<(Option<(u64, Vec<u8>)>, Option<Vec<u8>>
     Ok((first, last.into_iter().next()))
 }
 
+/// Why an edge cannot read the log: the servers tell it no more.
+fn unread(nats: &Nats, error: &NatsError) -> Unfit {
+    Unfit::Unreachable(match error {
+        NatsError::NoResponders => format!(
+            "there is no stream {}, or no NATS server that has it runs: {} cluster init on the first box makes it",
+            nats.stream,
+            shown::command()
+        ),
+        error => error.to_string(),
+    })
+}
+
 async fn info_of(nats: &Nats) -> Result<StreamInfo, Unfit> {
     nats.info().await.map_err(|error| match error.is_no_stream() {
         true => Unfit::Wrong(format!(
@@ -90,8 +100,7 @@ pub async fn inspect(settings: &ClusterSettings, store: u64) -> Result<Vec<Strin
     let copy = copies::describe(&nats, store).await;
     // It is for admin boxes to ask for more, and an edge may not.
     if settings.is_edge() {
-        let last = nats.last().await;
-        let last = last.map_err(|error| Unfit::Unreachable(error.to_string()))?;
+        let last = nats.last().await.map_err(|error| unread(&nats, &error))?;
         return Ok(vec![format!("stream {stream} goes to entry {last}"), copy]);
     }
     let info = info_of(&nats).await?;
@@ -199,7 +208,8 @@ pub async fn recreate(
     if info.is_some() && !replace && make_clicks(&nats, of_clicks).await? {
         return Ok(None);
     }
-    let (furthest, base) = furthest(members)?;
+    let log = info.as_ref().map(LogOrigin::of).transpose()?;
+    let (furthest, base) = furthest(members, log.and_then(|log| log.cluster))?;
     let removed = match info {
         Some(info) => {
             let (first, last, stream) = (info.state.first_seq, info.state.last_seq, &nats.stream);
@@ -235,9 +245,23 @@ pub async fn recreate(
     }
 }
 
-/// The box after which a log can go on that is made anew: an admin box, so that others get from it what they miss.
-fn furthest(members: Vec<Member>) -> Result<(Member, Position), String> {
+/// The box after which a log can go on that is made anew: an admin box, so that others get from it what they miss. It
+/// is of this cluster, or of that of the admin boxes where the stream is gone that says it.
+fn furthest(mut members: Vec<Member>, cluster: Option<String>) -> Result<(Member, Position), String> {
     let is_admin = |member: &Member| member.role == Role::Admin.name();
+    let first_admin = members.iter().find(|member| is_admin(member)).cloned();
+    if let (None, Some(first)) = (&cluster, &first_admin)
+        && let Some(other) = members
+            .iter()
+            .find(|member| is_admin(member) && member.cluster != first.cluster)
+    {
+        let (node, other) = (&first.node, &other.node);
+        return Err(format!(
+            "{node} and {other} are of different clusters: stop the one that is not to go on"
+        ));
+    }
+    let cluster = cluster.or(first_admin.map(|first| first.cluster));
+    members.retain(|member| cluster.as_ref() == Some(&member.cluster));
     // One that has stopped may have another history; if all have, it is for what the log has.
     let some_follow = members.iter().any(|member| is_admin(member) && member.halted.is_none());
     let candidates = members
@@ -248,12 +272,13 @@ fn furthest(members: Vec<Member>) -> Result<(Member, Position), String> {
     let furthest = candidates.pop();
     let furthest = furthest.and_then(|member| Some((member.clone(), member.position()?)));
     let Some((furthest, position)) = furthest else {
-        return Err("no box says where it is: start the admin boxes first".to_owned());
+        return Err("no admin box of the cluster says where it is: start the admin boxes first".to_owned());
     };
     let (node, sequence) = (&furthest.node, furthest.sequence);
     if !is_admin(&furthest) {
         return Err(format!(
-            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them, or stop that edge"
+            "{node}, an edge, has entry {sequence}, and no admin box that runs: start all of them, or stop that edge; \
+             if its key was stolen, take its line out of what the servers include"
         ));
     }
     let same_end = candidates.iter().filter(|other| {
@@ -280,10 +305,6 @@ async fn check_replaceable(
     asking: &str,
 ) -> Result<(), String> {
     let (node, own) = (&furthest.node, base.sequence);
-    let origin = LogOrigin::of(info)?;
-    origin
-        .check_cluster(base)
-        .map_err(|reason| format!("{node} is not of this log: {reason}"))?;
     let (stream, last) = (&nats.stream, info.state.last_seq);
     if last < info.state.first_seq {
         return Ok(());
@@ -398,7 +419,7 @@ mod tests {
     fn log_goes_on_after_the_furthest_admin_box() {
         let (a, b) = (member("a", Role::Admin, 7, 1), member("b", Role::Admin, 9, 1));
         let edge = |sequence| member("e", Role::Edge, sequence, 1);
-        let found = |members: &[Member]| furthest(members.to_vec()).map(|(member, _)| member.node);
+        let found = |members: &[Member]| furthest(members.to_vec(), None).map(|(member, _)| member.node);
         assert_eq!(found(&[a.clone(), b.clone(), edge(9)]), Ok("b".to_owned()));
         // What has stopped counts only if all have.
         assert_eq!(found(&[a.clone(), halted(b.clone())]), Ok("a".to_owned()));
@@ -408,5 +429,26 @@ mod tests {
         assert!(ahead.starts_with("e, an edge, has entry 10"), "{ahead}");
         let forked = found(&[member("c", Role::Admin, 9, 2), b]).unwrap_err();
         assert!(forked.contains("different histories up to entry 9"), "{forked}");
+    }
+
+    #[test]
+    fn boxes_of_other_clusters_are_no_candidates() {
+        let of_other = |member: Member| Member {
+            cluster: "09".repeat(16),
+            ..member
+        };
+        let (a, b) = (member("a", Role::Admin, 7, 1), of_other(member("b", Role::Admin, 9, 1)));
+        let edge = of_other(member("e", Role::Edge, 99, 1));
+        let found = |members: [&Member; 2], cluster: Option<&Member>| {
+            let cluster = cluster.map(|of| of.cluster.clone());
+            furthest(members.map(Member::clone).to_vec(), cluster).map(|(member, _)| member.node)
+        };
+        assert_eq!(found([&a, &edge], None), Ok("a".to_owned()));
+        assert_eq!(found([&a, &b], Some(&a)), Ok("a".to_owned()));
+        assert_eq!(found([&a, &b], Some(&b)), Ok("b".to_owned()));
+        let both = found([&a, &b], None).unwrap_err();
+        assert!(both.starts_with("a and b are of different clusters"), "{both}");
+        let none = found([&b, &edge], Some(&a)).unwrap_err();
+        assert!(none.contains("start the admin boxes first"), "{none}");
     }
 }

@@ -106,19 +106,11 @@ impl Cluster {
         &self.members
     }
 
-    /// The log goes from there, and so far.
-    pub(super) fn heard_both(&self, first: u64, last: u64) {
+    /// The log goes so far, and from there where that was said too.
+    pub(super) fn heard(&self, first: Option<u64>, last: u64) {
         self.state.send_modify(|state| {
-            state.first = Some(first);
+            state.first = first.or(state.first);
             state.head = state.head.max(Some(last));
-            state.silent_since = None;
-        });
-    }
-
-    /// The log goes so far.
-    pub(super) fn heard(&self, head: u64) {
-        self.state.send_modify(|state| {
-            state.head = state.head.max(Some(head));
             state.silent_since = None;
         });
     }

@@ -1,6 +1,7 @@
 //! Following the log: entries are applied as they come, and what was missed is read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
@@ -26,6 +27,7 @@ impl Cluster {
             cluster: self,
             links,
             copies: Search::default(),
+            is_asking: AtomicBool::new(false),
         };
         // Apart, because what applies waits for the writer, and the writer may wait for what watches.
         let cluster = Arc::clone(&follower.cluster);
@@ -38,6 +40,8 @@ struct Follower {
     cluster: Arc<Cluster>,
     links: Arc<Links>,
     copies: Search,
+    /// While no replica has the next entry.
+    is_asking: AtomicBool,
 }
 
 impl Follower {
@@ -82,7 +86,7 @@ impl Follower {
         }
         let last = entries.last().and_then(|entry| Entry::decode(entry).ok());
         if let Some(last) = last.map(|entry| entry.position.sequence) {
-            self.cluster.heard(last);
+            self.cluster.heard(None, last);
         }
         match self.links.store().apply(entries).await {
             Err(ApplyError::Gap { .. }) => self.catch_up().await,
@@ -125,7 +129,10 @@ impl Follower {
                     Some(entry) => vec![entry],
                     None => return self.start_again(&position).await,
                 },
-                Ok(entries) => entries,
+                Ok(entries) => {
+                    self.note_asking(position.sequence + 1, false);
+                    entries
+                }
                 Err(error) => {
                     tracing::debug!(%error, "cannot read the log");
                     return;
@@ -145,7 +152,7 @@ impl Follower {
             ahead = read;
             self.applied(&applied);
             match applied {
-                Ok(after) if after.sequence > position.sequence => self.cluster.heard(after.sequence),
+                Ok(after) if after.sequence > position.sequence => self.cluster.heard(None, after.sequence),
                 _ => return,
             }
         }
@@ -190,15 +197,26 @@ impl Follower {
             if let Ok(mut entries) = self.cluster.nats.read(sequence - 1).await
                 && !entries.is_empty()
             {
+                self.note_asking(sequence, false);
                 return Some(entries.swap_remove(0));
             }
         }
         if self.is_admin()
             && let Ok(Some(entry)) = self.cluster.nats.get(sequence).await
         {
+            self.note_asking(sequence, false);
             return Some(entry);
         }
-        tracing::warn!(sequence, "no replica has an entry of the log; asking the admin boxes");
+        self.note_asking(sequence, true);
         self.cluster.nats.ask_boxes(sequence, &self.cluster.settings.node).await
+    }
+
+    /// Logs when no replica has the next entry, and when one has it again: it is looked at each second.
+    fn note_asking(&self, sequence: u64, is_asking: bool) {
+        match (self.is_asking.swap(is_asking, Ordering::Relaxed), is_asking) {
+            (false, true) => tracing::warn!(sequence, "no replica has an entry of the log; asking the admin boxes"),
+            (true, false) => tracing::info!(sequence, "replicas have the entries of the log again"),
+            _ => {}
+        }
     }
 }

@@ -1,11 +1,6 @@
 //! NKEYs: what a box identifies itself with to the servers.
 
-use std::fmt::Write as _;
-
 use nkeys::{KeyPair, KeyPairType};
-
-use crate::cluster::presence::Member;
-use crate::cluster::{ClusterSettings, Role};
 
 /// The seed of a new key, which never leaves its box.
 pub fn generate() -> Result<String, String> {
@@ -21,54 +16,13 @@ pub fn check(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether this is the public key of a user.
+pub fn is_public(text: &str) -> bool {
+    KeyPair::from_public_key(text).is_ok_and(|pair| pair.key_pair_type() == KeyPairType::User)
+}
+
 /// The public key of a seed.
 pub fn public_key(seed: &str) -> Result<String, String> {
     let key = KeyPair::from_seed(seed).map_err(|error| error.to_string())?;
     Ok(key.public_key())
-}
-
-/// A user for the configuration of the servers, with what the box needs and nothing else.
-pub fn user(settings: &ClusterSettings, public_key: &str) -> String {
-    let ClusterSettings { name, node, role, .. } = settings;
-    let stream = settings.stream();
-    let mut publish = vec![
-        format!("$JS.API.DIRECT.GET.{stream}"),
-        format!("$JS.API.DIRECT.GET.{stream}_COPY"),
-        // The same, as a leaf node maps them.
-        format!("tinyd.{name}.read"),
-        format!("tinyd.{name}.read_copy"),
-        settings.subject(&Member::subject(role.name(), node)),
-        format!("tinyd.{name}.entry"),
-        format!("tinyd.{name}.clicks.{node}"),
-    ];
-    let mut subscribe = vec![
-        format!("_INBOX_{node}.>"),
-        format!("tinyd.{name}.live"),
-        format!("tinyd.{name}.head"),
-        format!("tinyd.{name}.ask"),
-        format!("tinyd.{name}.given.{node}"),
-    ];
-    if *role == Role::Admin {
-        // Also the name under which the command line asks.
-        publish = vec!["$JS.API.>".to_owned(), format!("tinyd.{name}.>")];
-        subscribe = vec![
-            format!("_INBOX_{node}.>"),
-            format!("_INBOX_{node}-status.>"),
-            format!("tinyd.{name}.>"),
-        ];
-    }
-    let list = |subjects: &[String]| {
-        let mut text = String::new();
-        for subject in subjects {
-            // Writing to a string does not fail.
-            let _ = write!(text, "\n      \"{subject}\"");
-        }
-        text
-    };
-    format!(
-        "{{ # {node}\n  nkey: {public_key}\n  permissions: {{\n    publish: [\
-         {}\n    ]\n    subscribe: [{}\n    ]\n  }}\n}}",
-        list(&publish),
-        list(&subscribe)
-    )
 }

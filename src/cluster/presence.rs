@@ -273,7 +273,8 @@ fn different<'m>(members: impl Iterator<Item = &'m Member>, cluster: &str) -> BT
 /// Why a box takes no writes with a clock that is so many milliseconds ahead.
 pub fn clock_refusal(skew: Option<i64>) -> Option<String> {
     let skew = skew.filter(|skew| skew.unsigned_abs() >= SKEW_REFUSED)?;
-    let wrong = in_words(skew);
+    // To the second, because it is logged when it changes.
+    let wrong = in_words(skew / 1_000 * 1_000);
     Some(format!(
         "the clock of this box is {wrong} those of the other admin boxes: set it, best by NTP"
     ))
@@ -503,7 +504,7 @@ mod tests {
         }
         let refusal = |skew| clock_refusal(Some(skew)).unwrap();
         assert!(refusal(5_000).starts_with("the clock of this box is 5.0 s ahead of those"));
-        assert!(refusal(-7_250).starts_with("the clock of this box is 7.2 s behind those"));
+        assert!(refusal(-7_250).starts_with("the clock of this box is 7.0 s behind those"));
     }
 
     #[test]

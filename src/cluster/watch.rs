@@ -47,6 +47,13 @@ pub struct Watcher {
     /// A server is left after a silence of this.
     silence: Duration,
     is_clock_wrong: bool,
+    /// Where the log ends and this box, while that has lost its end: it is looked at each second, and
+    /// logged when it changes.
+    lost_end: Option<(u64, u64)>,
+    /// The last entry of the log, while another box has one after it that this box does not know to be there.
+    lost_unsure: Option<u64>,
+    /// Why entries cannot be appended.
+    refusing: Option<String>,
 }
 
 /// The name of a box, and its last entry.
@@ -70,6 +77,9 @@ impl Watcher {
             given: 0,
             silence: CUT_OFF_TIME,
             is_clock_wrong: false,
+            lost_end: None,
+            lost_unsure: None,
+            refusing: None,
         }
     }
 
@@ -137,7 +147,7 @@ impl Watcher {
         let Some((Ok(first), Ok(last))) = numbers.map(|(first, last)| (first.parse(), last.parse())) else {
             return;
         };
-        self.cluster.heard_both(first, last);
+        self.cluster.heard(Some(first), last);
         if self.position().is_some_and(|position| position.sequence < last) {
             self.cluster.behind.notify_one();
         }
@@ -200,7 +210,7 @@ impl Watcher {
                         "the stream is gone: {} cluster recreate makes it anew",
                         shown::command()
                     );
-                    self.cluster.appending.writable.send_replace(Writable::No(reason));
+                    self.set_writable(Writable::No(reason));
                 }
                 return;
             }
@@ -218,6 +228,25 @@ impl Watcher {
         let head = format!("{first} {last}").into_bytes();
         let _ = self.cluster.nats.publish("head", head).await;
         let writable = self.writable(&info, position, furthest).await;
+        self.set_writable(writable);
+    }
+
+    fn set_writable(&mut self, writable: Writable) {
+        match &writable {
+            Writable::Yes { .. } => {
+                (self.lost_end, self.lost_unsure) = (None, None);
+                if self.refusing.take().is_some() {
+                    tracing::info!("writes are taken again");
+                }
+            }
+            Writable::Soon(_) => {}
+            Writable::No(reason) => {
+                if self.refusing.as_ref() != Some(reason) {
+                    tracing::error!(reason, "writes are refused; redirects continue");
+                    self.refusing = Some(reason.clone());
+                }
+            }
+        }
         self.cluster.appending.writable.send_replace(writable);
     }
 
@@ -326,28 +355,34 @@ impl Watcher {
 
     /// Appends again the entry of this box whose outcome it does not know, because another box has one there that the
     /// log has not.
-    async fn append_unsure(&self, last: u64, position: &Position) {
+    async fn append_unsure(&mut self, last: u64, position: &Position) {
         let unsure = self.cluster.appending.unsure.lock().clone();
         if let Some(entry) = unsure
             && last == position.sequence
             && Entry::decode(&entry).is_ok_and(|entry| entry.check_follows(position).is_ok())
         {
-            tracing::warn!(
-                after = last,
-                "the log has lost an entry that another box has: appending it again"
-            );
+            if self.lost_unsure.replace(last) != Some(last) {
+                tracing::warn!(
+                    after = last,
+                    "the log has lost an entry that another box has: appending it again"
+                );
+            }
             // It is looked at again in a second.
             let _ = self.cluster.nats.append(last, entry).await;
         }
     }
 
     /// Appends again what the log has lost, entry by entry, with the same bytes.
-    async fn restore_end(&self, last: u64, position: Position) -> Result<(), String> {
-        tracing::error!(
-            last,
-            own = position.sequence,
-            "the log has lost its end: appending it again"
-        );
+    async fn restore_end(&mut self, last: u64, position: Position) -> Result<(), String> {
+        let lost = Some((last, position.sequence));
+        if self.lost_end != lost {
+            self.lost_end = lost;
+            tracing::error!(
+                last,
+                own = position.sequence,
+                "the log has lost its end: appending it again"
+            );
+        }
         let nats = &self.cluster.nats;
         let (mut at, mut before) = (last, None);
         if last > 0 {

@@ -1,6 +1,7 @@
 //! How links have been used by day. A flush of clicks counts for the day on which a link was used last, so at midnight
 //! the clicks of one flush may be a day late.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::links::{LinkError, Links, Loaded, Scope};
@@ -57,6 +58,12 @@ impl Links {
         let (first, today) = self.days_kept();
         let read = move |snapshot: &Snapshot| snapshot.usage_of_partner_by_day(partner, first..=today);
         Ok(self.store.read(read).await?)
+    }
+
+    /// The days for which clicks of other boxes count, whose clocks may be ahead at midnight.
+    pub(super) fn days_counted(&self) -> RangeInclusive<Day> {
+        let (first, today) = self.days_kept();
+        first..=Day(today.0.saturating_add(1))
     }
 
     fn days_kept(&self) -> (Day, Day) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::links::Links;
 use crate::store::replication::{ClickError, ClickPosition};
-use crate::store::{Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{CountedMessage, Snapshot, StoreError, Transaction, WriteError};
 
 /// Bytes of messages that one transaction counts, for which other writes wait some milliseconds.
 const TOGETHER_BYTES: usize = if cfg!(test) { 1024 } else { 64 * 1024 };
@@ -61,13 +61,15 @@ impl Links {
         mut at: ClickPosition,
         messages: Vec<(String, Vec<u8>)>,
         head: u64,
-        held: &mut HeldBoxes,
+        senders: &mut ClickSenders,
     ) -> Result<(ClickPosition, Option<ClickError>), WriteError> {
         let messages = Arc::new(messages);
+        // Decided once, and written down with each message, so that replaying the journal counts alike.
+        let days = self.days_counted();
         let mut first = 0;
         while first < messages.len() {
             let (all, search) = (Arc::clone(&messages), Arc::clone(&self.search));
-            let mut held_now = held.clone();
+            let (mut senders_now, days) = (senders.clone(), days.clone());
             let job = move |transaction: &mut Transaction<'_>| {
                 let (mut at, mut used, mut bytes) = (at, Vec::new(), 0);
                 let mut error = None;
@@ -76,20 +78,20 @@ impl Links {
                     if bytes > TOGETHER_BYTES && bytes > message.len() {
                         break;
                     }
-                    let next = ClickPosition {
-                        sequence: at.sequence + 1,
-                        ..at
-                    };
-                    if !held_now.has(node) {
+                    let next = ClickPosition::after(at.stream, at.sequence + 1);
+                    if !senders_now.is_held(node) {
                         // After a restart, what was held up comes again.
-                        let kept = held_now.kept(next);
-                        match transaction.count_message(kept, node, message)? {
-                            Ok(more) => used.extend(more),
+                        let kept = senders_now.kept(next);
+                        match transaction.count_message(kept, &days, node, message)? {
+                            Ok(mut counted) => {
+                                used.append(&mut counted.used);
+                                senders_now.note(node, counted);
+                            }
                             Err(why @ ClickError::Early { sequence }) if sequence <= head => {
                                 error = Some(why);
                                 break;
                             }
-                            Err(why) => held_now.hold(node, next.sequence, why),
+                            Err(why) => senders_now.hold(node, next.sequence, why),
                         }
                     }
                     at = next;
@@ -98,10 +100,10 @@ impl Links {
                 let used = if search.is_kept() { used } else { Vec::new() };
                 let used = used.into_iter();
                 let used = used.map(|id| Ok::<_, StoreError>((id, transaction.usage(id)?.clicks)));
-                Ok((at, used.collect::<Result<Vec<_>, _>>()?, error, held_now))
+                Ok((at, used.collect::<Result<Vec<_>, _>>()?, error, senders_now))
             };
-            let (after, used, error, now_held) = self.store.write_local(job).await?;
-            *held = now_held;
+            let (after, used, error, senders_after) = self.store.write_local(job).await?;
+            *senders = senders_after;
             self.search.note_used(used);
             let counted = usize::try_from(after.sequence - at.sequence).unwrap_or(usize::MAX);
             (first, at) = (first.saturating_add(counted), after);
@@ -113,42 +115,80 @@ impl Links {
     }
 }
 
-/// Boxes whose messages of clicks cannot be counted yet, each with the number of the first of them, and why.
+/// What is known of the boxes that send clicks.
 #[derive(Debug, Clone, Default)]
-pub struct HeldBoxes(BTreeMap<String, (u64, ClickError)>);
+pub struct ClickSenders {
+    /// Those whose messages cannot be counted yet, each with the number of the first of them, and why.
+    held: BTreeMap<String, (u64, ClickError)>,
+    /// What was wrong with messages since it was last taken.
+    faults: BTreeMap<String, ClickFaults>,
+}
 
-impl HeldBoxes {
-    fn has(&self, node: &str) -> bool {
-        self.0.contains_key(node)
+/// What was wrong with the messages of a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClickFaults {
+    /// So many messages were passed over.
+    pub passed_over: u64,
+    /// Why the first of them was.
+    pub reason: Option<ClickError>,
+    /// So many have not come.
+    pub missing: u64,
+}
+
+impl ClickSenders {
+    fn is_held(&self, node: &str) -> bool {
+        self.held.contains_key(node)
     }
 
     fn hold(&mut self, node: &str, message: u64, why: ClickError) {
-        self.0.insert(node.to_owned(), (message, why));
+        self.held.insert(node.to_owned(), (message, why));
     }
 
-    /// Up to where all messages are counted once those up to a position are.
+    /// Before what is held up is read again.
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    fn note(&mut self, node: &str, counted: CountedMessage) {
+        let CountedMessage {
+            passed_over, missing, ..
+        } = counted;
+        if passed_over.is_some() || missing > 0 {
+            let faults = self.faults.entry(node.to_owned()).or_default();
+            faults.passed_over += u64::from(passed_over.is_some());
+            faults.reason = faults.reason.take().or(passed_over);
+            faults.missing = faults.missing.saturating_add(missing);
+        }
+    }
+
+    /// What was wrong since this was last called, by the name of the box.
+    pub fn take_faults(&mut self) -> BTreeMap<String, ClickFaults> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// The position to go on from after a restart, once all messages up to one are counted that are not held up.
     fn kept(&self, at: ClickPosition) -> ClickPosition {
-        let first = self.0.values().map(|(message, _)| message - 1).min();
+        let first = self.held.values().map(|(message, _)| message - 1).min();
         ClickPosition {
             sequence: first.unwrap_or(at.sequence).min(at.sequence),
             ..at
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn holds_none(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Whether one can be counted by a store that has the log up to this entry.
     pub fn is_due(&self, entry: u64) -> bool {
-        let mut held = self.0.values();
+        let mut held = self.held.values();
         held.any(|(_, why)| matches!(why, ClickError::Early { sequence } if *sequence <= entry))
     }
 
-    /// For people: the first of them.
+    /// For people: the first that is held up.
     pub fn reason(&self) -> Option<String> {
-        let (node, (message, why)) = self.0.first_key_value()?;
-        let others = match self.0.len() - 1 {
+        let (node, (message, why)) = self.held.first_key_value()?;
+        let others = match self.held.len() - 1 {
             0 => String::new(),
             others => format!(", and of {others} others"),
         };

@@ -40,7 +40,7 @@ pub use audit::AuditLog;
 pub use bulk::{BULK_COMMIT_LINKS, BulkChange, BulkCounts};
 pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
-pub use fleet::HeldBoxes;
+pub use fleet::{ClickFaults, ClickSenders};
 pub use ids::OnceSeed;
 pub use map::{LinkMap, Verdict};
 pub use restore::{Deleted, RestoreOutcome};

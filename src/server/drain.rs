@@ -70,8 +70,11 @@ impl Running {
         // All but what the last redirects add, so that little is left to write while nobody answers.
         let patience = patience.max(CLICKS_PATIENCE);
         links.flush_all_clicks(patience).await;
-        if let Some(cluster) = cluster {
-            cluster.send_last_clicks(Arc::clone(links)).await;
+        let mut reached = None;
+        if let Some(cluster) = cluster
+            && Arc::clone(&cluster).send_last_clicks(Arc::clone(links)).await
+        {
+            reached = Some(cluster);
         }
         links.store().checkpoint().await;
         self.ends.public.send_replace(true);
@@ -81,6 +84,10 @@ impl Running {
         // No thread records clicks any more.
         if links.health() == Health::Accepting {
             links.flush_all_clicks(patience).await;
+            // A box that is removed has no next start. Not where that has just failed: the next process waits.
+            if let Some(cluster) = reached {
+                cluster.send_last_clicks(Arc::clone(links)).await;
+            }
         }
     }
 

@@ -44,6 +44,7 @@ pub use read::snapshot::Snapshot;
 pub use read::verify::Verification;
 pub use write::ahead::{Note, StagedImport};
 pub use write::leave::leave_cluster;
+pub use write::outbox::CountedMessage;
 pub use write::prepared::{Prepared, PreparedLinks, Preparing};
 pub use write::queue::{REOPEN_SECONDS_MAX, TransactionEnd};
 pub use write::rehearsal::Rehearsal;

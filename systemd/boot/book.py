@@ -54,7 +54,7 @@ LEFT_OUT_OF_SENTENCES = {
     "tinyd-admin cluster status": "needs servers of NATS; tests/tools/cluster runs them",
     "tinyd check": "names a command",
     "tinyd ks": "names a command",
-    "tinyd-admin cluster key": "names a command",
+    "tinyd-admin cluster include": "names a command",
     "apt remove": "names a command",
     "apt purge": "names a command",
     "promtool test rules alerts.test.yml": "tests/tools/promtool.rs runs it",

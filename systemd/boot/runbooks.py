@@ -422,14 +422,17 @@ def trouble(runner):
 def cluster(runner):
     """What needs no server."""
     machine = runner.machine
-    section, make_key, *_ = runner.book.blocks("cluster.md", "Set up three servers and three admin boxes")
+    section, make_key, include, *_ = runner.book.blocks("cluster.md", "Set up three servers and three admin boxes")
     with runner.changes():
         runner.set(section)
         said = runner.run(make_key)
-        expect("nkey" in said, f"no user is printed:\n{said}")
-        expect(
-            "640 root tinyd" in machine.run("stat -c '%a %U %G' /etc/tinyd/cluster.key"), "tinyd cannot read the key"
-        )
+        box = re.search(r"^admin \S+ U[A-Z0-9]+$", said, re.M)
+        expect(box, f"no line for the file of boxes is printed:\n{said}")
+        mode = machine.run("stat -c '%a %U %G' /etc/tinyd/cluster.key").strip()
+        expect(mode == "640 root tinyd", f"the mode of the key is {mode}, which tinyd cannot read")
+        machine.write("/root/boxes", box[0] + "\n")
+        runner.run(include)
+        expect(box[0].split()[-1] in machine.read("/root/tinyd.conf"), "tinyd.conf does not have the key of the box")
 
 
 def sentences(runner):

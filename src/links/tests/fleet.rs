@@ -17,7 +17,7 @@ use crate::links::tests::simulated::{World, check_whole, open_with};
 use crate::links::tests::{block_on, everybody};
 use crate::links::*;
 use crate::model::{Day, Usage, Visit};
-use crate::store::replication::{ClickMessage, ClickPosition, ClickSource};
+use crate::store::replication::{ClickError, ClickMessage, ClickPosition, ClickSource};
 use crate::store::testing::clicks::{Sent, SimulatedClicks};
 use crate::store::testing::simulated::{Content, Disk, carry_out, crash};
 
@@ -370,10 +370,7 @@ fn queued(member: &Member, after: u64) -> Vec<(u64, Vec<u8>)> {
 
 fn position(member: &Member, stream: &SimulatedClicks) -> ClickPosition {
     let stored = block_on(member.links.click_position()).unwrap();
-    let fresh = ClickPosition {
-        stream: stream.number(),
-        sequence: 0,
-    };
+    let fresh = ClickPosition::after(stream.number(), 0);
     stored.filter(|at| at.stream == stream.number()).unwrap_or(fresh)
 }
 
@@ -397,9 +394,9 @@ fn count(member: &Member, _: &mut Node, stream: &SimulatedClicks) {
     let at = position(member, stream);
     // What it cannot count yet, it counts later.
     let messages = stream.read(at.sequence);
-    let mut held = HeldBoxes::default();
+    let mut held = ClickSenders::default();
     let _ = block_on(member.links.count_messages(at, messages, u64::MAX, &mut held)).unwrap();
-    assert!(held.is_empty());
+    assert!(held.holds_none());
 }
 
 /// Runs one seed; `tamper` changes the stream before its end is counted.
@@ -502,6 +499,22 @@ fn messages_of_a_thief_change_no_clicks_of_others() {
     }
 }
 
+#[test]
+fn faults_of_a_box_are_summed_up() {
+    let fleet = Fleet::new(1);
+    let (links, mut senders) = (Arc::clone(&fleet.cluster.members[0].links), ClickSenders::default());
+    let flood = vec![("stolen".to_owned(), b"TC\x02 no message".to_vec()); 1_000];
+    let counted = links.count_messages(ClickPosition::after(5, 0), flood, u64::MAX, &mut senders);
+    block_on(counted).unwrap();
+    let faults = ClickFaults {
+        passed_over: 1_000,
+        reason: Some(ClickError::Malformed),
+        missing: 0,
+    };
+    assert_eq!(senders.take_faults(), BTreeMap::from([("stolen".to_owned(), faults)]));
+    assert_eq!(senders.take_faults(), BTreeMap::new());
+}
+
 /// Messages that hold up their box: of a newer version, and of an entry that no log has.
 #[test]
 fn box_that_cannot_be_counted_holds_up_no_other() {
@@ -539,25 +552,26 @@ fn box_that_cannot_be_counted_holds_up_no_other() {
         ("ahead".to_owned(), send("ahead", 2, 1)),
         ("good".to_owned(), send("good", 2, 1)),
     ];
-    let (links, mut held) = (Arc::clone(&fleet.cluster.members[0].links), HeldBoxes::default());
-    let from = |sequence| ClickPosition { stream: 5, sequence };
+    let (links, mut held) = (Arc::clone(&fleet.cluster.members[0].links), ClickSenders::default());
+    let from = |sequence| ClickPosition::after(5, sequence);
     let clicks = || block_on(links.find_with_usage(id, everybody())).unwrap().1.clicks;
     let count =
-        |held: &mut HeldBoxes, head| block_on(links.count_messages(from(0), messages.clone(), head, held)).unwrap();
+        |held: &mut ClickSenders, head| block_on(links.count_messages(from(0), messages.clone(), head, held)).unwrap();
     assert_eq!(count(&mut held, log.entries().len() as u64), (from(5), None));
     assert_eq!((clicks(), held.is_due(1), held.is_due(2)), (2, false, true));
     assert!(held.reason().unwrap().contains("clicks of ahead, and of 1 others"));
     // After a restart, it begins before what was held up, and counts nothing twice.
-    assert_eq!(block_on(links.click_position()).unwrap(), Some(from(0)));
-    let mut held = HeldBoxes::default();
+    let kept = ClickPosition { sequence: 0, ..from(5) };
+    assert_eq!(block_on(links.click_position()).unwrap(), Some(kept));
+    let mut held = ClickSenders::default();
     count(&mut held, 1);
     assert_eq!(clicks(), 2);
     // Of an entry that the log has, all wait for it.
-    let waits = count(&mut HeldBoxes::default(), 2);
+    let waits = count(&mut ClickSenders::default(), 2);
     assert_eq!(waits.0, from(1));
     fleet.cluster.add(1).unwrap();
     fleet.cluster.settle().unwrap();
-    let mut held = HeldBoxes::default();
+    let mut held = ClickSenders::default();
     assert_eq!(count(&mut held, 2), (from(5), None));
     assert_eq!((clicks(), held.is_due(u64::MAX)), (4, false));
 }

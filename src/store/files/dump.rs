@@ -19,7 +19,7 @@ use crate::store::format::audit;
 use crate::store::format::clicks;
 use crate::store::format::days;
 use crate::store::format::keys::{self, Bytes, Index};
-use crate::store::format::outbox::{self, CLICK_POSITION, MOVED, OUTBOX, SOURCES};
+use crate::store::format::outbox::{self, CLICK_POSITION, CountedSource, MOVED, OUTBOX, SOURCES};
 use crate::store::format::record;
 use crate::store::format::staged;
 use crate::store::format::tables::{self, AUDIT, CLICKS, DAYS, STAGED, Tables};
@@ -289,7 +289,7 @@ fn check_entry(table: u8, key: &[u8], value: &[u8]) -> Result<(), CopyError> {
         OF_STAGED => staged::decode(key, value).map(drop),
         OF_REPLICATION if key == CLICK_POSITION.as_bytes() => ClickPosition::unseal(key, value).map(drop),
         OF_REPLICATION => Position::unseal(key, value).map(drop),
-        OF_SOURCES => outbox::unseal_counter("clicks_sources", key, value).map(drop),
+        OF_SOURCES => CountedSource::unseal(key, value).map(drop),
         OF_MOVED => outbox::unseal_moved(key, value).map(drop),
         OF_OUTBOX => ClickMessage::decode(value)
             .map(drop)

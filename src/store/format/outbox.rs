@@ -7,12 +7,14 @@ use crate::store::error::StoreError;
 use crate::store::format::checksum::{seal, unseal, unseal_text};
 use crate::store::format::keys::Bytes;
 use crate::store::format::tables::{REPLICATION, open_if_there};
+use crate::store::format::values;
 use crate::store::replication::{ClickMessage, ClickPosition};
 
 /// Counter → a message that the stream of clicks may not have yet. No part of what a copy holds.
 pub const OUTBOX: TableDefinition<'_, u64, Bytes> = TableDefinition::new("clicks_outbox");
 
-/// A source, as a process and the name of its box → the counter of its last message that was counted.
+/// A source, as [`source_key`] → the counter of its last message that was counted, and its number among those of its
+/// box.
 pub const SOURCES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("clicks_sources");
 
 /// An id that is retired → the id that its link has now.
@@ -21,6 +23,9 @@ pub const MOVED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("links
 /// Keys of the table `replication`.
 pub const CLICK_POSITION: &str = "clicks";
 const QUEUED: &str = "clicks queued";
+
+/// Sources of one box that are known: its last starts. A message of an earlier one that came again would count again.
+pub const SOURCES_MAX: usize = 256;
 
 /// New ids of one link that are followed; more than anybody makes.
 const MOVES_MAX: usize = 10_000;
@@ -83,12 +88,79 @@ pub fn set_click_position(transaction: &WriteTransaction, position: ClickPositio
     Ok(())
 }
 
-pub fn last_counter(transaction: &WriteTransaction, source: &[u8]) -> Result<Option<u64>, StoreError> {
+/// What one box says is no other's, so its name is part of the key. A box's own are neighbours.
+pub fn source_key(node: &str, process: &[u8; 16]) -> Vec<u8> {
+    let length = u8::try_from(node.len()).unwrap_or(u8::MAX);
+    [&[length], node.as_bytes(), process].concat()
+}
+
+/// What has been counted of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedSource {
+    pub counter: u64,
+    /// Grows with each new source of the box.
+    pub number: u64,
+}
+
+impl CountedSource {
+    pub fn seal(self, key: &[u8]) -> Vec<u8> {
+        let numbers = [self.counter, self.number].map(u64::to_be_bytes);
+        seal(key, numbers.as_flattened())
+    }
+
+    pub fn unseal(key: &[u8], sealed: &[u8]) -> Result<Self, StoreError> {
+        let numbers: [u8; 16] = unseal("clicks_sources", key, sealed)?;
+        let [counter, number] = values::numbers(&numbers);
+        Ok(Self { counter, number })
+    }
+}
+
+pub fn counted_source(
+    transaction: &WriteTransaction,
+    message: &ClickMessage<'_>,
+) -> Result<Option<CountedSource>, StoreError> {
+    let key = source_key(message.node, &message.process);
     let table = transaction.open_table(SOURCES)?;
-    let stored = table.get(source)?;
+    let stored = table.get(key.as_slice())?;
     stored
-        .map(|sealed| unseal_counter("clicks_sources", source, sealed.value()))
+        .map(|sealed| CountedSource::unseal(&key, sealed.value()))
         .transpose()
+}
+
+/// Notes the counter of a message of a source that is counted now; `before` is what was counted of the source before. A
+/// new one replaces the oldest of its box, so that no box can make up any number of them.
+pub fn note_source(
+    transaction: &WriteTransaction,
+    message: &ClickMessage<'_>,
+    before: Option<CountedSource>,
+) -> Result<(), StoreError> {
+    let key = source_key(message.node, &message.process);
+    let mut table = transaction.open_table(SOURCES)?;
+    let number = match before {
+        Some(before) => before.number,
+        None => {
+            let (first, last) = (
+                source_key(message.node, &[0; 16]),
+                source_key(message.node, &[0xff; 16]),
+            );
+            let mut numbers = Vec::new();
+            for entry in table.range(first.as_slice()..=last.as_slice())? {
+                let (key, sealed) = entry?;
+                // A damaged one goes first.
+                let source = CountedSource::unseal(key.value(), sealed.value());
+                numbers.push((source.map_or(0, |source| source.number), key.value().to_vec()));
+            }
+            numbers.sort_unstable();
+            for (_, oldest) in numbers.iter().rev().skip(SOURCES_MAX - 1) {
+                table.remove(oldest.as_slice())?;
+            }
+            numbers.last().map_or(0, |(number, _)| number.saturating_add(1))
+        }
+    };
+    let counter = message.counter;
+    let sealed = CountedSource { counter, number }.seal(&key);
+    table.insert(key.as_slice(), sealed.as_slice())?;
+    Ok(())
 }
 
 /// What a snapshot has of clicks in a cluster: the tables, where they are there, and what the table of the log has.

@@ -12,11 +12,13 @@ pub fn encode_counts(key: &[u8], counts: Counts) -> Vec<u8> {
 }
 
 pub fn decode_counts(key: &[u8], value: &[u8]) -> Result<Counts, StoreError> {
-    Ok(numbers(&unseal("counters", key, value)?))
+    let counts: [u8; size_of::<Counts>()] = unseal("counters", key, value)?;
+    Ok(numbers(&counts))
 }
 
-pub fn numbers(bytes: &[u8; 24]) -> [u64; 3] {
-    let mut numbers = [0; 3];
+/// As many as there are; zero for those that there are not.
+pub fn numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut numbers = [0; N];
     for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
         *number = u64::from_be_bytes(*bytes);
     }

@@ -2,6 +2,8 @@
 //!
 //! Only decisions are kept; indexes and counters follow from them. docs/store-format.md describes the bytes.
 
+use std::ops::RangeInclusive;
+
 use crate::model::{Day, Digest, LinkId, PartnerId, Timestamp};
 use crate::store::format::clicks;
 use crate::store::journal::record::PAYLOAD_MAX_BYTES;
@@ -42,7 +44,7 @@ pub const ASSEMBLED: u8 = 16;
 pub const CLICKS_QUEUED: u8 = 17;
 /// The stream has the messages up to this one.
 pub const CLICKS_SENT: u8 = 18;
-/// A message of the stream of clicks, with the position that it leads to.
+/// A message of the stream of clicks, with the position that it leads to and the days that it counts for.
 pub const CLICKS_COUNTED: u8 = 19;
 
 /// An entry of the audit log with the next number, and how many are kept: in entries of the replication log, where it
@@ -139,9 +141,10 @@ impl Redo {
         self.append(&[&[CLICKS_SENT], &counter.to_be_bytes()]);
     }
 
-    pub fn clicks_counted(&mut self, at: ClickPosition, message: &[u8]) {
-        let (stream, sequence) = (at.stream.to_be_bytes(), at.sequence.to_be_bytes());
-        self.message(&[&[CLICKS_COUNTED], &stream, &sequence], message);
+    /// `days` are those of which it was counted by day.
+    pub fn clicks_counted(&mut self, at: ClickPosition, days: &RangeInclusive<Day>, message: &[u8]) {
+        let (first, last) = (days.start().0.to_be_bytes(), days.end().0.to_be_bytes());
+        self.message(&[&[CLICKS_COUNTED], &at.to_bytes(), &first, &last], message);
     }
 
     fn message(&mut self, parts: &[&[u8]], message: &[u8]) {

@@ -168,10 +168,9 @@ pub fn apply(transaction: &mut Transaction<'_>, payload: &[u8], source: Source) 
             }
             CLICKS_SENT => transaction.drop_queued_until(u64::from_be_bytes(rest.take()?))?,
             CLICKS_COUNTED => {
-                let (stream, sequence) = (u64::from_be_bytes(rest.take()?), u64::from_be_bytes(rest.take()?));
-                let length = u32::from_be_bytes(rest.take()?);
-                let at = ClickPosition { stream, sequence };
-                transaction.add_message(at, rest.take_slice(length as usize)?)?;
+                let at = ClickPosition::from_bytes(&rest.take()?);
+                let [first, last] = [rest.take()?, rest.take()?].map(|day| Day(u32::from_be_bytes(day)));
+                transaction.add_message(at, &(first..=last), rest.take_long()?)?;
             }
             ENTRY | FOLLOWED => {
                 let bytes = rest.take_long()?;

@@ -5,7 +5,7 @@ use redb::{ReadOnlyTable, ReadableTable as _};
 use crate::model::{DailyUsage, LinkId, Usage};
 use crate::store::error::StoreError;
 use crate::store::format::keys::Bytes;
-use crate::store::format::outbox;
+use crate::store::format::outbox::{self, CountedSource};
 use crate::store::read::snapshot::Snapshot;
 use crate::store::read::verify::Verification;
 use crate::store::replication::{ClickMessage, ClickPosition};
@@ -118,9 +118,9 @@ impl Snapshot {
             }
         }
         type Decode = fn(&[u8], &[u8]) -> Result<(), StoreError>;
-        let counter: Decode = |key, sealed| outbox::unseal_counter("clicks_sources", key, sealed).map(drop);
+        let source: Decode = |key, sealed| CountedSource::unseal(key, sealed).map(drop);
         let moved: Decode = |key, sealed| outbox::unseal_moved(key, sealed).map(drop);
-        for (table, decode) in [(&fleet.sources, counter), (&fleet.moved, moved)] {
+        for (table, decode) in [(&fleet.sources, source), (&fleet.moved, moved)] {
             let Some(table) = table else { continue };
             for entry in table.iter()? {
                 let (key, sealed) = entry?;

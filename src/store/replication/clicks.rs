@@ -14,7 +14,7 @@ const MAGIC: &[u8; 2] = b"TC";
 const VERSION: u8 = 2;
 /// An id padded with zeros, clicks, previews, the last click, the day.
 const DELTA_BYTES: usize = ID_MAX_BYTES + 8 + 8 + 8 + 4;
-/// Links of one message: less than 256 KiB.
+/// Links of one message: less than 256 KiB. One with more is malformed.
 pub const CLICK_MESSAGE_MAX_LINKS: usize = if cfg!(test) { 12 } else { 5_000 };
 /// Messages that wait in a store until no more are written, except at its end.
 pub const OUTBOX_MAX_MESSAGES: u64 = if cfg!(test) { 6 } else { 1_024 };
@@ -138,15 +138,11 @@ impl<'a> ClickMessage<'a> {
         };
         let message = read().ok_or(ClickError::Malformed)?;
         // A delta that is none is passed over, by every box alike.
-        match message.deltas.len().is_multiple_of(DELTA_BYTES) {
+        let (deltas, rest) = message.deltas.as_chunks::<DELTA_BYTES>();
+        match rest.is_empty() && deltas.len() <= CLICK_MESSAGE_MAX_LINKS {
             true => Ok(message),
             false => Err(ClickError::Malformed),
         }
-    }
-
-    /// The key of its source in the table of them: what one box says is no other's.
-    pub fn source(&self) -> Vec<u8> {
-        [&self.process, self.node.as_bytes()].concat()
     }
 
     fn chunks(&self) -> impl Iterator<Item = &'a [u8; DELTA_BYTES]> + use<'a> {
@@ -254,7 +250,11 @@ mod tests {
         newer[2] = VERSION + 1;
         newer.extend(checksum::checksum(&[&newer]));
         assert_eq!(ClickMessage::decode(&newer), Err(ClickError::Newer(VERSION + 1)));
-        let position = ClickPosition { stream: 1, sequence: 2 };
+        let position = ClickPosition {
+            stream: 1,
+            sequence: 2,
+            seen: 3,
+        };
         assert_eq!(ClickPosition::unseal(b"k", &position.seal(b"k")).unwrap(), position);
         assert!(ClickPosition::unseal(b"l", &position.seal(b"k")).is_err());
     }

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::model::LinkId;
+use crate::model::{Day, LinkId};
 use crate::store::format::outbox;
 use crate::store::format::staged;
 use crate::store::format::tables::STAGED;
@@ -55,19 +55,16 @@ fn assert_newer(payloads: &[Vec<u8>], expected: &str) {
 #[test]
 fn changes_of_one_store_are_refused_in_entries() {
     let link = golden_link().id;
-    let at = ClickPosition { stream: 1, sequence: 1 };
+    let at = ClickPosition::after(1, 1);
     let own: [(u8, Vec<u8>); 7] = [
         (redo::USED, payload(|redo| redo.used_without_day(link, &[0; 24]))),
-        (
-            redo::USED_ON,
-            payload(|redo| redo.used(link, &[0; 24], crate::model::Day(1))),
-        ),
+        (redo::USED_ON, payload(|redo| redo.used(link, &[0; 24], Day(1)))),
         (redo::DAYS_DROPPED, payload(|redo| redo.days_dropped(b"key"))),
         (redo::CLICKS_QUEUED, payload(|redo| redo.clicks_queued(1, b"message"))),
         (redo::CLICKS_SENT, payload(|redo| redo.clicks_sent(1))),
         (
             redo::CLICKS_COUNTED,
-            payload(|redo| redo.clicks_counted(at, b"message")),
+            payload(|redo| redo.clicks_counted(at, &(Day(1)..=Day(2)), b"message")),
         ),
         (redo::ENTRY, redo::journal_of_entries(redo::ENTRY, [&b"entry"[..]])),
     ];

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::model::{LinkId, Usage};
+use crate::model::{Day, LinkId, Usage};
+use crate::store::format::outbox;
 use crate::store::replication::clicks::ClickDelta;
 use crate::store::replication::{Chain, ClickError, ClickMessage, ClickPosition, ClickSource, ContentDigest};
 use crate::store::testing::log::SimulatedLog;
 use crate::store::tests::copies::{at, file_in};
+use crate::store::tests::journals::crashed;
 use crate::store::tests::usage::{id, usage};
 use crate::store::tests::{block_on, checksum, golden_link, open, put};
 use crate::store::*;
@@ -69,8 +71,10 @@ fn count(store: &Store, sequence: u64, message: Vec<u8>) -> Result<Vec<LinkId>, 
 }
 
 fn count_from(store: &Store, sequence: u64, node: String, message: Vec<u8>) -> Result<Vec<LinkId>, ClickError> {
-    let position = ClickPosition { stream: 9, sequence };
-    block_on(store.write_local(move |t| t.count_message(position, &node, &message))).unwrap()
+    let position = ClickPosition::after(9, sequence);
+    let days = at(0).day()..=at(7).day();
+    let job = move |t: &mut Transaction<'_>| t.count_message(position, &days, &node, &message);
+    block_on(store.write_local(job)).unwrap().map(|counted| counted.used)
 }
 
 fn shown(store: &Store) -> (Usage, Usage) {
@@ -96,7 +100,7 @@ fn outbox_stays_with_its_store_and_not_with_copies() {
     for path in [copied, restored] {
         let copy = opened(&path);
         let snapshot = copy.snapshot().unwrap();
-        let position = ClickPosition { stream: 9, sequence: 8 };
+        let position = ClickPosition::after(9, 8);
         assert_eq!(snapshot.click_position(), Some(position));
         assert_eq!(snapshot.queued_after(0, 10).unwrap(), []);
         assert_eq!(shown(&copy), (usage(3, 1, 7), usage(3, 1, 7)));
@@ -157,8 +161,70 @@ fn only_messages_that_can_be_counted_move_on() {
     assert!(count(&store, 4, message(&store, 7, 4, link)).is_ok());
     assert!(count(&store, 5, message(&store, 6, 4, link)).is_ok());
     assert_eq!(shown(&store).0, usage(3, 1, 7));
-    let position = ClickPosition { stream: 9, sequence: 5 };
+    let position = ClickPosition::after(9, 5);
     assert_eq!(store.snapshot().unwrap().click_position(), Some(position));
+}
+
+/// A message of other processes of another box, with clicks on days.
+fn message_of(store: &Store, process: u64, counter: u64, days: &[u32]) -> Vec<u8> {
+    let (position, mut source) = (store.snapshot().unwrap().position().unwrap(), source("other"));
+    source.process[..8].copy_from_slice(&process.to_be_bytes());
+    let deltas = days.iter().map(|day| ClickDelta {
+        id: golden_link().id,
+        usage: usage(1, 0, 7),
+        day: Day(*day),
+    });
+    ClickMessage::encode(&position, &source, counter, deltas)
+}
+
+#[test]
+fn days_that_are_not_kept_count_in_total_only() {
+    let (folder, store) = in_cluster();
+    let days = [0, 0, 1, 2, 77_777, u32::MAX];
+    assert!(count(&store, 1, message_of(&store, 1, 1, &days)).is_ok());
+    let counted = |path: &Path| {
+        let store = Store::open_read_only(path).unwrap();
+        let on = |day| {
+            let days = store
+                .snapshot()
+                .unwrap()
+                .usage_by_day(golden_link().id, day..=day)
+                .unwrap();
+            days.iter().map(|day| day.clicks).sum::<u64>()
+        };
+        let days = days.map(|day| on(Day(day)));
+        assert_eq!((shown(&store).0, days), (usage(6, 0, 7), [2, 2, 0, 0, 0, 0]));
+    };
+    // The journal counts what was counted.
+    counted(&file_in(&crashed(&folder)));
+    drop(store);
+    counted(&file_in(&folder));
+}
+
+#[test]
+fn sources_of_a_box_are_its_last_ones() {
+    let (_folder, store) = in_cluster();
+    let ours = message(&store, 1, 4, golden_link().id);
+    assert!(count_from(&store, 1, "other".to_owned(), ours.clone()).is_ok());
+    let most = u64::try_from(outbox::SOURCES_MAX).unwrap();
+    for process in 0..2 * most {
+        assert!(count(&store, 1, message_of(&store, process, 3, &[0])).is_ok());
+    }
+    let again = |process| {
+        let before = shown(&store).0.clicks;
+        assert!(count(&store, 1, message_of(&store, process, 3, &[0])).is_ok());
+        shown(&store).0.clicks - before
+    };
+    assert_eq!([2 * most - 1, most, most - 1].map(again), [0, 0, 1]);
+}
+
+#[test]
+fn message_of_too_many_links_is_malformed() {
+    let (_folder, store) = in_cluster();
+    let most = replication::CLICK_MESSAGE_MAX_LINKS;
+    assert!(ClickMessage::decode(&message_of(&store, 1, 1, &vec![0; most])).is_ok());
+    let more = message_of(&store, 1, 1, &vec![0; most + 1]);
+    assert_eq!(ClickMessage::decode(&more), Err(ClickError::Malformed));
 }
 
 #[test]

@@ -2,20 +2,32 @@
 //! grow by what the stream has.
 
 use std::mem;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use redb::{Builder, Database, ReadableTable as _, ReadableTableMetadata as _};
 
-use crate::model::{LinkId, Timestamp, Usage};
+use crate::model::{Day, LinkId, Timestamp, Usage};
 use crate::store::error::StoreError;
 use crate::store::files::medium;
-use crate::store::format::outbox::{self, MOVED, OUTBOX, SOURCES};
+use crate::store::format::outbox::{self, MOVED, OUTBOX};
 use crate::store::format::tables::{self, META, META_SEQUENCE};
 use crate::store::journal::redo::Redo;
 use crate::store::read::snapshot::Snapshot;
 use crate::store::replication::ClickPosition;
 use crate::store::replication::clicks::{ClickDelta, ClickError, ClickMessage, ClickSource, OUTBOX_MAX_MESSAGES};
 use crate::store::write::transaction::Transaction;
+
+/// What became of a message of the stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CountedMessage {
+    /// The links that people have opened.
+    pub used: Vec<LinkId>,
+    /// Why it counts nothing.
+    pub passed_over: Option<ClickError>,
+    /// So many messages before it have not come.
+    pub missing: u64,
+}
 
 impl Transaction<'_> {
     pub const fn is_in_cluster(&self) -> bool {
@@ -91,15 +103,16 @@ impl Transaction<'_> {
         Ok(visits)
     }
 
-    /// Counts a message of the stream that came from this box, unless it has been counted, notes the position up to
-    /// which all are counted then, and returns the links that people have opened. What is no message of this cluster
-    /// and box is passed over. After an error nothing has changed.
+    /// Counts a message of the stream that came from this box, unless it has been counted, by day only for these days,
+    /// and notes the position after it. What is no message of this cluster and box is passed over. After an error
+    /// nothing has changed.
     pub fn count_message(
         &mut self,
         at: ClickPosition,
+        days: &RangeInclusive<Day>,
         node: &str,
         bytes: &[u8],
-    ) -> Result<Result<Vec<LinkId>, ClickError>, StoreError> {
+    ) -> Result<Result<CountedMessage, ClickError>, StoreError> {
         let Some(position) = tables::position_in(self.inner)? else {
             return Ok(Err(ClickError::Foreign));
         };
@@ -109,66 +122,58 @@ impl Transaction<'_> {
             sequence if sequence > position.sequence => Err(ClickError::Early { sequence }),
             _ => Ok(message),
         });
-        let mut used = Vec::new();
+        let mut counted = CountedMessage::default();
         match message {
             Ok(message) => {
                 let opened = message.deltas().filter(|delta| delta.usage.clicks > 0);
-                used.extend(opened.map(|delta| delta.id));
-                self.add_message(at, bytes)?;
+                counted.used.extend(opened.map(|delta| delta.id));
+                counted.missing = self.add_message(at, days, bytes)?;
             }
             Err(error @ (ClickError::Newer(_) | ClickError::Early { .. })) => return Ok(Err(error)),
             Err(error) => {
-                tracing::error!(node, %error, "passing over a message of clicks");
-                self.add_message(at, &[])?;
+                counted.passed_over = Some(error);
+                self.add_message(at, days, &[])?;
             }
         }
-        for id in &mut used {
+        for id in &mut counted.used {
             *id = outbox::resolve(self.inner, *id)?;
         }
-        Ok(Ok(used))
+        Ok(Ok(counted))
     }
 
-    /// As [`Self::count_message`], of a message that may be counted now, or none.
-    pub fn add_message(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
+    /// As [`Self::count_message`], of a message that may be counted now, or none. Returns how many messages of its
+    /// source are missing before it.
+    pub fn add_message(
+        &mut self,
+        at: ClickPosition,
+        days: &RangeInclusive<Day>,
+        bytes: &[u8],
+    ) -> Result<u64, StoreError> {
         // The message says it all.
         let mut redo = mem::replace(&mut self.redo, Redo::not_kept());
-        let added = self.add_deltas(at, bytes);
-        redo.clicks_counted(at, bytes);
+        let added = self.add_deltas(at, days, bytes);
+        redo.clicks_counted(at, days, bytes);
         self.redo = redo;
         self.note_clicked();
         added
     }
 
-    fn add_deltas(&mut self, at: ClickPosition, bytes: &[u8]) -> Result<(), StoreError> {
+    fn add_deltas(&mut self, at: ClickPosition, days: &RangeInclusive<Day>, bytes: &[u8]) -> Result<u64, StoreError> {
         outbox::set_click_position(self.inner, at)?;
         let Ok(message) = ClickMessage::decode(bytes) else {
-            return Ok(());
+            return Ok(0);
         };
         self.drop_own(&message, bytes)?;
-        let key = message.source();
-        let before = outbox::last_counter(self.inner, &key)?;
-        if before.is_some_and(|before| message.counter <= before) {
-            return Ok(());
+        let before = outbox::counted_source(self.inner, &message)?;
+        if before.is_some_and(|before| message.counter <= before.counter) {
+            return Ok(0);
         }
-        if let Some(missing) = before
-            .map(|before| message.counter - before - 1)
-            .filter(|missing| *missing > 0)
-        {
-            tracing::error!(
-                missing,
-                node = message.node,
-                "messages of clicks are missing: totals of this box are too low"
-            );
-        }
-        let source = outbox::seal_counter(&key, message.counter);
-        self.inner
-            .open_table(SOURCES)?
-            .insert(key.as_slice(), source.as_slice())?;
+        outbox::note_source(self.inner, &message, before)?;
         for delta in message.deltas() {
             let id = outbox::resolve(self.inner, delta.id)?;
-            self.add_delta(&ClickDelta { id, ..delta })?;
+            self.add_delta(&ClickDelta { id, ..delta }, days)?;
         }
-        Ok(())
+        Ok(before.map_or(0, |before| message.counter - before.counter - 1))
     }
 
     /// Removes a message that this box has sent.
@@ -217,7 +222,7 @@ pub fn carry_over(from: &Database, to: &Path) -> Result<(), StoreError> {
         let Ok(message) = ClickMessage::decode(&bytes) else {
             continue;
         };
-        if outbox::last_counter(&transaction, &message.source())?.is_none_or(|counted| counted < counter) {
+        if outbox::counted_source(&transaction, &message)?.is_none_or(|counted| counted.counter < counter) {
             transaction.open_table(OUTBOX)?.insert(counter, bytes.as_slice())?;
         }
     }

@@ -1,5 +1,7 @@
 //! Counting how links are used: in all, and by day for each link and for each partner.
 
+use std::ops::RangeInclusive;
+
 use redb::{ReadableTable as _, Table};
 
 use crate::model::{Day, LinkId, Timestamp, Usage};
@@ -41,10 +43,12 @@ impl<'t> Transaction<'t> {
         Ok(first)
     }
 
-    /// Adds what another box, or this one, has counted.
-    pub fn add_delta(&mut self, delta: &ClickDelta) -> Result<(), StoreError> {
+    /// Adds what another box, or this one, has counted: to the total, and to its day if that is one of these. With any
+    /// day that a box can name, it could fill the store.
+    pub fn add_delta(&mut self, delta: &ClickDelta, days: &RangeInclusive<Day>) -> Result<(), StoreError> {
         let ClickDelta { id, usage, day } = delta;
-        if self.change_usage(*id, Some(*day), |total| total.add(usage))?.is_none() {
+        let day = days.contains(day).then_some(*day);
+        if self.change_usage(*id, day, |total| total.add(usage))?.is_none() {
             // One message may have thousands of them.
             tracing::debug!(%id, "dropping clicks of a link that is not in the store");
         }
@@ -95,7 +99,7 @@ impl<'t> Transaction<'t> {
             self.add_to_day(id, day, clicks, previews)?;
             self.redo.used(id, &stored, day);
         } else {
-            // Only a journal that is replayed has none.
+            // Only what is kept in another form has none: a message of clicks, or a journal that is replayed.
             self.redo.give_up();
         }
         Ok(Some(after))
@@ -186,7 +190,8 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Moves what has been counted of a link, in all and by day, to another one of the same partner.
+    /// Moves what has been counted of a link, in all and by day, to another one of the same partner. It looks at each
+    /// day that the store has, which are those that are kept: no box can make up others.
     pub fn move_usage(&mut self, from: LinkId, to: LinkId) -> Result<(), StoreError> {
         // In a cluster also where nothing has been counted here: what has been elsewhere moves too.
         let is_noted = self.is_in_cluster();

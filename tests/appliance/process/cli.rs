@@ -215,6 +215,7 @@ fn help_has_examples_and_completions_are_generated() {
         &["cluster", "join", "--help"],
         &["cluster", "status", "--help"],
         &["cluster", "key", "--help"],
+        &["cluster", "include", "--help"],
         &["cluster", "recreate", "--help"],
         &["cluster", "salvage", "--help"],
         &["cluster", "leave", "--help"],

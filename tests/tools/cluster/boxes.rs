@@ -56,6 +56,13 @@ pub fn tinyd_cluster(folder: &std::path::Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The same for a command that must fail; what it complains of.
+pub fn failed_tinyd_cluster(folder: &std::path::Path, args: &[&str]) -> String {
+    let output = try_tinyd_cluster(folder, args);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 impl Cluster {
     pub fn start(admins: usize, edges: usize) -> Self {
         Self::start_on(Servers::start(), admins, edges, |servers, _| servers.urls())
@@ -136,11 +143,8 @@ impl Cluster {
         tinyd_cluster(self.boxes[number].folder.path(), args)
     }
 
-    /// The same for a command that must fail; what it complains of.
     pub fn failed_cluster(&self, number: usize, args: &[&str]) -> String {
-        let output = try_tinyd_cluster(self.boxes[number].folder.path(), args);
-        assert!(!output.status.success(), "{args:?}");
-        String::from_utf8(output.stderr).unwrap()
+        failed_tinyd_cluster(self.boxes[number].folder.path(), args)
     }
 
     /// Until each admin box has taken a write.

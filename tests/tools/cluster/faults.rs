@@ -202,6 +202,11 @@ pub fn lost_end_that_no_box_keeps_is_given_up() {
     let refused = cluster.failed_cluster(0, &["recreate"]);
     let expected = format!("Add --replace to delete the stream and go on after entry {last}");
     assert!(refused.contains(&expected), "{refused}");
+    // It is looked at each second, and logged once.
+    let log = cluster.boxes[0].log();
+    for line in ["the log has lost its end", "any more, which the log has lost"] {
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    }
     let made = cluster.tinyd_cluster(0, &["recreate", "--replace", "--log-size", "1"]);
     assert!(
         made.contains(&format!("stream made anew, after entry {last}")),

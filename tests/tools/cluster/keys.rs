@@ -1,21 +1,23 @@
 //! Boxes with keys, over TLS, and the accounts of the documentation.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::json;
 use tempfile::TempDir;
 
-use crate::cluster::boxes::{copied, settings, tinyd_cluster};
-use crate::cluster::servers::{ADDRESS, STREAM, Servers, send_with_key, wait};
+use crate::cluster::boxes::{copied, failed_tinyd_cluster, settings, tinyd_cluster};
+use crate::cluster::load::{ACTION, send};
+use crate::cluster::servers::{ADDRESS, STORE, STREAM, ServerSettings, Servers, TEST_NODE, send_with_key, wait};
 use crate::support::certificates::Authority;
 use crate::support::fixture::{Appliance, folder, serve};
 
-const OF_EDGES: &str = "# the users of edges";
 const CERTIFICATE: &str = "tls { cert_file: /etc/nats/cert.pem, key_file: /etc/nats/key.pem }";
 const KEY: &str = "cluster.key";
-const BOXES: [(&str, &str); 2] = [("admin", "admin0"), ("edge", "edge0")];
+const CLIENTS: usize = 4;
+/// With one for the test.
+const BOXES: [(&str, &str); 3] = [("admin", "admin0"), ("edge", "edge0"), ("admin", TEST_NODE)];
 
-/// The folder of a box with a key, and its user for the servers.
+/// The folder of a box with a key, and its line for the servers.
 fn keyed(urls: &[String], authority: &Authority, role: &str, node: &str) -> (TempDir, String) {
     let urls: Vec<_> = urls.iter().map(|url| url.replacen("nats://", "tls://", 1)).collect();
     let trust = authority.setting();
@@ -23,8 +25,8 @@ fn keyed(urls: &[String], authority: &Authority, role: &str, node: &str) -> (Tem
         settings(&urls, role, node).replacen("[cluster]\n", &format!("[cluster]\nkey_file = \"{KEY}\"\n{trust}"), 1);
     let folder = folder(&with_key);
     let key = folder.path().join(KEY);
-    let user = tinyd_cluster(folder.path(), &["key", key.to_str().unwrap()]);
-    (folder, user)
+    let line = tinyd_cluster(folder.path(), &["key", key.to_str().unwrap()]);
+    (folder, line)
 }
 
 /// A part of docs/cluster.md with other text in the place of some.
@@ -40,11 +42,8 @@ fn documented(first: &str, last: &str, changes: &[(&str, &str)]) -> String {
     text
 }
 
-/// The accounts of the servers with these users, and one for the test.
-fn accounts(of_admins: &str, of_edges: &str) -> String {
-    let of_admins = format!("{{user: t, password: t}}\n{of_admins}");
-    let users = [("# the users of admin boxes", of_admins.as_str()), (OF_EDGES, of_edges)];
-    documented("   accounts {\n", "   system_account: SYS\n", &users) + "no_auth_user: t\n"
+fn seed_in(folder: &TempDir) -> String {
+    fs::read_to_string(folder.path().join(KEY)).unwrap().trim().to_owned()
 }
 
 fn host(url: &str) -> &str {
@@ -77,7 +76,7 @@ fn leafnodes(certificate: &str) -> String {
 }
 
 /// The configuration of a leaf node of servers.
-fn leaf_node(urls: &[String], authority: &Authority, of_edges: &str) -> String {
+fn leaf_node(urls: &[String], authority: &Authority) -> String {
     let listen = format!("{}:4222", leaf_host(urls));
     let trusting = format!(
         "account: EDGES\n    tls {{ {} }}\n",
@@ -86,12 +85,11 @@ fn leaf_node(urls: &[String], authority: &Authority, of_edges: &str) -> String {
     let changes = [
         ("0.0.0.0:4222", listen.as_str()),
         (CERTIFICATE, &certified(urls, authority)),
-        (OF_EDGES, of_edges),
         ("nats1.example.com", host(&urls[0])),
         ("nats2.example.com", host(&urls[1])),
         ("account: EDGES\n", &trusting),
     ];
-    documented("server_name: nats-fra\n", "account: EDGES\n  }]\n}\n", &changes)
+    documented("server_name: nats-fra\n", "include \"tinyd-leaf.conf\"\n", &changes)
 }
 
 /// What `tinyd cluster status` complains of with other settings.
@@ -111,22 +109,33 @@ fn last(servers: &Servers) -> u64 {
 
 pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     let (mut folders, authority) = (Vec::new(), Authority::new());
-    let mut of_edges = String::new();
+    let mut of_leaf = String::new();
     let servers = Servers::start_with(|urls| {
-        let users = BOXES.map(|(role, node)| {
-            let (folder, user) = keyed(urls, &authority, role, node);
+        let lines = BOXES.map(|(role, node)| {
+            let (folder, line) = keyed(urls, &authority, role, node);
             folders.push(folder);
-            user
+            line
         });
-        of_edges.clone_from(&users[1]);
+        let boxes = folders[0].path().join("boxes");
+        fs::write(&boxes, lines.concat()).unwrap();
+        let include = |args: &[&str]| {
+            let args = [&["include", boxes.to_str().unwrap()], args].concat();
+            tinyd_cluster(folders[0].path(), &args)
+        };
+        of_leaf = include(&["--leaf"]);
         let certificate = certified(urls, &authority);
-        let accounts = accounts(&users[0], &users[1]);
-        format!(
-            "{certificate}\nallow_non_tls: true\n{}{accounts}",
-            leafnodes(&certificate)
-        )
+        ServerSettings {
+            own: format!("{certificate}\nallow_non_tls: true\n{}", leafnodes(&certificate)),
+            include: include(&["--store-dir", STORE, "--max-file", "8"]),
+            seed: Some(seed_in(&folders[2])),
+        }
     });
-    let [of_admin, of_edge]: [TempDir; 2] = folders.try_into().unwrap();
+    let [of_admin, of_edge, _]: [TempDir; 3] = folders.try_into().unwrap();
+    for folder in [&of_admin, &of_edge] {
+        let early = failed_tinyd_cluster(folder.path(), &["join"]);
+        assert!(early.contains("there is no stream TINYD_main"), "{early}");
+        assert!(early.contains("cluster init on the first box"), "{early}");
+    }
     tinyd_cluster(of_admin.path(), &["init", "--log-size", "1", "--clicks-size", "1"]);
     let copy = copied(&of_admin);
     let admin = Appliance::start_by(serve(), of_admin);
@@ -151,7 +160,7 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     let of_an_edge = complaint(&edge, |settings| settings);
     assert!(of_an_edge.contains("run this on an admin box"), "{of_an_edge}");
 
-    let seed = fs::read_to_string(edge.folder.path().join(KEY)).unwrap();
+    let seed = seed_in(&edge.folder);
     let before = last(&servers);
     for (subject, reply, payload) in [
         ("tinyd.main.log", "_INBOX_edge0.1", "no entry"),
@@ -159,14 +168,14 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
         (&format!("$JS.API.DIRECT.GET.{STREAM}"), "tinyd.main.log", "{\"seq\":1}"),
         ("tinyd.main.clicks.edge0", "tinyd.main.log", "no clicks"),
     ] {
-        send_with_key(&servers, seed.trim(), subject, reply, payload).unwrap();
+        send_with_key(&servers, &seed, subject, reply, payload).unwrap();
     }
     edge.terminate();
     let missed = admin.add(&ks, &[]);
     assert_eq!(last(&servers), before + 1);
     // In another region.
     let urls = servers.urls();
-    let _leaf = servers.start_beside(&leaf_node(&urls, &authority, &of_edges));
+    let _leaf = servers.start_beside(&leaf_node(&urls, &authority), &of_leaf);
     let path = edge.config();
     let settings = fs::read_to_string(&path).unwrap();
     let line = settings.lines().find(|line| line.starts_with("servers = ")).unwrap();
@@ -180,9 +189,23 @@ pub fn edge_with_a_key_reads_the_log_and_cannot_write() {
     wait("the next link, through the leaf node", || {
         edge.goto(&live).status == 302
     });
-    // Its clicks are counted all the same.
-    edge.terminate();
+    // Its clicks are counted all the same, up to the last redirect.
+    let (base, target) = (edge.public.clone(), format!("{ACTION}/goto/id/{live}"));
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while send(&base, "GET", &target, "").is_ok_and(|answer| answer.status == 302) {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        wait("redirects", || answered.load(Ordering::Relaxed) > 100);
+        assert!(edge.terminate().success());
+    });
     wait("clicks of the edge", || {
-        admin.link("get", &ks, &[("id", &live), ("withClicks", "1")])["clicks"] != json!(0)
+        let link = admin.link("get", &ks, &[("id", &live), ("withClicks", "1")]);
+        let visits = ["clicks", "previews"].map(|of| link[of].as_u64().unwrap());
+        visits.iter().sum::<u64>() > answered.load(Ordering::Relaxed)
     });
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::cluster::boxes::{Address, Addresses, Cluster};
 use crate::support::http::encode;
 
-const ACTION: &str = "/api_v3/service/shortlink_shortlink/action";
+pub const ACTION: &str = "/api_v3/service/shortlink_shortlink/action";
 /// Longer than a write waits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two requests of a client.
@@ -40,14 +40,14 @@ enum Outcome {
     Unknown,
 }
 
-struct Response {
-    status: u16,
+pub struct Response {
+    pub status: u16,
     head: String,
     body: Vec<u8>,
 }
 
 /// One request on a connection of its own; a box may be down, or end meanwhile.
-fn send(base: &str, method: &str, target: &str, body: &str) -> io::Result<Response> {
+pub fn send(base: &str, method: &str, target: &str, body: &str) -> io::Result<Response> {
     let host = base.strip_prefix("http://").unwrap_or_default();
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;

@@ -64,10 +64,34 @@ no_auth_user: t
 
 /// Stands for the address of each server.
 pub const ADDRESS: &str = "ADDRESS";
+/// Stands for the folder of each server for streams.
+pub const STORE: &str = "STORE";
+
+/// What the configuration of each server has beside its names and addresses.
+#[derive(Clone)]
+pub struct ServerSettings {
+    pub own: String,
+    /// In a file of its own, which it includes.
+    pub include: String,
+    /// The key with which the test connects, if they want one.
+    pub seed: Option<String>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            own: String::new(),
+            include: format!(
+                "jetstream {{ store_dir: \"{STORE}\", sync_interval: always, max_file: {MAX_FILE_BYTES} }}\n{ACCOUNTS}"
+            ),
+            seed: None,
+        }
+    }
+}
 
 pub struct Servers {
     folder: TempDir,
-    accounts: String,
+    settings: ServerSettings,
     addresses: Vec<String>,
     /// Words before the command of each, which run it elsewhere.
     wrappers: Vec<Vec<String>>,
@@ -100,15 +124,15 @@ impl Servers {
         servers
     }
 
-    /// With the settings that the function returns for the servers' URLs, accounts among them.
-    pub fn start_with(accounts: impl FnOnce(&[String]) -> String) -> Self {
+    /// With the settings that the function returns for the servers' URLs.
+    pub fn start_with(settings: impl FnOnce(&[String]) -> ServerSettings) -> Self {
         let addresses = addresses();
-        let accounts = accounts(&urls(&addresses));
+        let settings = settings(&urls(&addresses));
         let servers = Self::start_in(
             tempfile::tempdir().unwrap(),
             addresses,
             vec![Vec::new(); NUMBER],
-            accounts,
+            settings,
         );
         servers.wait_until_leader();
         servers
@@ -142,7 +166,7 @@ impl Servers {
             );
             disks.push(holder);
         }
-        let mut servers = Self::start_in(folder, addresses(), wrappers, ACCOUNTS.to_owned());
+        let mut servers = Self::start_in(folder, addresses(), wrappers, ServerSettings::default());
         servers.disks = disks;
         servers.wait_until_leader();
         servers
@@ -165,13 +189,18 @@ impl Servers {
     }
 
     pub fn start_at(addresses: Vec<String>, wrappers: Vec<Vec<String>>) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), addresses, wrappers, ACCOUNTS.to_owned())
+        Self::start_in(
+            tempfile::tempdir().unwrap(),
+            addresses,
+            wrappers,
+            ServerSettings::default(),
+        )
     }
 
-    fn start_in(folder: TempDir, addresses: Vec<String>, wrappers: Vec<Vec<String>>, accounts: String) -> Self {
+    fn start_in(folder: TempDir, addresses: Vec<String>, wrappers: Vec<Vec<String>>, settings: ServerSettings) -> Self {
         let mut servers = Self {
             folder,
-            accounts,
+            settings,
             processes: addresses.iter().map(|_| None).collect(),
             addresses,
             wrappers,
@@ -191,7 +220,7 @@ impl Servers {
         for number in 0..NUMBER {
             copy(&self.store(number), &folder.path().join(format!("store{number}")));
         }
-        Self::start_in(folder, addresses(), self.wrappers.clone(), self.accounts.clone())
+        Self::start_in(folder, addresses(), self.wrappers.clone(), self.settings.clone())
     }
 
     pub fn urls(&self) -> Vec<String> {
@@ -205,16 +234,23 @@ impl Servers {
             .map(|to| format!("nats://{to}:{ROUTE_PORT}"))
             .collect();
         let (address, store) = (&self.addresses[number], self.store(number));
+        let included = format!("include{number}.conf");
         let configuration = format!(
             "server_name: n{number}\n\
              listen: {address}:{CLIENT_PORT}\n\
-             jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: {MAX_FILE_BYTES} }}\n\
              cluster {{ name: c, listen: {address}:{ROUTE_PORT}, routes: [{}] }}\n\
+             include \"{included}\"\n\
              {}",
             routes.join(", "),
-            self.accounts.replace(ADDRESS, address)
+            self.settings.own.replace(ADDRESS, address)
         );
         fs::write(self.configuration(number), configuration).unwrap();
+        let include = self.settings.include.replace(STORE, store.to_str().unwrap());
+        fs::write(self.folder.path().join(included), include).unwrap();
+    }
+
+    fn seed(&self) -> Option<&str> {
+        self.settings.seed.as_deref()
     }
 
     fn configuration(&self, number: usize) -> PathBuf {
@@ -243,10 +279,11 @@ impl Servers {
         self.processes[number] = Some(Process(child.unwrap()));
     }
 
-    /// A server beside them, with a configuration of its own, which ends with what is returned.
-    pub fn start_beside(&self, configuration: &str) -> Process {
+    /// A leaf node beside them, with its configuration and what that includes, which ends with what is returned.
+    pub fn start_beside(&self, configuration: &str, include: &str) -> Process {
         let path = self.folder.path().join("beside.conf");
         fs::write(&path, configuration).unwrap();
+        fs::write(self.folder.path().join("tinyd-leaf.conf"), include).unwrap();
         let log = fs::File::create(self.folder.path().join("beside.log")).unwrap();
         let mut command = Command::new(program());
         command
@@ -330,7 +367,7 @@ impl Servers {
             .zip(&self.processes)
             .filter(|(_, process)| process.is_some());
         running
-            .filter_map(|(address, _)| ask(address, subject, payload, true).ok())
+            .filter_map(|(address, _)| ask(address, self.seed(), subject, payload, true).ok())
             .find_map(|answers| answers.into_iter().next())
     }
 
@@ -342,7 +379,7 @@ impl Servers {
             .zip(&self.processes)
             .filter(|(_, process)| process.is_some());
         running
-            .filter_map(|(address, _)| listen(address, subject, heard).ok())
+            .filter_map(|(address, _)| listen(address, self.seed(), subject, heard).ok())
             .find(|answers| !answers.is_empty())
             .unwrap_or_default()
     }
@@ -351,6 +388,7 @@ impl Servers {
     pub fn info_of(&self, number: usize) -> Option<Value> {
         let answers = ask(
             &self.addresses[number],
+            self.seed(),
             &format!("$JS.API.STREAM.INFO.{STREAM}"),
             b"",
             true,
@@ -447,26 +485,10 @@ fn copy(from: &Path, to: &Path) {
 
 /// Has the first server send to `subject` and answer to `reply`, as the box with this key.
 pub fn send_with_key(servers: &Servers, seed: &str, subject: &str, reply: &str, payload: &str) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect((servers.addresses[0].as_str(), CLIENT_PORT))?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let info: Value = serde_json::from_str(line.strip_prefix("INFO ").unwrap_or_default())?;
-    let pair = KeyPair::from_seed(seed).expect("a seed");
-    let signed = pair
-        .sign(info["nonce"].as_str().unwrap_or_default().as_bytes())
-        .unwrap();
-    let connect = json!({
-        "verbose": false,
-        "nkey": pair.public_key(),
-        "sig": BASE64_URL_SAFE_NO_PAD.encode(signed),
-    });
+    let (mut stream, mut reader) = connect(&servers.addresses[0], Some(seed), ANSWER_TIMEOUT)?;
     let length = payload.len();
-    write!(
-        stream,
-        "CONNECT {connect}\r\nPUB {subject} {reply} {length}\r\n{payload}\r\nPING\r\n"
-    )?;
+    write!(stream, "PUB {subject} {reply} {length}\r\n{payload}\r\nPING\r\n")?;
+    let mut line = String::new();
     while line != "PONG\r\n" {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
@@ -477,32 +499,53 @@ pub fn send_with_key(servers: &Servers, seed: &str, subject: &str, reply: &str, 
 }
 
 /// The protocol of NATS by hand, so that the tests do not judge with what they test.
-fn ask(address: &str, subject: &str, payload: &[u8], is_one: bool) -> std::io::Result<Vec<Value>> {
-    exchange(address, "_INBOX.test", is_one, |stream| {
-        write!(stream, "PUB {subject} _INBOX.test {}\r\n", payload.len())?;
+fn connect(address: &str, seed: Option<&str>, timeout: Duration) -> std::io::Result<(TcpStream, BufReader<TcpStream>)> {
+    let address = format!("{address}:{CLIENT_PORT}").parse().expect("an address");
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(timeout))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut connect = json!({ "verbose": false });
+    if let Some(seed) = seed {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let info: Value = serde_json::from_str(line.strip_prefix("INFO ").unwrap_or_default())?;
+        let nonce = info["nonce"].as_str().unwrap_or_default();
+        let pair = KeyPair::from_seed(seed).expect("a seed");
+        connect["nkey"] = pair.public_key().into();
+        let signed = pair.sign(nonce.as_bytes()).unwrap();
+        connect["sig"] = BASE64_URL_SAFE_NO_PAD.encode(signed).into();
+    }
+    write!(stream, "CONNECT {connect}\r\n")?;
+    Ok((stream, reader))
+}
+
+/// Where the test gets answers; its key, if it has one, is that of a box of this name.
+const INBOX: &str = "_INBOX_test.1";
+pub const TEST_NODE: &str = "test";
+
+fn ask(address: &str, seed: Option<&str>, subject: &str, payload: &[u8], is_one: bool) -> std::io::Result<Vec<Value>> {
+    exchange((address, seed), INBOX, is_one, |stream| {
+        write!(stream, "PUB {subject} {INBOX} {}\r\n", payload.len())?;
         stream.write_all(&[payload, b"\r\n"].concat())
     })
 }
 
-fn listen(address: &str, subject: &str, heard: &str) -> std::io::Result<Vec<Value>> {
-    exchange(address, heard, false, |stream| {
+fn listen(address: &str, seed: Option<&str>, subject: &str, heard: &str) -> std::io::Result<Vec<Value>> {
+    exchange((address, seed), heard, false, |stream| {
         write!(stream, "PUB {subject} 0\r\n\r\n")
     })
 }
 
 fn exchange(
-    address: &str,
+    (address, seed): (&str, Option<&str>),
     heard: &str,
     is_one: bool,
     send: impl FnOnce(&mut TcpStream) -> std::io::Result<()>,
 ) -> std::io::Result<Vec<Value>> {
-    let address = format!("{address}:{CLIENT_PORT}").parse().expect("an address");
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
     let timeout = if is_one { ANSWER_TIMEOUT } else { ANSWER_TIMEOUT / 4 };
-    stream.set_read_timeout(Some(timeout))?;
-    write!(stream, "CONNECT {{\"verbose\":false}}\r\nSUB {heard} 1\r\n")?;
+    let (mut stream, mut reader) = connect(address, seed, timeout)?;
+    write!(stream, "SUB {heard} 1\r\n")?;
     send(&mut stream)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
     let (mut answers, mut line) = (Vec::new(), String::new());
     // Many boxes say something all the time.
     let started = Instant::now();
