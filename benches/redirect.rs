@@ -12,11 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use rig::beside;
+use rig::beside_loads::{self, Comparison};
 use rig::contest::{self, Lane, Measure, Measured};
-use rig::downloads::{self, Comparison};
+use rig::downloads;
 use rig::http::{self, GOTO, TINY};
 use rig::latency;
 use rig::links::{self, Kind};
+use rig::loads::Load;
 use rig::machine::{self, Place};
 use rig::open_loop::Plan;
 use rig::plot;
@@ -75,9 +78,29 @@ struct Options {
     #[arg(long, default_value_t = 4)]
     fast_downloads: usize,
 
-    /// Redirects a second beside downloads
+    /// Redirects a second beside downloads and loads
     #[arg(long, default_value_t = 2_000)]
     rate_beside: u64,
+
+    /// Measure redirects beside these loads only; can be given several times
+    #[arg(long, value_enum)]
+    beside: Vec<Load>,
+
+    /// Links that there are beside loads
+    #[arg(long, default_value_t = 200_000)]
+    links_beside: u64,
+
+    /// Beside loads, let the server use every core, also the load generator's
+    #[arg(long)]
+    all_cores: bool,
+
+    /// Beside loads, measure this build of tinyd too, in turns with the own; can be given several times
+    #[arg(long, value_name = "PROGRAM")]
+    other: Vec<PathBuf>,
+
+    /// Beside loads, how often a turn is taken at most until other programs leave the machine alone
+    #[arg(long, default_value_t = beside::TRIES)]
+    tries: usize,
 
     /// Connections whose memory is measured over TLS
     #[arg(long, default_value_t = 2_000)]
@@ -120,6 +143,8 @@ enum Work {
     Latency,
     /// Latencies beside downloads through goto with proxy=true, against those without
     Downloads,
+    /// Latencies beside each of the loads of --beside, against those without
+    Beside,
     /// All that follow
     Tls,
     /// goto over TLS, keep-alive
@@ -172,6 +197,7 @@ impl Work {
             Self::Cores => "cores",
             Self::Latency => "latency",
             Self::Downloads => "downloads",
+            Self::Beside => "beside loads",
             Self::Tls => "TLS",
             Self::TlsKeepAlive => "TLS keep-alive",
             Self::TlsFull => "TLS full handshakes",
@@ -183,7 +209,10 @@ impl Work {
 
     /// Whether CPU is measured.
     const fn is_about_cpu(self) -> bool {
-        !matches!(self, Self::Latency | Self::Downloads | Self::Tls | Self::TlsIdle)
+        !matches!(
+            self,
+            Self::Latency | Self::Downloads | Self::Beside | Self::Tls | Self::TlsIdle
+        )
     }
 
     /// The goals: against whom, what of it, and how many times as much it may be.
@@ -202,6 +231,29 @@ impl Work {
             Self::TlsFull | Self::TlsH2 => &[("nginx", Measure::AllCpu, 1.0)],
             Self::TlsResumed => &[("nginx", Measure::AllCpu, 0.9)],
             _ => &[],
+        }
+    }
+}
+
+impl Options {
+    fn beside_loads(&self, plan: Plan) -> Comparison {
+        let loads = if self.beside.is_empty() {
+            Load::value_variants().to_vec()
+        } else {
+            self.beside.clone()
+        };
+        Comparison {
+            loads,
+            links: self.links_beside.max(links::WORKING),
+            rounds: self.rounds,
+            tries: self.tries,
+            all_cores: self.all_cores,
+            others: self.other.clone(),
+            plan: Plan {
+                links: links::WORKING,
+                requests_a_second: self.rate_beside,
+                ..plan
+            },
         }
     }
 }
@@ -266,7 +318,7 @@ fn main() -> Result<()> {
         latencies = latency::compare(&field.servers(), plan)?;
     }
     if options.work.contains(&Work::Downloads) {
-        let comparison = Comparison {
+        let comparison = downloads::Comparison {
             slow: options.slow_downloads,
             fast: options.fast_downloads,
             rounds: options.rounds,
@@ -279,6 +331,13 @@ fn main() -> Result<()> {
         downloads = compared.0;
         goals.extend(compared.1);
     }
+    let mut loads = Value::Null;
+    if options.work.contains(&Work::Beside) {
+        let comparison = options.beside_loads(plan);
+        let compared = beside_loads::compare(&comparison, field.scratch.path())?;
+        loads = compared.0;
+        goals.extend(compared.1);
+    }
     if let Some(secure) = secure.filter(|_| options.work.contains(&Work::TlsIdle)) {
         let compared = secure.idle(Work::TlsIdle.title(), options.idle_connections, options.rounds)?;
         idle = compared.0;
@@ -287,7 +346,14 @@ fn main() -> Result<()> {
     report::goals(&goals);
     report::write_json(
         "redirect",
-        &json!({ "works": results, "goals": goals, "latency": latencies, "downloads": downloads, "idle": idle }),
+        &json!({
+            "works": results,
+            "goals": goals,
+            "latency": latencies,
+            "downloads": downloads,
+            "beside": loads,
+            "idle": idle,
+        }),
     )?;
     if !groups.is_empty() {
         let title = "CPU a request: user (dark) and system (light)";

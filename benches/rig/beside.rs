@@ -1,9 +1,48 @@
 //! Latencies of redirects alone and beside something else, measured in turns.
 
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
+use crate::rig::cpu::Shares;
+use crate::rig::machine;
 use crate::rig::open_loop::{Latencies, PERCENTILES};
-use crate::rig::report::{self, Goal, Spread};
+use crate::rig::report::{self, Goal, Spread, say};
+
+/// The share of all cores that other programs may have in a turn.
+const OF_OTHERS_MAX: f64 = 0.03;
+/// How often a turn is taken at most.
+pub(crate) const TRIES: usize = 4;
+
+/// A turn in which the machine has done nothing else, or the least disturbed of some.
+pub(crate) fn calmest<T>(name: &str, tries: usize, mut turn: impl FnMut() -> Result<T>) -> Result<T> {
+    let (mut least, mut failure) = (None::<(f64, T)>, None);
+    for attempt in 1..=tries {
+        let (shares, since) = (Shares::now(), Instant::now());
+        match turn() {
+            Ok(turn) => {
+                let of_all = since.elapsed().as_secs_f64() * machine::cores().max(1) as f64;
+                let of_others = Shares::now().of_others_since(&shares) / of_all;
+                if least.as_ref().is_none_or(|(least, _)| of_others < *least) {
+                    least = Some((of_others, turn));
+                }
+                if of_others <= OF_OTHERS_MAX {
+                    break;
+                }
+                let percent = of_others * 100.0;
+                let again = if attempt < tries { "; once more" } else { "" };
+                say(&format!("{name}: other programs have had {percent:.0} %{again}"));
+            }
+            Err(error) => {
+                say(&format!("{name}: {error:#}"));
+                failure = Some(error);
+            }
+        }
+    }
+    let least = least.map(|(_, turn)| turn);
+    least.ok_or_else(|| failure.unwrap_or_else(|| anyhow!("no turn was taken")))
+}
 
 /// The turns in one circumstance, one a round.
 #[derive(Debug)]
@@ -20,12 +59,12 @@ impl Turns {
         }
     }
 
-    fn spread(&self, percentile: f64) -> Spread {
+    pub(crate) fn spread(&self, percentile: f64) -> Spread {
         Spread::of(self.latencies.iter().map(|turn| turn.microseconds(percentile)))
     }
 
     /// A percentile as a multiple of that alone in the same round.
-    fn ratio_to(&self, alone: &Self, percentile: f64) -> Spread {
+    pub(crate) fn ratio_to(&self, alone: &Self, percentile: f64) -> Spread {
         let pairs = self.latencies.iter().zip(&alone.latencies);
         Spread::of(pairs.map(|(turn, alone)| turn.microseconds(percentile) / alone.microseconds(percentile)))
     }

@@ -96,7 +96,8 @@ impl Shares {
     pub(crate) fn now() -> Self {
         let ticks = |id| {
             let fields = stat(id).unwrap_or_default();
-            fields.iter().skip(USER).take(2).sum::<u64>()
+            // Those of children that have ended come after.
+            fields.iter().skip(USER).take(4).sum::<u64>()
         };
         Self {
             all_ticks: machine_ticks(&[0, 1, 2, STEAL]),

@@ -4,13 +4,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::rig::beside::{self, Turns};
-use crate::rig::cpu::Shares;
 use crate::rig::http::{Connection, GOTO};
-use crate::rig::machine;
 use crate::rig::open_loop::{self, Latencies, Plan};
 use crate::rig::origin::{BODY_BYTES, Downloads, Origin, Source, Speed};
 use crate::rig::report::{Goal, Spread, say};
@@ -22,11 +20,6 @@ const GOAL: (&str, f64, f64) = ("p99", 99.0, 1.2);
 /// How long downloads go on before redirects are measured: so much is in all buffers then that what comes is what is
 /// taken.
 const LEAD: Duration = Duration::from_secs(3);
-/// The share of all cores that other programs may have in a turn.
-const OF_OTHERS_MAX: f64 = 0.03;
-/// How often a turn is taken at most.
-const TURNS_MAX: usize = 4;
-
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Comparison {
@@ -123,7 +116,7 @@ pub(crate) fn compare(comparison: Comparison, store: &Prepared, scratch: &Path) 
 }
 
 /// The links by which tinyd is asked for what the origin has.
-fn source(tinyd: &Tinyd, origin: &Origin) -> Result<Source> {
+pub(crate) fn source(tinyd: &Tinyd, origin: &Origin) -> Result<Source> {
     let session = tinyd.session()?;
     let mut api = Connection::open(tinyd.admin)?;
     let mut add = |target: &str| -> Result<String> {
@@ -148,58 +141,22 @@ fn source(tinyd: &Tinyd, origin: &Origin) -> Result<Source> {
     })
 }
 
-/// What came of a turn.
-struct Turn {
-    latencies: Latencies,
-    /// Bytes a second.
-    rate: f64,
-    /// The share of all cores that other programs have had.
-    of_others: f64,
-}
-
 impl Lane {
-    /// A turn in which the machine has done nothing else, or the least disturbed of some.
     fn take_turn(&mut self, plan: Plan) -> Result<()> {
-        let (name, mut least, mut failure) = (&self.turns.name, None::<Turn>, None);
-        for _ in 0..TURNS_MAX {
-            match self.try_turn(plan) {
-                Ok(turn) => {
-                    let of_others = turn.of_others;
-                    if least.as_ref().is_none_or(|least| of_others < least.of_others) {
-                        least = Some(turn);
-                    }
-                    if of_others <= OF_OTHERS_MAX {
-                        break;
-                    }
-                    let percent = of_others * 100.0;
-                    say(&format!("{name}: other programs have had {percent:.0} %; once more"));
-                }
-                Err(error) => {
-                    say(&format!("{name}: {error:#}; once more"));
-                    failure = Some(error);
-                }
-            }
-        }
-        let Some(turn) = least else {
-            return Err(failure.unwrap_or_else(|| anyhow!("no turn was taken")));
-        };
-        self.turns.latencies.push(turn.latencies);
-        self.rates.push(turn.rate);
+        let (latencies, rate) = beside::calmest(&self.turns.name, beside::TRIES, || self.try_turn(plan))?;
+        self.turns.latencies.push(latencies);
+        self.rates.push(rate);
         Ok(())
     }
 
-    fn try_turn(&self, plan: Plan) -> Result<Turn> {
+    /// Latencies and bytes a second.
+    fn try_turn(&self, plan: Plan) -> Result<(Latencies, f64)> {
         let downloads = Downloads::start(&self.source, self.count, self.speed)?;
         thread::sleep(LEAD);
-        let (before, shares, since) = (downloads.received(), Shares::now(), Instant::now());
+        let (before, since) = (downloads.received(), Instant::now());
         let latencies = open_loop::run(plan)?;
-        let of_others = Shares::now().of_others_since(&shares) / since.elapsed().as_secs_f64();
         let rate = downloads.flowed(&before, since.elapsed())?;
-        Ok(Turn {
-            latencies,
-            rate,
-            of_others: of_others / machine::cores().max(1) as f64,
-        })
+        Ok((latencies, rate))
     }
 }
 

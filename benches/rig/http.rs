@@ -107,12 +107,17 @@ impl<S: Read + Write> Connection<S> {
 
     /// Posts a form and reads the JSON that is answered; an exception of the API is an error.
     pub(crate) fn call(&mut self, action: &str, params: &[(&str, &str)]) -> Result<Value> {
+        self.call_at(&format!("shortlink_shortlink/action/{action}"), params)
+    }
+
+    /// The same for what stands after `/api_v3/service/`.
+    pub(crate) fn call_at(&mut self, action: &str, params: &[(&str, &str)]) -> Result<Value> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("format", "1").extend_pairs(params);
         let body = form.finish();
         let length = body.len();
         let request = format!(
-            "POST /api_v3/service/shortlink_shortlink/action/{action} HTTP/1.1\r\nHost: localhost\r\n\
+            "POST /api_v3/service/{action} HTTP/1.1\r\nHost: localhost\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         let answer = self.exchange(request.as_bytes())?;

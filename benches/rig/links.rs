@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -215,7 +216,12 @@ fn line(kind: Kind, number: u64) -> serde_json::Value {
 
 /// Writes the first `count` links as JSON Lines, as `tinyd import` reads them.
 pub(crate) fn write_lines(path: &Path, kind: Kind, count: u64) -> Result<()> {
-    let mut numbers: Vec<_> = (0..count).collect();
+    write_lines_of(path, kind, 0..count)
+}
+
+/// Writes those with these numbers.
+pub(crate) fn write_lines_of(path: &Path, kind: Kind, numbers: Range<u64>) -> Result<()> {
+    let mut numbers: Vec<_> = numbers.collect();
     if kind != Kind::Varied {
         // In the order of the store, in which millions are imported in minutes instead of hours.
         numbers.sort_by_cached_key(|&number| id(number));

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use anyhow::{Context as _, Result, bail};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,6 +23,8 @@ pub(crate) enum Place {
     Server,
     /// The core of what makes the load.
     Load,
+    /// The same core, in the time that the load generator leaves.
+    Aside,
     /// Wherever the kernel puts it.
     Anywhere,
 }
@@ -32,7 +34,7 @@ impl Place {
     fn core(self) -> Option<usize> {
         let core = match self {
             Self::Server => 0,
-            Self::Load => 1,
+            Self::Load | Self::Aside => 1,
             Self::Anywhere => return None,
         };
         has_two_cores().then_some(core)
@@ -40,14 +42,17 @@ impl Place {
 
     /// A command that runs there.
     pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = match self.core() {
-            Some(core) => {
-                let mut command = Command::new("taskset");
-                command.arg("-c").arg(core.to_string()).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        let core = self.core().map(|core| core.to_string());
+        let mut words = Vec::new();
+        if self == Self::Aside {
+            words.extend(["chrt", "--idle", "0"].map(OsStr::new));
+        }
+        if let Some(core) = &core {
+            words.extend(["taskset", "-c", core].map(OsStr::new));
+        }
+        words.push(program.as_ref());
+        let mut command = Command::new(words.first().copied().unwrap_or_default());
+        command.args(words.get(1..).unwrap_or_default());
         for (name, _) in std::env::vars_os() {
             // Settings of the person who measures are not those of the server that is measured.
             if name.to_string_lossy().starts_with("TINYD_") {
@@ -64,8 +69,31 @@ impl Place {
             cores.set(core);
             sched_setaffinity(None, &cores).with_context(|| format!("pinning a thread to core {core}"))?;
         }
+        if self == Self::Aside {
+            schedule_this_thread(&["--idle", "--pid", "0"])?;
+        }
         Ok(())
     }
+}
+
+/// Has the calling thread run before all others of its core, so that the latencies that it measures are not its own.
+/// Only root may.
+pub(crate) fn come_first() -> Result<()> {
+    schedule_this_thread(&["--fifo", "--pid", "1"])
+}
+
+/// By chrt of util-linux, because safe Rust has no call for that.
+fn schedule_this_thread(args: &[&str]) -> Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let output = Command::new("chrt")
+        .args(args)
+        .arg(thread)
+        .output()
+        .context("running chrt")?;
+    if !output.status.success() {
+        bail!("chrt: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 pub(crate) fn has_two_cores() -> bool {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each benchmark uses its own part of the rig")]
 
 pub(crate) mod beside;
+pub(crate) mod beside_loads;
 pub(crate) mod browsing;
 pub(crate) mod contest;
 pub(crate) mod cpu;
@@ -16,6 +17,7 @@ pub(crate) mod http;
 pub(crate) mod interrupt;
 pub(crate) mod latency;
 pub(crate) mod links;
+pub(crate) mod loads;
 pub(crate) mod machine;
 pub(crate) mod nats;
 pub(crate) mod open_loop;

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,8 +21,11 @@ use serde_json::{Value, json};
 
 use crate::rig::http::{GOTO, Head};
 use crate::rig::links;
-use crate::rig::machine::Place;
+use crate::rig::machine::{self, Place};
+use crate::rig::report::say;
 
+/// Said once.
+static UNPRIVILEGED: Once = Once::new();
 const TIMER: Token = Token(usize::MAX);
 const EVENTS: usize = 256;
 const READ_BYTES: usize = 16 * 1024;
@@ -94,11 +98,14 @@ struct Generator {
     latencies: Latencies,
 }
 
-/// Runs the plan on the load generator's core.
+/// Runs the plan on the load generator's core, before whatever else that has to do.
 pub(crate) fn run(plan: Plan) -> Result<Latencies> {
     // In a thread of its own, so that this one stays where it was.
     let thread = std::thread::spawn(move || {
         Place::Load.take_this_thread()?;
+        if let Err(error) = machine::come_first() {
+            UNPRIVILEGED.call_once(|| say(&format!("latencies have the load generator's own in them: {error:#}")));
+        }
         Generator::new(plan)?.run()
     });
     thread

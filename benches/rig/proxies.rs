@@ -169,6 +169,11 @@ pub(crate) fn caddy(scratch: &Path, certificate: &Certificate) -> Result<Option<
 
 /// Starts the floor, which is this program with another subcommand.
 pub(crate) fn floor(scratch: &Path, count: u64) -> Result<Proxy> {
+    floor_at(Place::Server, scratch, count)
+}
+
+/// The same somewhere.
+pub(crate) fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
     let map = scratch.join("floor.map");
     links::write(&map, |file| {
         for number in 0..count {
@@ -176,7 +181,7 @@ pub(crate) fn floor(scratch: &Path, count: u64) -> Result<Proxy> {
         }
         Ok(())
     })?;
-    let mut command = Place::Server.command(std::env::current_exe()?);
+    let mut command = place.command(std::env::current_exe()?);
     command.arg("floor").arg(&map).stdout(Stdio::piped());
     let mut process = Running::start("the floor", &mut command)?;
     let output = process.child().stdout.take().context("the floor's standard output")?;

@@ -30,6 +30,8 @@ const UNLIMITED: &str = "max_requests_per_connection = 0\nlifetime_seconds = 864
 /// How to start it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup<'s> {
+    /// The program.
+    pub(crate) binary: &'s str,
     /// The folder that `links.redb` is in, or will be.
     pub(crate) data: &'s Path,
     /// Where the configuration and the log go.
@@ -52,6 +54,7 @@ impl<'s> Setup<'s> {
     /// One thread on the server's core, and the defaults.
     pub(crate) const fn new(data: &'s Path, scratch: &'s Path) -> Self {
         Self {
+            binary: BINARY,
             data,
             scratch,
             place: Place::Server,
@@ -109,13 +112,13 @@ impl Tinyd {
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
         let log = setup.scratch.join(format!("tinyd-{}-{}.log", setup.tiny, setup.log));
         let mut command = match setup.counted_in {
-            None => setup.place.command(BINARY),
+            None => setup.place.command(setup.binary),
             Some(file) => {
                 let mut valgrind = setup.place.command("valgrind");
                 valgrind
                     .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
                     .arg(format!("--log-file={}", file.display()))
-                    .arg(BINARY);
+                    .arg(setup.binary);
                 valgrind
             }
         };
@@ -173,11 +176,14 @@ impl Tinyd {
     /// Waits until the public listener has no connection any more.
     pub(crate) fn wait_until_nobody_is_connected(&mut self) -> Result<()> {
         let admin = self.admin;
-        self.process.wait_until(LEAVING_TIMEOUT, || {
-            let scrape = http::get(admin, "/metrics")?;
-            let text = String::from_utf8(scrape.body)?;
-            Ok(text.contains("\ntinyd_connections_open{listener=\"public\"} 0\n"))
-        })
+        let open = "tinyd_connections_open{listener=\"public\"}";
+        self.process
+            .wait_until(LEAVING_TIMEOUT, || Ok(metric(admin, open)? == 0.0))
+    }
+
+    /// Where its configuration is, which has the secret of an administrator.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
     }
 
     /// A session that may do everything to the links of the benchmarks.
@@ -191,11 +197,30 @@ impl Tinyd {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+
+    /// Where it logs.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+}
+
+/// A value of /metrics, by its name and labels.
+pub(crate) fn metric(admin: SocketAddr, name: &str) -> Result<f64> {
+    let text = String::from_utf8(http::get(admin, "/metrics")?.body)?;
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines()
+        .find_map(value)
+        .with_context(|| format!("/metrics has no {name}"))
 }
 
 /// Runs a command of tinyd to its end and returns what it printed.
 pub(crate) fn run(args: &[&str]) -> Result<String> {
-    let mut command: Command = Place::Anywhere.command(BINARY);
+    run_at(Place::Anywhere, args)
+}
+
+/// The same somewhere.
+pub(crate) fn run_at(place: Place, args: &[&str]) -> Result<String> {
+    let mut command: Command = place.command(BINARY);
     let output = command.args(args).output().context("running tinyd")?;
     if !output.status.success() {
         bail!(

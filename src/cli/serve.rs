@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -100,7 +101,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tinyd-api")
-        .on_thread_start(|| priority::lower(priority::API_NICE))
+        .on_thread_start(|| priority::lower(priority::LOWEST_NICE))
         .enable_all()
         .build()?;
     let is_new = overrides.config.is_none() && !args.read_only && links.stored() == 0 && !log::is_journal();
@@ -200,7 +201,7 @@ async fn serve(
     if is_new {
         print_next_step(settings, &bound, &reloader)?;
     }
-    load(Arc::clone(&links));
+    load(Arc::clone(&links))?;
     let deleting = Arc::clone(&links);
     tokio::spawn(async move {
         if let Err(error) = deleting.finish_deletions().await {
@@ -246,7 +247,7 @@ fn announce(bound: &Bound) -> io::Result<()> {
 }
 
 /// Loads the map beside the listeners. An appliance that cannot read its store ends: it would answer 503 for ever.
-fn load(links: Arc<Links>) {
+fn load(links: Arc<Links>) -> io::Result<()> {
     let (loading, bar) = (Arc::clone(&links), bar("loading links", "links", Some(links.stored())));
     let shown = bar.clone();
     tokio::spawn(async move {
@@ -255,7 +256,9 @@ fn load(links: Arc<Links>) {
             tokio::time::sleep(BAR_INTERVAL).await;
         }
     });
-    let loading = tokio::task::spawn_blocking(move || {
+    // On a thread of its own, because those of the runtime have too low a priority: redirects wait for it.
+    let loading = thread::Builder::new().name("tinyd-load".to_owned()).spawn(move || {
+        priority::lower(priority::LOAD_NICE);
         let started = std::time::Instant::now();
         let loaded = links.load();
         bar.finish_and_clear();
@@ -268,9 +271,10 @@ fn load(links: Arc<Links>) {
                 std::process::exit(1);
             }
         }
-    });
+    })?;
+    let loading = tokio::task::spawn_blocking(move || loading.join());
     tokio::spawn(async move {
-        if loading.await.is_err_and(|error| error.is_panic()) {
+        if loading.await.is_ok_and(|ended| ended.is_err()) {
             let reason = format!(
                 "the store is damaged: restore a backup, or run {} verify",
                 shown::command()
@@ -280,6 +284,7 @@ fn load(links: Arc<Links>) {
             std::process::exit(1);
         }
     });
+    Ok(())
 }
 
 /// Reads the settings again. A bad file changes nothing; what is wrong with it is returned.

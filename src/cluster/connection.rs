@@ -61,7 +61,7 @@ impl Cluster {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("tinyd-cluster")
-            .on_thread_start(|| priority::lower(priority::API_NICE))
+            .on_thread_start(|| priority::lower(priority::LOWEST_NICE))
             .enable_all()
             .build()?;
         let nats = runtime

@@ -1,9 +1,16 @@
 //! The scheduling priority of threads: redirects come first.
+//!
+//! What counts is weight, not order: Linux lets a thread that wakes up wait behind several busy ones for milliseconds
+//! unless these weigh next to nothing (docs/benchmarks.md). A redirect waits for such a thread only while the writer
+//! changes its shard of the map, and its core is free for the writer then.
 
-/// Threads that serve the API, or write.
-pub const API_NICE: i32 = 5;
-/// Threads that read much of the store, for one request or in the background.
-pub const SCAN_NICE: i32 = 10;
+/// Threads that load the map: redirects of links that are not in it yet wait for them.
+pub const LOAD_NICE: i32 = 5;
+/// Threads that serve redirects over HTTP/2 and unusual ones, and downloads.
+pub const GENERAL_NICE: i32 = 10;
+/// All others: those that serve the API, write, or read much of the store. While redirects take whole cores, each still
+/// gets a sixtieth of one.
+pub const LOWEST_NICE: i32 = 19;
 
 /// Gives this thread, and those that it starts, a lower priority than those that redirect; the higher the number, the
 /// lower. It cannot be raised again.

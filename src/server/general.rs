@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::http::connection::guard::{Depart, Handover, Migrate};
 use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::http::connection::{http2, serve};
+use crate::model::priority;
 use crate::server::routes::PublicService;
 use crate::tls::TlsStream;
 
@@ -26,6 +27,7 @@ impl General {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("tinyd-general")
+            .on_thread_start(|| priority::lower(priority::GENERAL_NICE))
             .enable_all()
             .build()?;
         Ok(Self {

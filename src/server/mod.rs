@@ -40,7 +40,7 @@ use crate::http::{BodyLimits, Budget};
 use crate::kaltura::AccessLog;
 use crate::links::{Links, NewDestinations};
 use crate::metrics::{Listener, Metrics};
-use crate::model::Clock;
+use crate::model::{Clock, priority};
 use crate::redirect::{FastPath, Pages, Redirects, UnknownIdLimit};
 use crate::server::admin::Admin;
 use crate::server::drain::{Ends, Running};
@@ -68,6 +68,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut running = build(bound, &links, cluster.as_ref(), settings, reloader, manager)?;
+    // Redirect threads keep the priority they began with; what this one does from now on, such as reloads, can wait.
+    priority::lower(priority::LOWEST_NICE);
     if let Some(cluster) = &cluster {
         running
             .background

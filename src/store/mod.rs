@@ -550,7 +550,7 @@ pub enum Lane {
 fn apart<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Result<oneshot::Receiver<R>> {
     let (sender, result) = oneshot::channel();
     let run = move || {
-        priority::lower(priority::SCAN_NICE);
+        priority::lower(priority::LOWEST_NICE);
         let _ = sender.send(work());
     };
     thread::Builder::new().name("tinyd-scan".into()).spawn(run)?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd as _;
 
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -12,6 +13,9 @@ pub const BACKLOG: i32 = 4096;
 /// What the kernel may hold of answers that a client of the public listener has not taken, in bytes; it doubles that
 /// for its own needs. Left to itself it takes megabytes from us for each client that asks for much and reads nothing.
 const PUBLIC_SEND_BYTES: usize = 64 * 1024;
+
+/// After about so long, the kernel hands over a connection that has sent nothing.
+const DEFER_SECONDS: i32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
@@ -136,7 +140,7 @@ pub fn bind(addresses: &Addresses, threads: usize, inherited: Vec<TcpListener>) 
         for Listening { listener, .. } in &of_threads {
             // Linux applies it to accepted connections.
             let set = SockRef::from(listener).set_send_buffer_size(PUBLIC_SEND_BYTES);
-            set.map_err(refused(address))?;
+            set.and_then(|()| defer_accept(listener)).map_err(refused(address))?;
         }
         bound.public.push(of_threads);
     }
@@ -164,6 +168,13 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)
+}
+
+/// Has a connection accepted when its request is there: to wait for that takes more than to answer it.
+fn defer_accept(listener: &TcpListener) -> io::Result<()> {
+    // Not in the standard library yet (rust-lang/rust#119639).
+    let (tcp, option) = (uapi::c::IPPROTO_TCP, uapi::c::TCP_DEFER_ACCEPT);
+    Ok(uapi::setsockopt(listener.as_raw_fd(), tcp, option, &DEFER_SECONDS)?)
 }
 
 /// Gives each thread a socket of an address. Threads share sockets if there are fewer, and have several if there are

@@ -17,7 +17,7 @@ use sd_notify::NotifyState;
 use crate::cluster::{Cluster, SILENCE};
 use crate::links::Links;
 use crate::metrics::ClusterReport;
-use crate::model::grouped;
+use crate::model::{grouped, priority};
 use crate::server::systemd::watchdog::{Questions, heartbeat};
 use crate::store::Health;
 
@@ -92,9 +92,10 @@ impl ServiceManager {
         };
         let (sender, events) = mpsc::channel();
         let notifier = Notifier::new(send, pace, questions);
-        let notifier = thread::Builder::new()
-            .name("tinyd-notify".to_owned())
-            .spawn(move || notifier.run(&events))?;
+        let notifier = thread::Builder::new().name("tinyd-notify".to_owned()).spawn(move || {
+            priority::lower(priority::LOWEST_NICE);
+            notifier.run(&events);
+        })?;
         Ok(Self {
             sender: Some(sender),
             notifier: Some(notifier),

@@ -105,7 +105,7 @@ impl Writer {
             replicated,
         };
         let thread = thread::Builder::new().name("tinyd-writer".into()).spawn(move || {
-            priority::lower(priority::API_NICE);
+            priority::lower(priority::LOWEST_NICE);
             state.run(requests, failure);
         })?;
         Ok(Self {

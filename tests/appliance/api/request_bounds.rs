@@ -288,22 +288,34 @@ fn redirect_threads_have_the_highest_priority() {
     let (appliance, ks) = start_with_many_links();
     let mut client = Connection::open(&appliance.admin);
     client.send(many_long_lists(&ks).as_bytes());
-    let nice = |wanted: &str| {
+    let threads = || {
         let tasks = fs::read_dir(format!("/proc/{}/task", appliance.process_id())).unwrap();
         let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
-        let of_thread = stats.filter_map(|stat| {
+        let of_thread = |stat: String| {
             let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
             let nice: i32 = rest.split_whitespace().nth(16)?.parse().unwrap();
-            name.starts_with(wanted).then_some(nice)
-        });
-        of_thread.collect::<Vec<_>>()
+            Some((name.to_owned(), nice))
+        };
+        stats.filter_map(of_thread).collect::<Vec<_>>()
     };
-    assert!(!nice("tinyd-public").is_empty() && nice("tinyd-public").iter().all(|nice| *nice == 0));
-    for (name, expected) in [("tinyd-api", 5), ("tinyd-writer", 5), ("tinyd-scan", 10)] {
-        // A scanning thread lowers its own priority once it runs.
-        poll(name, || {
-            let found = nice(name);
-            !found.is_empty() && found.iter().all(|nice| *nice == expected)
-        });
-    }
+    let expected = [
+        ("tinyd", 19),
+        ("tinyd-public-0", 0),
+        ("tinyd-general", 10),
+        ("tinyd-api", 19),
+        ("tinyd-writer", 19),
+        ("tinyd-scan", 19),
+    ];
+    // A thread lowers its own priority once it runs.
+    poll("each thread has its priority", || {
+        let threads = threads();
+        let is_there = |(name, _): &(&str, i32)| threads.iter().any(|thread| thread.0 == *name);
+        let is_right = |(name, nice): &(String, i32)| {
+            let known = expected.iter().find(|known| known.0 == name);
+            known.map_or(name.starts_with("tinyd-public-") && *nice == 0, |known| {
+                known.1 == *nice
+            })
+        };
+        expected.iter().all(is_there) && threads.iter().all(is_right)
+    });
 }

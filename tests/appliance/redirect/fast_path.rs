@@ -224,9 +224,10 @@ fn idle_connections_do_not_delay_the_drain() {
     assert_eq!(&answer, b"HTTP/1.1 404");
     assert!(appliance.terminate().success());
     assert!(!appliance.log().contains("aborted requests"), "{}", appliance.log());
-    for stream in [&mut idle, &mut begun] {
-        assert_eq!(stream.read(&mut answer).unwrap(), 0);
-    }
+    assert_eq!(begun.read(&mut answer).unwrap(), 0);
+    // It may not have been accepted: then the kernel resets it when it sends something.
+    let _ = idle.write_all(b"G");
+    assert!(matches!(idle.read(&mut answer), Ok(0) | Err(_)));
 }
 
 #[test]
