@@ -74,6 +74,17 @@ impl Place {
         }
         Ok(())
     }
+
+    /// Has a process that is running go on there, with all its threads.
+    pub(crate) fn take_process(self, process: u32) -> Result<()> {
+        let policy = if self == Self::Aside { "--idle" } else { "--other" };
+        let cores = self
+            .core()
+            .map_or_else(|| format!("0-{}", cores() - 1), |core| core.to_string());
+        let process = process.to_string();
+        run("chrt", &["--all-tasks", policy, "--pid", "0", &process])?;
+        run("taskset", &["--all-tasks", "--cpu-list", "--pid", &cores, &process])
+    }
 }
 
 /// Has the calling thread run before all others of its core, so that the latencies that it measures are not its own.
@@ -85,13 +96,14 @@ pub(crate) fn come_first() -> Result<()> {
 /// By chrt of util-linux, because safe Rust has no call for that.
 fn schedule_this_thread(args: &[&str]) -> Result<()> {
     let thread = gettid().as_raw_nonzero().to_string();
-    let output = Command::new("chrt")
-        .args(args)
-        .arg(thread)
-        .output()
-        .context("running chrt")?;
+    run("chrt", &[args, &[&thread]].concat())
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(args).output();
+    let output = output.with_context(|| format!("running {program}"))?;
     if !output.status.success() {
-        bail!("chrt: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
