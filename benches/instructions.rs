@@ -56,7 +56,7 @@ const WORKS: [(&str, &str, bool, Manner, f64); 6] = [
     ("goto", GOTO, true, Manner::Together(1), 7_350.0),
     ("goto, 16 pipelined", GOTO, true, Manner::Together(16), 3_130.0),
     ("goto, a new connection", GOTO, true, Manner::Apart, 9_680.0),
-    ("goto over TLS", GOTO, true, Manner::Secured, 15_400.0),
+    ("goto over TLS", GOTO, true, Manner::Secured, 15_500.0),
     ("hop", TINY, true, Manner::Together(1), 6_710.0),
     ("unknown id", GOTO, false, Manner::Together(1), 7_310.0),
 ];
