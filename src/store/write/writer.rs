@@ -187,7 +187,8 @@ pub struct WriterState {
     pub pace: RetryTiming,
     pub visibility: Arc<Visibility>,
     pub metrics: Arc<StoreMetrics>,
-    /// None until it is needed, and where none can be made: every commit is then a durable one.
+    /// None until its file is made, by the writer when it is idle or by the first write, and where none can be made:
+    /// every commit is then a durable one.
     pub journal: Option<Journal>,
     /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
     /// often is copied once in a transaction and not in every batch, which is most of the work.
@@ -244,7 +245,7 @@ impl WriterState {
                     }
                 }
                 Received::Wanted => self.make_visible(),
-                Received::Nothing => self.checkpoint(),
+                Received::Nothing => self.use_idle_time(),
             }));
             if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
                 && error.is_of_the_file()
@@ -257,9 +258,13 @@ impl WriterState {
         }
     }
 
-    /// Waits for a job; not for long while the journal has something that the store's file does not have.
+    /// Waits for a job; not for long where there is something to do in [idle time](Self::use_idle_time).
     fn receive(&self, requests: &mut mpsc::Receiver<WriterRequest>) -> Option<Received<WriterRequest>> {
-        let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
+        let is_clean = match &self.journal {
+            Some(journal) => journal.is_empty(),
+            // It could not be made; the next write tries again.
+            None => self.without_journal_since.is_some(),
+        };
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
             None => self.pace.idle,
