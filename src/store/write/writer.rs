@@ -29,6 +29,8 @@ use crate::store::write::transaction::{Change, Finished, Transaction};
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
 /// Among a million links hardly two changes are in one page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+/// The same where jobs come one by one, a few dozen links: the next one waits for this commit, and not with others.
+const LONE_UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
 
@@ -225,8 +227,15 @@ impl WriterState {
             // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(request) => {
+                    let mut uncommitted_max = UNCOMMITTED_MAX_BYTES;
                     match request {
-                        WriterRequest::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
+                        WriterRequest::Job(first) => {
+                            let batch = batch_of(first, &mut requests, &mut next);
+                            if batch.len() == 1 {
+                                uncommitted_max = LONE_UNCOMMITTED_MAX_BYTES;
+                            }
+                            self.write(batch)?;
+                        }
                         WriterRequest::Apply(entries, sender) => self.apply(&entries, sender)?,
                         WriterRequest::Replace(with, sender) => self.replace(&with, sender)?,
                         WriterRequest::Append(payload, sender) => self.append(&payload, sender)?,
@@ -238,7 +247,7 @@ impl WriterState {
                     }
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()
-                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
+                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > uncommitted_max {
                         self.make_visible()
                     } else {
                         Ok(())
