@@ -206,7 +206,7 @@ impl Postgres {
         if stored != processed {
             bail!("PostgreSQL acknowledged {processed} inserts and stored {stored}");
         }
-        let (p50_ms, p99_ms) = self.latencies(&log)?;
+        let (p50_ms, p99_ms) = self.latencies(&log, clients, processed as f64 / tps)?;
         Ok(Run {
             adds_a_second: tps,
             p50_ms,
@@ -219,7 +219,7 @@ impl Postgres {
     }
 
     /// The middle and the 99th percentile of a log of pgbench, in milliseconds, and removes it.
-    fn latencies(&self, prefix: &Path) -> Result<(f64, f64)> {
+    fn latencies(&self, prefix: &Path, clients: u32, seconds: f64) -> Result<(f64, f64)> {
         let name = prefix
             .file_name()
             .and_then(OsStr::to_str)
@@ -242,6 +242,7 @@ impl Postgres {
             microseconds.extend(latencies);
             fs::remove_file(path)?;
         }
+        as_wrk_corrects(&mut microseconds, f64::from(clients) * seconds * 1e6);
         microseconds.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let position = (microseconds.len() as f64 * share) as usize;
@@ -249,6 +250,18 @@ impl Postgres {
         };
         Ok((at(0.5), at(0.99)))
     }
+}
+
+/// Adds what a client would have waited that went on asking at its mean pace during a long wait, as wrk does; `busy` is
+/// how long all clients were at it together.
+fn as_wrk_corrects(microseconds: &mut Vec<f64>, busy: f64) {
+    let interval = busy / microseconds.len() as f64;
+    let missed = |latency: &f64| {
+        let later = std::iter::successors(Some(*latency - interval), move |left| Some(left - interval));
+        later.take_while(move |left| *left > interval)
+    };
+    let missed: Vec<_> = microseconds.iter().flat_map(missed).collect();
+    microseconds.extend(missed);
 }
 
 /// The folder of the newest version's programs.

@@ -59,14 +59,19 @@ impl Journal {
         (self.salt, self.end, self.next) = (salt, START, sequence + 1);
     }
 
+    /// Whether it has been restarted.
+    pub const fn is_in_use(&self) -> bool {
+        self.next > 0
+    }
+
     /// Whether the next batch may not fit.
     pub const fn is_nearly_full(&self) -> bool {
-        FILE_BYTES - self.end < RESERVE_BYTES
+        self.is_in_use() && FILE_BYTES - self.end < RESERVE_BYTES
     }
 
     /// Whether there are no records that the store's file does not have.
     pub const fn is_empty(&self) -> bool {
-        self.end == START
+        self.end == START || !self.is_in_use()
     }
 
     pub const fn bytes(&self) -> u64 {

@@ -204,17 +204,39 @@ fn a_journal_that_is_torn_ends_where_it_is_torn() {
     assert_eq!(there, [true, true, false, false]);
 }
 
+fn open_with_pause(folder: &TempDir, idle: Duration) -> Store {
+    let file = StoreFile::new(&file_in(folder));
+    file.create_if_missing().unwrap();
+    let pace = RetryTiming {
+        idle,
+        ..RetryTiming::default()
+    };
+    Store::open_on(Arc::new(file), folder.path(), None, pace, None, WithoutWrites::Fails).unwrap()
+}
+
+/// The first write does not wait for it.
+#[test]
+fn idle_writer_makes_the_journal_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_with_pause(&folder, Duration::from_millis(1));
+    while !journal_path(&file_in(&folder)).exists() {
+        std::thread::yield_now();
+    }
+    // Not in use before the first write.
+    let unused = crashed(&folder);
+    block_on(put(&open(unused.path()), link(0)));
+    assert_eq!(fs::read_dir(unused.path()).unwrap().count(), 1, "a journal was kept");
+    block_on(store.checkpoint());
+    drop(store);
+    assert!(!journal_path(&file_in(&folder)).exists());
+    assert!(has(&file_in(&unused), 0) && !has(&file_in(&folder), 0));
+}
+
 /// A store that nobody writes to has nothing to replay, and its file is all that must be copied.
 #[test]
 fn idle_writer_makes_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let file = StoreFile::new(&file_in(&folder));
-    file.create_if_missing().unwrap();
-    let pace = RetryTiming {
-        idle: Duration::from_millis(1),
-        ..RetryTiming::default()
-    };
-    let store = Store::open_on(Arc::new(file), folder.path(), None, pace, None, WithoutWrites::Fails).unwrap();
+    let store = open_with_pause(&folder, Duration::from_millis(1));
     for number in 0..3 {
         block_on(put(&store, link(number)));
     }

@@ -48,6 +48,15 @@ impl WriterState {
         Ok(())
     }
 
+    /// Does while nobody writes what a write would wait for: a checkpoint, or making the journal's file.
+    pub fn use_idle_time(&mut self) -> Result<(), StoreError> {
+        if self.journal.is_some() {
+            return self.checkpoint();
+        }
+        self.ensure_journal();
+        Ok(())
+    }
+
     /// A checkpoint that a sender waits for, unless there is nothing to bring there.
     pub fn checkpoint_now(&mut self, sender: oneshot::Sender<()>) -> Result<(), StoreError> {
         if self.journal.as_ref().is_some_and(|journal| !journal.is_empty()) {
@@ -85,7 +94,8 @@ impl WriterState {
     /// Leaves a store that is whole without its journal.
     pub fn end_journal(&mut self) {
         // Without one it is whole already; a crash before may have left the file.
-        let ended = self.journal.take().map_or(Ok(()), |_| self.checkpoint());
+        let journal = self.journal.take().filter(Journal::is_in_use);
+        let ended = journal.map_or(Ok(()), |_| self.checkpoint());
         match ended {
             // The next one to open the store passes it over if it is still there.
             Ok(()) => drop(self.medium.remove_journal()),

@@ -29,6 +29,8 @@ use crate::store::write::transaction::{Change, Finished, Transaction};
 /// Bytes of changes that share a transaction of redb, about a thousand links; a reader waits until they are committed.
 /// Among a million links hardly two changes are in one page, so that more would only take longer.
 const UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
+/// The same where jobs come one by one, a few dozen links: the next one waits for this commit, and not with others.
+const LONE_UNCOMMITTED_MAX_BYTES: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Jobs that may wait. Further callers wait for a slot instead of being refused.
 const QUEUE_MAX_JOBS: usize = 4096;
 
@@ -187,7 +189,8 @@ pub struct WriterState {
     pub pace: RetryTiming,
     pub visibility: Arc<Visibility>,
     pub metrics: Arc<StoreMetrics>,
-    /// None until it is needed, and where none can be made: every commit is then a durable one.
+    /// None until its file is made, by the writer when it is idle or by the first write, and where none can be made:
+    /// every commit is then a durable one.
     pub journal: Option<Journal>,
     /// What the journal has and readers do not see yet: a transaction of redb that is still open. A page that changes
     /// often is copied once in a transaction and not in every batch, which is most of the work.
@@ -224,8 +227,15 @@ impl WriterState {
             // A bug, or a page that redb cannot read: to the senders, the outcome is unknown.
             let done = catch_unwind(AssertUnwindSafe(|| match received {
                 Received::Item(request) => {
+                    let mut uncommitted_max = UNCOMMITTED_MAX_BYTES;
                     match request {
-                        WriterRequest::Job(first) => self.write(batch_of(first, &mut requests, &mut next))?,
+                        WriterRequest::Job(first) => {
+                            let batch = batch_of(first, &mut requests, &mut next);
+                            if batch.len() == 1 {
+                                uncommitted_max = LONE_UNCOMMITTED_MAX_BYTES;
+                            }
+                            self.write(batch)?;
+                        }
                         WriterRequest::Apply(entries, sender) => self.apply(&entries, sender)?,
                         WriterRequest::Replace(with, sender) => self.replace(&with, sender)?,
                         WriterRequest::Append(payload, sender) => self.append(&payload, sender)?,
@@ -237,14 +247,14 @@ impl WriterState {
                     }
                     if self.journal.as_ref().is_some_and(Journal::is_nearly_full) {
                         self.checkpoint()
-                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > UNCOMMITTED_MAX_BYTES {
+                    } else if self.uncommitted.iter().map(Vec::len).sum::<usize>() > uncommitted_max {
                         self.make_visible()
                     } else {
                         Ok(())
                     }
                 }
                 Received::Wanted => self.make_visible(),
-                Received::Nothing => self.checkpoint(),
+                Received::Nothing => self.use_idle_time(),
             }));
             if let Err(error) = done.unwrap_or(Err(StoreError::Panicked))
                 && error.is_of_the_file()
@@ -257,9 +267,13 @@ impl WriterState {
         }
     }
 
-    /// Waits for a job; not for long while the journal has something that the store's file does not have.
+    /// Waits for a job; not for long where there is something to do in [idle time](Self::use_idle_time).
     fn receive(&self, requests: &mut mpsc::Receiver<WriterRequest>) -> Option<Received<WriterRequest>> {
-        let is_clean = self.journal.as_ref().is_none_or(Journal::is_empty);
+        let is_clean = match &self.journal {
+            Some(journal) => journal.is_empty(),
+            // It could not be made; the next write tries again.
+            None => self.without_journal_since.is_some(),
+        };
         let patience = match self.only_clicks_since {
             Some(since) => self.pace.idle_after_clicks.saturating_sub(since.elapsed()),
             None => self.pace.idle,
