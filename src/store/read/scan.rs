@@ -101,8 +101,8 @@ impl Snapshot {
     }
 }
 
-/// False if not all of a piece can be read. Ends at an id that is not in its place: a damaged pointer leads to a page of
-/// other links, which may be as many as those that it hides.
+/// False if not all of a piece can be read. Ends at an id that is not in its place: a damaged pointer leads to a page
+/// of other links, which may be as many as those that it hides.
 fn visit_piece<'e>(
     entries: impl Iterator<Item = Entry<'e>>,
     start: &[u8],
