@@ -1,36 +1,29 @@
-//! Durable adds by client count, of tinyd and of PostgreSQL, in turns, and redirects while links are added.
+//! Durable adds by client count, of tinyd and of PostgreSQL, in turns.
 //!
 //! Every add is acknowledged after it is on disk. `cargo bench --bench writes`; `-- --quick` for a look.
 
 mod rig;
 
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde_json::{Value, json};
 
 use rig::disk;
 use rig::http::Connection;
-use rig::links::{DESTINATION_BYTES, Kind};
+use rig::links::DESTINATION_BYTES;
 use rig::machine::{self, Place};
-use rig::open_loop::{self, Latencies, PERCENTILES, Plan};
 use rig::plot;
 use rig::postgres::{self, Postgres};
 use rig::report::{self, Goal, Spread, say};
 use rig::tinyd::{Setup, Tinyd};
-use rig::{interrupt, stores, wrk};
+use rig::{interrupt, wrk};
 
-/// Clients that add while redirects are measured.
-const WRITERS: u32 = 64;
-/// Connections that ask for redirects meanwhile.
-const READERS: usize = 64;
-/// How long writers are at it before redirects are measured, and after.
-const LEAD: Duration = Duration::from_secs(1);
+/// The number of clients that has a goal.
+const GOAL_CLIENTS: u32 = 64;
 
-/// Measures durable adds, and redirects while links are added.
+/// Measures durable adds.
 #[derive(Debug, Parser)]
 #[command(name = "writes")]
 struct Options {
@@ -52,30 +45,6 @@ struct Options {
     /// Clients that add at once
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256])]
     clients: Vec<u32>,
-
-    /// Measure this only; can be given several times
-    #[arg(long, value_enum)]
-    work: Vec<Work>,
-
-    /// Links that there are when redirects are measured
-    #[arg(long, default_value_t = 100_000)]
-    links: u64,
-
-    /// Redirects a second while links are added
-    #[arg(long, default_value_t = 2_000)]
-    rate: u64,
-
-    /// While links are added, let the server use every core, also the load generator's
-    #[arg(long)]
-    all_cores: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Work {
-    /// Adds as fast as clients can
-    Adds,
-    /// Redirects at a fixed rate while 64 clients add as fast as they can
-    Redirects,
 }
 
 /// What one turn came to.
@@ -102,9 +71,6 @@ fn main() -> Result<()> {
     if options.quick {
         (options.rounds, options.seconds) = (1, 2);
     }
-    if options.work.is_empty() {
-        options.work = Work::value_variants().to_vec();
-    }
     interrupt::watch()?;
     machine::require("wrk")?;
     say(&machine::summary());
@@ -118,21 +84,12 @@ fn main() -> Result<()> {
         disk::SYNCED_BYTES
     ));
     let mut goals = Vec::new();
-    let mut results = json!({
+    let adds = adds(&options, scratch.path(), &mut goals)?;
+    let results = json!({
         "disk": { "fileSystem": kind, "appendedSyncsPerSecond": appended, "overwrittenSyncsPerSecond": overwritten },
+        "adds": adds,
+        "goals": goals,
     });
-    let mut keep = |name: &str, value: Value| {
-        if let Some(results) = results.as_object_mut() {
-            results.insert(name.to_owned(), value);
-        }
-    };
-    if options.work.contains(&Work::Adds) {
-        keep("adds", adds(&options, scratch.path(), &mut goals)?);
-    }
-    if options.work.contains(&Work::Redirects) {
-        keep("redirects", redirects(&options, scratch.path(), &mut goals)?);
-    }
-    keep("goals", json!(goals));
     report::goals(&goals);
     report::write_json("writes", &results)
 }
@@ -179,7 +136,7 @@ fn adds(options: &Options, scratch: &Path, goals: &mut Vec<Goal>) -> Result<Valu
                 });
             }
         }
-        if clients == WRITERS && !row.postgres.is_empty() {
+        if clients == GOAL_CLIENTS && !row.postgres.is_empty() {
             goals.push(Goal::at_least(
                 "64 clients add",
                 "tinyd / PostgreSQL",
@@ -292,84 +249,4 @@ fn show(rows: &[Row]) -> Result<()> {
         "adds/s",
         &lines,
     )
-}
-
-fn redirects(options: &Options, scratch: &Path, goals: &mut Vec<Goal>) -> Result<Value> {
-    let data = scratch.join("data-of-redirects");
-    stores::prepared(Kind::Plain, options.links)?.copy_to(&data)?;
-    let mut setup = Setup::new(&data, scratch);
-    if options.all_cores {
-        (setup.place, setup.threads) = (Place::Anywhere, u32::try_from(machine::cores())?);
-    }
-    let tinyd = Tinyd::start(setup)?;
-    let script = wrk::adds(scratch, &tinyd.session()?, DESTINATION_BYTES)?;
-    let plan = Plan {
-        server: tinyd.public,
-        links: options.links,
-        requests_a_second: options.rate,
-        seconds: options.seconds,
-        connections: READERS,
-    };
-    let (mut alone, mut beside, mut adds, mut failed) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for round in 0..options.rounds {
-        say(&format!(
-            "redirects while links are added: round {} of {}",
-            round + 1,
-            options.rounds
-        ));
-        let quiet = open_loop::run(plan)?;
-        let url = format!("http://{}", tinyd.admin);
-        let seconds = options.seconds + 2 * LEAD.as_secs();
-        let (busy, run) = thread::scope(|scope| {
-            let writers =
-                scope.spawn(|| wrk::run_without_errors(Place::Load, &url, &script, WRITERS, seconds, round + 1));
-            thread::sleep(LEAD);
-            let busy = open_loop::run(plan)?;
-            let run = writers
-                .join()
-                .unwrap_or_else(|_| Err(anyhow::anyhow!("the writers panicked")))?;
-            Ok::<_, anyhow::Error>((busy, run))
-        })?;
-        failed += quiet.failed + busy.failed;
-        adds.push(run.requests as f64 / run.seconds);
-        alone.push(quiet);
-        beside.push(busy);
-    }
-    let adds = Spread::of(adds.into_iter());
-    show_redirects(options.rate, &alone, &beside, adds);
-    let ratio = Spread::of(
-        alone
-            .iter()
-            .zip(&beside)
-            .map(|(alone, beside)| beside.microseconds(99.0) / alone.microseconds(99.0)),
-    );
-    let work = "redirects beside 64 writers";
-    goals.push(Goal::at_most(work, "p99 / p99 without writers", 2.0, "", ratio));
-    let failed = Spread::of(std::iter::once(failed as f64));
-    goals.push(Goal::at_most(work, "failed redirects", 0.0, "", failed));
-    let json = |of: &[Latencies]| of.iter().map(Latencies::json).collect::<Vec<_>>();
-    Ok(json!({
-        "requestsPerSecond": options.rate, "allCores": options.all_cores, "addsPerSecond": adds,
-        "alone": json(&alone), "besideWriters": json(&beside), "ratioOfP99": ratio,
-    }))
-}
-
-fn show_redirects(rate: u64, alone: &[Latencies], beside: &[Latencies], adds: Spread) {
-    let row = |name: &str, of: &[Latencies], adds: String| {
-        let median = |percentile| Spread::of(of.iter().map(|latencies| latencies.microseconds(percentile))).median;
-        let percentiles = PERCENTILES
-            .iter()
-            .map(|(_, percentile)| format!("{:.0}", median(*percentile)));
-        let failed: u64 = of.iter().map(|latencies| latencies.failed).sum();
-        let last = vec![failed.to_string(), adds];
-        [vec![name.to_owned()], percentiles.collect(), last].concat()
-    };
-    let names: Vec<_> = PERCENTILES.iter().map(|(name, _)| *name).collect();
-    let head = [&[""], names.as_slice(), &["failed", "adds/s"]].concat();
-    let rows = vec![
-        row("alone", alone, String::new()),
-        row("beside 64 writers", beside, format!("{adds:.0}")),
-    ];
-    let title = format!("Redirects at {rate} a second, µs from when each was due (medians of rounds)");
-    report::table(&title, &head, rows);
 }

@@ -298,7 +298,7 @@ impl ReplicationLog for Log {
         }
     }
 
-    fn takes_appends(&self) -> bool {
-        self.role == Role::Admin
+    fn only_follows(&self) -> bool {
+        self.role == Role::Edge
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use redb::ReadableTable as _;
+use redb::{AccessGuard, ReadableTable as _};
 
 use crate::model::{LinkId, LinkRef, shown};
 use crate::store::error::{StoreError, unless_corrupt};
-use crate::store::format::keys::{self, Index};
+use crate::store::format::keys::{self, Bytes, Index};
 use crate::store::format::record;
 use crate::store::read::limit::{Meter, ReadLimit};
 use crate::store::read::snapshot::{Snapshot, id_of};
@@ -16,6 +16,8 @@ const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// What reading a record costs here, where one comes after the other, in steps through an index.
 pub const RECORD_STEPS: u64 = 3;
+
+type Entry<'e> = Result<(AccessGuard<'e, Bytes>, AccessGuard<'e, Bytes>), redb::StorageError>;
 
 pub trait Visitor: Send {
     /// A link, or why it cannot be read.
@@ -56,7 +58,9 @@ impl Snapshot {
                 let Some(start) = starts.get(piece) else {
                     return Ok::<_, StoreError>(visitor);
                 };
-                if unless_corrupt(|| self.scan_piece(start, starts.get(piece + 1), &mut visitor, &meter))?.is_none() {
+                let end = starts.get(piece + 1).map(Vec::as_slice);
+                let visit = || visit_piece(self.piece(start, end)?, start, end, &mut visitor, &meter);
+                if unless_corrupt(visit)? != Some(true) {
                     unread.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -89,30 +93,44 @@ impl Snapshot {
         Ok(all && walked.is_some())
     }
 
-    fn scan_piece(
-        &self,
-        start: &[u8],
-        end: Option<&Vec<u8>>,
-        visitor: &mut impl Visitor,
-        meter: &Meter<'_>,
-    ) -> Result<(), StoreError> {
-        let entries = match end {
-            Some(end) => self.links.range(start..end.as_slice())?,
+    fn piece(&self, start: &[u8], end: Option<&[u8]>) -> Result<redb::Range<'static, Bytes, Bytes>, StoreError> {
+        Ok(match end {
+            Some(end) => self.links.range(start..end)?,
             None => self.links.range(start..)?,
-        };
-        for entry in entries {
-            meter.step(RECORD_STEPS)?;
-            let (id, bytes) = entry?;
-            match id_of(id.value()) {
-                Ok(id) => visitor.visit(id, record::read(id, bytes.value())),
-                // The link cannot be identified.
-                Err(error) => {
-                    tracing::error!(%error, "a link has a damaged id: run {} verify on a copy", shown::command())
-                }
-            }
-        }
-        Ok(())
+        })
     }
+}
+
+/// False if not all of a piece can be read. Ends at an id that is not in its place: a damaged pointer leads to a page
+/// of other links, which may be as many as those that it hides.
+fn visit_piece<'e>(
+    entries: impl Iterator<Item = Entry<'e>>,
+    start: &[u8],
+    end: Option<&[u8]>,
+    visitor: &mut impl Visitor,
+    meter: &Meter<'_>,
+) -> Result<bool, StoreError> {
+    let (mut all, mut last) = (true, None);
+    for entry in entries {
+        meter.step(RECORD_STEPS)?;
+        let (id, bytes) = entry?;
+        let id = match id_of(id.value()) {
+            Ok(id) => id,
+            // The link cannot be identified.
+            Err(error) => {
+                tracing::error!(%error, "a link has a damaged id: run {} verify on a copy", shown::command());
+                all = false;
+                continue;
+            }
+        };
+        let is_within = start <= id.as_bytes() && end.is_none_or(|end| id.as_bytes() < end);
+        if !is_within || last.is_some_and(|last| id <= last) {
+            return Ok(false);
+        }
+        last = Some(id);
+        visitor.visit(id, record::read(id, bytes.value()));
+    }
+    Ok(all)
 }
 
 /// Where the pieces of the table begin: what all ids have in common, followed by each pair of characters. The first one
@@ -135,7 +153,9 @@ mod tests {
     use super::*;
     use crate::model::ShortLink;
     use crate::store::Transaction;
-    use crate::store::tests::{any_link, block_on, open};
+    use crate::store::format::tables::LINKS;
+    use crate::store::tests::copies::{tamper, with_something_of_everything};
+    use crate::store::tests::{any_link, block_on, golden_link, open, put};
     use proptest::prelude::*;
 
     impl Visitor for Vec<ShortLink> {
@@ -144,6 +164,56 @@ mod tests {
             assert_eq!(link.id, id);
             self.push(link.into());
         }
+    }
+
+    /// Ranges of ids, one after the other, as pages follow each other.
+    #[test]
+    fn pages_of_other_links_end_a_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        for id in ["aazz", "ab00", "ab01", "ab02", "ab03", "ac00"] {
+            let link = ShortLink {
+                id: id.parse().unwrap(),
+                unique_id: None,
+                ..golden_link()
+            };
+            block_on(put(&store, link));
+        }
+        let (snapshot, limit) = (store.snapshot().unwrap(), ReadLimit::default());
+        for (pages, expected, is_whole) in [
+            (["ab00 ab02", "ab02 ac00"], "ab00 ab01 ab02 ab03", true),
+            (["ab00 ab02", "ab03 ac00"], "ab00 ab01 ab03", true),
+            (["ab00 ab02", "ab00 ab02"], "ab00 ab01", false),
+            (["ab02 ac00", "ab00 ab02"], "ab02 ab03", false),
+            (["ab00 ab02", "ac00 az00"], "ab00 ab01", false),
+            (["aazz ab00", "ab02 ac00"], "", false),
+        ] {
+            let pages = pages.iter().flat_map(|page| {
+                let (start, end) = page.split_once(' ').unwrap();
+                snapshot.piece(start.as_bytes(), Some(end.as_bytes())).unwrap()
+            });
+            let mut visited = Vec::<ShortLink>::new();
+            let found = visit_piece(pages, b"ab", Some(b"ac"), &mut visited, &Meter::new(&limit)).unwrap();
+            let ids: Vec<_> = visited.iter().map(|link| link.id.to_string()).collect();
+            assert_eq!((ids.join(" ").as_str(), found), (expected, is_whole));
+        }
+    }
+
+    #[test]
+    fn piece_with_a_damaged_id_is_not_whole() {
+        let folder = with_something_of_everything();
+        tamper(&folder, |transaction| {
+            let record = record::encode(&golden_link()).unwrap();
+            let mut table = transaction.open_table(LINKS).unwrap();
+            table.insert(b"No id".as_slice(), record.as_slice()).unwrap();
+        });
+        let store = open(folder.path());
+        let found = store
+            .snapshot()
+            .unwrap()
+            .scan(1, &ReadLimit::default(), Vec::<ShortLink>::new)
+            .unwrap();
+        assert_eq!((found.visitors.concat(), found.unread), (vec![golden_link()], 1));
     }
 
     proptest! {

@@ -48,9 +48,9 @@ pub trait ReplicationLog: Send + Sync + 'static {
     /// Why nothing can be appended at the moment.
     fn problem(&self) -> Option<String>;
 
-    /// Whether this store appends at all, or only follows.
-    fn takes_appends(&self) -> bool {
-        true
+    /// Whether this store only follows what others append.
+    fn only_follows(&self) -> bool {
+        false
     }
 }
 

@@ -179,7 +179,7 @@ impl ReplicationLog for SimulatedLog {
         self.is_followed.then(|| "this store only follows".to_owned())
     }
 
-    fn takes_appends(&self) -> bool {
-        !self.is_followed
+    fn only_follows(&self) -> bool {
+        self.is_followed
     }
 }

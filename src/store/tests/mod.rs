@@ -1,7 +1,7 @@
 //! The store against a naive model, and what it refuses.
 
 mod audit;
-mod copies;
+pub mod copies;
 mod days;
 mod entries;
 mod formats;

@@ -74,7 +74,7 @@ impl Replicating {
 
     /// Whether this store only follows what others write.
     pub fn only_follows(&self) -> bool {
-        !self.log.takes_appends()
+        self.log.only_follows()
     }
 
     /// Why no change can be made that concerns all stores.
@@ -115,7 +115,7 @@ impl Replicated {
 
     /// Whether this store only follows what others write.
     pub fn only_follows(&self) -> bool {
-        !self.log.takes_appends()
+        self.log.only_follows()
     }
 
     /// Entries that come next.
