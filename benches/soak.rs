@@ -40,7 +40,7 @@ const SLOW: usize = 200;
 /// Connections of a flood; more than there are places.
 const FLOOD: usize = 1_500;
 const PUBLIC: &str = "url = \"https://go.example.com\"\nmax_connections = 1000\nhead_timeout_seconds = 5\nidle_timeout_seconds = 10\n\
-                      write_timeout_seconds = 5\n";
+                      write_timeout_seconds = 10\n";
 /// What is logged because the destination of fetches is on this machine.
 const EXPECTED_WARNING: &str = " WARN fetch.allow: ";
 /// How often a flood comes, and how long it stays.
@@ -56,6 +56,9 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 const SLOW_DOWNLOADS: usize = 8;
 /// Connections of those whose latencies are measured.
 const PROBES: usize = 64;
+/// How often changes pause, and for how long: a checkpoint waits for a second without writes.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(12);
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1_500);
 /// Links that are there for a while before they are deleted.
 const KEPT: usize = 50;
 
@@ -91,7 +94,7 @@ fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
         Counts::one(&counts.calls);
         api.call(action, &[&[("ks", ks)], params].concat())
     };
-    let mut number = 0;
+    let (mut number, mut paused) = (0, Instant::now());
     while !counts.is_over() {
         number += 1;
         let url = format!("https://example.com/soak/{number}");
@@ -125,6 +128,10 @@ fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
         let total = listing.get("totalCount").and_then(Value::as_u64);
         if total != Some(kept.len() as u64) {
             counts.wrong(format!("list: {total:?} instead of {}", kept.len()));
+        }
+        if paused.elapsed() >= CHECKPOINT_EVERY {
+            thread::sleep(CHECKPOINT_PAUSE);
+            paused = Instant::now();
         }
         thread::sleep(CHANGE_PAUSE);
     }

@@ -176,7 +176,7 @@ pub(crate) fn visit(server: SocketAddr, counts: &Counts, first: u64) {
 pub(crate) fn visit_secure(server: SocketAddr, client: &Client, id: &str, counts: &Counts) {
     let (target, destination) = (format!("{GOTO}{id}"), CLICKED_URL);
     let mut kept: Option<client::Connection> = None;
-    let mut used = Instant::now();
+    let (mut used, mut is_known) = (Instant::now(), false);
     for number in 0_u64.. {
         if counts.is_over() {
             return;
@@ -190,7 +190,7 @@ pub(crate) fn visit_secure(server: SocketAddr, client: &Client, id: &str, counts
             None => match client.connect(server) {
                 Ok(connection) => {
                     Counts::one(&counts.handshakes);
-                    used = Instant::now();
+                    (used, is_known) = (Instant::now(), false);
                     connection
                 }
                 Err(_) if counts.is_flooded.load(Ordering::Relaxed) => {
@@ -207,9 +207,10 @@ pub(crate) fn visit_secure(server: SocketAddr, client: &Client, id: &str, counts
         match connection.get(&target) {
             Ok(answer) if answer.status == 302 && answer.location.as_deref() == Some(destination) => {
                 Counts::one(&counts.secure);
-                kept = Some(connection);
+                (kept, is_known) = (Some(connection), true);
             }
             Ok(answer) => counts.wrong(format!("TLS: {} {:?}", answer.status, answer.location)),
+            Err(_) if !is_known && counts.is_flooded.load(Ordering::Relaxed) => Counts::one(&counts.turned_away),
             Err(_) if used.elapsed() >= IN_USE => Counts::one(&counts.gave_way),
             Err(error) => counts.wrong(format!("TLS: {error:#}")),
         }
