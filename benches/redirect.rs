@@ -42,6 +42,10 @@ struct Options {
     #[command(flatten)]
     cargo: rig::CargoArgs,
 
+    /// Measure what a load tester repeats: keep-alive, pipelined, new connections, TLS and latency
+    #[arg(long, conflicts_with = "work")]
+    report: bool,
+
     /// One round of one second each, and two seconds of latencies
     #[arg(long)]
     quick: bool,
@@ -160,6 +164,16 @@ enum Work {
 }
 
 impl Work {
+    /// What docs/load-testing.md has repeated.
+    const REPORTED: [Self; 6] = [
+        Self::Goto,
+        Self::Pipelined,
+        Self::Close,
+        Self::Latency,
+        Self::TlsKeepAlive,
+        Self::TlsFull,
+    ];
+
     /// The works that are chosen, in the order of this list; all if none is.
     fn chosen(named: &[Self]) -> Vec<Self> {
         let is_chosen = |work: &Self| {
@@ -213,6 +227,17 @@ impl Work {
             self,
             Self::Latency | Self::Downloads | Self::Beside | Self::Tls | Self::TlsIdle
         )
+    }
+
+    /// The plot that it is in: a handshake costs so much that other bars would not be seen beside it.
+    const fn plot(self) -> (&'static str, &'static str) {
+        match self {
+            Self::TlsFull | Self::TlsResumed => (
+                "redirect-handshakes",
+                "CPU a connection over TLS: user (dark) and system (light)",
+            ),
+            _ => ("redirect", "CPU a request: user (dark) and system (light)"),
+        }
     }
 
     /// The goals: against whom, what of it, and how many times as much it may be.
@@ -281,6 +306,9 @@ fn main() -> Result<()> {
     if options.quick {
         (options.rounds, options.seconds, options.latency_seconds) = (1, 1, 2);
     }
+    if options.report {
+        options.work = Work::REPORTED.to_vec();
+    }
     options.work = Work::chosen(&options.work);
     interrupt::watch()?;
     machine::require("wrk")?;
@@ -302,7 +330,7 @@ fn main() -> Result<()> {
         }
         contest::show(work.title(), &measured);
         goals.extend(judge(work, &measured));
-        groups.push(contest::bars(work.title(), &measured));
+        groups.push((work.plot(), contest::bars(work.title(), &measured)));
         let servers: Vec<_> = measured.iter().map(Measured::json).collect();
         results.push(json!({ "work": work.title(), "servers": servers }));
     }
@@ -315,7 +343,7 @@ fn main() -> Result<()> {
     };
     let (mut latencies, mut downloads, mut idle) = (Value::Null, Value::Null, Value::Null);
     if options.work.contains(&Work::Latency) {
-        latencies = latency::compare(&field.servers(), plan)?;
+        latencies = latency::compare(&field.servers(), plan, options.rounds)?;
     }
     if options.work.contains(&Work::Downloads) {
         let comparison = downloads::Comparison {
@@ -349,17 +377,26 @@ fn main() -> Result<()> {
         &json!({
             "works": results,
             "goals": goals,
-            "latency": latencies,
+            "latency": &latencies,
             "downloads": downloads,
             "beside": loads,
             "idle": idle,
         }),
     )?;
-    if !groups.is_empty() {
-        let title = "CPU a request: user (dark) and system (light)";
-        plot::bars("redirect", title, "µs", &groups)?;
+    let mut plots = Vec::new();
+    for work in [Work::Goto, Work::TlsFull] {
+        let (name, title) = work.plot();
+        let of_plot = groups.iter().filter(|((other, _), _)| *other == name);
+        let of_plot: Vec<_> = of_plot.map(|(_, group)| group.clone()).collect();
+        if !of_plot.is_empty() {
+            plot::bars(name, title, "µs", &of_plot)?;
+            plots.push(name);
+        }
     }
-    Ok(())
+    if !latencies.is_null() {
+        plots.push(latency::PLOT);
+    }
+    report::write_markdown("redirect", &plots)
 }
 
 impl Field {
@@ -372,7 +409,9 @@ impl Field {
         let store = stores::prepared(Kind::Plain, count)?;
         let data = folder.join("data");
         store.copy_to(&data)?;
-        let tinyd = Tinyd::start(Setup::new(&data, folder))?;
+        let mut tinyd = Tinyd::start(Setup::new(&data, folder))?;
+        // Else that would be taken for the cost of the first redirects.
+        tinyd.wait_until_verified()?;
         let mut others = Vec::new();
         let optional = [
             ("nginx", proxies::nginx(folder, count, None)?),
@@ -381,7 +420,7 @@ impl Field {
         for (name, proxy) in optional {
             match proxy {
                 Some(proxy) => others.push((name, proxy)),
-                None => say(&format!("{name} is not installed and left out: {}", machine::INSTALL)),
+                None => report::remark(&format!("{name} is not installed and left out: {}", machine::INSTALL)),
             }
         }
         others.push(("floor", proxies::floor(folder, count)?));

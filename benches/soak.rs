@@ -1,8 +1,9 @@
-//! Everything at once, for minutes: redirects of all kinds, changes by the API, slow clients, floods, reloads and
-//! scrapes.
+//! Everything at once, for minutes: redirects of all kinds, also over TLS and with proxy=true, changes by the API,
+//! expensive lists, imports, backups, checkpoints, flushes of clicks, slow clients, floods, reloads and scrapes; and
+//! the latencies of redirects at a fixed rate all the while.
 //!
 //! `cargo bench --bench soak`; `-- --minutes 1` for a look. Fails if an answer was wrong, memory grew by more than
-//! what was added explains, a descriptor leaked, or an error was logged.
+//! what was added explains, a descriptor leaked, a click was lost, or an error was logged.
 
 mod rig;
 
@@ -10,44 +11,54 @@ use std::collections::VecDeque;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use rig::http::{Answer, Connection, GOTO, TINY};
-use rig::links::{self, Kind};
+use rig::bursts::Burst;
+use rig::http::{Connection, GOTO};
+use rig::links::Kind;
+use rig::loads::{CHECKPOINTS, Target};
 use rig::machine::{self, Place};
+use rig::open_loop::{self, Latencies, PERCENTILES, Plan};
+use rig::origin::{BODY_BYTES, Downloads, Origin, Speed};
 use rig::report::{self, say};
 use rig::slow::SlowClients;
-use rig::tinyd::{Setup, Tinyd};
+use rig::tinyd::{self, Setup, Tinyd};
+use rig::tls::certificate::Certificate;
+use rig::tls::client::Client;
+use rig::visitors::{CLICKED_URL, Counts, LINKS, visit, visit_secure};
 use rig::{interrupt, stores};
 
-/// Links at the start: so few that the store's page cache holds all of them from the beginning.
-const LINKS: u64 = 10_000;
 /// Slow clients of either kind.
 const SLOW: usize = 200;
 /// Connections of a flood; more than there are places.
 const FLOOD: usize = 1_500;
-const PUBLIC: &str = "max_connections = 1000\nhead_timeout_seconds = 5\nidle_timeout_seconds = 10\n\
-                      write_timeout_seconds = 5\n";
+const PUBLIC: &str = "url = \"https://go.example.com\"\nmax_connections = 1000\nhead_timeout_seconds = 5\nidle_timeout_seconds = 10\n\
+                      write_timeout_seconds = 10\n";
+/// What is logged because the destination of fetches is on this machine.
+const EXPECTED_WARNING: &str = " WARN fetch.allow: ";
 /// How often a flood comes, and how long it stays.
 const FLOOD_EVERY: Duration = Duration::from_secs(15);
 const FLOOD_STAYS: Duration = Duration::from_secs(3);
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
-/// Between two requests of a client, so that the machine has room for all.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How often it is looked whether a minute is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two rounds of changes.
 const CHANGE_PAUSE: Duration = Duration::from_millis(100);
-const PIPELINED: usize = 16;
-/// A connection that was used within that does not give way to a newcomer; the server counts whole seconds.
-const IN_USE: Duration = Duration::from_secs(1);
+/// Downloads that go on all the while.
+const SLOW_DOWNLOADS: usize = 8;
+/// Connections of those whose latencies are measured.
+const PROBES: usize = 64;
+/// How often changes pause, and for how long: a checkpoint waits for a second without writes.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(12);
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1_500);
 /// Links that are there for a while before they are deleted.
 const KEPT: usize = 50;
 
@@ -67,147 +78,13 @@ struct Options {
     /// Minutes that it takes
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
+
+    /// Redirects a second whose latencies are measured
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
 }
 
-/// What all clients count together.
-#[derive(Debug, Default)]
-struct Counts {
-    redirects: AtomicU64,
-    refusals: AtomicU64,
-    calls: AtomicU64,
-    added: AtomicU64,
-    reloads: AtomicU64,
-    scrapes: AtomicU64,
-    turned_away: AtomicU64,
-    gave_way: AtomicU64,
-    wrong: AtomicU64,
-    /// The first answers that were wrong.
-    examples: Mutex<Vec<String>>,
-    is_over: AtomicBool,
-}
-
-impl Counts {
-    fn one(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn wrong(&self, what: String) {
-        Self::one(&self.wrong);
-        let mut examples = self.examples.lock();
-        if examples.len() < 10 {
-            examples.push(what);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
-}
-
-/// A client that makes redirects. `used` is when it last asked on its connection, or made it.
-struct Visitor<'c> {
-    server: SocketAddr,
-    counts: &'c Counts,
-    connection: Option<Connection>,
-    used: Instant,
-    /// Whether the connection has been answered on, so that it is not new.
-    is_known: bool,
-}
-
-impl Visitor<'_> {
-    /// Sends requests and checks the answers. A flood may refuse a new connection, and evict an idle one.
-    fn ask(&mut self, requests: &[u8], answers: usize, what: &str, is_right: impl Fn(&Answer) -> bool) {
-        let asks = Instant::now();
-        if self.connection.is_none() {
-            self.used = asks;
-            self.is_known = false;
-            self.connection = Connection::open(self.server).ok();
-        }
-        let Some(connection) = &mut self.connection else {
-            self.counts.wrong(format!("{what}: no connection"));
-            return;
-        };
-        // If it is closed, reading says so.
-        let _ = connection.send(requests);
-        for _ in 0..answers {
-            match connection.answer() {
-                Ok(answer) if is_right(&answer) => {
-                    self.is_known = true;
-                    Counts::one(if answer.status < 400 {
-                        &self.counts.redirects
-                    } else {
-                        &self.counts.refusals
-                    });
-                }
-                Ok(answer) if answer.status == 503 && !self.is_known => {
-                    Counts::one(&self.counts.turned_away);
-                    self.connection = None;
-                    return;
-                }
-                Ok(answer) => return self.fail(format!("{what}: {} {:?}", answer.status, answer.location)),
-                Err(_) if self.used.elapsed() >= IN_USE => {
-                    Counts::one(&self.counts.gave_way);
-                    self.connection = None;
-                    return;
-                }
-                Err(error) => return self.fail(format!("{what}: {error:#}")),
-            }
-        }
-        self.used = asks;
-    }
-
-    fn fail(&mut self, what: String) {
-        self.counts.wrong(what);
-        self.connection = None;
-    }
-}
-
-/// Asks for everything that the public listener has, in turns.
-fn visit(server: SocketAddr, counts: &Counts, first: u64) {
-    let mut visitor = Visitor {
-        server,
-        counts,
-        connection: None,
-        used: Instant::now(),
-        is_known: false,
-    };
-    let request =
-        |method: &str, path: &str, id: &str| format!("{method} {path}{id} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let mut number = first;
-    while !counts.is_over() {
-        number += 1;
-        let link = links::mixed(number) % LINKS;
-        let (id, destination) = (links::id(link), links::destination(link));
-        let leads = |answer: &Answer| answer.status == 302 && answer.location.as_deref() == Some(&destination);
-        let goto = request("GET", GOTO, &id);
-        match number % 8 {
-            0 => {
-                // A connection for one request.
-                visitor.connection = None;
-                visitor.ask(goto.as_bytes(), 1, "new connection", leads);
-            }
-            1 => visitor.ask(goto.repeat(PIPELINED).as_bytes(), PIPELINED, "pipelined", leads),
-            2 => visitor.ask(request("HEAD", GOTO, &id).as_bytes(), 1, "HEAD", leads),
-            3 => {
-                let hops = format!("{GOTO}{id}");
-                let is_hop = |answer: &Answer| answer.status == 301 && answer.location.as_deref() == Some(&hops);
-                visitor.ask(request("GET", TINY, &id).as_bytes(), 1, "hop", is_hop);
-            }
-            4 => {
-                let unknown = request("GET", GOTO, &links::unknown_id(number));
-                visitor.ask(unknown.as_bytes(), 1, "unknown", |answer| answer.status == 404);
-            }
-            5 => {
-                let malformed = format!("GET {GOTO}{id} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
-                visitor.ask(malformed.as_bytes(), 1, "malformed", |answer| answer.status == 400);
-                // It ends the connection.
-                visitor.connection = None;
-            }
-            _ => visitor.ask(goto.as_bytes(), 1, "keep-alive", leads),
-        }
-        thread::sleep(PAUSE);
-    }
-}
+type Clients = Vec<thread::JoinHandle<Result<()>>>;
 
 /// Adds links, changes and lists them, follows them, and deletes them after a while.
 fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
@@ -217,7 +94,7 @@ fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
         Counts::one(&counts.calls);
         api.call(action, &[&[("ks", ks)], params].concat())
     };
-    let mut number = 0;
+    let (mut number, mut paused) = (0, Instant::now());
     while !counts.is_over() {
         number += 1;
         let url = format!("https://example.com/soak/{number}");
@@ -252,6 +129,10 @@ fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
         if total != Some(kept.len() as u64) {
             counts.wrong(format!("list: {total:?} instead of {}", kept.len()));
         }
+        if paused.elapsed() >= CHECKPOINT_EVERY {
+            thread::sleep(CHECKPOINT_PAUSE);
+            paused = Instant::now();
+        }
         thread::sleep(CHANGE_PAUSE);
     }
     Ok(())
@@ -267,12 +148,14 @@ fn flood(server: SocketAddr, counts: &Counts) {
     let mut last = Instant::now();
     while !counts.is_over() {
         if last.elapsed() >= FLOOD_EVERY {
+            counts.is_flooded.store(true, Ordering::Relaxed);
             let idlers: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(server)).collect();
             thread::sleep(FLOOD_STAYS);
             drop(idlers);
             last = Instant::now();
         }
         thread::sleep(SCRAPE_EVERY);
+        counts.is_flooded.store(false, Ordering::Relaxed);
     }
 }
 
@@ -318,6 +201,77 @@ fn open_files(process: u32) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
 }
 
+/// Adds the link that is followed over TLS only, so that its clicks can be counted.
+fn clicked_link(tinyd: &Target) -> Result<String> {
+    let link = [
+        ("ks", tinyd.session()),
+        ("shortLink[systemName]", "CLICKED"),
+        ("shortLink[fullUrl]", CLICKED_URL),
+    ];
+    text(&Connection::open(tinyd.tinyd.admin)?.call("add", &link)?, "id")
+}
+
+/// What is wrong with the clicks that were counted.
+fn lost_clicks(tinyd: &Target, id: &str, followed: u64) -> Result<Vec<String>> {
+    let admin = tinyd.tinyd.admin;
+    let params = [("ks", tinyd.session()), ("id", id), ("withClicks", "1")];
+    let link = Connection::open(admin)?.call("get", &params)?;
+    let number = |name: &str| link.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let (clicks, dropped) = (
+        number("clicks") + number("previews"),
+        tinyd::metric(admin, "tinyd_clicks_dropped_total")?,
+    );
+    let mut failures = Vec::new();
+    if clicks != followed {
+        failures.push(format!("a link has {clicks} clicks and was followed {followed} times"));
+    }
+    if dropped > 0.0 {
+        failures.push(format!("{dropped} clicks were dropped"));
+    }
+    Ok(failures)
+}
+
+/// What goes on, each in a thread of its own.
+fn start_clients(target: &Arc<Target>, client: Client, clicked: &str, counts: &Arc<Counts>) -> Result<Clients> {
+    let tinyd = &target.tinyd;
+    let addresses = Addresses {
+        public: tinyd.public,
+        admin: tinyd.admin,
+        process: tinyd.process.id(),
+    };
+    let mut clients = Vec::new();
+    let mut start = |work: Box<dyn FnOnce(&Target, &Counts) -> Result<()> + Send>| {
+        let (target, counts) = (Arc::clone(target), Arc::clone(counts));
+        clients.push(thread::spawn(move || work(&target, &counts)));
+    };
+    for number in 0..3 {
+        start(Box::new(move |_, counts| {
+            visit(addresses.public, counts, number << 40);
+            Ok(())
+        }));
+    }
+    let (secure, clicked) = (tinyd.secure.context("no address for TLS")?, clicked.to_owned());
+    start(Box::new(move |_, counts| {
+        visit_secure(secure, &client, &clicked, counts);
+        Ok(())
+    }));
+    start(Box::new(move |target, counts| {
+        change(&addresses, target.session(), counts)
+    }));
+    start(Box::new(move |_, counts| {
+        flood(addresses.public, counts);
+        Ok(())
+    }));
+    start(Box::new(move |_, counts| operate(&addresses, counts)));
+    for (number, burst) in Burst::ALL.into_iter().enumerate() {
+        start(Box::new(move |target, counts| {
+            let came = counts.bursts.get(number).context("a burst that is not counted")?;
+            burst.repeat(target, came, || counts.is_over())
+        }));
+    }
+    Ok(clients)
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     if !options.cargo.is_wanted() {
@@ -327,52 +281,60 @@ fn main() -> Result<()> {
     say(&machine::summary());
     let scratch = machine::scratch()?;
     let data = scratch.path().join("data");
-    stores::prepared(Kind::Plain, LINKS)?.copy_to(&data)?;
+    stores::prepared(Kind::Named, LINKS)?.copy_to(&data)?;
+    let certificate = Certificate::new(scratch.path())?;
+    let origin = Origin::start()?;
+    let port = origin.address.port();
+    let fetch = format!("[fetch]\nallow = [\"127.0.0.0/8\"]\nports = [{port}]\nmax_bytes = {BODY_BYTES}\n");
     let mut tinyd = Tinyd::start(Setup {
         place: Place::Anywhere,
         threads: 2,
         public: PUBLIC,
+        more: &fetch,
+        certificate: Some(&certificate),
         ..Setup::new(&data, scratch.path())
     })?;
-    let ks = tinyd.session()?;
-    let addresses = Addresses {
-        public: tinyd.public,
-        admin: tinyd.admin,
-        process: tinyd.process.id(),
-    };
-    // All that is opened once is open after a first write.
-    Connection::open(tinyd.admin)?.call(
-        "add",
-        &[
-            ("ks", &ks),
-            ("shortLink[systemName]", "FIRST"),
-            ("shortLink[fullUrl]", "https://example.com/"),
-        ],
-    )?;
-    let files = open_files(addresses.process)?;
+    tinyd.wait_until_verified()?;
+    let (public, admin, process) = (tinyd.public, tinyd.admin, tinyd.process.id());
+    // Slow downloads come where floods are, those of bursts where none is: a flood may have them refused.
+    let target = Target::new("tinyd".to_owned(), tinyd, LINKS, scratch.path(), &origin)?.importing_again();
+    let source = target.source().clone();
+    let target = Arc::new(target.fetching_through(admin));
+    let clicked = clicked_link(&target)?;
+    // All that is opened once is open after that.
+    let files = open_files(process)?;
     let counts = Arc::new(Counts::default());
-    let slow = SlowClients::start(tinyd.public, SLOW, SLOW, Place::Anywhere)?;
-    let mut clients = Vec::new();
-    for number in 0..3 {
-        let counts = Arc::clone(&counts);
-        clients.push(thread::spawn(move || {
-            visit(addresses.public, &counts, number << 40);
-            Ok(())
-        }));
-    }
-    let of_changes = Arc::clone(&counts);
-    clients.push(thread::spawn(move || change(&addresses, &ks, &of_changes)));
-    let of_floods = Arc::clone(&counts);
-    clients.push(thread::spawn(move || {
-        flood(addresses.public, &of_floods);
-        Ok(())
-    }));
-    let of_operator = Arc::clone(&counts);
-    clients.push(thread::spawn(move || operate(&addresses, &of_operator)));
+    let probe = thread::spawn(move || {
+        open_loop::run(Plan {
+            server: public,
+            links: LINKS,
+            requests_a_second: options.rate,
+            seconds: 60 * options.minutes,
+            connections: PROBES,
+        })
+    });
+    let downloads = Downloads::start(&source, SLOW_DOWNLOADS, Speed::Slow)?;
+    let (received, since) = (downloads.received(), Instant::now());
+    let slow = SlowClients::start(public, SLOW, SLOW, Place::Anywhere)?;
+    let clients = start_clients(&target, Client::resuming(&certificate)?, &clicked, &counts)?;
 
-    let minutes = watch(&options, &addresses, &counts, &slow, &clients)?;
+    let minutes = watch(&options, &target, &counts, &slow, &clients)?;
+    let (mut failures, mut latency) = (Vec::new(), Value::Null);
+    // Of a soak that a client has ended, the latencies are still being measured.
+    if minutes.len() as u64 == options.minutes {
+        match probe.join() {
+            Ok(Ok(latencies)) => {
+                failures.extend(tell(&latencies, options.rate));
+                latency = latencies.json();
+            }
+            Ok(Err(error)) => failures.push(format!("latencies could not be measured: {error:#}")),
+            Err(_) => failures.push("what measures latencies panicked".to_owned()),
+        }
+    }
     counts.is_over.store(true, Ordering::Relaxed);
-    let mut failures = Vec::new();
+    if let Err(error) = downloads.flowed(&received, since.elapsed()) {
+        failures.push(format!("{error:#}"));
+    }
     for client in clients {
         match client.join() {
             Ok(Ok(())) => {}
@@ -380,16 +342,21 @@ fn main() -> Result<()> {
             Err(_) => failures.push("a client panicked".to_owned()),
         }
     }
-    drop(slow);
+    drop((slow, downloads));
+    failures.extend(lost_clicks(&target, &clicked, counts.secure.load(Ordering::Relaxed))?);
+    let mut tinyd = Arc::into_inner(target).context("a client is left")?.tinyd;
     let left = tinyd
         .process
-        .wait_until(Duration::from_secs(30), || Ok(open_files(addresses.process)? <= files));
+        .wait_until(Duration::from_secs(30), || Ok(open_files(process)? <= files));
     if left.is_err() {
-        let now = open_files(addresses.process)?;
+        let now = open_files(process)?;
         failures.push(format!("{now} descriptors are open, {files} at the start"));
     }
     failures.extend(judge(&minutes, &counts, &tinyd.log()));
-    report::write_json("soak", &json!({ "minutes": minutes, "failures": failures }))?;
+    report::write_json(
+        "soak",
+        &json!({ "minutes": minutes, "latency": latency, "failures": failures }),
+    )?;
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
@@ -397,26 +364,44 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Prints the latencies, and what is wrong with them.
+fn tell(latencies: &Latencies, rate: u64) -> Option<String> {
+    let names: Vec<_> = PERCENTILES.iter().map(|(name, _)| *name).chain(["failed"]).collect();
+    let shown = PERCENTILES
+        .iter()
+        .map(|(_, percentile)| format!("{:.0}", latencies.microseconds(*percentile)));
+    let row = shown.chain([latencies.failed.to_string()]).collect();
+    let title = format!("Latency at {rate} redirects a second, µs from when each was due");
+    report::table(&title, &names, vec![row]);
+    let failed = latencies.failed;
+    (failed > 0).then(|| format!("{failed} of the redirects at a fixed rate failed"))
+}
+
 /// A line for each minute.
 fn watch(
     options: &Options,
-    tinyd: &Addresses,
+    target: &Target,
     counts: &Counts,
     slow: &SlowClients,
     clients: &[thread::JoinHandle<Result<()>>],
 ) -> Result<Vec<Value>> {
+    let (process, admin) = (target.tinyd.process.id(), target.tinyd.admin);
     let mut minutes = Vec::new();
     let started = Instant::now();
-    say("minute  redirects  refusals  calls  added  reloads  turned away  gave way  slow closed  wrong  MB  files");
+    let loads: Vec<_> = Burst::ALL.iter().map(|burst| burst.load.title()).collect();
+    say(&format!("bursts: {}", loads.join(", ")));
+    say(
+        "minute  redirects     TLS  shakes  refusals  calls   links  reloads  turned away  gave way  slow closed  wrong     MB  files  checkpoints  bursts",
+    );
     for minute in 1..=options.minutes {
         while started.elapsed() < Duration::from_secs(60 * minute) {
             if clients.iter().any(thread::JoinHandle::is_finished) {
                 return Ok(minutes);
             }
-            thread::sleep(PAUSE * 100);
+            thread::sleep(LOOK_INTERVAL);
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (resident, files) = (resident(tinyd.process)?, open_files(tinyd.process)?);
+        let (resident, files) = (resident(process)?, open_files(process)?);
         let line = json!({
             "minute": minute,
             "redirects": read(&counts.redirects),
@@ -429,22 +414,32 @@ fn watch(
             "gaveWay": read(&counts.gave_way),
             "slowClosed": slow.closed(),
             "wrong": read(&counts.wrong),
+            "redirectsOverTls": read(&counts.secure),
+            "handshakes": read(&counts.handshakes),
+            "checkpoints": tinyd::metric(admin, CHECKPOINTS)? as u64,
+            "bursts": counts.bursts.iter().map(read).collect::<Vec<_>>(),
+            "links": tinyd::metric(admin, "tinyd_map_links")? as u64,
             "residentBytes": resident,
             "openFiles": files,
         });
         let number = |name: &str| line.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let bursts: Vec<_> = counts.bursts.iter().map(|came| read(came).to_string()).collect();
         say(&format!(
-            "{minute:>6}  {:>9}  {:>8}  {:>5}  {:>5}  {:>7}  {:>11}  {:>8}  {:>11}  {:>5}  {:>4.1}  {files:>5}",
+            "{minute:>6}  {:>9}  {:>6}  {:>6}  {:>8}  {:>5}  {:>6}  {:>7}  {:>11}  {:>8}  {:>11}  {:>5}  {:>5.1}  {files:>5}  {:>11}  {}",
             number("redirects"),
+            number("redirectsOverTls"),
+            number("handshakes"),
             number("refusals"),
             number("calls"),
-            number("added"),
+            number("links"),
             number("reloads"),
             number("turnedAway"),
             number("gaveWay"),
             number("slowClosed"),
             number("wrong"),
             resident as f64 / f64::from(1 << 20),
+            number("checkpoints"),
+            bursts.join(" "),
         ));
         minutes.push(line);
     }
@@ -459,12 +454,19 @@ fn judge(minutes: &[Value], counts: &Counts, log: &str) -> Vec<String> {
         let examples = counts.examples.lock().join("; ");
         failures.push(format!("{wrong} answers were wrong: {examples}"));
     }
+    let checkpoints = minutes
+        .last()
+        .and_then(|minute| minute.get("checkpoints"))
+        .and_then(Value::as_u64);
+    if checkpoints == Some(0) {
+        failures.push("there was no checkpoint".to_owned());
+    }
     // Of a short run, the first minute has to do.
     let first = minutes.get(1.min(minutes.len().saturating_sub(2)));
     if let (Some(first), Some(last)) = (first, minutes.last()) {
         let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64).unwrap_or(0);
         let grown = number(last, "residentBytes").saturating_sub(number(first, "residentBytes"));
-        let added = number(last, "added") - number(first, "added");
+        let added = number(last, "links").saturating_sub(number(first, "links"));
         let bound = GROWTH_BYTES + added * GROWTH_BYTES_A_LINK;
         say(&format!(
             "memory grew by {grown} bytes while {added} links were added; at most {bound} are allowed"
@@ -475,6 +477,7 @@ fn judge(minutes: &[Value], counts: &Counts, log: &str) -> Vec<String> {
     }
     let errors = log
         .lines()
+        .filter(|line| !line.contains(EXPECTED_WARNING))
         .filter(|line| line.contains(" ERROR ") || line.contains(" WARN ") || line.contains("panicked"));
     failures.extend(errors.take(10).map(|line| format!("logged: {line}")));
     failures

@@ -154,6 +154,11 @@ fn name(number: u64) -> String {
     format!("{} {} {number}", word(9), word(10))
 }
 
+/// Where a named link leads.
+pub(crate) fn named_destination(number: u64) -> String {
+    destination(number).replace("video.example.com", &host(number))
+}
+
 /// What a named link has of its own.
 fn named(number: u64, created: i64) -> serde_json::Value {
     let system_name = match draw(number, 2, 10) {
@@ -175,7 +180,7 @@ fn named(number: u64, created: i64) -> serde_json::Value {
         _ => (3, None, None),
     };
     json!({
-        "fullUrl": destination(number).replace("video.example.com", &host(number)),
+        "fullUrl": named_destination(number),
         "userId": user(number),
         "name": name(number),
         "systemName": system_name,

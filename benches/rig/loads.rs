@@ -1,6 +1,7 @@
 //! What else tinyd does while redirects are measured. Clients run on the load generator's core, in the time that it
 //! leaves, so that latencies tell of tinyd.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +46,7 @@ const CLICKERS: u32 = 16;
 const LEAD: Duration = Duration::from_secs(1);
 
 /// Metrics that say that something has happened.
-const CHECKPOINTS: &str = "tinyd_store_checkpoint_duration_seconds_count";
+pub(crate) const CHECKPOINTS: &str = "tinyd_store_checkpoint_duration_seconds_count";
 const BATCHES: &str = "tinyd_store_batch_writes_count";
 
 /// Something that tinyd does.
@@ -113,6 +114,8 @@ pub(crate) struct Target {
     scratch: PathBuf,
     downloads: Source,
     imported: Arc<AtomicU64>,
+    /// Whether each import is of the same links, which the second one updates.
+    imports_again: bool,
     /// A number of its own for each run of wrk.
     runs: AtomicU64,
 }
@@ -127,8 +130,29 @@ impl Target {
             links,
             scratch: scratch.to_owned(),
             imported: Arc::default(),
+            imports_again: false,
             runs: AtomicU64::new(0),
         })
+    }
+
+    /// Has each import be of the same links, so that the store does not grow.
+    pub(crate) const fn importing_again(mut self) -> Self {
+        self.imports_again = true;
+        self
+    }
+
+    /// Has content fetched through this listener.
+    pub(crate) const fn fetching_through(mut self, server: SocketAddr) -> Self {
+        self.downloads.server = server;
+        self
+    }
+
+    pub(crate) const fn source(&self) -> &Source {
+        &self.downloads
+    }
+
+    pub(crate) fn session(&self) -> &str {
+        &self.session
     }
 
     fn url(&self) -> String {
@@ -259,10 +283,25 @@ impl Going {
             target.url(),
         );
         let config = target.tinyd.config().to_string_lossy().into_owned();
+        let (step, policy) = if target.imports_again {
+            (0, "update")
+        } else {
+            (IMPORTED, "fail")
+        };
         self.client(move || {
-            let first = FIRST_IMPORTED + imported.fetch_add(IMPORTED, Ordering::Relaxed);
+            let first = FIRST_IMPORTED + imported.fetch_add(step, Ordering::Relaxed);
             links::write_lines_of(&file, Kind::Named, first..first + IMPORTED)?;
-            let args = ["import", "--url", &url, "--config", &config, &file.to_string_lossy()];
+            let file = file.to_string_lossy();
+            let args = [
+                "import",
+                "--on-conflict",
+                policy,
+                "--url",
+                &url,
+                "--config",
+                &config,
+                &file,
+            ];
             tinyd::run_at(Place::Aside, &args)?;
             Ok(IMPORTED)
         });

@@ -7,6 +7,7 @@
 pub(crate) mod beside;
 pub(crate) mod beside_loads;
 pub(crate) mod browsing;
+pub(crate) mod bursts;
 pub(crate) mod contest;
 pub(crate) mod cpu;
 pub(crate) mod disk;
@@ -31,6 +32,7 @@ pub(crate) mod slow;
 pub(crate) mod stores;
 pub(crate) mod tinyd;
 pub(crate) mod tls;
+pub(crate) mod visitors;
 pub(crate) mod wrk;
 
 /// What every benchmark takes besides its own options.

@@ -7,10 +7,20 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::rig::machine;
+
+/// The tables and remarks so far, as Markdown.
+static DOCUMENT: Mutex<String> = Mutex::new(String::new());
+
+/// Prints a line that a reader of the tables must know, such as a server that is missing.
+pub(crate) fn remark(text: &str) {
+    say(text);
+    DOCUMENT.lock().push_str(&format!("{text}\n\n"));
+}
 
 /// Prints a line.
 pub(crate) fn say(text: &str) {
@@ -28,20 +38,39 @@ pub(crate) fn table(title: &str, names: &[&str], rows: Vec<Vec<String>>) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!("\n{title}\n\n{table}");
+    DOCUMENT.lock().push_str(&format!("## {title}\n\n{table}\n\n"));
 }
 
-/// Writes the results, with the machine and the command, to `target/bench/NAME.json`.
-pub(crate) fn write_json(name: &str, results: &Value) -> Result<()> {
-    let file = machine::output()?.join(format!("{name}.json"));
+/// Writes all tables and remarks so far, with the machine, the command and the plots, to `target/bench/NAME.md`.
+pub(crate) fn write_markdown(name: &str, plots: &[&str]) -> Result<()> {
+    let file = machine::output()?.join(format!("{name}.md"));
+    let mut text = format!("# {}\n\n{}\n\n", command_line(name), machine::summary());
+    text.push_str(&DOCUMENT.lock());
+    for plot in plots {
+        text.push_str(&format!("![{plot}]({plot}.svg)\n"));
+    }
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    say(&format!("written: {}", file.display()));
+    Ok(())
+}
+
+/// The command that has started this benchmark.
+fn command_line(name: &str) -> String {
     let command: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let arguments = if command.is_empty() {
         String::new()
     } else {
         format!(" -- {}", command.join(" "))
     };
+    format!("cargo bench --bench {name}{arguments}")
+}
+
+/// Writes the results, with the machine and the command, to `target/bench/NAME.json`.
+pub(crate) fn write_json(name: &str, results: &Value) -> Result<()> {
+    let file = machine::output()?.join(format!("{name}.json"));
     let whole = json!({
         "machine": machine::description(),
-        "command": format!("cargo bench --bench {name}{arguments}"),
+        "command": command_line(name),
         "results": results,
     });
     fs::write(&file, format!("{whole:#}\n")).with_context(|| format!("writing {}", file.display()))?;

@@ -29,6 +29,7 @@ DOCUMENTS_LEFT_OUT = {
     "../README.md": "builds from source",
     "benchmarks.md": "for developers",
     "contributing.md": "for developers",
+    "load-testing.md": "takes minutes and both cores; needs other servers and load generators",
     "containers.md": "needs a container engine; systemd/packaging/run_packages.py runs the image",
     "kaltura-api.md": "formats",
 }

@@ -17,7 +17,7 @@ use crate::rig::contest::{self, Lane, Measured};
 use crate::rig::http::GOTO;
 use crate::rig::links;
 use crate::rig::machine::{self, Place};
-use crate::rig::report::{Goal, say};
+use crate::rig::report::{self, Goal, say};
 use crate::rig::stores::Prepared;
 use crate::rig::tls::certificate::Certificate;
 use crate::rig::tls::client::Client;
@@ -69,7 +69,7 @@ impl<'f> Field<'f> {
         for kind in Kind::ALL {
             match kind.start(&field.site())? {
                 Some(server) => field.servers.push(server),
-                None => say(&format!(
+                None => report::remark(&format!(
                     "{} is not installed and left out: {}",
                     kind.name(),
                     machine::INSTALL
