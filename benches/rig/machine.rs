@@ -44,6 +44,12 @@ impl Place {
     pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
         let core = self.core().map(|core| core.to_string());
         let mut words = Vec::new();
+        if matches!(self, Self::Server | Self::Anywhere) {
+            // As a service has: Linux shares the time among sessions first, and priorities count within one. A server
+            // that gives some threads a lower one would else give way to its clients by that. PostgreSQL's processes
+            // each begin one.
+            words.push(OsStr::new("setsid"));
+        }
         if self == Self::Aside {
             words.extend(["chrt", "--idle", "0"].map(OsStr::new));
         }
