@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use rig::bursts::Burst;
 use rig::http::{Connection, GOTO};
 use rig::links::Kind;
-use rig::loads::{CHECKPOINTS, Target};
+use rig::loads::{CHECKPOINTS, Load, Target};
 use rig::machine::{self, Place};
 use rig::open_loop::{self, Latencies, PERCENTILES, Plan};
 use rig::origin::{BODY_BYTES, Downloads, Origin, Speed};
@@ -82,9 +82,11 @@ struct Options {
     /// Redirects a second whose latencies are measured
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
-}
 
-type Clients = Vec<thread::JoinHandle<Result<()>>>;
+    /// Of the loads that come in bursts, only these; can be given several times
+    #[arg(long, value_enum)]
+    burst: Vec<Load>,
+}
 
 /// Adds links, changes and lists them, follows them, and deletes them after a while.
 fn change(tinyd: &Addresses, ks: &str, counts: &Counts) -> Result<()> {
@@ -231,8 +233,18 @@ fn lost_clicks(tinyd: &Target, id: &str, followed: u64) -> Result<Vec<String>> {
     Ok(failures)
 }
 
+/// What a client does until it is over.
+type Work = Box<dyn FnOnce(&Target, &Counts) -> Result<()> + Send>;
+type Clients = Vec<thread::JoinHandle<Result<()>>>;
+
 /// What goes on, each in a thread of its own.
-fn start_clients(target: &Arc<Target>, client: Client, clicked: &str, counts: &Arc<Counts>) -> Result<Clients> {
+fn start_clients(
+    target: &Arc<Target>,
+    client: Client,
+    clicked: &str,
+    counts: &Arc<Counts>,
+    bursts: &[Load],
+) -> Result<Clients> {
     let tinyd = &target.tinyd;
     let addresses = Addresses {
         public: tinyd.public,
@@ -240,7 +252,7 @@ fn start_clients(target: &Arc<Target>, client: Client, clicked: &str, counts: &A
         process: tinyd.process.id(),
     };
     let mut clients = Vec::new();
-    let mut start = |work: Box<dyn FnOnce(&Target, &Counts) -> Result<()> + Send>| {
+    let mut start = |work: Work| {
         let (target, counts) = (Arc::clone(target), Arc::clone(counts));
         clients.push(thread::spawn(move || work(&target, &counts)));
     };
@@ -263,7 +275,8 @@ fn start_clients(target: &Arc<Target>, client: Client, clicked: &str, counts: &A
         Ok(())
     }));
     start(Box::new(move |_, counts| operate(&addresses, counts)));
-    for (number, burst) in Burst::ALL.into_iter().enumerate() {
+    let all = Burst::ALL.into_iter().enumerate();
+    for (number, burst) in all.filter(|(_, burst)| bursts.is_empty() || bursts.contains(&burst.load)) {
         start(Box::new(move |target, counts| {
             let came = counts.bursts.get(number).context("a burst that is not counted")?;
             burst.repeat(target, came, || counts.is_over())
@@ -316,7 +329,13 @@ fn main() -> Result<()> {
     let downloads = Downloads::start(&source, SLOW_DOWNLOADS, Speed::Slow)?;
     let (received, since) = (downloads.received(), Instant::now());
     let slow = SlowClients::start(public, SLOW, SLOW, Place::Anywhere)?;
-    let clients = start_clients(&target, Client::resuming(&certificate)?, &clicked, &counts)?;
+    let clients = start_clients(
+        &target,
+        Client::resuming(&certificate)?,
+        &clicked,
+        &counts,
+        &options.burst,
+    )?;
 
     let minutes = watch(&options, &target, &counts, &slow, &clients)?;
     let (mut failures, mut latency) = (Vec::new(), Value::Null);
@@ -377,6 +396,28 @@ fn tell(latencies: &Latencies, rate: u64) -> Option<String> {
     (failed > 0).then(|| format!("{failed} of the redirects at a fixed rate failed"))
 }
 
+/// What is shown of each minute: a heading as wide as the values, and the name of the value.
+const COLUMNS: [(&str, &str); 15] = [
+    ("min", "minute"),
+    ("redirects", "redirects"),
+    ("    TLS", "redirectsOverTls"),
+    ("shakes", "handshakes"),
+    ("refusals", "refusals"),
+    (" calls", "calls"),
+    ("   links", "links"),
+    ("reloads", "reloads"),
+    ("turned away", "turnedAway"),
+    ("gave way", "gaveWay"),
+    ("slow closed", "slowClosed"),
+    ("wrong", "wrong"),
+    ("  MB", "residentMegabytes"),
+    ("files", "openFiles"),
+    (
+        "checkpoints; bursts of adds, lists, imports, backups, fetches",
+        "checkpointsAndBursts",
+    ),
+];
+
 /// A line for each minute.
 fn watch(
     options: &Options,
@@ -388,11 +429,8 @@ fn watch(
     let (process, admin) = (target.tinyd.process.id(), target.tinyd.admin);
     let mut minutes = Vec::new();
     let started = Instant::now();
-    let loads: Vec<_> = Burst::ALL.iter().map(|burst| burst.load.title()).collect();
-    say(&format!("bursts: {}", loads.join(", ")));
-    say(
-        "minute  redirects     TLS  shakes  refusals  calls   links  reloads  turned away  gave way  slow closed  wrong     MB  files  checkpoints  bursts",
-    );
+    let titles = COLUMNS.map(|(title, _)| title);
+    say(&titles.join("  "));
     for minute in 1..=options.minutes {
         while started.elapsed() < Duration::from_secs(60 * minute) {
             if clients.iter().any(thread::JoinHandle::is_finished) {
@@ -402,6 +440,8 @@ fn watch(
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (resident, files) = (resident(process)?, open_files(process)?);
+        let checkpoints = tinyd::metric(admin, CHECKPOINTS)? as u64;
+        let bursts: Vec<_> = counts.bursts.iter().map(|came| read(came).to_string()).collect();
         let line = json!({
             "minute": minute,
             "redirects": read(&counts.redirects),
@@ -416,31 +456,21 @@ fn watch(
             "wrong": read(&counts.wrong),
             "redirectsOverTls": read(&counts.secure),
             "handshakes": read(&counts.handshakes),
-            "checkpoints": tinyd::metric(admin, CHECKPOINTS)? as u64,
-            "bursts": counts.bursts.iter().map(read).collect::<Vec<_>>(),
+            "checkpoints": checkpoints,
+            "checkpointsAndBursts": format!("{checkpoints}; {}", bursts.join(" ")),
             "links": tinyd::metric(admin, "tinyd_map_links")? as u64,
             "residentBytes": resident,
+            "residentMegabytes": resident >> 20,
             "openFiles": files,
         });
-        let number = |name: &str| line.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let bursts: Vec<_> = counts.bursts.iter().map(|came| read(came).to_string()).collect();
-        say(&format!(
-            "{minute:>6}  {:>9}  {:>6}  {:>6}  {:>8}  {:>5}  {:>6}  {:>7}  {:>11}  {:>8}  {:>11}  {:>5}  {:>5.1}  {files:>5}  {:>11}  {}",
-            number("redirects"),
-            number("redirectsOverTls"),
-            number("handshakes"),
-            number("refusals"),
-            number("calls"),
-            number("links"),
-            number("reloads"),
-            number("turnedAway"),
-            number("gaveWay"),
-            number("slowClosed"),
-            number("wrong"),
-            resident as f64 / f64::from(1 << 20),
-            number("checkpoints"),
-            bursts.join(" "),
-        ));
+        let cells = COLUMNS.map(|(title, name)| {
+            let value = line
+                .get(name)
+                .map_or_else(String::new, ToString::to_string)
+                .replace('"', "");
+            format!("{value:>width$}", width = title.len())
+        });
+        say(&cells.join("  "));
         minutes.push(line);
     }
     Ok(minutes)
