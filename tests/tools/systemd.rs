@@ -45,7 +45,9 @@ pub fn hung_redirect_thread_stops_the_heartbeat() {
     let manager = Manager::new();
     // The thread hangs when it accepts its first connection, which is that of this test.
     let Hanging(appliance) = &Hanging::start(&manager, "accept4");
-    let _connection = Connection::open(&appliance.public);
+    let mut connection = Connection::open(&appliance.public);
+    // The kernel holds a connection back while nothing has come.
+    connection.send(b"G");
     appliance.wait_for_log("server thread unresponsive");
 }
 
