@@ -138,8 +138,9 @@ fn count(data: &Path, scratch: &Path, manner: Manner, targets: &[String], reques
         certificate: certificate.as_ref(),
         ..Setup::new(data, scratch)
     })?;
-    // Else it would be counted in the longer run, and not in the shorter one.
+    // Else they would be counted in the longer run, and not in the shorter one.
     tinyd.wait_until_verified()?;
+    tinyd.wait_until_journal(data)?;
     let targets: Vec<_> = targets.iter().cycle().take(requests).collect();
     match manner {
         Manner::Together(together) => {

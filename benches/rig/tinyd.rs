@@ -173,6 +173,12 @@ impl Tinyd {
         )
     }
 
+    /// Waits until the journal is made, as it is a second after each start.
+    pub(crate) fn wait_until_journal(&mut self, data: &Path) -> Result<()> {
+        let journal = data.join("links.redb.journal");
+        self.process.wait_until(READY_TIMEOUT, || Ok(journal.exists()))
+    }
+
     /// Waits until the public listener has no connection any more.
     pub(crate) fn wait_until_nobody_is_connected(&mut self) -> Result<()> {
         let admin = self.admin;
