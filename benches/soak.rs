@@ -20,7 +20,7 @@ use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use rig::bursts::Burst;
+use rig::bursts::{Burst, LOOK_INTERVAL};
 use rig::http::{Connection, GOTO};
 use rig::links::Kind;
 use rig::loads::{CHECKPOINTS, Load, Target};
@@ -48,8 +48,6 @@ const FLOOD_EVERY: Duration = Duration::from_secs(15);
 const FLOOD_STAYS: Duration = Duration::from_secs(3);
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether a minute is over.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two rounds of changes.
 const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 /// Downloads that go on all the while.

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 
 use crate::rig::loads::{Going, Load, Target};
 
-/// How often a load that waits for its turn looks whether it is over.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often what waits for its time looks whether that has come.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A load, how long it goes on, and how often it comes.
 #[derive(Debug, Clone, Copy)]
