@@ -2,12 +2,15 @@
 
 mod admin;
 mod drain;
+mod event_loop;
+mod exchange;
 mod general;
 mod https_redirect;
 mod incoming;
 mod inspection;
 mod lock;
-mod redirect_loop;
+mod loop_connection;
+mod redirect_task;
 mod reload;
 mod routes;
 mod systemd;

@@ -1,5 +1,7 @@
-//! The threads that serve redirects: each has a runtime, its own listeners and its own connections, so that none waits
-//! for another. A connection that asks for anything else is left to the general threads.
+//! The threads that serve redirects, in pairs: one with an event loop for plain ones over plain HTTP, and one with a
+//! runtime for those over TLS and those that wait for something. Each pair has its own listeners and its own
+//! connections, so that none waits for another. A connection that asks for anything else is left to the general
+//! threads.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -7,23 +9,25 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::connection::closer::Inbox;
 use crate::http::connection::guard::Handover;
 use crate::http::connection::listener::Listening;
 use crate::http::connection::serve::Signals;
 use crate::http::connection::set::{
-    AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionSet, ConnectionSets, Gate,
+    AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionPolicy, ConnectionSet, ConnectionSets, Gate,
 };
 use crate::http::connection::{Scheme, serve};
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
-use crate::server::redirect_loop::NewConnection;
+use crate::server::event_loop::EventLoop;
+use crate::server::loop_connection::{LoopConnection, Turn};
 use crate::server::routes::PublicService;
 use crate::server::systemd::Heartbeat;
-use crate::server::{general, incoming, redirect_loop};
+use crate::server::{general, incoming, redirect_task};
 use crate::tls::{Protocol, Secure, TlsServer};
 
 #[derive(Debug, Clone)]
@@ -111,29 +115,7 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
     let running = of_threads.len();
     let connections: Vec<_> = (0..running).map(|_| ConnectionSets::default()).collect();
     for (number, (listeners, connections)) in of_threads.into_iter().zip(connections.clone()).enumerate() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let ending = ThreadExitSignal(sender.clone());
-        let counters = worker.metrics.redirects.for_thread();
-        let worker = Arc::new(Worker {
-            https: worker.https.as_ref().map(|https| Https {
-                fast_path: Arc::new(https.fast_path.for_thread(worker.metrics.redirects.for_thread())),
-                tls: https.tls.clone(),
-                redirecting: https.redirecting.clone(),
-            }),
-            fast_path: Arc::new(worker.fast_path.for_thread(counters)),
-            ..worker.clone()
-        });
-        let run = move || {
-            // Dropped last: the runtime holds connections, and these the links.
-            let _ending = ending;
-            if let Err(error) = runtime.block_on(worker.run(listeners, connections)) {
-                tracing::error!(%error, "redirect thread ended");
-            }
-            drop(runtime);
-        };
-        thread::Builder::new()
-            .name(format!("tinyd-public-{number}"))
-            .spawn(run)?;
+        start_pair(worker, number, listeners, connections, ThreadExitSignal(sender.clone()))?;
     }
     Ok(Workers {
         ended,
@@ -142,12 +124,104 @@ pub(super) fn start(worker: &Worker, threads: usize, addresses: Vec<Vec<Listenin
     })
 }
 
+fn start_pair(
+    worker: &Worker,
+    number: usize,
+    listeners: Vec<Listening>,
+    connections: ConnectionSets,
+    ending: ThreadExitSignal,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = Arc::new(worker.for_thread());
+    let (plain, others): (Vec<_>, Vec<_>) = listeners
+        .into_iter()
+        .partition(|listening| listening.scheme == Scheme::Http && !worker.redirects_to_https());
+    let (hand_over, handed_over) = oneshot::channel();
+    if plain.is_empty() {
+        // Nor is there anything to wait for.
+        let _ = hand_over.send(Vec::new());
+    } else {
+        let (tasks, handle) = (Arc::clone(&tasks), runtime.handle().clone());
+        let event_loop = EventLoop::new(
+            worker.for_thread().fast_path,
+            worker.gate.clone(),
+            connections.before.clone(),
+            plain,
+            Box::new(move |connection, policy, entry| tasks.spawn(&handle, connection, policy, entry)),
+        )?;
+        let heartbeat = worker.heartbeat.clone();
+        runtime.spawn(wake_when_stopped(
+            worker.gate.stopped.clone(),
+            Arc::clone(event_loop.inbox()),
+        ));
+        let run = move || {
+            if let Err(error) = event_loop.run(heartbeat, |listeners| drop(hand_over.send(listeners))) {
+                tracing::error!(%error, "redirect thread ended");
+            }
+        };
+        thread::Builder::new()
+            .name(format!("tinyd-public-{number}"))
+            .spawn(run)?;
+    }
+    let run = move || {
+        // Dropped last: the runtime holds connections, and these the links.
+        let _ending = ending;
+        if let Err(error) = runtime.block_on(tasks.run(others, handed_over, connections)) {
+            tracing::error!(%error, "redirect thread ended");
+        }
+        drop(runtime);
+    };
+    thread::Builder::new()
+        .name(format!("tinyd-async-{number}"))
+        .spawn(run)?;
+    Ok(())
+}
+
+async fn wake_when_stopped(mut stopped: watch::Receiver<bool>, inbox: Arc<Inbox>) {
+    // Without a sender, the program ends too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    inbox.wake();
+}
+
 impl Worker {
-    async fn run(self: Arc<Self>, listeners: Vec<Listening>, connections: ConnectionSets) -> io::Result<()> {
+    /// With counts and clicks of its own.
+    fn for_thread(&self) -> Self {
+        let counters = || self.metrics.redirects.for_thread();
+        Self {
+            https: self.https.as_ref().map(|https| Https {
+                fast_path: Arc::new(https.fast_path.for_thread(counters())),
+                ..https.clone()
+            }),
+            fast_path: Arc::new(self.fast_path.for_thread(counters())),
+            ..self.clone()
+        }
+    }
+
+    fn redirects_to_https(&self) -> bool {
+        self.https.as_ref().is_some_and(|https| https.redirecting.is_some())
+    }
+
+    /// Accepts connections of these listeners, and of those that the event loop hands over when the process drains.
+    async fn run(
+        self: Arc<Self>,
+        listeners: Vec<Listening>,
+        handed_over: oneshot::Receiver<Vec<Listening>>,
+        connections: ConnectionSets,
+    ) -> io::Result<()> {
         tokio::spawn(self.heartbeat.clone().run());
+        let accepting_plain = async {
+            let listeners = handed_over.await.map_err(io::Error::other)?;
+            self.accept(listeners, &connections).await
+        };
+        tokio::try_join!(self.accept(listeners, &connections), accepting_plain)?;
+        connections.settled().await;
+        Ok(())
+    }
+
+    async fn accept(self: &Arc<Self>, listeners: Vec<Listening>, connections: &ConnectionSets) -> io::Result<()> {
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (worker, connections) = (Arc::clone(&self), connections.clone());
+            let (worker, connections) = (Arc::clone(self), connections.clone());
             let serve = move |stream, address, scheme, is_draining| {
                 worker.take(stream, address, scheme, is_draining, connections.of(is_draining));
             };
@@ -160,7 +234,6 @@ impl Worker {
         while let Some(ended) = accepting.join_next().await {
             ended??;
         }
-        connections.settled().await;
         Ok(())
     }
 
@@ -190,17 +263,27 @@ impl Worker {
             return;
         }
         let is_announced = policy.is_announced_by(&peer);
-        let mut connection = NewConnection::new(stream, peer, slot, is_draining);
-        if !is_announced && connection.answer(&self.fast_path, &policy) {
-            return;
+        let mut connection = LoopConnection::new(stream, peer, slot, is_draining);
+        if is_announced || connection.answer(&self.fast_path, &policy, None) != Turn::Over {
+            self.spawn(&Handle::current(), connection, policy, connections.enter(at));
         }
-        let context = self.gate.context(policy, scheme);
-        connections.spawn(at, |entry| Arc::clone(self).serve(connection, context, entry));
     }
 
-    async fn serve(self: Arc<Self>, connection: NewConnection, context: ConnectionContext, entry: ConnectionEntry) {
+    /// Serves a connection over plain HTTP in a task of this runtime, the worker's.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        connection: LoopConnection,
+        policy: Arc<ConnectionPolicy>,
+        entry: ConnectionEntry,
+    ) {
+        let context = self.gate.context(policy, Scheme::Http);
+        entry.spawn_on(runtime, |entry| Arc::clone(self).serve(connection, context, entry));
+    }
+
+    async fn serve(self: Arc<Self>, connection: LoopConnection, context: ConnectionContext, entry: ConnectionEntry) {
         let activity = entry.activity();
-        let served = match redirect_loop::serve(connection, &self.fast_path, &context, activity).await {
+        let served = match redirect_task::serve(connection, &self.fast_path, &context, activity).await {
             Ok(Some(handover)) => general::serve(&self.general, handover, self.service.clone(), context, activity),
             Ok(None) => return,
             Err(error) => Err(error),
@@ -234,7 +317,7 @@ impl Worker {
             let (connection, protocol) = incoming::secured(connection, &https.tls, &context, activity).await?;
             Ok(match protocol {
                 Protocol::Http1 => {
-                    let served = redirect_loop::serve_secured(connection, &https.fast_path, &context, activity);
+                    let served = redirect_task::serve_secured(connection, &https.fast_path, &context, activity);
                     served.await?.map(|connection| (connection, protocol))
                 }
                 Protocol::Http2 => Some((connection, protocol)),

@@ -103,6 +103,12 @@ impl Deadlines {
         }
     }
 
+    /// Why the connection has waited too long, if it has.
+    pub fn overdue(&self, limits: &Limits, now: Instant) -> Option<Refusal> {
+        let (deadline, reason) = self.next(limits);
+        (deadline <= now).then_some(reason)
+    }
+
     /// Ready when the connection has waited too long, with the reason unless the server drains. Resets `alarm` only
     /// when it fires, which costs less than at each request.
     pub fn poll(&self, mut alarm: Pin<&mut Sleep>, limits: &Limits, cx: &mut Context<'_>) -> Poll<Option<Refusal>> {

@@ -1,5 +1,6 @@
 //! Connections: accepting them, limits, deadlines, and the strict reader of heads in front of hyper.
 
+pub mod closer;
 pub mod deadlines;
 pub mod descriptors;
 mod frames;

@@ -26,7 +26,7 @@ use crate::http::connection::set::LastUsed;
 use crate::http::{Body, Response};
 
 /// Pause when the process is out of descriptors or memory.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Connections accepted in a row from the queue at the end.
 const ACCEPTED_TOGETHER: i32 = 32;
 /// Least time between log lines about it.
@@ -102,9 +102,7 @@ async fn accept_until(
             Ok((stream, address)) => serve(stream, address),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                if trouble.is_news(Instant::now()) {
-                    tracing::warn!(%error, "cannot accept connections; retrying");
-                }
+                trouble.log(&error);
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -113,11 +111,17 @@ async fn accept_until(
 
 /// Limits log lines about accept errors. Connections accepted in between, as others close, do not reset it.
 #[derive(Debug, Default)]
-struct AcceptTrouble {
+pub struct AcceptTrouble {
     logged: Option<Instant>,
 }
 
 impl AcceptTrouble {
+    pub fn log(&mut self, error: &io::Error) {
+        if self.is_news(Instant::now()) {
+            tracing::warn!(%error, "cannot accept connections; retrying");
+        }
+    }
+
     fn is_news(&mut self, now: Instant) -> bool {
         let is_news = self
             .logged
@@ -129,7 +133,7 @@ impl AcceptTrouble {
     }
 }
 
-fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+pub fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, address) = rustix::net::acceptfrom_with(listener, flags)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
@@ -138,7 +142,7 @@ fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
 }
 
 /// A connection that closed before it was accepted is no problem of the listener.
-fn concerns_one_connection(error: &io::Error) -> bool {
+pub fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
         error.kind(),

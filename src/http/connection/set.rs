@@ -3,16 +3,18 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::http::connection::closer::Closer;
 use crate::http::connection::listener::Scheme;
 use crate::http::per_client::{Slot, Slots};
 use crate::http::{self, HeadLimits, Limits, Peer, Proxies};
@@ -192,6 +194,10 @@ impl Admission {
         })
     }
 
+    pub const fn counts(&self) -> &Arc<Connections> {
+        &self.counts
+    }
+
     /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the thread. An error is
     /// the response to a connection that is refused.
     fn admit(
@@ -252,7 +258,8 @@ impl ConnectionSlot {
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionSet {
     entries: Arc<Mutex<Entries>>,
-    tasks: TaskTracker,
+    /// Holds a token of each entry.
+    tracker: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -269,10 +276,20 @@ pub struct LastUsed {
     position: AtomicUsize,
     /// Whether the client has begun its TLS handshake.
     has_greeted: AtomicBool,
-    task: OnceLock<AbortHandle>,
+    closer: Mutex<Option<Closer>>,
 }
 
 impl LastUsed {
+    /// Whether a connection that has no request in flight must end.
+    pub fn is_evicted(&self) -> bool {
+        self.last.load(Ordering::Relaxed) == BUSY
+    }
+
+    /// How the connection can be ended from now on.
+    pub fn end_by(&self, closer: Closer) {
+        *self.closer.lock() = Some(closer);
+    }
+
     /// The connection is idle from now on.
     pub fn rest(&self, now: Instant) {
         self.last.store(seconds(now), Ordering::Relaxed);
@@ -315,16 +332,13 @@ impl ConnectionSet {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let entry = self.enter(now);
-        let activity = Arc::clone(entry.activity());
-        let task = self.tasks.spawn(serve(entry));
-        let _ = activity.task.set(task.abort_handle());
+        self.enter(now).spawn_on(&Handle::current(), serve);
     }
 
     /// Waits until all connections have ended. No more may be added.
     pub async fn all_ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.tracker.close();
+        self.tracker.wait().await;
     }
 
     /// Waits for the requests and handshakes in flight, and a moment for those on their way. A client that sends
@@ -355,23 +369,26 @@ impl ConnectionSet {
     /// Aborts the connections that are open.
     pub fn abort_all(&self) {
         let entries = self.entries.lock();
-        for task in entries.list.iter().filter_map(|activity| activity.task.get()) {
-            task.abort();
+        for activity in &entries.list {
+            if let Some(closer) = &*activity.closer.lock() {
+                closer.close();
+            }
         }
     }
 
-    fn enter(&self, now: Instant) -> ConnectionEntry {
+    pub fn enter(&self, now: Instant) -> ConnectionEntry {
         let mut entries = self.entries.lock();
         let activity = Arc::new(LastUsed {
             last: AtomicU32::new(seconds(now)),
             position: AtomicUsize::new(entries.list.len()),
             has_greeted: AtomicBool::new(false),
-            task: OnceLock::new(),
+            closer: Mutex::default(),
         });
         entries.list.push(Arc::clone(&activity));
         ConnectionEntry {
             entries: Arc::clone(&self.entries),
             activity,
+            _open: self.tracker.token(),
         }
     }
 
@@ -380,28 +397,25 @@ impl ConnectionSet {
         let mut entries = self.entries.lock();
         let count = entries.list.len();
         let before = seconds(now).saturating_sub(IDLE_SECONDS);
-        let mut idlest: Option<(u32, &LastUsed, &AbortHandle)> = None;
+        let mut idlest: Option<(u32, &LastUsed)> = None;
         for offset in 0..count.min(LOOKED_AT) {
             let Some(activity) = entries.list.get((entries.hand + offset) % count) else {
                 continue;
             };
             let last = activity.last.load(Ordering::Relaxed);
             let is_idler = last <= before && idlest.is_none_or(|(idlest, ..)| last < idlest);
-            if let Some(task) = activity.task.get()
-                && is_idler
-                && !task.is_finished()
-            {
-                idlest = Some((last, activity, task));
+            if is_idler && activity.closer.lock().as_ref().is_some_and(|closer| !closer.is_over()) {
+                idlest = Some((last, activity));
             }
         }
-        let is_closed = idlest.is_some_and(|(last, activity, task)| {
+        let is_closed = idlest.is_some_and(|(last, activity)| {
             // The general threads run meanwhile: a connection that just became busy stays. An evicted one counts as
             // busy, so that it is not evicted twice.
             let taken = activity
                 .last
                 .compare_exchange(last, BUSY, Ordering::Relaxed, Ordering::Relaxed);
-            if taken.is_ok() {
-                task.abort();
+            if let (Ok(_), Some(closer)) = (taken, &*activity.closer.lock()) {
+                closer.close();
             }
             taken.is_ok()
         });
@@ -431,11 +445,23 @@ impl ConnectionSets {
 pub struct ConnectionEntry {
     entries: Arc<Mutex<Entries>>,
     activity: Arc<LastUsed>,
+    /// Of the set's tracker.
+    _open: TaskTrackerToken,
 }
 
 impl ConnectionEntry {
     pub const fn activity(&self) -> &Arc<LastUsed> {
         &self.activity
+    }
+
+    /// Serves the connection in a task of this runtime, which an eviction aborts.
+    pub fn spawn_on<F>(self, runtime: &Handle, serve: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let activity = Arc::clone(&self.activity);
+        let task = runtime.spawn(serve(self));
+        activity.end_by(Closer::Task(task.abort_handle()));
     }
 }
 

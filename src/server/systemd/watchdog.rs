@@ -1,5 +1,5 @@
-//! The heartbeat for systemd's watchdog: the notifier asks a question, and each runtime must answer it before the next
-//! heartbeat.
+//! The heartbeat for systemd's watchdog: the notifier asks a question, and each runtime, and each thread that redirects
+//! without one, must answer it before the next heartbeat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,13 +50,59 @@ impl Questions {
 
 impl Heartbeat {
     /// Answers each question once for this runtime, until the notifier ends.
-    pub async fn run(mut self) {
-        self.runtimes.fetch_add(1, Ordering::Relaxed);
-        loop {
-            self.last.borrow_and_update().answers.fetch_add(1, Ordering::Relaxed);
-            if self.last.changed().await.is_err() {
-                return;
-            }
+    pub async fn run(self) {
+        let mut of_thread = self.join();
+        while of_thread.0.last.changed().await.is_ok() {
+            of_thread.answer_last();
         }
+    }
+
+    /// For a thread that has no runtime.
+    pub fn join(self) -> ThreadHeartbeat {
+        self.runtimes.fetch_add(1, Ordering::Relaxed);
+        let mut joined = ThreadHeartbeat(self);
+        joined.answer_last();
+        joined
+    }
+}
+
+/// What must answer until it is dropped.
+#[derive(Debug)]
+pub struct ThreadHeartbeat(Heartbeat);
+
+impl ThreadHeartbeat {
+    /// Answers the last question, unless it has.
+    pub fn answer(&mut self) {
+        if self.0.last.has_changed().unwrap_or(false) {
+            self.answer_last();
+        }
+    }
+
+    fn answer_last(&mut self) {
+        self.0.last.borrow_and_update().answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ThreadHeartbeat {
+    fn drop(&mut self) {
+        self.0.runtimes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_answers_each_question_once_until_it_ends() {
+        let (questions, heartbeat) = heartbeat();
+        let (mut one, other) = (heartbeat.clone().join(), heartbeat.join());
+        assert!(questions.are_all_answered());
+        questions.ask();
+        one.answer();
+        one.answer();
+        assert!(!questions.are_all_answered(), "one has answered for both");
+        drop(other);
+        assert!(questions.are_all_answered());
     }
 }

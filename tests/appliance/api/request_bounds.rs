@@ -301,6 +301,7 @@ fn redirect_threads_have_the_highest_priority() {
     let expected = [
         ("tinyd", 19),
         ("tinyd-public-0", 0),
+        ("tinyd-async-0", 0),
         ("tinyd-general", 10),
         ("tinyd-api", 19),
         ("tinyd-writer", 19),
@@ -312,9 +313,9 @@ fn redirect_threads_have_the_highest_priority() {
         let is_there = |(name, _): &(&str, i32)| threads.iter().any(|thread| thread.0 == *name);
         let is_right = |(name, nice): &(String, i32)| {
             let known = expected.iter().find(|known| known.0 == name);
-            known.map_or(name.starts_with("tinyd-public-") && *nice == 0, |known| {
-                known.1 == *nice
-            })
+            let redirects = ["tinyd-public-", "tinyd-async-"];
+            let redirects = redirects.iter().any(|thread| name.starts_with(thread));
+            known.map_or(redirects && *nice == 0, |known| known.1 == *nice)
         };
         expected.iter().all(is_there) && threads.iter().all(is_right)
     });
