@@ -18,8 +18,11 @@ need() {
 }
 
 NEEDED_TO_COMPILE=("cargo:https://rustup.rs (Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer)"
-  "cc:apt-get install gcc libc6-dev" "strip:apt-get install binutils" "python3:apt-get install python3")
+  "cc:apt-get install gcc libc6-dev" "make:apt-get install make" "strip:apt-get install binutils" "python3:apt-get install python3")
 NEEDED_FOR_DEBIAN=("dpkg-deb:apt-get install dpkg" "dpkg-gencontrol:apt-get install dpkg-dev" "dpkg-shlibdeps:apt-get install dpkg-dev")
+
+# Else jemalloc would not start on a kernel with larger pages than that of the machine that compiled it.
+[ "$(uname -m)" != aarch64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
