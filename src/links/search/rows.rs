@@ -18,25 +18,33 @@ type TextId = u32;
 /// Of links without an owner.
 const NO_TEXT: TextId = 0;
 
+/// What lists filter by, apart from the rest: a list reads this of every link, and memory limits how fast.
+#[derive(Debug)]
+struct Filtered {
+    partner: PartnerId,
+    status: Status,
+    owner: TextId,
+    exact_system_name: TextId,
+    created: Timestamp,
+    updated: Timestamp,
+    expires: Timestamp,
+}
+
 #[derive(Debug)]
 struct Row {
     id: LinkId,
-    status: Status,
     /// At most as many as fit.
     clicks: u32,
-    partner: PartnerId,
-    owner: TextId,
     /// In lower case.
     system_name: TextId,
-    exact_system_name: TextId,
     host: TextId,
     name_start: u32,
     name_length: u16,
-    created: Timestamp,
-    updated: Timestamp,
     starts: Timestamp,
-    expires: Timestamp,
 }
+
+/// All of a link.
+type Both<'r> = (&'r Filtered, &'r Row);
 
 /// Links that a list keeps before it drops those that are beyond its page.
 const KEPT_MIN: usize = if cfg!(test) { 2 } else { 1024 };
@@ -162,6 +170,8 @@ impl Texts {
 /// Every link, as searches see it.
 #[derive(Debug, Default)]
 pub struct Rows {
+    filtered: Vec<Filtered>,
+    /// Of the same links, at the same positions.
     rows: Vec<Row>,
     positions: HashTable<u32>,
     hasher: RandomState,
@@ -182,32 +192,34 @@ impl Rows {
         let (name_start, name_length) = self.push_name(link.name.unwrap_or_default());
         let host = Url::parse(link.full_url).ok();
         let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let filtered = Filtered {
+            partner: link.partner_id,
+            status: link.status,
+            owner: self.owners.take(link.user_id.unwrap_or_default()),
+            exact_system_name: self.texts.take(link.system_name),
+            created: link.created_at,
+            updated: link.updated_at,
+            expires: link.expires_at.unwrap_or(Timestamp::MAX),
+        };
         let mut row = Row {
             id: link.id,
-            status: link.status,
             clicks: 0,
-            partner: link.partner_id,
-            owner: self.owners.take(link.user_id.unwrap_or_default()),
             system_name: self.texts.take(&link.system_name.to_lowercase()),
-            exact_system_name: self.texts.take(link.system_name),
             host: self.texts.take(host),
             name_start,
             name_length,
-            created: link.created_at,
-            updated: link.updated_at,
             starts: link.starts_at.unwrap_or(Timestamp::MIN),
-            expires: link.expires_at.unwrap_or(Timestamp::MAX),
         };
-        if let Some(old) = self
-            .position(hash, link.id)
-            .and_then(|position| self.rows.get_mut(position))
-        {
+        let position = self.position(hash, link.id);
+        let old = position.and_then(|position| self.filtered.get_mut(position).zip(self.rows.get_mut(position)));
+        if let Some((old_filtered, old)) = old {
             row.clicks = old.clicks;
+            let old_filtered = std::mem::replace(old_filtered, filtered);
             let old = std::mem::replace(old, row);
             self.unused_name_bytes += usize::from(old.name_length);
-            self.owners.release(old.owner);
+            self.owners.release(old_filtered.owner);
+            self.texts.release(old_filtered.exact_system_name);
             self.texts.release(old.system_name);
-            self.texts.release(old.exact_system_name);
             self.texts.release(old.host);
             self.pack_names();
             return;
@@ -215,6 +227,7 @@ impl Rows {
         let Ok(position) = u32::try_from(self.rows.len()) else {
             return;
         };
+        self.filtered.push(filtered);
         self.rows.push(row);
         let Self { rows, hasher, .. } = self;
         let hash_of = |position: &u32| rows.get(*position as usize).map_or(0, |row| hasher.hash_one(row.id));
@@ -263,13 +276,13 @@ impl Rows {
     /// The links that fit: how many, and those of the page, in order.
     pub fn search(&self, query: &SearchQuery, now: Timestamp) -> (u64, Vec<LinkId>) {
         let mut found = self.with_keys(self.matching(query, now), query);
-        let order = |one: &(u64, &Row), other: &(u64, &Row)| {
+        let order = |one: &(u64, Both<'_>), other: &(u64, Both<'_>)| {
             let by_title = || match query.order {
-                SearchOrder::Title => self.title(one.1).cmp(self.title(other.1)),
+                SearchOrder::Title => self.title(one.1.1).cmp(self.title(other.1.1)),
                 _ => Ordering::Equal,
             };
             let by_key = one.0.cmp(&other.0).then_with(by_title);
-            let order = by_key.then_with(|| one.1.id.cmp(&other.1.id));
+            let order = by_key.then_with(|| one.1.1.id.cmp(&other.1.1.id));
             if query.is_descending { order.reverse() } else { order }
         };
         let total = found.len() as u64;
@@ -291,33 +304,32 @@ impl Rows {
             let texts = texts.as_ref();
             texts.is_none_or(|texts| texts.get(number as usize).copied().unwrap_or_default())
         };
-        let expiry = |row: &Row| Some(row.expires).filter(|time| *time != Timestamp::MAX);
-        let fits = |row: &&Row| {
-            let status = usize::from(row.status.number()).wrapping_sub(1);
-            row.partner == query.partner
+        let fits = |(link, _): &Both<'_>| {
+            let status = usize::from(link.status.number()).wrapping_sub(1);
+            link.partner == query.partner
                 && statuses.get(status).copied().unwrap_or_default()
-                && query.created.contains(Some(row.created))
-                && query.updated.contains(Some(row.updated))
-                && query.expires.contains(expiry(row))
-                && is_in(&users, row.owner)
-                && is_in(&system_names, row.exact_system_name)
+                && query.created.contains(Some(link.created))
+                && query.updated.contains(Some(link.updated))
+                && query.expires.contains(expiry(link))
+                && is_in(&users, link.owner)
+                && is_in(&system_names, link.exact_system_name)
         };
-        let time_of = |row: &Row, field| match field {
-            OrderField::Created => Some(row.created),
-            OrderField::Updated => Some(row.updated),
-            OrderField::Expires => expiry(row),
+        let time_of = |link: &Filtered, field| match field {
+            OrderField::Created => Some(link.created),
+            OrderField::Updated => Some(link.updated),
+            OrderField::Expires => expiry(link),
         };
         // The position, as far as it fits into a number.
         let [first, ..] = query.order.times;
-        let key = |row: &Row| {
+        let key = |(link, row): Both<'_>| {
             let turned = |key: u64, is_descending| if is_descending { !key } else { key };
             match first {
-                Some(by) => time_of(row, by.field).map_or(u64::MAX, |time| turned(seconds(time), by.descending)),
+                Some(by) => time_of(link, by.field).map_or(u64::MAX, |time| turned(seconds(time), by.descending)),
                 None => turned(beginning(row.id.as_bytes()), query.order.ids_descend),
             }
         };
-        let rank = |row: &Row| Rank::new(query.order, |field| time_of(row, field), row.id);
-        let order = |one: &(u64, &Row), other: &(u64, &Row)| {
+        let rank = |(link, row): Both<'_>| Rank::new(query.order, |field| time_of(link, field), row.id);
+        let order = |one: &(u64, Both<'_>), other: &(u64, Both<'_>)| {
             let by_key = one.0.cmp(&other.0);
             by_key.then_with(|| rank(one.1).cmp(&rank(other.1)))
         };
@@ -325,13 +337,13 @@ impl Rows {
         let end = query.page.end();
         let room = end.saturating_mul(2).max(KEPT_MIN);
         let (mut total, mut last, mut found) = (0, u64::MAX, Vec::new());
-        for row in self.rows.iter().filter(fits) {
+        for link in self.iter().filter(fits) {
             total += 1;
-            let key = key(row);
+            let key = key(link);
             if key > last {
                 continue;
             }
-            found.push((key, row));
+            found.push((key, link));
             if found.len() >= room {
                 last = found.select_nth_unstable_by(end, order).1.0;
                 found.truncate(end);
@@ -342,29 +354,29 @@ impl Rows {
 
     /// The ids of all links that fit, in no order.
     pub fn search_all(&self, query: &SearchQuery, now: Timestamp) -> Vec<LinkId> {
-        self.matching(query, now).into_iter().map(|row| row.id).collect()
+        self.matching(query, now).into_iter().map(|(_, row)| row.id).collect()
     }
 
     /// Numbers in the order of what the links are sorted by; of equal ones, only titles may still differ.
-    fn with_keys<'r>(&self, found: Vec<&'r Row>, query: &SearchQuery) -> Vec<(u64, &'r Row)> {
+    fn with_keys<'r>(&self, found: Vec<Both<'r>>, query: &SearchQuery) -> Vec<(u64, Both<'r>)> {
         let ranks = match query.order {
-            SearchOrder::Host => self.texts.ranks(found.iter().map(|row| row.host)),
-            SearchOrder::Owner => self.owners.ranks(found.iter().map(|row| row.owner)),
+            SearchOrder::Host => self.texts.ranks(found.iter().map(|(_, row)| row.host)),
+            SearchOrder::Owner => self.owners.ranks(found.iter().map(|(link, _)| link.owner)),
             _ => HashMap::default(),
         };
         let rank = |text: TextId| ranks.get(&text).copied().unwrap_or_default();
-        let key = |row: &Row| match query.order {
-            SearchOrder::Created => seconds(row.created),
-            SearchOrder::Updated => seconds(row.updated),
-            SearchOrder::Expires if row.expires == Timestamp::MAX && query.is_descending => 0,
-            SearchOrder::Expires if row.expires == Timestamp::MAX => u64::MAX,
-            SearchOrder::Expires => seconds(row.expires),
+        let key = |(link, row): Both<'_>| match query.order {
+            SearchOrder::Created => seconds(link.created),
+            SearchOrder::Updated => seconds(link.updated),
+            SearchOrder::Expires if link.expires == Timestamp::MAX && query.is_descending => 0,
+            SearchOrder::Expires if link.expires == Timestamp::MAX => u64::MAX,
+            SearchOrder::Expires => seconds(link.expires),
             SearchOrder::Title => beginning(self.title(row)),
             SearchOrder::Host => rank(row.host),
-            SearchOrder::Owner => rank(row.owner),
+            SearchOrder::Owner => rank(link.owner),
             SearchOrder::Clicks => row.clicks.into(),
         };
-        found.into_iter().map(|row| (key(row), row)).collect()
+        found.into_iter().map(|link| (key(link), link)).collect()
     }
 
     /// What people call a link, in lower case.
@@ -377,7 +389,11 @@ impl Rows {
         }
     }
 
-    fn matching(&self, query: &SearchQuery, now: Timestamp) -> Vec<&Row> {
+    fn iter(&self) -> impl Iterator<Item = Both<'_>> {
+        self.filtered.iter().zip(&self.rows)
+    }
+
+    fn matching(&self, query: &SearchQuery, now: Timestamp) -> Vec<Both<'_>> {
         let text = query.text.to_lowercase();
         let in_texts = if text.is_empty() {
             Vec::new()
@@ -398,36 +414,37 @@ impl Rows {
         let owner = query.owner.as_deref().map(|owner| number(&self.owners, owner));
         let left_out = query.without_system_name.as_deref();
         let left_out = left_out.map(|name| number(&self.texts, &name.to_lowercase()));
-        let date = |row: &Row| match query.date {
-            SearchDate::Created => Some(row.created),
-            SearchDate::Updated => Some(row.updated),
+        let date = |link: &Filtered, row: &Row| match query.date {
+            SearchDate::Created => Some(link.created),
+            SearchDate::Updated => Some(link.updated),
             SearchDate::Starts => Some(row.starts).filter(|time| *time != Timestamp::MIN),
-            SearchDate::Expires => Some(row.expires).filter(|time| *time != Timestamp::MAX),
+            SearchDate::Expires => expiry(link),
         };
-        let fits = |row: &&Row| {
-            row.partner == query.partner
-                && owner.is_none_or(|owner| row.owner == owner)
-                && is_of_state(row, query.state, now)
-                && query.range.contains(date(row))
+        let fits = |(link, row): &Both<'_>| {
+            link.partner == query.partner
+                && owner.is_none_or(|owner| link.owner == owner)
+                && is_of_state(link, row.starts, query.state, now)
+                && query.range.contains(date(link, row))
                 && (!query.only_unused || row.clicks == 0)
                 && left_out.is_none_or(|name| row.system_name != name)
                 && fits_text(row)
         };
-        self.rows.iter().filter(fits).collect()
+        self.iter().filter(fits).collect()
     }
 
     pub fn memory_bytes(&self) -> usize {
         let of_texts = self.texts.memory_bytes() + self.owners.memory_bytes();
-        self.rows.capacity() * size_of::<Row>() + self.positions.allocation_size() + self.names.capacity() + of_texts
+        let of_links = self.filtered.capacity() * size_of::<Filtered>() + self.rows.capacity() * size_of::<Row>();
+        of_links + self.positions.allocation_size() + self.names.capacity() + of_texts
     }
 }
 
 /// Those of a page, in order. Only the page itself is sorted.
 fn page_of(
-    found: &mut [(u64, &Row)],
+    found: &mut [(u64, Both<'_>)],
     offset: usize,
     limit: usize,
-    order: impl Fn(&(u64, &Row), &(u64, &Row)) -> Ordering,
+    order: impl Fn(&(u64, Both<'_>), &(u64, Both<'_>)) -> Ordering,
 ) -> Vec<LinkId> {
     let (begin, end) = (offset.min(found.len()), offset.saturating_add(limit).min(found.len()));
     if end < found.len() {
@@ -439,7 +456,7 @@ fn page_of(
     }
     let page = found.get_mut(begin..).unwrap_or_default();
     page.sort_unstable_by(order);
-    page.iter().map(|(_, row)| row.id).collect()
+    page.iter().map(|(_, (_, row))| row.id).collect()
 }
 
 /// A time as a number that is ordered as times are.
@@ -463,15 +480,20 @@ fn name_of<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
         .unwrap_or_default()
 }
 
-fn is_of_state(row: &Row, state: SearchState, now: Timestamp) -> bool {
-    let is_enabled = row.status == Status::Enabled;
+fn expiry(link: &Filtered) -> Option<Timestamp> {
+    Some(link.expires).filter(|time| *time != Timestamp::MAX)
+}
+
+fn is_of_state(link: &Filtered, starts: Timestamp, state: SearchState, now: Timestamp) -> bool {
+    let &Filtered { status, expires, .. } = link;
+    let is_enabled = status == Status::Enabled;
     match state {
-        SearchState::Present => row.status != Status::Deleted,
-        SearchState::Works => is_enabled && row.starts <= now && now <= row.expires,
-        SearchState::Waits => is_enabled && now < row.starts && row.starts <= row.expires,
-        SearchState::Expired => is_enabled && (row.expires < now || row.expires < row.starts),
-        SearchState::Off => row.status == Status::Disabled,
-        SearchState::Deleted => row.status == Status::Deleted,
+        SearchState::Present => status != Status::Deleted,
+        SearchState::Works => is_enabled && starts <= now && now <= expires,
+        SearchState::Waits => is_enabled && now < starts && starts <= expires,
+        SearchState::Expired => is_enabled && (expires < now || expires < starts),
+        SearchState::Off => status == Status::Disabled,
+        SearchState::Deleted => status == Status::Deleted,
     }
 }
 
