@@ -186,13 +186,13 @@ async fn wake_when_stopped(mut stopped: watch::Receiver<bool>, inbox: Arc<Inbox>
 impl Worker {
     /// With counts and clicks of its own.
     fn for_thread(&self) -> Self {
-        let counters = || self.metrics.redirects.for_thread();
+        let (counters, recorder) = (|| self.metrics.redirects.for_thread(), self.fast_path.new_recorder());
         Self {
             https: self.https.as_ref().map(|https| Https {
-                fast_path: Arc::new(https.fast_path.for_thread(counters())),
+                fast_path: Arc::new(https.fast_path.for_thread(counters(), recorder.clone())),
                 ..https.clone()
             }),
-            fast_path: Arc::new(self.fast_path.for_thread(counters())),
+            fast_path: Arc::new(self.fast_path.for_thread(counters(), recorder)),
             ..self.clone()
         }
     }

@@ -4,8 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// For the store, backups, and connections that are closing.
 const RESERVED: u64 = 128;
-/// For the runtime and listeners of a redirect thread.
-const RESERVED_FOR_THREAD: u64 = 8;
+/// For the event loop, the runtime and the listeners of a redirect thread.
+const RESERVED_FOR_THREAD: u64 = 12;
 
 /// Raises the limit of descriptors as far as possible, and returns how many connections may use.
 pub fn room_for_connections(threads: usize) -> usize {

@@ -156,9 +156,15 @@ impl FastPath {
         }
     }
 
-    /// The same for another thread, which counts its redirects here, and records clicks by itself.
-    pub fn for_thread(&self, redirects: ThreadRedirects) -> Self {
+    /// Records clicks of one thread.
+    pub fn new_recorder(&self) -> ClickRecorder {
+        self.links.recorder()
+    }
+
+    /// The same for another thread, which counts its redirects and clicks here.
+    pub fn for_thread(&self, redirects: ThreadRedirects, recorder: ClickRecorder) -> Self {
         Self {
+            recorder,
             links: Arc::clone(&self.links),
             guesses: Arc::clone(&self.guesses),
             access_log: Arc::clone(&self.access_log),
@@ -167,7 +173,6 @@ impl FastPath {
             answers: Arc::clone(&self.answers),
             hsts: self.hsts.clone(),
             redirects,
-            recorder: self.links.recorder(),
             visitors: Visitors::default(),
             is_off: self.is_off,
         }
@@ -501,7 +506,7 @@ mod tests {
         links.load().unwrap();
         let metrics = Arc::new(Metrics::default());
         let peer = peer();
-        let fast_path = fast_path_to(Arc::clone(&links)).for_thread(metrics.redirects.for_thread());
+        let fast_path = fast_path_to(Arc::clone(&links)).for_thread(metrics.redirects.for_thread(), links.recorder());
         let (now, mut out) = (now(), Vec::new());
         let accept = "Accept: text/html\r\nAccept-Language: fr\r\n";
         let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
