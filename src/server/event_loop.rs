@@ -7,6 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,13 +133,15 @@ impl EventLoop {
         let mut heartbeat = heartbeat.join();
         while !*self.gate.stopped.borrow() {
             heartbeat.answer();
-            self.turn()?;
+            match panic::catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(turn) => turn?,
+                // It is logged. What panics again ends one task only, and no other connection misses its event.
+                Err(_) => self.leave_all(),
+            }
         }
         // First, because clients are waiting there.
         hand_over(self.acceptors.drain(..).map(|acceptor| acceptor.listening).collect());
-        for number in 0..self.kept.capacity() {
-            self.leave(number);
-        }
+        self.leave_all();
         Ok(())
     }
 
@@ -204,12 +207,11 @@ impl EventLoop {
     }
 
     fn accept(&mut self, number: usize) {
-        let now = Instant::now();
         for _ in 0..ACCEPTED_TOGETHER {
-            let Some(acceptor) = self.acceptors.get_mut(number) else {
+            let Some(acceptor) = self.acceptors.get_mut(number).filter(|acceptor| acceptor.is_ready) else {
                 return;
             };
-            if !acceptor.is_ready || acceptor.waits_until.is_some_and(|until| now < until) {
+            if acceptor.waits_until.is_some_and(|until| Instant::now() < until) {
                 return;
             }
             acceptor.waits_until = None;
@@ -219,7 +221,7 @@ impl EventLoop {
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     acceptor.trouble.log(&error);
-                    acceptor.waits_until = Some(now + ACCEPT_BACKOFF);
+                    acceptor.waits_until = Some(Instant::now() + ACCEPT_BACKOFF);
                 }
             }
         }
@@ -270,6 +272,12 @@ impl EventLoop {
         // Cannot fail for a descriptor that was added.
         let _ = epoll::delete(&self.epoll, &kept.connection);
         self.leave_kept(kept);
+    }
+
+    fn leave_all(&mut self) {
+        for number in 0..self.kept.capacity() {
+            self.leave(number);
+        }
     }
 
     fn leave_kept(&self, kept: Kept) {
