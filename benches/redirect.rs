@@ -244,14 +244,14 @@ impl Work {
     const fn goals(self) -> &'static [(&'static str, Measure, f64)] {
         match self {
             Self::Goto => &[
-                ("nginx", Measure::AllCpu, 0.85),
+                ("nginx", Measure::AllCpu, 0.80),
                 ("HAProxy", Measure::AllCpu, 0.60),
                 ("floor", Measure::AllCpu, 1.10),
                 ("nginx", Measure::UserCpu, 0.5),
             ],
-            Self::Pipelined => &[("nginx", Measure::AllCpu, 0.17), ("floor", Measure::AllCpu, 1.4)],
+            Self::Pipelined => &[("nginx", Measure::AllCpu, 0.13), ("floor", Measure::AllCpu, 1.3)],
             Self::Hop | Self::Direct | Self::Unknown => &[("goto", Measure::AllCpu, 1.10)],
-            Self::Close => &[("nginx", Measure::AllCpu, 0.90)],
+            Self::Close => &[("nginx", Measure::AllCpu, 0.90), ("floor", Measure::AllCpu, 1.10)],
             Self::TlsKeepAlive => &[("nginx", Measure::AllCpu, 0.85)],
             Self::TlsFull | Self::TlsH2 => &[("nginx", Measure::AllCpu, 1.0)],
             Self::TlsResumed => &[("nginx", Measure::AllCpu, 0.9)],
