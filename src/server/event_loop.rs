@@ -31,10 +31,12 @@ use crate::server::systemd::Heartbeat;
 const EVENTS: usize = 256;
 /// Connections accepted before others have their turn.
 const ACCEPTED_TOGETHER: usize = 32;
-/// All connections are looked at for their deadlines once in so long, and so is what else has no event,
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// All connections are looked at for their deadlines once in so long,
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// so many at a time.
-const LOOKED_AT: usize = 256;
+const SWEPT_TOGETHER: usize = 256;
+/// Of so many times as many places as there are connections, those at the end are given back.
+const SPARE_PLACES: usize = 4;
 /// What epoll calls the first listener and those after it; connections have smaller numbers.
 const FIRST_LISTENER: u64 = 1 << 63;
 const INBOX: u64 = u64::MAX;
@@ -42,14 +44,16 @@ const TIMER: u64 = INBOX - 1;
 
 /// A connection with its place in the set.
 #[derive(Debug)]
-struct Kept {
+struct Registered {
     connection: LoopConnection,
     policy: Arc<ConnectionPolicy>,
     entry: ConnectionEntry,
+    /// Whether it is in `again`.
+    has_more: bool,
 }
 
 /// Has a task serve a connection.
-type Leave = Box<dyn Fn(LoopConnection, Arc<ConnectionPolicy>, ConnectionEntry) + Send>;
+type Spawn = Box<dyn Fn(LoopConnection, Arc<ConnectionPolicy>, ConnectionEntry) + Send>;
 
 #[derive(Debug)]
 struct Acceptor {
@@ -65,17 +69,19 @@ pub(super) struct EventLoop {
     fast_path: Arc<FastPath>,
     gate: Gate,
     connections: ConnectionSet,
-    leave: Leave,
+    spawn: Spawn,
     epoll: OwnedFd,
     inbox: Arc<Inbox>,
     acceptors: Vec<Acceptor>,
-    kept: Slab<Kept>,
+    registered: Slab<Registered>,
     /// Those that have another turn without an event. One may have become another connection's.
     again: Vec<usize>,
-    /// Where the next look at deadlines begins.
-    hand: usize,
-    /// So many looks go over all connections.
-    looks: usize,
+    /// Which connection has its turn.
+    current: Option<usize>,
+    /// Where the next sweep begins.
+    sweep_position: usize,
+    /// So many sweeps go over all connections.
+    sweeps: usize,
     /// Tells when it is time for the next; a timeout of epoll would have to be set for each wait.
     timer: OwnedFd,
 }
@@ -86,14 +92,14 @@ impl EventLoop {
         gate: Gate,
         connections: ConnectionSet,
         listeners: Vec<Listening>,
-        leave: Leave,
+        spawn: Spawn,
     ) -> io::Result<Self> {
         let (epoll, inbox) = (epoll::create(CreateFlags::CLOEXEC)?, Inbox::new()?);
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        set_timer(&timer, LOOK_INTERVAL)?;
+        set_timer(&timer, SWEEP_INTERVAL)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         epoll::add(&epoll, &*inbox, EventData::new_u64(INBOX), EventFlags::IN)?;
         let mut acceptors = Vec::new();
@@ -111,14 +117,15 @@ impl EventLoop {
             fast_path,
             gate,
             connections,
-            leave,
+            spawn,
             epoll,
             inbox,
             acceptors,
-            kept: Slab::new(),
+            registered: Slab::new(),
             again: Vec::new(),
-            hand: 0,
-            looks: 1,
+            current: None,
+            sweep_position: 0,
+            sweeps: 1,
             timer,
         })
     }
@@ -135,13 +142,12 @@ impl EventLoop {
             heartbeat.answer();
             match panic::catch_unwind(AssertUnwindSafe(|| self.turn())) {
                 Ok(turn) => turn?,
-                // It is logged. What panics again ends one task only, and no other connection misses its event.
-                Err(_) => self.leave_all(),
+                Err(_) => self.recover(),
             }
         }
         // First, because clients are waiting there.
         hand_over(self.acceptors.drain(..).map(|acceptor| acceptor.listening).collect());
-        self.leave_all();
+        self.hand_all_to_tasks();
         Ok(())
     }
 
@@ -153,26 +159,50 @@ impl EventLoop {
             events => events?.0,
         };
         let again = std::mem::take(&mut self.again);
+        let mut is_sweep_due = false;
         for event in events.iter() {
             let number = event.data.u64();
             if number == INBOX {
-                self.evict();
+                self.end_closed();
             } else if number == TIMER {
-                self.end_overdue()?;
+                is_sweep_due = true;
             } else if let Some(listener) = number.checked_sub(FIRST_LISTENER) {
                 let acceptor = self.acceptors.get_mut(listener as usize);
                 acceptor.into_iter().for_each(|acceptor| acceptor.is_ready = true);
-            } else {
-                self.answer(number as usize, Some(event.flags));
+            } else if let Some(registered) = self.registered.get_mut(number as usize) {
+                let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+                let flags = event.flags;
+                registered.connection.note_arrival(flags.intersects(ends));
+                // Else its turn comes below.
+                if !registered.has_more {
+                    self.answer(number as usize);
+                }
             }
         }
         for number in again {
-            self.answer(number, None);
+            if let Some(registered) = self.registered.get_mut(number) {
+                registered.has_more = false;
+                self.answer(number);
+            }
         }
         for number in 0..self.acceptors.len() {
             self.accept(number);
         }
+        if is_sweep_due {
+            self.end_overdue()?;
+        }
         Ok(())
+    }
+
+    /// After a panic, which is logged: ends the connection that had its turn, and no other misses its event.
+    fn recover(&mut self) {
+        if let Some(number) = self.current.take() {
+            self.registered.try_remove(number);
+        }
+        self.hand_all_to_tasks();
+        for acceptor in &mut self.acceptors {
+            acceptor.is_ready = true;
+        }
     }
 
     /// How long to wait for an event: where no connection is left over, and accepting goes well, until there is one.
@@ -185,24 +215,27 @@ impl EventLoop {
         ready.map(|acceptor| timespec(wait(acceptor).unwrap_or_default())).min()
     }
 
-    fn answer(&mut self, number: usize, event: Option<EventFlags>) {
-        let Some(kept) = self.kept.get_mut(number) else {
+    fn answer(&mut self, number: usize) {
+        let Some(registered) = self.registered.get_mut(number) else {
             return;
         };
-        let Kept {
+        let Registered {
             connection,
             policy,
             entry,
-        } = kept;
-        if let Some(flags) = event {
-            let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-            connection.note_arrival(flags.intersects(ends));
-        }
-        match connection.answer(&self.fast_path, policy, Some(entry.activity())) {
+            has_more,
+        } = registered;
+        self.current = Some(number);
+        let turn = connection.answer(&self.fast_path, policy, Some(entry.activity()));
+        self.current = None;
+        match turn {
             Turn::Idle => {}
-            Turn::Over => drop(self.kept.remove(number)),
-            Turn::Again => self.again.push(number),
-            Turn::Unfinished => self.leave(number),
+            Turn::Over => drop(self.registered.remove(number)),
+            Turn::Again => {
+                *has_more = true;
+                self.again.push(number);
+            }
+            Turn::NeedsTask => self.hand_to_task(number),
         }
     }
 
@@ -236,64 +269,68 @@ impl EventLoop {
         let is_announced = policy.is_announced_by(&peer);
         let mut connection = LoopConnection::new(stream, peer, slot, false);
         let turn = if is_announced {
-            Turn::Unfinished
+            Turn::NeedsTask
         } else {
             connection.answer(&self.fast_path, &policy, None)
         };
         if turn == Turn::Over {
             return;
         }
-        let kept = Kept {
+        let registered = Registered {
             connection,
             policy,
             entry: self.connections.enter(at),
+            has_more: turn == Turn::Again,
         };
-        let place = self.kept.vacant_entry();
+        let place = self.registered.vacant_entry();
         let number = place.key();
         // Told once for each arrival: what is left unread then has another turn.
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(number as u64);
-        if turn == Turn::Unfinished || epoll::add(&self.epoll, &kept.connection, data, flags).is_err() {
-            return self.leave_kept(kept);
+        if turn == Turn::NeedsTask || epoll::add(&self.epoll, &registered.connection, data, flags).is_err() {
+            return self.spawn(registered);
         }
         if turn == Turn::Again {
             self.again.push(number);
         }
         let closer = Closer::Loop(Arc::clone(&self.inbox), number);
-        kept.entry.activity().end_by(closer);
-        place.insert(kept);
+        registered.entry.activity().end_by(closer);
+        place.insert(registered);
     }
 
-    /// Leaves a connection to a task.
-    fn leave(&mut self, number: usize) {
-        let Some(kept) = self.kept.try_remove(number) else {
+    fn hand_to_task(&mut self, number: usize) {
+        let Some(registered) = self.registered.try_remove(number) else {
             return;
         };
         // Cannot fail for a descriptor that was added.
-        let _ = epoll::delete(&self.epoll, &kept.connection);
-        self.leave_kept(kept);
-    }
-
-    fn leave_all(&mut self) {
-        for number in 0..self.kept.capacity() {
-            self.leave(number);
+        let _ = epoll::delete(&self.epoll, &registered.connection);
+        if registered.entry.activity().detach() {
+            self.spawn(registered);
         }
     }
 
-    fn leave_kept(&self, kept: Kept) {
-        let Kept {
+    fn hand_all_to_tasks(&mut self) {
+        for number in 0..self.registered.capacity() {
+            self.hand_to_task(number);
+        }
+    }
+
+    fn spawn(&self, registered: Registered) {
+        let Registered {
             connection,
             policy,
             entry,
-        } = kept;
-        (self.leave)(connection, policy, entry);
+            ..
+        } = registered;
+        (self.spawn)(connection, policy, entry);
     }
 
-    fn evict(&mut self) {
+    /// Ends connections that were closed from outside.
+    fn end_closed(&mut self) {
         for number in self.inbox.take() {
-            let kept = self.kept.get(number);
-            if kept.is_some_and(|kept| kept.entry.activity().is_evicted()) {
-                self.kept.remove(number);
+            let registered = self.registered.get(number);
+            if registered.is_some_and(|registered| registered.entry.activity().is_closed()) {
+                self.registered.remove(number);
             }
         }
     }
@@ -301,21 +338,24 @@ impl EventLoop {
     /// Ends connections that wait too long, among the next ones.
     fn end_overdue(&mut self) -> io::Result<()> {
         let _ = rustix::io::read(&self.timer, &mut [0; size_of::<u64>()]);
-        let (places, now) = (self.kept.capacity(), Instant::now());
-        for number in (self.hand..places).take(LOOKED_AT) {
-            let Some(Kept { connection, policy, .. }) = self.kept.get(number) else {
+        if self.registered.capacity() / SPARE_PLACES > self.registered.len().max(SWEPT_TOGETHER) {
+            self.registered.shrink_to_fit();
+        }
+        let (places, now) = (self.registered.capacity(), Instant::now());
+        for number in (self.sweep_position..places).take(SWEPT_TOGETHER) {
+            let Some(Registered { connection, policy, .. }) = self.registered.get(number) else {
                 continue;
             };
             if let Some(reason) = connection.overdue(&policy.limits, now) {
                 self.gate.admission.counts().refused(reason);
-                self.kept.remove(number);
+                self.registered.remove(number);
             }
         }
-        self.hand = (self.hand + LOOKED_AT).min(places) % places.max(1);
-        let looks = places.div_ceil(LOOKED_AT).max(1);
-        if looks != self.looks {
-            self.looks = looks;
-            set_timer(&self.timer, LOOK_INTERVAL / u32::try_from(looks).unwrap_or(u32::MAX))?;
+        self.sweep_position = (self.sweep_position + SWEPT_TOGETHER).min(places) % places.max(1);
+        let sweeps = places.div_ceil(SWEPT_TOGETHER).max(1);
+        if sweeps != self.sweeps {
+            self.sweeps = sweeps;
+            set_timer(&self.timer, SWEEP_INTERVAL / u32::try_from(sweeps).unwrap_or(u32::MAX))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::metrics::Refusal;
 use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
 
 /// Read at a time, and so the longest head that the fast path answers.
-const INPUT_BYTES: usize = 16 * 1024;
+pub(super) const INPUT_BYTES: usize = 16 * 1024;
 /// Responses to pipelined requests are gathered up to this size. Then another connection has its turn, so that clients
 /// that pipeline hundreds of requests do not keep the others waiting.
 const OUTPUT_BYTES: usize = 16 * 1024;
@@ -161,7 +161,7 @@ impl Progress {
 }
 
 /// What it takes to answer what has arrived on a connection.
-pub(super) struct Exchange<'c, S> {
+pub(super) struct FastExchange<'c, S> {
     pub(super) stream: &'c mut S,
     pub(super) fast_path: &'c FastPath,
     pub(super) peer: &'c Peer,
@@ -171,7 +171,7 @@ pub(super) struct Exchange<'c, S> {
     pub(super) progress: &'c mut Progress,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
     /// Answers what has arrived, until there is no more or something else must be done.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {

@@ -1,4 +1,4 @@
-//! A connection of the event loop: a socket that is registered with no runtime.
+//! A connection whose socket is registered with no runtime: of the event loop, or new.
 
 use std::io;
 use std::net::TcpStream;
@@ -15,7 +15,10 @@ use crate::http::connection::set::{ConnectionPolicy, ConnectionSlot, LastUsed};
 use crate::http::{Limits, Peer};
 use crate::metrics::Refusal;
 use crate::redirect::FastPath;
-use crate::server::exchange::{Exchange, Next, Progress};
+use crate::server::exchange::{FastExchange, Next, Progress};
+
+/// Reads before other connections have their turn.
+const READS_TOGETHER: u8 = 4;
 
 /// What is left to do for a connection after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +29,8 @@ pub(super) enum Turn {
     Idle,
     /// There is more, for after the other connections' turn.
     Again,
-    /// Something that takes a task.
-    Unfinished,
+    /// Something that only a task can do.
+    NeedsTask,
 }
 
 /// A socket that an event loop reads and writes when its turn comes. Never wakes a task.
@@ -38,13 +41,16 @@ pub(super) struct LoopStream {
     is_drained: bool,
     /// Whether the client has ended its side, or the kernel the connection: of that, there is no more than one event.
     has_ended: bool,
+    /// In this turn.
+    reads_left: u8,
 }
 
 impl AsyncRead for LoopStream {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_drained {
+        if self.is_drained || self.reads_left == 0 {
             return Poll::Pending;
         }
+        self.reads_left -= 1;
         let room = buffer.initialize_unfilled();
         let wanted = room.len();
         match rustix::net::recv(&self.socket, room, RecvFlags::empty()) {
@@ -53,7 +59,10 @@ impl AsyncRead for LoopStream {
                 buffer.advance(length);
                 Poll::Ready(Ok(()))
             }
-            Err(Errno::AGAIN) => Poll::Pending,
+            Err(Errno::AGAIN) => {
+                self.is_drained = true;
+                Poll::Pending
+            }
             Err(error) => Poll::Ready(Err(error.into())),
         }
     }
@@ -104,6 +113,7 @@ impl LoopConnection {
             socket,
             is_drained: false,
             has_ended: false,
+            reads_left: 0,
         };
         Self {
             stream,
@@ -127,7 +137,8 @@ impl LoopConnection {
         policy: &ConnectionPolicy,
         activity: Option<&LastUsed>,
     ) -> Turn {
-        let mut exchange = Exchange {
+        self.stream.reads_left = READS_TOGETHER;
+        let mut exchange = FastExchange {
             stream: &mut self.stream,
             fast_path,
             peer: &self.peer,
@@ -136,14 +147,14 @@ impl LoopConnection {
             progress: &mut self.progress,
         };
         match exchange.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending if self.progress.wants_more => Turn::Idle,
+            Poll::Pending if self.progress.wants_more && self.stream.is_drained => Turn::Idle,
             Poll::Pending => Turn::Again,
             Poll::Ready(Ok(Next::Close)) if !self.progress.is_cut => Turn::Over,
             Poll::Ready(Ok(Next::Send(unsent))) => {
                 self.unsent = unsent;
-                Turn::Unfinished
+                Turn::NeedsTask
             }
-            Poll::Ready(Ok(Next::Close | Next::Wait(_) | Next::Other)) => Turn::Unfinished,
+            Poll::Ready(Ok(Next::Close | Next::Wait(_) | Next::Other)) => Turn::NeedsTask,
             // A client may end its connection as it likes.
             Poll::Ready(Err(_)) => Turn::Over,
         }
@@ -152,5 +163,61 @@ impl LoopConnection {
     /// Why the connection has waited too long for a request, if it has.
     pub(super) fn overdue(&self, limits: &Limits, now: Instant) -> Option<Refusal> {
         self.progress.deadlines.overdue(limits, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use crate::http::connection::Scheme;
+    use crate::http::connection::set::{ConnectionSet, Gate};
+    use crate::kaltura::{AccessLog, LoggedAddress};
+    use crate::links::Links;
+    use crate::model::Clock;
+    use crate::redirect::{Tiny, UnknownIdLimit};
+    use crate::server::exchange::INPUT_BYTES;
+
+    const REQUEST_BYTES: usize = 1024;
+
+    /// Turns of a client that sends so many requests at once, until there are no more, and how often it was answered.
+    fn turns_of(requests: usize) -> (Vec<Turn>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
+        let guesses = Arc::new(UnknownIdLimit::new(Arc::new(0.into()), false, Arc::default()));
+        let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
+        let fast_path = FastPath::new(links, Tiny::Hop, guesses, Arc::default(), access_log);
+        let (_stop, stopped) = watch::channel(false);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let head = "GET /tiny/67mk41xj HTTP/1.1\r\nHost: a\r\nX: ";
+        let request = format!("{head}{}\r\n\r\n", "x".repeat(REQUEST_BYTES - head.len() - 4));
+        client.write_all(request.repeat(requests).as_bytes()).unwrap();
+        let accepted = Gate::test(stopped)
+            .admit(&stream, address.ip(), Scheme::Http, &ConnectionSet::default())
+            .unwrap();
+        let mut connection = LoopConnection::new(stream, accepted.peer, accepted.slot, false);
+        let mut turns = Vec::new();
+        while turns.last() != Some(&Turn::Idle) {
+            turns.push(connection.answer(&fast_path, &accepted.policy, None));
+        }
+        drop(connection);
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        (turns, answers.matches("HTTP/1.1 ").count())
+    }
+
+    #[test]
+    fn client_that_sends_much_leaves_others_their_turns() {
+        let of_turn = usize::from(READS_TOGETHER) * INPUT_BYTES / REQUEST_BYTES;
+        assert_eq!(turns_of(of_turn - 1), (vec![Turn::Idle], of_turn - 1));
+        assert_eq!(turns_of(of_turn + 2), (vec![Turn::Again, Turn::Idle], of_turn + 2));
     }
 }

@@ -17,12 +17,12 @@ use crate::http::connection::set::{ConnectionContext, LastUsed};
 use crate::http::connection::{Scheme, proxy_protocol};
 use crate::metrics::Refusal;
 use crate::redirect::{FastPath, Now, Waiting};
-use crate::server::exchange::{Exchange, Next, Progress};
+use crate::server::exchange::{FastExchange, Next, Progress};
 use crate::server::loop_connection::LoopConnection;
 use crate::tls::TlsStream;
 
 struct Connection<'c, S> {
-    exchange: Exchange<'c, S>,
+    exchange: FastExchange<'c, S>,
     context: &'c ConnectionContext,
     activity: &'c LastUsed,
     alarm: Pin<&'c mut Sleep>,
@@ -42,9 +42,8 @@ pub(super) async fn serve(
         mut progress,
         unsent,
     } = connection;
-    let is_new = progress.deadlines.requests == 0 && progress.held.is_empty();
     let mut handover = Handover::new(TcpStream::from_std(stream.socket)?, peer, slot);
-    if is_new && context.policy.is_announced_by(&handover.peer) {
+    if context.policy.is_announced_by(&handover.peer) {
         proxy_protocol::introduce(&mut handover, Scheme::Http, context).await?;
         progress.held = std::mem::take(&mut handover.unread);
         progress.wants_more = progress.held.is_empty();
@@ -79,7 +78,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
     }
     let alarm = progress.deadlines.alarm(&policy.limits);
     let mut connection = Connection {
-        exchange: Exchange {
+        exchange: FastExchange {
             stream: &mut handover.stream,
             fast_path,
             peer: &handover.peer,

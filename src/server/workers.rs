@@ -21,6 +21,7 @@ use crate::http::connection::set::{
     AcceptedConnection, ConnectionContext, ConnectionEntry, ConnectionPolicy, ConnectionSet, ConnectionSets, Gate,
 };
 use crate::http::connection::{Scheme, serve};
+use crate::links::ClickRecorder;
 use crate::metrics::Metrics;
 use crate::redirect::FastPath;
 use crate::server::event_loop::EventLoop;
@@ -66,7 +67,7 @@ impl Https {
 pub(super) struct Workers {
     ended: mpsc::UnboundedReceiver<()>,
     running: usize,
-    /// Of each thread.
+    /// Of each pair.
     connections: Vec<ConnectionSets>,
 }
 
@@ -131,48 +132,57 @@ fn start_pair(
     connections: ConnectionSets,
     ending: ThreadExitSignal,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let tasks = Arc::new(worker.for_thread());
     let (plain, others): (Vec<_>, Vec<_>) = listeners
         .into_iter()
         .partition(|listening| listening.scheme == Scheme::Http && !worker.redirects_to_https());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (handle, ending) = (runtime.handle().clone(), Arc::new(ending));
+    let (tasks, connections_before) = (Arc::new(worker.for_thread()), connections.before.clone());
     let (hand_over, handed_over) = oneshot::channel();
-    if plain.is_empty() {
-        // Nor is there anything to wait for.
-        let _ = hand_over.send(Vec::new());
-    } else {
-        let (tasks, handle) = (Arc::clone(&tasks), runtime.handle().clone());
-        let event_loop = EventLoop::new(
-            worker.for_thread().fast_path,
-            worker.gate.clone(),
-            connections.before.clone(),
-            plain,
-            Box::new(move |connection, policy, entry| tasks.spawn(&handle, connection, policy, entry)),
-        )?;
-        let heartbeat = worker.heartbeat.clone();
-        runtime.spawn(wake_when_stopped(
-            worker.gate.stopped.clone(),
-            Arc::clone(event_loop.inbox()),
-        ));
-        let run = move || {
-            if let Err(error) = event_loop.run(heartbeat, |listeners| drop(hand_over.send(listeners))) {
+    let run = {
+        let (tasks, ending) = (Arc::clone(&tasks), Arc::clone(&ending));
+        move || {
+            // Dropped last: the runtime holds connections, and these the links.
+            let _ending = ending;
+            if let Err(error) = runtime.block_on(tasks.run(others, handed_over, connections)) {
                 tracing::error!(%error, "redirect thread ended");
             }
-        };
-        thread::Builder::new()
-            .name(format!("tinyd-public-{number}"))
-            .spawn(run)?;
-    }
-    let run = move || {
-        // Dropped last: the runtime holds connections, and these the links.
-        let _ending = ending;
-        if let Err(error) = runtime.block_on(tasks.run(others, handed_over, connections)) {
-            tracing::error!(%error, "redirect thread ended");
+            drop(runtime);
         }
-        drop(runtime);
     };
     thread::Builder::new()
         .name(format!("tinyd-async-{number}"))
+        .spawn(run)?;
+    if plain.is_empty() {
+        // Nor is there anything to wait for.
+        let _ = hand_over.send(Vec::new());
+        return Ok(());
+    }
+    let spawn = {
+        let handle = handle.clone();
+        move |connection, policy, entry| tasks.spawn(&handle, connection, policy, entry)
+    };
+    let fast_path = worker.fast_path_for_thread(worker.fast_path.new_recorder());
+    let event_loop = EventLoop::new(
+        fast_path,
+        worker.gate.clone(),
+        connections_before,
+        plain,
+        Box::new(spawn),
+    )?;
+    handle.spawn(wake_when_stopped(
+        worker.gate.stopped.clone(),
+        Arc::clone(event_loop.inbox()),
+    ));
+    let heartbeat = worker.heartbeat.clone();
+    let run = move || {
+        let _ending = ending;
+        if let Err(error) = event_loop.run(heartbeat, |listeners| drop(hand_over.send(listeners))) {
+            tracing::error!(%error, "redirect thread ended");
+        }
+    };
+    thread::Builder::new()
+        .name(format!("tinyd-public-{number}"))
         .spawn(run)?;
     Ok(())
 }
@@ -186,15 +196,23 @@ async fn wake_when_stopped(mut stopped: watch::Receiver<bool>, inbox: Arc<Inbox>
 impl Worker {
     /// With counts and clicks of its own.
     fn for_thread(&self) -> Self {
-        let (counters, recorder) = (|| self.metrics.redirects.for_thread(), self.fast_path.new_recorder());
+        let recorder = self.fast_path.new_recorder();
         Self {
-            https: self.https.as_ref().map(|https| Https {
-                fast_path: Arc::new(https.fast_path.for_thread(counters(), recorder.clone())),
-                ..https.clone()
+            https: self.https.as_ref().map(|https| {
+                let counters = self.metrics.redirects.for_thread();
+                Https {
+                    fast_path: Arc::new(https.fast_path.for_thread(counters, recorder.clone())),
+                    ..https.clone()
+                }
             }),
-            fast_path: Arc::new(self.fast_path.for_thread(counters(), recorder)),
+            fast_path: self.fast_path_for_thread(recorder),
             ..self.clone()
         }
+    }
+
+    fn fast_path_for_thread(&self, recorder: ClickRecorder) -> Arc<FastPath> {
+        let counters = self.metrics.redirects.for_thread();
+        Arc::new(self.fast_path.for_thread(counters, recorder))
     }
 
     fn redirects_to_https(&self) -> bool {

@@ -24,7 +24,7 @@ impl Closer {
     pub fn close(&self) {
         match self {
             Self::Task(task) => task.abort(),
-            Self::Loop(inbox, number) => inbox.evict(*number),
+            Self::Loop(inbox, number) => inbox.add(*number),
         }
     }
 }
@@ -33,14 +33,14 @@ impl Closer {
 #[derive(Debug)]
 pub struct Inbox {
     event: OwnedFd,
-    evicted: Mutex<Vec<usize>>,
+    closed: Mutex<Vec<usize>>,
 }
 
 impl Inbox {
     pub fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            evicted: Mutex::default(),
+            closed: Mutex::default(),
         }))
     }
 
@@ -50,15 +50,15 @@ impl Inbox {
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 
-    fn evict(&self, number: usize) {
-        self.evicted.lock().push(number);
+    fn add(&self, number: usize) {
+        self.closed.lock().push(number);
         self.wake();
     }
 
-    /// The numbers of connections to end. One may have become another connection's meanwhile.
+    /// The numbers of connections that were closed. One may have become another connection's meanwhile.
     pub fn take(&self) -> Vec<usize> {
         let _ = rustix::io::read(&self.event, &mut [0; size_of::<u64>()]);
-        std::mem::take(&mut self.evicted.lock())
+        std::mem::take(&mut self.closed.lock())
     }
 }
 

@@ -198,7 +198,7 @@ impl Admission {
         &self.counts
     }
 
-    /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the thread. An error is
+    /// Takes a slot until the result is dropped. At the limit, evicts the idlest connection of the set. An error is
     /// the response to a connection that is refused.
     fn admit(
         self: &Arc<Self>,
@@ -254,7 +254,7 @@ impl ConnectionSlot {
     }
 }
 
-/// The connections of a listener's thread, or of one runtime.
+/// The connections of a pair of redirect threads, or of one runtime.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionSet {
     entries: Arc<Mutex<Entries>>,
@@ -277,12 +277,39 @@ pub struct LastUsed {
     /// Whether the client has begun its TLS handshake.
     has_greeted: AtomicBool,
     closer: Mutex<Option<Closer>>,
+    is_closed: AtomicBool,
 }
 
 impl LastUsed {
-    /// Whether a connection that has no request in flight must end.
-    pub fn is_evicted(&self) -> bool {
-        self.last.load(Ordering::Relaxed) == BUSY
+    /// Whether the connection was closed from outside, and must end.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Takes the connection from what it could be ended by; false if it must end.
+    pub fn detach(&self) -> bool {
+        *self.closer.lock() = None;
+        !self.is_closed()
+    }
+
+    fn close(&self, closer: &Closer) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        closer.close();
+    }
+
+    /// Closes the connection if it is still idle since then.
+    fn evict(&self, idle_since: u32) -> bool {
+        let closer = self.closer.lock();
+        let Some(closer) = &*closer else { return false };
+        // Other threads run meanwhile: a connection that just became busy stays. An evicted one counts as busy, so that
+        // it is not evicted twice.
+        let taken = self
+            .last
+            .compare_exchange(idle_since, BUSY, Ordering::Relaxed, Ordering::Relaxed);
+        if taken.is_ok() {
+            self.close(closer);
+        }
+        taken.is_ok()
     }
 
     /// How the connection can be ended from now on.
@@ -371,7 +398,7 @@ impl ConnectionSet {
         let entries = self.entries.lock();
         for activity in &entries.list {
             if let Some(closer) = &*activity.closer.lock() {
-                closer.close();
+                activity.close(closer);
             }
         }
     }
@@ -383,6 +410,7 @@ impl ConnectionSet {
             position: AtomicUsize::new(entries.list.len()),
             has_greeted: AtomicBool::new(false),
             closer: Mutex::default(),
+            is_closed: AtomicBool::new(false),
         });
         entries.list.push(Arc::clone(&activity));
         ConnectionEntry {
@@ -408,17 +436,7 @@ impl ConnectionSet {
                 idlest = Some((last, activity));
             }
         }
-        let is_closed = idlest.is_some_and(|(last, activity)| {
-            // The general threads run meanwhile: a connection that just became busy stays. An evicted one counts as
-            // busy, so that it is not evicted twice.
-            let taken = activity
-                .last
-                .compare_exchange(last, BUSY, Ordering::Relaxed, Ordering::Relaxed);
-            if let (Ok(_), Some(closer)) = (taken, &*activity.closer.lock()) {
-                closer.close();
-            }
-            taken.is_ok()
-        });
+        let is_closed = idlest.is_some_and(|(last, activity)| activity.evict(last));
         entries.hand = (entries.hand + LOOKED_AT).checked_rem(count).unwrap_or_default();
         is_closed
     }

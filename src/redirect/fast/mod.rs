@@ -1,6 +1,6 @@
-//! The fast path. Delete this folder, and of `server/` the files `event_loop.rs`, `loop_connection.rs`, `exchange.rs`
-//! and `redirect_task.rs`, have `server/workers.rs` give each connection to the general threads, and everything still
-//! works, slower. `TINYD_FAST_PATH=off` does that in a debug build; the tests of redirects run both ways.
+//! The fast path. Without this folder, and without `event_loop.rs`, `loop_connection.rs`, `exchange.rs` and
+//! `redirect_task.rs` of `server/`, `server/workers.rs` would give each connection to the general threads, and all
+//! would work, slower. `TINYD_FAST_PATH=off` does that in a debug build; the tests of redirects run both ways.
 //!
 //! It answers plain requests for redirects, nearly all there are, from the bytes of the request to those of the
 //! response: nothing is allocated, nothing awaited. Every other request is for the general threads.
