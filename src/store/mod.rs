@@ -111,11 +111,11 @@ pub struct DiskSpace {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.writer.is_none() {
-            // redb cleans up in memory, and panics in some files that were changed meanwhile.
-            let database = self.handle.send_replace(None);
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
-        }
+        // It uses the file until it ends.
+        drop(self.writer.take());
+        // redb cleans up as it closes, and panics in some files that are damaged or were changed meanwhile.
+        let database = self.handle.send_replace(None);
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 }
 
