@@ -24,9 +24,10 @@ PATIENCE = 60
 SETTINGS = os.path.join(ROOT, "etc/tinyd/tinyd.toml")
 UNIT = os.path.join(ROOT, "usr/lib/systemd/system/tinyd.service")
 TRACE = os.path.join(ROOT, "tmp/trace")
-# Looked at by those who do without: the library that reads /proc, and the C library's allocator, when it has many threads and
-# finds no /sys here, before it asks the kernel how many processors there are.
-DISPENSABLE = {"/proc/sys/kernel/osrelease", "/proc/stat"}
+# Looked at by those who do without: the library that reads /proc; the C library's allocator, when it has many threads and
+# finds no /sys here, before it asks the kernel how many processors there are; and jemalloc, which gives memory back by
+# mapping it anew where it does not know whether the kernel overcommits.
+DISPENSABLE = {"/proc/sys/kernel/osrelease", "/proc/stat", "/proc/sys/vm/overcommit_memory"}
 # What tinyd knows of its process only from /proc, or tells together with it.
 OF_THE_PROCESS = (
     "process_cpu_seconds_total",
