@@ -15,7 +15,7 @@ use crate::rig::tls::client::{self, Client};
 /// Between two requests of a client, so that the machine has room for all.
 const PAUSE: Duration = Duration::from_millis(1);
 const PIPELINED: usize = 16;
-/// The server keeps a connection that was used within that, and refuses a newcomer; it counts whole seconds.
+/// A client that used its connection within that keeps it, and the server refuses a newcomer; it counts whole seconds.
 const IN_USE: Duration = Duration::from_secs(1);
 /// Requests on a connection over TLS before the next handshake.
 const SECURE_REQUESTS: u64 = 50;

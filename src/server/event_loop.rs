@@ -1,7 +1,7 @@
 //! The loop of a thread that answers plain redirects over plain HTTP. It has no runtime, whose tasks, timers and
 //! wake-ups take as much as a redirect itself: an epoll instance tells which connections have a request, and they are
 //! answered at once. A connection that needs anything else, such as patience with a client that takes no answer, is
-//! left to a task, and so are all when the process drains.
+//! handed to a task, and so are all when the process drains.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -21,16 +21,16 @@ use tokio::time::Instant;
 use crate::http::connection::Scheme;
 use crate::http::connection::closer::{Closer, Inbox};
 use crate::http::connection::listener::Listening;
-use crate::http::connection::serve::{ACCEPT_BACKOFF, AcceptTrouble, accept_one, concerns_one_connection};
+use crate::http::connection::serve::{
+    ACCEPT_BACKOFF, ACCEPTED_TOGETHER, AcceptTrouble, accept_one, concerns_one_connection,
+};
 use crate::http::connection::set::{AcceptedConnection, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate};
 use crate::redirect::FastPath;
 use crate::server::loop_connection::{LoopConnection, Turn};
 use crate::server::systemd::Heartbeat;
 
-/// Connections that have their turn before the next are asked for.
+/// The loop asks the kernel for so many events at a time.
 const EVENTS: usize = 256;
-/// Connections accepted before others have their turn.
-const ACCEPTED_TOGETHER: usize = 32;
 /// All connections are looked at for their deadlines once in so long,
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// so many at a time.
@@ -266,13 +266,8 @@ impl EventLoop {
         let Some(AcceptedConnection { peer, slot, policy, at }) = accepted else {
             return;
         };
-        let is_announced = policy.is_announced_by(&peer);
         let mut connection = LoopConnection::new(stream, peer, slot, false);
-        let turn = if is_announced {
-            Turn::NeedsTask
-        } else {
-            connection.answer(&self.fast_path, &policy, None)
-        };
+        let turn = connection.begin(&self.fast_path, &policy);
         if turn == Turn::Over {
             return;
         }

@@ -130,6 +130,14 @@ impl LoopConnection {
         self.stream.has_ended = has_ended;
     }
 
+    /// Answers what came with the connection, unless that begins with a PROXY header.
+    pub(super) fn begin(&mut self, fast_path: &FastPath, policy: &ConnectionPolicy) -> Turn {
+        if policy.is_announced_by(&self.peer) {
+            return Turn::NeedsTask;
+        }
+        self.answer(fast_path, policy, None)
+    }
+
     /// Answers what has arrived.
     pub(super) fn answer(
         &mut self,
@@ -177,10 +185,8 @@ mod tests {
 
     use crate::http::connection::Scheme;
     use crate::http::connection::set::{ConnectionSet, Gate};
-    use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
     use crate::model::Clock;
-    use crate::redirect::{Tiny, UnknownIdLimit};
     use crate::server::exchange::INPUT_BYTES;
 
     const REQUEST_BYTES: usize = 1024;
@@ -189,9 +195,7 @@ mod tests {
     fn turns_of(requests: usize) -> (Vec<Turn>, usize) {
         let folder = tempfile::tempdir().unwrap();
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
-        let guesses = Arc::new(UnknownIdLimit::new(Arc::new(0.into()), false, Arc::default()));
-        let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
-        let fast_path = FastPath::new(links, Tiny::Hop, guesses, Arc::default(), access_log);
+        let fast_path = FastPath::test(links);
         let (_stop, stopped) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

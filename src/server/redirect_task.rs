@@ -175,11 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 mod tests {
     use super::*;
     use crate::http::connection::set::{ConnectionSet, Gate};
-    use crate::kaltura::{AccessLog, LoggedAddress};
     use crate::links::Links;
     use crate::model::Clock;
     use crate::model::work::assert_is_linear;
-    use crate::redirect::{Tiny, UnknownIdLimit};
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream as StdStream};
     use tokio::sync::watch;
@@ -219,15 +217,7 @@ mod tests {
     fn a_head_in_pieces_is_not_parsed_for_each() {
         let folder = tempfile::tempdir().unwrap();
         let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
-        let guesses = UnknownIdLimit::new(Arc::new(0.into()), false, Arc::default());
-        let access_log = AccessLog::new(None, LoggedAddress::None);
-        let fast_path = FastPath::new(
-            links,
-            Tiny::Hop,
-            Arc::new(guesses),
-            Arc::default(),
-            Arc::new(access_log),
-        );
+        let fast_path = FastPath::test(links);
         let make = |size| format!("GET /tiny/67mk41xj HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(size));
         assert_is_linear(1_000, make, |head| serve_in_pieces(&fast_path, head.as_bytes()));
     }

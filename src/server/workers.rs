@@ -280,9 +280,8 @@ impl Worker {
             });
             return;
         }
-        let is_announced = policy.is_announced_by(&peer);
         let mut connection = LoopConnection::new(stream, peer, slot, is_draining);
-        if is_announced || connection.answer(&self.fast_path, &policy, None) != Turn::Over {
+        if connection.begin(&self.fast_path, &policy) != Turn::Over {
             self.spawn(&Handle::current(), connection, policy, connections.enter(at));
         }
     }

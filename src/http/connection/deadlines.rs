@@ -117,8 +117,7 @@ impl Deadlines {
             if self.is_draining() {
                 return Poll::Ready(None);
             }
-            let (deadline, reason) = self.next(limits);
-            if deadline <= Instant::now() {
+            if let Some(reason) = self.overdue(limits, Instant::now()) {
                 return Poll::Ready(Some(reason));
             }
             alarm.as_mut().reset(self.alarm(limits));

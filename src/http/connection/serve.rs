@@ -27,8 +27,8 @@ use crate::http::{Body, Response};
 
 /// Pause when the process is out of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Connections accepted in a row from the queue at the end.
-const ACCEPTED_TOGETHER: i32 = 32;
+/// Connections accepted in a row before others have their turn.
+pub const ACCEPTED_TOGETHER: i32 = 32;
 /// Least time between log lines about it.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The smallest buffer that hyper accepts.

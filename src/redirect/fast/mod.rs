@@ -349,12 +349,20 @@ impl FastPath {
 }
 
 #[cfg(test)]
+impl FastPath {
+    pub fn test(links: Arc<Links>) -> Self {
+        let guesses = Arc::new(UnknownIdLimit::new(Arc::new(1_000.into()), true, Arc::default()));
+        let access_log = Arc::new(AccessLog::new(None, crate::kaltura::LoggedAddress::None));
+        Self::new(links, Tiny::Hop, guesses, Arc::default(), access_log)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use hyper::Method;
 
     use super::*;
     use crate::http::HeadLimits;
-    use crate::kaltura::LoggedAddress;
     use crate::kaltura::session::Kind;
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
@@ -394,13 +402,7 @@ mod tests {
             way: Way::Api,
         };
         let ids = drafts.map(|draft| runtime.block_on(links.add(draft, somebody.clone())).unwrap().id);
-        (fast_path_to(links), ids.to_vec())
-    }
-
-    fn fast_path_to(links: Arc<Links>) -> FastPath {
-        let guesses = Arc::new(UnknownIdLimit::new(Arc::new(1_000.into()), true, Arc::default()));
-        let access_log = Arc::new(AccessLog::new(None, LoggedAddress::None));
-        FastPath::new(links, Tiny::Hop, guesses, Arc::default(), access_log)
+        (FastPath::test(links), ids.to_vec())
     }
 
     const HEAD: HeadLimits = HeadLimits {
@@ -462,7 +464,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_unix(1_000));
         let links = Arc::new(Links::open(folder.path(), clock, 8).unwrap());
         let peer = peer();
-        let fast_path = fast_path_to(Arc::clone(&links));
+        let fast_path = FastPath::test(Arc::clone(&links));
         let (now, mut out) = (now(), Vec::new());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -506,7 +508,7 @@ mod tests {
         links.load().unwrap();
         let metrics = Arc::new(Metrics::default());
         let peer = peer();
-        let fast_path = fast_path_to(Arc::clone(&links)).for_thread(metrics.redirects.for_thread(), links.recorder());
+        let fast_path = FastPath::test(Arc::clone(&links)).for_thread(metrics.redirects.for_thread(), links.recorder());
         let (now, mut out) = (now(), Vec::new());
         let accept = "Accept: text/html\r\nAccept-Language: fr\r\n";
         let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
