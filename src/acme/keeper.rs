@@ -333,7 +333,6 @@ impl Acme {
         let current = Current::new(certificate, Origin::of(settings), times);
         let (names, until) = (current.certificate.names.join(" "), current.certificate.not_after);
         let renewal = current.life().renewal(None, current.lot());
-        tracing::info!(names, valid_until = %UtcTime(until), renewal = %UtcTime(renewal), "certificate issued");
         self.tls.serve_issued(Some(Arc::clone(&current.certificate)));
         self.orders.count(OrderOutcome::Issued);
         {
@@ -342,6 +341,8 @@ impl Acme {
             state.failures = Failures::default();
         }
         self.orders.set_problem(None);
+        // Whoever reads it finds the certificate served and counted.
+        tracing::info!(names, valid_until = %UtcTime(until), renewal = %UtcTime(renewal), "certificate issued");
         if let Err(error) = stored {
             let reason = format!("cannot store the certificate: {error}");
             tracing::error!("{reason}; serving it, and trying to store it again");
