@@ -11,7 +11,7 @@ pub const NAME: &str = "journal";
 
 /// The length of the file. A checkpoint comes when it is full: the longer it is, the more changes share the writing
 /// of a page, and the longer it takes to replay it after a crash. Tests have many checkpoints.
-pub const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 16 * 1024 * 1024 };
+pub const FILE_BYTES: usize = if cfg!(test) { 4 * 1024 } else { 32 * 1024 * 1024 };
 
 /// What a disk writes whole or not at all. No record shares one with another, so that writing one cannot harm those
 /// that are acknowledged.
