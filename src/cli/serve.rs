@@ -1,6 +1,7 @@
 //! `tinyd serve`.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -100,6 +101,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     }
     let links = Arc::new(links);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(api_threads())
         .thread_name("tinyd-api")
         .on_thread_start(|| priority::lower(priority::LOWEST_NICE))
         .enable_all()
@@ -118,6 +120,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     drop(manager);
     tracing::info!("ended");
     Ok(())
+}
+
+/// Half of the cores: the writer needs another. Whenever a write is done, a runtime wakes one more thread than there is
+/// work for.
+fn api_threads() -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).max(1)
 }
 
 /// The settings, and whether their file was made now.
