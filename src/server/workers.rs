@@ -23,6 +23,7 @@ use crate::http::connection::set::{
 use crate::http::connection::{Scheme, serve};
 use crate::links::ClickRecorder;
 use crate::metrics::Metrics;
+use crate::model::priority;
 use crate::redirect::FastPath;
 use crate::server::event_loop::EventLoop;
 use crate::server::loop_connection::{LoopConnection, Turn};
@@ -144,6 +145,7 @@ fn start_pair(
         move || {
             // Dropped last: the runtime holds connections, and these the links.
             let _ending = ending;
+            priority::shorten_slice();
             if let Err(error) = runtime.block_on(tasks.run(others, handed_over, connections)) {
                 tracing::error!(%error, "redirect thread ended");
             }
@@ -177,6 +179,7 @@ fn start_pair(
     let heartbeat = worker.heartbeat.clone();
     let run = move || {
         let _ending = ending;
+        priority::shorten_slice();
         if let Err(error) = event_loop.run(heartbeat, |listeners| drop(hand_over.send(listeners))) {
             tracing::error!(%error, "redirect thread ended");
         }

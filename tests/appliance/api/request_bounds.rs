@@ -1,6 +1,7 @@
 //! Limits on the time and memory that requests can use.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -319,4 +320,21 @@ fn redirect_threads_have_the_highest_priority() {
         };
         expected.iter().all(is_there) && threads.iter().all(is_right)
     });
+    // Before Linux 6.12 there are none.
+    poll("redirect threads have the shortest time slices", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", appliance.process_id())).unwrap();
+        let slices = tasks.filter_map(|task| time_slice(&task.unwrap().path()));
+        let (of_redirects, of_others): (Vec<_>, Vec<_>) = slices.partition(|(redirects, _)| *redirects);
+        let longest = of_redirects.iter().max();
+        longest.is_none_or(|(_, longest)| of_others.iter().all(|(_, slice)| slice > longest))
+    });
+}
+
+/// Whether a thread redirects, and its time slice in nanoseconds; none where it has ended, or the kernel does not tell.
+fn time_slice(task: &Path) -> Option<(bool, u64)> {
+    let name = fs::read_to_string(task.join("comm")).ok()?;
+    let redirects = name.starts_with("tinyd-public-") || name.starts_with("tinyd-async-");
+    let text = fs::read_to_string(task.join("sched")).ok()?;
+    let slice = text.lines().find_map(|line| line.strip_prefix("se.slice"))?;
+    Some((redirects, slice.trim_start().strip_prefix(':')?.trim().parse().ok()?))
 }
