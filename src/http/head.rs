@@ -289,7 +289,7 @@ fn check_target(method: &[u8], target: &[u8], limits: &HeadLimits) -> Result<(),
             Err(BadHead::malformed("the target * is for OPTIONS only"))
         };
     }
-    // Unencoded UTF-8 passes: harmless clients send it, and no id contains it.
+    // What is not ASCII passes unencoded, in UTF-8 or not: harmless clients send it, and no id contains it.
     let is_control = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
     let encoded = encoded_target(target);
     if encoded.len() > limits.target_bytes {
@@ -391,6 +391,16 @@ mod tests {
 
     fn read(text: &str) -> Result<Head, u16> {
         Head::read(text.as_bytes(), &LIMITS).map_err(|bad| bad.status.as_u16())
+    }
+
+    #[test]
+    fn target_may_have_bytes_that_are_no_utf_8() {
+        let head = b"GET /tiny/x?name=\xe9 HTTP/1.0\r\n\r\n";
+        let whole = Head::Whole {
+            length: head.len(),
+            framing: Framing::Length(0),
+        };
+        assert_eq!(Head::read(head, &LIMITS), Ok(whole));
     }
 
     #[test]
