@@ -15,7 +15,8 @@ use crate::rig::tls::client::{self, Client};
 /// Between two requests of a client, so that the machine has room for all.
 const PAUSE: Duration = Duration::from_millis(1);
 const PIPELINED: usize = 16;
-/// A client that used its connection within that keeps it, and the server refuses a newcomer; it counts whole seconds.
+/// The server keeps a connection that its client has used within this time, which it counts in whole seconds, and
+/// refuses a newcomer.
 const IN_USE: Duration = Duration::from_secs(1);
 /// Requests on a connection over TLS before the next handshake.
 const SECURE_REQUESTS: u64 = 50;

@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(Head::Whole { length, .. }) = read else { return };
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
-    // Targets and values may have bytes that are no UTF-8, which are encoded before hyper parses them.
+    // A target may have bytes that are no UTF-8: tinyd encodes them before hyper parses the head.
     let encoded: Vec<_> = data
         .iter()
         .map(|byte| if byte.is_ascii() { *byte } else { b'~' })

@@ -341,7 +341,7 @@ impl Acme {
             state.failures = Failures::default();
         }
         self.orders.set_problem(None);
-        // Whoever reads it finds the certificate served and counted.
+        // Last, so that a client that waits for this line can connect.
         tracing::info!(names, valid_until = %UtcTime(until), renewal = %UtcTime(renewal), "certificate issued");
         if let Err(error) = stored {
             let reason = format!("cannot store the certificate: {error}");

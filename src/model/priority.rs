@@ -1,9 +1,9 @@
 //! The scheduling priority of threads: redirects come first.
 //!
 //! What counts is weight, not order: Linux lets a thread that wakes up wait behind several busy ones for milliseconds
-//! unless these weigh next to nothing, and their time slices are longer than its own (docs/benchmarks.md). A redirect
-//! waits for such a thread only while the writer changes its shard of the map, and its core is free for the writer
-//! then.
+//! unless these weigh next to nothing, and their time slices are longer than its own (docs/benchmarks.md). The only
+//! lock that a redirect shares with such a thread is that of its shard of the map, while the writer changes it, and its
+//! core is free for the writer then.
 
 /// Threads that load the map: redirects of links that are not in it yet wait for them.
 pub const LOAD_NICE: i32 = 5;

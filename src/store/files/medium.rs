@@ -361,7 +361,7 @@ impl JournalFile for File {
 }
 
 /// So much of a journal is read at most: several times what one has.
-const JOURNAL_MAX_BYTES: u64 = 128 * 1024 * 1024;
+const JOURNAL_MAX_BYTES: u64 = 4 * journal::FILE_BYTES as u64;
 
 fn is_journal_of(file: &File, identity: u64) -> io::Result<bool> {
     let mut head = [0; journal::START];

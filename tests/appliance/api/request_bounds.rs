@@ -314,9 +314,7 @@ fn redirect_threads_have_the_highest_priority() {
         let is_there = |(name, _): &(&str, i32)| threads.iter().any(|thread| thread.0 == *name);
         let is_right = |(name, nice): &(String, i32)| {
             let known = expected.iter().find(|known| known.0 == name);
-            let redirects = ["tinyd-public-", "tinyd-async-"];
-            let redirects = redirects.iter().any(|thread| name.starts_with(thread));
-            known.map_or(redirects && *nice == 0, |known| known.1 == *nice)
+            known.map_or(redirects(name) && *nice == 0, |known| known.1 == *nice)
         };
         expected.iter().all(is_there) && threads.iter().all(is_right)
     });
@@ -330,11 +328,17 @@ fn redirect_threads_have_the_highest_priority() {
     });
 }
 
+fn redirects(thread: &str) -> bool {
+    thread.starts_with("tinyd-public-") || thread.starts_with("tinyd-async-")
+}
+
 /// Whether a thread redirects, and its time slice in nanoseconds; none where it has ended, or the kernel does not tell.
 fn time_slice(task: &Path) -> Option<(bool, u64)> {
     let name = fs::read_to_string(task.join("comm")).ok()?;
-    let redirects = name.starts_with("tinyd-public-") || name.starts_with("tinyd-async-");
     let text = fs::read_to_string(task.join("sched")).ok()?;
     let slice = text.lines().find_map(|line| line.strip_prefix("se.slice"))?;
-    Some((redirects, slice.trim_start().strip_prefix(':')?.trim().parse().ok()?))
+    Some((
+        redirects(&name),
+        slice.trim_start().strip_prefix(':')?.trim().parse().ok()?,
+    ))
 }
