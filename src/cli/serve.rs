@@ -1,7 +1,6 @@
 //! `tinyd serve`.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -22,6 +21,7 @@ use crate::console::CONSOLE_PATH;
 use crate::http::connection::{self, Bound};
 use crate::kaltura::session::Kind;
 use crate::links::Links;
+use crate::model;
 use crate::model::{Clock, priority, shown};
 use crate::server::{self, DataLock, Reloader, ServiceManager};
 use crate::store::FILE_NAME;
@@ -125,8 +125,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
 /// Half of the cores: the writer needs another. Whenever a write is done, a runtime wakes one more thread than there is
 /// work for.
 fn api_threads() -> usize {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / 2).max(1)
+    (model::cores() / 2).max(1)
 }
 
 /// The settings, and whether their file was made now.

@@ -16,6 +16,7 @@ use crate::config::{acme, branding, cluster, console, fetch, tls, without_defaul
 use crate::console::ConsoleSettings;
 use crate::http::Limits;
 use crate::kaltura::LoggedAddress;
+use crate::model;
 use crate::redirect::Tiny;
 
 /// Most threads that the number of cores is turned into.
@@ -164,8 +165,7 @@ fn access_addresses(values: &Values) -> LoggedAddress {
 }
 
 fn default_threads() -> i64 {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    i64::try_from(cores.min(THREADS_DEFAULT_MAX)).unwrap_or(1)
+    i64::try_from(model::cores().min(THREADS_DEFAULT_MAX)).unwrap_or(1)
 }
 
 fn limits(values: &Values, reader: &Reader, section: &'static str) -> Result<Limits, ConfigError> {

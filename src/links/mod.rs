@@ -27,7 +27,6 @@ mod update;
 mod tests;
 
 use std::collections::HashSet;
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,6 +54,7 @@ use crate::links::map::Batch;
 use crate::links::map::publisher::Publisher;
 use crate::links::search::SearchIndex;
 use crate::links::turns::Turns;
+use crate::model;
 use crate::model::validate::InvalidValidity;
 use crate::model::{
     Actor, AuditAction, Clock, Digest, ForbiddenHost, ID_MAX_BYTES, LinkId, LinkRef, PartnerId, ShortLink, Status,
@@ -303,9 +303,8 @@ impl Links {
             newest: Timestamp::MIN,
             damaged: Vec::new(),
         };
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let snapshot = self.store.snapshot()?;
-        let scanned = snapshot.scan(threads.min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
+        let scanned = snapshot.scan(model::cores().min(LOAD_THREADS_MAX), &ReadLimit::default(), loader)?;
         let links = scanned.visitors.iter().map(|loader| loader.links).sum();
         let newest = scanned.visitors.iter().map(|loader| loader.newest).max();
         // Only links of earlier starts: later ones have this process's clock, which may be ahead.

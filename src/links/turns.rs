@@ -5,7 +5,6 @@
 //! small part of the whole. Each queue gives turns to partners in rotation. Reads of single links take no turns.
 
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::links::Links;
+use crate::model;
 use crate::model::PartnerId;
 use crate::store::{Lane, ReadLimit, Stopped, StoreError};
 
@@ -86,7 +86,7 @@ pub(super) struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = model::cores();
         Self {
             short: Queue::new(SHORT_MAX),
             medium: Queue::new(cores.max(2)),

@@ -2,6 +2,7 @@
 //! that hold for each. Knows no parameters, no storage and no HTTP.
 
 mod audit;
+mod cores;
 mod destination;
 mod host;
 mod id;
@@ -18,6 +19,7 @@ pub mod validate;
 pub(crate) mod work;
 
 pub use audit::{Actor, ActorKind, AuditAction, AuditEntry, FieldChange, Way};
+pub use cores::cores;
 pub use destination::{Destination, FULL_URL_MAX_BYTES, InvalidDestination, RefusedDestination};
 pub use host::{HostPattern, InvalidHost};
 pub use id::{ID_MAX_BYTES, ID_MIN_BYTES, LinkId, PartnerId};

@@ -2,9 +2,9 @@
 //! records, and never more than a page, or a bounded heap of sort keys, is held in memory.
 
 use std::collections::{BTreeSet, BinaryHeap};
-use std::num::NonZero;
 use std::ops::Bound;
 
+use crate::model;
 use crate::model::{LinkId, LinkRef, ShortLink, Status, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::format::keys::{self, Index};
@@ -436,8 +436,7 @@ impl<'a> Lister<'a> {
 
     /// Looks at every record; `None` if one cannot be read.
     fn scan_and_sort(&self) -> Result<Option<Listing>, StoreError> {
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let (threads, query) = (threads.min(SCAN_THREADS_MAX), self.query);
+        let (threads, query) = (model::cores().min(SCAN_THREADS_MAX), self.query);
         let scanned = self.snapshot.scan(threads, self.meter.limit, || Picker::new(query))?;
         let mut all = Picker::new(query);
         scanned.visitors.into_iter().for_each(|picker| all.merge(picker));
