@@ -29,6 +29,8 @@ pub struct StreamState {
 #[derive(Debug, Clone, Deserialize)]
 pub struct StreamCluster {
     #[serde(default)]
+    pub leader: Option<String>,
+    #[serde(default)]
     pub replicas: Vec<Replica>,
 }
 
@@ -45,13 +47,17 @@ pub struct Replica {
 }
 
 impl StreamInfo {
-    /// Whether the leader hears a majority: one that is cut off goes on answering for some seconds, and does not know
-    /// what its successor has acknowledged. Where only some of the servers are cut off from each other, a successor may
-    /// be there for a second all the same.
+    /// Whether there is a leader that hears a majority: one that is cut off goes on answering for some seconds, and
+    /// does not know what its successor has acknowledged. After that it answers as a replica without a leader, which
+    /// hears itself. Where only some of the servers are cut off from each other, a successor may be there for a second
+    /// all the same.
     pub fn is_led(&self) -> bool {
         let Some(cluster) = self.cluster.as_ref().filter(|_| self.config.num_replicas > 1) else {
             return true;
         };
+        if cluster.leader.as_ref().is_none_or(String::is_empty) {
+            return false;
+        }
         let heard = |replica: &&Replica| replica.active > 0 && u128::from(replica.active) < LEASE.as_nanos();
         cluster.replicas.iter().filter(heard).count() >= self.config.num_replicas / 2
     }
@@ -234,9 +240,9 @@ mod tests {
             let text = format!("{{\"config\":{config},\"state\":{state},\"created\":\"\",\"cluster\":{replicas}}}");
             serde_json::from_str::<StreamInfo>(&text).unwrap().is_led()
         };
-        let replicas = |active: [u64; 2]| {
+        let replicas = |leader: &str, active: [u64; 2]| {
             let [a, b] = active;
-            format!("{{\"replicas\":[{{\"name\":\"a\",\"active\":{a}}},{{\"name\":\"b\",\"active\":{b}}}]}}")
+            format!("{{{leader}\"replicas\":[{{\"name\":\"a\",\"active\":{a}}},{{\"name\":\"b\",\"active\":{b}}}]}}")
         };
         let second = 1_000_000_000;
         for (active, expected) in [
@@ -246,8 +252,10 @@ mod tests {
             // Not heard yet.
             ([0, 0], false),
         ] {
-            assert_eq!(led(&replicas(active)), expected, "{active:?}");
+            assert_eq!(led(&replicas("\"leader\":\"c\",", active)), expected, "{active:?}");
         }
+        // A replica that was the leader hears itself.
+        assert!(!led(&replicas("", [second, 0])));
         // Of servers that are no cluster.
         assert!(led("null"));
     }
