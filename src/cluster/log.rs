@@ -174,9 +174,9 @@ impl Log {
             let reason = match self.nats.append(after, entry.clone()).await {
                 Ok(Published::Stored) => return Appended::Stored,
                 Ok(Published::WrongLast(Some(last))) if last < after => {
-                    // Its entries are in the stores, from which they are appended again.
-                    let reason = format!("the log has lost its end: it has {last} entries, not {after}");
-                    return given_up(may_be_stored, reason);
+                    // Its entries are in the stores, from which they are appended again. Or a leader answered that was
+                    // cut off and does not know its successor, who was asked too.
+                    return Appended::Unknown(format!("the log has lost its end: it has {last} entries, not {after}"));
                 }
                 Ok(Published::WrongLast(Some(_))) if !may_be_stored => return Appended::Overtaken,
                 // Another's, or this one's of an earlier attempt; or one that is still on its way.
