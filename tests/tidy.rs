@@ -51,7 +51,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
 
 /// Packages, and the only rooms, folders or files of `src` that may name them.
 const OWNED: [(&str, &[&str]); 25] = [
-    ("async_nats", &["cluster/nats.rs"]),
+    ("async_nats", &["cluster/nats"]),
     ("bincode", &["store/format/record.rs"]),
     ("clap", &["cli"]),
     ("csv", &["links/file"]),
