@@ -3,11 +3,11 @@
 mod replica;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, ConnectOptions, Event, Message, Request, RequestErrorKind, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, ReconnectToServer, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub struct Nats {
     appends: &'static str,
     prefix: String,
     connections: Arc<AtomicU64>,
+    /// Whether the next connection is to another server.
+    leaving: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,10 +123,25 @@ pub enum Connecting {
     Patiently,
 }
 
+/// The server to connect to when one is left. In turn, because that one goes on taking connections.
+fn next_server(pool: &[async_nats::Server], turn: &AtomicUsize) -> Option<ReconnectToServer> {
+    let failed = pool.iter().map(|server| server.failed_attempts).min()?;
+    let best: Vec<_> = pool.iter().filter(|server| server.failed_attempts == failed).collect();
+    let next = best.get(turn.fetch_add(1, Ordering::Relaxed) % best.len())?;
+    Some(ReconnectToServer {
+        addr: next.addr.clone(),
+        delay: None,
+    })
+}
+
 impl Nats {
     pub async fn connect(settings: &ClusterSettings, when: Connecting) -> Result<Self, String> {
         let connections = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&connections);
+        let leaving = Arc::new(AtomicBool::new(false));
+        let left = Arc::clone(&leaving);
+        // At random, so that a thousand boxes do not all go to the same one.
+        let turn = AtomicUsize::new(rand::random_range(0..usize::from(u16::MAX)));
         let mut options = ConnectOptions::new()
             .name(format!("tinyd {}", settings.node))
             .custom_inbox_prefix(format!("_INBOX_{}", settings.node))
@@ -138,6 +155,10 @@ impl Nats {
                 // At random, so that a thousand boxes do not come back at once.
                 let most = RECONNECT_MAX_MILLISECONDS.min(50 << attempts.min(6));
                 Duration::from_millis(rand::random_range(0..=most))
+            })
+            .reconnect_to_server_callback(move |pool, _| {
+                let is_left = left.swap(false, Ordering::SeqCst);
+                std::future::ready(is_left.then(|| next_server(&pool, &turn)).flatten())
             })
             .event_callback(move |event| {
                 if matches!(event, Event::Connected) {
@@ -160,6 +181,7 @@ impl Nats {
             appends: LOG,
             prefix: settings.subject(""),
             connections,
+            leaving,
         })
     }
 
@@ -192,6 +214,7 @@ impl Nats {
 
     /// Tries another server: this one is there, but cut off from the others.
     pub async fn leave_server(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
         // A connection that is being made is another one already.
         let _ = self.client.force_reconnect().await;
     }
@@ -446,5 +469,27 @@ impl Subscription {
                 .map(|message| (message.subject.to_string(), message.payload)),
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_server_is_next_after_one_was_left() {
+        let server = |name: &str, failed_attempts| async_nats::Server {
+            addr: name.parse().unwrap(),
+            failed_attempts,
+            did_connect: true,
+            is_discovered: false,
+            last_error: None,
+        };
+        let turn = AtomicUsize::new(7);
+        let pool = [server("a", 0), server("b", 2), server("c", 0)];
+        let next = || next_server(&pool, &turn).unwrap().addr.host().to_owned();
+        let (first, second) = (next(), next());
+        assert_eq!([&*first, &*second], ["c", "a"]);
+        assert_eq!(next(), first);
     }
 }
