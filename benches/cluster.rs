@@ -329,10 +329,12 @@ fn catch_up(
     place(Place::Anywhere)?;
     say(&format!(
         "{missed} links missed: {rate:.0} links/s; with redirects, at most {:.0} s. Redirects' p99 {:.0} µs while it \
-         catches up, {:.0} µs alone",
+         catches up, {:.0} µs alone; of these the load generator's own {:.0} and {:.0} µs",
         caught_up.as_secs_f64(),
         busy.spread(99.0),
         alone.spread(99.0),
+        busy.own(),
+        alone.own(),
     ));
     goals.push(busy.goal(&alone, ("p99", 99.0, 1.5)));
     goals.push(beside::none_failed("redirects while catching up", &[&busy, &alone]));

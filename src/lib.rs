@@ -37,6 +37,7 @@ pub mod internals {
     pub use crate::kaltura::{Call, Target};
     pub use crate::links::file::{Defaults, FileFormat, LinkWriter, read};
     pub use crate::links::{Draft, Links};
+    pub use crate::model::priority::shorten_slice;
     pub use crate::model::{
         Actor, ActorKind, Clock, Destination, LinkId, LinkPolicy, LinkRef, PartnerId, ShortLink, Status, Timestamp,
         Visit, Way,

@@ -63,6 +63,11 @@ impl Turns {
         Spread::of(self.latencies.iter().map(|turn| turn.microseconds(percentile)))
     }
 
+    /// The p99 of what is the load generator's own.
+    pub(crate) fn own(&self) -> Spread {
+        Spread::of(self.latencies.iter().map(|turn| turn.own_microseconds(99.0)))
+    }
+
     /// A percentile as a multiple of that alone in the same round.
     pub(crate) fn ratio_to(&self, alone: &Self, percentile: f64) -> Spread {
         let pairs = self.latencies.iter().zip(&alone.latencies);

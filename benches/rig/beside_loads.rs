@@ -1,5 +1,5 @@
 //! Latencies of redirects alone and beside each load, in turns, of one or two builds of tinyd; and of the floor beside
-//! a tinyd that adds links, which tells how much of it is that the cores are busy.
+//! a tinyd with a heavy load, which tells how much of it is that the cores are busy.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ pub(crate) fn compare(comparison: &Comparison, scratch: &Path) -> Result<(Value,
         for target in &targets {
             lanes.push(Lane::new(load, target, &target.name, target.tinyd.public));
         }
-        if let (Load::Adds, Some(first)) = (load, targets.first()) {
+        if let (true, Some(first)) = (load.is_heavy(), targets.first()) {
             lanes.push(Lane::new(load, first, "the floor", floor));
         }
     }
@@ -188,6 +188,7 @@ fn show(plan: Plan, lanes: &[Lane<'_>]) {
     names.extend(SHOWN.map(|(name, _)| format!("{name} alone")));
     names.extend(SHOWN.map(|(name, _)| format!("{name} beside")));
     names.extend(SHOWN.map(|(name, _)| format!("{name} ratio")));
+    names.extend(["alone", "beside"].map(|turns| format!("generator's own p99 {turns}")));
     let row = |lane: &Lane<'_>| {
         let rate = Spread::of(lane.rates.iter().copied()).median;
         let digits = if rate < 100.0 { 1 } else { 0 };
@@ -196,6 +197,7 @@ fn show(plan: Plan, lanes: &[Lane<'_>]) {
             row.extend(SHOWN.map(|(_, percentile)| format!("{:.0}", turns.spread(percentile).median)));
         }
         row.extend(SHOWN.map(|(_, percentile)| lane.beside.ratio_to(&lane.alone, percentile).to_string()));
+        row.extend([&lane.alone, &lane.beside].map(|turns| format!("{:.0}", turns.own().median)));
         row
     };
     let rate = plan.requests_a_second;

@@ -1,6 +1,6 @@
 //! A plain HTTP/1.1 client: one connection, one request at a time.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -156,7 +156,10 @@ impl<S: Read + Write> Connection<S> {
                     return Ok(answer);
                 }
             }
-            let count = self.stream.read(&mut buffer).context("waiting for an answer")?;
+            let count = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.context("waiting for an answer")?,
+            };
             if count == 0 {
                 bail!("the server closed the connection without an answer");
             }

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Latencies {
     histogram: Histogram<u64>,
+    /// How late the generator itself sent a request for which a connection was free. Each latency has it in it.
+    own: Histogram<u64>,
     pub(crate) failed: u64,
 }
 
@@ -68,8 +70,14 @@ impl Latencies {
         self.histogram.value_at_percentile(percentile) as f64 / 1e3
     }
 
+    /// The same of the generator itself.
+    pub(crate) fn own_microseconds(&self, percentile: f64) -> f64 {
+        self.own.value_at_percentile(percentile) as f64 / 1e3
+    }
+
     pub(crate) fn json(&self) -> Value {
-        let mut object = json!({ "answered": self.histogram.len(), "failed": self.failed });
+        let own = self.own_microseconds(99.0);
+        let mut object = json!({ "answered": self.histogram.len(), "failed": self.failed, "ownP99Microseconds": own });
         for (name, percentile) in PERCENTILES {
             if let Some(object) = object.as_object_mut() {
                 object.insert(format!("{name}Microseconds"), self.microseconds(percentile).into());
@@ -125,6 +133,7 @@ impl Generator {
             drawn: 0,
             latencies: Latencies {
                 histogram: Histogram::new_with_bounds(1_000, LATENCY_MAX_NS, SIGNIFICANT_DIGITS)?,
+                own: Histogram::new_with_bounds(1_000, LATENCY_MAX_NS, SIGNIFICANT_DIGITS)?,
                 failed: 0,
             },
         };
@@ -178,8 +187,11 @@ impl Generator {
             }
             let now = Instant::now();
             while next < total && started + Duration::from_nanos(next * interval_ns) <= now {
-                self.waiting
-                    .push_back(started + Duration::from_nanos(next * interval_ns));
+                let due = started + Duration::from_nanos(next * interval_ns);
+                self.waiting.push_back(due);
+                if self.waiting.len() <= self.free.len() {
+                    self.latencies.own.saturating_record(nanoseconds(now - due));
+                }
                 next += 1;
             }
             self.send_what_is_due();
@@ -227,8 +239,7 @@ impl Generator {
             && connection.received.len() >= head.head_bytes + head.body_bytes
             && let Some(due) = connection.due.take()
         {
-            let nanoseconds = u64::try_from(due.elapsed().as_nanos()).unwrap_or(LATENCY_MAX_NS);
-            self.latencies.histogram.saturating_record(nanoseconds);
+            self.latencies.histogram.saturating_record(nanoseconds(due.elapsed()));
             if head.status != 302 {
                 self.latencies.failed += 1;
             }
@@ -248,6 +259,10 @@ impl Generator {
         }
         Ok(())
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(LATENCY_MAX_NS)
 }
 
 /// A timer that wakes a poll at every interval, more exactly than the milliseconds of a poll's own timeout.
