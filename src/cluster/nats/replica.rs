@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
-use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::timeout;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cluster::nats::{COPIES, Nats, NatsError, REQUEST_TIMEOUT, last_part};
 
-/// For the first answer of a replica; doubled up to the timeout of a request.
-const FIRST_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long one replica is waited for alone; doubled for the next ones.
+const FIRST_PATIENCE: Duration = Duration::from_millis(250);
 /// Of one read.
 const BATCH_MAX_MESSAGES: u32 = 1_000;
 const BATCH_MAX_BYTES: u32 = 8 * 1024 * 1024;
@@ -30,16 +30,16 @@ impl Nats {
     }
 
     async fn read_one(&self, body: String) -> Result<Option<(u64, Vec<u8>)>, NatsError> {
-        let (_, answer) = self.ask_replica(body.into()).await?;
-        match answer.status.map(|status| status.as_u16()) {
-            None => {
-                let number = number_of(&answer).ok_or(NatsError::Malformed)?;
-                Ok(Some((number, answer.payload.to_vec())))
-            }
-            Some(404) => Ok(None),
-            Some(503) => Err(NatsError::NoResponders),
-            Some(status) => Err(NatsError::NoAnswer(format!("status {status}"))),
-        }
+        let mut read = None;
+        self.read_directly(
+            |_| body.clone(),
+            |message| {
+                read = number_of(message).map(|number| (number, message.payload.to_vec()));
+                false
+            },
+        )
+        .await?;
+        Ok(read)
     }
 
     fn direct_get(&self) -> String {
@@ -55,7 +55,7 @@ impl Nats {
     /// The same, each with the last part of its subject.
     pub async fn read_of(&self, after: u64) -> Result<Vec<(String, Vec<u8>)>, NatsError> {
         let first = after + 1;
-        let body = format!("{{\"seq\":{first},\"batch\":{BATCH_MAX_MESSAGES},\"max_bytes\":{BATCH_MAX_BYTES}}}");
+        let body = |batch| format!("{{\"seq\":{first},\"batch\":{batch},\"max_bytes\":{BATCH_MAX_BYTES}}}");
         let mut entries = Vec::new();
         let read = self.read_directly(body, |message| {
             let is_next = number_of(message) == Some(first + entries.len() as u64);
@@ -77,17 +77,24 @@ impl Nats {
     pub async fn last_parts(&self) -> Result<Vec<(u64, Vec<u8>)>, NatsError> {
         let body = format!("{{\"multi_last\":[\"{}\"]}}", self.subject(COPIES));
         let mut parts = Vec::new();
-        self.read_directly(body, |message| {
-            parts.extend(number_of(message).map(|number| (number, message.payload.to_vec())));
-            true
-        })
+        self.read_directly(
+            |_| body.clone(),
+            |message| {
+                parts.extend(number_of(message).map(|number| (number, message.payload.to_vec())));
+                true
+            },
+        )
         .await?;
         Ok(parts)
     }
 
-    /// Takes messages until there are no more, or one is not taken.
-    async fn read_directly(&self, body: String, mut take: impl FnMut(&Message) -> bool) -> Result<(), NatsError> {
-        let (mut answers, mut answer) = self.ask_replica(body.into()).await?;
+    /// Takes messages until there are no more, or one is not taken. The request is made for a number of messages.
+    async fn read_directly(
+        &self,
+        request: impl Fn(u32) -> String,
+        mut take: impl FnMut(&Message) -> bool,
+    ) -> Result<(), NatsError> {
+        let (mut answers, mut answer) = self.ask_replica(request).await?;
         loop {
             match answer.status.map(|status| status.as_u16()) {
                 None => {}
@@ -99,34 +106,55 @@ impl Nats {
             if !take(&answer) {
                 return Ok(());
             }
-            answer = match timeout(REQUEST_TIMEOUT, answers.next()).await {
-                Ok(Some(answer)) => answer,
-                _ => return Err(NatsError::NoAnswer("timed out".to_owned())),
-            };
+            answer = timeout(REQUEST_TIMEOUT, answers.next())
+                .await
+                .ok()
+                .flatten()
+                .ok_or_else(timed_out)?;
         }
     }
 
-    /// The first answer of a replica, and those to come. Until a server notices that a replica is cut off, it goes on
-    /// sending requests to it: they are sent again.
-    async fn ask_replica(&self, body: Bytes) -> Result<(Subscriber, Message), NatsError> {
-        let no_answer = |error: String| NatsError::NoAnswer(error);
+    /// The first answer, and those to come. Until a server notices that a replica is cut off, it goes on sending
+    /// requests to it, so that another is asked after a while.
+    async fn ask_replica(&self, request: impl Fn(u32) -> String) -> Result<(Subscriber, Message), NatsError> {
         if !self.is_connected() {
             return Err(NatsError::Disconnected);
         }
-        let mut patience = FIRST_TIMEOUT;
-        while patience <= REQUEST_TIMEOUT {
-            let inbox = self.client.new_inbox();
-            let answers = self.client.subscribe(inbox.clone()).await;
-            let mut answers = answers.map_err(|error| no_answer(error.to_string()))?;
-            let asked = self.client.publish_with_reply(self.direct_get(), inbox, body.clone());
-            asked.await.map_err(|error| no_answer(error.to_string()))?;
-            if let Ok(Some(answer)) = timeout(patience, answers.next()).await {
-                return Ok((answers, answer));
+        let end = Instant::now() + REQUEST_TIMEOUT;
+        let (mut batch, mut patience) = (BATCH_MAX_MESSAGES, FIRST_PATIENCE);
+        let mut asked = FuturesUnordered::new();
+        loop {
+            asked.push(self.send_to_replica(request(batch)).await?);
+            // The link may be slow or long: what was asked first comes all the same.
+            let until = end.min(Instant::now() + patience);
+            (batch, patience) = (1, patience * 2);
+            match timeout_at(until, asked.next()).await {
+                Ok(Some((answers, Some(answer)))) => return Ok((answers, answer)),
+                Ok(_) => return Err(NatsError::Disconnected),
+                Err(_) if Instant::now() >= end => return Err(timed_out()),
+                Err(_) => {}
             }
-            patience *= 2;
         }
-        Err(no_answer("timed out".to_owned()))
     }
+
+    async fn send_to_replica(
+        &self,
+        request: String,
+    ) -> Result<impl Future<Output = (Subscriber, Option<Message>)>, NatsError> {
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let mut answers = answers.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
+        let asked = self.client.publish_with_reply(self.direct_get(), inbox, request.into());
+        asked.await.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
+        Ok(async move {
+            let answer = answers.next().await;
+            (answers, answer)
+        })
+    }
+}
+
+fn timed_out() -> NatsError {
+    NatsError::NoAnswer("timed out".to_owned())
 }
 
 /// The number of a message that a server has read from a stream.
