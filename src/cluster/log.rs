@@ -94,7 +94,7 @@ async fn head_of(nats: &Nats, end: Instant) -> Result<u64, String> {
     loop {
         let reason = match timeout(HEAD_TIMEOUT, nats.info()).await {
             Ok(Ok(info)) if info.is_led() => return Ok(info.state.last_seq),
-            Ok(Ok(_)) => "the leader of the log hears no majority of the NATS servers".to_owned(),
+            Ok(Ok(_)) => "the log has no leader that hears a majority of the NATS servers".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer from NATS".to_owned(),
         };
@@ -174,9 +174,8 @@ impl Log {
             let reason = match self.nats.append(after, entry.clone()).await {
                 Ok(Published::Stored) => return Appended::Stored,
                 Ok(Published::WrongLast(Some(last))) if last < after => {
-                    // Its entries are in the stores, from which they are appended again. Or a leader answered that was
-                    // cut off and does not know its successor, who was asked too.
-                    return Appended::Unknown(format!("the log has lost its end: it has {last} entries, not {after}"));
+                    // It has lost its end, or a leader that was cut off was asked beside its successor.
+                    return Appended::Unknown(format!("a NATS server has {last} entries of the log, not {after}"));
                 }
                 Ok(Published::WrongLast(Some(_))) if !may_be_stored => return Appended::Overtaken,
                 // Another's, or this one's of an earlier attempt; or one that is still on its way.
@@ -192,6 +191,7 @@ impl Log {
                 }
                 Err(error) => {
                     may_be_stored = true;
+                    *self.appending.unsure.lock() = Some(entry.clone());
                     error.to_string()
                 }
             };
@@ -238,10 +238,7 @@ impl ReplicationLog for Log {
             std::thread::sleep(wait);
         }
         let (since, entry) = (Instant::now(), Bytes::copy_from_slice(entry));
-        let appended = self.runtime.block_on(self.append_patiently(after, entry.clone()));
-        if matches!(appended, Appended::Unknown(_)) {
-            *self.appending.unsure.lock() = Some(entry);
-        }
+        let appended = self.runtime.block_on(self.append_patiently(after, entry));
         let outcome = match &appended {
             Appended::Stored => AppendOutcome::Stored,
             Appended::Overtaken => AppendOutcome::Overtaken,

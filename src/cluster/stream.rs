@@ -28,8 +28,9 @@ pub struct StreamState {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct StreamCluster {
+    /// Empty where there is none.
     #[serde(default)]
-    pub leader: Option<String>,
+    pub leader: String,
     #[serde(default)]
     pub replicas: Vec<Replica>,
 }
@@ -55,7 +56,7 @@ impl StreamInfo {
         let Some(cluster) = self.cluster.as_ref().filter(|_| self.config.num_replicas > 1) else {
             return true;
         };
-        if cluster.leader.as_ref().is_none_or(String::is_empty) {
+        if cluster.leader.is_empty() {
             return false;
         }
         let heard = |replica: &&Replica| replica.active > 0 && u128::from(replica.active) < LEASE.as_nanos();
