@@ -20,6 +20,7 @@ const SERVICE: &str = "shortlink_shortlink";
 
 /// Timeout for operations that take milliseconds, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+const POLL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A process that does not outlive the test.
 pub struct Process(pub Child);
@@ -357,7 +358,8 @@ pub fn poll(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
         assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::yield_now();
+        // A core is left to what is waited for: threads of low priority would starve beside a busy one.
+        std::thread::sleep(POLL_PAUSE);
     }
 }
 
