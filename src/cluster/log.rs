@@ -174,7 +174,7 @@ impl Log {
             let reason = match self.nats.append(after, entry.clone()).await {
                 Ok(Published::Stored) => return Appended::Stored,
                 Ok(Published::WrongLast(Some(last))) if last < after => {
-                    // It has lost its end, or a leader that was cut off was asked beside its successor.
+                    // The log has lost its end, or a leader that was cut off answered before its successor.
                     return Appended::Unknown(format!("a NATS server has {last} entries of the log, not {after}"));
                 }
                 Ok(Published::WrongLast(Some(_))) if !may_be_stored => return Appended::Overtaken,

@@ -28,7 +28,7 @@ pub struct StreamState {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct StreamCluster {
-    /// Empty where there is none.
+    /// Its name; empty while no server leads.
     #[serde(default)]
     pub leader: String,
     #[serde(default)]

@@ -233,6 +233,16 @@ impl Nats {
         })
     }
 
+    /// Sends a request to which several answers may come.
+    async fn request_several(&self, subject: String, body: Bytes) -> Result<Subscriber, NatsError> {
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let answers = answers.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
+        let sent = self.client.publish_with_reply(subject, inbox, body).await;
+        sent.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
+        Ok(answers)
+    }
+
     async fn ask<T: for<'d> Deserialize<'d>>(&self, subject: String, request: Request) -> Result<T, NatsError> {
         let answer = self.request(subject, request).await?;
         match serde_json::from_slice(&answer.payload).map_err(|_| NatsError::Malformed)? {
@@ -393,16 +403,8 @@ impl Nats {
 
     /// What each server says of its JetStream, if it has one that works.
     pub async fn servers(&self) -> Result<Vec<Server>, NatsError> {
-        let no_answer = |error: String| NatsError::NoAnswer(error);
-        let inbox = self.client.new_inbox();
-        let answers = self.client.subscribe(inbox.clone()).await;
-        let mut answers = answers.map_err(|error| no_answer(error.to_string()))?;
         let body = Bytes::from_static(b"{\"config\":true}");
-        let asked = self
-            .client
-            .publish_with_reply(self.subject("servers"), inbox, body)
-            .await;
-        asked.map_err(|error| no_answer(error.to_string()))?;
+        let mut answers = self.request_several(self.subject("servers"), body).await?;
         let mut servers = Vec::new();
         while let Ok(Some(answer)) = timeout(SERVERS_TIME, answers.next()).await {
             if answer.status.is_some() {

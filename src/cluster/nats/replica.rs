@@ -34,12 +34,13 @@ impl Nats {
         self.read_directly(
             |_| body.clone(),
             |message| {
-                read = number_of(message).map(|number| (number, message.payload.to_vec()));
+                let number = number_of(message).ok_or(NatsError::Malformed);
+                read = Some(number.map(|number| (number, message.payload.to_vec())));
                 false
             },
         )
         .await?;
-        Ok(read)
+        read.transpose()
     }
 
     fn direct_get(&self) -> String {
@@ -115,7 +116,7 @@ impl Nats {
     }
 
     /// The first answer, and those to come. Until a server notices that a replica is cut off, it goes on sending
-    /// requests to it, so that another is asked after a while.
+    /// requests to it; so this asks again after a while, and another replica may answer.
     async fn ask_replica(&self, request: impl Fn(u32) -> String) -> Result<(Subscriber, Message), NatsError> {
         if !self.is_connected() {
             return Err(NatsError::Disconnected);
@@ -124,8 +125,12 @@ impl Nats {
         let (mut batch, mut patience) = (BATCH_MAX_MESSAGES, FIRST_PATIENCE);
         let mut asked = FuturesUnordered::new();
         loop {
-            asked.push(self.send_to_replica(request(batch)).await?);
-            // The link may be slow or long: what was asked first comes all the same.
+            let mut answers = self.request_several(self.direct_get(), request(batch).into()).await?;
+            asked.push(async move {
+                let answer = answers.next().await;
+                (answers, answer)
+            });
+            // Over a slow or long link, the first replica may still answer.
             let until = end.min(Instant::now() + patience);
             (batch, patience) = (1, patience * 2);
             match timeout_at(until, asked.next()).await {
@@ -135,21 +140,6 @@ impl Nats {
                 Err(_) => {}
             }
         }
-    }
-
-    async fn send_to_replica(
-        &self,
-        request: String,
-    ) -> Result<impl Future<Output = (Subscriber, Option<Message>)>, NatsError> {
-        let inbox = self.client.new_inbox();
-        let answers = self.client.subscribe(inbox.clone()).await;
-        let mut answers = answers.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
-        let asked = self.client.publish_with_reply(self.direct_get(), inbox, request.into());
-        asked.await.map_err(|error| NatsError::NoAnswer(error.to_string()))?;
-        Ok(async move {
-            let answer = answers.next().await;
-            (answers, answer)
-        })
     }
 }
 
