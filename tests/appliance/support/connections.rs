@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -69,6 +70,10 @@ pub fn refused(scrape: &Scrape, listener: &str, reason: &str) -> f64 {
     ))
 }
 
+/// How long a well-behaved client pauses between two requests. Without, redirects take all cores, and the API, which
+/// gives way to them, starves.
+const PACE: Duration = Duration::from_millis(1);
+
 /// Waits until the appliance has no public connection and no more descriptors than before.
 pub fn wait_until_all_is_as_before(appliance: &Appliance, open_files_before: usize) {
     poll("no connection is left", || open_connections(appliance) == 0.0);
@@ -99,6 +104,7 @@ impl Redirecting {
                     let head = read_head(&mut stream);
                     assert!(is_redirect(&head), "{number}: {head:?}");
                     answered.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(PACE);
                 }
             })
         });
