@@ -1,6 +1,7 @@
 //! Identifiers of links and partners.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// Shortest id that a link can have, in bytes. Imported ids can be this short (docs/kaltura-api.md#ids).
@@ -11,7 +12,7 @@ pub const ID_MAX_BYTES: usize = 20;
 /// The id of a short link: 4 to 20 characters of `0-9a-z`, held inline so that a lookup allocates nothing.
 ///
 /// Ordered as its text is, which is also the order of the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct LinkId {
     // Zero-padded. No id contains a zero byte, so comparing the padded bytes compares the texts.
@@ -53,6 +54,15 @@ impl LinkId {
 
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or("")
+    }
+}
+
+// Numbers are hashed in a fraction of the time that as many bytes take; and ids with the same bytes are the same.
+impl Hash for LinkId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [most @ .., a, b, c, d] = self.bytes;
+        state.write_u128(u128::from_ne_bytes(most));
+        state.write_u32(u32::from_ne_bytes([a, b, c, d]));
     }
 }
 

@@ -195,7 +195,7 @@ impl<'i> Batch<'i> {
 }
 
 fn hash_of(hasher: &RandomState, id: LinkId) -> u64 {
-    hasher.hash_one(id.padded())
+    hasher.hash_one(id)
 }
 
 fn is_of(records: &Records, position: ChunkOffset, id: LinkId) -> bool {
