@@ -36,6 +36,9 @@ pub(super) const LEAST_BYTES: usize = 32 << 20;
 pub(super) const BYTES_FOR_EACH_LINK: usize = 8;
 /// The recorders' share of it, as a divisor; the rest is for pending clicks.
 const PART_OF_RECORDERS: usize = 4;
+/// A recorder notes so many clicks before it counts them: together, because counting waits for memory at each link, and
+/// the processor then waits for several links at once.
+pub(super) const NOTED_CLICKS: usize = 128;
 /// A recorder asks to be gathered when it is full to one part of so many.
 const MANY_PARTS: usize = 4;
 /// A flush begins early when the pending table is full to one part of so many, and has at most so many links.
@@ -69,32 +72,53 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 type Table = HashMap<LinkId, Usage, RandomState>;
 
-/// Records the redirects of one thread, or nothing if counting is off. Clones share the table.
+/// What a thread has recorded since it was gathered.
+#[derive(Debug)]
+struct Recorded {
+    /// Not counted yet.
+    noted: Vec<(LinkId, Visit, Timestamp)>,
+    counted: Table,
+}
+
+impl Recorded {
+    /// Allocates: a thread that redirects must not have to.
+    fn in_table(counted: Table) -> Self {
+        let noted = Vec::with_capacity(NOTED_CLICKS);
+        Self { noted, counted }
+    }
+
+    /// Counts what is noted.
+    #[cold]
+    fn count(&mut self, clicks: &Clicks) {
+        let most = clicks.recorded_max.load(Ordering::Relaxed);
+        for (id, visit, at) in self.noted.drain(..) {
+            if let Some(usage) = self.counted.get_mut(&id) {
+                usage.note(visit, at);
+            } else if self.counted.len() < most {
+                self.counted.insert(id, Usage::of(visit, at));
+                if self.counted.len() == most / MANY_PARTS {
+                    clicks.many.notify_one();
+                }
+            } else {
+                clicks.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Records the redirects of one thread, or nothing if counting is off. Clones share what is recorded.
 #[derive(Debug, Clone, Default)]
 pub struct ClickRecorder {
-    target: Option<(Arc<Mutex<Table>>, Arc<Clicks>)>,
+    target: Option<(Arc<Mutex<Recorded>>, Arc<Clicks>)>,
 }
 
 impl ClickRecorder {
     pub fn record(&self, id: LinkId, visit: Visit, now: Timestamp) {
-        let Some((table, clicks)) = &self.target else { return };
-        let mut table = table.lock();
-        if let Some(usage) = table.get_mut(&id) {
-            usage.note(visit, now);
-            return;
-        }
-        let most = clicks.recorded_max.load(Ordering::Relaxed);
-        if table.len() >= most {
-            clicks.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let mut usage = Usage::default();
-        usage.note(visit, now);
-        table.insert(id, usage);
-        let is_many = table.len() == most / MANY_PARTS;
-        drop(table);
-        if is_many {
-            clicks.many.notify_one();
+        let Some((recorded, clicks)) = &self.target else { return };
+        let mut recorded = recorded.lock();
+        recorded.noted.push((id, visit, now));
+        if recorded.noted.len() == NOTED_CLICKS {
+            recorded.count(clicks);
         }
     }
 
@@ -107,7 +131,7 @@ impl ClickRecorder {
 #[derive(Debug)]
 pub(super) struct Clicks {
     is_counting: bool,
-    recorders: Mutex<Vec<Arc<Mutex<Table>>>>,
+    recorders: Mutex<Vec<Arc<Mutex<Recorded>>>>,
     pending: Mutex<Pending>,
     /// Links that a recorder takes between two gatherings.
     recorded_max: AtomicUsize,
@@ -293,12 +317,12 @@ impl Clicks {
         if !self.is_counting {
             return ClickRecorder::default();
         }
-        let table = Arc::new(Mutex::new(self.new_table(ROOM_LINKS)));
-        self.recorders.lock().push(Arc::clone(&table));
+        let recorded = Arc::new(Mutex::new(Recorded::in_table(self.new_table(ROOM_LINKS))));
+        self.recorders.lock().push(Arc::clone(&recorded));
         // The next flush sets the limit for the number of links.
         self.set_limits(0);
         ClickRecorder {
-            target: Some((table, Arc::clone(self))),
+            target: Some((recorded, Arc::clone(self))),
         }
     }
 
@@ -317,16 +341,21 @@ impl Clicks {
     fn gather(&self) {
         let recorders = self.recorders.lock();
         for recorder in recorders.iter() {
-            let links = recorder.lock().len();
-            if links == 0 {
+            let (links, noted) = {
+                let recorded = recorder.lock();
+                (recorded.counted.len(), recorded.noted.len())
+            };
+            if links + noted == 0 {
                 continue;
             }
-            let mut recorded = self.new_table(links.max(ROOM_LINKS));
+            let mut recorded = Recorded::in_table(self.new_table(links.max(ROOM_LINKS)));
             mem::swap(&mut *recorder.lock(), &mut recorded);
             let mut pending = self.pending.lock();
             let most = self.pending_max.load(Ordering::Relaxed);
             let most = most.saturating_sub(pending.in_flush());
-            for (id, usage) in recorded {
+            let noted = recorded.noted.into_iter();
+            let noted = noted.map(|(id, visit, at)| (id, Usage::of(visit, at)));
+            for (id, usage) in recorded.counted.into_iter().chain(noted) {
                 if let Some(before) = pending.table.get_mut(&id) {
                     before.add(&usage);
                 } else if pending.table.len() < most {
@@ -545,7 +574,12 @@ impl Links {
     #[cfg(test)]
     pub(super) fn bytes_for_clicks(&self) -> usize {
         let recorders = self.clicks.recorders.lock();
-        let recorded: usize = recorders.iter().map(|table| table.lock().allocation_size()).sum();
+        let of_recorder = |recorder: &Arc<Mutex<Recorded>>| {
+            let recorded = recorder.lock();
+            let noted = recorded.noted.capacity() * size_of::<(LinkId, Visit, Timestamp)>();
+            noted + recorded.counted.allocation_size()
+        };
+        let recorded: usize = recorders.iter().map(of_recorder).sum();
         let pending = self.clicks.pending.lock();
         let in_flush = pending.flush.capacity() + pending.in_flush() - pending.flush.len();
         recorded + pending.table.allocation_size() + in_flush * size_of::<(LinkId, Usage)>()

@@ -32,6 +32,12 @@ impl Usage {
         }
     }
 
+    pub fn of(visit: Visit, at: Timestamp) -> Self {
+        let mut usage = Self::default();
+        usage.note(visit, at);
+        usage
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.clicks = self.clicks.saturating_add(other.clicks);
         self.previews = self.previews.saturating_add(other.previews);
