@@ -104,8 +104,19 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.set_by_test {
             Some(seconds) => Timestamp(seconds.load(Ordering::SeqCst)),
-            None => system_now(),
+            None => in_seconds(since_1970()),
         }
+    }
+
+    /// The time, and for how long it stays that, unless the clock is set meanwhile.
+    pub fn now_for(&self) -> (Timestamp, Duration) {
+        // A test may set it at any moment.
+        if self.set_by_test.is_some() {
+            return (self.now(), Duration::ZERO);
+        }
+        let now = since_1970();
+        let left = Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into());
+        (in_seconds(now), left)
     }
 }
 
@@ -131,8 +142,8 @@ pub fn unix_milliseconds() -> i64 {
     i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX)
 }
 
-fn system_now() -> Timestamp {
-    Timestamp(i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX))
+fn in_seconds(since_1970: Duration) -> Timestamp {
+    Timestamp(i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the clock that everything else asks")]

@@ -78,6 +78,8 @@ pub(super) struct EventLoop {
     again: Vec<usize>,
     /// Which connection has its turn.
     current: Option<usize>,
+    /// The time, as it was read last.
+    now: Instant,
     /// Where the next sweep begins.
     sweep_position: usize,
     /// So many sweeps go over all connections.
@@ -124,6 +126,7 @@ impl EventLoop {
             registered: Slab::new(),
             again: Vec::new(),
             current: None,
+            now: Instant::now(),
             sweep_position: 0,
             sweeps: 1,
             timer,
@@ -158,6 +161,7 @@ impl EventLoop {
             Err(Errno::INTR) => return Ok(()),
             events => events?.0,
         };
+        self.now = Instant::now();
         let again = std::mem::take(&mut self.again);
         let mut is_sweep_due = false;
         for event in events.iter() {
@@ -226,7 +230,7 @@ impl EventLoop {
             has_more,
         } = registered;
         self.current = Some(number);
-        let turn = connection.answer(&self.fast_path, policy, Some(entry.activity()));
+        let turn = connection.answer(&self.fast_path, policy, Some(entry.activity()), &mut self.now);
         self.current = None;
         match turn {
             Turn::Idle => {}
@@ -267,7 +271,7 @@ impl EventLoop {
             return;
         };
         let mut connection = LoopConnection::new(stream, peer, slot, false);
-        let turn = connection.begin(&self.fast_path, &policy);
+        let turn = connection.begin(&self.fast_path, &policy, &mut self.now);
         if turn == Turn::Over {
             return;
         }
@@ -336,12 +340,12 @@ impl EventLoop {
         if self.registered.capacity() / SPARE_PLACES > self.registered.len().max(SWEPT_TOGETHER) {
             self.registered.shrink_to_fit();
         }
-        let (places, now) = (self.registered.capacity(), Instant::now());
+        let places = self.registered.capacity();
         for number in (self.sweep_position..places).take(SWEPT_TOGETHER) {
             let Some(Registered { connection, policy, .. }) = self.registered.get(number) else {
                 continue;
             };
-            if let Some(reason) = connection.overdue(&policy.limits, now) {
+            if let Some(reason) = connection.overdue(&policy.limits, self.now) {
                 self.gate.admission.counts().refused(reason);
                 self.registered.remove(number);
             }

@@ -61,7 +61,7 @@ pub(super) struct Progress {
     is_last: bool,
     /// Whether that is our decision, so that more may arrive.
     pub(super) is_cut: bool,
-    /// Requests answered since `note_duration`.
+    /// Requests whose answers were not sent yet.
     untimed: u64,
     pub(super) deadlines: Deadlines,
 }
@@ -98,8 +98,6 @@ impl Progress {
         now: &mut Now,
         output: &mut Vec<u8>,
     ) -> Option<Next> {
-        now.set(fast_path.now());
-        self.deadlines.waiting_since = Instant::now();
         self.wants_more = false;
         let next = loop {
             if self.is_last {
@@ -146,14 +144,6 @@ impl Progress {
         next
     }
 
-    /// Records how long the responses took that were just handed to the kernel.
-    fn note_duration(&mut self, fast_path: &FastPath) {
-        let answered = std::mem::take(&mut self.untimed);
-        if answered > 0 {
-            fast_path.took(self.deadlines.waiting_since.elapsed(), answered);
-        }
-    }
-
     pub(super) const fn note_answer(&mut self, close: bool) {
         self.is_last = close;
         self.deadlines.note_request();
@@ -169,6 +159,8 @@ pub(super) struct FastExchange<'c, S> {
     /// Of a connection that is in the set.
     pub(super) activity: Option<&'c LastUsed>,
     pub(super) progress: &'c mut Progress,
+    /// The time, which is read after each sending only.
+    pub(super) at: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
@@ -182,14 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
                 };
                 let asker = (self.peer, self.policy);
                 let before = self.progress.deadlines.requests;
+                self.progress.deadlines.waiting_since = self.at;
+                now.refresh(self.fast_path.clock(), self.at.into_std());
                 let next = self.progress.answer(self.fast_path, asker, received, now, output);
                 // A client that sends a head byte by byte counts as idle, and may be evicted.
                 if self.progress.deadlines.requests > before {
-                    let at = self.progress.deadlines.waiting_since.into_std();
-                    self.activity.inspect(|activity| activity.rest(at));
+                    self.activity.inspect(|activity| activity.rest(self.at.into_std()));
                 }
                 let unsent = self.try_send(cx, output);
-                self.progress.note_duration(self.fast_path);
+                self.note_duration();
                 output.clear();
                 if let Some(unsent) = unsent? {
                     return Poll::Ready(Ok(Next::Send(unsent)));
@@ -205,6 +198,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
             }
             Poll::Ready(Ok(Next::Close))
         })
+    }
+
+    /// Records how long the responses took that were just handed to the kernel.
+    fn note_duration(&mut self) {
+        let answered = std::mem::take(&mut self.progress.untimed);
+        if answered > 0 {
+            let began = std::mem::replace(&mut self.at, Instant::now());
+            self.fast_path.took(self.at - began, answered);
+        }
     }
 
     /// What is held and, if that is no whole request, what the socket has. `None` at the end of the stream.

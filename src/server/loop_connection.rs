@@ -131,19 +131,20 @@ impl LoopConnection {
     }
 
     /// Answers what came with the connection, unless that begins with a PROXY header.
-    pub(super) fn begin(&mut self, fast_path: &FastPath, policy: &ConnectionPolicy) -> Turn {
+    pub(super) fn begin(&mut self, fast_path: &FastPath, policy: &ConnectionPolicy, now: &mut Instant) -> Turn {
         if policy.is_announced_by(&self.peer) {
             return Turn::NeedsTask;
         }
-        self.answer(fast_path, policy, None)
+        self.answer(fast_path, policy, None, now)
     }
 
-    /// Answers what has arrived.
+    /// Answers what has arrived at `now`, which becomes the time after that.
     pub(super) fn answer(
         &mut self,
         fast_path: &FastPath,
         policy: &ConnectionPolicy,
         activity: Option<&LastUsed>,
+        now: &mut Instant,
     ) -> Turn {
         self.stream.reads_left = READS_TOGETHER;
         let mut exchange = FastExchange {
@@ -153,8 +154,11 @@ impl LoopConnection {
             policy,
             activity,
             progress: &mut self.progress,
+            at: *now,
         };
-        match exchange.poll(&mut Context::from_waker(Waker::noop())) {
+        let polled = exchange.poll(&mut Context::from_waker(Waker::noop()));
+        *now = exchange.at;
+        match polled {
             Poll::Pending if self.progress.wants_more && self.stream.is_drained => Turn::Idle,
             Poll::Pending => Turn::Again,
             Poll::Ready(Ok(Next::Close)) if !self.progress.is_cut => Turn::Over,
@@ -210,7 +214,7 @@ mod tests {
         let mut connection = LoopConnection::new(stream, accepted.peer, accepted.slot, false);
         let mut turns = Vec::new();
         while turns.last() != Some(&Turn::Idle) {
-            turns.push(connection.answer(&fast_path, &accepted.policy, None));
+            turns.push(connection.answer(&fast_path, &accepted.policy, None, &mut Instant::now()));
         }
         drop(connection);
         let mut answers = String::new();

@@ -85,6 +85,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
             policy,
             activity: Some(activity),
             progress: &mut progress,
+            at: Instant::now(),
         },
         context,
         activity,
@@ -95,6 +96,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
     }
     loop {
         let next = std::future::poll_fn(|cx| {
+            connection.exchange.at = Instant::now();
             let polled = connection.exchange.poll(cx);
             if !connection.exchange.progress.deadlines.is_draining() && stop.as_mut().poll(cx).is_ready() {
                 let ends = connection.exchange.progress.deadlines.drain();
@@ -130,7 +132,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn wait(&mut self, waiting: Waiting) -> io::Result<()> {
         let (mut now, since) = (Now::default(), Instant::now());
-        now.set(self.exchange.fast_path.now());
+        now.refresh(self.exchange.fast_path.clock(), since.into_std());
         let mut answer = Vec::new();
         self.activity.work();
         self.exchange.fast_path.wait(waiting, &now, &mut answer).await;

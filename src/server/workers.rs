@@ -11,6 +11,7 @@ use std::thread;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::connection::closer::Inbox;
@@ -284,7 +285,7 @@ impl Worker {
             return;
         }
         let mut connection = LoopConnection::new(stream, peer, slot, is_draining);
-        if connection.begin(&self.fast_path, &policy) != Turn::Over {
+        if connection.begin(&self.fast_path, &policy, &mut Instant::now()) != Turn::Over {
             self.spawn(&Handle::current(), connection, policy, connections.enter(at));
         }
     }

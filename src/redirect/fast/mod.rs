@@ -11,7 +11,7 @@ mod template;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
@@ -20,7 +20,7 @@ use crate::http::{self, Peer};
 use crate::kaltura::{AccessLog, Requested, Subject};
 use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
-use crate::model::{LinkId, Timestamp, Visit};
+use crate::model::{Clock, LinkId, Timestamp, Visit};
 use crate::redirect::fast::answers::{Answers, NoRedirect};
 use crate::redirect::fast::request::{Asker, Parsed, Request, parse};
 use crate::redirect::fast::template::{Date, Filling, Template};
@@ -70,11 +70,13 @@ impl Waiting {
     }
 }
 
-/// The time, for `Date` headers and the expiry of links. Rendered once a second.
+/// The time, for `Date` headers and the expiry of links. Read and rendered once a second.
 #[derive(Debug)]
 pub struct Now {
     time: Timestamp,
     date: Date,
+    /// When the next second begins.
+    ends: Option<Instant>,
 }
 
 impl Default for Now {
@@ -82,6 +84,7 @@ impl Default for Now {
         let mut now = Self {
             time: Timestamp::MIN,
             date: [b' '; 29],
+            ends: None,
         };
         now.set(Timestamp::from_unix(0));
         now
@@ -93,7 +96,16 @@ impl Now {
         self.time
     }
 
-    pub fn set(&mut self, time: Timestamp) {
+    /// Reads the clock at `at` if the second is over.
+    pub fn refresh(&mut self, clock: &Clock, at: Instant) {
+        if self.ends.is_none_or(|ends| ends <= at) {
+            let (time, left) = clock.now_for();
+            self.set(time);
+            self.ends = Some(at + left);
+        }
+    }
+
+    fn set(&mut self, time: Timestamp) {
         if self.time == time {
             return;
         }
@@ -183,8 +195,8 @@ impl FastPath {
         self.redirects.took(duration, redirects);
     }
 
-    pub fn now(&self) -> Timestamp {
-        self.links.clock().now()
+    pub fn clock(&self) -> &Clock {
+        self.links.clock()
     }
 
     /// Answers the first request in `input`, appending the response to `out`.
@@ -545,5 +557,19 @@ mod tests {
         assert_eq!(&now.date, b"Thu, 01 Jan 1970 00:00:00 GMT");
         now.set(Timestamp::from_unix(784_111_777));
         assert_eq!(&now.date, b"Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn clock_is_read_again_when_its_second_is_over() {
+        let (mut now, at) = (Now::default(), Instant::now());
+        now.refresh(&Clock::system(), at);
+        let ends = now.ends.unwrap();
+        assert!(ends > at && ends <= at + Duration::from_secs(1));
+        let wrong = Timestamp::from_unix(784_111_777);
+        now.set(wrong);
+        now.refresh(&Clock::system(), ends - Duration::from_nanos(1));
+        assert_eq!(now.time, wrong);
+        now.refresh(&Clock::system(), ends);
+        assert!(now.time > wrong);
     }
 }
