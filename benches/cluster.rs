@@ -29,7 +29,7 @@ use rig::open_loop::{self, Plan};
 use rig::process::Running;
 use rig::report::{self, Goal, Spread, say};
 use rig::tinyd::{self, Setup, Tinyd};
-use rig::{disk, interrupt, stores, wrk};
+use rig::{disk, interrupt, proxies, stores, wrk};
 
 /// Clients that add as fast as they can.
 const WRITERS: u32 = 64;
@@ -305,7 +305,13 @@ fn catch_up(
         seconds: TURN_SECONDS,
         connections: READERS,
     };
+    let floor = proxies::floor_beside(Place::Server, scratch, options.links)?;
+    let plan_of_floor = Plan {
+        server: floor.address,
+        ..plan
+    };
     let mut busy = Turns::new("redirects while catching up");
+    let mut busy_floor = Turns::new("the floor while an edge catches up");
     let started = Instant::now();
     loop {
         let turn = open_loop::run(plan)?;
@@ -320,25 +326,33 @@ fn catch_up(
         if started.elapsed() > PATIENCE {
             bail!("the edge does not catch up");
         }
+        busy_floor.latencies.push(open_loop::run(plan_of_floor)?);
     }
     let caught_up = started.elapsed();
     let mut alone = Turns::new("redirects alone");
+    let mut alone_floor = Turns::new("the floor alone");
     for _ in &busy.latencies {
         alone.latencies.push(open_loop::run(plan)?);
+        alone_floor.latencies.push(open_loop::run(plan_of_floor)?);
     }
+    drop(floor);
     place(Place::Anywhere)?;
     say(&format!(
         "{missed} links missed: {rate:.0} links/s; with redirects, at most {:.0} s. Redirects' p99 {:.0} µs while it \
-         catches up, {:.0} µs alone; of these the load generator's own {:.0} and {:.0} µs",
+         catches up, {:.0} µs alone; of these the load generator's own {:.0} and {:.0} µs. The floor's {:.0} and \
+         {:.0} µs",
         caught_up.as_secs_f64(),
         busy.spread(99.0),
         alone.spread(99.0),
         busy.own(),
         alone.own(),
+        busy_floor.spread(99.0),
+        alone_floor.spread(99.0),
     ));
     goals.push(busy.goal(&alone, ("p99", 99.0, 1.5)));
     goals.push(beside::none_failed("redirects while catching up", &[&busy, &alone]));
-    Ok(json!({ "links": missed, "linksPerSecond": rate, "busy": busy.json(), "alone": alone.json() }))
+    let turns = [busy, alone, busy_floor, alone_floor].map(|turns| turns.json());
+    Ok(json!({ "links": missed, "linksPerSecond": rate, "turns": turns }))
 }
 
 /// From when an add is sent until many followers have its entry, and what that costs the servers.

@@ -134,7 +134,7 @@ fn floor(comparison: &Comparison, scratch: &Path) -> Result<(SocketAddr, Running
     } else {
         Place::Server
     };
-    let floor = proxies::floor_at(place, scratch, comparison.plan.links)?;
+    let floor = proxies::floor_beside(place, scratch, comparison.plan.links)?;
     Ok((floor.address, floor.process))
 }
 

@@ -12,6 +12,7 @@ use crate::rig::http::{self, GOTO};
 use crate::rig::links;
 use crate::rig::machine::{self, Place};
 use crate::rig::process::Running;
+use crate::rig::report::say;
 use crate::rig::tls::certificate::Certificate;
 use crate::rig::tls::client::Client;
 
@@ -172,8 +173,16 @@ pub(crate) fn floor(scratch: &Path, count: u64) -> Result<Proxy> {
     floor_at(Place::Server, scratch, count)
 }
 
-/// The same somewhere.
-pub(crate) fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
+/// The same somewhere, where it is favoured over a tinyd that has something to do as threads that redirect are there.
+pub(crate) fn floor_beside(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
+    let floor = floor_at(place, scratch, count)?;
+    if let Err(error) = machine::favour_session(floor.process.id()) {
+        say(&format!("the floor is not favoured: {error:#}"));
+    }
+    Ok(floor)
+}
+
+fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
     let map = scratch.join("floor.map");
     links::write(&map, |file| {
         for number in 0..count {
