@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use rig::beside::{self, Turns};
 use rig::cpu::{Usage, resident_bytes};
+use rig::floor;
 use rig::followers::Followers;
 use rig::http::{Connection, GOTO};
 use rig::links::{DESTINATION_BYTES, Kind, PARTNER};
@@ -79,6 +80,9 @@ struct Options {
     /// Links that are added while an edge is away
     #[arg(long, default_value_t = 200_000)]
     away: u64,
+
+    #[command(subcommand)]
+    role: Option<floor::Role>,
 }
 
 /// A box of the cluster: its folder, and the section of its configuration.
@@ -123,6 +127,9 @@ impl Site {
 
 fn main() -> Result<()> {
     let mut options = Options::parse();
+    if let Some(role) = &options.role {
+        return role.play();
+    }
     if !options.cargo.is_wanted() {
         return Ok(());
     }
@@ -305,9 +312,9 @@ fn catch_up(
         seconds: TURN_SECONDS,
         connections: READERS,
     };
-    let floor = proxies::floor_beside(Place::Server, scratch, options.links)?;
+    let bare = proxies::floor_beside(Place::Server, scratch, options.links)?;
     let plan_of_floor = Plan {
-        server: floor.address,
+        server: bare.address,
         ..plan
     };
     let mut busy = Turns::new("redirects while catching up");
@@ -335,7 +342,7 @@ fn catch_up(
         alone.latencies.push(open_loop::run(plan)?);
         alone_floor.latencies.push(open_loop::run(plan_of_floor)?);
     }
-    drop(floor);
+    drop(bare);
     place(Place::Anywhere)?;
     say(&format!(
         "{missed} links missed: {rate:.0} links/s; with redirects, at most {:.0} s. Redirects' p99 {:.0} µs while it \

@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
 use rig::beside;
 use rig::beside_loads::{self, Comparison};
 use rig::contest::{self, Lane, Measure, Measured};
 use rig::downloads;
+use rig::floor;
 use rig::http::{self, GOTO, TINY};
 use rig::latency;
 use rig::links::{self, Kind};
@@ -111,18 +112,7 @@ struct Options {
     idle_connections: u64,
 
     #[command(subcommand)]
-    role: Option<Role>,
-}
-
-/// What this program does instead when it starts itself.
-#[derive(Debug, Subcommand)]
-enum Role {
-    /// Be the floor
-    #[command(hide = true)]
-    Floor {
-        /// Ids and destinations
-        links: PathBuf,
-    },
+    role: Option<floor::Role>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -297,8 +287,8 @@ struct Field {
 
 fn main() -> Result<()> {
     let mut options = Options::parse();
-    if let Some(Role::Floor { links }) = &options.role {
-        return rig::floor::serve(links);
+    if let Some(role) = &options.role {
+        return role.play();
     }
     if !options.cargo.is_wanted() {
         return Ok(());

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -39,8 +39,26 @@ struct Floor {
     out: Vec<u8>,
 }
 
+/// What a benchmark does instead when it starts itself.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Role {
+    /// Be the floor
+    #[command(hide = true)]
+    Floor {
+        /// Ids and destinations
+        links: PathBuf,
+    },
+}
+
+impl Role {
+    pub(crate) fn play(&self) -> Result<()> {
+        let Self::Floor { links } = self;
+        serve(links)
+    }
+}
+
 /// Serves the links of a file until it is killed, and prints where.
-pub(crate) fn serve(links: &Path) -> Result<()> {
+fn serve(links: &Path) -> Result<()> {
     tinyd::internals::shorten_slice();
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind("127.0.0.1:0".parse()?)?;
