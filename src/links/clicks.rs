@@ -29,7 +29,7 @@ use crate::store::{Health, Snapshot, StoreError, Transaction, WriteError};
 
 /// With the time that a flush takes, a crash loses at most 30 seconds.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(20);
-/// Initial capacity of a recorder: about 30 KB.
+/// Initial capacity of a recorder's table: about 30 KB.
 const ROOM_LINKS: usize = 448;
 /// All tables together take at most this, or [`BYTES_FOR_EACH_LINK`] if that is more.
 pub(super) const LEAST_BYTES: usize = 32 << 20;
@@ -87,22 +87,21 @@ impl Recorded {
         Self { noted, counted }
     }
 
-    /// Counts what is noted.
+    /// Counts what is noted. True when that makes many.
     #[cold]
-    fn count(&mut self, clicks: &Clicks) {
-        let most = clicks.recorded_max.load(Ordering::Relaxed);
+    fn count(&mut self, clicks: &Clicks) -> bool {
+        let (most, mut is_many) = (clicks.recorded_max.load(Ordering::Relaxed), false);
         for (id, visit, at) in self.noted.drain(..) {
             if let Some(usage) = self.counted.get_mut(&id) {
                 usage.note(visit, at);
             } else if self.counted.len() < most {
                 self.counted.insert(id, Usage::of(visit, at));
-                if self.counted.len() == most / MANY_PARTS {
-                    clicks.many.notify_one();
-                }
+                is_many |= self.counted.len() == most / MANY_PARTS;
             } else {
                 clicks.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
+        is_many
     }
 }
 
@@ -117,8 +116,10 @@ impl ClickRecorder {
         let Some((recorded, clicks)) = &self.target else { return };
         let mut recorded = recorded.lock();
         recorded.noted.push((id, visit, now));
-        if recorded.noted.len() == NOTED_CLICKS {
-            recorded.count(clicks);
+        let is_many = recorded.noted.len() == NOTED_CLICKS && recorded.count(clicks);
+        drop(recorded);
+        if is_many {
+            clicks.many.notify_one();
         }
     }
 
@@ -133,7 +134,7 @@ pub(super) struct Clicks {
     is_counting: bool,
     recorders: Mutex<Vec<Arc<Mutex<Recorded>>>>,
     pending: Mutex<Pending>,
-    /// Links that a recorder takes between two gatherings.
+    /// Links that a recorder counts between two gatherings.
     recorded_max: AtomicUsize,
     pending_max: AtomicUsize,
     /// Notified by a recorder that is filling up.

@@ -85,7 +85,7 @@ fn older(text: &str) -> String {
 const HELP: &str = "\
 tinyd_build_info The program's version; always 1.
 tinyd_redirects Requests for redirects, on both listeners, by what became of them.
-tinyd_redirect_duration_seconds Time from when requests for redirects had been read, together with others that came \
+tinyd_redirect_duration_seconds Time from when requests for redirects were to be read, together with others that came \
     with them, until their answers had been handed to the kernel, or for unusual requests to the general HTTP server.
 tinyd_clicks_dropped Clicks and previews that were not counted, because more links were used than could be written \
     down.

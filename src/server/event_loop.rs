@@ -270,6 +270,7 @@ impl EventLoop {
         let Some(AcceptedConnection { peer, slot, policy, at }) = accepted else {
             return;
         };
+        self.now = at.into();
         let mut connection = LoopConnection::new(stream, peer, slot, false);
         let turn = connection.begin(&self.fast_path, &policy, &mut self.now);
         if turn == Turn::Over {

@@ -159,7 +159,7 @@ pub(super) struct FastExchange<'c, S> {
     /// Of a connection that is in the set.
     pub(super) activity: Option<&'c LastUsed>,
     pub(super) progress: &'c mut Progress,
-    /// The time, which is read after each sending only.
+    /// The time as it was read last: before this exchange, and after each sending.
     pub(super) at: Instant,
 }
 

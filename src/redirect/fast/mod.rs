@@ -70,7 +70,8 @@ impl Waiting {
     }
 }
 
-/// The time, for `Date` headers and the expiry of links. Read and rendered once a second.
+/// The time, for `Date` headers and the expiry of links. Read and rendered once a second: a clock that is set is
+/// followed up to a second later.
 #[derive(Debug)]
 pub struct Now {
     time: Timestamp,
