@@ -159,13 +159,12 @@ pub(super) struct FastExchange<'c, S> {
     /// Of a connection that is in the set.
     pub(super) activity: Option<&'c LastUsed>,
     pub(super) progress: &'c mut Progress,
-    /// The time as it was read last: before this exchange, and after each sending.
-    pub(super) at: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
-    /// Answers what has arrived, until there is no more or something else must be done.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    /// Answers what has arrived, until there is no more or something else must be done. `at` is the time as it was read
+    /// last, which is after each sending.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, at: &mut Instant) -> Poll<io::Result<Next>> {
         SCRATCH.with_borrow_mut(|Scratch { input, output, now }| {
             output.clear();
             while !self.progress.is_last {
@@ -174,15 +173,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
                 };
                 let asker = (self.peer, self.policy);
                 let before = self.progress.deadlines.requests;
-                self.progress.deadlines.waiting_since = self.at;
-                now.refresh(self.fast_path.clock(), self.at.into_std());
+                self.progress.deadlines.waiting_since = *at;
+                now.refresh(self.fast_path.clock(), at.into_std());
                 let next = self.progress.answer(self.fast_path, asker, received, now, output);
                 // A client that sends a head byte by byte counts as idle, and may be evicted.
                 if self.progress.deadlines.requests > before {
-                    self.activity.inspect(|activity| activity.rest(self.at.into_std()));
+                    self.activity.inspect(|activity| activity.rest(at.into_std()));
                 }
                 let unsent = self.try_send(cx, output);
-                self.note_duration();
+                self.note_duration(at);
                 output.clear();
                 if let Some(unsent) = unsent? {
                     return Poll::Ready(Ok(Next::Send(unsent)));
@@ -201,11 +200,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
     }
 
     /// Records how long the responses took that were just handed to the kernel.
-    fn note_duration(&mut self) {
+    fn note_duration(&mut self, at: &mut Instant) {
         let answered = std::mem::take(&mut self.progress.untimed);
         if answered > 0 {
-            let began = std::mem::replace(&mut self.at, Instant::now());
-            self.fast_path.took(self.at - began, answered);
+            let began = std::mem::replace(at, Instant::now());
+            self.fast_path.took(*at - began, answered);
         }
     }
 

@@ -154,11 +154,8 @@ impl LoopConnection {
             policy,
             activity,
             progress: &mut self.progress,
-            at: *now,
         };
-        let polled = exchange.poll(&mut Context::from_waker(Waker::noop()));
-        *now = exchange.at;
-        match polled {
+        match exchange.poll(&mut Context::from_waker(Waker::noop()), now) {
             Poll::Pending if self.progress.wants_more && self.stream.is_drained => Turn::Idle,
             Poll::Pending => Turn::Again,
             Poll::Ready(Ok(Next::Close)) if !self.progress.is_cut => Turn::Over,

@@ -85,7 +85,6 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
             policy,
             activity: Some(activity),
             progress: &mut progress,
-            at: Instant::now(),
         },
         context,
         activity,
@@ -96,8 +95,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
     }
     loop {
         let next = std::future::poll_fn(|cx| {
-            connection.exchange.at = Instant::now();
-            let polled = connection.exchange.poll(cx);
+            let polled = connection.exchange.poll(cx, &mut Instant::now());
             if !connection.exchange.progress.deadlines.is_draining() && stop.as_mut().poll(cx).is_ready() {
                 let ends = connection.exchange.progress.deadlines.drain();
                 connection.alarm.as_mut().reset(ends);
