@@ -13,6 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::certificates::Authority;
 use crate::support::client::{self, Download};
+use crate::support::connections::PACE;
 use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll, tinyd};
 use crate::support::http::{encode, request};
 use crate::support::tls::{Client, NAME, write_pair};
@@ -47,9 +48,6 @@ fn start(folder: &Path, public: &TcpListener, admin: &TcpListener, public_tls: &
 
 /// Connections that say nothing, or nothing more.
 const IDLE: usize = 300;
-
-/// How long a busy client pauses between two requests: the API, which gives way to redirects, needs a core at times.
-const PACE: Duration = Duration::from_millis(1);
 
 /// How often the appliance has begun to drain.
 fn drains(folder: &Path) -> usize {

@@ -72,7 +72,7 @@ pub fn refused(scrape: &Scrape, listener: &str, reason: &str) -> f64 {
 
 /// How long a well-behaved client pauses between two requests. Without, redirects take all cores, and the API, which
 /// gives way to them, starves.
-const PACE: Duration = Duration::from_millis(1);
+pub const PACE: Duration = Duration::from_millis(1);
 
 /// Waits until the appliance has no public connection and no more descriptors than before.
 pub fn wait_until_all_is_as_before(appliance: &Appliance, open_files_before: usize) {
