@@ -320,26 +320,20 @@ fn catch_up(
     let mut busy = Turns::new("redirects while catching up");
     let mut busy_floor = Turns::new("the floor while an edge catches up");
     let started = Instant::now();
-    loop {
-        let turn = open_loop::run(plan)?;
-        let is_over = redirects(edge.public, &last)?;
-        // One that was over before its end is of part of it, and counts only if there is no other.
-        if !is_over || busy.latencies.is_empty() {
-            busy.latencies.push(turn);
-        }
-        if is_over {
-            break;
+    'catching_up: loop {
+        for (plan, turns) in [(plan, &mut busy), (plan_of_floor, &mut busy_floor)] {
+            let turn = open_loop::run(plan)?;
+            let is_over = redirects(edge.public, &last)?;
+            // One that was over before its end is of part of it, and counts only if there is no other.
+            if !is_over || turns.latencies.is_empty() {
+                turns.latencies.push(turn);
+            }
+            if is_over {
+                break 'catching_up;
+            }
         }
         if started.elapsed() > PATIENCE {
             bail!("the edge does not catch up");
-        }
-        let turn = open_loop::run(plan_of_floor)?;
-        let is_over = redirects(edge.public, &last)?;
-        if !is_over || busy_floor.latencies.is_empty() {
-            busy_floor.latencies.push(turn);
-        }
-        if is_over {
-            break;
         }
     }
     let caught_up = started.elapsed();
