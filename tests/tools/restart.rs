@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::certificates::Authority;
 use crate::support::client::{self, Download};
 use crate::support::connections::PACE;
-use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll, tinyd};
+use crate::support::fixture::{ADMIN_SECRET, PARTNER, Process, binary, configuration, poll, service, tinyd};
 use crate::support::http::{encode, request};
 use crate::support::tls::{Client, NAME, write_pair};
 use crate::support::wire::Connection;
@@ -24,10 +24,7 @@ fn start(folder: &Path, public: &TcpListener, admin: &TcpListener, public_tls: &
     let inherited = |listener: &TcpListener| Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
     let script = "export LISTEN_PID=$$ LISTEN_FDS=3\n\
                   exec \"$0\" \"$@\" 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>>\"$TEST_LOG\"";
-    let mut command = Command::new("bash");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
-        command.env_remove(name);
-    }
+    let mut command = service("bash");
     command
         .env("TEST_LOG", folder.join("log"))
         .args(["-c", script, binary(), "serve", "--threads", "2", "--log", "info"])

@@ -4,11 +4,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::fixture::{Appliance, binary, without_settings};
+use crate::support::fixture::{Appliance, binary, service};
 
 /// The `serve` command, run by another program.
 pub fn serve_under(wrapper: &[&str]) -> Command {
-    let mut command = without_settings(Command::new(wrapper[0]));
+    let mut command = service(wrapper[0]);
     command.args(&wrapper[1..]).args([binary(), "serve"]);
     command
 }

@@ -70,8 +70,16 @@ pub fn tinyd() -> Command {
 
 /// The `serve` command, before its options.
 pub fn serve() -> Command {
-    let mut command = tinyd();
+    let mut command = service(binary());
     command.arg("serve");
+    command
+}
+
+/// The same as [`tinyd`] for any program, in a session of its own, as a service has one: Linux shares the time among
+/// sessions first, and in this one the threads that serve the API, whose priority is the lowest, would starve.
+pub fn service(program: &str) -> Command {
+    let mut command = without_settings(Command::new("setsid"));
+    command.arg(program);
     command
 }
 
