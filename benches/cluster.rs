@@ -312,7 +312,7 @@ fn catch_up(
         seconds: TURN_SECONDS,
         connections: READERS,
     };
-    let bare = proxies::floor_beside(Place::Server, scratch, options.links)?;
+    let bare = proxies::floor_beside(scratch, options.links)?;
     let plan_of_floor = Plan {
         server: bare.address,
         ..plan

@@ -95,7 +95,7 @@ struct Options {
     #[arg(long, default_value_t = 200_000)]
     links_beside: u64,
 
-    /// Beside loads, let the server use every core, also the load generator's
+    /// Pin nobody, and give servers a thread for each core
     #[arg(long)]
     all_cores: bool,
 
@@ -262,7 +262,6 @@ impl Options {
             links: self.links_beside.max(links::WORKING),
             rounds: self.rounds,
             tries: self.tries,
-            all_cores: self.all_cores,
             others: self.other.clone(),
             plan: Plan {
                 links: links::WORKING,
@@ -300,6 +299,9 @@ fn main() -> Result<()> {
         options.work = Work::REPORTED.to_vec();
     }
     options.work = Work::chosen(&options.work);
+    if options.all_cores {
+        machine::use_all_cores();
+    }
     interrupt::watch()?;
     machine::require("wrk")?;
     say(&machine::summary());

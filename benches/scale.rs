@@ -156,7 +156,7 @@ fn measure(count: u64, base: &Prepared, empty: u64, scratch: &Path, options: &Op
 fn start(data: &Path, scratch: &Path, link: Option<u64>) -> Result<Start> {
     let setup = Setup {
         place: Place::Anywhere,
-        threads: u32::try_from(machine::cores())?,
+        threads: machine::cores(),
         ..Setup::new(data, scratch)
     };
     let started = Instant::now();

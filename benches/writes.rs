@@ -99,7 +99,7 @@ fn adds(options: &Options, scratch: &Path, goals: &mut Vec<Goal>) -> Result<Valu
     // As it runs by default, and as PostgreSQL does: on every core.
     let tinyd = Tinyd::start(Setup {
         place: Place::Anywhere,
-        threads: u32::try_from(machine::cores())?,
+        threads: machine::cores(),
         ..Setup::new(&data, scratch)
     })?;
     let most = options.clients.iter().copied().max().unwrap_or(1);

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use crate::rig::beside::{self, Turns};
 use crate::rig::links::Kind;
 use crate::rig::loads::{Going, Load, Target};
-use crate::rig::machine::{self, Place};
 use crate::rig::open_loop::{self, Latencies, Plan};
 use crate::rig::origin::{BODY_BYTES, Origin};
 use crate::rig::process::Running;
@@ -36,8 +35,6 @@ pub(crate) struct Comparison {
     pub(crate) rounds: u64,
     /// How often a turn is taken at most.
     pub(crate) tries: usize,
-    /// Whether the server may use every core.
-    pub(crate) all_cores: bool,
     /// Other builds of tinyd, which have their turns too.
     pub(crate) others: Vec<PathBuf>,
     /// The server of this is not looked at.
@@ -98,7 +95,6 @@ pub(crate) fn compare(comparison: &Comparison, scratch: &Path) -> Result<(Value,
     let results = json!({
         "requestsPerSecond": comparison.plan.requests_a_second,
         "seconds": comparison.plan.seconds,
-        "allCores": comparison.all_cores,
         "lanes": lanes.iter().map(of_lane).collect::<Vec<_>>(),
     });
     Ok((results, goals))
@@ -117,9 +113,6 @@ fn target(other: Option<usize>, comparison: &Comparison, origin: &Origin, scratc
     if let Some(binary) = &binary {
         setup.binary = binary;
     }
-    if comparison.all_cores {
-        (setup.place, setup.threads) = (Place::Anywhere, u32::try_from(machine::cores())?);
-    }
     let tinyd = Tinyd::start(Setup {
         more: &settings,
         ..setup
@@ -129,12 +122,7 @@ fn target(other: Option<usize>, comparison: &Comparison, origin: &Origin, scratc
 
 /// Where the floor listens.
 fn floor(comparison: &Comparison, scratch: &Path) -> Result<(SocketAddr, Running)> {
-    let place = if comparison.all_cores {
-        Place::Anywhere
-    } else {
-        Place::Server
-    };
-    let floor = proxies::floor_beside(place, scratch, comparison.plan.links)?;
+    let floor = proxies::floor_beside(scratch, comparison.plan.links)?;
     Ok((floor.address, floor.process))
 }
 

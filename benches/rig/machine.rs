@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
@@ -30,14 +31,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The core; none on a machine that has only one.
+    /// The core; none where nobody is pinned.
     fn core(self) -> Option<usize> {
         let core = match self {
             Self::Server => 0,
             Self::Load | Self::Aside => 1,
             Self::Anywhere => return None,
         };
-        has_two_cores().then_some(core)
+        is_pinned().then_some(core)
     }
 
     /// A command that runs there.
@@ -125,8 +126,25 @@ fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn has_two_cores() -> bool {
-    cores() > 1
+/// Whether servers use every core.
+static ALL_CORES: AtomicBool = AtomicBool::new(false);
+
+/// Pins nobody from now on, and has servers redirect with a thread for each core.
+pub(crate) fn use_all_cores() {
+    ALL_CORES.store(true, Ordering::Relaxed);
+}
+
+/// With how many threads a server redirects.
+pub(crate) fn server_threads() -> usize {
+    match ALL_CORES.load(Ordering::Relaxed) {
+        true => cores(),
+        false => 1,
+    }
+}
+
+/// Whether servers and the load generator have a core each.
+fn is_pinned() -> bool {
+    cores() > 1 && !ALL_CORES.load(Ordering::Relaxed)
 }
 
 /// How many cores there are.
@@ -144,7 +162,8 @@ pub(crate) fn description() -> Value {
         "cpu": model.map_or("unknown", |model| model.trim_start_matches(['\t', ' ', ':'])),
         "cores": cores(),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "pinned": has_two_cores(),
+        "pinned": is_pinned(),
+        "serverThreads": server_threads(),
         "measuredAt": jiff::Timestamp::now().to_string(),
     })
 }
@@ -159,10 +178,10 @@ pub(crate) fn summary() -> String {
             .unwrap_or_default()
             .replace('"', "")
     };
-    let pinned = if has_two_cores() {
+    let pinned = if is_pinned() {
         "server on core 0, load generator on core 1"
     } else {
-        "one core only: server and load generator share it, nothing is pinned"
+        "server and load generator share the cores, nothing is pinned"
     };
     format!(
         "{}, {} cores, Linux {}; {pinned}",

@@ -1,4 +1,4 @@
-//! nginx, HAProxy, Caddy and the floor, with the same links as tinyd, each one thread on the server's core.
+//! nginx, HAProxy, Caddy and the floor, with the same links as tinyd, each on the server's core.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -46,7 +46,7 @@ pub(crate) fn nginx(scratch: &Path, count: u64, certificate: Option<&Certificate
         }
         Ok(())
     })?;
-    let (home, map) = (folder.display(), map.display());
+    let (home, map, threads) = (folder.display(), map.display(), machine::server_threads());
     let (options, secure) = certificate.map_or_else(Default::default, |Certificate { cert, key, .. }| {
         let (cert, key) = (cert.display(), key.display());
         (
@@ -60,7 +60,7 @@ pub(crate) fn nginx(scratch: &Path, count: u64, certificate: Option<&Certificate
     // The least that nginx has to do: no header is added, no unknown id looked for. The hash is as large as it wants
     // it.
     let config = format!(
-        "daemon off;\nworker_processes 1;\npid {home}/pid;\nerror_log {home}/error.log;\n\
+        "daemon off;\nworker_processes {threads};\npid {home}/pid;\nerror_log {home}/error.log;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
            access_log off;\n\
@@ -109,12 +109,12 @@ pub(crate) fn haproxy(scratch: &Path, count: u64, certificate: Option<&Certifica
         }
         Ok(())
     })?;
-    let map = map.display();
+    let (map, threads) = (map.display(), machine::server_threads());
     let options = certificate.map_or_else(String::new, |certificate| {
         format!("ssl crt {} alpn h2,http/1.1 ", certificate.both.display())
     });
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
+        "global\n  nbthread {threads}\n  maxconn 4096\n\
          defaults\n  mode http\n  timeout client 300s\n  timeout server 300s\n  timeout connect 5s\n  \
          timeout http-keep-alive 300s\n\
          frontend redirects\n  bind {address} {options}backlog 4096\n  \
@@ -168,21 +168,8 @@ pub(crate) fn caddy(scratch: &Path, certificate: &Certificate) -> Result<Option<
     started("Caddy", &mut command, address, Some(certificate))
 }
 
-/// Starts the floor, which is this program with another subcommand.
+/// Starts the floor, which is this program with another subcommand. It has one thread, wherever it is.
 pub(crate) fn floor(scratch: &Path, count: u64) -> Result<Proxy> {
-    floor_at(Place::Server, scratch, count)
-}
-
-/// The same somewhere, where it is favoured over a tinyd that has something to do as threads that redirect are there.
-pub(crate) fn floor_beside(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
-    let floor = floor_at(place, scratch, count)?;
-    if let Err(error) = machine::favour_session(floor.process.id()) {
-        say(&format!("the floor is not favoured: {error:#}"));
-    }
-    Ok(floor)
-}
-
-fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
     let map = scratch.join("floor.map");
     links::write(&map, |file| {
         for number in 0..count {
@@ -190,7 +177,7 @@ fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
         }
         Ok(())
     })?;
-    let mut command = place.command(std::env::current_exe()?);
+    let mut command = Place::Server.command(std::env::current_exe()?);
     command.arg("floor").arg(&map).stdout(Stdio::piped());
     let mut process = Running::start("the floor", &mut command)?;
     let output = process.child().stdout.take().context("the floor's standard output")?;
@@ -201,6 +188,15 @@ fn floor_at(place: Place, scratch: &Path, count: u64) -> Result<Proxy> {
         .parse()
         .with_context(|| format!("the floor says {line:?}"))?;
     Ok(Proxy { address, process })
+}
+
+/// The same, favoured over a tinyd that has something to do as threads that redirect are there.
+pub(crate) fn floor_beside(scratch: &Path, count: u64) -> Result<Proxy> {
+    let floor = floor(scratch, count)?;
+    if let Err(error) = machine::favour_session(floor.process.id()) {
+        say(&format!("the floor is not favoured: {error:#}"));
+    }
+    Ok(floor)
 }
 
 fn started(

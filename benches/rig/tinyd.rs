@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::rig::http;
 use crate::rig::links::PARTNER;
-use crate::rig::machine::Place;
+use crate::rig::machine::{self, Place};
 use crate::rig::process::Running;
 use crate::rig::tls::certificate::Certificate;
 
@@ -37,7 +37,7 @@ pub(crate) struct Setup<'s> {
     /// Where the configuration and the log go.
     pub(crate) scratch: &'s Path,
     pub(crate) place: Place,
-    pub(crate) threads: u32,
+    pub(crate) threads: usize,
     pub(crate) tiny: &'s str,
     pub(crate) log: &'s str,
     /// More settings of the public listener, as they stand in its section.
@@ -51,14 +51,14 @@ pub(crate) struct Setup<'s> {
 }
 
 impl<'s> Setup<'s> {
-    /// One thread on the server's core, and the defaults.
-    pub(crate) const fn new(data: &'s Path, scratch: &'s Path) -> Self {
+    /// On the server's core, with the defaults.
+    pub(crate) fn new(data: &'s Path, scratch: &'s Path) -> Self {
         Self {
             binary: BINARY,
             data,
             scratch,
             place: Place::Server,
-            threads: 1,
+            threads: machine::server_threads(),
             tiny: "hop",
             log: "info",
             public: "",
