@@ -10,10 +10,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use criterion::{BatchSize, Criterion, Throughput};
 use tinyd::internals::{
-    AccessLog, Actor, ActorKind, Asker, Call, Claims, Clock, Destination, Draft, FastPath, HeadLimits, Kind, LinkId,
-    LinkPolicy, LinkRef, Links, LoggedAddress, Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret, ShortLink,
-    Status, StoreError, Target, Timestamp, Tiny, Transaction, UnknownIdLimit, Visit, Visitor, Way, mint, mint_v1,
-    verify,
+    AccessLog, Actor, ActorKind, Ahead, Asker, Call, Claims, Clock, Destination, Draft, FastPath, HeadLimits, Kind,
+    LinkId, LinkPolicy, LinkRef, Links, LoggedAddress, Now, Partner, PartnerId, Partners, Peer, ReadLimit, Secret,
+    ShortLink, Status, StoreError, Target, Timestamp, Tiny, Transaction, UnknownIdLimit, Visit, Visitor, Way, mint,
+    mint_v1, verify,
 };
 
 /// Links in the map.
@@ -176,7 +176,7 @@ fn redirects(criterion: &mut Criterion, links: &Arc<Links>) {
             bencher.iter(|| {
                 out.clear();
                 let request = next.next().map_or(&[][..], |request| request.as_bytes());
-                fast_path.answer(black_box(request), &now, &asker, &mut out)
+                fast_path.answer(black_box(request), &mut Ahead::default(), &now, &asker, &mut out)
             });
         });
     }

@@ -42,7 +42,7 @@ pub mod internals {
         Actor, ActorKind, Clock, Destination, LinkId, LinkPolicy, LinkRef, PartnerId, ShortLink, Status, Timestamp,
         Visit, Way,
     };
-    pub use crate::redirect::{Asker, FastPath, Now, Tiny, UnknownIdLimit};
+    pub use crate::redirect::{Ahead, Asker, FastPath, Now, Tiny, UnknownIdLimit};
     #[cfg(fuzzing)]
     pub use crate::store::fuzz_record;
     pub use crate::store::{ReadLimit, StoreError, Transaction, Visitor, restore_dump};

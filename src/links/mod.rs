@@ -41,7 +41,7 @@ pub use clicks::ClickRecorder;
 pub use destinations::{NewDestinations, NotNew};
 pub use fleet::{ClickFaults, ClickSenders};
 pub use ids::OnceSeed;
-pub use map::{LinkMap, Verdict};
+pub use map::{LinkMap, PREFETCHED_LINKS, Verdict};
 pub use restore::{Deleted, RestoreOutcome};
 pub use search::{SearchDate, SearchOrder, SearchQuery, SearchState};
 pub use sessions::Sessions;

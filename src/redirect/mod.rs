@@ -12,7 +12,7 @@ mod proxied;
 mod texts;
 
 pub use branding::{Branding, Colour, LOGO_MAX_BYTES, Logo, check_name};
-pub use fast::request::Asker;
+pub use fast::request::{Ahead, Asker};
 pub use fast::{FastPath, Now, Outcome, Waiting};
 pub use guesses::UnknownIdLimit;
 pub use page::Pages;

@@ -16,7 +16,7 @@ use crate::http::connection::deadlines::Deadlines;
 use crate::http::connection::set::{ConnectionPolicy, LastUsed};
 use crate::http::{Head, HeadReader, Peer};
 use crate::metrics::Refusal;
-use crate::redirect::{Asker, FastPath, Now, Outcome, Waiting};
+use crate::redirect::{Ahead, Asker, FastPath, Now, Outcome, Waiting};
 
 /// Read at a time, and so the longest head that the fast path answers.
 pub(super) const INPUT_BYTES: usize = 16 * 1024;
@@ -99,6 +99,7 @@ impl Progress {
         output: &mut Vec<u8>,
     ) -> Option<Next> {
         self.wants_more = false;
+        let mut ahead = Ahead::default();
         let next = loop {
             if self.is_last {
                 return None;
@@ -115,7 +116,7 @@ impl Progress {
                 head: &policy.head,
                 is_last: self.deadlines.is_draining() || self.last_because(policy).is_some(),
             };
-            match fast_path.answer(received, now, &asker, output) {
+            match fast_path.answer(received, &mut ahead, now, &asker, output) {
                 Outcome::Answered { consumed, close } => {
                     received = received.get(consumed..).unwrap_or_default();
                     self.is_cut = asker.is_last;

@@ -1,13 +1,15 @@
 //! The map from which redirects are answered: id → (destination, status, start and expiry), in shards.
 //!
 //! Invariants: a lookup takes its shard's read lock and nothing else, allocates nothing, and never waits for the disk;
-//! what is published here has been committed by the store.
+//! several locks are held by [`LinkMap::prefetch`] alone, which waits for none; what is published here has been
+//! committed by the store.
 
 pub mod publisher;
 pub mod records;
 
 use std::collections::HashSet;
 use std::hash::BuildHasher as _;
+use std::hint::black_box;
 use std::sync::OnceLock;
 
 use foldhash::fast::RandomState;
@@ -15,6 +17,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::links::map::records::{ChunkOffset, Record, Records, Untimely, Validity, render};
 use crate::model::{Destination, LinkId, LinkRef, Status, Timestamp};
@@ -24,6 +27,9 @@ const SHARDS: usize = 256;
 
 /// Links that are loaded into a shard together.
 const BATCH_LINKS: usize = 128;
+
+/// Links that are read ahead together: about as many as a core can wait for.
+pub const PREFETCHED_LINKS: usize = 16;
 
 /// What to answer for an id (docs/kaltura-api.md#goto).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +260,21 @@ impl LinkMap {
         }
     }
 
+    /// Reads links that are about to be looked up, so that the processor waits for the memory of all at once. Look-ups
+    /// by themselves don't overlap: taking a lock waits for the reads before it.
+    pub fn prefetch(&self, ids: impl Iterator<Item = LinkId>) {
+        let mut held = SmallVec::<[_; PREFETCHED_LINKS]>::new();
+        for id in ids.take(PREFETCHED_LINKS) {
+            let hash = hash_of(&self.hasher, id);
+            let links = self.shard(hash).and_then(|shard| shard.0.try_read());
+            held.extend(links.map(|links| (links, hash, id)));
+        }
+        for (links, hash, id) in &held {
+            let record = links.find(*hash, *id);
+            black_box(record.and_then(|record| record.location().last()));
+        }
+    }
+
     pub fn links(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.read().positions.len()).sum()
     }
@@ -360,5 +381,27 @@ impl LinkMap {
         let location = String::from_utf8(record.location().to_vec()).ok()?;
         let Validity { starts_at, expires_at } = record.validity();
         Some((location, record.status()?, [starts_at, expires_at]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn prefetch_waits_for_no_writer() {
+        let (map, id) = (Arc::new(LinkMap::default()), "67mk41xj".parse().unwrap());
+        let writing = map.shard(hash_of(&map.hasher, id)).unwrap().0.write();
+        let (done, is_done) = mpsc::channel();
+        let prefetched = Arc::clone(&map);
+        std::thread::spawn(move || {
+            prefetched.prefetch([id, id].into_iter());
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(30)).unwrap();
+        drop(writing);
     }
 }

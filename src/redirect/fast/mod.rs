@@ -22,7 +22,7 @@ use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
 use crate::model::{Clock, LinkId, Timestamp, Visit};
 use crate::redirect::fast::answers::{Answers, NoRedirect};
-use crate::redirect::fast::request::{Asker, Parsed, Request, parse};
+use crate::redirect::fast::request::{Ahead, Asker, Parsed, Request};
 use crate::redirect::fast::template::{Date, Filling, Template};
 use crate::redirect::guesses::{Guess, UnknownIdLimit};
 use crate::redirect::page::Pages;
@@ -200,12 +200,20 @@ impl FastPath {
         self.links.clock()
     }
 
-    /// Answers the first request in `input`, appending the response to `out`.
-    pub fn answer(&self, input: &[u8], now: &Now, asker: &Asker<'_>, out: &mut Vec<u8>) -> Outcome {
+    /// Answers the first request in `input`, appending the response to `out`. `ahead`, empty at first, gets those that
+    /// follow it.
+    pub fn answer<'i>(
+        &self,
+        input: &'i [u8],
+        ahead: &mut Ahead<'i>,
+        now: &Now,
+        asker: &Asker<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         if cfg!(debug_assertions) && self.is_off {
             return Outcome::Other;
         }
-        let mut request = match parse(input, self.tiny, asker) {
+        let mut request = match ahead.first(input, self.tiny, asker, self.links.index()) {
             Parsed::Whole(request) => request,
             Parsed::Partial => return Outcome::Partial,
             Parsed::Other => return Outcome::Other,
@@ -460,7 +468,8 @@ mod tests {
                 );
                 out.clear();
                 let allocated = allocation_counter::measure(|| {
-                    let outcome = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out);
+                    let outcome =
+                        fast_path.answer(request.as_bytes(), &mut Ahead::default(), &now, &asker(&peer), &mut out);
                     assert!(matches!(outcome, Outcome::Answered { .. }));
                 });
                 assert_eq!(allocated.count_total, 0, "{request}");
@@ -488,7 +497,9 @@ mod tests {
                 let request = format!("{method} {GOTO}{id} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
                 out.clear();
                 // The first one brings it into memory.
-                if let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) {
+                if let Outcome::Waiting(waiting) =
+                    fast_path.answer(request.as_bytes(), &mut Ahead::default(), &now, &asker(&peer), &mut out)
+                {
                     assert_eq!((method, more), ("GET", ""));
                     runtime.block_on(fast_path.wait(waiting, &now, &mut out));
                 }
@@ -525,7 +536,9 @@ mod tests {
         let (now, mut out) = (now(), Vec::new());
         let accept = "Accept: text/html\r\nAccept-Language: fr\r\n";
         let request = format!("GET {GOTO}{damaged} HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
-        let Outcome::Waiting(waiting) = fast_path.answer(request.as_bytes(), &now, &asker(&peer), &mut out) else {
+        let Outcome::Waiting(waiting) =
+            fast_path.answer(request.as_bytes(), &mut Ahead::default(), &now, &asker(&peer), &mut out)
+        else {
             panic!("it must be looked for");
         };
         let guesses = Arc::new(UnknownIdLimit::new(Arc::default(), true, Arc::default()));

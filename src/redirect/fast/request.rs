@@ -4,8 +4,10 @@ use std::mem::MaybeUninit;
 use std::net::IpAddr;
 
 use httparse::{Header, Status};
+use smallvec::SmallVec;
 
 use crate::http::{self, HeadLimits, Peer};
+use crate::links::{LinkMap, PREFETCHED_LINKS};
 use crate::model::LinkId;
 use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
 use crate::redirect::{GOTO, Representation, TINY, Tiny};
@@ -154,6 +156,47 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
         }
     }
     (hosts == 1).then_some(request)
+}
+
+/// Requests that came with one that is answered, in order, as far as they are whole and plain.
+#[derive(Debug, Default)]
+pub struct Ahead<'i> {
+    requests: SmallVec<[Request<'i>; PREFETCHED_LINKS]>,
+    /// How many of them were taken.
+    taken: usize,
+}
+
+impl<'i> Ahead<'i> {
+    /// The first request in `input`. If others follow it, reads them too, and their links.
+    #[inline]
+    pub(super) fn first(&mut self, input: &'i [u8], tiny: Tiny, asker: &Asker<'_>, links: &LinkMap) -> Parsed<'i> {
+        if let Some(request) = self.requests.get(self.taken) {
+            self.taken += 1;
+            return Parsed::Whole(*request);
+        }
+        let first = parse(input, tiny, asker);
+        if let Parsed::Whole(request) = &first
+            && request.consumed < input.len()
+        {
+            self.requests.clear();
+            self.requests.push(*request);
+            self.taken = 1;
+            self.read(input, tiny, asker, links);
+        }
+        first
+    }
+
+    fn read(&mut self, input: &'i [u8], tiny: Tiny, asker: &Asker<'_>, links: &LinkMap) {
+        let mut read = self.requests.first().map_or(0, |request| request.consumed);
+        while self.requests.len() < PREFETCHED_LINKS
+            && let Parsed::Whole(request) = parse(input.get(read..).unwrap_or_default(), tiny, asker)
+        {
+            read += request.consumed;
+            self.requests.push(request);
+        }
+        let looked_up = self.requests.iter().filter(|request| !request.is_hop);
+        links.prefetch(looked_up.map(|request| request.id));
+    }
 }
 
 #[cfg(test)]
