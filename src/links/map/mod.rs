@@ -271,7 +271,7 @@ impl LinkMap {
         }
         for (links, hash, id) in &held {
             let record = links.find(*hash, *id);
-            black_box(record.and_then(|record| record.location().last()));
+            black_box(record.and_then(|record| record.location().last().copied()));
         }
     }
 
