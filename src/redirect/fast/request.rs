@@ -158,7 +158,7 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
     (hosts == 1).then_some(request)
 }
 
-/// Requests that came with one that is answered, in order, as far as they are whole and plain.
+/// Requests that came together, in order, as far as they are whole and plain.
 #[derive(Debug, Default)]
 pub struct Ahead<'i> {
     requests: SmallVec<[Request<'i>; PREFETCHED_LINKS]>,
@@ -178,16 +178,17 @@ impl<'i> Ahead<'i> {
         if let Parsed::Whole(request) = &first
             && request.consumed < input.len()
         {
-            self.requests.clear();
-            self.requests.push(*request);
-            self.taken = 1;
-            self.read(input, tiny, asker, links);
+            self.read_after(*request, input, tiny, asker, links);
         }
         first
     }
 
-    fn read(&mut self, input: &'i [u8], tiny: Tiny, asker: &Asker<'_>, links: &LinkMap) {
-        let mut read = self.requests.first().map_or(0, |request| request.consumed);
+    /// Reads what follows the first request in `input`.
+    fn read_after(&mut self, first: Request<'i>, input: &'i [u8], tiny: Tiny, asker: &Asker<'_>, links: &LinkMap) {
+        let mut read = first.consumed;
+        self.requests.clear();
+        self.requests.push(first);
+        self.taken = 1;
         while self.requests.len() < PREFETCHED_LINKS
             && let Parsed::Whole(request) = parse(input.get(read..).unwrap_or_default(), tiny, asker)
         {
