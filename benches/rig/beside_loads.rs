@@ -14,7 +14,6 @@ use crate::rig::links::Kind;
 use crate::rig::loads::{Going, Load, Target};
 use crate::rig::open_loop::{self, Latencies, Plan};
 use crate::rig::origin::{BODY_BYTES, Origin};
-use crate::rig::process::Running;
 use crate::rig::proxies;
 use crate::rig::report::{self, Goal, Spread, say};
 use crate::rig::stores;
@@ -63,14 +62,14 @@ pub(crate) fn compare(comparison: &Comparison, scratch: &Path) -> Result<(Value,
     targets
         .iter_mut()
         .try_for_each(|target| target.tinyd.wait_until_verified())?;
-    let (floor, _process) = floor(comparison, scratch)?;
+    let floor = proxies::floor_beside(scratch, comparison.plan.links)?;
     let mut lanes = Vec::new();
     for &load in &comparison.loads {
         for target in &targets {
             lanes.push(Lane::new(load, target, &target.name, target.tinyd.public));
         }
         if let (true, Some(first)) = (load.is_heavy(), targets.first()) {
-            lanes.push(Lane::new(load, first, "the floor", floor));
+            lanes.push(Lane::new(load, first, "the floor", floor.address));
         }
     }
     for round in 0..comparison.rounds {
@@ -118,12 +117,6 @@ fn target(other: Option<usize>, comparison: &Comparison, origin: &Origin, scratc
         ..setup
     })?;
     Target::new(name, tinyd, comparison.plan.links, &data, origin)
-}
-
-/// Where the floor listens.
-fn floor(comparison: &Comparison, scratch: &Path) -> Result<(SocketAddr, Running)> {
-    let floor = proxies::floor_beside(scratch, comparison.plan.links)?;
-    Ok((floor.address, floor.process))
 }
 
 impl<'t> Lane<'t> {

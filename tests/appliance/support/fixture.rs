@@ -83,7 +83,7 @@ pub fn service(program: &str) -> Command {
     command
 }
 
-pub fn without_settings(mut command: Command) -> Command {
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TINYD_")) {
         // The gate runs the tests of redirects once more without the fast path.
         if name == "TINYD_FAST_PATH" {
