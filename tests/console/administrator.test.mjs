@@ -163,6 +163,18 @@ test('health keeps itself up to date', as(TRUSTED, {}, async (person) => {
   await page.getByText('Healthy').waitFor();
 }));
 
+test('a page is left while it brings itself up to date', as(TRUSTED, {}, async (person) => {
+  const { page } = person;
+  await page.clock.install();
+  await person.signInByLink('operator', true);
+  await person.choose('Health');
+  await page.route('**/health', () => {});
+  const asked = page.waitForRequest((request) => request.url().endsWith('/health'));
+  await page.clock.runFor(5_000);
+  await asked;
+  await person.choose('All links');
+}));
+
 test('a user has no pages of administrators', as(TRUSTED, {}, async (person) => {
   person.expectStatus(403);
   await person.signInByLink('just-a-user');

@@ -96,9 +96,11 @@ export class Person {
       if (['error', 'warning'].includes(message.type())) fail(`console: ${message.text()}`);
     });
     context.on('requestfailed', (request) => {
-      // A download ends the navigation that began it.
-      const isDownload = /\/(qr\.(png|svg)|export|audit\.jsonl)\b/.test(request.url()) && request.failure().errorText === 'net::ERR_ABORTED';
-      if (!isDownload) fail(`failed: ${request.url()} ${request.failure().errorText}`);
+      const { errorText } = request.failure();
+      // A download ends the navigation that began it, and leaving a page ends what its script asks for.
+      const isDownload = /\/(qr\.(png|svg)|export|audit\.jsonl)\b/.test(request.url());
+      const isEnded = errorText === 'net::ERR_ABORTED' && (isDownload || request.resourceType() === 'fetch');
+      if (!isEnded) fail(`failed: ${request.url()} ${errorText}`);
     });
     context.on('request', (request) => {
       const { protocol, origin } = new URL(request.url());
