@@ -6,24 +6,27 @@
 //! response: nothing is allocated, nothing awaited. Every other request is for the general threads.
 
 mod answers;
+mod now;
 pub mod request;
 mod template;
 
+pub use now::Now;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
 
-use crate::http::{self, Peer};
+use crate::http::Peer;
 use crate::kaltura::{AccessLog, Requested, Subject};
 use crate::links::{ClickRecorder, Links, Verdict};
 use crate::metrics::{RedirectOutcome, ThreadRedirects};
-use crate::model::{Clock, LinkId, Timestamp, Visit};
+use crate::model::{Clock, LinkId, Visit};
 use crate::redirect::fast::answers::{Answers, NoRedirect};
 use crate::redirect::fast::request::{Ahead, Asker, Parsed, Request};
-use crate::redirect::fast::template::{Date, Filling, Template};
+use crate::redirect::fast::template::{Filling, Template};
 use crate::redirect::guesses::{Guess, UnknownIdLimit};
 use crate::redirect::page::Pages;
 use crate::redirect::previews::Visitors;
@@ -67,53 +70,6 @@ impl Waiting {
 
     pub const fn close(&self) -> bool {
         self.close
-    }
-}
-
-/// The time, for `Date` headers and the expiry of links. Read and rendered once a second: a clock that is set is
-/// followed up to a second later.
-#[derive(Debug)]
-pub struct Now {
-    time: Timestamp,
-    date: Date,
-    /// When the next second begins.
-    ends: Option<Instant>,
-}
-
-impl Default for Now {
-    fn default() -> Self {
-        let mut now = Self {
-            time: Timestamp::MIN,
-            date: [b' '; 29],
-            ends: None,
-        };
-        now.set(Timestamp::from_unix(0));
-        now
-    }
-}
-
-impl Now {
-    pub const fn time(&self) -> Timestamp {
-        self.time
-    }
-
-    /// Reads the clock at `at` if the second is over.
-    pub fn refresh(&mut self, clock: &Clock, at: Instant) {
-        if self.ends.is_none_or(|ends| ends <= at) {
-            let (time, left) = clock.now_for();
-            self.set(time);
-            self.ends = Some(at + left);
-        }
-    }
-
-    fn set(&mut self, time: Timestamp) {
-        if self.time == time {
-            return;
-        }
-        self.time = time;
-        if let Ok(date) = Date::try_from(http::date(time).as_bytes()) {
-            self.date = date;
-        }
     }
 }
 
@@ -387,7 +343,7 @@ mod tests {
     use crate::kaltura::session::Kind;
     use crate::links::{Draft, Scope};
     use crate::metrics::Metrics;
-    use crate::model::{Actor, ActorKind, Clock, Destination, PartnerId, Status as LinkStatus, Way};
+    use crate::model::{Actor, ActorKind, Destination, PartnerId, Status as LinkStatus, Timestamp, Way};
     use crate::redirect::TINY;
     use crate::redirect::{Client, GOTO, Redirects};
     use crate::store::Transaction;
@@ -570,27 +526,5 @@ mod tests {
         let counted = RedirectOutcome::ALL.into_iter().zip(metrics.redirects.read().0);
         let counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [(RedirectOutcome::Damaged, 2)]);
-    }
-
-    #[test]
-    fn the_date_is_that_of_the_clock() {
-        let mut now = Now::default();
-        assert_eq!(&now.date, b"Thu, 01 Jan 1970 00:00:00 GMT");
-        now.set(Timestamp::from_unix(784_111_777));
-        assert_eq!(&now.date, b"Sun, 06 Nov 1994 08:49:37 GMT");
-    }
-
-    #[test]
-    fn clock_is_read_again_when_its_second_is_over() {
-        let (mut now, at) = (Now::default(), Instant::now());
-        now.refresh(&Clock::system(), at);
-        let ends = now.ends.unwrap();
-        assert!(ends > at && ends <= at + Duration::from_secs(1));
-        let wrong = Timestamp::from_unix(784_111_777);
-        now.set(wrong);
-        now.refresh(&Clock::system(), ends - Duration::from_nanos(1));
-        assert_eq!(now.time, wrong);
-        now.refresh(&Clock::system(), ends);
-        assert!(now.time > wrong);
     }
 }
