@@ -33,7 +33,7 @@ impl Limits {
             head_bytes: 16 * 1024,
             target_bytes: 16 * 1024,
             headers: 64,
-            connections: 1,
+            connections: 100,
             connections_per_address: None,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),

@@ -16,6 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use slab::Slab;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::http::connection::Scheme;
@@ -25,10 +26,14 @@ use crate::http::connection::serve::{
     ACCEPT_BACKOFF, ACCEPTED_TOGETHER, AcceptTrouble, accept_one, concerns_one_connection,
 };
 use crate::http::connection::set::{AcceptedConnection, ConnectionEntry, ConnectionPolicy, ConnectionSet, Gate};
+use crate::links::PREFETCHED_LINKS;
 use crate::redirect::FastPath;
+use crate::server::exchange::INPUT_BYTES;
 use crate::server::loop_connection::{LoopConnection, Turn};
 use crate::server::systemd::Heartbeat;
 
+/// Of connections that have a request at the same time, so much is read before the first is answered.
+const AHEAD_BYTES: usize = 2 * INPUT_BYTES;
 /// The loop asks the kernel for so many events at a time.
 const EVENTS: usize = 256;
 /// All connections are looked at for their deadlines once in so long,
@@ -76,8 +81,10 @@ pub(super) struct EventLoop {
     registered: Slab<Registered>,
     /// Those that have another turn without an event. One may have become another connection's.
     again: Vec<usize>,
-    /// Which connection has its turn.
-    current: Option<usize>,
+    /// Which connections have their turn.
+    current: SmallVec<[usize; PREFETCHED_LINKS]>,
+    /// Of the last turn; the next one uses its memory.
+    ready: Vec<usize>,
     /// The time, as it was read last.
     now: Instant,
     /// Where the next sweep begins.
@@ -125,7 +132,8 @@ impl EventLoop {
             acceptors,
             registered: Slab::new(),
             again: Vec::new(),
-            current: None,
+            current: SmallVec::new(),
+            ready: Vec::new(),
             now: Instant::now(),
             sweep_position: 0,
             sweeps: 1,
@@ -141,9 +149,10 @@ impl EventLoop {
     /// Serves until the process drains. Then gives the listeners to `hand_over`, and all connections to tasks.
     pub(super) fn run(mut self, heartbeat: Heartbeat, hand_over: impl FnOnce(Vec<Listening>)) -> io::Result<()> {
         let mut heartbeat = heartbeat.join();
+        let mut input = vec![0; AHEAD_BYTES].into_boxed_slice();
         while !*self.gate.stopped.borrow() {
             heartbeat.answer();
-            match panic::catch_unwind(AssertUnwindSafe(|| self.turn())) {
+            match panic::catch_unwind(AssertUnwindSafe(|| self.turn(&mut input))) {
                 Ok(turn) => turn?,
                 Err(_) => self.recover(),
             }
@@ -155,13 +164,15 @@ impl EventLoop {
     }
 
     /// Waits for events, and has each connection that has one answer it.
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self, input: &mut [u8]) -> io::Result<()> {
         let mut room = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
         let events = match epoll::wait(&self.epoll, &mut room, self.wait_max().as_ref()) {
             Err(Errno::INTR) => return Ok(()),
             events => events?.0,
         };
         self.now = Instant::now();
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
         let again = std::mem::take(&mut self.again);
         let mut is_sweep_due = false;
         for event in events.iter() {
@@ -179,16 +190,21 @@ impl EventLoop {
                 registered.connection.note_arrival(flags.intersects(ends));
                 // Else its turn comes below.
                 if !registered.has_more {
-                    self.answer(number as usize);
+                    ready.push(number as usize);
                 }
             }
         }
         for number in again {
-            if let Some(registered) = self.registered.get_mut(number) {
-                registered.has_more = false;
-                self.answer(number);
+            let registered = self.registered.get_mut(number);
+            // None may be there twice: what was read for the second would be answered after the first alone.
+            if registered.is_some_and(|registered| std::mem::take(&mut registered.has_more)) {
+                ready.push(number);
             }
         }
+        for together in ready.chunks(PREFETCHED_LINKS) {
+            self.answer_together(together, input);
+        }
+        self.ready = ready;
         for number in 0..self.acceptors.len() {
             self.accept(number);
         }
@@ -198,9 +214,9 @@ impl EventLoop {
         Ok(())
     }
 
-    /// After a panic, which is logged: ends the connection that had its turn, and no other misses its event.
+    /// After a panic, which is logged: ends the connections that had their turn, and no other misses its event.
     fn recover(&mut self) {
-        if let Some(number) = self.current.take() {
+        for number in std::mem::take(&mut self.current) {
             self.registered.try_remove(number);
         }
         self.hand_all_to_tasks();
@@ -219,7 +235,36 @@ impl EventLoop {
         ready.map(|acceptor| timespec(wait(acceptor).unwrap_or_default())).min()
     }
 
-    fn answer(&mut self, number: usize) {
+    /// Reads the requests of these connections, and then all their links, before it answers the first.
+    fn answer_together(&mut self, numbers: &[usize], input: &mut [u8]) {
+        self.current.extend_from_slice(numbers);
+        if let [number] = numbers {
+            self.answer(*number, &[]);
+        } else {
+            self.answer_read_ahead(numbers, input);
+        }
+        self.current.clear();
+    }
+
+    fn answer_read_ahead(&mut self, numbers: &[usize], mut room: &mut [u8]) {
+        let mut arrived = SmallVec::<[&[u8]; PREFETCHED_LINKS]>::new();
+        for number in numbers {
+            let registered = self.registered.get_mut(*number);
+            let length = (room.get_mut(..INPUT_BYTES).zip(registered))
+                .map_or(0, |(room, registered)| registered.connection.read_ahead(room));
+            let (read, rest) = std::mem::take(&mut room)
+                .split_at_mut_checked(length)
+                .unwrap_or_default();
+            arrived.push(&*read);
+            room = rest;
+        }
+        self.fast_path.prefetch(arrived.iter().copied());
+        for (number, arrived) in numbers.iter().zip(arrived) {
+            self.answer(*number, arrived);
+        }
+    }
+
+    fn answer(&mut self, number: usize, arrived: &[u8]) {
         let Some(registered) = self.registered.get_mut(number) else {
             return;
         };
@@ -229,9 +274,7 @@ impl EventLoop {
             entry,
             has_more,
         } = registered;
-        self.current = Some(number);
-        let turn = connection.answer(&self.fast_path, policy, Some(entry.activity()), &mut self.now);
-        self.current = None;
+        let turn = connection.answer(&self.fast_path, policy, Some(entry.activity()), &mut self.now, arrived);
         match turn {
             Turn::Idle => {}
             Turn::Over => drop(self.registered.remove(number)),
@@ -375,5 +418,126 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().cast_signed(),
         tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, SocketAddr, TcpListener};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::links::Links;
+    use crate::model::Clock;
+
+    const CLIENTS: usize = 2 * PREFETCHED_LINKS + 1;
+
+    /// A loop without links on a port, and the input of its turns.
+    struct Served {
+        event_loop: EventLoop,
+        address: SocketAddr,
+        input: Vec<u8>,
+        _stop: watch::Sender<bool>,
+        _folder: tempfile::TempDir,
+    }
+
+    fn served() -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let links = Arc::new(Links::open(folder.path(), Clock::system(), 8).unwrap());
+        let (stop, stopped) = watch::channel(false);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listening = Listening {
+            scheme: Scheme::Http,
+            listener,
+            is_inherited: false,
+        };
+        let event_loop = EventLoop::new(
+            Arc::new(FastPath::test(links)),
+            Gate::test(stopped),
+            ConnectionSet::default(),
+            vec![listening],
+            Box::new(|_, _, _| panic!("a connection needs a task")),
+        );
+        Served {
+            event_loop: event_loop.unwrap(),
+            address,
+            input: vec![0; AHEAD_BYTES],
+            _stop: stop,
+            _folder: folder,
+        }
+    }
+
+    fn request(id: usize, padding: usize) -> String {
+        format!(
+            "GET /tiny/link{id} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            "x".repeat(padding)
+        )
+    }
+
+    impl Served {
+        fn turn(&mut self) {
+            self.event_loop.turn(&mut self.input).unwrap();
+        }
+
+        fn clients(&mut self) -> Vec<TcpStream> {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|_| TcpStream::connect(self.address).unwrap())
+                .collect();
+            while self.event_loop.registered.len() < CLIENTS {
+                self.turn();
+            }
+            clients
+        }
+    }
+
+    /// What is in the answers to a client that has ended its side.
+    fn answers_to(mut client: TcpStream) -> usize {
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        answers.matches("HTTP/1.1 ").count()
+    }
+
+    #[test]
+    fn requests_of_many_connections_are_answered_in_one_turn() {
+        let mut served = served();
+        let mut clients = served.clients();
+        for (number, client) in clients.iter_mut().enumerate() {
+            // Together, they do not fit into what is read ahead.
+            let requests = request(number, INPUT_BYTES / 8).repeat(1 + number % 3);
+            client.write_all(requests.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        served.turn();
+        assert_eq!(served.event_loop.registered.len(), 0);
+        for (number, client) in clients.into_iter().enumerate() {
+            assert_eq!(answers_to(client), 1 + number % 3, "client {number}");
+        }
+    }
+
+    #[test]
+    fn parts_of_requests_of_many_connections_are_put_together() {
+        let mut served = served();
+        let mut clients = served.clients();
+        let requests: Vec<_> = (0..CLIENTS).map(|number| request(number, 0).repeat(2)).collect();
+        let parts: Vec<_> = requests
+            .iter()
+            .enumerate()
+            .map(|(number, text)| text.split_at(text.len() * number / CLIENTS))
+            .collect();
+        for (client, (first, _)) in clients.iter_mut().zip(&parts) {
+            client.write_all(first.as_bytes()).unwrap();
+        }
+        served.turn();
+        for (client, (_, second)) in clients.iter_mut().zip(&parts) {
+            client.write_all(second.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        served.turn();
+        let answered: Vec<_> = clients.into_iter().map(answers_to).collect();
+        assert_eq!(answered, [2; CLIENTS]);
     }
 }

@@ -79,6 +79,11 @@ impl Progress {
         }
     }
 
+    /// Whether what arrives next begins with a request.
+    pub(super) const fn awaits_request(&self) -> bool {
+        self.held.is_empty() && self.partial.is_none() && !self.is_last
+    }
+
     /// Why the connection closes after the next response, if it does.
     pub(super) fn last_because(&self, policy: &ConnectionPolicy) -> Option<Refusal> {
         let Deadlines {
@@ -160,9 +165,11 @@ pub(super) struct FastExchange<'c, S> {
     /// Of a connection that is in the set.
     pub(super) activity: Option<&'c LastUsed>,
     pub(super) progress: &'c mut Progress,
+    /// What was read ahead, while nothing was held.
+    pub(super) arrived: &'c [u8],
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
+impl<'c, S: AsyncRead + AsyncWrite + Unpin> FastExchange<'c, S> {
     /// Answers what has arrived, until there is no more or something else must be done. `at` is the time as it was read
     /// last, which is after each sending.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, at: &mut Instant) -> Poll<io::Result<Next>> {
@@ -210,7 +217,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastExchange<'_, S> {
     }
 
     /// What is held and, if that is no whole request, what the socket has. `None` at the end of the stream.
-    fn poll_input<'i>(&mut self, cx: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>> {
+    fn poll_input<'i>(&mut self, cx: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>>
+    where
+        'c: 'i,
+    {
+        if !self.arrived.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
+        }
         if !ready!(self.poll_rest_of_head(cx, input))? {
             return Poll::Ready(Ok(None));
         }

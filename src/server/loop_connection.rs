@@ -45,17 +45,23 @@ pub(super) struct LoopStream {
     reads_left: u8,
 }
 
+impl LoopStream {
+    /// Reads as much as there is, or fits.
+    fn receive(&mut self, room: &mut [u8]) -> Result<usize, Errno> {
+        let (_, length) = rustix::net::recv(&self.socket, &mut *room, RecvFlags::empty())?;
+        self.is_drained = (1..room.len()).contains(&length) && !self.has_ended;
+        Ok(length)
+    }
+}
+
 impl AsyncRead for LoopStream {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.is_drained || self.reads_left == 0 {
             return Poll::Pending;
         }
         self.reads_left -= 1;
-        let room = buffer.initialize_unfilled();
-        let wanted = room.len();
-        match rustix::net::recv(&self.socket, room, RecvFlags::empty()) {
-            Ok((_, length)) => {
-                self.is_drained = length < wanted && !self.has_ended;
+        match self.receive(buffer.initialize_unfilled()) {
+            Ok(length) => {
                 buffer.advance(length);
                 Poll::Ready(Ok(()))
             }
@@ -135,18 +141,28 @@ impl LoopConnection {
         if policy.is_announced_by(&self.peer) {
             return Turn::NeedsTask;
         }
-        self.answer(fast_path, policy, None, now)
+        self.answer(fast_path, policy, None, now, &[])
     }
 
-    /// Answers what has arrived at `now`, which becomes the time after that.
+    /// Reads what has arrived into `room`, for `answer`, if it is the beginning of a request. Returns its length: 0
+    /// where `answer` has to read, which then meets the end of the stream, or an error, by itself.
+    pub(super) fn read_ahead(&mut self, room: &mut [u8]) -> usize {
+        if !self.progress.awaits_request() {
+            return 0;
+        }
+        self.stream.receive(room).unwrap_or_default()
+    }
+
+    /// Answers what has arrived at `now`, which becomes the time after that: first what was read ahead.
     pub(super) fn answer(
         &mut self,
         fast_path: &FastPath,
         policy: &ConnectionPolicy,
         activity: Option<&LastUsed>,
         now: &mut Instant,
+        arrived: &[u8],
     ) -> Turn {
-        self.stream.reads_left = READS_TOGETHER;
+        self.stream.reads_left = READS_TOGETHER - u8::from(!arrived.is_empty());
         let mut exchange = FastExchange {
             stream: &mut self.stream,
             fast_path,
@@ -154,6 +170,7 @@ impl LoopConnection {
             policy,
             activity,
             progress: &mut self.progress,
+            arrived,
         };
         match exchange.poll(&mut Context::from_waker(Waker::noop()), now) {
             Poll::Pending if self.progress.wants_more && self.stream.is_drained => Turn::Idle,
@@ -211,7 +228,7 @@ mod tests {
         let mut connection = LoopConnection::new(stream, accepted.peer, accepted.slot, false);
         let mut turns = Vec::new();
         while turns.last() != Some(&Turn::Idle) {
-            turns.push(connection.answer(&fast_path, &accepted.policy, None, &mut Instant::now()));
+            turns.push(connection.answer(&fast_path, &accepted.policy, None, &mut Instant::now(), &[]));
         }
         drop(connection);
         let mut answers = String::new();

@@ -85,6 +85,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Depart + Unpin>(
             policy,
             activity: Some(activity),
             progress: &mut progress,
+            arrived: &[],
         },
         context,
         activity,

@@ -156,6 +156,13 @@ impl FastPath {
         self.links.clock()
     }
 
+    /// Reads the links of requests that are about to be answered.
+    pub fn prefetch<'i>(&self, inputs: impl Iterator<Item = &'i [u8]>) {
+        self.links
+            .index()
+            .prefetch(inputs.filter_map(|input| request::id_ahead(input, self.tiny)));
+    }
+
     /// Answers the first request in `input`, appending the response to `out`. `ahead`, empty at first, gets those that
     /// follow it.
     pub fn answer<'i>(

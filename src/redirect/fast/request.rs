@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::http::{self, HeadLimits, Peer};
 use crate::links::{LinkMap, PREFETCHED_LINKS};
-use crate::model::LinkId;
+use crate::model::{ID_MAX_BYTES, LinkId};
 use crate::redirect::previews::{PURPOSES, Visitor, is_unasked};
 use crate::redirect::{GOTO, Representation, TINY, Tiny};
 
@@ -158,6 +158,18 @@ fn plain<'i>(parsed: &httparse::Request<'_, 'i>, tiny: Tiny, head: &'i [u8], ask
     (hosts == 1).then_some(request)
 }
 
+/// The id that the first request in `input` is likely to look up.
+pub(super) fn id_ahead(input: &[u8], tiny: Tiny) -> Option<LinkId> {
+    let path = input.strip_prefix(b"GET ")?;
+    let id = match path.strip_prefix(TINY.as_bytes()) {
+        Some(id) if tiny != Tiny::Hop => id,
+        Some(_) => return None,
+        None => path.strip_prefix(GOTO.as_bytes())?,
+    };
+    let end = id.iter().take(ID_MAX_BYTES + 1).position(|byte| *byte == b' ')?;
+    LinkId::from_bytes(id.get(..end)?).ok()
+}
+
 /// Requests that came together, in order, as far as they are whole and plain.
 #[derive(Debug, Default)]
 pub struct Ahead<'i> {
@@ -230,6 +242,9 @@ mod tests {
                 prop_assert_eq!(request.consumed, text.len());
                 prop_assert!(path.ends_with(request.id.as_str()));
                 prop_assert_eq!(headers.matches("Host: a\r\n").count(), 1);
+                if method == "GET" {
+                    prop_assert_eq!(id_ahead(text.as_bytes(), Tiny::Direct), Some(request.id));
+                }
                 // Of one that is answered, no part is taken for more than a part.
                 let part = &text.as_bytes()[..cut.index(text.len())];
                 prop_assert!(matches!(parse(part, Tiny::Hop, &asker), Parsed::Partial));
