@@ -174,11 +174,11 @@ impl EventLoop {
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
         let again = std::mem::take(&mut self.again);
-        let mut is_sweep_due = false;
+        let (mut is_inbox_due, mut is_sweep_due) = (false, false);
         for event in events.iter() {
             let number = event.data.u64();
             if number == INBOX {
-                self.end_closed();
+                is_inbox_due = true;
             } else if number == TIMER {
                 is_sweep_due = true;
             } else if let Some(listener) = number.checked_sub(FIRST_LISTENER) {
@@ -196,7 +196,7 @@ impl EventLoop {
         }
         for number in again {
             let registered = self.registered.get_mut(number);
-            // None may be there twice: what was read for the second would be answered after the first alone.
+            // Twice, the second reading would overtake what the first left unread.
             if registered.is_some_and(|registered| std::mem::take(&mut registered.has_more)) {
                 ready.push(number);
             }
@@ -205,6 +205,10 @@ impl EventLoop {
             self.answer_together(together, input);
         }
         self.ready = ready;
+        // After the answers to them.
+        if is_inbox_due {
+            self.end_closed();
+        }
         for number in 0..self.acceptors.len() {
             self.accept(number);
         }

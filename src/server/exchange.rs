@@ -216,7 +216,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> FastExchange<'c, S> {
         }
     }
 
-    /// What is held and, if that is no whole request, what the socket has. `None` at the end of the stream.
+    /// What was read ahead; else what is held and, if that is no whole request, what the socket has. `None` at the end
+    /// of the stream.
     fn poll_input<'i>(&mut self, cx: &mut Context<'_>, input: &'i mut [u8]) -> Poll<io::Result<Option<&'i [u8]>>>
     where
         'c: 'i,

@@ -145,7 +145,7 @@ impl LoopConnection {
     }
 
     /// Reads what has arrived into `room`, for `answer`, if it is the beginning of a request. Returns its length: 0
-    /// where `answer` has to read, which then meets the end of the stream, or an error, by itself.
+    /// where `answer` has to read, which then meets the end of the stream by itself.
     pub(super) fn read_ahead(&mut self, room: &mut [u8]) -> usize {
         if !self.progress.awaits_request() {
             return 0;
