@@ -215,12 +215,13 @@ impl FastPath {
             self.redirects.count(RedirectOutcome::Hop);
             return answered;
         }
-        if self.guesses.is_anybody_shut_out(now.time) && self.guesses.is_shut_out(request.client(asker.peer), now.time)
+        if self.guesses.is_anybody_shut_out(now.time())
+            && self.guesses.is_shut_out(request.client(asker.peer), now.time())
         {
             let refusal = &self.answers.too_many_guesses;
             return self.refuse(RedirectOutcome::Refused, refusal, request, head(), &filling, out);
         }
-        let verdict = self.links.index().look_up_with(id, now.time, |location| {
+        let verdict = self.links.index().look_up_with(id, now.time(), |location| {
             self.answers.found.write(&Filling { location, ..filling }, out);
         });
         let refusal = match verdict {
@@ -228,7 +229,7 @@ impl FastPath {
                 self.redirects.count(RedirectOutcome::Found);
                 if self.recorder.is_counting() {
                     let visit = self.visitors.visit_of(&request.visitor);
-                    self.recorder.record(id, visit, now.time);
+                    self.recorder.record(id, visit, now.time());
                 }
                 return answered;
             }
@@ -245,7 +246,7 @@ impl FastPath {
                 });
             }
             Verdict::Unknown => {
-                if self.guesses.note(request.client(asker.peer), id, now.time) == Guess::TooMany {
+                if self.guesses.note(request.client(asker.peer), id, now.time()) == Guess::TooMany {
                     let refusal = &self.answers.too_many_guesses;
                     return self.refuse(RedirectOutcome::Refused, refusal, request, head(), &filling, out);
                 }
@@ -284,10 +285,10 @@ impl FastPath {
         let Waiting { id, representation, .. } = waiting;
         let verdict = self.links.look_up(id).await;
         if matches!(verdict, Verdict::Redirect(_)) {
-            self.recorder.record(id, waiting.visit, now.time);
+            self.recorder.record(id, waiting.visit, now.time());
         }
         let is_refused =
-            verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time) == Guess::TooMany;
+            verdict == Verdict::Unknown && self.guesses.note(waiting.client, id, now.time()) == Guess::TooMany;
         let mut response = if is_refused {
             self.redirects.count(RedirectOutcome::Refused);
             too_many_guesses(&self.pages, representation)
@@ -422,7 +423,7 @@ mod tests {
         // The first guess of a client makes room for others.
         fast_path
             .guesses
-            .note(peer.address(), "unknown2".parse().unwrap(), now.time);
+            .note(peer.address(), "unknown2".parse().unwrap(), now.time());
         for id in ids {
             for path in [GOTO, TINY] {
                 // As many as the fast path reads ahead, and more.

@@ -10,7 +10,7 @@ use crate::redirect::fast::template::Date;
 /// followed up to a second later.
 #[derive(Debug)]
 pub struct Now {
-    pub(super) time: Timestamp,
+    time: Timestamp,
     pub(super) date: Date,
     /// When the next second begins.
     ends: Option<Instant>,
